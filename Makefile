@@ -1,0 +1,47 @@
+# The two commands of the README are `demo` and `test`; everything they need, they get themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test check format install bento bench-serving bench-index clean
+
+demo: install ## train, build a gallery and serve it, on Fashion-MNIST
+	@scripts/system-packages dataset-fashion-mnist
+	$(BIN)/lookalike demo --out $(DEMO)
+
+test: install ## the whole default test suite
+	@scripts/system-packages dataset-fashion-mnist chromium
+	$(BIN)/python -m pytest
+
+check: install ## formatting, lint, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## rewrite the code as `check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/installed ## the environment, in .venv
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+bento: install ## a bento of the demo's model
+	$(BIN)/lookalike pack $(DEMO)/model
+	$(BIN)/bentoml build
+
+bench-serving: install ## requests per second beside a bare app; needs wrk, and `make demo` once
+	@scripts/system-packages wrk
+	$(BIN)/python -m benchmarks.serving --model $(DEMO)/model --gallery $(DEMO)/gallery
+
+bench-index: install ## images per second of an index build beside the bare network
+	$(BIN)/python -m benchmarks.index_build --model $(DEMO)/model
+
+clean: ## everything that the other targets made
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

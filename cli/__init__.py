@@ -1,0 +1,1 @@
+"""Top floor: the `lookalike` commands. Thin: it parses, calls the floors below, and prints."""

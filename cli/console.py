@@ -1,0 +1,42 @@
+"""What commands print: results on standard output, progress and errors on standard error."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def progress() -> Progress:
+    """Return a progress display on standard error: done, rate or note (field ``note``), time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=stderr,
+    )
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print ``value`` as one JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal something that is not a result."""
+    stderr.print(sentence, markup=False, soft_wrap=True)

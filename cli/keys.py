@@ -1,0 +1,32 @@
+"""`lookalike new-key`: makes an API key and the lines for the key file."""
+
+from typing import Annotated
+
+import typer
+
+from cli.console import print_json, say
+
+
+def new_key(
+    name: Annotated[str, typer.Argument(help="Who will use the key; shown in logs.")],
+    rights: Annotated[
+        str, typer.Option(help="What it may do: read, or read,write.")
+    ] = "read",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make an API key, shown once, and the lines that let a service accept it."""
+    from service.keys import RIGHTS, make_key  # noqa: PLC0415 - keeps `lookalike --help` quick
+
+    wanted = [right for right in RIGHTS if right in rights.split(",")]
+    if not wanted or len(wanted) != len(rights.split(",")):
+        raise typer.BadParameter(f"rights are {' and '.join(RIGHTS)}, separated by a comma")
+    if not name.isprintable() or '"' in name or "\\" in name or not 1 <= len(name) <= 64:
+        raise typer.BadParameter("a name has 1 to 64 printable characters, no quotes")
+    key = make_key(name, wanted)
+    if as_json:
+        print_json({"key": key.token, "lines": key.lines})
+        return
+    say("The key, shown this once:")
+    typer.echo(key.token)
+    say("Add these lines to the file that LOOKALIKE_API_KEYS_FILE names:")
+    typer.echo(key.lines)

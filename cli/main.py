@@ -1,0 +1,55 @@
+"""The `lookalike` program: its commands, and how their errors end."""
+
+import sys
+
+import typer
+
+from cli.bento import pack
+from cli.console import say
+from cli.demo import demo
+from cli.evaluate import evaluate
+from cli.index import index_app
+from cli.keys import new_key
+from cli.search import classify, search
+from cli.serve import serve
+from cli.train import train
+from index.errors import VectorIndexError
+from service.errors import ServiceConfigError
+from training.errors import TrainingError
+from vision.errors import VisionError
+
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+app = typer.Typer(
+    name="lookalike",
+    help="A visual-search service you train yourself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(demo)
+app.command()(train)
+app.command()(evaluate)
+app.add_typer(index_app, name="index")
+app.command()(search)
+app.command()(classify)
+app.command()(serve)
+app.command()(pack)
+app.command("new-key")(new_key)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except (VisionError, VectorIndexError, TrainingError, ServiceConfigError) as error:
+        say(f"lookalike: {error}")
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        say("lookalike: interrupted; what was finished is kept, the same command goes on from there")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""`lookalike serve`: checks everything that can be wrong, then hands over to BentoML's server."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import say
+from index.errors import ModelMismatchError
+from service.errors import ServiceConfigError
+from vision.manifest import read_manifest, read_weights
+
+SERVICE = "service.app:Lookalike"
+GRACE_S = 30  # for requests in flight, after the signal to stop
+
+
+def serve(
+    model: Annotated[
+        Path, typer.Option(envvar="LOOKALIKE_MODEL", help="Model folder.", show_default=False)
+    ],
+    gallery: Annotated[
+        Path,
+        typer.Option(
+            envvar="LOOKALIKE_GALLERY",
+            help="Gallery folder; made, empty, when it does not exist.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes on one gallery.")] = 1,
+    api_keys_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LOOKALIKE_API_KEYS_FILE",
+            help="TOML file of API keys; without it everybody may do everything.",
+        ),
+    ] = None,
+    max_body_bytes: Annotated[
+        int, typer.Option(envvar="LOOKALIKE_MAX_BODY_BYTES", help="Largest request body, bytes.")
+    ] = 20 * 2**20,
+    max_pixels: Annotated[
+        int, typer.Option(envvar="LOOKALIKE_MAX_PIXELS", help="Largest image, pixels.")
+    ] = 25_000_000,
+    body_timeout_s: Annotated[
+        float,
+        typer.Option(envvar="LOOKALIKE_BODY_TIMEOUT_S", help="For a body to arrive, seconds."),
+    ] = 10.0,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            envvar="LOOKALIKE_MAX_QUEUE", help="Requests worked on or waiting, per worker."
+        ),
+    ] = 256,
+    max_batch: Annotated[
+        int, typer.Option(envvar="LOOKALIKE_MAX_BATCH", help="Images the network takes at once.")
+    ] = 32,
+    device: Annotated[
+        str, typer.Option(envvar="LOOKALIKE_DEVICE", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="LOOKALIKE_LOG_LEVEL",
+            help="debug, info (one line per request), warning or error.",
+        ),
+    ] = "info",
+) -> None:
+    """Serve a model and a gallery over HTTP until stopped."""
+    settings = {
+        "MODEL": model.resolve(),
+        "GALLERY": gallery.resolve(),
+        "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
+        "MAX_BODY_BYTES": max_body_bytes,
+        "MAX_PIXELS": max_pixels,
+        "BODY_TIMEOUT_S": body_timeout_s,
+        "MAX_QUEUE": max_queue,
+        "MAX_BATCH": max_batch,
+        "DEVICE": device,
+        "LOG_LEVEL": log_level,
+    }
+    start_server(settings, host=host, port=port, workers=workers)
+
+
+def start_server(
+    settings: dict[str, object], *, host: str, port: int, workers: int = 1
+) -> None:
+    """Replace this process by the server, after checking all that can be checked quickly.
+
+    Raises:
+        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
+    """
+    environment = {
+        f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
+    }
+    os.environ.update(environment)
+    check_settings()
+    check_port(host, port)
+    say(f"Starting. The page will be at http://{_browsable(host)}:{port}/ in a few seconds.")
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    os.environ["BENTOML_CONFIG_OPTIONS"] = f"services.lookalike.workers={workers}"
+    root = Path(__file__).resolve().parents[1]
+    command = [
+        *(sys.executable, "-m", "bentoml", "serve", SERVICE),
+        *("--working-dir", str(root), "--host", host, "--port", str(port)),
+        *("--timeout-graceful-shutdown", str(GRACE_S)),
+    ]
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
+
+
+def check_settings() -> None:
+    """Check the settings in the environment, and the files that they name.
+
+    Raises:
+        ServiceConfigError: a setting is out of range, or the key file cannot be used.
+        ModelFolderError: the model folder is missing, damaged or changed.
+        GalleryFolderError: the gallery cannot be used, or belongs to another model.
+    """
+    # Their imports take a good part of a second, which `lookalike --help` should not.
+    from index.store import read_binding  # noqa: PLC0415
+    from service.config import ServiceSettings  # noqa: PLC0415
+    from service.keys import KeyRing  # noqa: PLC0415
+
+    settings = ServiceSettings.from_environment()
+    if settings.api_keys_file is not None:
+        KeyRing.load(settings.api_keys_file)
+    if settings.model is None:
+        raise ServiceConfigError("no model folder was named")
+    manifest = read_manifest(settings.model)
+    read_weights(settings.model, manifest)
+    if settings.gallery.exists():
+        binding = read_binding(settings.gallery)
+        if binding.fingerprint != manifest.fingerprint:
+            raise ModelMismatchError(
+                f"the gallery {settings.gallery} belongs to model {binding.model_name!r} "
+                f"({binding.fingerprint[:12]}), not to {manifest.name!r} "
+                f"({manifest.fingerprint[:12]}); build a gallery with this model"
+            )
+    if settings.device not in ("auto", "cpu"):
+        from vision.encoder import pick_device  # noqa: PLC0415
+
+        pick_device(settings.device)
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that a server can listen there.
+
+    Raises:
+        ServiceConfigError: it cannot, for one because another program does.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise ServiceConfigError(
+                f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}; "
+                "choose another with --port"
+            ) from error
+
+
+def _browsable(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""HTTP face: reads requests, calls vision and index, shapes answers. Never imports training."""

@@ -1,0 +1,183 @@
+"""The shapes of the answers; they are the contract, and /openapi.json is made from them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    fingerprint: str = Field(description="SHA-256 of all that decides the vectors")
+
+
+class Timings(BaseModel):
+    """Where the time of this request went, milliseconds."""
+
+    queue: float = Field(0.0, description="waiting for a decoder or for the network")
+    decode: float = Field(0.0, description="image bytes to pixels")
+    encode: float = Field(0.0, description="the network, for the whole batch this image was in")
+    search: float = Field(0.0, description="the gallery")
+    total: float = Field(0.0, description="from the whole body read to the answer made")
+
+
+class Answer(BaseModel):
+    """Every answer carries the id of its request, also in the header X-Request-ID."""
+
+    request_id: str
+
+
+class Prediction(BaseModel):
+    """One class and how probable it is."""
+
+    label: str
+    probability: float = Field(description="calibrated, in [0, 1]")
+
+
+class Classification(Answer):
+    """What the image is."""
+
+    model: ModelName
+    seq: int = Field(description="newest write the gallery view had")
+    timings_ms: Timings
+    label: str
+    probability: float
+    predictions: list[Prediction] = Field(description="most probable first")
+
+
+class EmbedResult(BaseModel):
+    """One image's vector, or why there is none."""
+
+    status: int
+    vector: list[float] | None = Field(None, description="unit length")
+    code: str | None = None
+    detail: str | None = None
+
+
+class Embeddings(Answer):
+    """One result per image, in the order the images came."""
+
+    model: ModelName
+    timings_ms: Timings
+    results: list[EmbedResult]
+
+
+class FoundItem(BaseModel):
+    """One hit; its picture is at /v1/items/{id}/image."""
+
+    id: str
+    score: float = Field(description="cosine similarity in [-1, 1], higher is nearer")
+    label: str | None
+    metadata: dict[str, Any]
+    vector: list[float] | None = Field(None, description="with with_vector only")
+
+
+class SearchAnswer(Answer):
+    """The nearest items, best first."""
+
+    model: ModelName
+    seq: int = Field(description="newest write this search saw")
+    timings_ms: Timings
+    hits: list[FoundItem]
+
+
+class StoredItem(BaseModel):
+    """One item of the gallery, without its vector and picture."""
+
+    id: str
+    label: str | None
+    metadata: dict[str, Any]
+    content_sha256: str = Field(description="of the image bytes as they were sent")
+    created: str = Field(description="ISO 8601, UTC")
+    seq: int = Field(description="the write that stored it")
+
+
+class ItemAnswer(Answer, StoredItem):
+    """One item."""
+
+
+class ItemPage(Answer):
+    """Items in the order they were stored."""
+
+    seq: int
+    items: list[StoredItem]
+    next_cursor: str | None = Field(description="pass it as cursor; null on the last page")
+
+
+class StoreAnswer(Answer):
+    """What became of one item."""
+
+    id: str
+    outcome: Literal["created", "replaced", "unchanged"]
+    seq: int = Field(description="pass it as min_seq to a search that must see this write")
+    model: ModelName
+    timings_ms: Timings
+
+
+class DeleteAnswer(Answer):
+    """The item is gone."""
+
+    id: str
+    seq: int
+
+
+class BulkResult(BaseModel):
+    """What became of one item of many."""
+
+    id: str | None
+    status: int
+    outcome: Literal["created", "replaced", "unchanged"] | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+class BulkAnswer(Answer):
+    """One result per item, in the order the items came."""
+
+    seq: int
+    results: list[BulkResult]
+
+
+class ModelAnswer(Answer):
+    """The loaded model."""
+
+    name: str
+    fingerprint: str
+    labels: list[str]
+    metrics: dict[str, float]
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Any]
+    created: str
+    device: str
+
+
+class GalleryAnswer(Answer):
+    """The open gallery."""
+
+    name: str
+    count: int
+    seq: int
+    structure: str
+    generation: int
+    model_name: str
+    model_fingerprint: str
+    width: int
+    bytes_on_disk: int
+
+
+class Health(BaseModel):
+    """A probe's answer."""
+
+    status: Literal["ok"]
+
+
+class ProblemAnswer(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="a sentence for people")
+    code: str = Field(description="stable, for programs")
+    request_id: str

@@ -1,0 +1,78 @@
+"""The BentoML service: settings of the server, life-cycle of a worker. Routes live in application.py.
+
+The process that supervises the workers imports this module too, so nothing heavy stands at its top.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+import bentoml
+
+from service.config import ServiceSettings
+from service.errors import ServiceConfigError
+from service.front import Desk, Front
+from service.keys import KeyRing
+from service.logs import configure_logging
+from service.metrics import Metrics
+
+# BentoML reports usage to its makers unless told not to, before it starts to serve.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+PACKED_MODEL: Final = "lookalike-model:latest"
+desk = Desk()
+
+
+@bentoml.service(
+    name="lookalike",
+    workers=1,
+    # Ours, in front.py and body.py, do the same for less and by route template.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+    traffic={"timeout": 3600},
+)
+class Lookalike:
+    """Classifies images and finds stored ones that look alike."""
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Answer probes at once, and load the model and the gallery meanwhile."""
+        # FastAPI, pydantic models and faiss: needed in workers only.
+        from service.application import create_application, load  # noqa: PLC0415
+
+        settings = ServiceSettings.from_environment()
+        configure_logging(settings.log_level)
+        if settings.api_keys_file is not None:
+            desk.keys = KeyRing.load(settings.api_keys_file)
+        desk.metrics = Metrics()
+        self._application = create_application(settings, desk.metrics)
+        self._loading = asyncio.create_task(load(self._application, model_folder(settings)))
+        desk.application = self._application
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Close the gallery after the last request."""
+        from service.application import unload  # noqa: PLC0415
+
+        await unload(self._application, self._loading)
+
+
+Lookalike.add_asgi_middleware(Front, desk=desk)
+
+
+def model_folder(settings: ServiceSettings) -> Path:
+    """Return the folder of the model to serve: the one named, or else the one packed in the bento.
+
+    Raises:
+        ServiceConfigError: there is neither.
+    """
+    if settings.model is not None:
+        return settings.model
+    try:
+        return Path(bentoml.models.get(PACKED_MODEL).path)
+    except bentoml.exceptions.NotFound as error:
+        raise ServiceConfigError(
+            "no model: set LOOKALIKE_MODEL to a model folder, or pack one into the bento"
+        ) from error

@@ -1,0 +1,161 @@
+"""A request in, its images and its other fields out, however they were sent.
+
+An image comes as a multipart file, as the raw body, or as base64 (or a data: URI) in JSON. Other
+fields come as form fields, as query parameters, or as JSON members. Nothing is ever fetched.
+"""
+
+import asyncio
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import (
+    AmbiguousQueryError,
+    BodyTimeoutError,
+    BodyTooLargeError,
+    InvalidJsonError,
+    MissingImageError,
+    UnsupportedBodyError,
+)
+from service.multipart import parse_multipart
+
+MAX_IMAGES: Final = 256  # in one request
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client sent: encoded images in order, and every other field by name."""
+
+    images: list[bytes]
+    fields: dict[str, Any]  # text from forms and queries, typed values from JSON
+
+    @property
+    def image(self) -> bytes:
+        """The one image.
+
+        Raises:
+            MissingImageError: there is none.
+            AmbiguousQueryError: there are several.
+        """
+        if not self.images:
+            raise MissingImageError(
+                "no image came: send it as the body, as the form field 'image', or in JSON"
+            )
+        if len(self.images) > 1:
+            raise AmbiguousQueryError(f"one image is needed, {len(self.images)} came")
+        return self.images[0]
+
+
+async def read_submission(request: Request, *, max_bytes: int, timeout_s: float) -> Submission:
+    """Return the images and fields of ``request``.
+
+    Raises:
+        RequestError: the body is too large, too slow, or cannot be read.
+    """
+    body = await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    images: list[bytes] = []
+    fields = _unique(request.query_params.multi_items())
+    header = request.headers.get("content-type", "")
+    kind = header.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        parts = parse_multipart(body, header)
+        images = [part.data for part in parts if part.name == "image"]
+        texts = [(part.name, _text(part.data)) for part in parts if part.name != "image"]
+        fields = _unique([*fields.items(), *texts])
+    elif kind == "application/json":
+        members = _json_object(body)
+        if "image" in members:
+            images.append(decode_image_text(members.pop("image"), name="image"))
+        if "images" in members:
+            images += _images_of_json(members.pop("images"))
+        fields = _unique([*fields.items(), *members.items()])
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        images.append(body)
+    elif body and not kind:
+        images.append(body)
+    elif body:
+        raise UnsupportedBodyError(
+            f"the body is of type {kind[:60]!r}; send an image/* body, multipart/form-data or JSON"
+        )
+    if len(images) > MAX_IMAGES:
+        raise BodyTooLargeError(f"{len(images)} images came; at most {MAX_IMAGES} in one request")
+    return Submission(images, fields)
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the whole body, counted while it arrives.
+
+    Raises:
+        BodyTooLargeError: more than ``max_bytes``, declared or received.
+        BodyTimeoutError: not there after ``timeout_s`` seconds.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"the body has {declared} bytes; at most {max_bytes} are allowed")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise BodyTooLargeError(f"the body is larger than the {max_bytes} bytes allowed")
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from error
+    except ClientDisconnect as error:
+        raise BodyTimeoutError("the client went away before the body arrived") from error
+    return b"".join(chunks)
+
+
+def decode_image_text(text: Any, *, name: str) -> bytes:
+    """Return the bytes that ``text``, base64 or a data: URI, stands for.
+
+    Raises:
+        InvalidJsonError: it is something else.
+    """
+    if not isinstance(text, str):
+        raise InvalidJsonError(f"{name} must be base64 text or a data: URI")
+    if text.startswith(("http://", "https://")):
+        raise InvalidJsonError(f"{name} is a URL; this service fetches nothing, send the bytes")
+    if text.startswith("data:"):
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise InvalidJsonError(f"{name} is a data: URI without ;base64")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidJsonError(f"{name} is not valid base64") from error
+
+
+def _images_of_json(values: Any) -> list[bytes]:
+    if not isinstance(values, list) or not values:
+        raise InvalidJsonError("images must be a list of base64 texts, at least one")
+    return [decode_image_text(value, name=f"images[{i}]") for i, value in enumerate(values)]
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        members = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidJsonError("the body is not valid JSON") from error
+    if not isinstance(members, dict):
+        raise InvalidJsonError("the body must be a JSON object")
+    return members
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in items:
+        if name in fields:
+            raise AmbiguousQueryError(f"{name[:60]!r} came more than once")
+        fields[name] = value
+    return fields
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,56 @@
+"""The service's settings, read from the environment in this one place."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import ServiceConfigError
+from vision.image import ImageLimits
+
+PREFIX = "LOOKALIKE_"
+
+
+class ServiceSettings(BaseSettings):
+    """Every setting is an environment variable ``LOOKALIKE_<NAME>`` and a flag of ``serve``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    model: Path | None = Field(
+        None, description="model folder; without it the model packed in the bento is served"
+    )
+    gallery: Path = Field(
+        Path("gallery"), description="gallery folder; made, empty, when it does not exist"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="TOML file of API keys; without it everybody may do everything"
+    )
+    max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
+    max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
+    body_timeout_s: float = Field(10.0, gt=0, description="time for a body to arrive, seconds")
+    max_queue: int = Field(256, ge=1, description="requests worked on or waiting, per worker")
+    max_batch: int = Field(32, ge=1, description="images the network takes at once")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged; info writes one line per request"
+    )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return the settings of this process's environment.
+
+        Raises:
+            ServiceConfigError: a variable has a value out of range.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise ServiceConfigError(f"{name} cannot be used: {first['msg']}") from error
+
+    @property
+    def limits(self) -> ImageLimits:
+        """What one image may cost."""
+        return ImageLimits(max_bytes=self.max_body_bytes, max_pixels=self.max_pixels)

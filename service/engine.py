@@ -1,0 +1,146 @@
+"""Everything a worker loads: the network, the gallery, and the lanes that use them."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.gallery import Gallery
+from service.admission import Admission
+from service.config import ServiceSettings
+from service.pipeline import Decoded, Pipeline, Task
+from vision.encoding import Encoding
+from vision.image import ImageLimits, harden_pillow
+from vision.manifest import Manifest
+from vision.thumbnail import make_thumbnail
+
+logger = logging.getLogger("lookalike.service")
+T = TypeVar("T")
+
+
+class Engine:
+    """The loaded model and gallery of one worker.
+
+    Images go through ``pipeline``; gallery reads run on a few threads, gallery writes on one.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: ServiceSettings,
+        manifest: Manifest,
+        device: str,
+        gallery: Gallery,
+        pipeline: Pipeline,
+    ) -> None:
+        self.settings = settings
+        self.manifest = manifest
+        self.device = device
+        self.gallery = gallery
+        self.pipeline = pipeline
+        self.admission = Admission(settings.max_queue)
+        self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    @classmethod
+    async def start(
+        cls, settings: ServiceSettings, model_folder: Path, *, on_batch: Callable[[int], None]
+    ) -> Self:
+        """Load and warm up model and gallery, while the event loop goes on answering.
+
+        Raises:
+            ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        manifest, device, encode = await loop.run_in_executor(
+            None, _load_encoder, model_folder, settings
+        )
+        gallery = await loop.run_in_executor(
+            None, open_gallery, settings.gallery, manifest, model_folder
+        )
+        logger.info(
+            "ready: model %s on %s, gallery %s with %d items",
+            manifest.name,
+            device,
+            settings.gallery.name,
+            gallery.count,
+        )
+        pipeline = Pipeline(
+            decode=partial(_decode, manifest, settings.limits),
+            encode=encode,
+            decode_threads=_cores(),
+            max_batch=settings.max_batch,
+            on_batch=on_batch,
+        )
+        return cls(
+            settings=settings, manifest=manifest, device=device, gallery=gallery, pipeline=pipeline
+        )
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """Run a gallery read on one of the reading threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    async def write(self, function: Callable[[], T]) -> T:
+        """Run a gallery write on the writing thread; it ends even if the caller goes away."""
+        future = asyncio.get_running_loop().run_in_executor(self._writer, function)
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Finish what was begun, then close the gallery."""
+        await self.pipeline.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._readers.shutdown()
+        self._writer.shutdown()
+        self.gallery.close()
+
+
+def open_gallery(folder: Path, manifest: Manifest, model_folder: Path) -> Gallery:
+    """Return the gallery in ``folder``, or a new, empty one when there is none.
+
+    Raises:
+        GalleryFolderError: the folder holds something else, or the gallery of another model.
+    """
+    if folder.exists():
+        return Gallery.open(folder, fingerprint=manifest.fingerprint)
+    logger.info("gallery %s does not exist; starting an empty one", folder)
+    return Gallery.create(
+        folder,
+        model_name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        width=manifest.architecture.width,
+        model_folder=model_folder,
+    )
+
+
+def _load_encoder(
+    model_folder: Path, settings: ServiceSettings
+) -> tuple[Manifest, str, Callable[[NDArray[np.uint8]], Encoding]]:
+    # Importing torch takes seconds: here, on a thread, while the probes are already answered.
+    from vision.encoder import Encoder  # noqa: PLC0415
+
+    harden_pillow()
+    encoder = Encoder.load(model_folder, device=settings.device)
+    encoder.warm_up((1, settings.max_batch))
+    return encoder.manifest, str(encoder.device), encoder.encode
+
+
+def _decode(manifest: Manifest, limits: ImageLimits, task: Task) -> Decoded:
+    preprocessing = manifest.preprocessing
+    image = preprocessing.decode(task.data, limits=limits, crop=task.crop)
+    return Decoded(
+        pixels_CHW=preprocessing.pixels(image, crop=task.crop),
+        thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,112 @@
+"""What can be wrong with a request, beside the image (vision) and the gallery (index).
+
+RequestError                     the caller's
+├── MissingImageError            no image came, and nothing else to go by
+├── AmbiguousQueryError          two sources where one is needed
+├── UnexpectedFieldError         a field that this route does not know
+├── MalformedMultipartError      the multipart body cannot be read
+├── InvalidJsonError             the JSON body cannot be read, or a member has the wrong type
+├── UnsupportedBodyError         the body is neither an image, a form nor JSON
+├── InvalidParameterError        a parameter is of the wrong type or out of range
+│   └── InvalidKError            k
+├── UnauthorizedError            no key, or a wrong one
+├── ForbiddenError               a key without this right
+├── IdConflictError              the id holds other content and was not to be replaced
+├── BodyTimeoutError             the body came too slowly
+├── BodyTooLargeError            the body is larger than allowed
+├── NotFoundError                no such route
+├── MethodNotAllowedError        the route exists, but not with this method
+└── RetryableError               the same request may go through later
+    ├── TooManyRequestsError     the key's quota is used up
+    ├── OverloadedError          as many requests as allowed are being worked on
+    └── NotReadyError            still loading, or the wanted seq is not reached yet
+ServiceConfigError               ours: a setting or a file of the service cannot be used
+"""
+
+
+class RequestError(Exception):
+    """Base of the errors that a client's request brought about."""
+
+
+class MissingImageError(RequestError):
+    """No image came."""
+
+
+class AmbiguousQueryError(RequestError):
+    """Two sources came where one is needed."""
+
+
+class UnexpectedFieldError(RequestError):
+    """A field came that this route does not know."""
+
+
+class MalformedMultipartError(RequestError):
+    """The multipart body cannot be read."""
+
+
+class InvalidJsonError(RequestError):
+    """The JSON body cannot be read, or a member has the wrong type."""
+
+
+class UnsupportedBodyError(RequestError):
+    """The body is neither an image, a form nor JSON."""
+
+
+class InvalidParameterError(RequestError):
+    """A parameter is of the wrong type or out of range."""
+
+
+class InvalidKError(InvalidParameterError):
+    """``k`` is not a whole number in range."""
+
+
+class UnauthorizedError(RequestError):
+    """No API key came, or a wrong one."""
+
+
+class ForbiddenError(RequestError):
+    """The API key has no right to this."""
+
+
+class IdConflictError(RequestError):
+    """The id holds other content and was not to be replaced."""
+
+
+class BodyTimeoutError(RequestError):
+    """The body came too slowly."""
+
+
+class BodyTooLargeError(RequestError):
+    """The body is larger than allowed."""
+
+
+class NotFoundError(RequestError):
+    """There is no such route."""
+
+
+class MethodNotAllowedError(RequestError):
+    """The route exists, but not with this method."""
+
+
+class RetryableError(RequestError):
+    """The same request may go through later."""
+
+    def __init__(self, sentence: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyRequestsError(RetryableError):
+    """The key's quota is used up."""
+
+
+class OverloadedError(RetryableError):
+    """As many requests as allowed are being worked on."""
+
+
+class NotReadyError(RetryableError):
+    """The model or the gallery is still loading, or the wanted ``seq`` is not reached yet."""
+
+
+class ServiceConfigError(Exception):
+    """A setting or a file of the service cannot be used."""

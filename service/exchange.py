@@ -1,0 +1,104 @@
+"""What the routes share: the worker's state, and reading one request for one route."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fastapi import Request
+
+from service.answers import ModelName, Timings
+from service.body import Submission, read_submission
+from service.config import ServiceSettings
+from service.engine import Engine
+from service.errors import NotReadyError
+from service.metrics import Metrics
+from service.options import Options
+from service.pipeline import Encoded
+
+O = TypeVar("O", bound=Options)
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What one worker has loaded so far."""
+
+    settings: ServiceSettings
+    metrics: Metrics
+    engine: Engine | None = None  # None: still loading, or failed
+    failure: str | None = None  # why the engine will never come
+
+
+def worker_state(request: Request) -> WorkerState:
+    """Return the state of the worker that serves ``request``."""
+    state: WorkerState = request.app.state.worker
+    return state
+
+
+def ready_engine(request: Request) -> Engine:
+    """Return the engine.
+
+    Raises:
+        NotReadyError: it is still loading, or could not be loaded.
+    """
+    state = worker_state(request)
+    if state.failure is not None:
+        raise NotReadyError(f"the service cannot start: {state.failure}", retry_after_s=30)
+    if state.engine is None:
+        raise NotReadyError("the model and the gallery are still loading", retry_after_s=2)
+    return state.engine
+
+
+async def receive(request: Request) -> Submission:
+    """Return the images and fields of ``request``, within the service's limits.
+
+    Raises:
+        RequestError: the body is too large, too slow, or cannot be read.
+    """
+    settings = worker_state(request).settings
+    return await read_submission(
+        request, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+    )
+
+
+async def receive_options(request: Request, kind: type[O]) -> O:
+    """Return the options of a request that carries no image.
+
+    Raises:
+        RequestError, VectorIndexError: a field is unknown or wrong.
+    """
+    submission = await receive(request)
+    return kind.parse(submission.fields)
+
+
+def model_name(engine: Engine) -> ModelName:
+    """Return which model answers."""
+    return ModelName(name=engine.manifest.name, fingerprint=engine.manifest.fingerprint)
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Adds up where a request's time went, and leaves it for the log line."""
+
+    started: float = field(default_factory=time.perf_counter)
+    queue_ms: float = 0.0
+    decode_ms: float = 0.0
+    encode_ms: float = 0.0
+    search_ms: float = 0.0
+
+    def add(self, encoded: Encoded) -> None:
+        """Count the stages of one image."""
+        self.queue_ms += encoded.queue_ms
+        self.decode_ms += encoded.decode_ms
+        self.encode_ms += encoded.encode_ms
+
+    def stop(self, request: Request) -> Timings:
+        """Return the times in milliseconds."""
+        timings = Timings(
+            queue=round(self.queue_ms, 3),
+            decode=round(self.decode_ms, 3),
+            encode=round(self.encode_ms, 3),
+            search=round(self.search_ms, 3),
+            total=round((time.perf_counter() - self.started) * 1000, 3),
+        )
+        request.scope["log"] = {f"{name}_ms": ms for name, ms in timings if name != "total"}
+        return timings

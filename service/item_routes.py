@@ -1,0 +1,242 @@
+"""Routes that store, show and delete the gallery's items."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from index.errors import UnknownIdError, VectorIndexError
+from index.filter import parse_filter
+from index.items import NewItem, PutResult, check_id, check_label, encode_metadata
+from service.answers import (
+    BulkAnswer,
+    BulkResult,
+    DeleteAnswer,
+    ItemAnswer,
+    ItemPage,
+    StoreAnswer,
+    StoredItem,
+)
+from service.body import decode_image_text
+from service.documents import bulk_request, image_request, problem_answers, query_request
+from service.engine import Engine
+from service.errors import (
+    AmbiguousQueryError,
+    IdConflictError,
+    MissingImageError,
+    RequestError,
+)
+from service.exchange import Stopwatch, model_name, ready_engine, receive, receive_options
+from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
+from service.pipeline import Encoded, Task
+from service.problems import describe
+from service.query_routes import encode_all
+
+router = APIRouter(prefix="/v1/items", responses=problem_answers())
+
+
+@router.put("/{item_id}", openapi_extra=image_request(ItemOptions))
+async def put_item(request: Request, item_id: str, response: Response) -> StoreAnswer:
+    """Store an image under an id, or replace what is there; answered once it is on disk."""
+    engine = ready_engine(request)
+    submission = await receive(request)
+    watch = Stopwatch()
+    options = ItemOptions.parse(submission.fields)
+    check_item(item_id, label=options.label, metadata=options.metadata)
+    data = submission.image
+    with engine.admission.admit():
+        encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
+        watch.add(encoded)
+        item = new_item(item_id, data, encoded, label=options.label, metadata=options.metadata)
+        (result,) = await engine.write(
+            lambda: engine.gallery.put([item], upsert=options.upsert)
+        )
+    if result.outcome == "conflict":
+        raise _conflict(item_id)
+    if result.outcome == "created":
+        response.status_code = HTTPStatus.CREATED
+    return StoreAnswer(
+        request_id=request.scope["request_id"],
+        id=item_id,
+        outcome=result.outcome,
+        seq=result.seq,
+        model=model_name(engine),
+        timings_ms=watch.stop(request),
+    )
+
+
+@router.get("/{item_id}", openapi_extra=query_request(NoOptions))
+async def get_item(request: Request, item_id: str) -> ItemAnswer:
+    """Show one item."""
+    engine = ready_engine(request)
+    await receive_options(request, NoOptions)
+    item = await engine.read(lambda: engine.gallery.get(item_id))
+    return ItemAnswer(request_id=request.scope["request_id"], **asdict(item))
+
+
+@router.get(
+    "/{item_id}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}},
+)
+async def get_thumbnail(request: Request, item_id: str) -> Response:
+    """Show one item's picture, its longest side at most 256 pixels."""
+    engine = ready_engine(request)
+    await receive_options(request, NoOptions)
+    thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
+    tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
+
+
+@router.delete("/{item_id}")
+async def delete_item(request: Request, item_id: str) -> DeleteAnswer:
+    """Delete one item; answered once that is on disk."""
+    engine = ready_engine(request)
+    check_id(item_id)
+    await receive_options(request, NoOptions)
+    with engine.admission.admit():
+        (was_there,) = await engine.write(lambda: engine.gallery.delete([item_id]))
+    if not was_there:
+        raise UnknownIdError(f"no item has the id {item_id!r}")
+    return DeleteAnswer(
+        request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq
+    )
+
+
+@router.get("", openapi_extra=query_request(PageOptions))
+async def list_items(request: Request) -> ItemPage:
+    """Page through the items in the order they were stored."""
+    engine = ready_engine(request)
+    options = await receive_options(request, PageOptions)
+    wanted = parse_filter(options.filter) if options.filter is not None else None
+    page = await engine.read(
+        lambda: engine.gallery.page(limit=options.limit, cursor=options.cursor, filter=wanted)
+    )
+    return ItemPage(
+        request_id=request.scope["request_id"],
+        seq=engine.gallery.seq,
+        items=[StoredItem(**asdict(item)) for item in page.items],
+        next_cursor=page.next_cursor,
+    )
+
+
+@router.post(
+    "",
+    openapi_extra=bulk_request(),
+    status_code=HTTPStatus.MULTI_STATUS,
+    response_model_exclude_unset=True,
+)
+async def put_items(request: Request) -> BulkAnswer:
+    """Store many images; each item has its own status, and what is stored is on disk."""
+    engine = ready_engine(request)
+    submission = await receive(request)
+    options = BulkOptions.parse(submission.fields)
+    entries = _entries(options.items, submission.images)
+    with engine.admission.admit():
+        results = await _store_all(engine, entries, upsert=options.upsert)
+    return BulkAnswer(
+        request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One item of a bulk request: what to store, or why it cannot be stored."""
+
+    id: str | None
+    data: bytes = b""
+    label: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+def _entries(items: list[Any], images: list[bytes]) -> list[_Entry]:
+    if images and len(images) != len(items):
+        raise AmbiguousQueryError(
+            f"{len(images)} images came for {len(items)} items; send one image per item"
+        )
+    files: list[bytes | None] = [*images] if images else [None] * len(items)
+    return [_entry(value, file) for value, file in zip(items, files, strict=True)]
+
+
+def _entry(value: Any, file: bytes | None) -> _Entry:
+    item_id = value.get("id") if isinstance(value, dict) else None
+    item_id = item_id if isinstance(item_id, str) else None
+    try:
+        item = BulkItem.parse(value)
+        check_item(item.id, label=item.label, metadata=item.metadata)
+        if file is not None and item.image is not None:
+            raise AmbiguousQueryError("an item's image came twice, as a file and in JSON")
+        if file is None and item.image is None:
+            raise MissingImageError("the item has no image")
+        data = file if file is not None else decode_image_text(item.image, name="image")
+    except (RequestError, VectorIndexError) as error:
+        return _Entry(item_id, error=error)
+    return _Entry(item.id, data, item.label, item.metadata)
+
+
+async def _store_all(engine: Engine, entries: list[_Entry], *, upsert: bool) -> list[BulkResult]:
+    sound = [entry for entry in entries if entry.error is None]
+    outcomes = await encode_all(
+        engine, [Task(data=entry.data, with_thumbnail=True) for entry in sound]
+    )
+    items = [
+        new_item(str(entry.id), entry.data, outcome, label=entry.label, metadata=entry.metadata)
+        for entry, outcome in zip(sound, outcomes, strict=True)
+        if not isinstance(outcome, Exception)
+    ]
+    stored = await engine.write(lambda: engine.gallery.put(items, upsert=upsert))
+    # Put the two kinds of outcome back into the order in which the items came.
+    next_outcome, next_stored = iter(outcomes), iter(stored)
+    results = []
+    for entry in entries:
+        error = entry.error
+        if error is None and isinstance(outcome := next(next_outcome), Exception):
+            error = outcome
+        if error is not None:
+            results.append(BulkResult(id=entry.id, **describe(error)))
+        else:
+            results.append(_stored_result(next(next_stored)))
+    return results
+
+
+def _stored_result(result: PutResult) -> BulkResult:
+    if result.outcome == "conflict":
+        return BulkResult(id=result.id, **describe(_conflict(result.id)))
+    status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
+    return BulkResult(id=result.id, status=status, outcome=result.outcome)
+
+
+def check_item(item_id: str, *, label: str | None, metadata: dict[str, Any]) -> None:
+    """Accept what the gallery will accept, before any work is done on the image.
+
+    Raises:
+        InvalidIdError, InvalidMetadataError: one of them cannot be stored.
+    """
+    check_id(item_id)
+    check_label(label)
+    encode_metadata(metadata)
+
+
+def new_item(
+    item_id: str, data: bytes, encoded: Encoded, *, label: str | None, metadata: dict[str, Any]
+) -> NewItem:
+    """Return what the gallery stores of an encoded image."""
+    assert encoded.thumbnail is not None  # the task asked for one
+    return NewItem(
+        id=item_id,
+        vector_D=encoded.vector_D,
+        label=label,
+        metadata=metadata,
+        thumbnail=encoded.thumbnail,
+        content_sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _conflict(item_id: str) -> IdConflictError:
+    return IdConflictError(f"{item_id!r} holds other content; send upsert=true to replace it")

@@ -1,0 +1,58 @@
+"""What the service counts about itself, for Prometheus; routes are labelled by template, never by path."""
+
+import os
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """One worker's counters; ``exposition`` adds up those of all workers."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.requests = Counter(
+            "lookalike_requests_total",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "lookalike_request_seconds",
+            "From the request's first byte to the answer's last.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_images = Histogram(
+            "lookalike_batch_images",
+            "Images the network took at once.",
+            buckets=_BATCH,
+            registry=registry,
+        )
+        self.gallery_items = Gauge(
+            "lookalike_gallery_items",
+            "Items in the gallery.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.gallery_seq = Gauge(
+            "lookalike_gallery_seq",
+            "Newest write that this view of the gallery has.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus reads, over all workers where there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)

@@ -1,0 +1,172 @@
+"""The parameters of each route: text or typed values in, validated options out, or a named error."""
+
+import json
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from index.errors import BadVectorsError, FilterError, InvalidIdError
+from service.errors import (
+    InvalidJsonError,
+    InvalidKError,
+    InvalidParameterError,
+    UnexpectedFieldError,
+)
+
+MAX_K: Final = 1000
+
+# Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
+_ERRORS: Final[dict[str, type[Exception]]] = {
+    "k": InvalidKError,
+    "filter": FilterError,
+    "id": InvalidIdError,
+    "vector": BadVectorsError,
+    "items": InvalidJsonError,
+}
+
+
+def _whole(value: Any) -> Any:
+    """Refuse what pydantic would quietly turn into a whole number: true, 2.0, " 7", "1_000"."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value[:12])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("must be a whole number")
+
+
+def _json_text(value: Any) -> Any:
+    """Read JSON from text: how forms and queries carry lists and objects."""
+    return from_json(value, allow_inf_nan=False) if isinstance(value, str) else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class CropOption(BaseModel):
+    """A part of the image, in fractions of its sides."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    top: float = 0.0
+    left: float = 0.0
+    bottom: float = 1.0
+    right: float = 1.0
+
+
+class Options(BaseModel):
+    """Parameters of one route; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Self:
+        """Return the options in ``fields``.
+
+        Raises:
+            RequestError, VectorIndexError: the error that belongs to the first wrong field.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise _named_error(error) from error
+
+
+class ClassifyOptions(Options):
+    """Parameters of classify."""
+
+    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="predictions to return")] = 5
+
+
+class EmbedOptions(Options):
+    """Embed takes images alone."""
+
+
+class SearchOptions(Options):
+    """Parameters of search."""
+
+    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to return")] = 10
+    id: Annotated[str | None, Field(description="search by this stored item")] = None
+    vector: Annotated[
+        list[float] | None,
+        BeforeValidator(_json_text),
+        Field(description="search by this unit vector"),
+    ] = None
+    filter: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(_json_text),
+        Field(description="{must, should, must_not} of conditions on label and metadata"),
+    ] = None
+    min_score: Annotated[
+        float | None, Field(ge=-1, le=1, description="least cosine similarity of a hit")
+    ] = None
+    exact: Annotated[bool, Field(description="search exactly; this version always does")] = False
+    crop: Annotated[
+        CropOption | None,
+        BeforeValidator(_json_text),
+        Field(description="search by a part of the image; fractions in [0, 1]"),
+    ] = None
+    with_vector: Annotated[bool, Field(description="return each hit's vector")] = False
+    min_seq: Annotated[
+        Whole | None, Field(ge=0, description="wait for this write, then search")
+    ] = None
+
+
+class ItemOptions(Options):
+    """Parameters of storing one item."""
+
+    label: Annotated[str | None, Field(description="class of the item")] = None
+    metadata: Annotated[
+        dict[str, Any], BeforeValidator(_json_text), Field(description="a JSON object")
+    ] = Field(default_factory=dict)
+    upsert: Annotated[bool, Field(description="replace other content under this id")] = True
+
+
+class PageOptions(Options):
+    """Parameters of paging through items."""
+
+    limit: Annotated[Whole, Field(ge=1, le=1000, description="items to return")] = 100
+    cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None
+    filter: Annotated[
+        dict[str, Any] | None, BeforeValidator(_json_text), Field(description="as in search")
+    ] = None
+
+
+class BulkItem(Options):
+    """One item of a bulk request; ``image`` is left out when images come as form files."""
+
+    id: str
+    image: str | None = None
+    label: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class BulkOptions(Options):
+    """Parameters of storing many items."""
+
+    items: Annotated[list[Any], BeforeValidator(_json_text), Field(min_length=1)]
+    upsert: bool = True
+
+
+class NoOptions(Options):
+    """A route that takes no parameters."""
+
+
+def _named_error(error: ValidationError) -> Exception:
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "body"
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return UnexpectedFieldError(f"{name[:60]!r} is not a field of this route")
+    if first["type"] == "missing":
+        return InvalidJsonError(f"{name!r} is missing")
+    sentence = f"{name} cannot be used: {first['msg']}, got {_shown(first['input'])}"
+    return _ERRORS.get(name, InvalidParameterError)(sentence)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = json.dumps(value)
+    except ValueError:
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "…"
+

@@ -1,0 +1,135 @@
+"""The one place where an error becomes an HTTP answer: RFC 9457 problem details with a stable code."""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from index import errors as index_errors
+from service import errors
+from vision import errors as vision_errors
+
+MEDIA_TYPE: Final = "application/problem+json"
+logger = logging.getLogger("lookalike.service")
+
+_BAD_REQUEST = HTTPStatus.BAD_REQUEST
+_UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
+_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+_UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+# An error is answered by its own row, or else by that of its nearest ancestor; without one it is
+# ours: 500, a fixed sentence, and the details in the log only.
+PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
+    errors.MissingImageError: (_BAD_REQUEST, "missing_image"),
+    errors.AmbiguousQueryError: (_BAD_REQUEST, "ambiguous_query"),
+    errors.UnexpectedFieldError: (_BAD_REQUEST, "unexpected_field"),
+    errors.MalformedMultipartError: (_BAD_REQUEST, "malformed_multipart"),
+    errors.InvalidJsonError: (_BAD_REQUEST, "invalid_json"),
+    vision_errors.EmptyImageError: (_BAD_REQUEST, "empty_image"),
+    errors.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
+    errors.ForbiddenError: (HTTPStatus.FORBIDDEN, "forbidden"),
+    index_errors.UnknownIdError: (HTTPStatus.NOT_FOUND, "unknown_id"),
+    errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not_found"),
+    errors.MethodNotAllowedError: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
+    errors.BodyTimeoutError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),
+    errors.IdConflictError: (HTTPStatus.CONFLICT, "id_conflict"),
+    errors.BodyTooLargeError: (_TOO_LARGE, "payload_too_large"),
+    vision_errors.TooManyBytesError: (_TOO_LARGE, "payload_too_large"),
+    errors.UnsupportedBodyError: (_UNSUPPORTED, "unsupported_image_type"),
+    vision_errors.UnsupportedImageError: (_UNSUPPORTED, "unsupported_image_type"),
+    vision_errors.CorruptImageError: (_UNPROCESSABLE, "corrupt_image"),
+    vision_errors.TooManyPixelsError: (_UNPROCESSABLE, "too_many_pixels"),
+    vision_errors.CropError: (_UNPROCESSABLE, "invalid_parameter"),
+    errors.InvalidKError: (_UNPROCESSABLE, "invalid_k"),
+    errors.InvalidParameterError: (_UNPROCESSABLE, "invalid_parameter"),
+    index_errors.FilterError: (_UNPROCESSABLE, "invalid_filter"),
+    index_errors.InvalidIdError: (_UNPROCESSABLE, "invalid_id"),
+    index_errors.BadVectorsError: (_UNPROCESSABLE, "invalid_vector"),
+    index_errors.InvalidMetadataError: (_UNPROCESSABLE, "invalid_parameter"),
+    index_errors.InvalidCursorError: (_UNPROCESSABLE, "invalid_parameter"),
+    errors.TooManyRequestsError: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
+    errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
+    index_errors.StorageError: (HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed"),
+    index_errors.DiskFullError: (HTTPStatus.INSUFFICIENT_STORAGE, "disk_full"),
+}
+
+_INTERNAL = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal")
+_INTERNAL_SENTENCE = "something went wrong on our side; the request id finds it in the log"
+_RETRY_AFTER_STORAGE_S = 30
+
+
+def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
+    """Return the status and code of ``error``: its own row, or that of its nearest ancestor."""
+    for ancestor in type(error).__mro__:
+        if ancestor in PROBLEMS:
+            return PROBLEMS[ancestor]
+    return _INTERNAL
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """Return what a bulk answer says of one failed item: ``status``, ``code`` and ``detail``."""
+    status, code = find_problem(error)
+    if (status, code) == _INTERNAL:
+        logger.error("unexpected error in a bulk request", exc_info=error)
+        return {"status": int(status), "code": code, "detail": _INTERNAL_SENTENCE}
+    return {"status": int(status), "code": code, "detail": str(error)}
+
+
+def problem_response(error: Exception, *, request_id: str) -> Response:
+    """Return the whole answer for ``error``; an unexpected one is logged and answered with 500."""
+    status, code = find_problem(error)
+    detail = str(error)
+    if (status, code) == _INTERNAL:
+        logger.error("unexpected error, request %s", request_id, exc_info=error)
+        detail = _INTERNAL_SENTENCE
+    body = {
+        "type": f"urn:lookalike:problem:{code}",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    headers = {}
+    if isinstance(error, errors.RetryableError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, index_errors.StorageError):
+        headers["Retry-After"] = str(_RETRY_AFTER_STORAGE_S)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status in (HTTPStatus.REQUEST_TIMEOUT, _TOO_LARGE):
+        headers["Connection"] = "close"  # the rest of the body is not worth reading
+    return Response(json.dumps(body), int(status), headers, MEDIA_TYPE)
+
+
+def install_problems(app: Starlette) -> None:
+    """Make ``app`` answer every error of ours, and its router's own, with a problem."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return problem_response(error, request_id=request.scope["request_id"])
+
+    async def answer_router(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        ours = _router_error(request, error)
+        response = problem_response(ours, request_id=request.scope["request_id"])
+        response.headers.update(error.headers or {})
+        return response
+
+    for error_type in PROBLEMS:
+        app.add_exception_handler(error_type, answer)
+    app.add_exception_handler(HTTPException, answer_router)
+
+
+def _router_error(request: Request, error: HTTPException) -> Exception:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return errors.NotFoundError("there is nothing at this path; /docs lists the routes")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return errors.MethodNotAllowedError(f"this path does not take {request.method}")
+    return error

@@ -1,0 +1,74 @@
+"""Routes about the service itself: the model, the gallery, probes and metrics."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+
+from service.answers import GalleryAnswer, Health, ModelAnswer
+from service.documents import problem_answers
+from service.exchange import ready_engine, worker_state
+from service.metrics import CONTENT_TYPE
+
+router = APIRouter(responses=problem_answers())
+
+
+@router.get("/v1/model")
+async def get_model(request: Request) -> ModelAnswer:
+    """Say which model is loaded, what it was trained for and how good it was measured to be."""
+    engine = ready_engine(request)
+    manifest = engine.manifest
+    return ModelAnswer(
+        request_id=request.scope["request_id"],
+        name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        labels=list(manifest.labels),
+        metrics=manifest.metrics,
+        architecture=asdict(manifest.architecture),
+        preprocessing=asdict(manifest.preprocessing),
+        created=manifest.created,
+        device=engine.device,
+    )
+
+
+@router.get("/v1/gallery")
+async def get_gallery(request: Request) -> GalleryAnswer:
+    """Say which gallery is open, how many items it holds and how new this view of it is."""
+    engine = ready_engine(request)
+    info = await engine.read(engine.gallery.info)
+    return GalleryAnswer(
+        request_id=request.scope["request_id"],
+        name=info.name,
+        count=info.count,
+        seq=info.seq,
+        structure=info.structure,
+        generation=info.generation,
+        model_name=info.model_name,
+        model_fingerprint=info.fingerprint,
+        width=info.width,
+        bytes_on_disk=info.bytes_on_disk,
+    )
+
+
+@router.get("/livez")
+async def livez() -> Health:
+    """Say that the process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Health:
+    """Say that model and gallery are loaded; 503 with the reason until then."""
+    ready_engine(request)
+    return Health(status="ok")
+
+
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+)
+async def metrics(request: Request) -> Response:
+    """Give Prometheus the counters of all workers."""
+    state = worker_state(request)
+    if state.engine is not None:
+        state.metrics.gallery_items.set(state.engine.gallery.count)
+        state.metrics.gallery_seq.set(state.engine.gallery.seq)
+    return Response(state.metrics.exposition(), media_type=CONTENT_TYPE)

@@ -1,0 +1,40 @@
+"""Small models for tests, with random weights; and one that tells colours apart, without training."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from vision.manifest import Architecture, Manifest
+from vision.model import save_model
+from vision.network import build_network
+from vision.preprocess import Preprocessing
+
+LABELS = tuple(f"class-{number}" for number in range(10))
+
+
+def manifest(*, size: int = 28, channels: int = 3, labels: tuple[str, ...] = LABELS) -> Manifest:
+    """Return the manifest of a `deck-cnn` for RGB images, not yet bound to weights."""
+    return Manifest(
+        name="test-model",
+        architecture=Architecture(
+            network="deck-cnn", embedding_layer="embedding", width=256, num_labels=len(labels)
+        ),
+        labels=labels,
+        preprocessing=Preprocessing(
+            size=size, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels
+        ),
+        weights_sha256="",
+        created=datetime(2026, 1, 1, tzinfo=UTC).isoformat(),
+        recipe={"name": "none: random weights"},
+        metrics={"accuracy": 0.1},
+    )
+
+
+def write_model(folder: Path, *, seed: int = 0, **settings: object) -> Manifest:
+    """Write a model folder with random weights; the same ones for the same seed."""
+    unbound = manifest(**settings)  # type: ignore[arg-type]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_network(unbound.architecture, unbound.preprocessing)
+    return save_model(folder, unbound, network.state_dict())

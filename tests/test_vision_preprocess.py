@@ -1,0 +1,126 @@
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.pictures import encoded, picture
+from vision.errors import CropError
+from vision.preprocess import CropBox, Preprocessing
+
+GRAY = Preprocessing(size=28, channels=1, mean=(0.5,), std=(0.5,))
+COLOUR = Preprocessing(size=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def test_an_image_of_the_right_size_passes_unchanged() -> None:
+    image = picture(1, (28, 28), "L")
+
+    pixels_CHW = GRAY.pixels(GRAY.decode(encoded(image)))
+
+    np.testing.assert_array_equal(pixels_CHW[0], np.asarray(image))
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), fit=st.sampled_from(["crop", "squash"]))
+def test_every_image_becomes_the_networks_shape(width: int, height: int, fit: str) -> None:
+    preprocessing = Preprocessing(
+        size=32, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit=fit, crop_fraction=0.875
+    )
+
+    pixels_CHW = preprocessing.pixels(Image.new("RGB", (width, height), (9, 8, 7)))
+
+    assert pixels_CHW.shape == (3, 32, 32)
+    assert pixels_CHW.dtype == np.uint8
+    assert pixels_CHW.flags.c_contiguous
+    assert np.unique(pixels_CHW.reshape(3, -1), axis=1).ravel().tolist() == [9, 8, 7]
+
+
+def test_crop_keeps_the_middle_and_squash_keeps_all() -> None:
+    image = Image.new("RGB", (90, 30), "#ff0000")
+    image.paste("#0000ff", (30, 0, 60, 30))  # blue in the middle third
+
+    cropped = COLOUR.pixels(image)
+    squashed = Preprocessing(**{**asdict(COLOUR), "fit": "squash"}).pixels(image)
+
+    assert cropped[2].min() > 200
+    assert squashed[0, 16, 2] > 200
+    assert squashed[2, 16, 16] > 200
+
+
+def test_a_draft_decoded_jpeg_gives_nearly_the_same_pixels_as_a_full_decode() -> None:
+    data = encoded(picture(2, (1600, 1200)), "JPEG", quality=95)
+    full = COLOUR.pixels(Image.open(__import__("io").BytesIO(data)))
+
+    drafted = COLOUR.pixels(COLOUR.decode(data))
+
+    assert np.abs(drafted.astype(int) - full.astype(int)).mean() < 2
+
+
+def test_the_same_bytes_always_give_the_same_pixels() -> None:
+    data = encoded(picture(3, (640, 480)), "JPEG")
+
+    first, second = (COLOUR.pixels(COLOUR.decode(data)) for _ in range(2))
+
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_crop_looks_at_its_part_alone() -> None:
+    image = Image.new("RGB", (100, 100), "#ff0000")
+    image.paste("#00ff00", (50, 50, 100, 100))
+
+    pixels_CHW = COLOUR.pixels(image, crop=CropBox(top=0.5, left=0.5, bottom=1, right=1))
+
+    assert pixels_CHW[1].min() == 255
+    assert pixels_CHW[0].max() == 0
+
+
+def test_a_crop_of_a_large_jpeg_keeps_its_detail() -> None:
+    data = encoded(picture(4, (3200, 3200)), "JPEG")
+
+    whole = COLOUR.decode(data)
+    part = COLOUR.decode(data, crop=CropBox(top=0, left=0, bottom=0.1, right=0.1))
+
+    assert whole.width == 400
+    assert part.width == 3200
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "bottom", "right"),
+    [(0.5, 0, 0.5, 1), (0, 0.6, 1, 0.5), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), (0, 0, float("nan"), 1)],
+)
+def test_a_crop_outside_the_image_is_refused(
+    top: float, left: float, bottom: float, right: float
+) -> None:
+    with pytest.raises(CropError):
+        CropBox(top=top, left=left, bottom=bottom, right=right)
+
+
+def test_a_crop_thinner_than_a_pixel_still_holds_one() -> None:
+    box = CropBox(top=0.5, left=0.5, bottom=0.5001, right=0.5001)
+
+    assert box.cut(Image.new("RGB", (10, 10))).size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("channels", 2),
+        ("mean", (0.0,)),
+        ("std", (0.0, 1.0, 1.0)),
+        ("fit", "stretch"),
+        ("crop_fraction", 0.0),
+        ("crop_fraction", 1.5),
+        ("interpolation", "nearest"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Preprocessing(**{**asdict(COLOUR), field: value})
+
+
+def test_the_description_survives_json() -> None:
+    import json  # noqa: PLC0415
+
+    assert Preprocessing.from_json(json.loads(json.dumps(asdict(COLOUR)))) == COLOUR

@@ -1,0 +1,94 @@
+"""A batch of pixels in, unit vectors and class scores out: the one place that knows devices.
+
+Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vision.encoding import Encoding
+from vision.errors import DeviceError
+from vision.manifest import Manifest
+from vision.model import load_model
+from vision.network import Network
+
+
+class Encoder:
+    """A trained network, ready on one device.
+
+    Not for several threads at once: give it one lane.
+    """
+
+    def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        shape = (1, manifest.preprocessing.channels, 1, 1)
+        # (x / 255 - mean) / std, as one multiplication and one addition
+        mean = np.float32(manifest.preprocessing.mean)
+        std = np.float32(manifest.preprocessing.std)
+        self._scale = torch.from_numpy(1 / (255 * std)).reshape(shape).to(device)
+        self._shift = torch.from_numpy(-mean / std).reshape(shape).to(device)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto") -> Self:
+        """Return the encoder of a model folder on ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+
+        Raises:
+            ModelFolderError: the folder is missing, damaged, changed or of another version.
+            DeviceError: there is no such device here.
+        """
+        chosen = pick_device(device)
+        manifest, network = load_model(folder)
+        return cls(manifest, network, chosen)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return self.manifest.architecture.width
+
+    @torch.inference_mode()
+    def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
+        """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
+
+        A row depends on its own image only, up to rounding of about 1e-6.
+        """
+        vectors_BD, logits_BL = self._network(self._normalised(pixels_BCHW))
+        probabilities_BL = torch.softmax(logits_BL.float() / self.manifest.temperature, dim=1)
+        return Encoding(vectors_BD.float().cpu().numpy(), probabilities_BL.cpu().numpy())
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        """Run the network once per batch size, so that the first request pays for nothing."""
+        preprocessing = self.manifest.preprocessing
+        for batch_size in batch_sizes:
+            shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
+            self.encode(np.zeros(shape, np.uint8))
+
+    def _normalised(self, pixels_BCHW: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
+        scaled = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is the first CUDA device, or the CPU without one.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices")
+    return device

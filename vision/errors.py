@@ -1,0 +1,53 @@
+"""What can go wrong between image bytes and a unit vector.
+
+VisionError
+├── ImageError                   the caller's image
+│   ├── EmptyImageError          no bytes at all
+│   ├── UnsupportedImageError    not JPEG, PNG, WebP, GIF or BMP
+│   ├── TooManyBytesError        more bytes than allowed
+│   ├── TooManyPixelsError       more pixels than allowed, or a side too long
+│   └── CorruptImageError        truncated or damaged
+├── CropError                    a crop box outside the image, or empty
+├── ModelFolderError             a model folder is missing, damaged, of another version, or in the way
+└── DeviceError                  the device asked for is not there
+"""
+
+
+class VisionError(Exception):
+    """Base of this floor's errors."""
+
+
+class ImageError(VisionError):
+    """The image is not one we accept."""
+
+
+class EmptyImageError(ImageError):
+    """There are no bytes."""
+
+
+class UnsupportedImageError(ImageError):
+    """The content is not of an accepted image format."""
+
+
+class TooManyBytesError(ImageError):
+    """The encoded image is larger than allowed."""
+
+
+class TooManyPixelsError(ImageError):
+    """The image has more pixels than allowed, or a side that is too long."""
+
+
+class CorruptImageError(ImageError):
+    """The image is truncated or damaged."""
+
+
+class CropError(VisionError):
+    """A crop box lies outside the image or holds no pixel."""
+
+
+class ModelFolderError(VisionError):
+    """A model folder is missing, damaged, of another version, or in the way."""
+
+
+class DeviceError(VisionError):
+    """The device asked for is not available."""

@@ -1,0 +1,160 @@
+"""What a model folder says about itself: ``manifest.json``, read and checked without torch.
+
+The manifest carries the SHA-256 of the weights file and of its own text. The text is canonical (one
+way to write each manifest), so that one changed byte anywhere is refused.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from vision.errors import ModelFolderError
+from vision.preprocess import Preprocessing
+
+FORMAT: Final = "lookalike-model"
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+WEIGHTS_NAME: Final = "weights.safetensors"
+MAX_MANIFEST_BYTES: Final = 64 * 2**20  # 100,000 labels need about 2 MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Which network, and what it gives out."""
+
+    network: str  # a name that vision.network.build_network knows
+    embedding_layer: str  # the layer whose output, scaled to unit length, is the vector
+    width: int  # numbers in a vector
+    num_labels: int  # classes of the classifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything about a trained model but its weights.
+
+    ``recipe``, ``data`` and ``metrics`` are for people and reports; ``architecture``,
+    ``preprocessing`` and the weights decide the vectors, and with them the fingerprint.
+    """
+
+    name: str
+    architecture: Architecture
+    labels: tuple[str, ...]  # in the order of the classifier's outputs
+    preprocessing: Preprocessing
+    weights_sha256: str  # hexadecimal
+    created: str  # ISO 8601, UTC
+    temperature: float = 1.0  # logits are divided by it before softmax (Guo et al. 2017, section 4.2)
+    recipe: dict[str, Any] = field(default_factory=dict)  # the training set-up, complete
+    data: dict[str, Any] = field(default_factory=dict)  # name, counts and fingerprint of the data
+    metrics: dict[str, float] = field(default_factory=dict)  # ratios in [0, 1], times in seconds
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != self.architecture.num_labels:
+            raise ValueError(
+                f"{self.architecture.num_labels} labels expected, got {len(self.labels)}"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of all that decides the vectors: equal fingerprints, equal vectors."""
+        deciding = {
+            "architecture": asdict(self.architecture),
+            "preprocessing": asdict(self.preprocessing),
+            "weights_sha256": self.weights_sha256,
+        }
+        return hashlib.sha256(_canonical(deciding)).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest's text, with its own checksum as the last field."""
+        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return _canonical({**fields, "manifest_sha256": _checksum(fields)})
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Self:
+        """Return the manifest that ``to_bytes`` wrote.
+
+        Raises:
+            ModelFolderError: not a manifest, of another version, or changed since it was written.
+        """
+        try:
+            fields = json.loads(text)
+            if fields.pop("format") != FORMAT:
+                raise ModelFolderError(f"the manifest is not of format {FORMAT!r}")
+            version = fields.pop("format_version")
+            if isinstance(version, int) and version > FORMAT_VERSION:
+                raise ModelFolderError(
+                    f"the model folder has format version {version}; this program reads up to "
+                    f"{FORMAT_VERSION}: use a newer one"
+                )
+            if version != FORMAT_VERSION:
+                raise ModelFolderError(f"unknown format version {version!r}")
+            fields.pop("manifest_sha256")
+            manifest = cls(
+                **{
+                    **fields,
+                    "architecture": Architecture(**fields["architecture"]),
+                    "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
+                    "labels": tuple(fields["labels"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelFolderError("the manifest is damaged: not the JSON we wrote") from error
+        if manifest.to_bytes() != text:
+            raise ModelFolderError("the manifest was changed after it was written")
+        return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the model folder, checked against its own checksum.
+
+    Raises:
+        ModelFolderError: the folder or the manifest is missing, damaged or of another version.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES)
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder} is not a model folder: no {MANIFEST_NAME}") from error
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return Manifest.from_bytes(text)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: {error}") from error
+
+
+def read_weights(folder: Path, manifest: Manifest) -> bytes:
+    """Return the bytes of the weights file, after checking them against the manifest.
+
+    The bytes that were checked are the bytes that are returned: the file is read once.
+
+    Raises:
+        ModelFolderError: the file is missing, or not the one the manifest describes.
+    """
+    path = folder / WEIGHTS_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder} has no {WEIGHTS_NAME}") from error
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != manifest.weights_sha256:
+        raise ModelFolderError(
+            f"{path} was changed: its SHA-256 is {actual[:12]}…, "
+            f"the manifest says {manifest.weights_sha256[:12]}…"
+        )
+    return data
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(fields)).hexdigest()
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"

@@ -1,0 +1,85 @@
+"""A trained model on disk: a folder that appears whole or not at all, and is refused if harmed.
+
+Nothing in the folder can run code: the weights are safetensors, the rest is JSON.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vision.errors import ModelFolderError
+from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
+from vision.network import Network, build_network
+
+
+def load_model(folder: Path) -> tuple[Manifest, Network]:
+    """Return the manifest and the network in evaluation mode, on the CPU, every byte checked.
+
+    Raises:
+        ModelFolderError: the folder is missing, damaged, changed or of another version.
+    """
+    manifest = read_manifest(folder)
+    weights = read_weights(folder, manifest)
+    try:
+        network = build_network(manifest.architecture, manifest.preprocessing)
+    except ValueError as error:
+        raise ModelFolderError(f"{folder}: {error}") from error
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelFolderError(
+            f"{folder / WEIGHTS_NAME} does not fit a {manifest.architecture.network!r} network"
+        ) from error
+    return manifest, network.eval()
+
+
+def save_model(folder: Path, manifest: Manifest, weights: Mapping[str, Tensor]) -> Manifest:
+    """Write a model folder and return its manifest, now with the SHA-256 of ``weights``.
+
+    The folder is written under a temporary name beside ``folder``, synced to disk and renamed, so a
+    reader sees all of it or nothing.
+
+    Raises:
+        ModelFolderError: ``folder`` exists already, or cannot be written (for one, a full disk);
+            nothing is left behind.
+    """
+    if folder.exists():
+        raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
+    manifest = replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest())
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        _write_synced(temporary / WEIGHTS_NAME, data)
+        _write_synced(temporary / MANIFEST_NAME, manifest.to_bytes())
+        _sync_folder(temporary)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
