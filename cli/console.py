@@ -19,7 +19,7 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error: done, rate or note (field ``note``), time left."""
+    """Return a progress display on standard error: done, a note (field ``note``), time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

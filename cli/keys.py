@@ -1,17 +1,18 @@
 """`lookalike new-key`: makes an API key and the lines for the key file."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 import typer
 
 from cli.console import print_json, say
 
+NAME: Final = re.compile(r"[\w .-]{1,64}")
+
 
 def new_key(
     name: Annotated[str, typer.Argument(help="Who will use the key; shown in logs.")],
-    rights: Annotated[
-        str, typer.Option(help="What it may do: read, or read,write.")
-    ] = "read",
+    rights: Annotated[str, typer.Option(help="What it may do: read, or read,write.")] = "read",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make an API key, shown once, and the lines that let a service accept it."""
@@ -20,8 +21,8 @@ def new_key(
     wanted = [right for right in RIGHTS if right in rights.split(",")]
     if not wanted or len(wanted) != len(rights.split(",")):
         raise typer.BadParameter(f"rights are {' and '.join(RIGHTS)}, separated by a comma")
-    if not name.isprintable() or '"' in name or "\\" in name or not 1 <= len(name) <= 64:
-        raise typer.BadParameter("a name has 1 to 64 printable characters, no quotes")
+    if not NAME.fullmatch(name):
+        raise typer.BadParameter("a name has 1 to 64 letters, digits, spaces and . _ -")
     key = make_key(name, wanted)
     if as_json:
         print_json({"key": key.token, "lines": key.lines})

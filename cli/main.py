@@ -47,7 +47,9 @@ def main() -> None:
         say(f"lookalike: {error}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        say("lookalike: interrupted; what was finished is kept, the same command goes on from there")
+        say(
+            "lookalike: interrupted; what was finished is kept, the same command goes on from there"
+        )
         sys.exit(INTERRUPTED)
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ GRACE_S = 30  # for requests in flight, after the signal to stop
 
 
 def serve(
+    *,
     model: Annotated[
         Path, typer.Option(envvar="LOOKALIKE_MODEL", help="Model folder.", show_default=False)
     ],
@@ -85,9 +87,7 @@ def serve(
     start_server(settings, host=host, port=port, workers=workers)
 
 
-def start_server(
-    settings: dict[str, object], *, host: str, port: int, workers: int = 1
-) -> None:
+def start_server(settings: Mapping[str, object], *, host: str, port: int, workers: int = 1) -> None:
     """Replace this process by the server, after checking all that can be checked quickly.
 
     Raises:
@@ -108,7 +108,7 @@ def start_server(
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
+    os.execv(command[0], command)
 
 
 def check_settings() -> None:
@@ -164,6 +164,6 @@ def check_port(host: str, port: int) -> None:
 
 
 def _browsable(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host

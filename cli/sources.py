@@ -24,7 +24,7 @@ class Source:
 
 
 def open_source(data: str) -> Source:
-    """Return the images that ``data`` names: ``fashion-mnist`` (its 60,000 training images) or a folder.
+    """Return the images of ``fashion-mnist`` (the 60,000 training images) or of a folder.
 
     Raises:
         VectorIndexError, TrainingError: there are none, or they cannot be read.

@@ -1,4 +1,4 @@
-"""How many requests may be worked on at once: past that, a new one is refused at once, not queued."""
+"""How many requests may be worked on at once; past that, a new one is refused immediately."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -70,7 +70,7 @@ class FoundItem(BaseModel):
     score: float = Field(description="cosine similarity in [-1, 1], higher is nearer")
     label: str | None
     metadata: dict[str, Any]
-    vector: list[float] | None = Field(None, description="with with_vector only")
+    vector: list[float] | None = Field(default=None, description="with with_vector only")
 
 
 class SearchAnswer(Answer):

@@ -1,4 +1,4 @@
-"""The BentoML service: settings of the server, life-cycle of a worker. Routes live in application.py.
+"""The BentoML service: the server's settings and a worker's life. Routes are in application.py.
 
 The process that supervises the workers imports this module too, so nothing heavy stands at its top.
 """
@@ -59,7 +59,7 @@ class Lookalike:
         await unload(self._application, self._loading)
 
 
-Lookalike.add_asgi_middleware(Front, desk=desk)
+Lookalike.add_asgi_middleware(Front, desk=desk)  # type: ignore[attr-defined]
 
 
 def model_folder(settings: ServiceSettings) -> Path:

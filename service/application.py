@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from index.errors import VectorIndexError
 from service import item_routes, query_routes, system_routes
 from service.config import ServiceSettings
+from service.documents import describe_application
 from service.engine import Engine
 from service.exchange import WorkerState
 from service.metrics import Metrics
@@ -33,6 +34,8 @@ def create_application(settings: ServiceSettings, metrics: Metrics) -> FastAPI:
     for routes in (query_routes, item_routes, system_routes):
         application.include_router(routes.router)
     mount_pages(application)
+    write_document = application.openapi
+    application.openapi = lambda: describe_application(write_document())  # type: ignore[method-assign]
     return application
 
 

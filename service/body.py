@@ -73,9 +73,7 @@ async def read_submission(request: Request, *, max_bytes: int, timeout_s: float)
         if "images" in members:
             images += _images_of_json(members.pop("images"))
         fields = _unique([*fields.items(), *members.items()])
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        images.append(body)
-    elif body and not kind:
+    elif kind.startswith("image/") or kind == "application/octet-stream" or (body and not kind):
         images.append(body)
     elif body:
         raise UnsupportedBodyError(
@@ -103,7 +101,9 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > max_bytes:
-                    raise BodyTooLargeError(f"the body is larger than the {max_bytes} bytes allowed")
+                    raise BodyTooLargeError(
+                        f"the body is larger than the {max_bytes} bytes allowed"
+                    )
                 chunks.append(chunk)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from error

@@ -12,10 +12,16 @@ _FORMATS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 
 
 def image_request(options: type[Options], *, many: bool = False) -> dict[str, Any]:
-    """Return the OpenAPI description of a route that takes an image in any of the three shapes."""
+    """Return the OpenAPI description of a route that takes an image, in any of three shapes."""
     properties = _properties(options)
     file = {"type": "array", "items": _BINARY} if many else _BINARY
-    form = {"type": "object", "properties": {"image": file, **_as_text(properties)}}
+    # The parameters are described once, as query parameters: /docs sends whatever it is told of, and
+    # the same one in query and form would come twice.
+    form = {
+        "type": "object",
+        "properties": {"image": file},
+        "description": "the parameters may also come as fields of this form",
+    }
     member = {"images": {"type": "array", "items": _BASE64}} if many else {}
     members = {"image": _BASE64, **member, **properties}
     return {
@@ -76,14 +82,30 @@ def problem_answers() -> dict[int | str, dict[str, Any]]:
     """Return what every route may answer when it does not succeed."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
     return {
-        "4XX": {"model": ProblemAnswer, "description": "The request is at fault", "content": content},
-        "5XX": {"model": ProblemAnswer, "description": "The service is at fault", "content": content},
+        "4XX": {"description": "The request is at fault", "content": content},
+        "5XX": {"description": "The service is at fault", "content": content},
     }
+
+
+def describe_application(document: dict[str, Any]) -> dict[str, Any]:
+    """Return FastAPI's ``document`` with what it cannot know: problems, and how keys are sent."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["ProblemAnswer"] = ProblemAnswer.model_json_schema()
+    components["securitySchemes"] = {
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "where the service asks for keys",
+        }
+    }
+    document["security"] = [{"key": []}, {}]
+    return document
 
 
 def _properties(options: type[Options]) -> dict[str, Any]:
     schema = options.model_json_schema()
-    properties: dict[str, Any] = schema["properties"] if "properties" in schema else {}
+    properties: dict[str, Any] = schema.get("properties", {})
     definitions = schema.get("$defs", {})
     return {name: _inlined(value, definitions) for name, value in properties.items()}
 
@@ -99,7 +121,7 @@ def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
 
 
 def _as_text(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the same parameters as forms and queries carry them: lists and objects as JSON text."""
+    """Return the parameters as queries carry them: lists and objects as JSON text."""
     return {
         name: {"type": "string", "description": f"JSON: {value.get('description', name)}"}
         if _is_compound(value)
@@ -124,5 +146,3 @@ def _query(properties: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, schema in _as_text(properties).items()
     ]
-
-

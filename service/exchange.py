@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from service.options import Options
 from service.pipeline import Encoded
 
-O = TypeVar("O", bound=Options)
+Kind = TypeVar("Kind", bound=Options)
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ async def receive(request: Request) -> Submission:
     )
 
 
-async def receive_options(request: Request, kind: type[O]) -> O:
+async def receive_options(request: Request, kind: type[Kind]) -> Kind:
     """Return the options of a request that carries no image.
 
     Raises:

@@ -57,7 +57,7 @@ class Front:
         exchange = _Exchange(scope, send)
         try:
             await self._answer(scope, receive, exchange)
-        except Exception as error:  # noqa: BLE001 - the process's edge: it becomes an answer
+        except Exception as error:
             if exchange.status:  # too late for another answer; the server closes the connection
                 raise
             response = problem_response(error, request_id=exchange.request_id)
@@ -77,7 +77,9 @@ class Front:
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
         seconds = time.perf_counter() - exchange.started
-        route = getattr(scope.get("route"), "path", "none")
+        route = getattr(scope.get("route"), "path", None)
+        if route is None:  # FastAPI's own route of its document says nothing about itself
+            route = scope["path"] if scope["path"] == "/openapi.json" else "none"
         if self._desk.metrics is not None:
             self._desk.metrics.requests.labels(scope["method"], route, exchange.status).inc()
             self._desk.metrics.seconds.labels(route).observe(seconds)
@@ -127,4 +129,3 @@ def _is_open(path: str) -> bool:
 def _needed_right(scope: Scope) -> Right:
     changes = scope["method"] in ("PUT", "DELETE") or scope["path"].rstrip("/") == "/v1/items"
     return "write" if changes and scope["method"] != "GET" else "read"
-

@@ -34,10 +34,12 @@ from service.pipeline import Encoded, Task
 from service.problems import describe
 from service.query_routes import encode_all
 
-router = APIRouter(prefix="/v1/items", responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
 
 
-@router.put("/{item_id}", openapi_extra=image_request(ItemOptions))
+@router.put(
+    "/{item_id}", summary="Store or replace one item", openapi_extra=image_request(ItemOptions)
+)
 async def put_item(request: Request, item_id: str, response: Response) -> StoreAnswer:
     """Store an image under an id, or replace what is there; answered once it is on disk."""
     engine = ready_engine(request)
@@ -50,9 +52,7 @@ async def put_item(request: Request, item_id: str, response: Response) -> StoreA
         encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
         watch.add(encoded)
         item = new_item(item_id, data, encoded, label=options.label, metadata=options.metadata)
-        (result,) = await engine.write(
-            lambda: engine.gallery.put([item], upsert=options.upsert)
-        )
+        (result,) = await engine.write(lambda: engine.gallery.put([item], upsert=options.upsert))
     if result.outcome == "conflict":
         raise _conflict(item_id)
     if result.outcome == "created":
@@ -67,7 +67,7 @@ async def put_item(request: Request, item_id: str, response: Response) -> StoreA
     )
 
 
-@router.get("/{item_id}", openapi_extra=query_request(NoOptions))
+@router.get("/{item_id}", summary="One item", openapi_extra=query_request(NoOptions))
 async def get_item(request: Request, item_id: str) -> ItemAnswer:
     """Show one item."""
     engine = ready_engine(request)
@@ -78,6 +78,7 @@ async def get_item(request: Request, item_id: str) -> ItemAnswer:
 
 @router.get(
     "/{item_id}/image",
+    summary="One item's picture",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}},
 )
@@ -93,7 +94,7 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 
 
-@router.delete("/{item_id}")
+@router.delete("/{item_id}", summary="Delete one item")
 async def delete_item(request: Request, item_id: str) -> DeleteAnswer:
     """Delete one item; answered once that is on disk."""
     engine = ready_engine(request)
@@ -103,12 +104,10 @@ async def delete_item(request: Request, item_id: str) -> DeleteAnswer:
         (was_there,) = await engine.write(lambda: engine.gallery.delete([item_id]))
     if not was_there:
         raise UnknownIdError(f"no item has the id {item_id!r}")
-    return DeleteAnswer(
-        request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq
-    )
+    return DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
 
 
-@router.get("", openapi_extra=query_request(PageOptions))
+@router.get("", summary="Page through items", openapi_extra=query_request(PageOptions))
 async def list_items(request: Request) -> ItemPage:
     """Page through the items in the order they were stored."""
     engine = ready_engine(request)
@@ -127,6 +126,7 @@ async def list_items(request: Request) -> ItemPage:
 
 @router.post(
     "",
+    summary="Store many items",
     openapi_extra=bulk_request(),
     status_code=HTTPStatus.MULTI_STATUS,
     response_model_exclude_unset=True,

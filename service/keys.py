@@ -70,7 +70,9 @@ class KeyRing:
             fields = tomllib.loads(path.read_text("utf-8"))
             return cls(_KeyFile.model_validate(fields).keys)
         except OSError as error:
-            raise ServiceConfigError(f"cannot read the key file {path}: {error.strerror}") from error
+            raise ServiceConfigError(
+                f"cannot read the key file {path}: {error.strerror}"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ServiceConfigError(f"the key file {path} is not TOML: {error}") from error
         except ValidationError as error:

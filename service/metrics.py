@@ -1,4 +1,4 @@
-"""What the service counts about itself, for Prometheus; routes are labelled by template, never by path."""
+"""What the service counts, for Prometheus; routes are labelled by template, never by path."""
 
 import os
 from typing import Final
@@ -54,5 +54,5 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""A multipart/form-data body already in memory in, its parts out (RFC 7578, through python-multipart)."""
+"""A multipart/form-data body in memory in, its parts out (RFC 7578, with python-multipart)."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""The parameters of each route: text or typed values in, validated options out, or a named error."""
+"""The parameters of each route: text or typed values in, options out, or a named error."""
 
 import json
 from typing import Annotated, Any, Final, Self
@@ -15,6 +15,7 @@ from service.errors import (
 )
 
 MAX_K: Final = 1000
+MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
 _ERRORS: Final[dict[str, type[Exception]]] = {
@@ -154,7 +155,9 @@ class NoOptions(Options):
 
 def _named_error(error: ValidationError) -> Exception:
     first = error.errors(include_url=False, include_context=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "body"
+    if not first["loc"]:
+        return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
+    name = str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return UnexpectedFieldError(f"{name[:60]!r} is not a field of this route")
     if first["type"] == "missing":
@@ -168,5 +171,4 @@ def _shown(value: Any) -> str:
         text = json.dumps(value)
     except ValueError:
         text = type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "…"
-
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -2,8 +2,8 @@
 
     event loop ──job──► decode threads ──pixels──► network thread ──results──► event loop
 
-A batch is whatever was decoded while the network was busy: it grows under load and costs no wait when
-idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
+A batch is whatever was decoded while the network was busy: it grows under load and costs no wait
+when idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
 Results return to the event loop once per batch.
 """
 
@@ -122,7 +122,7 @@ class Pipeline:
             started = time.perf_counter()
             try:
                 job.decoded = self._decode(job.task)
-            except Exception as error:  # noqa: BLE001 - the thread's edge: it goes to the caller
+            except Exception as error:
                 self._loop.call_soon_threadsafe(_fail, [job], error)
                 continue
             job.decode_ms = _ms_since(started)
@@ -134,7 +134,7 @@ class Pipeline:
             started = time.perf_counter()
             try:
                 encoding = self._encode(np.stack([_pixels(job) for job in jobs]))
-            except Exception as error:  # noqa: BLE001 - the thread's edge: it goes to the callers
+            except Exception as error:
                 self._loop.call_soon_threadsafe(_fail, jobs, error)
                 continue
             self._on_batch(len(jobs))

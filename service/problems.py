@@ -1,4 +1,4 @@
-"""The one place where an error becomes an HTTP answer: RFC 9457 problem details with a stable code."""
+"""The one place where an error becomes an HTTP answer: RFC 9457, with a stable code."""
 
 import json
 import logging

@@ -32,10 +32,10 @@ from vision.preprocess import CropBox
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 
-router = APIRouter(prefix="/v1", responses=problem_answers())
+router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 
 
-@router.post("/classify", openapi_extra=image_request(ClassifyOptions))
+@router.post("/classify", summary="What is this?", openapi_extra=image_request(ClassifyOptions))
 async def classify(request: Request) -> Classification:
     """Say what the image is, with calibrated probabilities."""
     engine = ready_engine(request)
@@ -60,6 +60,7 @@ async def classify(request: Request) -> Classification:
 
 @router.post(
     "/embed",
+    summary="Vectors of images",
     openapi_extra=image_request(EmbedOptions, many=True),
     response_model_exclude_unset=True,
 )
@@ -93,7 +94,10 @@ async def embed(request: Request, response: Response) -> Embeddings:
 
 
 @router.post(
-    "/search", openapi_extra=image_request(SearchOptions), response_model_exclude_unset=True
+    "/search",
+    summary="What looks like this?",
+    openapi_extra=image_request(SearchOptions),
+    response_model_exclude_unset=True,
 )
 async def search(request: Request) -> SearchAnswer:
     """Find the stored items most like an image, a stored item (``id``) or a ``vector``."""
@@ -137,7 +141,7 @@ def top_predictions(
 async def encode_all(engine: Engine, tasks: list[Task]) -> list[Encoded | Exception]:
     """Return what became of each task, in order; a broken image fails alone.
 
-    At most two batches of one request are under way, so that a large request leaves room for others.
+    At most two batches of one request are under way, so that a large one leaves room for others.
     """
     places = asyncio.Semaphore(2 * engine.settings.max_batch)
 
@@ -145,7 +149,7 @@ async def encode_all(engine: Engine, tasks: list[Task]) -> list[Encoded | Except
         async with places:
             try:
                 return await engine.pipeline(task)
-            except Exception as error:  # noqa: BLE001 - the caller answers for each image
+            except Exception as error:
                 return error
 
     return await asyncio.gather(*map(encode_one, tasks))

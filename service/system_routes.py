@@ -9,10 +9,10 @@ from service.documents import problem_answers
 from service.exchange import ready_engine, worker_state
 from service.metrics import CONTENT_TYPE
 
-router = APIRouter(responses=problem_answers())
+router = APIRouter(tags=["Service"], responses=problem_answers())
 
 
-@router.get("/v1/model")
+@router.get("/v1/model", summary="The model")
 async def get_model(request: Request) -> ModelAnswer:
     """Say which model is loaded, what it was trained for and how good it was measured to be."""
     engine = ready_engine(request)
@@ -30,7 +30,7 @@ async def get_model(request: Request) -> ModelAnswer:
     )
 
 
-@router.get("/v1/gallery")
+@router.get("/v1/gallery", summary="The gallery")
 async def get_gallery(request: Request) -> GalleryAnswer:
     """Say which gallery is open, how many items it holds and how new this view of it is."""
     engine = ready_engine(request)
@@ -49,13 +49,13 @@ async def get_gallery(request: Request) -> GalleryAnswer:
     )
 
 
-@router.get("/livez")
+@router.get("/livez", summary="Is the process alive?")
 async def livez() -> Health:
     """Say that the process answers."""
     return Health(status="ok")
 
 
-@router.get("/readyz")
+@router.get("/readyz", summary="Is everything loaded?")
 async def readyz(request: Request) -> Health:
     """Say that model and gallery are loaded; 503 with the reason until then."""
     ready_engine(request)
@@ -63,7 +63,10 @@ async def readyz(request: Request) -> Health:
 
 
 @router.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    "/metrics",
+    summary="Counters for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
 )
 async def metrics(request: Request) -> Response:
     """Give Prometheus the counters of all workers."""

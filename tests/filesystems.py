@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_filesystem(place: Path, *, megabytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of ``megabytes`` at ``place`` while the block runs; skip where that is not allowed."""
+    """Mount a tmpfs at ``place`` while the block runs; skip where that is not allowed."""
     place.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root: the full disk was NOT tried")

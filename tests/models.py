@@ -1,4 +1,4 @@
-"""Small models for tests, with random weights; and one that tells colours apart, without training."""
+"""Small models for tests, with random weights."""
 
 from datetime import UTC, datetime
 from pathlib import Path

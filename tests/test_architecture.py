@@ -82,7 +82,9 @@ def test_the_packages_are_listed_where_they_are_installed_from() -> None:
 
 
 def test_the_module_that_supervises_the_workers_brings_nothing_heavy() -> None:
-    code = "import sys, service.app; print(sorted({'torch', 'faiss', 'fastapi'} & set(sys.modules)))"
+    code = (
+        "import sys, service.app; print(sorted({'torch', 'faiss', 'fastapi'} & set(sys.modules)))"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 
 from service.pages import mount_pages
 
@@ -84,9 +84,13 @@ def visit(server: Any, browser: Browser) -> Iterator[Visit]:
             visit.foreign.append(route.request.url)
             route.abort()
 
+    def listen(said: ConsoleMessage) -> None:
+        if said.type == "error":
+            visit.errors.append(said.text)
+
     context.route("**/*", guard)
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
-    visit.page.on("console", lambda said: said.type == "error" and visit.errors.append(said.text))
+    visit.page.on("console", listen)
     yield visit
     context.close()
     assert visit.foreign == []
@@ -95,7 +99,8 @@ def visit(server: Any, browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture
 def item(visit: Visit) -> dict[str, Any]:
-    return get_json(f"{visit.url}/v1/items?limit=1")["items"][0]
+    first: dict[str, Any] = get_json(f"{visit.url}/v1/items?limit=1")["items"][0]
+    return first
 
 
 @pytest.fixture
@@ -169,7 +174,7 @@ def test_a_result_is_searched_by_and_back_returns_to_the_picture(
     expect_answer(page)
     verdict = page.locator(".verdict").text_content()
     link = page.locator(".tile a").nth(2)
-    wanted = link.get_attribute("title")
+    wanted = link.get_attribute("title") or ""
     if way == "click":
         link.click()
     else:
@@ -278,7 +283,11 @@ def test_a_service_that_is_still_loading_is_waited_for(visit: Visit) -> None:
 
 def test_a_late_answer_to_an_older_question_draws_nothing(visit: Visit, picture: bytes) -> None:
     held: list[Route] = []
-    visit.page.route("**/v1/search?*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    visit.page.route("**/v1/search?*", hold)
     page = visit.open()
     expect(page.locator(".tile a").first).to_be_visible()
     visit.choose(picture)
@@ -381,6 +390,21 @@ def test_the_api_browser_shows_every_operation_with_no_network(visit: Visit) -> 
     page.wait_for_load_state("networkidle")
     assert visit.errors == []
     assert visit.foreign == []
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", "/v1/search"])
+def test_an_operation_can_be_tried_from_the_api_browser_as_it_stands(
+    visit: Visit, picture: bytes, path: str
+) -> None:
+    page = visit.open("/docs")
+    operation = page.locator(".opblock", has=page.locator(f'[data-path="{path}"]'))
+    operation.locator(".opblock-summary-control").click()
+    operation.locator("input[type=file]").set_input_files(
+        {"name": "picture", "mimeType": "image/png", "buffer": picture}
+    )
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response").first
+    expect(answer.locator(".response-col_status")).to_have_text("200")
 
 
 def test_page_files_are_revalidated_and_carry_each_header_once(pages: httpx.Client) -> None:

@@ -251,9 +251,12 @@ def test_a_mutated_image_is_decoded_or_refused_but_never_anything_else(
 
 
 @settings(max_examples=100, deadline=None)
-@given(tail=st.binary(max_size=200), signature=st.sampled_from(
-    [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WEBP", b"GIF89a", b"BM"]
-))
+@given(
+    tail=st.binary(max_size=200),
+    signature=st.sampled_from(
+        [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WEBP", b"GIF89a", b"BM"]
+    ),
+)
 def test_random_bytes_behind_a_signature_are_refused_with_an_error_of_ours(
     tail: bytes, signature: bytes
 ) -> None:

@@ -27,17 +27,17 @@ class Encoder:
     def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
         self.manifest = manifest
         self.device = device
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         shape = (1, manifest.preprocessing.channels, 1, 1)
         # (x / 255 - mean) / std, as one multiplication and one addition
-        mean = np.float32(manifest.preprocessing.mean)
-        std = np.float32(manifest.preprocessing.std)
+        mean = np.array(manifest.preprocessing.mean, np.float32)
+        std = np.array(manifest.preprocessing.std, np.float32)
         self._scale = torch.from_numpy(1 / (255 * std)).reshape(shape).to(device)
         self._shift = torch.from_numpy(-mean / std).reshape(shape).to(device)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Self:
-        """Return the encoder of a model folder on ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        """Return the encoder of a model folder on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
         Raises:
             ModelFolderError: the folder is missing, damaged, changed or of another version.

@@ -8,7 +8,7 @@ VisionError
 │   ├── TooManyPixelsError       more pixels than allowed, or a side too long
 │   └── CorruptImageError        truncated or damaged
 ├── CropError                    a crop box outside the image, or empty
-├── ModelFolderError             a model folder is missing, damaged, of another version, or in the way
+├── ModelFolderError             a model folder is missing, damaged, too new, or in the way
 └── DeviceError                  the device asked for is not there
 """
 

@@ -23,7 +23,7 @@ from vision.errors import (
 
 ACCEPTED: Final = "JPEG, PNG, WebP, GIF or BMP"
 
-# What Pillow's decoders raise on damaged input, found with thousands of mutated files. Pillow has no
+# What Pillow's decoders raise on damaged input, found with thousands of mutated files. It has no
 # common base class for "this file is broken"; MemoryError is a header that lies about its sizes.
 DECODER_ERRORS: Final = (
     OSError,

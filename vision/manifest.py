@@ -44,7 +44,9 @@ class Manifest:
     preprocessing: Preprocessing
     weights_sha256: str  # hexadecimal
     created: str  # ISO 8601, UTC
-    temperature: float = 1.0  # logits are divided by it before softmax (Guo et al. 2017, section 4.2)
+    temperature: float = (
+        1.0  # logits are divided by it before softmax (Guo et al. 2017, section 4.2)
+    )
     recipe: dict[str, Any] = field(default_factory=dict)  # the training set-up, complete
     data: dict[str, Any] = field(default_factory=dict)  # name, counts and fingerprint of the data
     metrics: dict[str, float] = field(default_factory=dict)  # ratios in [0, 1], times in seconds
@@ -59,7 +61,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of all that decides the vectors: equal fingerprints, equal vectors."""
+        """SHA-256 (hexadecimal) of all that decides the vectors: equal ones, equal vectors."""
         deciding = {
             "architecture": asdict(self.architecture),
             "preprocessing": asdict(self.preprocessing),

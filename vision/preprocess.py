@@ -1,8 +1,8 @@
 """One frozen description of how a picture becomes the network's input, used alike everywhere.
 
-Training, indexing and serving all go through ``Preprocessing.pixels``; the description is saved with
-the model and is part of its fingerprint. Only numpy and Pillow are needed, so that decoding can run
-on many threads and in servers without torch.
+Training, indexing and serving all go through ``Preprocessing.pixels``; the description is saved
+with the model and is part of its fingerprint. Only numpy and Pillow are needed, so that decoding
+can run on many threads and in servers without torch.
 
 Shape suffixes: C channels, H x W pixels, B images.
 """

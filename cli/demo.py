@@ -1,0 +1,74 @@
+"""`lookalike demo`: the whole way on Fashion-MNIST: train, build a gallery, serve both."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import print_json, say
+from training.recipes import pick_recipe
+from vision.manifest import Manifest, read_manifest
+
+DATA = "fashion-mnist"
+RECIPE = "cnn"
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the model and the gallery.")] = Path("demo"),
+    serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
+    host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a network on Fashion-MNIST, build a gallery of its 60,000 images, and serve both.
+
+    What is there already is used again; interrupted, the same command goes on where it was.
+    """
+    from cli.serve import check_port, start_server  # noqa: PLC0415 - keeps `--help` quick
+
+    if serve:
+        check_port(host, port)  # now, and not after five minutes
+    model, gallery = out / "model", out / "gallery"
+    manifest = _trained(model, device=device)
+    _indexed(model, gallery, out / "gallery.complete", device=device)
+    if as_json:
+        print_json({"model": str(model), "gallery": str(gallery), "metrics": manifest.metrics})
+    if serve:
+        settings: dict[str, object] = {
+            "MODEL": model.resolve(),
+            "GALLERY": gallery.resolve(),
+            "DEVICE": device,
+        }
+        start_server(settings, host=host, port=port)
+
+
+def _trained(folder: Path, *, device: str) -> Manifest:
+    """Return the manifest of the demo's model, training it where it is not there yet."""
+    if folder.exists():
+        manifest = read_manifest(folder)
+        say(f"1/3 Using the model {folder}, test accuracy {_accuracy(manifest)}.")
+        return manifest
+    from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
+
+    say(f"1/3 Training {RECIPE} on {DATA}: about four minutes on two CPU cores.")
+    manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
+    say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
+    return manifest
+
+
+def _indexed(model: Path, gallery: Path, mark: Path, *, device: str) -> None:
+    """Fill the gallery where that is not done; ``mark`` says so, whatever changes later."""
+    if mark.exists() and gallery.exists():
+        say(f"2/3 Using the gallery {gallery}.")
+        return
+    from cli.index import build_gallery  # noqa: PLC0415 - torch takes seconds
+
+    say("2/3 Indexing 60,000 images.")
+    report = build_gallery(model, gallery, DATA, device=device)
+    mark.write_text(f"{report.added + report.replaced + report.unchanged} images\n")
+
+
+def _accuracy(manifest: Manifest) -> str:
+    return f"{manifest.metrics['test_accuracy']:.2%}"

@@ -1,0 +1,243 @@
+"""`lookalike index …`: build, add, remove, info and verify, the life of a gallery."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli.console import print_json, progress, say, stdout
+from index.errors import GalleryFolderError, UnknownIdError
+from vision.image import DEFAULT_LIMITS, harden_pillow
+
+if TYPE_CHECKING:
+    from index.build import BuildReport
+    from index.gallery import Gallery
+    from vision.encoder import Encoder
+
+SHOWN_REFUSALS = 20  # the rest is counted; --json lists all
+SHOWN_DIGITS = 12  # of a fingerprint
+FOUND_DAMAGE = 1
+
+GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
+DataOption = Annotated[
+    str, typer.Option("--data", help="`fashion-mnist` or a folder of images.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(help="Model folder; left out, the one the gallery was built with."),
+]
+
+index_app = typer.Typer(
+    help="Build a gallery of images, change it, look at it and check it.", no_args_is_help=True
+)
+
+
+@index_app.command()
+def build(
+    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    data: DataOption,
+    out: Annotated[
+        Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
+    ],
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn images into a gallery. Interrupted, the same command goes on where it was."""
+    print_report(out, build_gallery(model, out, data, device=device), as_json=as_json)
+
+
+@index_app.command()
+def add(
+    gallery: GalleryArgument,
+    data: DataOption,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Add images to a gallery; ids that are there already get the new image."""
+    encoder = load_encoder_of(gallery, model, device=device)
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+        report = fill(opened, encoder, data)
+    print_report(gallery, report, as_json=as_json)
+
+
+@index_app.command()
+def remove(
+    gallery: GalleryArgument,
+    ids: Annotated[list[str], typer.Argument(help="Ids to delete.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images from a gallery."""
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        deleted = opened.delete(ids)
+        removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
+        unknown = [item_id for item_id in ids if item_id not in removed]
+        count = opened.count
+    if as_json:
+        print_json({"removed": removed, "unknown": unknown, "count": count})
+    else:
+        stdout.print(f"removed {len(removed)}; the gallery holds {count} images")
+    if unknown:
+        raise UnknownIdError(f"not in {gallery}: {', '.join(unknown)}")
+
+
+@index_app.command()
+def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
+    """Say what a gallery holds, and for which model."""
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        facts = opened.info()
+        model_folder = opened.binding.model_folder
+    if as_json:
+        print_json({**asdict(facts), "model_folder": model_folder})
+        return
+    rows = {
+        "images": f"{facts.count:,}",
+        "model": f"{facts.model_name} ({facts.fingerprint[:SHOWN_DIGITS]}…)",
+        "model folder": model_folder or "not known",
+        "vector": f"{facts.width} numbers",
+        "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
+        "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
+    }
+    stdout.print(_table(facts.name, ("", ""), list(rows.items())))
+
+
+@index_app.command()
+def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
+    """Check every page, vector, picture and log line of a gallery; exit code 1 for any fault."""
+    from index.gallery import Gallery  # noqa: PLC0415
+    from index.store import Store  # noqa: PLC0415
+    from index.verify import store_problems  # noqa: PLC0415
+
+    try:
+        with Gallery.open(gallery, fingerprint=None) as opened:
+            problems = opened.verify()
+    except GalleryFolderError:  # too damaged to load; the database alone may still say how
+        store = Store.open(gallery)
+        problems = store_problems(store)
+        store.close()
+        if not problems:
+            raise
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    elif problems:
+        stdout.print(_table(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
+    else:
+        stdout.print("no faults")
+    if problems:
+        raise typer.Exit(FOUND_DAMAGE)
+
+
+def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "BuildReport":
+    """Add the images that ``data`` names to a gallery, new or not, and show progress.
+
+    Raises:
+        ModelFolderError, DeviceError: the model cannot be used.
+        GalleryFolderError: the gallery cannot be used, or belongs to another model.
+        VectorIndexError, TrainingError: the images cannot be read, or not be stored.
+    """
+    # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
+    from index.gallery import Gallery  # noqa: PLC0415
+    from vision.encoder import Encoder  # noqa: PLC0415
+
+    encoder = Encoder.load(model, device=device)
+    if gallery.is_dir() and any(gallery.iterdir()):
+        opened = Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint)
+    else:
+        opened = Gallery.create(
+            gallery,
+            model_name=encoder.manifest.name,
+            fingerprint=encoder.manifest.fingerprint,
+            width=encoder.width,
+            model_folder=model,
+        )
+    with opened:
+        return fill(opened, encoder, data)
+
+
+def fill(gallery: "Gallery", encoder: "Encoder", data: str) -> "BuildReport":
+    """Add the images that ``data`` names to an open gallery, and show progress."""
+    from cli.sources import open_source  # noqa: PLC0415
+    from index.build import build as build_from  # noqa: PLC0415
+
+    harden_pillow()
+    source = open_source(data)
+    with progress() as bar:
+        task = bar.add_task("indexing", total=source.count, note="")
+
+        def show(done: int) -> None:
+            bar.advance(task, done)
+            speed = bar.tasks[0].speed
+            bar.update(task, note=f"{speed:,.0f} images/s" if speed else "")
+
+        return build_from(
+            gallery, source.entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=show
+        )
+
+
+def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None:
+    """Print what a build did, and the images it refused."""
+    if as_json:
+        refused = [{"id": item_id, "reason": reason} for item_id, reason in report.refused]
+        document = {"gallery": str(gallery), **asdict(report), "refused": refused}
+        print_json({**document, "images_per_second": report.images_per_second})
+        return
+    rows = {
+        "added": report.added,
+        "replaced": report.replaced,
+        "unchanged": report.unchanged,
+        "refused": len(report.refused),
+        "in the gallery": report.count,
+        "images/s": round(report.images_per_second),
+    }
+    stdout.print(_table(str(gallery), ("", ""), [(k, f"{v:,}") for k, v in rows.items()]))
+    for item_id, reason in report.refused[:SHOWN_REFUSALS]:
+        say(f"refused {item_id}: {reason}")
+    if len(report.refused) > SHOWN_REFUSALS:
+        say(f"… and {len(report.refused) - SHOWN_REFUSALS} more; --json lists all")
+
+
+def load_encoder_of(gallery: Path, model: Path | None, *, device: str) -> "Encoder":
+    """Return the encoder of ``model``, or else of the model folder the gallery remembers.
+
+    Raises:
+        ModelMismatchError: the gallery holds vectors of another model.
+        GalleryFolderError, ModelFolderError, DeviceError: as opening them.
+    """
+    from index.store import read_binding  # noqa: PLC0415
+    from vision.manifest import read_manifest  # noqa: PLC0415
+
+    binding = read_binding(gallery)
+    folder = model
+    if folder is None:
+        if binding.model_folder is None or not Path(binding.model_folder).is_dir():
+            raise GalleryFolderError(
+                f"{gallery} was built with model {binding.model_name!r} "
+                f"({binding.fingerprint[:SHOWN_DIGITS]}…), which is not where it was: "
+                "name its folder with --model"
+            )
+        folder = Path(binding.model_folder)
+    binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
+    from vision.encoder import Encoder  # noqa: PLC0415
+
+    return Encoder.load(folder, device=device)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=escape(title), show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[escape(cell) for cell in row])
+    return table

@@ -1,0 +1,102 @@
+// The left panel: the picture asked about, and what the service says it is.
+
+import { byId, element } from "./dom.js";
+import { percent } from "./numbers.js";
+import { pictureOfBlob } from "./pictures.js";
+
+export const TOP = 5; // classes shown
+
+const well = byId("well");
+const preview = byId("preview");
+const noPreview = byId("no-preview");
+const answer = byId("answer");
+
+well.addEventListener("picture-missing", () => {
+  preview.hidden = true;
+  noPreview.hidden = false;
+});
+
+export function showInvitation() {
+  setPicture(null);
+  setAnswer();
+}
+
+/** Show the file, and five grey rows of the height that the classes will have. */
+export function showGiven(file) {
+  setPicture(pictureOfBlob(file, "The picture you gave"));
+  const rows = Array.from({ length: TOP }, () => element("li", { className: "class pending" }));
+  setAnswer(
+    element("p", { className: "eyebrow", textContent: "Looking\u2026" }),
+    element("p", { className: "verdict pending" }),
+    element("ol", { className: "classes" }, ...rows),
+  );
+  answer.setAttribute("aria-busy", "true");
+}
+
+export function showClasses({ label, probability, predictions }) {
+  setAnswer(
+    // Below one half the best guess is more often wrong than right, and must not sound certain.
+    element("p", { className: "eyebrow", textContent: probability < 0.5 ? "Unsure, perhaps" : "Looks like" }),
+    element("p", { className: "verdict" }, element("strong", { textContent: label })),
+    element("ol", { className: "classes" }, ...predictions.map(classRow)),
+  );
+}
+
+/** Take the answer away: none will come. */
+export function showNoAnswer() {
+  setAnswer();
+}
+
+/** Show a stored item: its picture at once, its label and metadata when `item` is there. */
+export function showStored(image, id, item = null) {
+  if (image) setPicture(image);
+  const facts = Object.entries(item?.metadata ?? {}).flatMap(([key, value]) => [
+    element("dt", { textContent: key }),
+    element("dd", { textContent: typeof value === "string" ? value : JSON.stringify(value) }),
+  ]);
+  const label = item ? (item.label ?? "No label") : "";
+  setAnswer(
+    element("p", { className: "eyebrow", textContent: "Stored as" }),
+    element(
+      "p",
+      { className: item ? "verdict" : "verdict pending" },
+      element("strong", { textContent: label }),
+    ),
+    element(
+      "dl",
+      { className: "stored" },
+      element("dt", { textContent: "item" }),
+      element("dd", { textContent: id }),
+      ...facts,
+    ),
+  );
+}
+
+function classRow({ label, probability }) {
+  const bar = element("span", { className: "bar-fill", aria: { hidden: "true" } });
+  bar.style.setProperty("--share", Math.min(Math.max(probability, 0), 1));
+  return element(
+    "li",
+    { className: "class" },
+    element("span", { className: "class-label", textContent: label, title: label }),
+    bar,
+    element("span", { className: "class-share", textContent: percent(probability) }),
+  );
+}
+
+function setPicture(image) {
+  preview.replaceChildren(...(image ? [image] : []));
+  preview.hidden = !image;
+  noPreview.hidden = true;
+  well.classList.toggle("filled", Boolean(image));
+  byId("invite").hidden = Boolean(image);
+  byId("choose-another").hidden = !image;
+  byId("start-over").hidden = !image;
+  byId("hint").hidden = Boolean(image);
+}
+
+function setAnswer(...children) {
+  answer.removeAttribute("aria-busy");
+  answer.replaceChildren(...children);
+  answer.hidden = children.length === 0;
+}

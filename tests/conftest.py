@@ -1,0 +1,99 @@
+"""Fixtures that several files share: a small model, a gallery made with it, and running servers."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.gallery import Gallery
+from index.items import NewItem
+from service.keys import make_key
+from tests.models import write_model
+from tests.pictures import png
+from tests.servers import Server, running_server
+from vision.encoder import Encoder
+from vision.thumbnail import make_thumbnail
+
+STORED = 40  # items in the gallery that tests start from
+LABELS = ("coat", "sneaker", "bag", "dress")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    folder = tmp_path_factory.mktemp("model") / "small"
+    write_model(folder)
+    return folder
+
+
+def write_gallery(folder: Path, model: Path) -> None:
+    """Write a gallery of pictures `png(0)` to `png(39)` under the ids item-00 to item-39."""
+    encoder = Encoder.load(model, device="cpu")
+    manifest, preprocessing = encoder.manifest, encoder.manifest.preprocessing
+    files = [png(number) for number in range(STORED)]
+    images = [preprocessing.decode(data) for data in files]
+    encoding = encoder.encode(np.stack([preprocessing.pixels(image) for image in images]))
+    with Gallery.create(
+        folder,
+        model_name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        width=manifest.architecture.width,
+        model_folder=model,
+    ) as gallery:
+        gallery.put(
+            [
+                NewItem(
+                    id=f"item-{number:02d}",
+                    vector_D=encoding.vectors_BD[number],
+                    label=LABELS[number % len(LABELS)],
+                    metadata={"number": number, "even": number % 2 == 0},
+                    thumbnail=make_thumbnail(images[number]),
+                    content_sha256=hashlib.sha256(data).hexdigest(),
+                )
+                for number, data in enumerate(files)
+            ]
+        )
+
+
+@pytest.fixture(scope="session")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that everybody may use; tests that write use ids of their own and clean up."""
+    folder = tmp_path_factory.mktemp("server")
+    write_gallery(folder / "gallery", model)
+    with running_server(model, folder / "gallery", folder / "log.txt") as running:
+        yield running
+
+
+class StrictServer:
+    """A server with keys and small limits, and the keys' tokens."""
+
+    def __init__(self, running: Server, tokens: dict[str, str]) -> None:
+        self.running = running
+        self.url = running.url
+        self.tokens = tokens
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[key]}"}
+
+
+@pytest.fixture(scope="session")
+def strict_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StrictServer]:
+    """A server that asks for keys, and takes little: 64 KiB, 10,000 pixels, 1 s, 1 request."""
+    folder = tmp_path_factory.mktemp("strict")
+    write_gallery(folder / "gallery", model)
+    keys = {
+        "reader": make_key("reader", ["read"]),
+        "writer": make_key("writer", ["read", "write"]),
+        "slow": make_key("slow", ["read"]),
+    }
+    lines = [key.lines for key in keys.values()]
+    lines[-1] += "requests_per_minute = 2\n"
+    (folder / "keys.toml").write_text("\n".join(lines))
+    options = (
+        *("--api-keys-file", str(folder / "keys.toml"), "--max-body-bytes", "65536"),
+        *("--max-pixels", "10000", "--body-timeout-s", "1", "--max-queue", "1"),
+    )
+    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
+        yield StrictServer(running, {name: key.token for name, key in keys.items()})

@@ -1,0 +1,107 @@
+"""Real servers over real sockets: `lookalike serve` in a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+START_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def client(self, **settings: object) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, **settings)  # type: ignore[arg-type]
+
+    def stop(self) -> int:
+        """Ask it to stop, wait until it has, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=40)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def serve_command(model: Path, gallery: Path, port: int, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "cli.main", "serve", "--model", str(model)]
+    return [*command, "--gallery", str(gallery), "--port", str(port), *options]
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """Return this process's environment without settings that would leak into a server."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LOOKALIKE_", "BENTOML_", "PROMETHEUS_"))
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), **extra}
+
+
+@contextmanager
+def running_server(
+    model: Path, gallery: Path, log: Path, *options: str, wait: bool = True
+) -> Iterator[Server]:
+    """Start `lookalike serve`, wait until it is ready, and stop it after the block."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            serve_command(model, gallery, port, *options),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(),
+            cwd=log.parent,
+            start_new_session=True,
+        )
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            if wait:
+                wait_until_ready(server)
+            yield server
+        finally:
+            if process.poll() is None:
+                server.stop()
+            _kill_what_is_left(process)
+
+
+def wait_until_ready(server: Server, *, timeout_s: float = START_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise AssertionError(f"the server ended:\n{server.log.read_text()}")
+        if is_ready(server):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {timeout_s} s:\n{server.log.read_text()}")
+
+
+def is_ready(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:  # not listening yet
+        return False
+
+
+def _kill_what_is_left(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # nothing is left, as it should be

@@ -1,0 +1,187 @@
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from index.errors import GalleryFolderError, ModelMismatchError, SourceError, UnknownIdError
+from tests.models import write_model
+from tests.pictures import png
+from vision.errors import CorruptImageError
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: object) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.exception
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 3 coats, 3 bags and a file that is no image."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, label in enumerate(["coat", "bag"] * 3):
+        (folder / label).mkdir(exist_ok=True)
+        (folder / label / f"{number}.png").write_bytes(png(number))
+    (folder / "bag" / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery made by the command, for tests that only read."""
+    folder = tmp_path_factory.mktemp("built") / "gallery"
+    report = run_json("index", "build", model, "--data", images, "--out", folder, "--device", "cpu")
+    assert (report["added"], report["count"]) == (6, 6)
+    assert [refused["id"] for refused in report["refused"]] == ["bag:notes.txt"]
+    return folder
+
+
+@pytest.fixture
+def gallery(built: Path, tmp_path: Path) -> Path:
+    """A gallery of one's own."""
+    return Path(shutil.copytree(built, tmp_path / "gallery"))
+
+
+def test_a_second_build_changes_nothing(gallery: Path, model: Path, images: Path) -> None:
+    report = run_json("index", "build", model, "--data", images, "--out", gallery)
+
+    assert (report["added"], report["unchanged"], report["count"]) == (0, 6, 6)
+
+
+def test_a_build_shows_a_table_and_the_refused_images(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    result = run("index", "build", model, "--data", images, "--out", tmp_path / "g")
+
+    assert result.exit_code == 0
+    assert "added" in result.stdout
+    assert "refused bag:notes.txt: the content is not a JPEG" in result.stderr
+
+
+def test_search_finds_the_same_image_with_the_model_the_gallery_remembers(
+    built: Path, images: Path
+) -> None:
+    hits = run_json("search", built, images / "coat" / "0.png", "-k", 3)["hits"]
+
+    assert len(hits) == 3
+    assert hits[0]["id"] == "coat:0.png"
+    assert hits[0]["label"] == "coat"
+    assert hits[0]["metadata"] == {"path": "coat/0.png"}
+    assert hits[0]["score"] == pytest.approx(1, abs=1e-4)
+    assert "coat:0.png" in run("search", built, images / "coat" / "0.png").stdout
+
+
+def test_search_and_add_take_a_moved_model_and_refuse_another_one(
+    gallery: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(model, tmp_path / "moved")
+    write_model(tmp_path / "other", seed=1)
+    with sqlite3.connect(gallery / "gallery.sqlite") as connection:
+        connection.execute("UPDATE meta SET value = '/nowhere' WHERE name = 'model_folder'")
+    connection.close()
+    image = images / "coat" / "0.png"
+
+    lost = run("search", gallery, image)
+    assert isinstance(lost.exception, GalleryFolderError)
+    assert "name its folder with --model" in str(lost.exception)
+    assert run_json("search", gallery, image, "--model", moved)["hits"]
+    assert run_json("index", "add", gallery, "--data", images, "--model", moved)["unchanged"] == 6
+    for command in (("search", gallery, image), ("index", "add", gallery, "--data", images)):
+        wrong = run(*command, "--model", tmp_path / "other")
+        assert isinstance(wrong.exception, ModelMismatchError)
+
+
+def test_add_remove_and_info(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "new.png").write_bytes(png(99))
+
+    assert run_json("index", "add", gallery, "--data", tmp_path / "more")["added"] == 1
+    assert run_json("index", "remove", gallery, "coat:0.png") == {
+        "removed": ["coat:0.png"],
+        "unknown": [],
+        "count": 6,
+    }
+    facts = run_json("index", "info", gallery)
+    assert (facts["count"], facts["seq"], facts["width"]) == (6, 8, 256)
+    assert "test-model" in run("index", "info", gallery).stdout
+    unknown = run("index", "remove", gallery, "new.png", "nobody")
+    assert isinstance(unknown.exception, UnknownIdError)
+    assert run_json("index", "info", gallery)["count"] == 5
+
+
+def test_verify_is_quiet_about_a_good_gallery_and_lists_the_faults_of_a_bad_one(
+    gallery: Path,
+) -> None:
+    assert run_json("index", "verify", gallery) == {"ok": True, "problems": []}
+    with sqlite3.connect(gallery / "gallery.sqlite") as connection:
+        connection.execute("UPDATE thumbnails SET data = x'00' WHERE key = 1")
+    connection.close()
+
+    result = run("index", "verify", gallery)
+    assert (result.exit_code, "its thumbnail was changed" in result.stdout) == (1, True)
+
+    with sqlite3.connect(gallery / "gallery.sqlite") as connection:
+        connection.execute("DELETE FROM vectors WHERE key = 2")  # now it cannot even be loaded
+    connection.close()
+
+    result = run("index", "verify", gallery, "--json")
+    assert result.exit_code == 1
+    problems = json.loads(result.stdout)["problems"]
+    assert len(problems) == 2
+    assert "has no vector" in problems[1]
+
+
+def test_classify_gives_probabilities_best_first(model: Path, images: Path) -> None:
+    image = images / "coat" / "0.png"
+
+    answer = run_json("classify", model, image, "-k", 10)
+
+    chances = [prediction["probability"] for prediction in answer["predictions"]]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) == pytest.approx(1, abs=1e-4)
+    assert answer["label"] == answer["predictions"][0]["label"]
+    assert answer["label"] in run("classify", model, image).stdout
+
+
+def test_faults_are_sentences_and_wrong_use_is_2(
+    built: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    notes = images / "bag" / "notes.txt"
+    (tmp_path / "cut.png").write_bytes(png(1)[:100])
+
+    assert "notes.txt: the content is not" in str(run("search", built, notes).exception)
+    assert isinstance(run("classify", model, tmp_path / "cut.png").exception, CorruptImageError)
+    assert isinstance(run("index", "info", tmp_path).exception, GalleryFolderError)
+    missing = run("index", "add", built, "--data", tmp_path / "nowhere")
+    assert isinstance(missing.exception, SourceError)
+    for wrong in (
+        ("search", built, tmp_path / "nowhere.png"),
+        ("search", built, notes, "-k", 0),
+        ("index", "build", model),
+        ("index", "remove", built),
+    ):
+        assert run(*wrong).exit_code == 2
+
+
+def test_the_program_ends_with_one_sentence_and_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "index", "info", str(tmp_path)]
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == f"lookalike: {tmp_path} is not a gallery: no gallery.sqlite in it\n"

@@ -1,0 +1,167 @@
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.filter import parse_filter
+from index.gallery import Gallery
+from tests.fakes import new_item, unit_vectors
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 8
+RUN_S = 2.0
+
+
+def make(folder: Path) -> Gallery:
+    return Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH)
+
+
+def in_threads(*works: Callable[[], None]) -> list[Exception]:
+    """Run each of ``works`` on a thread of its own and return what they raised."""
+    raised: list[Exception] = []
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothing(
+    tmp_path: Path,
+) -> None:
+    gallery = make(tmp_path / "g")
+    gallery.put([new_item(f"base{n}", seed=n, label="base") for n in range(50)])
+    end = time.monotonic() + RUN_S
+    wanted = parse_filter({"must": [{"key": "label", "match": "base"}]})
+    searches = 0
+
+    def write(name: str, seed: int) -> None:
+        while time.monotonic() < end:
+            seed += 1
+            item = new_item(f"{name}{seed}", seed=seed)
+            gallery.put([item])
+            query = item.vector_D[np.newaxis]
+            assert gallery.search(query, k=1).hits[0][0].id == item.id, "acknowledged, not found"
+            assert gallery.delete([item.id]) == [True]
+            assert gallery.search(query, k=1).hits[0][0].id != item.id, "a ghost"
+
+    def replace() -> None:
+        seed = 5_000_000
+        while time.monotonic() < end:
+            seed += 1
+            gallery.put([new_item(f"base{seed % 10}", seed=seed, label="base")])
+
+    def search() -> None:
+        nonlocal searches
+        queries = unit_vectors(2, WIDTH, seed=1)
+        while time.monotonic() < end:
+            for restriction in (None, wanted):
+                for hits in gallery.search(queries, k=50, filter=restriction).hits:
+                    assert len(hits) == 50, "fewer than k although k exist"
+                    assert len({hit.id for hit in hits}) == 50, "one id twice"
+            searches += 1
+
+    raised = in_threads(
+        lambda: write("a", 1_000_000), lambda: write("b", 2_000_000), replace, search, search
+    )
+
+    assert raised == []
+    assert searches > 10
+    assert gallery.count == 50
+    assert gallery.verify() == []
+    gallery.close()
+
+
+def test_two_galleries_on_one_folder_follow_each_other(tmp_path: Path) -> None:
+    ours = make(tmp_path / "g")
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    item = new_item("a", seed=1)
+
+    (result,) = theirs.put([item, new_item("b", seed=2)])[:1]
+    assert ours.search(item.vector_D[np.newaxis], k=1).hits[0][0].id == "a"
+    assert ours.seq == theirs.seq > result.seq
+
+    theirs.put([new_item("a", seed=3)])
+    theirs.delete(["b"])
+    hits = ours.search(item.vector_D[np.newaxis], k=5).hits[0]
+    assert [hit.id for hit in hits] == ["a"]
+    assert hits[0].score < 0.999
+    assert ours.verify() == theirs.verify() == []
+
+    ours.close()
+    theirs.close()
+
+
+def test_many_changes_of_another_gallery_are_followed_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.follower.FOLLOW_ROWS", 3)  # parts end between the lines of a change
+    ours = make(tmp_path / "g")
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    for seed in range(3):
+        theirs.put([new_item(f"i{n}", seed=seed * 100 + n) for n in range(40)])
+    theirs.delete([f"i{n}" for n in range(0, 40, 3)])
+
+    assert ours.catch_up() == theirs.seq
+    assert ours.count == theirs.count == 26
+    assert ours.verify() == []
+    ours.close()
+    theirs.close()
+
+
+def test_waiting_for_a_write_ends_when_it_arrives_or_when_time_is_up(tmp_path: Path) -> None:
+    ours = make(tmp_path / "g")
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    assert not ours.wait_for(1, timeout_s=0.02)
+
+    timer = threading.Timer(0.1, lambda: theirs.put([new_item("a")]))
+    timer.start()
+
+    assert ours.wait_for(1, timeout_s=10)
+    assert ours.count == 1
+    timer.join()
+    ours.close()
+    theirs.close()
+
+
+ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from index.gallery import Gallery
+from tests.fakes import new_item
+with Gallery.open(Path(sys.argv[1]), fingerprint=None) as gallery:
+    for n in range(15):
+        gallery.put([new_item(f"theirs{n}", seed=1000 + n)])
+    gallery.delete(["theirs0"])
+"""
+
+
+def test_a_second_process_may_write_while_this_one_writes_and_searches(tmp_path: Path) -> None:
+    with make(tmp_path / "g") as gallery:
+        other = subprocess.Popen(
+            [sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / "g")], cwd=ROOT
+        )
+        written = 0
+        while other.poll() is None or written < 15:
+            gallery.put([new_item(f"ours{written}", seed=written)])
+            written += 1
+        assert other.returncode == 0
+
+        assert gallery.catch_up() == written + 16
+        assert gallery.count == written + 14
+        query = new_item("q", seed=1014).vector_D[np.newaxis]
+        assert gallery.search(query, k=1).hits[0][0].id == "theirs14"
+        assert gallery.verify() == []

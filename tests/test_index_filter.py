@@ -1,0 +1,179 @@
+import json
+import math
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.errors import FilterError
+from index.filter import Filter, Match, Range, filter_sql, parse_filter
+from index.items import encode_metadata
+
+# Few distinct values, so that conditions often hold, and every trap: 1 == True in Python, but
+# not here; keys with quotes, dots and brackets, which mean something in SQLite's paths.
+TEXT = st.sampled_from(["", "a", "b", "1", "true", "é", "\U0001f600", "\uffff", "A", 'q"\\'])
+NUMBERS = st.sampled_from(
+    [0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63), 1.0, -0.0, 0.1, 1e300, 2.0**53]
+)
+FREE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
+KEYS = (
+    st.sampled_from(["label", "k", "a.b", "x[0]", 'q"uo\\te', "", "$", "é", "\n", "'; --"]) | FREE
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | NUMBERS
+    | TEXT
+    | FREE
+    | st.floats(allow_nan=False).filter(math.isfinite)
+)
+VALUES = (
+    SCALARS | st.lists(SCALARS | st.just([1]) | st.just({"k": 1}), max_size=3) | st.just({"k": 1})
+)
+COMPARABLE = NUMBERS | TEXT
+MATCHED = COMPARABLE | st.booleans()
+BOUNDS = st.sampled_from(["gte", "gt", "lte", "lt"])
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> dict[str, Any]:
+    key = draw(KEYS)
+    if draw(st.booleans()):
+        return {"key": key, "match": draw(MATCHED | st.lists(MATCHED, min_size=1, max_size=3))}
+    values = draw(st.sampled_from([NUMBERS, TEXT]))
+    return {"key": key, "range": draw(st.dictionaries(BOUNDS, values, min_size=1, max_size=3))}
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.sets(st.sampled_from(["must", "should", "must_not"])))
+    return {name: draw(st.lists(conditions(), max_size=2)) for name in names}
+
+
+def kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else "other"
+
+
+def holds(condition: dict[str, Any], label: str | None, metadata: dict[str, Any]) -> bool:
+    """The slow twin of one condition, written from the rules in index/filter.py."""
+    key = condition["key"]
+    value = label if key == "label" else metadata.get(key)
+    elements = value if isinstance(value, list) else [value]
+    if "match" in condition:
+        wanted = condition["match"]
+        wanted = wanted if isinstance(wanted, list) else [wanted]
+        return any(
+            kind(element) == kind(one) != "other" and element == one
+            for element in elements
+            for one in wanted
+        )
+    tests = {
+        "gte": lambda element, bound: element >= bound,
+        "gt": lambda element, bound: element > bound,
+        "lte": lambda element, bound: element <= bound,
+        "lt": lambda element, bound: element < bound,
+    }
+    return any(
+        all(
+            kind(element) == kind(bound) and tests[name](element, bound)
+            for name, bound in condition["range"].items()
+        )
+        for element in elements
+    )
+
+
+def passes(wanted: dict[str, Any], label: str | None, metadata: dict[str, Any]) -> bool:
+    def found(name: str) -> list[bool]:
+        return [holds(condition, label, metadata) for condition in wanted.get(name, [])]
+
+    should = found("should")
+    return all(found("must")) and (not should or any(should)) and not any(found("must_not"))
+
+
+@settings(deadline=None, max_examples=250)
+@given(
+    wanted=filters(),
+    items=st.lists(
+        st.tuples(st.none() | TEXT, st.dictionaries(KEYS, VALUES, max_size=4)), max_size=6
+    ),
+)
+def test_sql_lets_the_same_items_through_as_plain_python(
+    wanted: dict[str, Any], items: list[tuple[str | None, dict[str, Any]]]
+) -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
+    for key, (label, metadata) in enumerate(items):
+        row = (key, label, encode_metadata(metadata))
+        connection.execute("INSERT INTO items VALUES (?, ?, ?)", row)
+
+    condition, parameters = filter_sql(parse_filter(json.loads(json.dumps(wanted))))
+    sql = f"SELECT key FROM items WHERE {condition} ORDER BY key"
+
+    assert [key for (key,) in connection.execute(sql, parameters)] == [
+        key for key, (label, metadata) in enumerate(items) if passes(wanted, label, metadata)
+    ]
+
+
+def test_a_filter_is_read_into_frozen_conditions() -> None:
+    wanted = {
+        "must": [{"key": "label", "match": ["coat", "shirt"]}],
+        "must_not": [{"key": "price", "range": {"gte": 10, "lt": 20.5}}],
+    }
+
+    assert parse_filter(wanted) == Filter(
+        must=(Match("label", ("coat", "shirt")),),
+        must_not=(Range("price", (("gte", 10), ("lt", 20.5))),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (None, "a filter must be a JSON object"),
+        ([], "a filter must be a JSON object"),
+        ({"most": []}, "a filter has must, should, must_not, not 'most'"),
+        ({"must": {"key": "a", "match": 1}}, "'must' must be a list"),
+        ({"must": ["a"]}, "a condition must be a JSON object"),
+        ({"must": [{"must": []}]}, "a condition has key, match, range, not 'must'"),
+        ({"must": [{"match": 1}]}, "needs a 'key' of text"),
+        ({"must": [{"key": 1, "match": 1}]}, "needs a 'key' of text"),
+        ({"must": [{"key": "\ud800", "match": 1}]}, "needs a 'key' of text"),
+        ({"must": [{"key": "a"}]}, "needs either 'match' or 'range'"),
+        ({"must": [{"key": "a", "match": 1, "range": {"gt": 1}}]}, "either 'match' or 'range'"),
+        ({"must": [{"key": "a", "match": []}]}, "at least one value"),
+        ({"must": [{"key": "a", "match": None}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "match": [[1]]}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "match": math.nan}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "match": 2**63}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "match": "\0"}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "range": 1}]}, "must be a JSON object"),
+        ({"must": [{"key": "a", "range": {}}]}, "needs one of gte, gt, lte and lt"),
+        ({"must": [{"key": "a", "range": {"above": 1}}]}, "has gte, gt, lte, lt, not 'above'"),
+        ({"must": [{"key": "a", "range": {"gt": True}}]}, "text or a finite number"),
+        ({"must": [{"key": "a", "range": {"gt": math.inf}}]}, "text or a finite number"),
+        ({"must": [{"key": "a", "range": {"gt": 1, "lt": "b"}}]}, "mixes text and numbers"),
+        ({"must": [{"key": "a", "match": 1}] * 65}, "at most 64 conditions, got 65"),
+        ({"must": [{"key": "a", "match": [1] * 1001}]}, "at most 1000 values, got 1001"),
+    ],
+)
+def test_a_malformed_filter_is_refused_with_a_sentence(wanted: object, sentence: str) -> None:
+    with pytest.raises(FilterError, match=sentence):
+        parse_filter(wanted)
+
+
+def test_the_largest_filter_allowed_is_run() -> None:
+    wanted = {"should": [{"key": f"k{i}", "match": list(range(15))} for i in range(64)]}
+    condition, parameters = filter_sql(parse_filter(wanted))
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
+    connection.execute("""INSERT INTO items VALUES (1, NULL, '{"k63": 14}'), (2, NULL, '{}')""")
+
+    rows = list(connection.execute(f"SELECT key FROM items WHERE {condition}", parameters))
+
+    assert rows == [(1,)]

@@ -1,0 +1,184 @@
+"""The networks: normalised pixels in, one unit vector and one row of class scores per image out.
+
+Every network is features -> embedding -> classifier; the vector is the embedding's output scaled to
+unit length, and the classifier reads the same embedding.
+
+Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
+"""
+
+from collections.abc import Callable
+from itertools import chain, repeat
+from typing import Final
+
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, normalize, relu
+
+from vision.manifest import Architecture
+from vision.preprocess import Preprocessing
+
+EMBEDDING_LAYER: Final = "embedding"
+
+DECK_WIDTH: Final = 256
+DECK_SMALLEST: Final = 10  # pixels; a smaller image leaves nothing after two convolutions and pools
+
+CNN_SMALLEST: Final = 13  # pixels; the first convolution leaves 7
+CNN_MAP: Final = 7  # pixels; a feature map of this side or more is halved once more
+CNN_CHANNELS: Final = (32, 64, 128, 256)  # after each halving; the last is for all that follow
+
+
+class Network(nn.Module):
+    """Three parts in a row; the middle one gives the vectors."""
+
+    def __init__(self, features: nn.Module, embedding: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.embedding = embedding
+        self.classifier = classifier
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit vectors (B, D) and logits (B, L) of normalised images (B, C, H, W)."""
+        embedded_BD = self.embedding(self.features(images_BCHW))
+        return normalize(embedded_BD, dim=1), self.classifier(embedded_BD)
+
+
+def build_network(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return the network that ``architecture`` names, for images as ``preprocessing`` makes them.
+
+    The weights are random, drawn from torch's global generator.
+
+    Raises:
+        ValueError: unknown network or embedding layer, or a size or width that does not fit it.
+    """
+    builder = _BUILDERS.get(architecture.network)
+    if builder is None:
+        known = ", ".join(sorted(_BUILDERS))
+        raise ValueError(f"unknown network {architecture.network!r}; known are {known}")
+    if architecture.embedding_layer != EMBEDDING_LAYER:
+        raise ValueError(
+            f"network {architecture.network!r} has the embedding layer {EMBEDDING_LAYER!r}, "
+            f"not {architecture.embedding_layer!r}"
+        )
+    if architecture.width < 1 or architecture.num_labels < 1:
+        raise ValueError(
+            f"a network needs a width and a number of labels of at least 1, got "
+            f"{architecture.width} and {architecture.num_labels}"
+        )
+    return builder(architecture, preprocessing)
+
+
+def _deck_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return the lecture's network: 278,218 parameters for 28 x 28 x 1 images and 10 labels.
+
+    Two valid 3x3 convolutions with pooling and two dense layers, as in the notebook "CNN
+    Classifiers" of D. Sarkar's "CNN Essentials" (2020). Weights start as in Keras: Glorot uniform,
+    biases zero.
+    """
+    if architecture.width != DECK_WIDTH:
+        raise ValueError(f"deck-cnn has width {DECK_WIDTH}, not {architecture.width}")
+    if preprocessing.size < DECK_SMALLEST:
+        raise ValueError(
+            f"deck-cnn needs images of at least {DECK_SMALLEST} pixels, not {preprocessing.size}"
+        )
+    map_side = ((preprocessing.size - 2) // 2 - 2) // 2
+    features = nn.Sequential(
+        nn.Conv2d(preprocessing.channels, 16, kernel_size=3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, kernel_size=3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * map_side**2, 256),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+    )
+    classifier = nn.Sequential(
+        nn.ReLU(), nn.Dropout(0.3), nn.Linear(DECK_WIDTH, architecture.num_labels)
+    )
+    network = Network(features, nn.Linear(256, DECK_WIDTH), classifier)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def _cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return our own small network: 0.48 million parameters for 28 x 28 x 1 images and width 128.
+
+    A convolution with stride 2, then stages until the side is below 7 pixels, each half as large
+    and wider than the one before, then the mean over what pixels are left.
+    """
+    if preprocessing.size < CNN_SMALLEST:
+        raise ValueError(
+            f"cnn needs images of at least {CNN_SMALLEST} pixels, not {preprocessing.size}"
+        )
+    channels = CNN_CHANNELS[0]
+    layers: list[nn.Module] = [
+        nn.Conv2d(preprocessing.channels, channels, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+    ]
+    side = (preprocessing.size + 1) // 2
+    widths = chain(CNN_CHANNELS[1:], repeat(CNN_CHANNELS[-1]))
+    while side >= CNN_MAP:
+        wider = next(widths)
+        layers.append(_Stage(channels, wider))
+        side, channels = side // 2, wider
+    features = nn.Sequential(*layers, _MeanPool())
+    embedding = nn.Sequential(
+        nn.Linear(channels, architecture.width, bias=False), nn.BatchNorm1d(architecture.width)
+    )
+    return Network(features, embedding, nn.Linear(architecture.width, architecture.num_labels))
+
+
+class _Stage(nn.Module):
+    """Halves an image's sides and widens it, then adds a residual block (He et al. 2016).
+
+    The pool comes before normalisation and activation: the same maximum, but they then work on a
+    quarter of the numbers.
+    """
+
+    def __init__(self, channels: int, wider: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, wider, kernel_size=3, padding=1, bias=False)
+        self.normalisation = nn.BatchNorm2d(wider)
+        self.block = _Residual(wider)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        halved_BCHW = max_pool2d(self.convolution(images_BCHW), 2)
+        widened_BCHW: Tensor = self.block(relu(self.normalisation(halved_BCHW)))
+        return widened_BCHW
+
+
+class _Residual(nn.Module):
+    """Adds what two convolutions make of an image to the image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        changed_BCHW: Tensor = self.change(images_BCHW)
+        return images_BCHW + changed_BCHW
+
+
+class _MeanPool(nn.Module):
+    """Averages over the pixels, whatever the size: (B, C, H, W) to (B, C)."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW.mean(dim=(2, 3))
+
+
+_BUILDERS: Final[dict[str, Callable[[Architecture, Preprocessing], Network]]] = {
+    "deck-cnn": _deck_cnn,
+    "cnn": _cnn,
+}
