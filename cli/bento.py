@@ -9,20 +9,21 @@ import typer
 from cli.console import print_json, say
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
 
-STORE_NAME = "lookalike-model"
-
 
 def pack(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put a model into BentoML's model store; `bentoml build` packs the newest one."""
-    import bentoml  # noqa: PLC0415 - takes a second, which `lookalike --help` should not
+    # BentoML takes a second to import, which `lookalike --help` should not.
+    import bentoml  # noqa: PLC0415
+
+    from service.app import PACKED_MODEL  # noqa: PLC0415
 
     manifest = read_manifest(model)
     read_weights(model, manifest)
     with bentoml.models.create(
-        STORE_NAME,
+        PACKED_MODEL,
         labels={"name": manifest.name},
         metadata={"fingerprint": manifest.fingerprint},
     ) as stored:

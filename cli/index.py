@@ -148,20 +148,17 @@ def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "Bui
         VectorIndexError, TrainingError: the images cannot be read, or not be stored.
     """
     # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
-    from index.gallery import Gallery  # noqa: PLC0415
+    from index.folder import open_or_create  # noqa: PLC0415
     from vision.encoder import Encoder  # noqa: PLC0415
 
     encoder = Encoder.load(model, device=device)
-    if gallery.is_dir() and any(gallery.iterdir()):
-        opened = Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint)
-    else:
-        opened = Gallery.create(
-            gallery,
-            model_name=encoder.manifest.name,
-            fingerprint=encoder.manifest.fingerprint,
-            width=encoder.width,
-            model_folder=model,
-        )
+    opened = open_or_create(
+        gallery,
+        model_name=encoder.manifest.name,
+        fingerprint=encoder.manifest.fingerprint,
+        width=encoder.width,
+        model_folder=model,
+    )
     with opened:
         return fill(opened, encoder, data)
 

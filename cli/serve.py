@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from cli.console import say
-from index.errors import ModelMismatchError
 from service.errors import ServiceConfigError
 from vision.manifest import read_manifest, read_weights
 
@@ -131,14 +130,8 @@ def check_settings() -> None:
         raise ServiceConfigError("no model folder was named")
     manifest = read_manifest(settings.model)
     read_weights(settings.model, manifest)
-    if settings.gallery.exists():
-        binding = read_binding(settings.gallery)
-        if binding.fingerprint != manifest.fingerprint:
-            raise ModelMismatchError(
-                f"the gallery {settings.gallery} belongs to model {binding.model_name!r} "
-                f"({binding.fingerprint[:12]}), not to {manifest.name!r} "
-                f"({manifest.fingerprint[:12]}); build a gallery with this model"
-            )
+    if not _is_new(settings.gallery):
+        read_binding(settings.gallery).check(manifest.fingerprint, settings.gallery)
     if settings.device not in ("auto", "cpu"):
         from vision.encoder import pick_device  # noqa: PLC0415
 
@@ -161,6 +154,10 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}; "
                 "choose another with --port"
             ) from error
+
+
+def _is_new(gallery: Path) -> bool:
+    return not gallery.exists() or (gallery.is_dir() and not any(gallery.iterdir()))
 
 
 def _browsable(host: str) -> str:

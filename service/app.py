@@ -20,7 +20,7 @@ from service.metrics import Metrics
 # BentoML reports usage to its makers unless told not to, before it starts to serve.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
-PACKED_MODEL: Final = "lookalike-model:latest"
+PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 desk = Desk()
 
 
@@ -70,9 +70,10 @@ def model_folder(settings: ServiceSettings) -> Path:
     """
     if settings.model is not None:
         return settings.model
-    try:
-        return Path(bentoml.models.get(PACKED_MODEL).path)
-    except bentoml.exceptions.NotFound as error:
-        raise ServiceConfigError(
-            "no model: set LOOKALIKE_MODEL to a model folder, or pack one into the bento"
-        ) from error
+    bento = Lookalike.bento  # type: ignore[attr-defined]
+    for model in bento.info.all_models if bento is not None else ():
+        if model.tag.name == PACKED_MODEL:
+            return Path(bentoml.models.get(model.tag).path)
+    raise ServiceConfigError(
+        "no model: set LOOKALIKE_MODEL to a model folder, or pack one into the bento"
+    )

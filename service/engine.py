@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from index.folder import open_or_create
 from index.gallery import Gallery
 from service.admission import Admission
 from service.config import ServiceSettings
@@ -63,7 +64,7 @@ class Engine:
             None, _load_encoder, model_folder, settings
         )
         gallery = await loop.run_in_executor(
-            None, open_gallery, settings.gallery, manifest, model_folder
+            None, _open_gallery, settings.gallery, manifest, model_folder
         )
         logger.info(
             "ready: model %s on %s, gallery %s with %d items",
@@ -103,16 +104,8 @@ class Engine:
         self.gallery.close()
 
 
-def open_gallery(folder: Path, manifest: Manifest, model_folder: Path) -> Gallery:
-    """Return the gallery in ``folder``, or a new, empty one when there is none.
-
-    Raises:
-        GalleryFolderError: the folder holds something else, or the gallery of another model.
-    """
-    if folder.exists():
-        return Gallery.open(folder, fingerprint=manifest.fingerprint)
-    logger.info("gallery %s does not exist; starting an empty one", folder)
-    return Gallery.create(
+def _open_gallery(folder: Path, manifest: Manifest, model_folder: Path) -> Gallery:
+    return open_or_create(
         folder,
         model_name=manifest.name,
         fingerprint=manifest.fingerprint,

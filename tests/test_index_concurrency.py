@@ -3,12 +3,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from index.filter import parse_filter
+from index.folder import open_or_create
 from index.gallery import Gallery
 from tests.fakes import new_item, unit_vectors
 
@@ -137,9 +139,36 @@ def test_waiting_for_a_write_ends_when_it_arrives_or_when_time_is_up(tmp_path: P
     theirs.close()
 
 
+@pytest.mark.parametrize("empty_folder", [False, True])
+def test_many_may_make_the_same_gallery_at_once_and_all_get_the_one(
+    tmp_path: Path, empty_folder: bool
+) -> None:
+    folder = tmp_path / "place" / "g"
+    if empty_folder:
+        folder.mkdir(parents=True)
+    start = threading.Barrier(6)
+
+    def make_and_put(name: str) -> None:
+        start.wait()
+        with open_or_create(
+            folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH
+        ) as gallery:
+            gallery.put([new_item(name)])
+
+    raised = in_threads(*[partial(make_and_put, f"i{n}") for n in range(6)])
+
+    assert raised == []
+    with Gallery.open(folder, fingerprint=None) as gallery:
+        assert gallery.count == 6
+        assert gallery.verify() == []
+    assert [path.name for path in folder.parent.iterdir()] == ["g"]
+    assert [path.name for path in folder.iterdir()] == ["gallery.sqlite"]
+
+
 ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
+from index.folder import open_or_create
 from index.gallery import Gallery
 from tests.fakes import new_item
 with Gallery.open(Path(sys.argv[1]), fingerprint=None) as gallery:

@@ -64,6 +64,16 @@ def test_equal_vectors_come_oldest_first_however_many_there_are() -> None:
     assert len(set(scores.tolist())) == 1
 
 
+def test_nearly_equal_vectors_come_in_the_order_of_their_true_cosines() -> None:
+    noise = np.random.default_rng(0).normal(scale=3e-7, size=(3000, 64))
+    vectors = (unit_vectors(1, 64, seed=3) + noise).astype(np.float32)  # apart by FAISS's rounding
+    query = unit_vectors(1, 64, seed=4)
+
+    ((keys, _),) = filled(vectors).search(query, k=20)
+
+    assert keys.tolist() == sorted_by_cosine(dict(enumerate(vectors, 1)), query[0], 20)
+
+
 def test_a_score_does_not_depend_on_the_batch_or_on_k() -> None:
     index = filled(unit_vectors(500, 33, seed=0))
     queries = unit_vectors(64, 33, seed=1)

@@ -96,7 +96,21 @@ def passes(wanted: dict[str, Any], label: str | None, metadata: dict[str, Any]) 
     return all(found("must")) and (not should or any(should)) and not any(found("must_not"))
 
 
-@settings(deadline=None, max_examples=250)
+def let_through(
+    wanted: dict[str, Any], items: list[tuple[str | None, dict[str, Any]]]
+) -> list[int]:
+    """Return the places of the items that the filter's SQL lets through."""
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
+    for key, (label, metadata) in enumerate(items):
+        row = (key, label, encode_metadata(metadata))
+        connection.execute("INSERT INTO items VALUES (?, ?, ?)", row)
+    condition, parameters = filter_sql(parse_filter(json.loads(json.dumps(wanted))))
+    sql = f"SELECT key FROM items WHERE {condition} ORDER BY key"
+    return [key for (key,) in connection.execute(sql, parameters)]
+
+
+@settings(deadline=None, max_examples=200)
 @given(
     wanted=filters(),
     items=st.lists(
@@ -106,18 +120,36 @@ def passes(wanted: dict[str, Any], label: str | None, metadata: dict[str, Any]) 
 def test_sql_lets_the_same_items_through_as_plain_python(
     wanted: dict[str, Any], items: list[tuple[str | None, dict[str, Any]]]
 ) -> None:
-    connection = apsw.Connection(":memory:")
-    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
-    for key, (label, metadata) in enumerate(items):
-        row = (key, label, encode_metadata(metadata))
-        connection.execute("INSERT INTO items VALUES (?, ?, ?)", row)
-
-    condition, parameters = filter_sql(parse_filter(json.loads(json.dumps(wanted))))
-    sql = f"SELECT key FROM items WHERE {condition} ORDER BY key"
-
-    assert [key for (key,) in connection.execute(sql, parameters)] == [
+    assert let_through(wanted, items) == [
         key for key, (label, metadata) in enumerate(items) if passes(wanted, label, metadata)
     ]
+
+
+TRAPS: list[Any] = [None, True, False, 0, 1, 1.0, -0.0, 0.1, 2**53 + 1, 2.0**53, 2**63 - 1]
+TRAPS += ["", "1", "true", "null", "a", "A", "é", "\uffff", "\U0001f600", "[1]", '{"k":1}']
+TRAPS += [[], [1], [True], ["1"], [None], [1, "a"], [[1]], [{"k": 1}], {}, {"k": 1}, {"0": "a"}]
+
+
+@pytest.mark.parametrize("key", ["label", "k", 'q"uo\\te', "a.b[0]", ""])
+@pytest.mark.parametrize("place", ["must", "should", "must_not"])
+def test_sql_and_plain_python_agree_on_every_pair_of_value_and_condition(
+    key: str, place: str
+) -> None:
+    labels = [trap for trap in TRAPS if isinstance(trap, str)]
+    items: list[tuple[str | None, dict[str, Any]]] = [(None, {key: trap}) for trap in TRAPS]
+    items += [(label, {}) for label in labels] + [(None, {})]
+    scalars = [trap for trap in TRAPS if isinstance(trap, str | int | float)]
+    tests: list[dict[str, Any]] = [{"match": scalar} for scalar in scalars]
+    tests += [{"match": ["a", 1, True]}, {"match": [False, "é"]}]
+    for bound in [scalar for scalar in scalars if not isinstance(scalar, bool)]:
+        tests += [{"range": {name: bound}} for name in ("gte", "gt", "lte", "lt")]
+    tests += [{"range": {"gte": 0, "lt": 1}}, {"range": {"gt": "", "lte": "a"}}]
+
+    for test in tests:
+        wanted = {place: [{"key": key, **test}]}
+        assert let_through(wanted, items) == [
+            number for number, (label, meta) in enumerate(items) if passes(wanted, label, meta)
+        ], wanted
 
 
 def test_a_filter_is_read_into_frozen_conditions() -> None:

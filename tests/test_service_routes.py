@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import STORED
+from tests.models import LABELS
 from tests.pictures import encoded, picture, png
 from tests.servers import Server
 
@@ -324,7 +325,7 @@ def test_a_request_keeps_its_id_and_a_wild_one_is_replaced(client: httpx.Client)
 def test_the_model_and_the_gallery_say_what_they_are(client: httpx.Client) -> None:
     model, gallery = client.get("/v1/model").json(), client.get("/v1/gallery").json()
 
-    assert model["labels"] == [f"class-{number}" for number in range(10)]
+    assert model["labels"] == list(LABELS)
     assert model["architecture"]["width"] == gallery["width"] == 256
     assert gallery["model_fingerprint"] == model["fingerprint"]
     assert gallery["count"] >= STORED

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.filesystems import small_filesystem
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 TINY = Preprocessing(size=14, channels=1, mean=(0.3,), std=(0.3,))
 
 # Between them: both optimizers, both schedules, dropout, early stopping, best and last weights.
-OURS = replace(cnn(), preprocessing=TINY, width=16, epochs=3, batch_size=32)
+OURS = replace(cnn(), preprocessing=TINY, width=16, epochs=3, batch_size=8)
 LECTURE = replace(deck_cnn(), preprocessing=TINY, epochs=3, validation=0.2, keep_best=True)
 
 
@@ -51,6 +52,15 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
         )
 
     return Dataset(name="squares", train=part(each), test=part(10))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks are quickest on one thread, and do not wait for others to leave a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Watcher:
@@ -132,8 +142,11 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_weights(
     out = tmp_path / "model"
     program = f"""
 import pathlib, sys, time
+import torch
 from tests.test_training_train import LECTURE, Watcher, easy_dataset
 from training.train import train
+
+torch.set_num_threads(1)
 
 class Slow(Watcher):
     def step(self, report):
@@ -233,7 +246,7 @@ def test_an_existing_model_is_never_overwritten(
 
 def interrupted(out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(OURS, easy_dataset(), out=out, device="cpu", observer=Watcher(interrupt_at=5))
+        train(OURS, easy_dataset(), out=out, device="cpu", observer=Watcher(interrupt_at=20))
 
 
 def test_an_interrupted_training_is_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -288,7 +301,7 @@ def test_a_diverging_training_stops_and_leaves_no_model(tmp_path: Path) -> None:
 def test_a_disk_too_small_for_a_checkpoint_ends_in_a_sentence(tmp_path: Path) -> None:
     with small_filesystem(tmp_path / "disk", megabytes=1) as disk:
         (disk / "ballast").write_bytes(bytes(900_000))
-        with pytest.raises(CheckpointError, match="cannot save the training .* No space left"):
+        with pytest.raises(CheckpointError, match=r"cannot save the training .* No space left"):
             train(OURS, easy_dataset(), out=disk / "m", device="cpu")
         assert sorted(path.name for path in disk.iterdir()) == ["ballast", "m.training"]
         assert [path.name for path in (disk / "m.training").iterdir()] == ["lock"]

@@ -1,0 +1,165 @@
+"""Opens SQLite files safely, and turns its faults into ours. A path in, connections out.
+
+SQLite before 3.51.3 can lose commits when two connections write and checkpoint a write-ahead log at
+the same time (the "WAL-reset" fault), so older ones are refused.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from index.errors import DiskFullError, GalleryFolderError, StorageError
+
+SAFE_SQLITE: Final = (3, 51, 3)
+BUSY_TIMEOUT_MS: Final = 10_000  # how long to wait for another process's write
+CACHE_KIB: Final = 16 * 1024  # page cache per connection
+SYNC_FULL: Final = 2  # PRAGMA synchronous: every commit is on the disk before it returns
+
+
+class Database:
+    """One SQLite file in WAL mode: one connection that writes, and as many that read as are needed.
+
+    An apsw connection serves one thread at a time. Writers take turns at a lock; each reading block
+    borrows a connection from a pool that grows to the number of concurrent readers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._closed = False
+        self._write_lock = threading.Lock()
+        self._writer = _connect(path)
+        self._idle: deque[apsw.Connection] = deque()
+        self._readers: list[apsw.Connection] = []
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """Give the block a write transaction, committed to the disk when the block ends.
+
+        Raises:
+            DiskFullError, StorageError, GalleryFolderError: nothing was written.
+        """
+        with self._write_lock, sentences(self.path):
+            self._check_open()
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            finally:
+                if writer.in_transaction:  # after some faults SQLite has rolled back already
+                    writer.execute("ROLLBACK")
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """Give the block a connection that sees one unchanging state of the database.
+
+        Raises:
+            StorageError, GalleryFolderError: the file cannot be read, or is damaged.
+        """
+        with sentences(self.path):
+            reader = self.borrow()
+            try:
+                reader.execute("BEGIN")
+                yield reader
+            finally:
+                if reader.in_transaction:
+                    reader.execute("ROLLBACK")
+                self._idle.append(reader)
+
+    def borrow(self) -> apsw.Connection:
+        """Return a reading connection; the pool closes it, whether or not it comes back."""
+        self._check_open()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            reader = _connect(self.path)
+            reader.pragma("query_only", True)
+            self._readers.append(reader)
+            return reader
+
+    def close(self) -> None:
+        """Close every connection; the last one to close empties the write-ahead log."""
+        with self._write_lock, sentences(self.path):
+            self._closed = True
+            for connection in [*self._readers, self._writer]:
+                connection.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"{self.path.parent} was closed")
+
+
+@contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about ``path`` into ours, each a sentence, with the cause chained."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise DiskFullError(f"no room left to write {path}; nothing was changed") from error
+    except (apsw.NotADBError, apsw.CorruptError, apsw.FormatError) as error:
+        raise GalleryFolderError(f"{path} is damaged, or not a gallery's database") from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise StorageError(
+            f"{path} was locked by another writer for {BUSY_TIMEOUT_MS // 1000} s; try again"
+        ) from error
+    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
+        raise StorageError(f"{path} cannot be opened for writing; check its permissions") from error
+    except apsw.ConnectionClosedError as error:
+        raise StorageError(f"{path.parent} was closed") from error
+    except UnicodeDecodeError as error:
+        raise GalleryFolderError(f"{path} is damaged: a text in it is not UTF-8") from error
+    except apsw.SQLError as error:  # a table is not there, or a JSON text is broken
+        raise GalleryFolderError(f"{path} is damaged: its content is not what we wrote") from error
+    except apsw.Error as error:
+        raise StorageError(f"reading or writing {path} failed") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the entries of ``folder`` durable: created and renamed files survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in ``folder``."""
+    return sum(_bytes_of(path) for path in folder.rglob("*"))
+
+
+def check_sqlite_version() -> None:
+    """Accept SQLite libraries without the WAL-reset fault.
+
+    Raises:
+        StorageError: the library is older than 3.51.3.
+    """
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")[:3]) < SAFE_SQLITE:
+        raise StorageError(
+            f"SQLite {version} can lose committed writes; install apsw 3.51.3 or newer"
+        )
+
+
+def _connect(path: Path) -> apsw.Connection:
+    check_sqlite_version()
+    with sentences(path):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.pragma("synchronous", SYNC_FULL)
+        connection.pragma("foreign_keys", True)
+        connection.pragma("cache_size", -CACHE_KIB)
+        return connection
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # the write-ahead log comes and goes
+        return 0

@@ -1,0 +1,63 @@
+"""What can go wrong between vectors and hits.
+
+VectorIndexError
+├── BadVectorsError        caller: vectors of the wrong shape, not finite, or not unit length
+├── InvalidIdError         caller: an id that does not match the id pattern
+├── InvalidMetadataError   caller: a label or metadata we do not store
+├── FilterError            caller: a filter that says nothing we understand
+├── InvalidCursorError     caller: a paging cursor that we did not give out
+├── UnknownIdError         caller: no item has this id
+├── SourceError            caller: a folder of images is missing, empty, or cannot be read
+├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
+│   └── ModelMismatchError ours: the gallery holds vectors of another model
+└── StorageError           ours: reading or writing failed; nothing was changed
+    └── DiskFullError      ours: there is no room left
+"""
+
+
+class VectorIndexError(Exception):
+    """Base of this floor's errors (the builtin ``IndexError`` means something else)."""
+
+
+class BadVectorsError(VectorIndexError):
+    """Vectors of the wrong shape, not finite, or not unit length."""
+
+
+class InvalidIdError(VectorIndexError):
+    """An id that does not match the id pattern."""
+
+
+class InvalidMetadataError(VectorIndexError):
+    """A label or metadata that is not stored: wrong type, too large, or not plain JSON."""
+
+
+class FilterError(VectorIndexError):
+    """A filter that is malformed."""
+
+
+class InvalidCursorError(VectorIndexError):
+    """A paging cursor that no page gave out."""
+
+
+class UnknownIdError(VectorIndexError):
+    """No item has this id."""
+
+
+class SourceError(VectorIndexError):
+    """A folder of images is missing, empty, or cannot be read."""
+
+
+class GalleryFolderError(VectorIndexError):
+    """A gallery folder is missing, damaged, of another version, or in the way."""
+
+
+class ModelMismatchError(GalleryFolderError):
+    """The gallery holds vectors of another model."""
+
+
+class StorageError(VectorIndexError):
+    """Reading or writing failed; the change that was asked for did not happen."""
+
+
+class DiskFullError(StorageError):
+    """There is no room left; the change that was asked for did not happen."""

@@ -1,0 +1,298 @@
+"""A gallery folder: stored images of one model, durable in SQLite, searched in memory.
+
+Shape suffixes: Q queries, D vector width.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.changes import last_seq
+from index.cursor import cursor_of, key_of
+from index.database import folder_bytes
+from index.errors import UnknownIdError
+from index.filter import Filter
+from index.follower import Follower
+from index.items import (
+    GalleryInfo,
+    Item,
+    NewItem,
+    Page,
+    PutResult,
+    SearchResult,
+    check_id,
+    check_items,
+    shown,
+)
+from index.lookup import Lookup
+from index.schema import Binding
+from index.store import Store
+from index.verify import store_problems, view_problems
+from vision.thumbnail import Thumbnail
+
+VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
+
+
+class Gallery:
+    """Images stored under ids, found by what they look like.
+
+    SQLite holds the truth; an index in memory answers searches. The log of operations is all that
+    ever moves the index: this object's writes and those of other threads and processes arrive by
+    the same road, ``catch_up``. All methods may be called from any number of threads.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+        self._follower = Follower(store)
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        model_name: str,
+        fingerprint: str,
+        width: int,
+        model_folder: Path | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Self:
+        """Return a new, empty gallery for the vectors of one model.
+
+        Args:
+            folder: must not exist, or be empty; parents are made.
+            model_name: for people.
+            fingerprint: SHA-256 of what decides the model's vectors.
+            width: numbers in a vector.
+            model_folder: remembered as a hint for commands that are not told the model.
+            clock: the time to write beside each item.
+
+        Raises:
+            GalleryFolderError: something is in the way; it stays as it is.
+            DiskFullError, StorageError: it cannot be written; nothing is left behind.
+        """
+        binding = Binding(
+            model_name=model_name,
+            fingerprint=fingerprint,
+            width=width,
+            model_folder=None if model_folder is None else str(model_folder.absolute()),
+        )
+        return cls(Store.create(folder, binding), clock=clock)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        fingerprint: str | None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Self:
+        """Return the gallery in ``folder``, all its vectors loaded.
+
+        Args:
+            folder: a gallery folder.
+            fingerprint: of the model that will make the queries; ``None`` leaves that unchecked.
+            clock: the time to write beside each item.
+
+        Raises:
+            ModelMismatchError: the gallery holds vectors of another model.
+            GalleryFolderError: missing, damaged, or of another version.
+            StorageError: it cannot be read.
+        """
+        store = Store.open(folder)
+        try:
+            if fingerprint is not None:
+                store.binding.check(fingerprint, folder)
+            return cls(store, clock=clock)
+        except BaseException:
+            store.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def binding(self) -> Binding:
+        """The model this gallery belongs to, as read when it was opened."""
+        return self._store.binding
+
+    @property
+    def folder(self) -> Path:
+        """Where the gallery lies."""
+        return self._store.folder
+
+    @property
+    def seq(self) -> int:
+        """Every operation up to this one is in memory."""
+        return self._follower.seq
+
+    @property
+    def count(self) -> int:
+        """Items in memory."""
+        return len(self._follower.index)
+
+    def put(self, items: Sequence[NewItem], *, upsert: bool = True) -> list[PutResult]:
+        """Store ``items`` in one durable transaction; when this returns, searches find them.
+
+        An item whose content, label and metadata are stored already is ``unchanged``. An id that
+        holds anything else is ``replaced``, or with ``upsert`` off a ``conflict`` that leaves it as
+        it is. An id that comes twice meets its earlier self.
+
+        Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable.
+            DiskFullError, StorageError: it cannot be written.
+            In every case nothing is stored, not even the other items. (Should only reading back
+            fail, all is stored; putting the items again is harmless and says ``unchanged``.)
+        """
+        if not items:
+            return []
+        check_items(items, width=self.binding.width)
+        created = self._clock().isoformat(timespec="milliseconds")
+        results = self._store.put(items, upsert=upsert, created=created)
+        self.catch_up()
+        return results
+
+    def delete(self, ids: Sequence[str]) -> list[bool]:
+        """Delete in one durable transaction; return, per id, whether there was such an item.
+
+        Raises:
+            InvalidIdError: not an id. Nothing is deleted.
+            DiskFullError, StorageError: not written. Nothing is deleted.
+        """
+        for item_id in ids:
+            check_id(item_id)
+        deleted = self._store.delete(ids)
+        self.catch_up()
+        return deleted
+
+    def get(self, item_id: str) -> Item:
+        """Return a stored item.
+
+        Raises:
+            InvalidIdError: not an id.
+            UnknownIdError: there is no such item.
+        """
+        check_id(item_id)
+        item = self._store.items([item_id]).get(item_id)
+        if item is None:
+            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+        return item
+
+    def vector(self, item_id: str) -> NDArray[np.float32]:
+        """Return the unit vector (D,) of an item. Raises as ``get``."""
+        check_id(item_id)
+        return self._store.vector(item_id)
+
+    def thumbnail(self, item_id: str) -> Thumbnail:
+        """Return the small picture of an item. Raises as ``get``."""
+        check_id(item_id)
+        return self._store.thumbnail(item_id)
+
+    def existing(self, ids: Sequence[str]) -> dict[str, Item]:
+        """Return those of ``ids`` that are stored, by id."""
+        return self._store.items(ids)
+
+    def page(self, *, limit: int, cursor: str | None = None, filter: Filter | None = None) -> Page:
+        """Return the next ``limit`` items, oldest first; items stored meanwhile come at the end.
+
+        Raises:
+            InvalidCursorError: not the ``next_cursor`` of a page.
+            ValueError: ``limit`` is less than 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        after = 0 if cursor is None else key_of(cursor)
+        found = self._store.page(after=after, limit=limit + 1, wanted=filter or Filter())
+        items = [item for _, item in found[:limit]]
+        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        *,
+        k: int,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Return the ``k`` nearest items of each query, best first, ties by the older item.
+
+        Fewer come back only when fewer are stored, pass ``filter``, or score ``min_score``.
+
+        Args:
+            queries_QD: finite unit vectors.
+            k: at least 1.
+            filter: applied before the search, so it never costs hits.
+            min_score: cosine in [-1, 1] that every hit reaches.
+
+        Raises:
+            BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
+            ValueError: ``k`` is less than 1.
+            StorageError, GalleryFolderError: the database cannot be read, or is damaged.
+        """
+        return Lookup(
+            store=self._store,
+            index=self._follower.index,
+            catch_up=self.catch_up,
+            queries_QD=queries_QD,
+            k=k,
+            wanted=filter if filter != Filter() else None,
+            min_score=-np.inf if min_score is None else min_score,
+        ).run()
+
+    def catch_up(self) -> int:
+        """Bring the index up to date with everyone's writes; return the last seq it has seen.
+
+        Costs about 7 microseconds when nothing was written.
+
+        Raises:
+            StorageError, GalleryFolderError: the log cannot be read; the index stays behind it.
+        """
+        return self._follower.catch_up()
+
+    def wait_for(self, seq: int, *, timeout_s: float) -> bool:
+        """Wait until the operation ``seq`` is in memory; return whether it came in time."""
+        return self._follower.wait_for(seq, timeout_s=timeout_s)
+
+    def info(self) -> GalleryInfo:
+        """Return what the gallery holds now, and for which model."""
+        seq = self.catch_up()
+        folder, binding = self._store.folder, self._store.binding
+        return GalleryInfo(
+            name=folder.absolute().name,
+            count=self.count,
+            seq=seq,
+            structure="exact",
+            generation=0,
+            model_name=binding.model_name,
+            fingerprint=binding.fingerprint,
+            width=binding.width,
+            bytes_on_disk=folder_bytes(folder),
+        )
+
+    def verify(self) -> list[str]:
+        """Return a sentence for every fault found in the database, the log and the index.
+
+        Reads everything; changes nothing and keeps nobody from reading or writing.
+
+        Raises:
+            GalleryFolderError: so damaged that it cannot be read to the end.
+        """
+        problems = store_problems(self._store)
+        for _ in range(VERIFY_ATTEMPTS):
+            with self._store.reading() as reader:
+                stored_seq = last_seq(reader)
+                seq, view = self._follower.view()
+                if seq == stored_seq:  # the same moment: neither the view nor the reader moves now
+                    return problems + view_problems(reader, view)
+        return [*problems, "the index was not compared: the gallery kept changing; verify it again"]
+
+    def close(self) -> None:
+        """Close the database. Every later call raises StorageError."""
+        self._store.close()

@@ -1,0 +1,208 @@
+"""What a gallery stores and gives back, and what it refuses to store."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError
+from index.vectors import check_vectors
+from vision.thumbnail import Thumbnail
+
+# Not "." and "..": as a step of a URL they mean another place, so such an item could not be fetched.
+ID_PATTERN: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", re.ASCII)
+NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
+CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+MAX_LABEL_CHARS: Final = 256
+MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
+MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another
+INT64: Final = 2**63  # SQLite compares integers of this range exactly
+
+Outcome = Literal["created", "unchanged", "replaced", "conflict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """One image to store, already embedded."""
+
+    id: str
+    vector_D: NDArray[np.float32]  # unit length
+    label: str | None
+    metadata: Mapping[str, Any]  # a JSON object
+    thumbnail: Thumbnail
+    content_sha256: str  # hexadecimal, of the encoded image
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What became of one item."""
+
+    id: str
+    outcome: Outcome
+    seq: int  # the operation that wrote the item as it is now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One stored image, without its vector and thumbnail."""
+
+    id: str
+    label: str | None
+    metadata: dict[str, Any]
+    content_sha256: str
+    created: str  # ISO 8601, UTC
+    seq: int  # the operation that wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some items in the order they were stored, and where to go on."""
+
+    items: list[Item]
+    next_cursor: str | None  # ``None`` after the last page
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query."""
+
+    id: str
+    score: float  # cosine similarity in [-1, 1]; higher is nearer
+    label: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The hits of every query, best first."""
+
+    hits: list[list[Hit]]
+    seq: int  # every operation up to this one was seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryInfo:
+    """A gallery at a glance."""
+
+    name: str
+    count: int  # items
+    seq: int  # newest operation in memory
+    structure: Literal["exact"]
+    generation: int  # of the search structure; 0: built from the database when opened
+    model_name: str
+    fingerprint: str
+    width: int
+    bytes_on_disk: int
+
+
+def check_items(items: Sequence[NewItem], *, width: int) -> None:
+    """Accept items that a gallery of this ``width`` stores.
+
+    Raises:
+        InvalidIdError, InvalidMetadataError, BadVectorsError: one of them is not storable.
+    """
+    for item in items:
+        check_id(item.id)
+        check_label(item.label)
+        encode_metadata(item.metadata)
+        if item.vector_D.shape != (width,):
+            raise BadVectorsError(
+                f"item {item.id}: expected a vector of {width} numbers, "
+                f"got shape {item.vector_D.shape}"
+            )
+    check_vectors(np.stack([item.vector_D for item in items]), width=width)
+
+
+def check_id(item_id: str) -> None:
+    """Accept ids of 1 to 128 ASCII letters, digits and ``. _ : -``.
+
+    Raises:
+        InvalidIdError: anything else.
+    """
+    if not isinstance(item_id, str) or not ID_PATTERN.fullmatch(item_id):
+        raise InvalidIdError(
+            f"an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : -, got {shown(item_id)}"
+        )
+
+
+def check_label(label: str | None) -> None:
+    """Accept no label, or 1 to 256 characters without control characters.
+
+    Raises:
+        InvalidMetadataError: anything else.
+    """
+    if label is None:
+        return
+    if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL_CHARS:
+        raise InvalidMetadataError(
+            f"a label has 1 to {MAX_LABEL_CHARS} characters, got {shown(label)}"
+        )
+    if CONTROL.search(label):
+        raise InvalidMetadataError(f"a label has no control characters, got {shown(label)}")
+
+
+def encode_metadata(metadata: Mapping[str, Any]) -> str:
+    """Return ``metadata`` as canonical JSON text: equal objects give equal text.
+
+    Raises:
+        InvalidMetadataError: not a JSON object, not finite, nested deeper than 16, an integer
+            beyond 64 bits, text that is not Unicode, or more than 16 KiB as JSON.
+    """
+    if not isinstance(metadata, Mapping):
+        raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
+    _check_json(dict(metadata), depth=1)
+    text = json.dumps(
+        dict(metadata), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    size = len(text.encode())
+    if size > MAX_METADATA_BYTES:
+        raise InvalidMetadataError(
+            f"metadata has {size} bytes as JSON; at most {MAX_METADATA_BYTES} are allowed"
+        )
+    return text
+
+
+def shown(value: object) -> str:
+    """Return ``value`` short enough, and plain enough, for a sentence."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 (a line's worth)
+
+
+def is_text(value: str) -> bool:
+    """Whether SQLite can hold ``value`` unchanged: no NUL, no lone surrogate."""
+    return not NOT_TEXT.search(value)
+
+
+def _check_json(value: object, *, depth: int) -> None:
+    if depth > MAX_METADATA_DEPTH:
+        raise InvalidMetadataError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if not isinstance(key, str) or not is_text(key):
+                raise InvalidMetadataError(f"metadata keys must be text, got {shown(key)}")
+            _check_json(member, depth=depth + 1)
+    elif isinstance(value, list):
+        for element in value:
+            _check_json(element, depth=depth + 1)
+    elif isinstance(value, str):
+        if not is_text(value):
+            raise InvalidMetadataError(f"metadata text must be Unicode, got {shown(value)}")
+    elif value is not None and not isinstance(value, bool) and not is_number(value):
+        raise InvalidMetadataError(
+            f"metadata holds text, finite numbers, booleans, null, arrays and objects, "
+            f"got {shown(value)}"
+        )
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number, of 64 bits if an integer, and not a boolean."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -INT64 <= value < INT64
+    return isinstance(value, float) and math.isfinite(value)

@@ -1,0 +1,31 @@
+"""What counts as a vector: finite float32 of unit length. Checked where vectors come in.
+
+Shape suffixes: N vectors, D vector width.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import BadVectorsError
+
+UNIT_TOLERANCE: Final = 1e-3  # how far a norm may stray from 1; float16 moves it by about 5e-4
+VECTOR_TYPE: Final = np.dtype("<f4")  # as stored: float32, little-endian
+
+
+def check_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> None:
+    """Accept finite unit vectors of shape (N, width), N any number.
+
+    Raises:
+        BadVectorsError: another shape, a number that is not finite, or a row not of unit length.
+    """
+    if vectors_ND.ndim != 2 or vectors_ND.shape[1] != width:  # noqa: PLR2004 (two axes)
+        raise BadVectorsError(f"expected vectors of {width} numbers, got shape {vectors_ND.shape}")
+    norms_N = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
+    if not np.isfinite(norms_N).all():
+        raise BadVectorsError("expected finite numbers in every vector")
+    if np.any(np.abs(norms_N - 1) > UNIT_TOLERANCE):
+        raise BadVectorsError(
+            f"expected unit vectors, got norms from {norms_N.min():.3f} to {norms_N.max():.3f}"
+        )

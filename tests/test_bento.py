@@ -1,0 +1,97 @@
+"""The bento: built from bentofile.yaml with a packed model, and serving the same answers."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import write_gallery
+from tests.pictures import png
+from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
+from vision.manifest import read_manifest
+
+PNG = {"Content-Type": "image/png"}
+
+
+def run(*command: str, home: Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=cwd,
+        env=clean_environment(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BentoML home with a packed model, and a bento built from a copy of the checkout."""
+    folder = tmp_path_factory.mktemp("bento")
+    checkout = folder / "checkout"
+    for part in ("vision", "index", "service", "bentofile.yaml", "README.md"):
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, checkout / part)
+        else:
+            shutil.copy(ROOT / part, checkout / part)
+    packed = json.loads(run("cli.main", "pack", str(model), "--json", home=folder / "home"))
+    assert packed["fingerprint"] == read_manifest(model).fingerprint
+    run("bentoml", "build", home=folder / "home", cwd=checkout)
+    shutil.rmtree(checkout)  # the bento must not need it
+    return folder / "home"
+
+
+def test_the_bento_serves_the_same_answers(
+    home: Path, model: Path, server: Server, tmp_path: Path
+) -> None:
+    write_gallery(tmp_path / "gallery", model)
+    port = free_port()
+    environment = clean_environment(
+        BENTOML_HOME=str(home), LOOKALIKE_GALLERY=str(tmp_path / "gallery")
+    )
+    del environment["PYTHONPATH"]  # its own copy of the code, not this one
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "lookalike:latest", "--port", str(port)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    bento = Server(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+    try:
+        wait_until_ready(bento)
+        for number in range(5):
+            for route, part in (("classify", "predictions"), ("search?k=20", "hits")):
+                theirs, ours = (
+                    httpx.post(f"{url}/v1/{route}", content=png(number), headers=PNG).json()
+                    for url in (server.url, bento.url)
+                )
+                assert ours[part] == theirs[part]
+                assert ours["model"]["fingerprint"] == theirs["model"]["fingerprint"]
+        assert httpx.get(f"{bento.url}/").status_code == 200
+        assert httpx.get(f"{bento.url}/docs").status_code == 200
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1:]
+        assert "bentos/lookalike" in str(Path(f"/proc/{worker}/cwd").readlink())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=40)
+
+
+def test_the_bento_holds_what_serving_needs_and_nothing_else(home: Path) -> None:
+    (source,) = home.glob("bentos/lookalike/*/src")
+
+    assert {path.name for path in source.iterdir() if path.is_dir()} == {
+        "vision",
+        "index",
+        "service",
+    }
+    assert (source / "service" / "page" / "index.html").is_file()

@@ -1,0 +1,107 @@
+"""The documents say what the program does: introspected, not remembered."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.main import app
+from service.config import PREFIX, ServiceSettings
+from service.problems import PROBLEMS
+from tests.pictures import encoded, picture
+from tests.servers import Server
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+CURLS = [
+    line.strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("curl ")
+]
+
+
+def test_every_curl_example_of_the_readme_works(server: Server, tmp_path: Path) -> None:
+    """In order, in one folder, as a reader would type them."""
+    (tmp_path / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
+    assert len(CURLS) > 15
+    for line in CURLS:
+        command = shlex.split(line.replace("http://localhost:3000", server.url))
+        done = subprocess.run(
+            [*command, "--silent", "--fail-with-body", "--show-error", "--max-time", "30"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    with server.client() as client:
+        for item_id in ("coat-2", "coat-3"):
+            assert client.delete(f"/v1/items/{item_id}").status_code == 200
+
+
+def test_the_readme_has_a_curl_example_for_every_route(server: Server) -> None:
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+    shown = " ".join(CURLS).replace("coat-1", "{item_id}").replace("?", " ").replace("'", " ")
+    for path in document["paths"]:
+        assert re.search(rf"{re.escape(path)}(\s|$)", shown), path
+
+
+@pytest.mark.parametrize("code", sorted({code for _, code in PROBLEMS.values()} | {"internal"}))
+def test_every_error_code_is_documented_with_its_status(code: str) -> None:
+    statuses = {int(status) for status, known in PROBLEMS.values() if known == code} or {500}
+    (row,) = [line for line in API.splitlines() if f"`{code}`" in line and line.startswith("|")]
+
+    assert statuses == {int(row.split("|")[1])}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    for name, field in ServiceSettings.model_fields.items():
+        (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
+        default = row.split("|")[2].strip(" `")
+        if isinstance(field.default, int | float):
+            assert float(default) == field.default, name
+
+
+def test_every_setting_is_a_flag_of_serve() -> None:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    variables = {
+        parameter.envvar for parameter in serve.params if getattr(parameter, "envvar", None)
+    }
+
+    assert variables == {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert re.search(rf"lookalike {name}\b|· `{name}`", README), name
+
+
+def test_the_version_is_the_changelogs_newest() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+
+
+def test_links_within_the_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_package_that_is_imported_is_declared_and_explained() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[=<>]", line)[0] for line in declared}
+    reasons = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text()
+    bento = (ROOT / "bentofile.yaml").read_text()
+
+    for name in names:
+        assert name in reasons, name
+        assert name in {"rich", "typer"} or f'"{name}' in bento, name

@@ -1,0 +1,108 @@
+"""The commands `train` and `evaluate`, as a person would type them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from cli.evaluate import evaluate
+from cli.train import train
+from tests.pictures import picture
+from training.errors import CheckpointError, DataError
+
+ROOT = Path(__file__).parents[1]
+
+app = typer.Typer()
+app.command()(train)
+app.command()(evaluate)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twenty pictures each, told apart by their colour."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for label in range(2):
+        for number in range(20):
+            image = np.asarray(picture(100 * label + number, (48, 40))) // 3
+            image[:, :, label] += 160
+            path = folder / f"kind-{label}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path)
+    (folder / "kind-1" / "notes.txt").write_text("not an image")
+    return folder
+
+
+def test_train_and_evaluate_print_json_on_standard_output(
+    photographs: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "m")
+    asked = ["--data", str(photographs), "--device", "cpu", "--json"]
+    trained = CliRunner().invoke(app, ["train", "--out", out, "--epochs", "2", *asked])
+    assert trained.exit_code == 0, trained.output
+    result = json.loads(trained.stdout)
+    assert result["metrics"]["epochs"] == 2
+    assert result["data"]["unreadable"] == 1
+    assert "notes.txt" in trained.stderr
+
+    measured = CliRunner().invoke(app, ["evaluate", out, *asked])
+    figures = json.loads(measured.stdout)
+    assert figures["accuracy"] == result["metrics"]["test_accuracy"]
+    assert figures["images"] == 8
+    assert [figure["label"] for figure in figures["classes"]] == ["kind-0", "kind-1"]
+
+    table = CliRunner().invoke(app, ["evaluate", out, "--data", str(photographs)])
+    assert "mean average precision" in table.stdout
+
+
+def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "m")
+    asked = ["--device", "cpu", "--epochs", "1"]
+    CliRunner().invoke(app, ["train", "--out", out, "--data", str(photographs), *asked])
+    for kind in ("hat", "shoe"):
+        for number in range(2):
+            path = tmp_path / "other" / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(number).save(path)
+    result = CliRunner().invoke(app, ["evaluate", out, "--data", str(tmp_path / "other")])
+    assert isinstance(result.exception, DataError)
+    assert "knows the classes kind-0, kind-1; the data have hat, shoe" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--recipe", "deck-dnn"], ["--epochs", "0"], ["--seed", "-1"], ["--no-such-option"]]
+)
+def test_wrong_use_ends_with_exit_code_2(wrong: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "m"), *wrong])
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_with_code_130_and_resume_finishes(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    program = "import tests.test_training_commands as commands; commands.app()"
+    asked = ["train", "--out", str(out), "--data", str(photographs), "--device", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *asked], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("epoch 1:"):
+            assert process.poll() is None
+        os.kill(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "with --resume the same command goes on" in rest
+    assert not out.exists()
+
+    again = CliRunner().invoke(app, asked)
+    assert isinstance(again.exception, CheckpointError)
+    finished = CliRunner().invoke(app, [*asked, "--resume"])
+    assert finished.exit_code == 0, finished.output
+    assert out.exists()
