@@ -2,8 +2,8 @@
 
     python -m benchmarks.index_build --model demo/model
 
-The build decodes 60,000 PNGs, embeds them, makes thumbnails and commits everything to SQLite; the bare
-network gets the same pixels, ready in memory, in the same batches. In turns, three times each.
+The build decodes 60,000 PNGs, embeds them, makes thumbnails and commits everything to SQLite; the
+bare network gets the same pixels, ready in memory, in the same batches. In turns, three times each.
 """
 
 import argparse

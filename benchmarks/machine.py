@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 def describe_machine() -> str:
     """Return processor, cores, memory, Python and the versions that matter, in one line."""
-    with open("/proc/cpuinfo") as file:  # noqa: PTH123 - not a file on disk
+    with open("/proc/cpuinfo") as file:
         model = next((line.split(":")[1].strip() for line in file if "model name" in line), "?")
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "bentoml", "faiss-cpu"))

@@ -14,7 +14,7 @@ from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError
 from index.vectors import check_vectors
 from vision.thumbnail import Thumbnail
 
-# Not "." and "..": as a step of a URL they mean another place, so such an item could not be fetched.
+# Not "." and "..": as a step of a URL they mean another place, so nobody could fetch the item.
 ID_PATTERN: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", re.ASCII)
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
 CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -119,14 +119,15 @@ def check_items(items: Sequence[NewItem], *, width: int) -> None:
 
 
 def check_id(item_id: str) -> None:
-    """Accept ids of 1 to 128 ASCII letters, digits and ``. _ : -``.
+    """Accept ids of 1 to 128 ASCII letters, digits and ``. _ : -``, but not ``.`` and ``..``.
 
     Raises:
         InvalidIdError: anything else.
     """
     if not isinstance(item_id, str) or not ID_PATTERN.fullmatch(item_id):
         raise InvalidIdError(
-            f"an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : -, got {shown(item_id)}"
+            "an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : - and is not . or .., "
+            f"got {shown(item_id)}"
         )
 
 

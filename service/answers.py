@@ -166,7 +166,7 @@ class GalleryAnswer(Answer):
     bytes_on_disk: int
 
 
-class Health(BaseModel):
+class Health(Answer):
     """A probe's answer."""
 
     status: Literal["ok"]

@@ -28,6 +28,7 @@ def create_application(settings: ServiceSettings, metrics: Metrics) -> FastAPI:
         description="Visual search you train yourself: classify an image, find what looks like it.",
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False},  # front.py counts
     )
     application.state.worker = WorkerState(settings, metrics)
     install_problems(application)

@@ -15,7 +15,7 @@ def image_request(options: type[Options], *, many: bool = False) -> dict[str, An
     """Return the OpenAPI description of a route that takes an image, in any of three shapes."""
     properties = _properties(options)
     file = {"type": "array", "items": _BINARY} if many else _BINARY
-    # The parameters are described once, as query parameters: /docs sends whatever it is told of, and
+    # The parameters are described once, as query parameters: /docs sends all it is told of, and
     # the same one in query and form would come twice.
     form = {
         "type": "object",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from index.folder import open_or_create
 from index.gallery import Gallery
 from service.admission import Admission
+from service.answers import ModelName
 from service.config import ServiceSettings
 from service.pipeline import Decoded, Pipeline, Task
 from vision.encoding import Encoding
@@ -47,6 +48,7 @@ class Engine:
         self.gallery = gallery
         self.pipeline = pipeline
         self.admission = Admission(settings.max_queue)
+        self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 

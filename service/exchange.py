@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 
-from service.answers import ModelName, Timings
+from service.answers import Answer, Timings
 from service.body import Submission, read_submission
 from service.config import ServiceSettings
 from service.engine import Engine
@@ -70,9 +71,14 @@ async def receive_options(request: Request, kind: type[Kind]) -> Kind:
     return kind.parse(submission.fields)
 
 
-def model_name(engine: Engine) -> ModelName:
-    """Return which model answers."""
-    return ModelName(name=engine.manifest.name, fingerprint=engine.manifest.fingerprint)
+def answer_with(answer: Answer, *, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Return ``answer`` as JSON, without the fields that were never set.
+
+    Written by hand, because FastAPI would validate and copy what was just made: a fifth of the time
+    that the event loop spends on a request.
+    """
+    body = answer.__pydantic_serializer__.to_json(answer, exclude_unset=True)
+    return Response(body, status, media_type="application/json")
 
 
 @dataclass(slots=True)

@@ -95,7 +95,8 @@ class Front:
         }
         if exchange.key is not None:
             line["key"] = exchange.key
-        logger.info(line)
+        # Made here rather than by logger.info, which walks the stack for the name of the caller.
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
 
 
 class _Exchange:

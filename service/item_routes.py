@@ -28,7 +28,7 @@ from service.errors import (
     MissingImageError,
     RequestError,
 )
-from service.exchange import Stopwatch, model_name, ready_engine, receive, receive_options
+from service.exchange import Stopwatch, answer_with, ready_engine, receive, receive_options
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
 from service.pipeline import Encoded, Task
 from service.problems import describe
@@ -38,9 +38,13 @@ router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers
 
 
 @router.put(
-    "/{item_id}", summary="Store or replace one item", openapi_extra=image_request(ItemOptions)
+    "/{item_id}",
+    summary="Store or replace one item",
+    openapi_extra=image_request(ItemOptions),
+    response_model=StoreAnswer,
+    responses={201: {"model": StoreAnswer, "description": "Created"}},
 )
-async def put_item(request: Request, item_id: str, response: Response) -> StoreAnswer:
+async def put_item(request: Request, item_id: str) -> Response:
     """Store an image under an id, or replace what is there; answered once it is on disk."""
     engine = ready_engine(request)
     submission = await receive(request)
@@ -55,25 +59,32 @@ async def put_item(request: Request, item_id: str, response: Response) -> StoreA
         (result,) = await engine.write(lambda: engine.gallery.put([item], upsert=options.upsert))
     if result.outcome == "conflict":
         raise _conflict(item_id)
-    if result.outcome == "created":
-        response.status_code = HTTPStatus.CREATED
-    return StoreAnswer(
-        request_id=request.scope["request_id"],
-        id=item_id,
-        outcome=result.outcome,
-        seq=result.seq,
-        model=model_name(engine),
-        timings_ms=watch.stop(request),
+    status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
+    return answer_with(
+        StoreAnswer(
+            request_id=request.scope["request_id"],
+            id=item_id,
+            outcome=result.outcome,
+            seq=result.seq,
+            model=engine.model_name,
+            timings_ms=watch.stop(request),
+        ),
+        status=status,
     )
 
 
-@router.get("/{item_id}", summary="One item", openapi_extra=query_request(NoOptions))
-async def get_item(request: Request, item_id: str) -> ItemAnswer:
+@router.get(
+    "/{item_id}",
+    summary="One item",
+    openapi_extra=query_request(NoOptions),
+    response_model=ItemAnswer,
+)
+async def get_item(request: Request, item_id: str) -> Response:
     """Show one item."""
     engine = ready_engine(request)
     await receive_options(request, NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
-    return ItemAnswer(request_id=request.scope["request_id"], **asdict(item))
+    return answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
 
 
 @router.get(
@@ -94,8 +105,8 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 
 
-@router.delete("/{item_id}", summary="Delete one item")
-async def delete_item(request: Request, item_id: str) -> DeleteAnswer:
+@router.delete("/{item_id}", summary="Delete one item", response_model=DeleteAnswer)
+async def delete_item(request: Request, item_id: str) -> Response:
     """Delete one item; answered once that is on disk."""
     engine = ready_engine(request)
     check_id(item_id)
@@ -104,11 +115,18 @@ async def delete_item(request: Request, item_id: str) -> DeleteAnswer:
         (was_there,) = await engine.write(lambda: engine.gallery.delete([item_id]))
     if not was_there:
         raise UnknownIdError(f"no item has the id {item_id!r}")
-    return DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
+    return answer_with(
+        DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
+    )
 
 
-@router.get("", summary="Page through items", openapi_extra=query_request(PageOptions))
-async def list_items(request: Request) -> ItemPage:
+@router.get(
+    "",
+    summary="Page through items",
+    openapi_extra=query_request(PageOptions),
+    response_model=ItemPage,
+)
+async def list_items(request: Request) -> Response:
     """Page through the items in the order they were stored."""
     engine = ready_engine(request)
     options = await receive_options(request, PageOptions)
@@ -116,11 +134,13 @@ async def list_items(request: Request) -> ItemPage:
     page = await engine.read(
         lambda: engine.gallery.page(limit=options.limit, cursor=options.cursor, filter=wanted)
     )
-    return ItemPage(
-        request_id=request.scope["request_id"],
-        seq=engine.gallery.seq,
-        items=[StoredItem(**asdict(item)) for item in page.items],
-        next_cursor=page.next_cursor,
+    return answer_with(
+        ItemPage(
+            request_id=request.scope["request_id"],
+            seq=engine.gallery.seq,
+            items=[StoredItem(**asdict(item)) for item in page.items],
+            next_cursor=page.next_cursor,
+        )
     )
 
 
@@ -129,9 +149,9 @@ async def list_items(request: Request) -> ItemPage:
     summary="Store many items",
     openapi_extra=bulk_request(),
     status_code=HTTPStatus.MULTI_STATUS,
-    response_model_exclude_unset=True,
+    response_model=BulkAnswer,
 )
-async def put_items(request: Request) -> BulkAnswer:
+async def put_items(request: Request) -> Response:
     """Store many images; each item has its own status, and what is stored is on disk."""
     engine = ready_engine(request)
     submission = await receive(request)
@@ -139,8 +159,9 @@ async def put_items(request: Request) -> BulkAnswer:
     entries = _entries(options.items, submission.images)
     with engine.admission.admit():
         results = await _store_all(engine, entries, upsert=options.upsert)
-    return BulkAnswer(
-        request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results
+    return answer_with(
+        BulkAnswer(request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results),
+        status=HTTPStatus.MULTI_STATUS,
     )
 
 

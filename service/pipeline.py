@@ -3,8 +3,8 @@
     event loop ──job──► decode threads ──pixels──► network thread ──results──► event loop
 
 A batch is whatever was decoded while the network was busy: it grows under load and costs no wait
-when idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
-Results return to the event loop once per batch.
+when idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils
+one. Results return to the event loop once per batch.
 """
 
 import asyncio

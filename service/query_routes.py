@@ -23,7 +23,7 @@ from service.body import Submission
 from service.documents import image_request, problem_answers
 from service.engine import Engine
 from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
-from service.exchange import Stopwatch, model_name, ready_engine, receive
+from service.exchange import Stopwatch, answer_with, ready_engine, receive
 from service.options import ClassifyOptions, CropOption, EmbedOptions, SearchOptions
 from service.pipeline import Encoded, Task
 from service.problems import describe
@@ -35,8 +35,13 @@ MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 
 
-@router.post("/classify", summary="What is this?", openapi_extra=image_request(ClassifyOptions))
-async def classify(request: Request) -> Classification:
+@router.post(
+    "/classify",
+    summary="What is this?",
+    openapi_extra=image_request(ClassifyOptions),
+    response_model=Classification,
+)
+async def classify(request: Request) -> Response:
     """Say what the image is, with calibrated probabilities."""
     engine = ready_engine(request)
     submission = await receive(request)
@@ -47,14 +52,16 @@ async def classify(request: Request) -> Classification:
         encoded = await engine.pipeline(task)
     watch.add(encoded)
     predictions = top_predictions(encoded.probabilities_L, engine.manifest, k=options.k)
-    return Classification(
-        request_id=request.scope["request_id"],
-        model=model_name(engine),
-        seq=engine.gallery.seq,
-        timings_ms=watch.stop(request),
-        label=predictions[0].label,
-        probability=predictions[0].probability,
-        predictions=predictions,
+    return answer_with(
+        Classification(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=engine.gallery.seq,
+            timings_ms=watch.stop(request),
+            label=predictions[0].label,
+            probability=predictions[0].probability,
+            predictions=predictions,
+        )
     )
 
 
@@ -62,9 +69,10 @@ async def classify(request: Request) -> Classification:
     "/embed",
     summary="Vectors of images",
     openapi_extra=image_request(EmbedOptions, many=True),
-    response_model_exclude_unset=True,
+    response_model=Embeddings,
+    responses={207: {"model": Embeddings, "description": "An image failed"}},
 )
-async def embed(request: Request, response: Response) -> Embeddings:
+async def embed(request: Request) -> Response:
     """Turn images into unit vectors; of several images each has its own status."""
     engine = ready_engine(request)
     submission = await receive(request)
@@ -83,13 +91,15 @@ async def embed(request: Request, response: Response) -> Embeddings:
         else:
             watch.add(outcome)
             results.append(EmbedResult(status=HTTPStatus.OK, vector=outcome.vector_D.tolist()))
-    if any(result.status != HTTPStatus.OK for result in results):
-        response.status_code = HTTPStatus.MULTI_STATUS
-    return Embeddings(
-        request_id=request.scope["request_id"],
-        model=model_name(engine),
-        timings_ms=watch.stop(request),
-        results=results,
+    failed = any(result.status != HTTPStatus.OK for result in results)
+    return answer_with(
+        Embeddings(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            timings_ms=watch.stop(request),
+            results=results,
+        ),
+        status=HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK,
     )
 
 
@@ -97,9 +107,9 @@ async def embed(request: Request, response: Response) -> Embeddings:
     "/search",
     summary="What looks like this?",
     openapi_extra=image_request(SearchOptions),
-    response_model_exclude_unset=True,
+    response_model=SearchAnswer,
 )
-async def search(request: Request) -> SearchAnswer:
+async def search(request: Request) -> Response:
     """Find the stored items most like an image, a stored item (``id``) or a ``vector``."""
     engine = ready_engine(request)
     submission = await receive(request)
@@ -118,12 +128,14 @@ async def search(request: Request) -> SearchAnswer:
     ]
     for hit, vector_D in zip(hits, vectors, strict=False):
         hit.vector = vector_D.tolist()
-    return SearchAnswer(
-        request_id=request.scope["request_id"],
-        model=model_name(engine),
-        seq=result.seq,
-        timings_ms=watch.stop(request),
-        hits=hits,
+    return answer_with(
+        SearchAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=watch.stop(request),
+            hits=hits,
+        )
     )
 
 

@@ -6,60 +6,64 @@ from fastapi import APIRouter, Request, Response
 
 from service.answers import GalleryAnswer, Health, ModelAnswer
 from service.documents import problem_answers
-from service.exchange import ready_engine, worker_state
+from service.exchange import answer_with, ready_engine, worker_state
 from service.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Service"], responses=problem_answers())
 
 
-@router.get("/v1/model", summary="The model")
-async def get_model(request: Request) -> ModelAnswer:
+@router.get("/v1/model", summary="The model", response_model=ModelAnswer)
+async def get_model(request: Request) -> Response:
     """Say which model is loaded, what it was trained for and how good it was measured to be."""
     engine = ready_engine(request)
     manifest = engine.manifest
-    return ModelAnswer(
-        request_id=request.scope["request_id"],
-        name=manifest.name,
-        fingerprint=manifest.fingerprint,
-        labels=list(manifest.labels),
-        metrics=manifest.metrics,
-        architecture=asdict(manifest.architecture),
-        preprocessing=asdict(manifest.preprocessing),
-        created=manifest.created,
-        device=engine.device,
+    return answer_with(
+        ModelAnswer(
+            request_id=request.scope["request_id"],
+            name=manifest.name,
+            fingerprint=manifest.fingerprint,
+            labels=list(manifest.labels),
+            metrics=manifest.metrics,
+            architecture=asdict(manifest.architecture),
+            preprocessing=asdict(manifest.preprocessing),
+            created=manifest.created,
+            device=engine.device,
+        )
     )
 
 
-@router.get("/v1/gallery", summary="The gallery")
-async def get_gallery(request: Request) -> GalleryAnswer:
+@router.get("/v1/gallery", summary="The gallery", response_model=GalleryAnswer)
+async def get_gallery(request: Request) -> Response:
     """Say which gallery is open, how many items it holds and how new this view of it is."""
     engine = ready_engine(request)
     info = await engine.read(engine.gallery.info)
-    return GalleryAnswer(
-        request_id=request.scope["request_id"],
-        name=info.name,
-        count=info.count,
-        seq=info.seq,
-        structure=info.structure,
-        generation=info.generation,
-        model_name=info.model_name,
-        model_fingerprint=info.fingerprint,
-        width=info.width,
-        bytes_on_disk=info.bytes_on_disk,
+    return answer_with(
+        GalleryAnswer(
+            request_id=request.scope["request_id"],
+            name=info.name,
+            count=info.count,
+            seq=info.seq,
+            structure=info.structure,
+            generation=info.generation,
+            model_name=info.model_name,
+            model_fingerprint=info.fingerprint,
+            width=info.width,
+            bytes_on_disk=info.bytes_on_disk,
+        )
     )
 
 
-@router.get("/livez", summary="Is the process alive?")
-async def livez() -> Health:
+@router.get("/livez", summary="Is the process alive?", response_model=Health)
+async def livez(request: Request) -> Response:
     """Say that the process answers."""
-    return Health(status="ok")
+    return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
 
 
-@router.get("/readyz", summary="Is everything loaded?")
-async def readyz(request: Request) -> Health:
+@router.get("/readyz", summary="Is everything loaded?", response_model=Health)
+async def readyz(request: Request) -> Response:
     """Say that model and gallery are loaded; 503 with the reason until then."""
     ready_engine(request)
-    return Health(status="ok")
+    return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
 
 
 @router.get(

@@ -10,7 +10,10 @@ from vision.model import save_model
 from vision.network import build_network
 from vision.preprocess import Preprocessing
 
-LABELS = tuple("coat sneaker bag dress hat boot shirt skirt scarf glove".split())
+LABELS = (
+    *("coat", "sneaker", "bag", "dress", "hat"),
+    *("boot", "shirt", "skirt", "scarf", "glove"),
+)
 
 
 def manifest(*, size: int = 28, channels: int = 3, labels: tuple[str, ...] = LABELS) -> Manifest:

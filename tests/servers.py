@@ -28,6 +28,16 @@ class Server:
     def client(self, **settings: object) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, **settings)  # type: ignore[arg-type]
 
+    def workers(self) -> list[int]:
+        """Return the processes that answer requests."""
+        return [pid for pid in children(self.process.pid) if "worker" in command_of(pid)]
+
+    def kill(self) -> None:
+        """End all its processes at once, with no chance to tidy up, as a power cut would."""
+        for pid in (self.process.pid, *children(self.process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
     def stop(self) -> int:
         """Ask it to stop, wait until it has, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -78,8 +88,9 @@ def running_server(
             yield server
         finally:
             if process.poll() is None:
+                left = children(process.pid)
                 server.stop()
-            _kill_what_is_left(process)
+                assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
 
 
 def wait_until_ready(server: Server, *, timeout_s: float = START_S) -> None:
@@ -100,8 +111,11 @@ def is_ready(server: Server) -> bool:
         return False
 
 
-def _kill_what_is_left(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # nothing is left, as it should be
+def children(pid: int) -> list[int]:
+    """Return the processes that ``pid`` started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line."""
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")

@@ -79,7 +79,7 @@ def test_the_bento_serves_the_same_answers(
                 assert ours["model"]["fingerprint"] == theirs["model"]["fingerprint"]
         assert httpx.get(f"{bento.url}/").status_code == 200
         assert httpx.get(f"{bento.url}/docs").status_code == 200
-        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1:]
+        (worker,) = bento.workers()
         assert "bentos/lookalike" in str(Path(f"/proc/{worker}/cwd").readlink())
     finally:
         process.send_signal(signal.SIGTERM)

@@ -19,7 +19,9 @@ def gallery(tmp_path: Path) -> Iterator[Gallery]:
         yield gallery
 
 
-@pytest.mark.parametrize("item_id", ["", "a" * 129, "a b", "a/b", "é", "a\n", "\u0661", "a\0"])
+@pytest.mark.parametrize(
+    "item_id", ["", ".", "..", "a" * 129, "a b", "a/b", "é", "a\n", "\u0661", "a\0"]
+)
 def test_an_id_outside_the_pattern_is_refused_everywhere(gallery: Gallery, item_id: str) -> None:
     for act in (
         lambda: gallery.put([new_item("good"), new_item(item_id)]),

@@ -1,7 +1,6 @@
 """A server's life: start, refusal to start, stop, restart; and what it must not do meanwhile."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -51,10 +50,6 @@ def refusal(model: Path, gallery: Path, *options: str, port: int | None = None) 
     return lines[0]
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def resident_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -92,7 +87,7 @@ def test_the_supervising_process_stays_small_and_usage_is_not_reported(
 ) -> None:
     with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
         supervisor = server.process.pid
-        (worker,) = [pid for pid in children(supervisor) if "worker" in _command(pid)]
+        (worker,) = server.workers()
 
         assert resident_mb(supervisor) < SUPERVISOR_MB
         assert "BENTOML_DO_NOT_TRACK=True" in _environment(supervisor)
@@ -100,10 +95,6 @@ def test_the_supervising_process_stays_small_and_usage_is_not_reported(
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert "uvloop" in maps
         assert "httptools" in maps
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def _environment(pid: int) -> list[str]:
@@ -163,7 +154,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(model: Path, tmp_path: Path
         for lane in lanes:
             lane.start()
         time.sleep(1.5)
-        os.killpg(server.process.pid, signal.SIGKILL)
+        server.kill()
         for lane in lanes:
             lane.join()
 
@@ -191,8 +182,7 @@ def test_a_gallery_that_does_not_exist_is_started_empty_and_kept(
 def test_two_workers_see_each_others_writes(model: Path, tmp_path: Path) -> None:
     options = ("--workers", "2")
     with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
-        workers = [p for p in children(server.process.pid) if "worker" in _command(p)]
-        assert len(workers) == 2
+        assert len(server.workers()) == 2
         _wait_until_all_ready(server.url)
         for number in range(20):
             with server.client() as writer:  # a new connection each, so both workers are met

@@ -70,7 +70,9 @@ class Encoder:
             self.encode(np.zeros(shape, np.uint8))
 
     def _normalised(self, pixels_BCHW: NDArray[np.uint8]) -> Tensor:
-        pixels = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
+        # torch wants memory it may write to; pixels read from a file come without that right
+        writable_BCHW = np.require(pixels_BCHW, requirements="W")
+        pixels = torch.from_numpy(writable_BCHW).to(self.device, non_blocking=True)
         scaled = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
         return scaled.contiguous(memory_format=torch.channels_last)
 
