@@ -19,7 +19,7 @@ from training.errors import TrainingError
 from vision.errors import VisionError
 
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it; typer's code for Ctrl-C
 
 app = typer.Typer(
     name="lookalike",
@@ -46,11 +46,13 @@ def main() -> None:
     except (VisionError, VectorIndexError, TrainingError, ServiceConfigError) as error:
         say(f"lookalike: {error}")
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        say(
-            "lookalike: interrupted; what was finished is kept, the same command goes on from there"
-        )
-        sys.exit(INTERRUPTED)
+    except OSError as error:  # of a file that no floor takes care of, or a disk that filled up
+        say(f"lookalike: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(FAILED)
+    except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            say("lookalike: interrupted; what was finished is kept (train goes on with --resume)")
+        raise
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from training.loop import StepReport
     from training.session import EpochReport
 
-INTERRUPTED = 130  # exit code: 128 + SIGINT, as shells say it
 SHOWN_UNREADABLE = 5  # files named one by one; the rest are counted
 SMOOTHING = 0.05  # weight of a new step in the shown loss and accuracy
 
 
 def train(
+    *,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     recipe: Annotated[str, typer.Option(help=f"Set-up: {', '.join(RECIPES)}.")] = "cnn",
     data: Annotated[
@@ -49,11 +49,7 @@ def train(
     chosen = replace(pick_recipe(recipe, data), seed=seed)
     if epochs is not None:
         chosen = replace(chosen, epochs=epochs)
-    try:
-        manifest = run_training(chosen, data, out, device=device, resume=resume)
-    except KeyboardInterrupt:
-        say("lookalike: interrupted; with --resume the same command goes on after the last epoch")
-        raise typer.Exit(INTERRUPTED) from None
+    manifest = run_training(chosen, data, out, device=device, resume=resume)
     if as_json:
         print_json(
             {

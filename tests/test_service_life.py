@@ -20,12 +20,12 @@ from tests.models import write_model
 from tests.pictures import png
 from tests.servers import (
     ROOT,
+    Server,
     clean_environment,
     free_port,
     is_ready,
     running_server,
     serve_command,
-    wait_until_ready,
 )
 from vision.manifest import WEIGHTS_NAME
 
@@ -82,19 +82,16 @@ def test_it_says_503_until_everything_is_loaded_and_lives_meanwhile(
         assert answer.json()["hits"][0]["id"] == "item-00"
 
 
-def test_the_supervising_process_stays_small_and_usage_is_not_reported(
-    model: Path, tmp_path: Path
-) -> None:
-    with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
-        supervisor = server.process.pid
-        (worker,) = server.workers()
+def test_the_supervising_process_stays_small_and_usage_is_not_reported(server: Server) -> None:
+    supervisor = server.process.pid
+    (worker,) = server.workers()
 
-        assert resident_mb(supervisor) < SUPERVISOR_MB
-        assert "BENTOML_DO_NOT_TRACK=True" in _environment(supervisor)
-        assert "BENTOML_DO_NOT_TRACK=True" in _environment(worker)
-        maps = Path(f"/proc/{worker}/maps").read_text()
-        assert "uvloop" in maps
-        assert "httptools" in maps
+    assert resident_mb(supervisor) < SUPERVISOR_MB
+    assert "BENTOML_DO_NOT_TRACK=True" in _environment(supervisor)
+    assert "BENTOML_DO_NOT_TRACK=True" in _environment(worker)
+    maps = Path(f"/proc/{worker}/maps").read_text()
+    assert "uvloop" in maps
+    assert "httptools" in maps
 
 
 def _environment(pid: int) -> list[str]:
@@ -205,23 +202,18 @@ def _wait_until_all_ready(url: str) -> None:
     assert ready == 20
 
 
-def test_the_gallery_follows_what_a_command_adds(model: Path, tmp_path: Path) -> None:
-    write_gallery(tmp_path / "gallery", model)
-    folder = tmp_path / "images" / "hat"
-    folder.mkdir(parents=True)
-    (folder / "a.png").write_bytes(png(900))
-    command = [sys.executable, "-m", "cli.main", "index", "add", str(tmp_path / "gallery")]
-    with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
-        subprocess.run(
-            [*command, "--data", str(tmp_path / "images")],
-            check=True,
-            env=clean_environment(),
-            capture_output=True,
-        )
-        with server.client() as client:
-            hits = client.post("/v1/search?k=1", content=png(900), headers=PNG).json()["hits"]
+def test_the_gallery_follows_what_a_command_adds(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "hat").mkdir()
+    (tmp_path / "hat" / "a.png").write_bytes(png(900))
+    gallery = str(server.log.parent / "gallery")
 
-    assert (hits[0]["id"], hits[0]["label"]) == ("hat:a.png", "hat")
+    add = [sys.executable, "-m", "cli.main", "index", "add", gallery, "--data", str(tmp_path)]
+    subprocess.run(add, check=True, env=clean_environment(), capture_output=True)
+
+    with server.client() as client:
+        hits = client.post("/v1/search?k=1", content=png(900), headers=PNG).json()["hits"]
+        assert (hits[0]["id"], hits[0]["label"]) == ("hat:a.png", "hat")
+        assert client.delete("/v1/items/hat:a.png").status_code == 200
 
 
 def test_a_full_disk_refuses_writes_with_a_sentence_and_serves_on(
@@ -376,13 +368,3 @@ def _wait_for_failure(url: str) -> str:
             return str(answer.json()["detail"])
         time.sleep(0.2)
     raise AssertionError("it never said that it cannot start")
-
-
-def test_waiting_helper_sees_a_server_that_ended(model: Path, tmp_path: Path) -> None:
-    with (
-        running_server(
-            model, tmp_path / "gallery", tmp_path / "log", "--max-queue", "0", wait=False
-        ) as server,
-        pytest.raises(AssertionError, match="the server ended"),
-    ):
-        wait_until_ready(server)

@@ -89,6 +89,7 @@ def test_ctrl_c_ends_with_code_130_and_resume_finishes(photographs: Path, tmp_pa
     out = tmp_path / "m"
     program = "import tests.test_training_commands as commands; commands.app()"
     asked = ["train", "--out", str(out), "--data", str(photographs), "--device", "cpu"]
+    asked += ["--recipe", "deck-cnn", "--epochs", "6"]
     with subprocess.Popen(
         [sys.executable, "-c", program, *asked], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -9,13 +9,13 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vision.encoding import Encoding
 from vision.errors import DeviceError
 from vision.manifest import Manifest
 from vision.model import load_model
 from vision.network import Network
+from vision.normalisation import Normalisation
 
 
 class Encoder:
@@ -28,12 +28,7 @@ class Encoder:
         self.manifest = manifest
         self.device = device
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
-        shape = (1, manifest.preprocessing.channels, 1, 1)
-        # (x / 255 - mean) / std, as one multiplication and one addition
-        mean = np.array(manifest.preprocessing.mean, np.float32)
-        std = np.array(manifest.preprocessing.std, np.float32)
-        self._scale = torch.from_numpy(1 / (255 * std)).reshape(shape).to(device)
-        self._shift = torch.from_numpy(-mean / std).reshape(shape).to(device)
+        self._normalise = Normalisation(manifest.preprocessing, device)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Self:
@@ -58,7 +53,10 @@ class Encoder:
 
         A row depends on its own image only, up to rounding of about 1e-6.
         """
-        vectors_BD, logits_BL = self._network(self._normalised(pixels_BCHW))
+        # torch wants memory it may write to; pixels read from a file come without that right
+        pixels = torch.from_numpy(np.require(pixels_BCHW, requirements="W"))
+        normalised_BCHW = self._normalise(pixels.to(self.device, non_blocking=True))
+        vectors_BD, logits_BL = self._network(normalised_BCHW)
         probabilities_BL = torch.softmax(logits_BL.float() / self.manifest.temperature, dim=1)
         return Encoding(vectors_BD.float().cpu().numpy(), probabilities_BL.cpu().numpy())
 
@@ -68,13 +66,6 @@ class Encoder:
         for batch_size in batch_sizes:
             shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
             self.encode(np.zeros(shape, np.uint8))
-
-    def _normalised(self, pixels_BCHW: NDArray[np.uint8]) -> Tensor:
-        # torch wants memory it may write to; pixels read from a file come without that right
-        writable_BCHW = np.require(pixels_BCHW, requirements="W")
-        pixels = torch.from_numpy(writable_BCHW).to(self.device, non_blocking=True)
-        scaled = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
-        return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def pick_device(name: str) -> torch.device:

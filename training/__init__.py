@@ -1,0 +1,1 @@
+"""Fits the networks of vision and measures them. Never imported by service."""

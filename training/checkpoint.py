@@ -1,0 +1,188 @@
+"""A training's state on disk after each epoch: what an interrupted training goes on from.
+
+The folder holds ``state.json`` (numbers, history, what is trained on what) and the safetensors file
+that it names with its SHA-256. The JSON is written last and renamed into place, so that there is
+always one whole checkpoint, the previous or the new one. Nothing in the folder can run code.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from training.errors import CheckpointError
+
+STATE_NAME: Final = "state.json"
+LOCK_NAME: Final = "lock"
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All that decides how a training goes on."""
+
+    subject: dict[str, Any]  # recipe and data, as JSON values: what is trained on what
+    state: dict[str, Any]  # JSON values
+    tensors: Mapping[str, Tensor]
+
+
+class CheckpointFolder:
+    """The one place of one training's checkpoint, held by one process at a time.
+
+    Use it as a context manager: it locks the folder on entering and lets go on leaving; a killed
+    process lets go too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Make the folder where it is missing, and lock it.
+
+        Raises:
+            CheckpointError: another process trains here, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._release()
+            raise CheckpointError(f"another training is at work in {self.folder}") from error
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.folder}: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.exists():
+            self.remove()  # nothing to go on from, nothing to leave behind
+        self._release()
+
+    def exists(self) -> bool:
+        """Return whether there is a checkpoint to go on from."""
+        return (self.folder / STATE_NAME).exists()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint by this one, synced to disk.
+
+        Raises:
+            CheckpointError: it cannot be written (for one, a full disk); the previous one stays.
+        """
+        data = safetensors.torch.save(
+            {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in checkpoint.tensors.items()
+            }
+        )
+        digest = hashlib.sha256(data).hexdigest()
+        tensors_path = self.folder / f"{digest[:16]}.safetensors"
+        fields = {
+            "format_version": FORMAT_VERSION,
+            "subject": checkpoint.subject,
+            "state": checkpoint.state,
+            "tensors": tensors_path.name,
+            "tensors_sha256": digest,
+        }
+        text = _json({**fields, "sha256": _digest(fields)})
+        try:
+            _write_synced(tensors_path, data)
+            _write_synced(self.folder / STATE_NAME, text)
+            for path in self.folder.glob("*.safetensors"):
+                if path != tensors_path:
+                    path.unlink()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot save the training in {self.folder}: {error.strerror}; "
+                "what was saved before is still there"
+            ) from error
+
+    def load(self, subject: dict[str, Any]) -> Checkpoint:
+        """Return the checkpoint, every byte checked, if it is one of ``subject``.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of another recipe or other data.
+        """
+        path = self.folder / STATE_NAME
+        try:
+            fields = json.loads(path.read_bytes())
+            expected = fields.pop("sha256")
+            if expected != _digest(fields) or fields["format_version"] != FORMAT_VERSION:
+                raise CheckpointError(f"{path} was changed, or is of another version")
+            data = (self.folder / fields["tensors"]).read_bytes()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged: not the JSON we wrote") from error
+        except OSError as error:
+            raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != fields["tensors_sha256"]:
+            raise CheckpointError(f"{self.folder / fields['tensors']} is damaged")
+        _refuse_other(fields["subject"], subject, self.folder)
+        try:
+            tensors = safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self.folder / fields['tensors']} is damaged") from error
+        return Checkpoint(subject, fields["state"], tensors)
+
+    def remove(self) -> None:
+        """Remove the folder and what is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)  # closing lets go of the lock
+            self._lock = None
+
+
+def _refuse_other(found: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
+    """Raise if the checkpoint is about something else than what is asked for."""
+    for part in sorted(found.keys() | asked.keys()):
+        was, now = found.get(part, {}), asked.get(part, {})
+        changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        if changed:
+            name = changed[0]
+            raise CheckpointError(
+                f"{folder} holds a training with another {part}: {name} was {was.get(name)!r}, now "
+                f"{now.get(name)!r}; repeat the first call's options, or remove the folder"
+            )
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """Write ``path`` whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(_json(fields)).hexdigest()
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode()

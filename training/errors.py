@@ -1,0 +1,23 @@
+"""What can go wrong between a folder of images and a trained, measured model.
+
+TrainingError
+├── DataError            the data are missing, damaged, or not what can be learnt from
+├── DivergenceError      the loss or a gradient is no longer a finite number
+└── CheckpointError      a stopped training cannot be saved or continued, or is in the way
+"""
+
+
+class TrainingError(Exception):
+    """Base of this floor's errors."""
+
+
+class DataError(TrainingError):
+    """The data are missing, damaged, or not what can be learnt from."""
+
+
+class DivergenceError(TrainingError):
+    """The loss or a gradient is no longer a finite number."""
+
+
+class CheckpointError(TrainingError):
+    """A stopped training cannot be saved or continued, or is in the way of a new one."""
