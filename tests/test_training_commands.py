@@ -87,11 +87,10 @@ def test_wrong_use_ends_with_exit_code_2(wrong: list[str], tmp_path: Path) -> No
 
 def test_ctrl_c_ends_with_code_130_and_resume_finishes(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
-    program = "import tests.test_training_commands as commands; commands.app()"
     asked = ["train", "--out", str(out), "--data", str(photographs), "--device", "cpu"]
     asked += ["--recipe", "deck-cnn", "--epochs", "6"]
     with subprocess.Popen(
-        [sys.executable, "-c", program, *asked], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cli.main", *asked], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("epoch 1:"):
@@ -99,7 +98,7 @@ def test_ctrl_c_ends_with_code_130_and_resume_finishes(photographs: Path, tmp_pa
         os.kill(process.pid, signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert "with --resume the same command goes on" in rest
+    assert "interrupted; what was finished is kept" in rest
     assert not out.exists()
 
     again = CliRunner().invoke(app, asked)
