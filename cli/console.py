@@ -7,10 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -19,15 +18,14 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error: done, a note (field ``note``), time left."""
+    """Return a progress display on standard error: share, a note (field ``note``), time left."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=12),  # so that all of it fits a terminal of 80 columns
+        TaskProgressColumn(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        TimeRemainingColumn(),
         console=stderr,
     )
 

@@ -147,7 +147,7 @@ class TrainingProgress:
             self._display.update(
                 self._task,
                 advance=1,
-                note=f"loss {self._loss:.3f}, accuracy {self._accuracy:.1%}, {rate:,.0f} images/s",
+                note=f"loss {self._loss:.3f}, acc {self._accuracy:.1%}, {rate:,.0f} images/s",
             )
 
     def epoch(self, report: "EpochReport") -> None:

@@ -5,6 +5,8 @@ The process that supervises the workers imports this module too, so nothing heav
 
 import asyncio
 import os
+import sys
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +17,18 @@ from service.errors import ServiceConfigError
 from service.front import Desk, Front
 from service.keys import KeyRing
 from service.logs import configure_logging
-from service.metrics import Metrics
+from service.metrics import Metrics, SharedFolder
 
 # BentoML reports usage to its makers unless told not to, before it starts to serve.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
+# Set by whichever process of a server imports this first, the supervising one; workers inherit it.
+SERVER_ID: Final = os.environ.setdefault("LOOKALIKE_SERVER_ID", uuid.uuid4().hex)
+
 PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
+# How long one thread may keep the interpreter while another wants it. The network needs it back
+# after every layer, and Python's own 5 ms made photos wait at 32 connections.
+SWITCH_INTERVAL_S: Final = 0.001
 desk = Desk()
 
 
@@ -43,10 +51,13 @@ class Lookalike:
         # FastAPI, pydantic models and faiss: needed in workers only.
         from service.application import create_application, load  # noqa: PLC0415
 
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = ServiceSettings.from_environment()
         configure_logging(settings.log_level)
         if settings.api_keys_file is not None:
             desk.keys = KeyRing.load(settings.api_keys_file)
+        self._shared = SharedFolder(SERVER_ID)
+        self._shared.use()
         desk.metrics = Metrics()
         self._application = create_application(settings, desk.metrics)
         self._loading = asyncio.create_task(load(self._application, model_folder(settings)))
@@ -58,6 +69,7 @@ class Lookalike:
         from service.application import unload  # noqa: PLC0415
 
         await unload(self._application, self._loading)
+        self._shared.remove()
 
 
 Lookalike.add_asgi_middleware(Front, desk=desk)  # type: ignore[attr-defined]

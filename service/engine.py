@@ -82,9 +82,12 @@ class Engine:
             max_batch=settings.max_batch,
             on_batch=on_batch,
         )
-        return cls(
+        engine = cls(
             settings=settings, manifest=manifest, device=device, gallery=gallery, pipeline=pipeline
         )
+        any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
+        await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
+        return engine
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
@@ -120,9 +123,10 @@ def _load_encoder(
     model_folder: Path, settings: ServiceSettings
 ) -> tuple[Manifest, str, Callable[[NDArray[np.uint8]], Encoding]]:
     # Importing torch takes seconds: here, on a thread, while the probes are already answered.
-    from vision.encoder import Encoder  # noqa: PLC0415
+    from vision.encoder import Encoder, limit_threads  # noqa: PLC0415
 
     harden_pillow()
+    limit_threads(max(1, _cores() // 2))  # the other half decodes, searches and speaks HTTP
     encoder = Encoder.load(model_folder, device=settings.device)
     encoder.warm_up((1, settings.max_batch))
     return encoder.manifest, str(encoder.device), encoder.encode

@@ -20,6 +20,7 @@ from service.answers import (
     StoredItem,
 )
 from service.body import decode_image_text
+from service.direct import DirectRoute
 from service.documents import bulk_request, image_request, problem_answers, query_request
 from service.engine import Engine
 from service.errors import (
@@ -34,7 +35,9 @@ from service.pipeline import Encoded, Task
 from service.problems import describe
 from service.query_routes import encode_all
 
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(
+    route_class=DirectRoute, prefix="/v1/items", tags=["Items"], responses=problem_answers()
+)
 
 
 @router.put(

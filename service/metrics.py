@@ -1,6 +1,9 @@
 """What the service counts, for Prometheus; routes are labelled by template, never by path."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -9,6 +12,26 @@ from prometheus_client.multiprocess import MultiProcessCollector
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class SharedFolder:
+    """The folder through which the workers of one server add up their counters.
+
+    BentoML has one such folder for all servers of a user, and empties it whenever one starts; so
+    each server gets its own, named by the id that its processes inherit.
+    """
+
+    def __init__(self, server_id: str) -> None:
+        self.path = Path(tempfile.gettempdir()) / f"lookalike-metrics-{server_id}"
+
+    def use(self) -> None:
+        """Make the folder and have prometheus_client write to it; before any counter is made."""
+        self.path.mkdir(exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.path)
+
+    def remove(self) -> None:
+        """Remove the folder, at the end of the server."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 class Metrics:

@@ -20,6 +20,7 @@ from service.answers import (
     SearchAnswer,
 )
 from service.body import Submission
+from service.direct import DirectRoute
 from service.documents import image_request, problem_answers
 from service.engine import Engine
 from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
@@ -32,7 +33,9 @@ from vision.preprocess import CropBox
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 
-router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
+router = APIRouter(
+    route_class=DirectRoute, prefix="/v1", tags=["Queries"], responses=problem_answers()
+)
 
 
 @router.post(

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from service.answers import GalleryAnswer, Health, ModelAnswer
+from service.direct import DirectRoute
 from service.documents import problem_answers
 from service.exchange import answer_with, ready_engine, worker_state
 from service.metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["Service"], responses=problem_answers())
+router = APIRouter(route_class=DirectRoute, tags=["Service"], responses=problem_answers())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)

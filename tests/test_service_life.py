@@ -216,6 +216,22 @@ def test_the_gallery_follows_what_a_command_adds(server: Server, tmp_path: Path)
         assert client.delete("/v1/items/hat:a.png").status_code == 200
 
 
+def test_another_server_leaves_the_counters_of_the_first_alone(
+    server: Server, model: Path, tmp_path: Path
+) -> None:
+    def counted() -> float:
+        with server.client() as client:
+            client.get("/v1/gallery")
+            lines = client.get("/metrics").text.splitlines()
+        (line,) = [one for one in lines if 'route="/v1/gallery",status="200"' in one]
+        return float(line.rpartition(" ")[2])
+
+    before = counted()
+    with running_server(model, tmp_path / "gallery", tmp_path / "log"):
+        assert counted() == before + 1
+    assert counted() == before + 2
+
+
 def test_a_full_disk_refuses_writes_with_a_sentence_and_serves_on(
     model: Path, tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ def _save(
     weights = session.kept_weights
     session.network.load_state_dict(weights)
     manifest = Manifest(
-        name=out.name,
+        name=f"{dataset.name}-{session.recipe.name}",
         architecture=session.architecture,
         labels=dataset.label_names,
         preprocessing=session.recipe.preprocessing,

@@ -68,6 +68,15 @@ class Encoder:
             self.encode(np.zeros(shape, np.uint8))
 
 
+def limit_threads(count: int) -> None:
+    """Let torch use ``count`` CPU threads inside one operation, in this whole process.
+
+    Its threads wait for one another by spinning, so a server that decodes and speaks HTTP on the
+    same cores is faster when some of them are left to that.
+    """
+    torch.set_num_threads(count)
+
+
 def pick_device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` is the first CUDA device, or the CPU without one.
 
