@@ -12,7 +12,7 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .
