@@ -36,6 +36,7 @@ def demo(
     if as_json:
         print_json({"model": str(model), "gallery": str(gallery), "metrics": manifest.metrics})
     if serve:
+        say("3/3 Serving.")
         settings: dict[str, object] = {
             "MODEL": model.resolve(),
             "GALLERY": gallery.resolve(),

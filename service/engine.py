@@ -68,13 +68,6 @@ class Engine:
         gallery = await loop.run_in_executor(
             None, _open_gallery, settings.gallery, manifest, model_folder
         )
-        logger.info(
-            "ready: model %s on %s, gallery %s with %d items",
-            manifest.name,
-            device,
-            settings.gallery.name,
-            gallery.count,
-        )
         pipeline = Pipeline(
             decode=partial(_decode, manifest, settings.limits),
             encode=encode,
@@ -87,11 +80,23 @@ class Engine:
         )
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
+        logger.info(
+            "ready: model %s on %s, gallery %s with %d items",
+            manifest.name,
+            device,
+            settings.gallery.name,
+            gallery.count,
+        )
         return engine
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    async def wait_for(self, seq: int, *, timeout_s: float) -> bool:
+        """Wait until write ``seq`` is seen, on no thread that searches; return whether it came."""
+        wait = partial(self.gallery.wait_for, seq, timeout_s=timeout_s)
+        return await asyncio.get_running_loop().run_in_executor(None, wait)
 
     async def write(self, function: Callable[[], T]) -> T:
         """Run a gallery write on the writing thread; it ends even if the caller goes away."""

@@ -121,6 +121,7 @@ async def search(request: Request) -> Response:
     wanted = parse_filter(options.filter) if options.filter is not None else None
     _check_one_source(submission, options)
     with engine.admission.admit():
+        await _see_write(engine, options.min_seq)
         query_D = await _query_vector(engine, submission, options, watch)
         searched = time.perf_counter()
         result, vectors = await engine.read(lambda: _find(engine, query_D, wanted, options))
@@ -178,6 +179,11 @@ def _check_one_source(submission: Submission, options: SearchOptions) -> None:
         raise AmbiguousQueryError("send one of image, id and vector, not several")
 
 
+async def _see_write(engine: Engine, min_seq: int | None) -> None:
+    if min_seq is not None and not await engine.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
+        raise NotReadyError(f"write {min_seq} has not arrived; the newest is {engine.gallery.seq}")
+
+
 async def _query_vector(
     engine: Engine, submission: Submission, options: SearchOptions, watch: Stopwatch
 ) -> NDArray[np.float32]:
@@ -195,9 +201,6 @@ def _find(
     engine: Engine, query_D: NDArray[np.float32], wanted: Filter | None, options: SearchOptions
 ) -> tuple[SearchResult, list[NDArray[np.float32]]]:
     gallery = engine.gallery
-    min_seq = options.min_seq
-    if min_seq is not None and not gallery.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
-        raise NotReadyError(f"write {min_seq} has not arrived; the newest is {gallery.seq}")
     while True:
         result = gallery.search(
             query_D[np.newaxis], k=options.k, filter=wanted, min_score=options.min_score

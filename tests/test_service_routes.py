@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -224,6 +226,27 @@ def test_an_item_that_is_stored_already_may_be_sent_again_without_upsert(
     again = client.put(f"/v1/items/{scratch}?upsert=false", content=png(210), headers=PNG)
 
     assert (again.status_code, again.json()["outcome"]) == (200, "unchanged")
+
+
+def test_searches_that_wait_for_a_write_do_not_hold_up_the_others(server: Server) -> None:
+    ended: list[str] = []
+
+    def search(name: str, **more: int) -> None:
+        httpx.post(f"{server.url}/v1/search", json={"id": "item-00", **more}, timeout=30)
+        ended.append(name)
+
+    waiting = [
+        threading.Thread(target=search, args=("waiting",), kwargs={"min_seq": 10**9})
+        for _ in range(4)  # more than there are reading threads on two cores
+    ]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)  # of the second that they wait
+    search("plain")
+    for thread in waiting:
+        thread.join()
+
+    assert ended == ["plain", *["waiting"] * 4]
 
 
 def test_the_thumbnail_is_the_picture_and_is_not_sent_twice(client: httpx.Client) -> None:
