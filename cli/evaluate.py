@@ -1,13 +1,15 @@
-"""`lookalike evaluate`: measures a model folder on data it may not have seen."""
+"""`lookalike evaluate`: measures a model folder on data it may not have seen, and reports."""
 
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from cli.console import print_json, stdout
-from cli.train import load
+from cli.console import print_json, say, stdout
+from cli.train import DATA_HELP, load
 from vision.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -16,43 +18,131 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    data: Annotated[
-        str, typer.Option(help="`fashion-mnist` or a folder of class folders.")
-    ] = "fashion-mnist",
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for report.html and report.json; the model folder if not given.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a model on the test images: classes, confidence, and search among training images."""
-    from training.evaluate import evaluate as evaluate_model  # noqa: PLC0415 - keeps `--help` quick
+    """Measure a model on the test images: classes, confidence, and search among training images.
 
-    dataset = load(data, read_manifest(model).preprocessing)
-    evaluation = evaluate_model(model, dataset, device=device)
+    Writes report.html, a page with the figures and the images behind them, and report.json.
+    """
+    # Here, because they keep `--help` quick.
+    from training.compare import held_out_classes  # noqa: PLC0415
+    from training.evaluate import measure  # noqa: PLC0415
+    from training.evidence import gather_evidence  # noqa: PLC0415
+    from training.report import render_report  # noqa: PLC0415
+
+    manifest = read_manifest(model)
+    dataset = load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
+    measured = measure(model, dataset, device=device)
+    figures = measured.evaluation.to_json()
     if as_json:
-        print_json(evaluation.to_json())
+        print_json(figures)
     else:
-        _print(evaluation)
+        _print(measured.evaluation)
+
+    # The figures are out: whatever becomes of the files, they are not lost.
+    evidence = gather_evidence(
+        measured.queries,
+        dataset.test.labels_N,
+        measured.outcome.first_N,
+        measured.gallery.vectors_BD,
+    )
+    folder = report or model
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(
+        folder / "report.json",
+        json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
+    )
+    write_whole(folder / "report.html", render_report(measured.evaluation, evidence, dataset))
+    say(f"report: {folder / 'report.html'}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is seen whole or not at all, in place of one that is there.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _print(evaluation: "Evaluation") -> None:
-    figures = Table(title=f"{evaluation.images} test images")
-    figures.add_column("figure")
-    figures.add_column("value", justify="right")
-    for name, value in (
-        ("accuracy", evaluation.accuracy),
-        ("mean loss, nats", evaluation.mean_loss),
-        ("calibration error", evaluation.calibration_error),
-        (f"right class at rank 1 of {evaluation.gallery_images}", evaluation.r_at_1),
-        ("right class among the first 10", evaluation.precision_at_10),
-        ("mean average precision", evaluation.map),
-    ):
-        figures.add_row(name, f"{value:.4f}")
-    stdout.print(figures)
-
+    stdout.print(_figures(evaluation))
+    if evaluation.held_out:
+        stdout.print(_held_out(evaluation))
     classes = Table()
     classes.add_column("class")
-    for name in ("images", "precision", "recall"):
+    for name in ("images", "precision", "recall", "F1"):
         classes.add_column(name, justify="right")
     for figure in evaluation.classes:
         precision = "-" if figure.precision is None else f"{figure.precision:.3f}"
-        classes.add_row(figure.label, str(figure.images), precision, f"{figure.recall:.3f}")
+        classes.add_row(
+            figure.label,
+            str(figure.images),
+            precision,
+            f"{figure.recall:.3f}",
+            f"{figure.f1:.3f}",
+        )
     stdout.print(classes)
+
+
+def _figures(evaluation: "Evaluation") -> Table:
+    table = Table(title=f"{evaluation.images} test images")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value, interval in (
+        ("accuracy", evaluation.accuracy, evaluation.accuracy_interval),
+        ("balanced accuracy", evaluation.balanced_accuracy, None),
+        ("mean loss, nats", evaluation.mean_loss, None),
+        ("calibration error", evaluation.calibration_error, None),
+        ("  before calibration", evaluation.calibration_error_uncalibrated, None),
+        (
+            f"right class at rank 1 of {evaluation.gallery_images}",
+            evaluation.r_at_1,
+            evaluation.r_at_1_interval,
+        ),
+        ("right class among the first 10", evaluation.precision_at_10, None),
+        ("mean average precision", evaluation.map, evaluation.map_interval),
+        ("mean average precision at R", evaluation.map_at_r, None),
+    ):
+        low_to_high = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+        table.add_row(name, f"{value:.4f}", low_to_high)
+    speed = evaluation.speed
+    table.add_row(f"ms for one image, {speed.device}", f"{speed.ms_one_image:.1f}", "")
+    table.add_row("images/s in batches", f"{speed.images_per_s:,.0f}", "")
+    return table
+
+
+def _held_out(evaluation: "Evaluation") -> Table:
+    held_out = evaluation.held_out
+    assert held_out is not None
+    among_new, among_all = held_out.among_held_out, held_out.among_all
+    table = Table(title=f"{held_out.images} images of {held_out.classes} classes never seen")
+    table.add_column("figure")
+    table.add_column(f"among {among_new.gallery_images} of them", justify="right")
+    table.add_column(f"among all {among_all.gallery_images}", justify="right")
+    for name, new, everything in (
+        ("right class at rank 1", among_new.r_at_1, among_all.r_at_1),
+        ("right class among the first 10", among_new.precision_at_10, among_all.precision_at_10),
+        ("mean average precision", among_new.map, among_all.map),
+        ("mean average precision at R", among_new.map_at_r, among_all.map_at_r),
+    ):
+        table.add_row(name, f"{new:.4f}", f"{everything:.4f}")
+    return table

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from cli.bento import pack
+from cli.compare import compare
 from cli.console import say
 from cli.demo import demo
 from cli.evaluate import evaluate
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.add_typer(index_app, name="index")
 app.command()(search)
 app.command()(classify)

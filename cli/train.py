@@ -1,55 +1,129 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.progress import Progress, TaskID
 
 from cli.console import print_json, progress, say
-from training.recipes import RECIPES, Recipe, pick_recipe
+from training.recipe import MetricLoss, Precision, Recipe
+from training.recipes import RECIPE_NAMES, pick_recipe
 from vision.image import harden_pillow
-from vision.manifest import Manifest
+from vision.manifest import Manifest, Reduction
 from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
     from training.loop import StepReport
+    from training.observer import Observer
     from training.session import EpochReport
 
-SHOWN_UNREADABLE = 5  # files named one by one; the rest are counted
-SMOOTHING = 0.05  # weight of a new step in the shown loss and accuracy
+DATA_HELP: Final = (
+    "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
+)
+RANDOM_WEIGHTS: Final = "none"
+SHOWN: Final = 5  # files named one by one; the rest are counted
+SMOOTHING: Final = 0.05  # weight of a new step in the shown loss and accuracy
 
 
 def train(
     *,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
-    recipe: Annotated[str, typer.Option(help=f"Set-up: {', '.join(RECIPES)}.")] = "cnn",
-    data: Annotated[
-        str, typer.Option(help="`fashion-mnist` or a folder of class folders.")
-    ] = "fashion-mnist",
+    recipe: Annotated[str, typer.Option(help=f"Set-up: {', '.join(RECIPE_NAMES)}.")] = "cnn",
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    hold_out: Annotated[
+        str | None,
+        typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="torchvision:NAME or timm:NAME, for the backbone recipes.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Pretrained weights: a published name, a file, or `none` for random ones."
+        ),
+    ] = None,
+    weights_sha256: Annotated[
+        str | None, typer.Option(help="Refuse other weights than these (hexadecimal).")
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer to embed with; for VGG: pool1 to pool5, fc6, fc7."),
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Numbers in a vector.")] = None,
+    reduction: Annotated[
+        Reduction | None, typer.Option(help="How the layer's numbers become a vector's.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the network's input, pixels.")
+    ] = None,
+    metric_loss: Annotated[
+        MetricLoss | None, typer.Option(help="Loss on the vectors, beside cross-entropy.")
+    ] = None,
+    class_balance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="0: images count alike; 1: classes count alike."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="At most so many; the recipe's number if not given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a batch, over all processes.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest of the schedule.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of activations; auto: the device's fastest.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="At most so many; the recipe's number if not given.")
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder to write curves to, for TensorBoard.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a network on labelled images and write a model folder.
 
     It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
-    with the very same weights.
+    with the very same weights. `torchrun --nproc-per-node N -m cli.main train …` trains on N GPUs.
     """
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"known are {', '.join(RECIPES)}", param_hint="--recipe")
-    chosen = replace(pick_recipe(recipe, data), seed=seed)
-    if epochs is not None:
-        chosen = replace(chosen, epochs=epochs)
-    manifest = run_training(chosen, data, out, device=device, resume=resume)
+    try:
+        chosen = adjusted(
+            pick_recipe(recipe, data, backbone=backbone),
+            size=size,
+            weights=weights,
+            weights_sha256=weights_sha256,
+            embedding_layer=layer,
+            width=width,
+            reduction=reduction,
+            metric_loss=metric_loss,
+            class_balance=class_balance,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            precision=precision,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    manifest = run_training(
+        chosen,
+        data,
+        out,
+        device=device,
+        resume=resume,
+        hold_out=split_names(hold_out),
+        tensorboard=tensorboard,
+    )
     if as_json:
         print_json(
             {
@@ -67,23 +141,56 @@ def train(
         )
 
 
-def run_training(recipe: Recipe, data: str, out: Path, *, device: str, resume: bool) -> Manifest:
+def adjusted(recipe: Recipe, *, size: int | None, weights: str | None, **settings: Any) -> Recipe:
+    """Return the recipe with what was asked for in place of its own settings.
+
+    Raises:
+        ValueError: the settings contradict one another.
+    """
+    if size is not None:
+        recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, size=size))
+    if weights is not None:
+        recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return replace(recipe, **given)
+
+
+def split_names(names: str | None) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
+    return tuple(name.strip() for name in names.split(",")) if names else ()
+
+
+def run_training(
+    recipe: Recipe,
+    data: str,
+    out: Path,
+    *,
+    device: str,
+    resume: bool,
+    hold_out: Sequence[str] = (),
+    tensorboard: Path | None = None,
+) -> Manifest:
     """Train with progress on standard error and return the manifest of the new model folder.
 
     Raises:
         TrainingError, VisionError: as ``training.train.train`` and ``training.data.load_dataset``.
     """
-    from training.train import train as train_model  # noqa: PLC0415 - keeps `--help` quick
+    from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
+    from training.tensorboard import TensorBoard  # noqa: PLC0415
+    from training.train import train as train_model  # noqa: PLC0415
 
-    dataset = load(data, recipe.preprocessing)
-    with TrainingProgress() as watching:
+    dataset = load(data, recipe.preprocessing, hold_out=hold_out)
+    with ExitStack() as stack:
+        observers: list[Observer] = [stack.enter_context(TrainingProgress())]
+        if tensorboard is not None:
+            observers.append(stack.enter_context(TensorBoard(tensorboard)))
         return train_model(
-            recipe, dataset, out=out, device=device, resume=resume, observer=watching
+            recipe, dataset, out=out, device=device, resume=resume, observer=Observers(*observers)
         )
 
 
-def load(data: str, preprocessing: Preprocessing) -> "Dataset":
-    """Return the dataset, showing progress and naming the files that were left out.
+def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = ()) -> "Dataset":
+    """Return the dataset, showing progress and naming what was left out of it.
 
     Raises:
         DataError: the data are missing, damaged, or not what can be learnt from.
@@ -96,13 +203,31 @@ def load(data: str, preprocessing: Preprocessing) -> "Dataset":
         dataset = load_dataset(
             data,
             preprocessing,
+            hold_out=hold_out,
             report=lambda done, total: display.update(task, completed=done, total=total),
         )
-    for path, reason in dataset.unreadable[:SHOWN_UNREADABLE]:
-        say(f"left out {path}: {reason}")
-    if len(dataset.unreadable) > SHOWN_UNREADABLE:
-        say(f"left out {len(dataset.unreadable) - SHOWN_UNREADABLE} more unreadable files")
+    _say_some([f"left out {path}: {reason}" for path, reason in dataset.unreadable])
+    _say_some(
+        [
+            f"left out {leak.name} ({leak.part}): the same image as {leak.twin} ({leak.twin_part})"
+            for leak in dataset.leaked
+        ]
+    )
+    _say_some(
+        [
+            f"the same image has two labels: {first}, {second}"
+            for first, second in dataset.contradictions
+        ]
+    )
     return dataset
+
+
+def _say_some(sentences: Sequence[str]) -> None:
+    """Say the first few, and how many more there are."""
+    for sentence in sentences[:SHOWN]:
+        say(sentence)
+    if len(sentences) > SHOWN:
+        say(f"… and {len(sentences) - SHOWN} more like these")
 
 
 class TrainingProgress:

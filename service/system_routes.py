@@ -25,7 +25,7 @@ async def get_model(request: Request) -> Response:
             fingerprint=manifest.fingerprint,
             labels=list(manifest.labels),
             metrics=manifest.metrics,
-            architecture=asdict(manifest.architecture),
+            architecture=manifest.architecture.to_json(),
             preprocessing=asdict(manifest.preprocessing),
             created=manifest.created,
             device=engine.device,

@@ -23,6 +23,10 @@ OWNERS = {
     "pydantic": {"service"},
     "faiss": {"index"},
     "apsw": {"index"},
+    "pytorch_metric_learning": {"training"},
+    "scipy": {"training"},
+    "sklearn": {"training"},
+    "timm": {"vision", "training"},
     "torch": {"vision", "training"},
     "torchvision": {"vision", "training"},
     "typer": {"cli"},
@@ -71,6 +75,9 @@ def test_nothing_unpickles_or_evaluates(floor: str) -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
+                safely = "weights_only=True" in [ast.unparse(given) for given in node.keywords]
+                if called == "torch.load" and safely and path == ROOT / "training/weights.py":
+                    continue  # tensors only, and from here only
                 assert called not in {"torch.load", "torch.save", "eval", "exec"}, path
 
 

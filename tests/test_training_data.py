@@ -1,5 +1,7 @@
 import gzip
+import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import calculate_md5
 
+from tests.filesystems import small_filesystem
 from tests.pictures import picture
+from training import fashion_mnist, pixels
 from training.data import LabelledImages, load_dataset, stratified_choice
+from training.decoding import fit_grey_images
 from training.errors import DataError
 from training.fashion_mnist import (
     PACKAGE_FOLDER,
@@ -26,6 +34,7 @@ from training.fashion_mnist import (
     find_fashion_mnist,
     read_fashion_mnist,
 )
+from training.pixels import pixel_array, put_in_order
 from training.recipes import cnn
 from vision.preprocess import Preprocessing
 
@@ -37,10 +46,18 @@ def save(path: Path, seed: int) -> None:
     picture(seed, (16, 14)).save(path)
 
 
-def class_folders(folder: Path, *, classes: tuple[str, ...] = ("bag", "coat"), each: int) -> Path:
+def class_folders(
+    folder: Path, *, classes: tuple[str, ...] = ("bag", "coat"), each: int, first_seed: int = 0
+) -> Path:
     for number, name in enumerate(classes):
         for image in range(each):
-            save(folder / name / f"{image}.png", 100 * number + image)
+            save(folder / name / f"{image}.png", first_seed + 100 * number + image)
+    return folder
+
+
+def three_parts(folder: Path, *, classes: tuple[str, ...] = ("bag", "coat")) -> Path:
+    for number, (part, each) in enumerate((("train", 4), ("validation", 3), ("test", 2))):
+        class_folders(folder / part, classes=classes, each=each, first_seed=10 * number)
     return folder
 
 
@@ -62,15 +79,214 @@ def test_a_folder_is_split_the_same_way_every_time_with_every_class_in_both_part
 @pytest.mark.parametrize("name", ["test", "validation", "val"])
 def test_a_test_part_of_its_own_is_used(tmp_path: Path, name: str) -> None:
     class_folders(tmp_path / "train", each=3)
-    class_folders(tmp_path / name, each=2)
+    class_folders(tmp_path / name, each=2, first_seed=10)
     dataset = load_dataset(str(tmp_path), SMALL)
     assert (len(dataset.train), len(dataset.test)) == (6, 4)
     assert dataset.test.label_names == ("bag", "coat")
+    assert dataset.validation is None
+
+
+@pytest.mark.parametrize("name", ["validation", "val"])
+def test_beside_a_test_part_the_validation_part_is_a_part_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    three_parts(tmp_path)
+    (tmp_path / "validation").rename(tmp_path / name)
+    dataset = load_dataset(str(tmp_path), SMALL)
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (8, 6, 4)
+    assert np.bincount(dataset.validation.labels_N).tolist() == [3, 3]
+    assert dataset.to_json()["validation_images"] == 6
+    assert dataset.to_json()["validation_fingerprint"] == dataset.validation.fingerprint
+
+
+def test_every_image_keeps_its_label_wherever_it_is_moved(tmp_path: Path) -> None:
+    three_parts(tmp_path, classes=("bag", "coat", "hat"))
+    (tmp_path / "train" / "bag" / "1.png").write_bytes(b"broken")  # the rows behind it close up
+    dataset = load_dataset(str(tmp_path), SMALL, hold_out=["coat"])
+    assert dataset.validation is not None
+    assert dataset.held_out is not None
+    parts = {
+        "train": [dataset.train, dataset.held_out.train],
+        "validation": [dataset.validation],
+        "test": [dataset.test, dataset.held_out.test],
+    }
+    for folder, images in parts.items():
+        for part in images:
+            expected = [
+                (label, SMALL.pixels(SMALL.decode(path.read_bytes())))
+                for label, name in enumerate(part.label_names)
+                for path in sorted((tmp_path / folder / name).iterdir())
+                if path.read_bytes() != b"broken"
+            ]
+            assert part.labels_N.tolist() == [label for label, _ in expected]
+            np.testing.assert_array_equal(part.images_NCHW, [pixels for _, pixels in expected])
+
+
+def test_a_part_of_whole_contents_tells_nothing_of_the_others(tmp_path: Path) -> None:
+    class_folders(tmp_path, each=20)
+    for number in range(15):  # most of them twice, saved anew
+        image = Image.open(tmp_path / "bag" / f"{number}.png")
+        image.save(tmp_path / "bag" / f"again-{number}.bmp")
+    dataset = load_dataset(str(tmp_path), SMALL)
+    train, test = (set(map(bytes, part.images_NCHW)) for part in (dataset.train, dataset.test))
+    assert np.bincount(dataset.test.labels_N).tolist() == [7, 4]
+    assert not train & test
+    assert dataset.leaked == ()
+
+
+def test_a_training_image_that_is_also_in_the_test_part_is_left_out_and_named(
+    tmp_path: Path,
+) -> None:
+    three_parts(tmp_path)
+    image = Image.open(tmp_path / "test" / "bag" / "0.png")
+    image.save(tmp_path / "train" / "bag" / "copy.bmp")
+    image.save(tmp_path / "validation" / "coat" / "copy.png", pnginfo=_comment())
+    shutil.copy(
+        tmp_path / "validation" / "coat" / "1.png", tmp_path / "train" / "coat" / "same.png"
+    )
+    dataset = load_dataset(str(tmp_path), SMALL)
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (8, 6, 4)
+    kept = str(tmp_path / "test" / "bag" / "0.png")
+    kept_for_validation = str(tmp_path / "validation" / "coat" / "1.png")
+    train, validation = tmp_path / "train", tmp_path / "validation"
+    assert dataset.leaked == (
+        (str(train / "bag" / "copy.bmp"), "train", kept, "test"),
+        (str(train / "coat" / "same.png"), "train", kept_for_validation, "validation"),
+        (str(validation / "coat" / "copy.png"), "validation", kept, "test"),
+    )
+    assert dataset.to_json()["leaked"] == 3
+
+
+def _comment() -> PngInfo:
+    comment = PngInfo()
+    comment.add_text("comment", "other bytes, the same pixels")
+    return comment
+
+
+def test_one_picture_in_two_classes_is_kept_and_named(tmp_path: Path) -> None:
+    three_parts(tmp_path)
+    first, second = (tmp_path / "train" / name / "0.png" for name in ("bag", "coat"))
+    shutil.copy(first, second)
+    dataset = load_dataset(str(tmp_path), SMALL)
+    assert dataset.contradictions == ((str(first), str(second)),)
+    assert len(dataset.train) == 8
+    assert dataset.to_json()["contradictions"] == 1
+
+
+# Classes that are held out
+
+
+def test_held_out_classes_are_in_no_part(tmp_path: Path) -> None:
+    three_parts(tmp_path, classes=("bag", "coat", "dress", "hat"))
+    dataset = load_dataset(str(tmp_path), SMALL, hold_out=["hat", "bag"])
+    assert dataset.label_names == ("coat", "dress")
+    assert dataset.class_counts == (4, 4)
+    assert dataset.validation is not None
+    for part, each in ((dataset.train, 4), (dataset.validation, 3), (dataset.test, 2)):
+        assert part.label_names == ("coat", "dress")
+        assert np.bincount(part.labels_N).tolist() == [each, each]
+    assert dataset.held_out is not None
+    for part, each in ((dataset.held_out.train, 4), (dataset.held_out.test, 2)):
+        assert part.label_names == ("bag", "hat")
+        assert np.bincount(part.labels_N).tolist() == [each, each]
+    assert dataset.to_json()["held_out_classes"] == ["bag", "hat"]
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "sentence"),
+    [
+        (["cat"], "has no class 'cat' to hold out"),
+        (["bag"], "with 1 of 2 classes of .* held out 1 would be left; at least 2 are needed"),
+        (["bag", "coat"], "with 2 of 2 classes of .* held out none would be left; at least 2"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused_before_an_image_is_read(
+    tmp_path: Path, hold_out: list[str], sentence: str
+) -> None:
+    class_folders(tmp_path, each=2)
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(DataError, match=sentence):
+        load_dataset(
+            str(tmp_path),
+            SMALL,
+            hold_out=hold_out,
+            report=lambda done, total: calls.append((done, total)),
+        )
+    assert not calls
+
+
+# Pixels in memory and on disk
+
+
+def test_parts_share_one_array(tmp_path: Path) -> None:
+    dataset = load_dataset(str(three_parts(tmp_path)), SMALL)
+    assert dataset.validation is not None
+    owners = {
+        id(part.images_NCHW.base) for part in (dataset.train, dataset.validation, dataset.test)
+    }
+    assert len(owners) == 1
+    assert dataset.train.images_NCHW.flags.c_contiguous
+
+
+def test_large_data_lie_in_a_temporary_file_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_parts(tmp_path / "data")
+    (tmp_path / "data" / "train" / "bag" / "1.png").write_bytes(b"broken")
+    in_memory = load_dataset(str(tmp_path / "data"), SMALL)
+    monkeypatch.setattr(pixels, "MAX_BYTES_IN_MEMORY", 0)
+    on_disk = load_dataset(str(tmp_path / "data"), SMALL)
+    assert isinstance(on_disk.train.images_NCHW.base.base, np.memmap)
+    assert on_disk.to_json() == in_memory.to_json()
+    assert type(on_disk.train.images_NCHW) is np.ndarray
+    some = np.array([5, 0, 0])
+    np.testing.assert_array_equal(
+        on_disk.train.only(some).images_NCHW, in_memory.train.images_NCHW[some]
+    )
+    on_disk.train.images_NCHW[0] = 7  # as torch asks of an array
+
+
+def test_a_full_disk_is_told_before_an_image_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "MAX_BYTES_IN_MEMORY", 0)
+    with small_filesystem(tmp_path / "full", megabytes=1) as full:
+        monkeypatch.setattr(tempfile, "tempdir", str(full))
+        with pytest.raises(
+            DataError, match=r"the images need 0.01 GiB in .*full, .* \(No space left on device\)"
+        ):
+            pixel_array((10, 1, 1024, 1024))
+
+
+@given(st.permutations(range(12)), st.integers(0, 12))
+def test_images_are_put_in_any_order_within_their_array(order: list[int], count: int) -> None:
+    images_NCHW = np.random.default_rng(0).integers(0, 256, (12, 1, 2, 3)).astype(np.uint8)
+    expected = images_NCHW[order[:count]]
+    ordered_MCHW = put_in_order(images_NCHW, np.array(order[:count], np.int64))
+    np.testing.assert_array_equal(ordered_MCHW, expected)
+    assert np.shares_memory(ordered_MCHW, images_NCHW) or not count
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_only_is_what_numpy_would_pick(positions: list[int]) -> None:
+    images = LabelledImages(
+        images_NCHW=np.arange(60, dtype=np.uint8).reshape(10, 1, 2, 3),
+        labels_N=np.arange(10) % 2,
+        label_names=("a", "b"),
+    )
+    picked = images.only(np.array(positions, np.int64))
+    np.testing.assert_array_equal(picked.images_NCHW, images.images_NCHW[positions])
+    np.testing.assert_array_equal(picked.labels_N, images.labels_N[positions])
+
+
+# What is refused
 
 
 def test_pixels_are_those_that_serving_would_make(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", each=2)
-    class_folders(tmp_path / "test", each=1)
+    class_folders(tmp_path / "test", each=1, first_seed=10)
     dataset = load_dataset(str(tmp_path), SMALL)
     data = (tmp_path / "train" / "coat" / "1.png").read_bytes()
     np.testing.assert_array_equal(dataset.train.images_NCHW[3], SMALL.pixels(SMALL.decode(data)))
@@ -84,6 +300,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "coat" / "half.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "coat" / ".hidden").write_text("skipped")
     (tmp_path / "coat" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "coat" / "pipe.png")  # opening it would wait for ever
     dataset = load_dataset(str(tmp_path), SMALL)
     assert len(dataset.train) + len(dataset.test) == 8
     assert {path.name for path, _ in dataset.unreadable} == {
@@ -91,6 +308,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
         "empty.jpg",
         "half.png",
         "gone.png",
+        "pipe.png",
     }
     assert all(reason for _, reason in dataset.unreadable)
 
@@ -149,21 +367,70 @@ def an_unknown_class_in_test(folder: Path) -> None:
 
 def a_class_missing_in_test(folder: Path) -> None:
     class_folders(folder / "train", each=2)
-    class_folders(folder / "test", classes=("bag",), each=1)
+    class_folders(folder / "test", classes=("bag",), each=1, first_seed=10)
+
+
+def an_unreadable_test_part(folder: Path) -> None:
+    class_folders(folder / "train", each=2)
+    for name in ("bag", "coat"):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "a.png").write_text("x")
+
+
+def copies_of_one_image(folder: Path) -> None:
+    class_folders(folder, each=2)
+    for number in range(3):
+        save(folder / "dress" / f"{number}.png", 0)
+
+
+def the_pictures_of_other_classes(folder: Path) -> None:
+    class_folders(folder, each=2)
+    shutil.copytree(folder / "bag", folder / "dress")
+    shutil.copy(folder / "bag" / "0.png", folder / "bag" / "2.png")
+    shutil.rmtree(folder / "coat")
+    save(folder / "coat" / "0.png", 0)
+    save(folder / "coat" / "1.png", 0)
+
+
+def training_images_that_are_all_in_test(folder: Path) -> None:
+    class_folders(folder / "train", each=2)
+    class_folders(folder / "test", each=2)
+
+
+def both_names_of_the_validation_part(folder: Path) -> None:
+    three_parts(folder)
+    class_folders(folder / "val", each=2)
+
+
+def a_validation_part_that_is_in_test(folder: Path) -> None:
+    three_parts(folder)
+    shutil.rmtree(folder / "validation")
+    shutil.copytree(folder / "test", folder / "validation")
+
+
+def an_unprintable_class(folder: Path) -> None:
+    class_folders(folder, classes=("bag", "a\nb"), each=2)
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (nothing, "is not there; a folder of class folders was expected"),
-        (a_file, "is not a folder; a folder of class folders was expected"),
+        (nothing, "is not there; a folder of class folders or a .csv or .parquet table was"),
+        (a_file, "is not a folder; a folder of class folders or a .csv or .parquet table"),
         (lambda folder: None, "holds no class folders"),
         (loose_images, "holds no class folders"),
         (one_class, "holds one class, 'bag'; at least 2 are needed"),
         (an_empty_class, "dress is empty"),
         (no_images, "none of the 2 files is an image; the first, .*a.txt: the content is not"),
         (a_class_of_unreadable_files, "class 'dress' in .* has no readable training image"),
-        (a_class_of_one_image, "class 'dress' in .* has no readable test image"),
+        (a_class_of_one_image, "class 'dress' in .* has only one readable image; every class"),
+        (copies_of_one_image, "'dress' in .* has 3 readable images, but all of the same content"),
+        (the_pictures_of_other_classes, "class 'coat' in .* has 2 readable images, but all of"),
+        (an_unreadable_test_part, "class 'bag' in .* has no readable test image"),
+        (training_images_that_are_all_in_test, "'bag' in .* has no training image that is in no"),
+        (both_names_of_the_validation_part, "holds both validation and val; one of them was"),
+        (a_validation_part_that_is_in_test, "has a validation part, but no image in it that is"),
+        (an_unprintable_class, r"class 'a\\nb' in .* has an unprintable name; rename it"),
         (an_unknown_class_in_test, "hat is a class that .*train does not have"),
         (a_class_missing_in_test, "class 'coat' in .* has no readable test image"),
     ],
@@ -223,6 +490,34 @@ def zeros(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data = idx(shape, bytes(int(np.prod(shape))))
             (folder / name).write_bytes(gzip.compress(data, compresslevel=1))
     return folder
+
+
+def test_what_the_two_parts_share_leaves_the_training_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first, names, count in ((0, TRAIN_FILES, 60_000), (59_999, TEST_FILES, 10_000)):
+        images = np.zeros((count, SIDE * SIDE), np.uint8)
+        images[:, :4] = (np.arange(count, dtype="<u4") + first).view(np.uint8).reshape(count, 4)
+        data = [images, (np.arange(count) % 10).astype(np.uint8)]
+        for name, values, shape in zip(names, data, ((count, 28, 28), (count,)), strict=True):
+            (tmp_path / name).write_bytes(gzip.compress(idx(shape, values.tobytes()), 1))
+    monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda cache: tmp_path)
+    dataset = load_dataset("fashion-mnist", cnn().preprocessing, hold_out=["Bag"])
+    assert dataset.leaked == (("train[59999]", "train", "test[0]", "test"),)
+    assert dataset.class_counts == (6000,) * 8 + (5999,)
+    assert dataset.held_out is not None
+    assert (len(dataset.held_out.train), len(dataset.held_out.test)) == (6000, 1000)
+    assert dataset.held_out.train.images_NCHW[1, 0, 0, :4].tolist() == [18, 0, 0, 0]
+
+
+def test_pixels_of_another_size_are_those_that_serving_would_make() -> None:
+    images_NHW = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE)).astype(np.uint8)
+    calls: list[tuple[int, int]] = []
+    decoded = fit_grey_images(images_NHW, SMALL, lambda done, total: calls.append((done, total)))
+    for image_HW, image_CHW in zip(images_NHW, decoded.images_NCHW, strict=True):
+        expected = SMALL.pixels(Image.fromarray(image_HW).convert("RGB"))
+        np.testing.assert_array_equal(image_CHW, expected)
+    assert calls[-1] == (5, 5)
 
 
 def test_the_four_files_give_both_parts(zeros: Path) -> None:

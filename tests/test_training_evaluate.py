@@ -1,86 +1,97 @@
+"""Evaluation of tiny networks with random weights, on bright squares of three sizes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
 
-from training.evaluate import calibration_error, class_figures, count_confusion
-from training.retrieval import Retrieval, measure_retrieval
+from cli.evaluate import evaluate as evaluate_command
+from cli.evaluate import write_whole
+from tests.models import manifest
+from training.calibration import calibration_error
+from training.data import Dataset, HeldOut, LabelledImages
+from training.errors import DataError
+from training.evaluate import (
+    Measurement,
+    class_figures,
+    count_confusion,
+    encode_all,
+    evaluate,
+    measure,
+    read_history,
+)
+from training.retrieval import measure_retrieval
+from vision.encoder import Encoder
+from vision.errors import ModelFolderError
+from vision.manifest import Manifest
+from vision.model import load_model, save_model
+from vision.network import build_network
 
+LABELS = ("large", "middle", "small")
+SIDES = (8, 5, 2)
 seeds = st.integers(0, 2**31)
 
 
-def unit_vectors(rng: np.random.Generator, count: int, width: int) -> NDArray[np.float32]:
-    # few different values, so that equal scores are common
-    vectors = rng.integers(-1, 2, (count, width)).astype(np.float32) + np.float32(0.25)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def write_tiny_model(folder: Path, *, seed: int = 0, size: int = 14, **changes: Any) -> Manifest:
+    """Write a network with random weights; it tells the squares apart now and then."""
+    unbound = replace(manifest(size=size, channels=1, labels=LABELS), **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_network(unbound.architecture, unbound.preprocessing)
+    return save_model(folder, unbound, network.state_dict())
 
 
-def slow_retrieval(
-    queries_QD: NDArray[np.float32],
-    query_labels_Q: NDArray[np.int64],
-    gallery_KD: NDArray[np.float32],
-    gallery_labels_K: NDArray[np.int64],
-) -> Retrieval:
-    """Do it one query and one hit at a time."""
-    first, top, average = [], [], []
-    scores_QK = queries_QD @ gallery_KD.T
-    for scores_K, label in zip(scores_QK, query_labels_Q, strict=True):
-        order = sorted(
-            range(len(scores_K)),
-            key=lambda k: (-scores_K[k], gallery_labels_K[k] == label),
-        )
-        right = [bool(gallery_labels_K[k] == label) for k in order]
-        first.append(right[0])
-        top.append(sum(right[:10]) / len(right[:10]))
-        precisions = [sum(right[: n + 1]) / (n + 1) for n in range(len(right)) if right[n]]
-        average.append(sum(precisions) / len(precisions) if precisions else 0.0)
-    return Retrieval(
-        r_at_1=float(np.mean(first)),
-        precision_at_10=float(np.mean(top)),
-        map=float(np.mean(average)),
-    )
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=seeds, queries=st.integers(1, 6), gallery=st.integers(1, 40), width=st.integers(1, 4))
-def test_retrieval_figures_are_those_of_a_slow_loop(
-    seed: int, queries: int, gallery: int, width: int
-) -> None:
+def squares(each: int, *, seed: int, label_names: tuple[str, ...] = LABELS) -> LabelledImages:
     rng = np.random.default_rng(seed)
-    asked = (
-        unit_vectors(rng, queries, width),
-        rng.integers(0, 4, queries),
-        unit_vectors(rng, gallery, width),
-        rng.integers(0, 3, gallery),
+    labels_N = rng.permutation(np.repeat(np.arange(len(label_names)), each))
+    images_NCHW = rng.integers(0, 220, (len(labels_N), 1, 14, 14)).astype(np.uint8)
+    for image_CHW, label in zip(images_NCHW, labels_N, strict=True):
+        top, left, side = rng.integers(1, 5), rng.integers(1, 5), SIDES[label]
+        image_CHW[:, top : top + side, left : left + side] = 220
+    return LabelledImages(images_NCHW=images_NCHW, labels_N=labels_N, label_names=label_names)
+
+
+def squares_dataset(*, held_out: HeldOut | None = None) -> Dataset:
+    return Dataset(
+        name="squares", train=squares(20, seed=1), test=squares(10, seed=2), held_out=held_out
     )
-    fast, slow = measure_retrieval(*asked), slow_retrieval(*asked)
-    assert fast.r_at_1 == pytest.approx(slow.r_at_1)
-    assert fast.precision_at_10 == pytest.approx(slow.precision_at_10)
-    assert fast.map == pytest.approx(slow.map)
 
 
-def test_figures_do_not_depend_on_the_size_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    asked = (
-        unit_vectors(rng, 23, 5),
-        rng.integers(0, 3, 23),
-        unit_vectors(rng, 50, 5),
-        rng.integers(0, 3, 50),
-    )
-    whole = measure_retrieval(*asked)
-    monkeypatch.setattr("training.retrieval.CHUNK_BYTES", 8 * 50 * 4)
-    chunked = measure_retrieval(*asked)
-    assert chunked.map == pytest.approx(whole.map)
-    assert chunked.r_at_1 == pytest.approx(whole.r_at_1)
+def write_squares(folder: Path) -> Path:
+    """Write the same squares as files, in a folder of class folders."""
+    dataset = squares_dataset()
+    for part, images in (("train", dataset.train), ("test", dataset.test)):
+        for number, (image_CHW, label) in enumerate(
+            zip(images.images_NCHW, images.labels_N, strict=True)
+        ):
+            path = folder / part / LABELS[label] / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image_CHW[0]).save(path)
+    return folder
 
 
-def test_a_perfect_gallery_scores_one_and_a_wrong_one_zero() -> None:
-    vectors = np.eye(3, dtype=np.float32)
-    labels = np.arange(3)
-    assert measure_retrieval(vectors, labels, vectors, labels).map == 1
-    wrong = measure_retrieval(vectors, labels + 3, vectors, labels)
-    assert (wrong.r_at_1, wrong.precision_at_10, wrong.map) == (0, 0, 0)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate") / "model"
+    write_tiny_model(folder, temperature=0.25)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(model: Path) -> Measurement:
+    return measure(model, squares_dataset(), device="cpu")
+
+
+# Figures
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,27 +108,190 @@ def test_class_figures_are_those_of_a_slow_count(seed: int, images: int) -> None
         assert figure.images == (labels == number).sum()
         assert figure.recall == pytest.approx(right / figure.images)
         assert figure.precision == (pytest.approx(right / predicted) if predicted else None)
+        if figure.precision and figure.recall:
+            harmonic = 2 / (1 / figure.precision + 1 / figure.recall)
+            assert figure.f1 == pytest.approx(harmonic)
+        else:
+            assert figure.f1 == 0
 
 
-def test_calibration_error_is_that_of_a_slow_count() -> None:
-    rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(5) * 0.4, 500).astype(np.float32)
-    labels = rng.integers(0, 5, 500)
-    slow = 0.0
-    confidences, given_labels = probabilities.max(1), probabilities.argmax(1)
-    for number in range(15):
-        inside = [
-            n
-            for n in range(500)
-            if number / 15 <= confidences[n] < (number + 1) / 15 + number // 14
-        ]
-        if inside:
-            gap = confidences[inside].mean() - (given_labels[inside] == labels[inside]).mean()
-            slow += abs(gap) * len(inside) / 500
-    assert calibration_error(probabilities, labels) == pytest.approx(slow, abs=1e-6)
+KEYS = """model data images gallery_images accuracy accuracy_interval balanced_accuracy mean_loss
+temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
+r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
+speed"""
 
 
-def test_certain_and_right_has_no_calibration_error_certain_and_wrong_has_all() -> None:
-    certain = np.eye(3, dtype=np.float32)
-    assert calibration_error(certain, np.arange(3)) == 0
-    assert calibration_error(certain, (np.arange(3) + 1) % 3) == 1
+def test_an_evaluation_becomes_json_values_and_nothing_else(
+    model: Path, measured: Measurement
+) -> None:
+    figures = measured.evaluation.to_json()
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert set(figures) == set(KEYS.split())
+    written, network = load_model(model)
+    assert figures["model"] == {
+        "name": "test-model",
+        "fingerprint": written.fingerprint,
+        "recipe": "none: random weights",
+        "network": "deck-cnn",
+        "embedding_layer": "embedding",
+        "width": 256,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "weights_bytes": (model / "weights.safetensors").stat().st_size,
+        "created": written.created,
+    }
+    assert figures["data"] == {
+        "name": "squares",
+        "train_images": 60,
+        "test_images": 30,
+        "test_fingerprint": squares_dataset().test.fingerprint,
+    }
+    assert (figures["images"], figures["gallery_images"]) == (30, 60)
+    assert (figures["held_out"], figures["history"]) == (None, [])
+    assert figures["speed"].keys() == {"device", "threads", "ms_one_image", "images_per_s"}
+    assert figures["reliability"][0].keys() == {"low", "high", "images", "confidence", "accuracy"}
+    assert figures["classes"][0].keys() == {"label", "images", "precision", "recall", "f1"}
+
+
+def test_the_figures_are_means_of_what_became_of_each_image(measured: Measurement) -> None:
+    figures, outcome = measured.evaluation, measured.outcome
+    assert figures.accuracy == outcome.correct_N.mean()
+    assert figures.r_at_1 == outcome.first_N.mean()
+    assert figures.precision_at_10 == outcome.precision_N.mean()
+    assert figures.map == outcome.average_precision_N.mean()
+    assert figures.map_at_r == outcome.average_precision_at_r_N.mean()
+    assert figures.balanced_accuracy == pytest.approx(figures.accuracy)  # ten images a class
+    for value, (low, high) in (
+        (figures.accuracy, figures.accuracy_interval),
+        (figures.r_at_1, figures.r_at_1_interval),
+        (figures.map, figures.map_interval),
+    ):
+        assert 0 <= low < value < high <= 1
+
+
+def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature_one(
+    measured: Measurement, tmp_path: Path
+) -> None:
+    write_tiny_model(tmp_path / "m", temperature=1.0)
+    dataset = squares_dataset()
+    plain = encode_all(Encoder.load(tmp_path / "m", device="cpu"), dataset.test.images_NCHW)
+    figures = measured.evaluation
+    assert figures.temperature == 0.25
+    assert figures.calibration_error_uncalibrated == pytest.approx(
+        calibration_error(plain.probabilities_BL, dataset.test.labels_N), abs=1e-5
+    )
+    assert figures.calibration_error != pytest.approx(figures.calibration_error_uncalibrated)
+    assert evaluate(tmp_path / "m", dataset, device="cpu").accuracy == figures.accuracy
+
+
+def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
+    model: Path,
+) -> None:
+    new = ("disc", "star")
+    held_out = HeldOut(
+        train=squares(6, seed=3, label_names=new), test=squares(4, seed=4, label_names=new)
+    )
+    dataset = squares_dataset(held_out=held_out)
+    figures = evaluate(model, dataset, device="cpu").held_out
+    assert figures is not None
+    assert (figures.classes, figures.images) == (2, 8)
+
+    encoder = Encoder.load(model, device="cpu")
+    queries = encode_all(encoder, held_out.test.images_NCHW).vectors_BD
+    stored = encode_all(encoder, held_out.train.images_NCHW).vectors_BD
+    known = encode_all(encoder, dataset.train.images_NCHW).vectors_BD
+    alone = measure_retrieval(queries, held_out.test.labels_N, stored, held_out.train.labels_N)
+    assert figures.among_held_out.gallery_images == 12
+    assert figures.among_held_out.map == alone.map
+    nobody = np.full(len(known), -1)
+    joined = measure_retrieval(
+        queries,
+        held_out.test.labels_N,
+        np.concatenate([stored, known]),
+        np.concatenate([held_out.train.labels_N, nobody]),
+    )
+    assert figures.among_all.gallery_images == 72
+    assert figures.among_all.map_at_r == pytest.approx(joined.map_at_r)
+    assert figures.among_all.map < figures.among_held_out.map
+
+
+def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "m", labels=("large", "middle", "tiny"))
+    with pytest.raises(DataError, match="knows the classes large, middle, tiny; the data have"):
+        measure(tmp_path / "m", squares_dataset(), device="cpu")
+
+
+def test_the_history_is_what_the_model_folder_says(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == ()
+    epochs = [{"epoch": 1, "loss": 2.5, "validation_loss": None}, {"epoch": 2, "loss": 1.5}]
+    (tmp_path / "training.json").write_text(json.dumps({"history": epochs, "more": 1}))
+    assert list(read_history(tmp_path)) == epochs
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"history": 3}', '{"history": [1]}', "[" * 9999])
+def test_a_damaged_history_is_refused_with_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(ModelFolderError, match=r"training\.json is damaged"):
+        read_history(tmp_path)
+
+
+# The command
+
+app = typer.Typer()
+app.command()(evaluate_command)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("squares"))
+
+
+def test_the_command_prints_what_it_writes_into_the_model_folder(
+    data: Path, tmp_path: Path
+) -> None:
+    write_tiny_model(tmp_path / "m")
+    asked = [str(tmp_path / "m"), "--data", str(data), "--device", "cpu"]
+    result = CliRunner().invoke(app, [*asked, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((tmp_path / "m" / "report.json").read_text())
+    assert (tmp_path / "m" / "report.html").read_text().lstrip().startswith("<!doctype html>")
+    assert "report.html" in result.stderr
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {
+        *("manifest.json", "weights.safetensors", "report.json", "report.html")
+    }
+
+    shown = CliRunner().invoke(app, [*asked, "--report", str(tmp_path / "new" / "report")])
+    assert shown.exit_code == 0, shown.output
+    assert "mean average precision at R" in shown.stdout
+    assert " to " in shown.stdout
+    assert len(list((tmp_path / "new" / "report").iterdir())) == 2
+
+
+def test_figures_are_printed_even_if_the_report_cannot_be_written(
+    data: Path, tmp_path: Path
+) -> None:
+    write_tiny_model(tmp_path / "m")
+    (tmp_path / "in-the-way").write_text("a file")
+    result = CliRunner().invoke(
+        app,
+        [
+            *(str(tmp_path / "m"), "--data", str(data), "--device", "cpu", "--json"),
+            *("--report", str(tmp_path / "in-the-way")),
+        ],
+    )
+    assert isinstance(result.exception, OSError)
+    assert json.loads(result.stdout)["images"] == 30
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(tmp_path / "report.html", "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "report.html", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"

@@ -1,41 +1,38 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import CrossEntropyLoss
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR
 
+from tests.learners import SMALL, small_learner
+from training.distributed import World
 from training.errors import DivergenceError
-from training.loop import StepReport, train_step
-from vision.manifest import Architecture
-from vision.network import EMBEDDING_LAYER, Network, build_network
-from vision.preprocess import Preprocessing
+from training.loop import Stepper, StepReport
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Bench:
     """A small network, ready to take steps."""
 
-    def __init__(self, *, learning_rate: float = 0.1) -> None:
-        torch.manual_seed(0)
-        self.network: Network = build_network(
-            Architecture(network="cnn", embedding_layer=EMBEDDING_LAYER, width=8, num_labels=3),
-            Preprocessing(size=14, channels=1, mean=(0.5,), std=(0.5,)),
-        )
-        self.optimizer = SGD(self.network.parameters(), lr=learning_rate, momentum=0.9)
-        self.scheduler = ConstantLR(self.optimizer, factor=1.0)
-
-    def step(self, images_BCHW: Tensor, labels_B: Tensor) -> StepReport:
-        return train_step(
-            self.network,
-            CrossEntropyLoss(),
-            self.optimizer,
-            self.scheduler,
-            (images_BCHW, labels_B),
+    def __init__(
+        self, *, learning_rate: float = 0.1, precision: torch.dtype = torch.float32
+    ) -> None:
+        self.learner = small_learner(SMALL)
+        optimizer = SGD(self.learner.parameters(), lr=learning_rate, momentum=0.9)
+        self.stepper = Stepper(
+            optimizer,
+            ConstantLR(optimizer, factor=1.0),
+            ALONE,
             max_gradient_norm=1.0,
+            precision=precision,
         )
+
+    def step(self, images_BCHW: Tensor, labels: Tensor) -> StepReport:
+        return self.stepper.step(self.learner.train(), (images_BCHW, labels))
 
     def parameters(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.network.parameters()]
+        return [parameter.detach().clone() for parameter in self.learner.parameters()]
 
 
 def batch(value: float | None = None) -> tuple[Tensor, Tensor]:
@@ -46,9 +43,12 @@ def batch(value: float | None = None) -> tuple[Tensor, Tensor]:
     return images_BCHW, torch.tensor([0, 1, 2, 0, 1, 2])
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_stops_before_the_update(value: float) -> None:
-    bench = Bench()
+def test_a_number_that_is_not_finite_stops_before_the_update(
+    value: float, precision: torch.dtype
+) -> None:
+    bench = Bench(precision=precision)
     bench.step(*batch())
     before = bench.parameters()
     with pytest.raises(DivergenceError, match="finite numbers were expected"):
@@ -57,11 +57,20 @@ def test_a_number_that_is_not_finite_stops_before_the_update(value: float) -> No
         assert torch.equal(old, new)
 
 
-def test_repeating_a_batch_learns_it() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_repeating_a_batch_learns_it(precision: torch.dtype) -> None:
+    bench = Bench(precision=precision)
     reports = [bench.step(*batch()) for _ in range(40)]
     assert reports[-1].loss < 0.2 * reports[0].loss
     assert reports[-1].correct == reports[-1].images == 6
+    assert all(parameter.dtype == torch.float32 for parameter in bench.parameters())
+
+
+def test_shares_of_labels_are_learnt_like_labels() -> None:
+    images_BCHW, labels_B = batch()
+    whole = Bench().step(images_BCHW, torch.nn.functional.one_hot(labels_B, 3).float())
+    assert whole.loss == pytest.approx(Bench().step(images_BCHW, labels_B).loss, rel=1e-6)
+    assert 0 <= whole.correct <= 6
 
 
 def test_a_step_says_what_it_did() -> None:

@@ -20,6 +20,53 @@ from vision.network import build_network
 GOLDEN_VECTOR = [0.058481, 0.125108, 0.002966, -0.046546]
 GOLDEN_PROBABILITIES = [0.060582, 0.047312, 0.106239]
 
+# As the first version wrote it, byte for byte.
+OLD_MANIFEST = b"""{
+  "format": "lookalike-model",
+  "format_version": 1,
+  "name": "test-model",
+  "architecture": {
+    "network": "deck-cnn",
+    "embedding_layer": "embedding",
+    "width": 256,
+    "num_labels": 2
+  },
+  "labels": [
+    "coat",
+    "bag"
+  ],
+  "preprocessing": {
+    "size": 28,
+    "channels": 3,
+    "mean": [
+      0.5,
+      0.5,
+      0.5
+    ],
+    "std": [
+      0.25,
+      0.25,
+      0.25
+    ],
+    "fit": "crop",
+    "crop_fraction": 1.0,
+    "interpolation": "bilinear"
+  },
+  "weights_sha256": "abababababababababababababababababababababababababababababababab",
+  "created": "2026-01-01T00:00:00+00:00",
+  "temperature": 1.0,
+  "recipe": {
+    "name": "none: random weights"
+  },
+  "data": {},
+  "metrics": {
+    "test_accuracy": 0.1
+  },
+  "manifest_sha256": "d83a6514dfc1f42f3170e82644622466579eb1fef5e016b224342b6192b8cde8"
+}
+"""
+OLD_FINGERPRINT = "9f9bdfa6f2206b725a97641b13ddfbb39aa1461d07f270727b0d266a696b65aa"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -173,6 +220,34 @@ def test_the_fingerprint_ignores_what_does_not() -> None:
     other = replace(one, name="x", metrics={}, temperature=2.0, created="", recipe={}, data={})
 
     assert other.fingerprint == one.fingerprint
+
+
+def test_a_folder_written_before_there_were_reductions_is_read_as_it_was() -> None:
+    old = Manifest.from_bytes(OLD_MANIFEST)
+
+    assert old.architecture.reduction is None
+    assert old.to_bytes() == OLD_MANIFEST
+    assert old.fingerprint == OLD_FINGERPRINT
+
+
+def test_a_reduction_is_written_and_decides_the_vectors() -> None:
+    old = Manifest.from_bytes(OLD_MANIFEST)
+    new = replace(old, architecture=replace(old.architecture, reduction="pca"))
+
+    assert Manifest.from_bytes(new.to_bytes()) == new
+    assert new.fingerprint != old.fingerprint
+
+
+def test_documents_lie_beside_the_model_and_do_not_change_it(tmp_path: Path) -> None:
+    unbound = manifest()
+    network = build_network(unbound.architecture, unbound.preprocessing)
+    documents = {"training.json": b"{}", "README.md": b"# A model"}
+
+    plain = save_model(tmp_path / "plain", unbound, network.state_dict())
+    saved = save_model(tmp_path / "model", unbound, network.state_dict(), lambda _: documents)
+
+    assert saved == plain == load_model(tmp_path / "model")[0]
+    assert {name: (tmp_path / "model" / name).read_bytes() for name in documents} == documents
 
 
 def test_labels_that_do_not_fit_the_classifier_are_refused() -> None:

@@ -1,31 +1,61 @@
 """Batches of images in, the same images seen a little differently out.
 
-All randomness comes from the generator passed in, on the CPU, so that every device sees the same
-images. Works on any dtype; a pixel keeps its value and only moves.
+torchvision's transforms draw once for a whole batch; these draw for every image of it, at the speed
+of a batch. Mixing two images with their labels is torchvision's own. All randomness comes from the
+generator passed in, on the CPU, so that every device and every process sees the same images.
 
-Shape suffixes: B images, C channels, H x W pixels.
+Shape suffixes: B images, C channels, H x W pixels, S x S pixels after a crop, L labels.
 """
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from training.recipe import Augmentation
+
+ERASED_SHARE = (0.02, 1 / 3)  # of the area; as in Zhong et al. 2020 (arXiv:1708.04896), table 1
+ERASED_RATIO = 10 / 3  # of the erased rectangle's sides, at most; likewise
+CROPPED_RATIO = 4 / 3  # of a crop's sides, at most; as in Szegedy et al. 2015, section 6
+LARGEST_SEED = 2**62
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augmentation:
-    """How far the images of a batch may change, each by its own draw."""
+def augment(images_BCHW: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """Return changed copies of the images (uint8), in the same order."""
+    if augmentation.flip:
+        images_BCHW = random_flip(images_BCHW, generator)
+    if augmentation.shift:
+        images_BCHW = random_shift(images_BCHW, augmentation.shift, generator)
+    if augmentation.crop < 1 or augmentation.size is not None:
+        side = augmentation.size or images_BCHW.shape[-1]
+        images_BCHW = random_crop(images_BCHW, augmentation.crop, side, generator)
+    if augmentation.erase:
+        images_BCHW = random_erase(images_BCHW, augmentation.erase, generator)
+    return images_BCHW
 
-    flip: bool  # mirror left to right with probability 1/2
-    shift: int  # pixels; move by up to this many, both ways; the border pixels fill the gap
 
-    def __call__(self, images_BCHW: Tensor, generator: Generator) -> Tensor:
-        """Return changed copies of the images, in the same order."""
-        if self.flip:
-            images_BCHW = random_flip(images_BCHW, generator)
-        if self.shift:
-            images_BCHW = random_shift(images_BCHW, self.shift, generator)
-        return images_BCHW
+def mix(
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    augmentation: Augmentation,
+    *,
+    num_labels: int,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return the images (floats), each mixed with another, and the shares of its labels (B, L)."""
+    from torchvision.transforms import v2  # noqa: PLC0415 - slow
+
+    ways = [
+        way(alpha=alpha, num_classes=num_labels)
+        for way, alpha in ((v2.MixUp, augmentation.mixup), (v2.CutMix, augmentation.cutmix))
+        if alpha
+    ]
+    seed, choice = torch.randint(LARGEST_SEED, (2,), generator=generator).tolist()
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        torch.manual_seed(seed)
+        mixed_BCHW, shares_BL = ways[choice % len(ways)](images_BCHW, labels_B)
+    return mixed_BCHW, shares_BL
 
 
 def random_flip(images_BCHW: Tensor, generator: Generator) -> Tensor:
@@ -48,3 +78,53 @@ def random_shift(images_BCHW: Tensor, reach: int, generator: Generator) -> Tenso
         columns_BW.to(device)[:, None, :],
     ]
     return moved_BHWC.permute(0, 3, 1, 2)
+
+
+def random_crop(images_BCHW: Tensor, least_share: float, side: int, generator: Generator) -> Tensor:
+    """Return a random part of each image, scaled to ``side`` pixels both ways (bilinear).
+
+    A part has between ``least_share`` and all of the area, and sides in a ratio of at most 4/3; one
+    that would be wider or higher than the image is as wide or high as it.
+    """
+    count = len(images_BCHW)
+    draws_4B = torch.rand(4, count, generator=generator)
+    area_B = least_share + (1 - least_share) * draws_4B[0]
+    ratio_B = torch.exp((2 * draws_4B[1] - 1) * math.log(CROPPED_RATIO) * (least_share < 1))
+    width_B = (area_B * ratio_B).sqrt().clamp_(max=1)
+    height_B = (area_B / ratio_B).sqrt().clamp_(max=1)
+    left_B = (2 * draws_4B[2] - 1) * (1 - width_B)  # of the part's middle, in [-1, 1]
+    top_B = (2 * draws_4B[3] - 1) * (1 - height_B)
+    zero_B = torch.zeros(count)
+    theta_B23 = torch.stack([width_B, zero_B, left_B, zero_B, height_B, top_B], dim=1)
+    grid = affine_grid(
+        theta_B23.view(count, 2, 3).to(images_BCHW.device),
+        [count, images_BCHW.shape[1], side, side],
+        align_corners=False,
+    )
+    cut = grid_sample(images_BCHW.float(), grid, padding_mode="border", align_corners=False)
+    return cut.round_().to(torch.uint8)
+
+
+def random_erase(images_BCHW: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Return the images, some with a rectangle of noise (random erasing, arXiv:1708.04896)."""
+    count, _, height, width = images_BCHW.shape
+    draws_5B = torch.rand(5, count, generator=generator)
+    low, high = ERASED_SHARE
+    area_B = (low + (high - low) * draws_5B[1]) * height * width
+    ratio_B = torch.exp((2 * draws_5B[2] - 1) * math.log(ERASED_RATIO))
+    high_B = (area_B * ratio_B).sqrt().round().clamp_(1, height)
+    wide_B = (area_B / ratio_B).sqrt().round().clamp_(1, width)
+    top_B = (draws_5B[3] * (height - high_B + 1)).floor()
+    left_B = (draws_5B[4] * (width - wide_B + 1)).floor()
+    rows_BH = _between(torch.arange(height), top_B, top_B + high_B)
+    columns_BW = _between(torch.arange(width), left_B, left_B + wide_B)
+    erased_BHW = rows_BH[:, :, None] & columns_BW[:, None, :]
+    erased_BHW &= (draws_5B[0] < probability)[:, None, None]
+    noise_BCHW = torch.randint(256, images_BCHW.shape, generator=generator, dtype=torch.uint8)
+    device = images_BCHW.device
+    return torch.where(erased_BHW[:, None].to(device), noise_BCHW.to(device), images_BCHW)
+
+
+def _between(positions_P: Tensor, first_B: Tensor, end_B: Tensor) -> Tensor:
+    """Return (B, P): whether each position lies in each image's range."""
+    return (positions_P >= first_B[:, None]) & (positions_P < end_B[:, None])

@@ -1,64 +1,177 @@
-"""One epoch of training batches: shuffled, on the device, augmented, normalised.
+"""One epoch of training batches: shuffled, augmented, on the device, this process's share.
 
 The images stay in memory as they are (uint8); each batch is cut out and changed as a whole, which
-costs 1 to 2 % of a training step, so no worker processes are needed.
+costs 1 to 2 % of a training step of a small network, so no worker processes are needed. A frozen
+backbone's features are computed once and take the images' place.
 
-Shape suffixes: N images in all, B in a batch, C channels, H x W pixels.
+Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features.
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from training.augment import Augmentation
+from training.augment import augment, mix
 from training.data import LabelledImages
+from training.distributed import World
+from training.errors import RecipeError
+from training.recipe import Augmentation
 from vision.normalisation import Normalisation
 from vision.preprocess import Preprocessing
 
+FEATURE_BATCH = 64  # images through a frozen backbone at once
 
-class Batches:
+
+class Batches(Protocol):
+    """What an epoch learns from."""
+
+    def __len__(self) -> int:
+        """Batches in a pass; what does not fill a last batch waits for another pass."""
+
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's inputs and labels of every batch, once through."""
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every input once as it is, in order, with labels (B,)."""
+
+
+class ImageBatches:
     """Cuts images into batches; every pass has a new order and new augmentations."""
 
     def __init__(
         self,
         images: LabelledImages,
         preprocessing: Preprocessing,
+        augmentation: Augmentation,
         *,
         batch_size: int,
-        device: torch.device,
+        world: World,
     ) -> None:
-        self._images_NCHW = torch.from_numpy(np.ascontiguousarray(images.images_NCHW))
+        self._images_NCHW = images.images_NCHW
         self._labels_N = torch.from_numpy(images.labels_N)
-        self._batch_size = min(batch_size, len(images))
-        self._device = device
-        self._normalise = Normalisation(preprocessing, device)
+        self._num_labels = len(images.label_names)
+        self._augmentation = augmentation
+        self._batch_size = _whole_batch(batch_size, len(images), world)
+        self._world = world
+        self._normalise = Normalisation(preprocessing, world.device)
 
     def __len__(self) -> int:
-        """Batches in a pass; images that do not fill a last batch wait for another pass."""
+        """Batches in a pass."""
         return len(self._labels_N) // self._batch_size
 
-    @property
-    def batch_size(self) -> int:
-        """Images in each batch."""
-        return self._batch_size
-
-    def shuffled(
-        self, augmentation: Augmentation, generator: Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised images (B, C, H, W), channels last, and labels (B,), once through."""
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
         for batch_B in torch.split(order_N, self._batch_size)[: len(self)]:
-            images_BCHW = self._images_NCHW[batch_B].to(self._device, non_blocking=True)
-            labels_B = self._labels_N[batch_B].to(self._device, non_blocking=True)
-            yield self._normalise(augmentation(images_BCHW, generator)), labels_B
+            images_BCHW = torch.from_numpy(self._images_NCHW[batch_B.numpy()])
+            images_BCHW = augment(self._to_device(images_BCHW), self._augmentation, generator)
+            labels_B = self._to_device(self._labels_N[batch_B])
+            if not self._augmentation.mixes:
+                shared_BCHW = self._world.share(images_BCHW)
+                yield self._normalise(shared_BCHW), self._world.share(labels_B)
+                continue
+            mixed_BCHW, shares_BL = mix(
+                self._normalise(images_BCHW),
+                labels_B,
+                self._augmentation,
+                num_labels=self._num_labels,
+                generator=generator,
+            )
+            yield self._world.share(mixed_BCHW), self._world.share(shares_BL)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once as it is, in order; the last batch may be smaller."""
-        for images_BCHW, labels_B in zip(
-            torch.split(self._images_NCHW, self._batch_size),
+        for start in range(0, len(self._labels_N), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            images_BCHW = torch.from_numpy(np.ascontiguousarray(self._images_NCHW[rows]))
+            yield (
+                self._normalise(self._to_device(images_BCHW)),
+                self._to_device(self._labels_N[rows]),
+            )
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self._world.device, non_blocking=True)
+
+
+class FeatureBatches:
+    """Cuts features into batches; the epochs take turns with the views."""
+
+    def __init__(
+        self, features_VNF: Tensor, labels_N: Tensor, *, batch_size: int, world: World
+    ) -> None:
+        self.features_VNF = features_VNF  # on the CPU
+        self._labels_N = labels_N
+        self._batch_size = _whole_batch(batch_size, len(labels_N), world)
+        self._world = world
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return len(self._labels_N) // self._batch_size
+
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features (B, F) and labels (B,)."""
+        order_N = torch.randperm(len(self._labels_N), generator=generator)
+        features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
+        for batch_B in torch.split(order_N, self._batch_size)[: len(self)]:
+            mine_B = self._world.share(batch_B)
+            yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the first view's features once, in order; the last batch may be smaller."""
+        for features_BF, labels_B in zip(
+            torch.split(self.features_VNF[0], self._batch_size),
             torch.split(self._labels_N, self._batch_size),
             strict=True,
         ):
-            yield self._normalise(images_BCHW.to(self._device)), labels_B.to(self._device)
+            yield self._to_device(features_BF), self._to_device(labels_B)
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self._world.device, non_blocking=True)
+
+
+@torch.inference_mode()
+def embed(
+    backbone: nn.Module,
+    images: LabelledImages,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    views: int,
+    generator: Generator,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Tensor:
+    """Return what a frozen backbone makes of images: (V, N, F) float32 on the CPU.
+
+    The first view is of the images as they are, the others of augmented copies.
+    """
+    mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    normalise = Normalisation(preprocessing, device)
+    features: list[Tensor] = []
+    for view in range(views):
+        for start in range(0, len(images), FEATURE_BATCH):
+            rows = np.ascontiguousarray(images.images_NCHW[start : start + FEATURE_BATCH])
+            images_BCHW = torch.from_numpy(rows)
+            if view > 0:
+                images_BCHW = augment(images_BCHW, augmentation, generator)
+            with mixed:
+                features_BF = backbone(normalise(images_BCHW.to(device)))
+            features.append(features_BF.float().cpu())
+    return torch.cat(features).view(views, len(images), -1).clone()
+
+
+def _whole_batch(wanted: int, images: int, world: World) -> int:
+    """Return the batch size over all processes: a multiple of their number.
+
+    Raises:
+        RecipeError: the batch or the data cannot be shared out.
+    """
+    size = min(wanted, images) // world.size * world.size
+    if size == 0 or wanted % world.size:
+        raise RecipeError(
+            f"a batch of {min(wanted, images)} images cannot be shared by {world.size} processes"
+        )
+    return size

@@ -2,6 +2,8 @@
 
 TrainingError
 ├── DataError            the data are missing, damaged, or not what can be learnt from
+├── RecipeError          a recipe that does not fit its network, device or data
+├── WeightsError         pretrained weights are missing, damaged, or of another network
 ├── DivergenceError      the loss or a gradient is no longer a finite number
 └── CheckpointError      a stopped training cannot be saved or continued, or is in the way
 """
@@ -13,6 +15,14 @@ class TrainingError(Exception):
 
 class DataError(TrainingError):
     """The data are missing, damaged, or not what can be learnt from."""
+
+
+class WeightsError(TrainingError):
+    """Pretrained weights are missing, damaged, or of another network."""
+
+
+class RecipeError(TrainingError):
+    """A recipe does not fit its network, device or data."""
 
 
 class DivergenceError(TrainingError):

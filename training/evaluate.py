@@ -1,91 +1,171 @@
-"""A model folder and a dataset in, its figures out: classes, confidence and retrieval.
+"""A model folder and a dataset in, its figures out: classes, confidence, retrieval and speed.
 
 Shape suffixes: N images, C channels, H x W pixels, D vector width, L labels.
 """
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Dataset
+from training.calibration import calibration_error, reliability, uncalibrated
+from training.data import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
-from training.retrieval import measure_retrieval
-from vision.encoder import Encoder
+from training.evaluation import (
+    ClassFigures,
+    DataFacts,
+    Evaluation,
+    HeldOutFigures,
+    ModelFacts,
+    SearchFigures,
+)
+from training.evidence import Evidence
+from training.retrieval import Retrieval, measure_retrieval
+from training.significance import mean_interval, share_interval
+from training.speed import measure_speed
+from vision.encoder import Encoder, pick_device
 from vision.encoding import Encoding
+from vision.errors import ModelFolderError
+from vision.manifest import WEIGHTS_NAME, Manifest
+from vision.model import load_model
+from vision.network import Network
+
+__all__ = [
+    "HISTORY_NAME",
+    "Evaluation",
+    "Evidence",
+    "Measurement",
+    "Outcome",
+    "encode_all",
+    "evaluate",
+    "measure",
+]
 
 BATCH: Final = 512  # images through the network at once
-CONFIDENCE_BINS: Final = 15  # as in Guo et al. 2017
+HISTORY_NAME: Final = "training.json"  # in a model folder: how its training went
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassFigures:
-    """One class of the test images. A ratio is None where nothing was predicted to divide by."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What became of each test image: what paired tests compare."""
 
-    label: str
-    images: int
-    precision: float | None  # of the images given this label, the share that has it
-    recall: float  # of the images that have this label, the share given it
+    labels_N: NDArray[np.int64]
+    correct_N: NDArray[np.bool_]  # given the label it has
+    first_N: NDArray[np.bool_]  # the rest as in training.retrieval.Retrieval
+    precision_N: NDArray[np.float64]
+    average_precision_N: NDArray[np.float64]
+    average_precision_at_r_N: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Figures on the test images; ratios in [0, 1]. The gallery is the training images."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measurement:
+    """The figures, and what they were computed from."""
 
-    images: int
-    gallery_images: int
-    accuracy: float
-    mean_loss: float  # negative log-likelihood in nats, calibrated probabilities
-    calibration_error: float  # ECE, 15 equal bins (Guo et al. 2017, section 2)
-    r_at_1: float
-    precision_at_10: float
-    map: float
-    classes: tuple[ClassFigures, ...]
-    confusion: tuple[tuple[int, ...], ...]  # images; row: the label they have, column: were given
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
+    evaluation: Evaluation
+    outcome: Outcome
+    queries: Encoding  # of the test images
+    gallery: Encoding  # of the training images
 
 
 def evaluate(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Evaluation:
-    """Return the figures of a model on ``dataset``, loaded with the model's preprocessing.
+    """Return the figures alone of ``measure``."""
+    return measure(model_folder, dataset, device=device).evaluation
+
+
+def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Measurement:
+    """Measure a model on ``dataset``, loaded with the model's preprocessing.
 
     Raises:
         ModelFolderError: the folder is missing, damaged or of another version.
         DeviceError: there is no such device here.
         DataError: the dataset has other classes than the model.
     """
-    encoder = Encoder.load(model_folder, device=device)
-    if dataset.label_names != encoder.manifest.labels:
+    place = pick_device(device)
+    manifest, network = load_model(model_folder)
+    if dataset.label_names != manifest.labels:
         raise DataError(
-            f"{model_folder} knows the classes {_listed(encoder.manifest.labels)}; "
+            f"{model_folder} knows the classes {_listed(manifest.labels)}; "
             f"the data have {_listed(dataset.label_names)}"
         )
+    model = _model_facts(model_folder, manifest, network)
+    history = read_history(model_folder)
+    encoder = Encoder(manifest, network, place)
+
+    labels_N = dataset.test.labels_N
     gallery = encode_all(encoder, dataset.train.images_NCHW)
     queries = encode_all(encoder, dataset.test.images_NCHW)
-    labels_N = dataset.test.labels_N
     retrieval = measure_retrieval(
         queries.vectors_BD, labels_N, gallery.vectors_BD, dataset.train.labels_N
     )
+    correct_N = queries.probabilities_BL.argmax(axis=1) == labels_N
     confusion_LL = count_confusion(
         labels_N, queries.probabilities_BL.argmax(axis=1), len(dataset.label_names)
     )
+    classes = class_figures(confusion_LL, dataset.label_names)
     likelihoods_N = queries.probabilities_BL[np.arange(len(labels_N)), labels_N]
-    return Evaluation(
+    raw_NL = uncalibrated(queries.probabilities_BL, manifest.temperature)
+
+    evaluation = Evaluation(
+        model=model,
+        data=DataFacts(
+            name=dataset.name,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+            test_fingerprint=dataset.test.fingerprint,
+        ),
         images=len(dataset.test),
         gallery_images=len(dataset.train),
-        accuracy=float(np.trace(confusion_LL) / confusion_LL.sum()),
+        accuracy=float(correct_N.mean()),
+        accuracy_interval=share_interval(int(correct_N.sum()), len(labels_N)),
+        balanced_accuracy=sum(figure.recall for figure in classes) / len(classes),
         mean_loss=float(-np.log(np.maximum(likelihoods_N, np.finfo(np.float32).tiny)).mean()),
+        temperature=manifest.temperature,
         calibration_error=calibration_error(queries.probabilities_BL, labels_N),
+        calibration_error_uncalibrated=calibration_error(raw_NL, labels_N),
+        reliability=reliability(queries.probabilities_BL, labels_N),
+        reliability_uncalibrated=reliability(raw_NL, labels_N),
         r_at_1=retrieval.r_at_1,
+        r_at_1_interval=share_interval(int(retrieval.first_Q.sum()), len(labels_N)),
         precision_at_10=retrieval.precision_at_10,
         map=retrieval.map,
-        classes=class_figures(confusion_LL, dataset.label_names),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion_LL),
+        map_interval=mean_interval(retrieval.average_precision_Q, low=0, high=1),
+        map_at_r=retrieval.map_at_r,
+        held_out=_held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
+        if dataset.held_out
+        else None,
+        classes=classes,
+        confusion=tuple(tuple(row) for row in confusion_LL.tolist()),
+        history=history,
+        speed=measure_speed(encoder),
     )
+    outcome = Outcome(
+        labels_N=labels_N,
+        correct_N=correct_N,
+        first_N=retrieval.first_Q,
+        precision_N=retrieval.precision_Q,
+        average_precision_N=retrieval.average_precision_Q,
+        average_precision_at_r_N=retrieval.average_precision_at_r_Q,
+    )
+    return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
+
+
+def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
+    """Return how the training went, epoch by epoch; nothing where the folder does not say.
+
+    Raises:
+        ModelFolderError: the file is not JSON, or holds something else.
+    """
+    path = model_folder / HISTORY_NAME
+    try:
+        history = json.loads(path.read_bytes())["history"]
+        return tuple(dict(epoch) for epoch in history)
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is damaged: no list of epochs called history") from error
 
 
 def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
@@ -108,7 +188,7 @@ def count_confusion(
 def class_figures(
     confusion_LL: NDArray[np.int64], label_names: tuple[str, ...]
 ) -> tuple[ClassFigures, ...]:
-    """Return precision and recall of every class; each has at least one image."""
+    """Return precision, recall and F1 of every class; each has at least one image."""
     right_L, images_L, given_L = confusion_LL.diagonal(), confusion_LL.sum(1), confusion_LL.sum(0)
     return tuple(
         ClassFigures(
@@ -116,18 +196,56 @@ def class_figures(
             images=int(images),
             precision=float(right / given) if given else None,
             recall=float(right / images),
+            f1=float(2 * right / (images + given)),
         )
         for label, right, images, given in zip(label_names, right_L, images_L, given_L, strict=True)
     )
 
 
-def calibration_error(probabilities_NL: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
-    """Return the expected calibration error: mean gap of confidence and accuracy over the bins."""
-    confidences_N = probabilities_NL.max(axis=1)
-    right_N = probabilities_NL.argmax(axis=1) == labels_N
-    bins_N = np.minimum((confidences_N * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
-    gaps = np.bincount(bins_N, weights=confidences_N - right_N, minlength=CONFIDENCE_BINS)
-    return float(np.abs(gaps).sum() / len(labels_N))
+def _held_out_figures(
+    encoder: Encoder, held_out: HeldOut, known: LabelledImages, known_gallery: Encoding
+) -> HeldOutFigures:
+    new_labels_K = held_out.train.labels_N + len(known.label_names)  # after those of the known
+    new_labels_N = held_out.test.labels_N + len(known.label_names)
+    queries_ND = encode_all(encoder, held_out.test.images_NCHW).vectors_BD
+    gallery_KD = encode_all(encoder, held_out.train.images_NCHW).vectors_BD
+    among_all = measure_retrieval(
+        queries_ND,
+        new_labels_N,
+        np.concatenate([known_gallery.vectors_BD, gallery_KD]),
+        np.concatenate([known.labels_N, new_labels_K]),
+    )
+    among_held_out = measure_retrieval(queries_ND, new_labels_N, gallery_KD, new_labels_K)
+    return HeldOutFigures(
+        classes=len(held_out.test.label_names),
+        images=len(held_out.test),
+        among_held_out=_search_figures(among_held_out, len(gallery_KD)),
+        among_all=_search_figures(among_all, len(known) + len(gallery_KD)),
+    )
+
+
+def _search_figures(retrieval: Retrieval, gallery_images: int) -> SearchFigures:
+    return SearchFigures(
+        gallery_images=gallery_images,
+        r_at_1=retrieval.r_at_1,
+        precision_at_10=retrieval.precision_at_10,
+        map=retrieval.map,
+        map_at_r=retrieval.map_at_r,
+    )
+
+
+def _model_facts(model_folder: Path, manifest: Manifest, network: Network) -> ModelFacts:
+    return ModelFacts(
+        name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        recipe=str(manifest.recipe.get("name", "unknown")),
+        network=manifest.architecture.network,
+        embedding_layer=manifest.architecture.embedding_layer,
+        width=manifest.architecture.width,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        weights_bytes=(model_folder / WEIGHTS_NAME).stat().st_size,
+        created=manifest.created,
+    )
 
 
 def _listed(labels: tuple[str, ...]) -> str:

@@ -69,10 +69,10 @@ def find_fashion_mnist(cache: Path, *, package_folder: Path = PACKAGE_FOLDER) ->
 
 
 def _download_missing(cache: Path) -> None:
-    from torchvision.datasets import (  # type: ignore[import-untyped]  # noqa: PLC0415 - slow, and rarely needed
+    from torchvision.datasets import (  # noqa: PLC0415 - slow, and rarely needed
         FashionMNIST,
     )
-    from torchvision.datasets.utils import (  # type: ignore[import-untyped]  # noqa: PLC0415
+    from torchvision.datasets.utils import (  # noqa: PLC0415
         check_integrity,
         download_url,
     )

@@ -1,6 +1,6 @@
 """One optimisation step. No files, no printing, no globals.
 
-Shape suffixes: B images, C channels, H x W pixels, L labels.
+Shape suffixes: B images, C channels, H x W pixels, F features, L labels.
 """
 
 from dataclasses import dataclass
@@ -10,56 +10,94 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from training.distributed import World
 from training.errors import DivergenceError
-from vision.network import Network
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did."""
+    """What one step did, over all processes."""
 
     images: int
     loss: float  # mean over the batch, in nats
-    correct: int  # images whose highest score was their label's, before the update
+    correct: int  # images whose highest score was their (largest) label's, before the update
     gradient_norm: float  # L2 over all parameters, before clipping
-    learning_rate: float  # first parameter group's, as used by this step
+    learning_rate: float  # the head's, as used by this step
 
 
-def train_step(
-    network: Network,
-    loss_fn: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    batch: tuple[Tensor, Tensor],
-    *,
-    max_gradient_norm: float,
-) -> StepReport:
-    """Take one step on ``batch``: images (B, C, H, W), normalised floats, and labels (B,).
+class Stepper:
+    """Takes steps: forward, backward, check, clip, update."""
 
-    Raises:
-        DivergenceError: loss or gradient not finite; the parameters are as they were before the
-            call (the running means of batch normalisation have seen the batch).
-    """
-    network.train()
-    images_BCHW, labels_B = batch
-    learning_rate = float(scheduler.get_last_lr()[0])
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        world: World,
+        *,
+        max_gradient_norm: float,
+        precision: torch.dtype,
+    ) -> None:
+        self._optimizer = optimizer
+        self.scheduler = scheduler
+        self._world = world
+        self._max_gradient_norm = max_gradient_norm
+        self._precision = precision
+        # Gradients of float16 fall below its smallest number unless the loss is scaled up.
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == torch.float16)
 
-    optimizer.zero_grad(set_to_none=True)
-    _, logits_BL = network(images_BCHW)
-    loss = loss_fn(logits_BL, labels_B)
-    loss.backward()
-    gradient_norm = nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+    def step(self, learner: nn.Module, batch: tuple[Tensor, Tensor]) -> StepReport:
+        """Take one step on this process's inputs and labels.
 
-    correct = (logits_BL.detach().argmax(dim=1) == labels_B).sum()
-    report = StepReport(
-        len(labels_B), loss.item(), int(correct.item()), gradient_norm.item(), learning_rate
-    )
-    if not torch.isfinite(loss + gradient_norm):
-        raise DivergenceError(
-            f"the training diverged: loss {report.loss}, gradient norm {report.gradient_norm} at "
-            f"learning rate {learning_rate:.3g}; finite numbers were expected, try a lower rate"
+        ``learner`` gives loss and logits, as ``training.learner.Learner``, in training mode.
+
+        Raises:
+            DivergenceError: loss or gradient not finite; the parameters are as they were before the
+                call (the running means of batch normalisation have seen the batch).
+        """
+        inputs, labels = batch
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self._world.device.type, self._precision, enabled=self._precision != torch.float32
+        ):
+            loss, logits_BL = learner(inputs, labels)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self._optimizer)
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, self._max_gradient_norm)
+
+        mean_loss, correct, images = self._world.total(
+            torch.stack(
+                [
+                    loss.detach().double() / self._world.size,
+                    _correct(logits_BL, labels).double(),
+                    torch.tensor(float(len(labels)), device=loss.device).double(),
+                ]
+            )
+        ).tolist()
+        report = StepReport(
+            int(images), mean_loss, int(correct), gradient_norm.item(), learning_rate
         )
+        self._refuse_divergence(report)
 
-    optimizer.step()
-    scheduler.step()
-    return report
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        return report
+
+    def _refuse_divergence(self, report: StepReport) -> None:
+        # With scaled float16, an endless gradient only means that the scale was too high: the
+        # scaler passes over the step and lowers it.
+        checked = report.loss if self.scaler.is_enabled() else report.loss + report.gradient_norm
+        if not torch.isfinite(torch.tensor(checked)):
+            raise DivergenceError(
+                f"the training diverged: loss {report.loss}, gradient norm {report.gradient_norm} "
+                f"at learning rate {report.learning_rate:.3g}; finite numbers were expected, try a "
+                "lower rate"
+            )
+
+
+def _correct(logits_BL: Tensor, labels: Tensor) -> Tensor:
+    labels_B = labels.argmax(dim=1) if labels.ndim > 1 else labels
+    return (logits_BL.detach().argmax(dim=1) == labels_B).sum()

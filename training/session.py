@@ -1,6 +1,6 @@
 """One training in progress: everything that changes from epoch to epoch, and how to store it.
 
-Shape suffixes: B images, L labels.
+Shape suffixes: B images, N images in all, L labels.
 """
 
 import time
@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from training.augment import Augmentation
-from training.batches import Batches
+from training.average import average_of
+from training.batches import Batches, FeatureBatches, ImageBatches, embed
+from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, last_of_each_class
-from training.loop import StepReport, train_step
-from training.optimization import build_loss, build_optimizer, build_scheduler
-from training.recipes import Recipe
-from vision.manifest import Architecture
-from vision.network import EMBEDDING_LAYER, build_network
+from training.distributed import World, with_shared_statistics
+from training.learner import Learner
+from training.loop import Stepper, StepReport
+from training.optimization import DTYPES, build_optimizer, build_scheduler
+from training.pca import set_pca
+from training.recipe import Recipe
+from vision.network import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class EpochReport:
     accuracy: float  # of augmented images, each before the step that learnt from it
     validation_loss: float | None  # in nats, held-out images; None when nothing is held out
     validation_accuracy: float | None
+    learning_rate: float  # the head's, at the last step
     seconds: float  # wall clock
 
 
@@ -42,35 +47,51 @@ class TrainingSession:
     images and the augmentations draw from a generator of the session's own.
     """
 
-    def __init__(self, recipe: Recipe, images: LabelledImages, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        images: LabelledImages,
+        validation: LabelledImages | None,
+        world: World,
+    ) -> None:
+        """Prepare to train ``network`` on ``images``.
+
+        Args:
+            recipe: the set-up, its precision chosen.
+            network: new, or with pretrained weights; it is moved to the world's device.
+            images: what to learn from.
+            validation: what to hold against it; None: the share of the images the recipe says.
+            world: the processes that train together.
+        """
         self.recipe = recipe
-        self.architecture = Architecture(
-            network=recipe.network,
-            embedding_layer=EMBEDDING_LAYER,
-            width=recipe.width,
-            num_labels=len(images.label_names),
-        )
-        self.device = device
-        self.network = build_network(self.architecture, recipe.preprocessing)
-        self.network.to(device).to(memory_format=torch.channels_last)
+        self.world = world
         self.history: list[EpochReport] = []
-
-        held_out = np.zeros(len(images), np.bool_)
-        if recipe.validation:
-            held_out = last_of_each_class(images.labels_N, recipe.validation)
-        self._batches = self._cut(images.only(np.flatnonzero(~held_out)))
-        self._held_out = (
-            self._cut(images.only(np.flatnonzero(held_out))) if held_out.any() else None
-        )
-
-        self._augmentation = Augmentation(flip=recipe.flip, shift=recipe.shift)
-        self._loss_fn = build_loss(recipe)
-        self._optimizer = build_optimizer(recipe, self.network)
-        self._scheduler = build_scheduler(
-            recipe, self._optimizer, steps=recipe.epochs * len(self._batches)
-        )
+        self.network = network.to(world.device).to(memory_format=torch.channels_last)
+        with_shared_statistics(self.network, world)
         self._generator = torch.Generator().manual_seed(recipe.seed)
+        if validation is None and recipe.validation:
+            held_out = last_of_each_class(images.labels_N, recipe.validation)
+            validation = images.only(np.flatnonzero(held_out))
+            images = images.only(np.flatnonzero(~held_out))
+        self._batches = self._cut(images, views=recipe.views)
+        self._held_out = self._cut(validation, views=1) if validation is not None else None
+        if isinstance(self._batches, FeatureBatches) and recipe.reduction == "pca":
+            set_pca(self.network.embedding, self._batches.features_VNF[0])
+
+        counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
+        self._learner = Learner(self.network, recipe, counts_L, world).to(world.device)
+        self._optimizer = build_optimizer(recipe, self._learner.parameter_groups(recipe))
+        self._stepper = Stepper(
+            self._optimizer,
+            build_scheduler(recipe, self._optimizer, steps=recipe.epochs * len(self._batches)),
+            world,
+            max_gradient_norm=recipe.max_gradient_norm,
+            precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
+        )
+        self._average = average_of(self.network, recipe.average) if recipe.average else None
         self._best_weights: dict[str, Tensor] = {}
+        self._called: nn.Module = self._parallel()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,6 +103,7 @@ class TrainingSession:
         """Whether all epochs are done, or patience with the validation loss is over."""
         return len(self.history) >= self.recipe.epochs or (
             self._held_out is not None
+            and self.recipe.patience is not None
             and len(self.history) - self._best_epoch >= self.recipe.patience
         )
 
@@ -92,8 +114,8 @@ class TrainingSession:
 
     @property
     def kept_weights(self) -> dict[str, Tensor]:
-        """The weights of ``kept_epoch``."""
-        return self._best_weights or self.network.state_dict()
+        """The weights of ``kept_epoch``, averaged if the recipe says so."""
+        return self._best_weights or self._measured.state_dict()
 
     def run_epoch(self, on_step: Callable[[StepReport], None]) -> EpochReport:
         """Learn from every image once, then measure with the held-out ones.
@@ -102,33 +124,43 @@ class TrainingSession:
             DivergenceError: the session is of no further use; its last checkpoint is.
         """
         started = time.perf_counter()
+        epoch = len(self.history) + 1
+        if self._learner.let_learn(self.recipe.fine_tuning, epoch=epoch):
+            self._called = self._parallel()
         steps: list[StepReport] = []
-        for batch in self._batches.shuffled(self._augmentation, self._generator):
-            step = train_step(
-                self.network,
-                self._loss_fn,
-                self._optimizer,
-                self._scheduler,
-                batch,
-                max_gradient_norm=self.recipe.max_gradient_norm,
-            )
-            steps.append(step)
-            on_step(step)
+        self._learner.train()
+        for batch in self._batches.shuffled(epoch, self._generator):
+            steps.append(self._stepper.step(self._called, batch))
+            if self._average is not None:
+                self._average.update_parameters(self.network)
+            on_step(steps[-1])
         validation_loss, validation_accuracy = self._validate()
         report = EpochReport(
-            epoch=len(self.history) + 1,
+            epoch=epoch,
             loss=sum(step.loss for step in steps) / len(steps),
             accuracy=sum(step.correct for step in steps) / sum(step.images for step in steps),
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
+            learning_rate=steps[-1].learning_rate,
             seconds=time.perf_counter() - started,
         )
         self.history.append(report)
         if self.recipe.keep_best and self._best_epoch == report.epoch:
             self._best_weights = {
-                name: tensor.clone() for name, tensor in self.network.state_dict().items()
+                name: tensor.clone() for name, tensor in self._measured.state_dict().items()
             }
         return report
+
+    def temperature(self) -> float:
+        """Return what to divide the kept weights' logits by; 1 when nothing is held out.
+
+        From now on the network has the kept weights.
+        """
+        self.network.load_state_dict(self.kept_weights)
+        if self._held_out is None:
+            return 1.0
+        logits_NL, labels_N = self._held_out_logits(self.network)
+        return fit_temperature(logits_NL.numpy(), labels_N.numpy())
 
     def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
         """Return all that decides how this session goes on; it belongs to ``subject``."""
@@ -136,17 +168,20 @@ class TrainingSession:
         tensors = {
             "generator": self._generator.get_state(),
             "torch_generator": torch.get_rng_state(),
-            **_prefixed("network", self.network.state_dict()),
+            **_prefixed("learner", self._learner.state_dict()),
             **_prefixed("best", self._best_weights),
         }
-        if self.device.type == "cuda":
-            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.device)
+        if self._average is not None:
+            tensors |= _prefixed("average", self._average.state_dict())
+        if self.world.device.type == "cuda":
+            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
         for index, values in optimizer["state"].items():
             tensors |= _prefixed(f"optimizer.{index}", values)
         state = {
             "history": [asdict(report) for report in self.history],
             "optimizer_groups": optimizer["param_groups"],
-            "scheduler": self._scheduler.state_dict(),
+            "scheduler": self._stepper.scheduler.state_dict(),
+            "scaler": self._stepper.scaler.state_dict(),
         }
         return Checkpoint(subject, state, tensors)
 
@@ -154,9 +189,12 @@ class TrainingSession:
         """Stand where the session stood that made ``checkpoint``."""
         tensors = checkpoint.tensors
         self.history = [EpochReport(**report) for report in checkpoint.state["history"]]
-        self.network.load_state_dict(_unprefixed("network", tensors))
+        self._learner.load_state_dict(_unprefixed("learner", tensors))
+        if self._average is not None:
+            self._average.load_state_dict(_unprefixed("average", tensors))
         self._best_weights = {
-            name: tensor.to(self.device) for name, tensor in _unprefixed("best", tensors).items()
+            name: tensor.to(self.world.device)
+            for name, tensor in _unprefixed("best", tensors).items()
         }
         optimizer_state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _unprefixed("optimizer", tensors).items():
@@ -165,11 +203,20 @@ class TrainingSession:
         self._optimizer.load_state_dict(
             {"state": optimizer_state, "param_groups": checkpoint.state["optimizer_groups"]}
         )
-        self._scheduler.load_state_dict(checkpoint.state["scheduler"])
+        self._stepper.scheduler.load_state_dict(checkpoint.state["scheduler"])
+        self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
         self._generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["torch_generator"])
-        if self.device.type == "cuda" and "cuda_generator" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda_generator"], self.device)
+        if self.world.device.type == "cuda" and "cuda_generator" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_generator"], self.world.device)
+
+    @property
+    def _measured(self) -> Network:
+        """The network that is validated and kept: the average, where there is one."""
+        if self._average is None:
+            return self.network
+        assert isinstance(self._average.module, Network)
+        return self._average.module
 
     @property
     def _best_epoch(self) -> int:
@@ -177,27 +224,61 @@ class TrainingSession:
         losses = [r.validation_loss for r in self.history if r.validation_loss is not None]
         return losses.index(min(losses)) + 1 if losses else len(self.history)
 
-    def _cut(self, images: LabelledImages) -> Batches:
-        return Batches(
+    def _cut(self, images: LabelledImages, *, views: int) -> Batches:
+        recipe = self.recipe
+        if not recipe.frozen:
+            return ImageBatches(
+                images,
+                recipe.preprocessing,
+                recipe.augmentation,
+                batch_size=recipe.batch_size,
+                world=self.world,
+            )
+        features_VNF = embed(
+            self.network.features.eval(),
             images,
-            self.recipe.preprocessing,
-            batch_size=self.recipe.batch_size,
-            device=self.device,
+            recipe.preprocessing,
+            recipe.augmentation,
+            views=views,
+            generator=self._generator,
+            device=self.world.device,
+            precision=DTYPES[recipe.precision],
+        )
+        return FeatureBatches(
+            features_VNF,
+            torch.from_numpy(images.labels_N),
+            batch_size=recipe.batch_size,
+            world=self.world,
         )
 
-    @torch.inference_mode()
+    def _parallel(self) -> nn.Module:
+        """Return what steps call: the learner, compiled or shared out if that is wanted."""
+        called: nn.Module = self._learner
+        if self.world.size > 1:
+            called = DistributedDataParallel(called, broadcast_buffers=False)
+        if self.recipe.compile and self.world.device.type == "cuda":
+            called = torch.compile(called)  # type: ignore[assignment]
+        return called
+
     def _validate(self) -> tuple[float | None, float | None]:
         """Return loss (nats, labels not smoothed) and accuracy on the held-out images."""
         if self._held_out is None:
             return None, None
-        self.network.eval()
-        loss, correct, images = 0.0, 0, 0
-        for images_BCHW, labels_B in self._held_out.in_order():
-            _, logits_BL = self.network(images_BCHW)
-            loss += nn.functional.cross_entropy(logits_BL, labels_B, reduction="sum").item()
-            correct += int((logits_BL.argmax(dim=1) == labels_B).sum().item())
-            images += len(labels_B)
-        return loss / images, correct / images
+        logits_NL, labels_N = self._held_out_logits(self._measured)
+        loss = nn.functional.cross_entropy(logits_NL, labels_N)
+        return loss.item(), float((logits_NL.argmax(dim=1) == labels_N).double().mean())
+
+    @torch.inference_mode()
+    def _held_out_logits(self, network: Network) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L) and labels (N,) of the held-out images, on the CPU."""
+        assert self._held_out is not None
+        network.eval()
+        logits, labels = [], []
+        for inputs, labels_B in self._held_out.in_order():
+            _, logits_BL = network.head(inputs) if self.recipe.frozen else network(inputs)
+            logits.append(logits_BL.float().cpu())
+            labels.append(labels_B.cpu())
+        return torch.cat(logits), torch.cat(labels)
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

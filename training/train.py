@@ -4,51 +4,27 @@ While it runs, its state lies in a folder beside the model folder, ``OUT.trainin
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch import nn
 
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset
-from training.errors import CheckpointError
-from training.evaluate import encode_all
-from training.loop import StepReport
-from training.recipes import Recipe
-from training.session import EpochReport, TrainingSession
-from vision.encoder import Encoder, pick_device
+from training.distributed import World, joined_world
+from training.errors import CheckpointError, RecipeError
+from training.observer import Observer, Observers
+from training.optimization import pick_precision
+from training.publish import finish, publish
+from training.recipe import Recipe
+from training.session import TrainingSession
+from training.weights import load_pretrained
 from vision.errors import ModelFolderError
 from vision.manifest import Manifest
-from vision.model import save_model
-
-
-class Observer(Protocol):
-    """Somebody who watches a training."""
-
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """A training begins, or goes on after ``epochs_done`` epochs."""
-
-    def step(self, report: StepReport) -> None:
-        """A step is done."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """An epoch is done and safe on disk."""
-
-
-class Unobserved:
-    """Nobody watches."""
-
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Ignore it."""
-
-    def step(self, report: StepReport) -> None:
-        """Ignore it."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Ignore it."""
+from vision.network import Network, build_network
 
 
 def train(
@@ -66,6 +42,8 @@ def train(
     CPU; on CUDA as far as its kernels are deterministic), whether or not the training was
     interrupted and resumed. The test images are looked at once, at the end.
 
+    Started by ``torchrun``, all processes call this alike; the first one writes and reports.
+
     Args:
         recipe: the set-up; its preprocessing must be the one the dataset was loaded with.
         dataset: what to learn from and to measure with.
@@ -77,35 +55,47 @@ def train(
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
         DeviceError: there is no such device here.
+        WeightsError: the pretrained weights cannot be had, or are of another network.
         CheckpointError: another training is in the way, or its state cannot be saved or read.
         DivergenceError: the loss is no longer a number.
-        ValueError: the recipe's network does not fit its preprocessing.
+        RecipeError: the recipe does not fit its network, the device or the data.
     """
-    observer = observer or Unobserved()
-    place = pick_device(device)
     if out.exists():
         raise ModelFolderError(f"{out} exists already; a model folder is never overwritten")
-    subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
-
-    with CheckpointFolder(_state_folder(out)) as folder, _reproducible(recipe.seed, place):
-        session = TrainingSession(recipe, dataset.train, place)
-        _go_on(session, folder, subject, resume=resume)
-        observer.started(
-            epochs=recipe.epochs,
-            epochs_done=len(session.history),
-            steps_per_epoch=session.steps_per_epoch,
-        )
-        while not session.finished:
-            report = session.run_epoch(observer.step)
-            folder.save(session.checkpoint(subject))
-            observer.epoch(report)
-        manifest = _save(session, dataset, subject, out)
-        folder.remove()
+    with joined_world(device) as world, _reproducible(recipe.seed, world.device):
+        recipe, network = _prepare(recipe, len(dataset.label_names), world)
+        subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
+        state_folder = CheckpointFolder(out.with_name(f"{out.name}.training"))
+        with state_folder if world.is_first else nullcontext():
+            session = TrainingSession(recipe, network, dataset.train, dataset.validation, world)
+            _go_on(session, state_folder, subject, resume=resume)
+            watching = observer if observer is not None and world.is_first else Observers()
+            _run(session, state_folder, subject, watching)
+            finished = finish(session, dataset, subject)
+            manifest = finished.manifest
+            if world.is_first:
+                manifest = publish(finished, out)
+                state_folder.remove()
+            world.wait()
     return manifest
 
 
-def _state_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.training")
+def _prepare(recipe: Recipe, num_labels: int, world: World) -> tuple[Recipe, Network]:
+    """Return the recipe with all that was left open, and the network it begins with."""
+    try:
+        network = build_network(recipe.architecture(num_labels), recipe.preprocessing)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if recipe.weights is not None:
+        pretrained = load_pretrained(
+            network.features, recipe.network, recipe.weights, sha256=recipe.weights_sha256
+        )
+        recipe = replace(recipe, weights=pretrained.source, weights_sha256=pretrained.sha256)
+    grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
+    precision = pick_precision(
+        recipe.precision, world.device, depthwise=grouped and not recipe.frozen
+    )
+    return replace(recipe, precision=precision), network
 
 
 @contextmanager
@@ -133,37 +123,17 @@ def _go_on(
     session.restore(folder.load(subject))
 
 
-def _save(
-    session: TrainingSession, dataset: Dataset, subject: dict[str, Any], out: Path
-) -> Manifest:
-    """Measure the network the way it will be served, and write the model folder."""
-    weights = session.kept_weights
-    session.network.load_state_dict(weights)
-    manifest = Manifest(
-        name=f"{dataset.name}-{session.recipe.name}",
-        architecture=session.architecture,
-        labels=dataset.label_names,
-        preprocessing=session.recipe.preprocessing,
-        weights_sha256="",  # save_model fills it in
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        recipe=subject["recipe"],
-        data=subject["data"],
+def _run(
+    session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any], observer: Observer
+) -> None:
+    """Train to the end, saving after each epoch."""
+    observer.started(
+        epochs=session.recipe.epochs,
+        epochs_done=len(session.history),
+        steps_per_epoch=session.steps_per_epoch,
     )
-    encoder = Encoder(manifest, session.network, session.device)
-    predicted = encode_all(encoder, dataset.test.images_NCHW).probabilities_BL.argmax(axis=1)
-    last = session.history[-1]
-    metrics = {
-        "test_accuracy": float((predicted == dataset.test.labels_N).mean()),
-        "epochs": float(last.epoch),
-        "kept_epoch": float(session.kept_epoch),
-        "train_loss": last.loss,
-        "train_accuracy": last.accuracy,
-        "train_seconds": sum(report.seconds for report in session.history),
-    }
-    if last.validation_loss is not None and last.validation_accuracy is not None:
-        metrics |= {
-            "validation_loss": last.validation_loss,
-            "validation_accuracy": last.validation_accuracy,
-        }
-    cpu_weights = {name: tensor.cpu() for name, tensor in weights.items()}
-    return save_model(out, replace(manifest, metrics=metrics), cpu_weights)
+    while not session.finished:
+        report = session.run_epoch(observer.step)
+        if session.world.is_first:
+            folder.save(session.checkpoint(subject))
+        observer.epoch(report)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from vision.errors import ModelFolderError
 from vision.preprocess import Preprocessing
@@ -18,6 +18,10 @@ FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 WEIGHTS_NAME: Final = "weights.safetensors"
 MAX_MANIFEST_BYTES: Final = 64 * 2**20  # 100,000 labels need about 2 MiB
+EMBEDDING_LAYER: Final = "embedding"  # the one of our own networks
+
+# Of a backbone's features to a vector: as they are, by a learnt layer, by principal components.
+Reduction = Literal["none", "projection", "pca"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +29,21 @@ class Architecture:
     """Which network, and what it gives out."""
 
     network: str  # a name that vision.network.build_network knows
-    embedding_layer: str  # the layer whose output, scaled to unit length, is the vector
+    embedding_layer: str  # whose output, reduced to width and scaled to unit length, is the vector
     width: int  # numbers in a vector
     num_labels: int  # classes of the classifier
+    # How a backbone's layer is brought to width; our own networks have nothing to reduce: None.
+    reduction: Reduction | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without a reduction where there is none.
+
+        Folders written before there were reductions keep their text and their fingerprint.
+        """
+        fields = asdict(self)
+        if self.reduction is None:
+            del fields["reduction"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +79,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of all that decides the vectors: equal ones, equal vectors."""
         deciding = {
-            "architecture": asdict(self.architecture),
+            "architecture": self.architecture.to_json(),
             "preprocessing": asdict(self.preprocessing),
             "weights_sha256": self.weights_sha256,
         }
@@ -72,6 +88,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Return the manifest's text, with its own checksum as the last field."""
         fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        fields["architecture"] = self.architecture.to_json()
         return _canonical({**fields, "manifest_sha256": _checksum(fields)})
 
     @classmethod

@@ -1,12 +1,13 @@
 """A trained model on disk: a folder that appears whole or not at all, and is refused if harmed.
 
-Nothing in the folder can run code: the weights are safetensors, the rest is JSON.
+Nothing in the folder can run code: the weights are safetensors, the manifest is JSON, and documents
+beside them (a training's report, for one) are never read back here.
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,11 +41,17 @@ def load_model(folder: Path) -> tuple[Manifest, Network]:
     return manifest, network.eval()
 
 
-def save_model(folder: Path, manifest: Manifest, weights: Mapping[str, Tensor]) -> Manifest:
+def save_model(
+    folder: Path,
+    manifest: Manifest,
+    weights: Mapping[str, Tensor],
+    describe: Callable[[Manifest], Mapping[str, bytes]] = lambda _: {},
+) -> Manifest:
     """Write a model folder and return its manifest, now with the SHA-256 of ``weights``.
 
     The folder is written under a temporary name beside ``folder``, synced to disk and renamed, so a
-    reader sees all of it or nothing.
+    reader sees all of it or nothing. ``describe`` makes the documents that lie in it, by file name,
+    of the finished manifest; nothing checks them later.
 
     Raises:
         ModelFolderError: ``folder`` exists already, or cannot be written (for one, a full disk);
@@ -60,6 +67,8 @@ def save_model(folder: Path, manifest: Manifest, weights: Mapping[str, Tensor]) 
         temporary.mkdir()
         _write_synced(temporary / WEIGHTS_NAME, data)
         _write_synced(temporary / MANIFEST_NAME, manifest.to_bytes())
+        for name, document in describe(manifest).items():
+            _write_synced(temporary / name, document)
         _sync_folder(temporary)
         temporary.rename(folder)
         _sync_folder(folder.parent)

@@ -1,22 +1,25 @@
 """The networks: normalised pixels in, one unit vector and one row of class scores per image out.
 
 Every network is features -> embedding -> classifier; the vector is the embedding's output scaled to
-unit length, and the classifier reads the same embedding.
+unit length, and the classifier reads the same embedding. The features are our own, or those of a
+network that torchvision or timm knows.
 
-Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
+Shape suffixes: B images, C channels, H x W pixels, F features, D vector width, L labels.
 """
 
 from collections.abc import Callable
 from itertools import chain, repeat
-from typing import Final
+from typing import Final, get_args
 
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, normalize, relu
 
-from vision.manifest import Architecture
+from vision.backbone import build_backbone
+from vision.libraries import CHANNELS, LIBRARIES
+from vision.manifest import EMBEDDING_LAYER, Architecture, Reduction
 from vision.preprocess import Preprocessing
-
-EMBEDDING_LAYER: Final = "embedding"
+from vision.wide_resnet import SMALLEST as WIDE_SMALLEST
+from vision.wide_resnet import WideResNet
 
 DECK_WIDTH: Final = 256
 DECK_SMALLEST: Final = 10  # pixels; a smaller image leaves nothing after two convolutions and pools
@@ -37,33 +40,97 @@ class Network(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit vectors (B, D) and logits (B, L) of normalised images (B, C, H, W)."""
-        embedded_BD = self.embedding(self.features(images_BCHW))
+        return self.head(self.features(images_BCHW))
+
+    def head(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit vectors (B, D) and logits (B, L) of features (B, F)."""
+        embedded_BD = self.embedding(features_BF)
         return normalize(embedded_BD, dim=1), self.classifier(embedded_BD)
 
 
 def build_network(architecture: Architecture, preprocessing: Preprocessing) -> Network:
     """Return the network that ``architecture`` names, for images as ``preprocessing`` makes them.
 
-    The weights are random, drawn from torch's global generator.
+    The weights are random, drawn from torch's global generator. ``torchvision:NAME`` and
+    ``timm:NAME`` are cut at the embedding layer (see ``vision.backbone``) and reduced to the width.
 
     Raises:
-        ValueError: unknown network or embedding layer, or a size or width that does not fit it.
+        ValueError: unknown network, embedding layer or reduction, a size, width or number of
+            channels that does not fit, or timm is not installed.
     """
+    if architecture.width < 1 or architecture.num_labels < 1:
+        raise ValueError(
+            f"a network needs a width and a number of labels of at least 1, got "
+            f"{architecture.width} and {architecture.num_labels}"
+        )
+    if architecture.network.partition(":")[0] in LIBRARIES:
+        return _on_backbone(architecture, preprocessing)
     builder = _BUILDERS.get(architecture.network)
     if builder is None:
-        known = ", ".join(sorted(_BUILDERS))
+        known = ", ".join((*sorted(_BUILDERS), *(f"{library}:NAME" for library in LIBRARIES)))
         raise ValueError(f"unknown network {architecture.network!r}; known are {known}")
     if architecture.embedding_layer != EMBEDDING_LAYER:
         raise ValueError(
             f"network {architecture.network!r} has the embedding layer {EMBEDDING_LAYER!r}, "
             f"not {architecture.embedding_layer!r}"
         )
-    if architecture.width < 1 or architecture.num_labels < 1:
+    if architecture.reduction is not None:
         raise ValueError(
-            f"a network needs a width and a number of labels of at least 1, got "
-            f"{architecture.width} and {architecture.num_labels}"
+            f"network {architecture.network!r} has an embedding of its own; the reduction "
+            f"{architecture.reduction!r} is for backbones"
         )
     return builder(architecture, preprocessing)
+
+
+def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return a network of torchvision or timm with an embedding and a classifier of our own."""
+    name, width = architecture.network, architecture.width
+    if architecture.reduction not in get_args(Reduction):
+        raise ValueError(
+            f"a backbone needs a reduction, one of {', '.join(get_args(Reduction))}; "
+            f"got {architecture.reduction!r}"
+        )
+    if preprocessing.channels != CHANNELS:
+        raise ValueError(f"{name} looks at {CHANNELS} channels, not {preprocessing.channels}")
+    backbone = build_backbone(name, architecture.embedding_layer)
+    if not backbone.takes(preprocessing.size):
+        raise ValueError(f"{name} does not take images of {preprocessing.size} pixels")
+    embedding: nn.Module
+    if architecture.reduction == "none":
+        if width != backbone.width:
+            raise ValueError(
+                f"layer {architecture.embedding_layer!r} of {name} gives {backbone.width} numbers; "
+                f"without a reduction the width cannot be {width}"
+            )
+        embedding = nn.Identity()
+    elif architecture.reduction == "projection":
+        embedding = _projection(backbone.width, width)
+    else:
+        if width > backbone.width:
+            raise ValueError(
+                f"layer {architecture.embedding_layer!r} of {name} gives {backbone.width} numbers; "
+                f"principal components cannot make {width} of them"
+            )
+        embedding = nn.Linear(backbone.width, width)  # the bias takes the mean away
+    return Network(backbone, embedding, nn.Linear(width, architecture.num_labels))
+
+
+def _projection(features: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(features, width, bias=False), nn.BatchNorm1d(width))
+
+
+def _wide_resnet(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return WRN-28-10 (``vision.wide_resnet``): 36.5 million parameters, for training on a GPU."""
+    if preprocessing.size < WIDE_SMALLEST:
+        raise ValueError(
+            f"wide-resnet needs images of at least {WIDE_SMALLEST} pixels, not {preprocessing.size}"
+        )
+    features = WideResNet(preprocessing.channels)
+    return Network(
+        features,
+        _projection(features.width, architecture.width),
+        nn.Linear(architecture.width, architecture.num_labels),
+    )
 
 
 def _deck_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
@@ -127,9 +194,7 @@ def _cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
         layers.append(_Stage(channels, wider))
         side, channels = side // 2, wider
     features = nn.Sequential(*layers, _MeanPool())
-    embedding = nn.Sequential(
-        nn.Linear(channels, architecture.width, bias=False), nn.BatchNorm1d(architecture.width)
-    )
+    embedding = _projection(channels, architecture.width)
     return Network(features, embedding, nn.Linear(architecture.width, architecture.num_labels))
 
 
@@ -181,4 +246,5 @@ class _MeanPool(nn.Module):
 _BUILDERS: Final[dict[str, Callable[[Architecture, Preprocessing], Network]]] = {
     "deck-cnn": _deck_cnn,
     "cnn": _cnn,
+    "wide-resnet": _wide_resnet,
 }

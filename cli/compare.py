@@ -1,0 +1,137 @@
+"""`lookalike compare`: measures models on the same images, and can refuse a worse one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from cli.console import print_json, say, stdout
+from cli.train import DATA_HELP, load
+from vision.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from training.compare import Comparison, Contender
+
+LOST = 1  # exit code: a figure that must not be lost was lost
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Model folder to compare with.", show_default=False)],
+    new: Annotated[list[Path], typer.Argument(help="Model folders.", show_default=False)],
+    *,
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    must_not_lose: Annotated[
+        str,
+        typer.Option(
+            help="Figures, with commas between: if a new model has a lower one, exit code 1.",
+            show_default=False,
+        ),
+    ] = "",
+    alpha: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="A figure is lost if it is lower at a one-sided p of at most this; "
+            "1: whenever it is lower.",
+        ),
+    ] = 0.05,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure models on the same test images, each against the first, with significance.
+
+    Accuracy and the search figures are tested image by image: McNemar's exact test for shares, a
+    sign-flip permutation test for means.
+    """
+    from training.compare import TESTED, check_comparable  # noqa: PLC0415 - keeps `--help` quick
+    from training.compare import compare as compare_models  # noqa: PLC0415
+
+    guarded = tuple(name.strip() for name in must_not_lose.split(",") if name.strip())
+    unknown = [name for name in guarded if name not in TESTED]
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} cannot be tested; known are {', '.join(TESTED)}",
+            param_hint="--must-not-lose",
+        )
+    folders = [base, *new]
+    manifests = [read_manifest(folder) for folder in folders]
+    for folder, manifest in zip(new, manifests[1:], strict=True):
+        check_comparable(str(base), manifests[0], str(folder), manifest)
+
+    contenders = _measured(folders, manifests, data, device)
+    comparisons = [compare_models(contenders[0], contender) for contender in contenders[1:]]
+    lost = {
+        comparison.new: comparison.lost(guarded, alpha=alpha)
+        for comparison in comparisons
+        if comparison.lost(guarded, alpha=alpha)
+    }
+    if as_json:
+        print_json(
+            {
+                "images": contenders[0].evaluation.images,
+                "models": [contender.to_json() for contender in contenders],
+                "comparisons": [comparison.to_json() for comparison in comparisons],
+                "alpha": alpha,
+                "lost": {folder: list(figures) for folder, figures in lost.items()},
+            }
+        )
+    else:
+        for contender, comparison in zip(contenders[1:], comparisons, strict=True):
+            stdout.print(_table(contenders[0], contender, comparison))
+    if lost:
+        worse = "; ".join(f"{folder}: {', '.join(figures)}" for folder, figures in lost.items())
+        say(f"lookalike: worse than {base} at alpha {alpha:g}: {worse}")
+        raise typer.Exit(LOST)
+
+
+def _measured(
+    folders: list[Path], manifests: list[Manifest], data: str, device: str
+) -> list["Contender"]:
+    """Measure each model on the data as it wants them; read them again only if that changes."""
+    from training.compare import Contender, held_out_classes  # noqa: PLC0415
+    from training.evaluate import measure  # noqa: PLC0415
+
+    contenders: list[Contender] = []
+    preprocessing = None
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.preprocessing != preprocessing:
+            preprocessing = manifest.preprocessing
+            dataset = load(data, preprocessing, hold_out=held_out_classes(manifest))
+        measured = measure(folder, dataset, device=device)
+        contenders.append(
+            Contender(folder=str(folder), evaluation=measured.evaluation, outcome=measured.outcome)
+        )
+    return contenders
+
+
+def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
+    table = Table(
+        title=f"{new.folder} against {base.folder}, {new.evaluation.images} test images",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,  # with it, the table fits a terminal of 80 columns
+    )
+    table.add_column("figure", no_wrap=True)
+    for name in ("base", "new", "difference", "95 % interval", "p worse"):
+        table.add_column(name, justify="right", no_wrap=True)
+    ours, theirs = base.figures(), new.figures()
+    for name in ours:
+        row = [_said(name, ours[name]), _said(name, theirs[name])]
+        if name in comparison.differences:
+            paired = comparison.differences[name]
+            row.append(f"{paired.difference:+.4f}")
+            row.append(f"{paired.interval[0]:+.4f} to {paired.interval[1]:+.4f}")
+            row.append(f"{paired.p_worse:.4f}")
+        else:
+            change = theirs[name] - ours[name]
+            row.append(f"{'+' if change >= 0 else ''}{_said(name, change)}")
+        table.add_row(name, *row)
+    return table
+
+
+def _said(name: str, value: float) -> str:
+    formats = {"parameters": f"{value:,.0f}", "ms_one_image": f"{value:.2f}"}
+    return formats.get(name, f"{value:.4f}")

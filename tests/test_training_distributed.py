@@ -1,0 +1,89 @@
+"""Two processes that train together do what one does alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from tests.pictures import picture
+from training.batches import FeatureBatches
+from training.distributed import World
+from training.errors import RecipeError
+from vision.manifest import WEIGHTS_NAME
+
+ROOT = Path(__file__).parents[1]
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twenty pictures each, told apart by their colour, with difficulty."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for label in range(3):
+        for number in range(20):
+            image = np.asarray(picture(100 * label + number, (40, 36))) // 2
+            image[:, :, label] += 60
+            path = folder / f"kind-{label}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
+
+
+def train(photographs: Path, out: Path, *launcher: str) -> None:
+    options = ("--size", "24", "--batch-size", "16", "--epochs", "3", "--precision", "fp32")
+    subprocess.run(
+        [
+            *(sys.executable, *launcher, "-m", "cli.main", "train", "--out", str(out)),
+            *("--data", str(photographs), "--device", "cpu", *options),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
+    photographs: Path, tmp_path: Path
+) -> None:
+    train(photographs, tmp_path / "one")
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    train(photographs, tmp_path / "two", *two)
+    histories = [
+        json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two")
+    ]
+    assert [history["environment"]["processes"] for history in histories] == [1, 2]
+    for key, tolerance in (("loss", 1e-3), ("accuracy", 1e-6), ("validation_loss", 1e-3)):
+        one, both = ([epoch[key] for epoch in history["history"]] for history in histories)
+        assert both == pytest.approx(one, abs=tolerance), key
+    assert len(histories[0]["history"]) == 3
+    weights = [safetensors.torch.load_file(tmp_path / n / WEIGHTS_NAME) for n in ("one", "two")]
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor.double(), weights[1][name].double(), atol=1e-3), name
+    assert list(tmp_path.glob("*.training")) == []
+
+
+def test_every_row_of_a_batch_belongs_to_one_process() -> None:
+    rows = torch.arange(12)
+    shares = [World(rank, 3, torch.device("cpu")).share(rows) for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == rows.tolist()
+    assert {len(share) for share in shares} == {4}
+
+
+@pytest.mark.parametrize(("wanted", "images"), [(7, 100), (4, 1)])
+def test_a_batch_that_cannot_be_shared_is_refused(wanted: int, images: int) -> None:
+    with pytest.raises(RecipeError, match="cannot be shared by 2 processes"):
+        FeatureBatches(
+            torch.zeros(1, images, 3),
+            torch.zeros(images, dtype=torch.long),
+            batch_size=wanted,
+            world=World(0, 2, torch.device("cpu")),
+        )

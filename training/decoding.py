@@ -1,0 +1,122 @@
+"""Image files in, their pixels in one array out, and a list of what was unreadable.
+
+Shape suffixes: N images, M readable images, C channels, H x W pixels.
+"""
+
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.errors import DataError
+from training.pixels import content_of, pixel_array
+from vision.errors import ImageError
+from vision.image import DEFAULT_LIMITS
+from vision.preprocess import Preprocessing
+
+LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
+
+
+class Unreadable(NamedTuple):
+    """A file that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """The pixels of every file, those of unreadable ones being arbitrary."""
+
+    images_NCHW: NDArray[np.uint8]
+    readable_M: NDArray[np.int64]  # positions of the images that count, ascending
+    contents_M: tuple[bytes, ...]  # SHA-256 of the pixels of each of them
+    unreadable: tuple[Unreadable, ...]
+
+
+def decode_images(
+    paths: Sequence[Path], preprocessing: Preprocessing, report: LoadReport
+) -> Decoded:
+    """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
+
+    Raises:
+        DataError: not one of the files is an image, or there is no room for the pixels.
+    """
+    images_NCHW = pixel_array(_shape(len(paths), preprocessing))
+
+    def decode(position: int) -> bytes | Unreadable:
+        path = paths[position]
+        try:
+            pixels_CHW = preprocessing.pixels(preprocessing.decode(_read(path)))
+        except ImageError as error:
+            return Unreadable(path, str(error))
+        except OSError as error:
+            return Unreadable(path, error.strerror or str(error))
+        images_NCHW[position] = pixels_CHW
+        return content_of(pixels_CHW)
+
+    readable: list[int] = []
+    contents: list[bytes] = []
+    unreadable: list[Unreadable] = []
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
+        for position, result in enumerate(pool.map(decode, range(len(paths)))):
+            if isinstance(result, Unreadable):
+                unreadable.append(result)
+            else:
+                readable.append(position)
+                contents.append(result)
+            report(position + 1, len(paths))
+    if not readable:
+        raise DataError(
+            f"none of the {len(paths)} files is an image; the first, {unreadable[0].path}: "
+            f"{unreadable[0].reason}"
+        )
+    return Decoded(images_NCHW, np.array(readable, np.int64), tuple(contents), tuple(unreadable))
+
+
+def fit_grey_images(
+    images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, report: LoadReport
+) -> Decoded:
+    """Return grey images as ``preprocessing`` makes them of pictures.
+
+    Raises:
+        DataError: there is no room for the pixels.
+    """
+    total, side, _ = images_NHW.shape
+    if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
+        contents = tuple(map(content_of, images_NHW))
+        report(total, total)
+        return Decoded(images_NHW[:, None], np.arange(total), contents, ())
+    images_NCHW = pixel_array(_shape(total, preprocessing))
+
+    def fit(position: int) -> bytes:
+        picture = Image.fromarray(images_NHW[position]).convert("RGB")
+        images_NCHW[position] = preprocessing.pixels(picture)
+        return content_of(images_NCHW[position])
+
+    fitted: list[bytes] = []
+    with ThreadPoolExecutor() as pool:
+        for content in pool.map(fit, range(total)):
+            fitted.append(content)
+            report(len(fitted), total)
+    return Decoded(images_NCHW, np.arange(total), tuple(fitted), ())
+
+
+def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+
+
+def _read(path: Path) -> bytes:
+    """Return the file's bytes, or a little more than a decoder may see.
+
+    Raises:
+        OSError: it cannot be read, or is not a file: opening a pipe would wait for ever.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        return file.read(DEFAULT_LIMITS.max_bytes + 1)

@@ -1,0 +1,147 @@
+"""A finished training in, a measured model folder out.
+
+Beside the manifest and the weights lie ``training.json`` (how it went) and ``README.md`` (the model
+card).
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.calibration import calibration_error, uncalibrated
+from training.card import model_card
+from training.data import Dataset
+from training.evaluate import HISTORY_NAME, encode_all
+from training.session import TrainingSession
+from training.significance import share_interval
+from vision.encoder import Encoder
+from vision.encoding import Encoding
+from vision.manifest import Manifest
+from vision.model import save_model
+
+CARD_NAME: Final = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All that becomes a model folder."""
+
+    manifest: Manifest  # not yet bound to the weights
+    weights: Mapping[str, Tensor]  # on the CPU
+    recalls: Mapping[str, float]  # by class, on the test images
+    history: bytes  # JSON: how the training went, epoch by epoch, and where
+
+
+def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) -> Finished:
+    """Calibrate the network, measure it on the test images the way it will be served, describe it.
+
+    Args:
+        session: a training that is over.
+        dataset: what it was trained on; its test images are looked at here for the first time.
+        subject: recipe and data as JSON values.
+    """
+    recipe = session.recipe
+    manifest = Manifest(
+        name=f"{dataset.name}-{recipe.name}",
+        architecture=recipe.architecture(len(dataset.label_names)),
+        labels=dataset.label_names,
+        preprocessing=recipe.preprocessing,
+        weights_sha256="",  # save_model fills it in
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        temperature=session.temperature(),
+        recipe=subject["recipe"],
+        data=subject["data"],
+    )
+    encoder = Encoder(manifest, session.network, session.world.device)
+    encoding = encode_all(encoder, dataset.test.images_NCHW)
+    labels_N = dataset.test.labels_N
+    metrics = _test_figures(encoding, labels_N, manifest.temperature) | _training_figures(session)
+    manifest = replace(manifest, metrics=metrics)
+    history = {
+        "history": [asdict(report) for report in session.history],
+        "environment": _environment(session),
+    }
+    return Finished(
+        manifest,
+        {name: tensor.cpu() for name, tensor in session.network.state_dict().items()},
+        _recalls(encoding, labels_N, dataset.label_names),
+        json.dumps(history, indent=1, allow_nan=False).encode(),
+    )
+
+
+def publish(finished: Finished, folder: Path) -> Manifest:
+    """Write the model folder, whole or not at all, and return its manifest.
+
+    Raises:
+        ModelFolderError: ``folder`` exists already, or cannot be written.
+    """
+
+    def describe(manifest: Manifest) -> dict[str, bytes]:
+        card = model_card(manifest, recalls=finished.recalls)
+        return {HISTORY_NAME: finished.history, CARD_NAME: card.encode()}
+
+    return save_model(folder, finished.manifest, finished.weights, describe)
+
+
+def _test_figures(
+    encoding: Encoding, labels_N: NDArray[np.int64], temperature: float
+) -> dict[str, float]:
+    right_N = encoding.probabilities_BL.argmax(axis=1) == labels_N
+    low, high = share_interval(int(right_N.sum()), len(right_N))
+    before_NL = uncalibrated(encoding.probabilities_BL, temperature)
+    return {
+        "test_accuracy": float(right_N.mean()),
+        "test_accuracy_low": low,
+        "test_accuracy_high": high,
+        "calibration_error": calibration_error(encoding.probabilities_BL, labels_N),
+        "calibration_error_uncalibrated": calibration_error(before_NL, labels_N),
+    }
+
+
+def _training_figures(session: TrainingSession) -> dict[str, float]:
+    last = session.history[-1]
+    figures = {
+        "epochs": float(last.epoch),
+        "kept_epoch": float(session.kept_epoch),
+        "parameters": float(sum(p.numel() for p in session.network.parameters())),
+        "train_loss": last.loss,
+        "train_accuracy": last.accuracy,
+        "train_seconds": sum(report.seconds for report in session.history),
+    }
+    if last.validation_loss is not None and last.validation_accuracy is not None:
+        figures |= {
+            "validation_loss": last.validation_loss,
+            "validation_accuracy": last.validation_accuracy,
+        }
+    return figures
+
+
+def _recalls(
+    encoding: Encoding, labels_N: NDArray[np.int64], label_names: tuple[str, ...]
+) -> dict[str, float]:
+    given_N = encoding.probabilities_BL.argmax(axis=1)
+    return {
+        name: float((given_N[labels_N == label] == label).mean())
+        for label, name in enumerate(label_names)
+    }
+
+
+def _environment(session: TrainingSession) -> dict[str, Any]:
+    device = session.world.device
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "processes": session.world.size,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,192 @@
+"""One complete training set-up, checked when it is made. A recipe is data: it is saved with the
+model that it made."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from vision.manifest import EMBEDDING_LAYER, Architecture, Reduction
+from vision.preprocess import Preprocessing
+
+MetricLoss = Literal["none", "supervised-contrastive", "cosface"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How far the images of a batch may change, each by its own draw."""
+
+    flip: bool = False  # mirror left to right with probability 1/2
+    shift: int = 0  # pixels; move by up to this many, both ways; the border pixels fill the gap
+    crop: float = 1.0  # a crop keeps at least this share of the area, in (0, 1]; 1: no crops
+    size: int | None = None  # pixels, side of what is learnt from; None: the network's own side
+    erase: float = 0.0  # probability of a rectangle of noise, in [0, 1]
+    mixup: float = 0.0  # both parameters of the beta distribution; 0: none (arXiv:1710.09412)
+    cutmix: float = 0.0  # likewise (arXiv:1905.04899); with both, every batch gets one of them
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must lie in (0, 1], got {self.crop}")
+        if not 0 <= self.erase <= 1:
+            raise ValueError(f"erase must lie in [0, 1], got {self.erase}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        for name, value in {
+            "shift": self.shift,
+            "mixup": self.mixup,
+            "cutmix": self.cutmix,
+        }.items():
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, and labels with them."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuning:
+    """How a pretrained backbone learns on: in groups of layers, the upper ones sooner and faster.
+
+    Discriminative rates and gradual unfreezing as in Howard & Ruder 2018 (arXiv:1801.06146),
+    sections 3.2 and 3.3.
+    """
+
+    groups: int  # of consecutive layers, with about the same number of weight layers in each
+    frozen_groups: int = 0  # the lowest ones, which never learn
+    head_epochs: int = 0  # in which only embedding and classifier learn
+    epochs_per_group: int = 0  # after those, until the next lower group learns too; 0: all at once
+    rate: float = 1.0  # learning rate of the highest group, as a share of the head's
+    rate_decay: float = 1.0  # learning rate of a group, as a share of the one above
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or not 0 <= self.frozen_groups < self.groups:
+            raise ValueError(
+                f"at least one of the {self.groups} groups must learn, "
+                f"but {self.frozen_groups} are frozen"
+            )
+        if self.head_epochs < 0 or self.epochs_per_group < 0:
+            raise ValueError("head_epochs and epochs_per_group must not be negative")
+        if not (0 < self.rate <= 1 and 0 < self.rate_decay <= 1):
+            raise ValueError("rate and rate_decay must lie in (0, 1]")
+
+    def lowest_group(self, epoch: int) -> int:
+        """Return the lowest group that learns in ``epoch`` (1 is the first); ``groups``: none."""
+        since = epoch - 1 - self.head_epochs
+        if since < 0:
+            return self.groups
+        if not self.epochs_per_group:
+            return self.frozen_groups
+        return max(self.frozen_groups, self.groups - 1 - since // self.epochs_per_group)
+
+    def group_rate(self, group: int) -> float:
+        """Return the learning rate of ``group`` (0 is the lowest), as a share of the head's."""
+        return self.rate * self.rate_decay ** (self.groups - 1 - group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training, apart from the images."""
+
+    name: str
+    network: str  # a name that vision.network.build_network knows
+    embedding_layer: str = EMBEDDING_LAYER
+    width: int  # numbers in a vector
+    reduction: Reduction | None = None  # of a backbone's numbers to width
+    preprocessing: Preprocessing
+
+    weights: str | None = None  # pretrained ones: a published name or a file; None: random ones
+    weights_sha256: str | None = None  # hexadecimal, of the file they came from
+    views: int = 0  # above 0: the backbone is frozen; so many copies of each image are embedded
+    fine_tuning: FineTuning | None = None  # None: all layers learn alike
+
+    epochs: int  # at most; the learning-rate schedule spans all of them
+    batch_size: int  # images, over all processes; fewer when there are fewer
+    optimizer: Literal["adam", "adamw", "sgd"]  # sgd: with Nesterov's momentum
+    learning_rate: float  # per step; the highest of the schedule
+    schedule: Literal["constant", "one-cycle", "cosine"]
+    warm_up: float  # share of all steps in which the rate rises, in (0, 1)
+    momentum: float = 0.0  # of sgd, in [0, 1)
+    weight_decay: float = 0.0  # per step and unit of rate, on weight matrices and kernels only
+    label_smoothing: float = 0.0  # share of a label spread over all labels, in [0, 1)
+    max_gradient_norm: float = 10.0  # L2 over all parameters; larger ones are scaled down to it
+    class_balance: float = 0.0  # 0: every image counts alike, 1: every class does; in [0, 1]
+    metric_loss: MetricLoss = "none"  # beside cross-entropy, on the vectors
+    metric_weight: float = 0.0  # of metric_loss; cross-entropy has 1
+    average: float = 0.0  # decay per step of the moving average of the weights; 0: none
+    precision: Precision = "auto"  # of activations; auto: what is fastest on the device
+    compile: bool = False  # by torch.compile, on a GPU; takes a minute and needs a C compiler
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    validation: float  # share of each class, its last images, held out; in [0, 1)
+    patience: int | None = None  # epochs without a lower validation loss before stopping; None: all
+    keep_best: bool = False  # keep the weights of the lowest validation loss, not the last ones
+    seed: int = 0  # of weights, order, augmentation and dropout
+
+    def __post_init__(self) -> None:
+        at_least_1 = ("epochs", "batch_size", "width")
+        above_0 = ("learning_rate", "max_gradient_norm")
+        shares = ("momentum", "label_smoothing", "validation", "average")
+        not_negative = ("weight_decay", "patience", "seed", "metric_weight", "views")
+        for name in at_least_1:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in above_0:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in shares:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name in not_negative:
+            if not (getattr(self, name) or 0) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.warm_up < 1:
+            raise ValueError(f"warm_up must lie in (0, 1), got {self.warm_up}")
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f"class_balance must lie in [0, 1], got {self.class_balance}")
+        if self.augmentation.shift >= self.preprocessing.size:
+            raise ValueError(
+                f"shift must be less than the image's {self.preprocessing.size} pixels, "
+                f"got {self.augmentation.shift}"
+            )
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.views and self.fine_tuning is not None:
+            raise ValueError(
+                "a frozen backbone cannot be fine-tuned: views or fine_tuning, not both"
+            )
+        if self.views and self.augmentation.mixes:
+            raise ValueError(
+                "a frozen backbone learns nothing from mixed images: no mixup, no cutmix"
+            )
+        if self.reduction == "pca" and not self.views:
+            raise ValueError("PCA is fitted once, so it needs a frozen backbone; use a projection")
+        if self.metric_loss != "none" and self.augmentation.mixes:
+            raise ValueError(
+                "a metric loss needs one label per image: no mixup and no cutmix with it"
+            )
+        if self.metric_loss != "none" and self.views and self.reduction != "projection":
+            raise ValueError("with a frozen backbone, a metric loss needs a projection to work on")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone stays as it is, byte for byte."""
+        return self.views > 0
+
+    def architecture(self, num_labels: int) -> Architecture:
+        """Return the network's description for data of ``num_labels`` classes."""
+        return Architecture(
+            network=self.network,
+            embedding_layer=self.embedding_layer,
+            width=self.width,
+            num_labels=num_labels,
+            reduction=self.reduction,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every setting as JSON values."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return fields

@@ -1,0 +1,48 @@
+"""A network on its device in, how long images take it out."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+import numpy as np
+import torch
+
+from vision.encoder import Encoder
+
+BATCH: Final = 64  # images
+RUNS: Final = 30  # timed at most, of one image and of a batch
+ENOUGH_S: Final = 1.0  # of timed runs; at least one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Time from pixels to vectors in memory: medians, on a machine that may have other work."""
+
+    device: str  # as torch names it
+    threads: int  # of torch, inside one operation
+    ms_one_image: float
+    images_per_s: float  # in batches of 64
+
+
+def measure_speed(encoder: Encoder) -> Speed:
+    """Time the network on noise; takes about two seconds."""
+    preprocessing = encoder.manifest.preprocessing
+    shape = (BATCH, preprocessing.channels, preprocessing.size, preprocessing.size)
+    pixels_BCHW = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    encoder.warm_up((1, BATCH))
+
+    def seconds(images: int) -> float:
+        took: list[float] = []
+        while len(took) < RUNS and sum(took) < ENOUGH_S:
+            started = time.perf_counter()
+            encoder.encode(pixels_BCHW[:images])
+            took.append(time.perf_counter() - started)
+        return median(took)
+
+    return Speed(
+        device=str(encoder.device),
+        threads=torch.get_num_threads(),
+        ms_one_image=1000 * seconds(1),
+        images_per_s=BATCH / seconds(BATCH),
+    )

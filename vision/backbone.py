@@ -1,0 +1,170 @@
+"""Known networks as feature extractors: normalised images in, one row of features per image out.
+
+A backbone is a network of torchvision or timm (``torchvision:NAME``, ``timm:NAME``), cut behind one
+of its layers.
+
+Shape suffixes: B images, C channels, H x W pixels, F features.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Final, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vision.cutting import FEATURES, PENULTIMATE, cut
+from vision.libraries import (
+    CHANNELS,
+    build_known,
+    own_side,
+    split_name,
+    timm_library,
+    torchvision_models,
+)
+from vision.preprocess import Preprocessing
+
+FIRST_WEIGHTS: Final = "IMAGENET1K_V1"  # torchvision's name for them
+NEAREST: Final[dict[str, Literal["bilinear", "bicubic"]]] = {
+    "bicubic": "bicubic",
+    "lanczos": "bicubic",
+}
+PROBES: Final = 2  # images of a trial run
+
+
+class Backbone(nn.Module):
+    """A known network up to one layer, whose output is averaged to one row per image.
+
+    Maps are averaged over their pixels, tokens over all of them. The parameters keep the library's
+    names, below ``body``.
+    """
+
+    def __init__(
+        self, body: nn.Module, *, width: int, axes: tuple[int, ...], whole: Mapping[str, torch.Size]
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.width = width  # F
+        self.whole = dict(
+            whole
+        )  # shapes of all tensors of the uncut network, by the library's name
+        self._axes = axes  # of the layer's pixels or tokens
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return features (B, F) of normalised images (B, C, H, W)."""
+        output = _layer_output(self.body, images_BCHW)
+        features_BF: Tensor = output.mean(dim=self._axes) if self._axes else output
+        return features_BF
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy whose parts learn or measure as here; a traced body's copies all learn."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__ = deepcopy(self.__dict__, memo)
+        twin.body.train(self.body.training)
+        for name, part in twin.body.named_modules():
+            part.training = self.body.get_submodule(name).training
+        return twin
+
+    def takes(self, side: int) -> bool:
+        """Say whether images of ``side`` x ``side`` pixels are not too small or of a wrong size."""
+        try:
+            return _output_shape(self.body, side) is not None
+        except Exception:  # what the networks of two libraries raise here has no common base
+            return False
+
+
+def build_backbone(name: str, layer: str = PENULTIMATE) -> Backbone:
+    """Return the network called ``name`` up to ``layer``, with random weights.
+
+    The layer is ``penultimate`` (the input of the last linear layer), the name of a module or graph
+    node, or for the VGG family of torchvision one of ``pool1`` to ``pool5``, ``fc6`` and ``fc7``
+    (after their ReLU). The weights are drawn from torch's global generator.
+
+    Raises:
+        ValueError: there is no such network or layer, timm is not installed, or what the layer
+            gives cannot be made one row per image.
+    """
+    network = build_known(name)
+    whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    side = own_side(network)
+    body = cut(network, name, layer)
+    shape = _output_shape(body, side)
+    row = _row_of(shape)
+    if row is None:
+        came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
+        raise ValueError(f"layer {layer!r} of {name} gives {came}, not one row or map per image")
+    return Backbone(body, width=row[0], axes=row[1], whole=whole)
+
+
+def default_preprocessing(name: str, *, size: int | None = None) -> Preprocessing:
+    """Return how images are prepared for the pretrained weights of the network called ``name``.
+
+    Of torchvision's weights the first ones decide; ``size`` replaces the side in pixels.
+
+    Raises:
+        ValueError: there is no such network, timm is not installed, or nothing is known about the
+            network's weights.
+    """
+    library, model = split_name(name)
+    if library == "torchvision":
+        weights = torchvision_models().get_model_weights(model)
+        chosen = weights.__members__.get(FIRST_WEIGHTS, weights.DEFAULT).transforms()
+        own = int(chosen.crop_size[0])
+        fraction, squash = own / chosen.resize_size[0], False
+        mean, std, interpolation = chosen.mean, chosen.std, chosen.interpolation.value
+    else:
+        chosen = timm_library().get_pretrained_cfg(model)
+        if chosen is None or chosen.input_size[0] != CHANNELS:
+            raise ValueError(f"timm does not say how images are prepared for {name}")
+        own = int(chosen.input_size[-1])
+        fraction, squash = chosen.crop_pct, chosen.crop_mode == "squash"
+        mean, std, interpolation = chosen.mean, chosen.std, chosen.interpolation
+    return Preprocessing(
+        size=own if size is None else size,
+        channels=CHANNELS,
+        mean=tuple(mean),
+        std=tuple(std),
+        fit="squash" if squash else "crop",
+        crop_fraction=min(1.0, fraction),
+        interpolation=NEAREST.get(interpolation, "bilinear"),
+    )
+
+
+def _layer_output(body: nn.Module, images_BCHW: Tensor) -> Any:
+    output = body(images_BCHW)
+    return output[FEATURES] if isinstance(output, dict) else output
+
+
+def _output_shape(body: nn.Module, side: int) -> torch.Size | None:
+    """Return the shape of what the layer gives for two images of ``side`` pixels, if it has one.
+
+    Runs on torch's meta device, which counts without computing, and draws no random number.
+    """
+    tensors = {**dict(body.named_parameters()), **dict(body.named_buffers())}
+    on_meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    images = torch.empty(PROBES, CHANNELS, side, side, device="meta")
+    was_training = body.training
+    try:
+        with torch.inference_mode():
+            output = functional_call(body.eval(), on_meta, (images,))
+    finally:
+        body.train(was_training)
+    if isinstance(output, dict):
+        output = output[FEATURES]
+    return output.shape if isinstance(output, Tensor) else None
+
+
+def _row_of(shape: torch.Size | None) -> tuple[int, tuple[int, ...]] | None:
+    """Return F and the axes to average over, for what a layer gives of square images."""
+    match tuple(shape or ()):
+        case (2, features):
+            return features, ()
+        case (2, _, features):
+            return features, (1,)
+        case (2, height, width, features) if height == width != features:
+            return features, (1, 2)  # channels last, as in Swin
+        case (2, features, _, _):
+            return features, (2, 3)
+    return None
