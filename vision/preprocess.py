@@ -26,6 +26,8 @@ REDUCING_GAP = 3.0
 DRAFT_FACTOR = 2
 DRAFT_MIN_SIDE = 256  # never below what a thumbnail needs
 
+Fit = Literal["crop", "squash"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropBox:
@@ -65,7 +67,7 @@ class Preprocessing:
     channels: Literal[1, 3]  # 1: luminance (ITU-R 601-2), 3: RGB
     mean: tuple[float, ...]  # per channel, of values in [0, 1]
     std: tuple[float, ...]  # per channel, of values in [0, 1]
-    fit: Literal["crop", "squash"] = "crop"
+    fit: Fit = "crop"
     crop_fraction: float = 1.0  # share of the scaled shorter side that stays, in (0, 1]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
