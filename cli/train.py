@@ -63,7 +63,8 @@ def train(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Layer to embed with; for VGG: pool1 to pool5, fc6, fc7.", rich_help_panel=NETWORK
+            help="Layer to embed with, or several with +; for VGG: pool1 to pool5, fc6, fc7.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     width: Annotated[
@@ -80,7 +81,7 @@ def train(
     fit: Annotated[
         Fit | None,
         typer.Option(
-            help="crop: the middle of the picture; squash: all of it, square.",
+            help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
             rich_help_panel=NETWORK,
         ),
     ] = None,

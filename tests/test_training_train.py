@@ -21,7 +21,7 @@ from training.errors import CheckpointError, DivergenceError
 from training.evaluate import evaluate
 from training.fashion_mnist import PACKAGE_FOLDER
 from training.loop import StepReport
-from training.recipe import Recipe
+from training.recipe import Precision, Recipe
 from training.recipes import cnn, cnn_photos, deck_cnn
 from training.session import EpochReport
 from training.train import train
@@ -341,3 +341,22 @@ def test_a_twentieth_of_fashion_mnist_is_enough_to_learn_something(tmp_path: Pat
     )
     manifest = train(recipe, part, out=tmp_path / "m", device="cpu")
     assert manifest.metrics["test_accuracy"] > 0.6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp16", "fp32"])
+def test_a_gpu_trains_in_every_precision_and_goes_on_where_it_was(
+    precision: Precision, tmp_path: Path
+) -> None:
+    recipe = replace(OURS, precision=precision, compile=precision == "auto")
+    manifest = train(recipe, easy_dataset(), out=tmp_path / "whole", device="cuda")
+    assert manifest.metrics["test_accuracy"] >= 0.8
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(recipe, easy_dataset()),
+            **{"out": tmp_path / "parts", "device": "cuda"},
+            observer=Watcher(interrupt_at=20),
+        )
+    train(recipe, easy_dataset(), out=tmp_path / "parts", device="cuda", resume=True)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")

@@ -136,12 +136,12 @@ def test_a_copy_of_a_backbone_gives_the_same_rows_and_learns_alone(layer: str) -
 
 
 def test_finding_the_width_draws_no_random_number_and_leaves_the_statistics() -> None:
-    from vision.backbone import _output_shape  # noqa: PLC0415
+    from vision.backbone import _output_shapes  # noqa: PLC0415
 
     backbone = build_backbone("torchvision:mobilenet_v3_small")
     before, state = copy.deepcopy(backbone.state_dict()), torch.get_rng_state()
 
-    assert _output_shape(backbone.body, 64) == (2, 1024)
+    assert _output_shapes(backbone.body, 64) == [(2, 1024)]
 
     assert backbone.training
     assert torch.equal(torch.get_rng_state(), state)
@@ -315,3 +315,52 @@ def test_a_saved_backbone_comes_back_as_it_was(name: str, layer: str, tmp_path) 
     assert manifest.architecture == architecture
     for ours, loaded in zip(network.eval()(images(32)), again(images(32)), strict=True):
         torch.testing.assert_close(ours, loaded, rtol=0, atol=0)
+
+
+# Several layers
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "widths"),
+    [
+        ("torchvision:squeezenet1_1", "features.6+penultimate", [256, 512]),
+        ("torchvision:vgg11", "pool2+pool5", [128, 512]),
+        ("timm:tf_efficientnet_lite0", "blocks.3+blocks.4+penultimate", [80, 112, 1280]),
+    ],
+)
+def test_several_layers_stand_side_by_side_with_equal_lengths(
+    name: str, layers: str, widths: list[int]
+) -> None:
+    backbone = build_backbone(name, layers).eval()
+    assert backbone.width == sum(widths)
+    with torch.inference_mode():
+        features_BF = backbone(torch.randn(2, 3, 64, 64))
+    assert features_BF.shape == (2, sum(widths))
+    for part_BF in features_BF.split(widths, dim=1):
+        assert part_BF.norm(dim=1).square().mean() == pytest.approx(
+            sum(widths) / len(widths), rel=0.01
+        )
+
+
+def test_one_of_several_layers_is_what_it_is_alone_but_for_its_length() -> None:
+    images_BCHW = torch.randn(2, 3, 64, 64)
+    both = build_backbone("torchvision:resnet18", "layer2+penultimate").eval()
+    alone = build_backbone("torchvision:resnet18", "layer2").eval()
+    alone.body.load_state_dict(
+        {
+            name: tensor
+            for name, tensor in both.body.state_dict().items()
+            if name in alone.body.state_dict()
+        }
+    )
+    with torch.inference_mode():
+        part_BF = both(images_BCHW)[:, :128]
+        row_BF = alone(images_BCHW)
+    expected = torch.nn.functional.normalize(row_BF, dim=1)
+    assert torch.allclose(torch.nn.functional.normalize(part_BF, dim=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["layer2+layer2", "layer2+nowhere"])
+def test_a_layer_named_twice_or_unknown_among_several_is_refused(layers: str) -> None:
+    with pytest.raises(ValueError, match=r"names a layer twice|no layer 'nowhere'"):
+        build_backbone("torchvision:resnet18", layers)

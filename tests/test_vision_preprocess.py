@@ -1,4 +1,5 @@
 from dataclasses import asdict
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from tests.pictures import encoded, picture
 from vision.errors import CropError
-from vision.preprocess import CropBox, Preprocessing
+from vision.preprocess import CropBox, Fit, Preprocessing
 
 GRAY = Preprocessing(size=28, channels=1, mean=(0.5,), std=(0.5,))
 COLOUR = Preprocessing(size=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -22,10 +23,11 @@ def test_an_image_of_the_right_size_passes_unchanged() -> None:
     np.testing.assert_array_equal(pixels_CHW[0], np.asarray(image))
 
 
-@given(width=st.integers(1, 90), height=st.integers(1, 90), fit=st.sampled_from(["crop", "squash"]))
-def test_every_image_becomes_the_networks_shape(width: int, height: int, fit: str) -> None:
+@given(width=st.integers(1, 90), height=st.integers(1, 90), fit=st.sampled_from(get_args(Fit)))
+def test_every_image_becomes_the_networks_shape(width: int, height: int, fit: Fit) -> None:
+    mean = (9 / 255, 8 / 255, 7 / 255)
     preprocessing = Preprocessing(
-        size=32, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit=fit, crop_fraction=0.875
+        size=32, channels=3, mean=mean, std=(1.0,) * 3, fit=fit, crop_fraction=0.875
     )
 
     pixels_CHW = preprocessing.pixels(Image.new("RGB", (width, height), (9, 8, 7)))
@@ -34,6 +36,21 @@ def test_every_image_becomes_the_networks_shape(width: int, height: int, fit: st
     assert pixels_CHW.dtype == np.uint8
     assert pixels_CHW.flags.c_contiguous
     assert np.unique(pixels_CHW.reshape(3, -1), axis=1).ravel().tolist() == [9, 8, 7]
+
+
+def test_padding_keeps_all_of_the_image_and_its_proportions() -> None:
+    image = Image.new("RGB", (90, 30), "#ff0000")
+
+    padded = Preprocessing(**{**asdict(COLOUR), "fit": "pad"}).pixels(image)
+
+    red = (padded[0] > 200) & (padded[1] < 50) & (padded[2] < 50)
+    assert red.any(axis=0).all()
+    assert red.any(axis=1).sum() == pytest.approx(COLOUR.size / 3, abs=1)
+    for channel, mean in enumerate(COLOUR.mean):
+        assert (padded[channel, 0] == round(255 * mean)).all()
+        assert (padded[channel, -1] == round(255 * mean)).all()
+    grey = Preprocessing(**{**asdict(GRAY), "fit": "pad"}).pixels(image)
+    assert grey[0, 0, 0] == round(255 * GRAY.mean[0])
 
 
 def test_crop_keeps_the_middle_and_squash_keeps_all() -> None:

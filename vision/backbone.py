@@ -6,15 +6,16 @@ of its layers.
 Shape suffixes: B images, C channels, H x W pixels, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import normalize
 
-from vision.cutting import FEATURES, PENULTIMATE, cut
+from vision.cutting import PENULTIMATE, cut
 from vision.libraries import (
     CHANNELS,
     build_known,
@@ -31,31 +32,46 @@ NEAREST: Final[dict[str, Literal["bilinear", "bicubic"]]] = {
     "lanczos": "bicubic",
 }
 PROBES: Final = 2  # images of a trial run
+SEPARATOR: Final = "+"  # between the names of layers
+
+
+class Row(NamedTuple):
+    """How a layer's output becomes one row per image."""
+
+    width: int  # numbers
+    axes: tuple[int, ...]  # to average over: pixels or tokens
 
 
 class Backbone(nn.Module):
-    """A known network up to one layer, whose output is averaged to one row per image.
+    """A known network up to some of its layers, whose outputs are averaged to one row per image.
 
-    Maps are averaged over their pixels, tokens over all of them. The parameters keep the library's
-    names, below ``body``.
+    Maps are averaged over their pixels, tokens over all of them. Rows of several layers are put
+    side by side, scaled so that every layer has the same share of the length. The parameters keep
+    the library's names, below ``body``.
     """
 
     def __init__(
-        self, body: nn.Module, *, width: int, axes: tuple[int, ...], whole: Mapping[str, torch.Size]
+        self, body: nn.Module, *, rows: Sequence[Row], whole: Mapping[str, torch.Size]
     ) -> None:
         super().__init__()
         self.body = body
-        self.width = width  # F
+        self.width = sum(row.width for row in rows)  # F
         self.whole = dict(
             whole
         )  # shapes of all tensors of the uncut network, by the library's name
-        self._axes = axes  # of the layer's pixels or tokens
+        self._axes = [row.axes for row in rows]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, F) of normalised images (B, C, H, W)."""
-        output = _layer_output(self.body, images_BCHW)
-        features_BF: Tensor = output.mean(dim=self._axes) if self._axes else output
-        return features_BF
+        outputs = _layer_outputs(self.body, images_BCHW)
+        rows: list[Tensor] = [
+            output.mean(dim=axes) if axes else output
+            for output, axes in zip(outputs, self._axes, strict=True)
+        ]
+        if len(rows) == 1:
+            return rows[0]
+        length = (self.width / len(rows)) ** 0.5
+        return torch.cat([length * normalize(row_BF, dim=1) for row_BF in rows], dim=1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy whose parts learn or measure as here; a traced body's copies all learn."""
@@ -70,7 +86,7 @@ class Backbone(nn.Module):
     def takes(self, side: int) -> bool:
         """Say whether images of ``side`` x ``side`` pixels are not too small or of a wrong size."""
         try:
-            return _output_shape(self.body, side) is not None
+            return None not in _output_shapes(self.body, side)
         except Exception:  # what the networks of two libraries raise here has no common base
             return False
 
@@ -79,23 +95,29 @@ def build_backbone(name: str, layer: str = PENULTIMATE) -> Backbone:
     """Return the network called ``name`` up to ``layer``, with random weights.
 
     The layer is ``penultimate`` (the input of the last linear layer), the name of a module or graph
-    node, or for the VGG family of torchvision one of ``pool1`` to ``pool5``, ``fc6`` and ``fc7``
-    (after their ReLU). The weights are drawn from torch's global generator.
+    node, for the VGG family of torchvision one of ``pool1`` to ``pool5``, ``fc6`` and ``fc7``
+    (after their ReLU), or several of these with ``+`` between them. The weights are drawn from
+    torch's global generator.
 
     Raises:
         ValueError: there is no such network or layer, timm is not installed, or what the layer
             gives cannot be made one row per image.
     """
+    layers = layer.split(SEPARATOR)
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"layer {layer!r} names a layer twice")
     network = build_known(name)
     whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
     side = own_side(network)
-    body = cut(network, name, layer)
-    shape = _output_shape(body, side)
-    row = _row_of(shape)
-    if row is None:
-        came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
-        raise ValueError(f"layer {layer!r} of {name} gives {came}, not one row or map per image")
-    return Backbone(body, width=row[0], axes=row[1], whole=whole)
+    body = cut(network, name, layers)
+    rows: list[Row] = []
+    for part, shape in zip(layers, _output_shapes(body, side), strict=True):
+        row = _row_of(shape)
+        if row is None:
+            came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
+            raise ValueError(f"layer {part!r} of {name} gives {came}, not one row or map per image")
+        rows.append(row)
+    return Backbone(body, rows=rows, whole=whole)
 
 
 def default_preprocessing(name: str, *, size: int | None = None) -> Preprocessing:
@@ -132,15 +154,19 @@ def default_preprocessing(name: str, *, size: int | None = None) -> Preprocessin
     )
 
 
-def _layer_output(body: nn.Module, images_BCHW: Tensor) -> Any:
+def _layer_outputs(body: nn.Module, images_BCHW: Tensor) -> list[Any]:
+    """Return what each layer gives, in the order they were asked for."""
     output = body(images_BCHW)
-    return output[FEATURES] if isinstance(output, dict) else output
+    if isinstance(output, dict):
+        return [output[str(position)] for position in range(len(output))]
+    return [output]
 
 
-def _output_shape(body: nn.Module, side: int) -> torch.Size | None:
-    """Return the shape of what the layer gives for two images of ``side`` pixels, if it has one.
+def _output_shapes(body: nn.Module, side: int) -> list[torch.Size | None]:
+    """Return the shapes of what the layers give for two images of ``side`` pixels.
 
-    Runs on torch's meta device, which counts without computing, and draws no random number.
+    Runs on torch's meta device, which counts without computing, and draws no random number. What is
+    no tensor has none.
     """
     tensors = {**dict(body.named_parameters()), **dict(body.named_buffers())}
     on_meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
@@ -148,23 +174,25 @@ def _output_shape(body: nn.Module, side: int) -> torch.Size | None:
     was_training = body.training
     try:
         with torch.inference_mode():
-            output = functional_call(body.eval(), on_meta, (images,))
+            outputs = functional_call(body.eval(), on_meta, (images,))
     finally:
         body.train(was_training)
-    if isinstance(output, dict):
-        output = output[FEATURES]
-    return output.shape if isinstance(output, Tensor) else None
+    if isinstance(outputs, dict):
+        outputs = [outputs[str(position)] for position in range(len(outputs))]
+    else:
+        outputs = [outputs]
+    return [output.shape if isinstance(output, Tensor) else None for output in outputs]
 
 
-def _row_of(shape: torch.Size | None) -> tuple[int, tuple[int, ...]] | None:
-    """Return F and the axes to average over, for what a layer gives of square images."""
+def _row_of(shape: torch.Size | None) -> Row | None:
+    """Return how a layer's output of square images becomes one row per image."""
     match tuple(shape or ()):
         case (2, features):
-            return features, ()
+            return Row(features, ())
         case (2, _, features):
-            return features, (1,)
+            return Row(features, (1,))
         case (2, height, width, features) if height == width != features:
-            return features, (1, 2)  # channels last, as in Swin
+            return Row(features, (1, 2))  # channels last, as in Swin
         case (2, features, _, _):
-            return features, (2, 3)
+            return Row(features, (2, 3))
     return None

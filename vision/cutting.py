@@ -1,9 +1,10 @@
-"""A network of torchvision or timm and one of its layers in; the network up to that layer out.
+"""A network of torchvision or timm and some of its layers in; the network up to them out.
 
-What is behind the layer is gone, code and parameters; what is left keeps its names.
+What is behind the layers is gone, code and parameters; what is left keeps its names.
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from torch import nn
@@ -11,14 +12,16 @@ from torch import nn
 from vision.libraries import torchvision_models, tracing_tools
 
 PENULTIMATE: Final = "penultimate"
-FEATURES: Final = "features"  # what a network cut by name calls its output, in a dict
 LISTED: Final = 12  # layers named in a refusal
 VGG_LAYERS: Final = ("pool1", "pool2", "pool3", "pool4", "pool5", "fc6", "fc7")
 AUXILIARY: Final = ("aux1", "aux2", "AuxLogits")  # classifiers that only training has
 
 
-def cut(network: nn.Module, name: str, layer: str) -> nn.Module:
-    """Return ``network``, called ``name``, up to ``layer``; ``network`` itself is used up.
+def cut(network: nn.Module, name: str, layers: Sequence[str]) -> nn.Module:
+    """Return ``network``, called ``name``, up to ``layers``; ``network`` itself is used up.
+
+    What comes back gives the output of ``penultimate`` alone as a tensor, and that of other layers
+    as a dict, with the layers' positions ("0", "1", …) as keys.
 
     Raises:
         ValueError: there is no such layer, or the network can only be cut at ``penultimate``.
@@ -28,19 +31,20 @@ def cut(network: nn.Module, name: str, layer: str) -> nn.Module:
         for part in AUXILIARY:
             if hasattr(network, part):
                 setattr(network, part, None)
-    if layer != PENULTIMATE:
-        return _cut_by_name(network, name, layer)
+    if PENULTIMATE in layers:
+        network = _without_classifier(network, name)
+    return network if list(layers) == [PENULTIMATE] else _cut_by_name(network, name, layers)
+
+
+def _without_classifier(network: nn.Module, name: str) -> nn.Module:
+    """Return ``network`` with nothing in place of its last linear layer.
+
+    torchvision's SqueezeNet has none: there it is the last convolution, which classifies every
+    pixel.
+    """
     if name.startswith("timm:"):
         cast(Any, network).reset_classifier(0)
         return network
-    return _without_classifier(network)
-
-
-def _without_classifier(network: nn.Module) -> nn.Module:
-    """Return torchvision's ``network`` with nothing in place of its last linear layer.
-
-    SqueezeNet has none: there it is the last convolution, which classifies every pixel.
-    """
     modules = list(network.named_modules())
     linear = [key for key, module in modules if isinstance(module, nn.Linear)]
     convolutions = [key for key, module in modules if isinstance(module, nn.Conv2d)]
@@ -48,23 +52,25 @@ def _without_classifier(network: nn.Module) -> nn.Module:
     return network
 
 
-def _cut_by_name(network: nn.Module, name: str, layer: str) -> nn.Module:
-    """Return ``network`` up to a module or graph node, as torch.fx traces it."""
+def _cut_by_name(network: nn.Module, name: str, layers: Sequence[str]) -> nn.Module:
+    """Return ``network`` up to modules or graph nodes, as torch.fx traces it."""
     tracing = tracing_tools(name)
     friendly = _friendly_layers(network)
     try:
-        body = tracing.create_feature_extractor(network, {friendly.get(layer, layer): FEATURES})
+        nodes = tracing.get_graph_node_names(network)[1]
     except Exception as error:  # tracing runs the network's own code: anything may come
-        try:
-            nodes = tracing.get_graph_node_names(network)[1]
-        except Exception:  # as above
-            raise ValueError(
-                f"{name} cannot be cut at {layer!r}: it cannot be traced, and has the layer "
-                f"{PENULTIMATE!r} only"
-            ) from error
-        listed = ", ".join(_some_layers(layer, list(friendly), nodes))
-        raise ValueError(f"{name} has no layer {layer!r}; among its layers are {listed}") from error
-    return cast(nn.Module, body)
+        raise ValueError(
+            f"{name} cannot be cut at {'+'.join(layers)!r}: it cannot be traced, and has the layer "
+            f"{PENULTIMATE!r} only"
+        ) from error
+    outputs: dict[str, str] = {}
+    for position, layer in enumerate(layers):
+        node = nodes[-1] if layer == PENULTIMATE else friendly.get(layer, layer)
+        if not any(known == node or known.startswith(f"{node}.") for known in nodes):
+            listed = ", ".join(_some_layers(layer, list(friendly), nodes))
+            raise ValueError(f"{name} has no layer {layer!r}; among its layers are {listed}")
+        outputs[node] = str(position)
+    return cast(nn.Module, tracing.create_feature_extractor(network, outputs))
 
 
 def _friendly_layers(network: nn.Module) -> dict[str, str]:

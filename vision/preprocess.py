@@ -9,7 +9,7 @@ Shape suffixes: C channels, H x W pixels, B images.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ REDUCING_GAP = 3.0
 DRAFT_FACTOR = 2
 DRAFT_MIN_SIDE = 256  # never below what a thumbnail needs
 
-Fit = Literal["crop", "squash"]
+Fit = Literal["crop", "pad", "squash"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,8 @@ class Preprocessing:
     """How a picture becomes ``uint8`` pixels, and pixels become the network's numbers.
 
     ``fit="crop"`` scales the shorter side to ``size / crop_fraction`` and cuts the middle;
+    ``fit="pad"`` scales the longer side to ``size`` and fills the rest with the mean: all of the
+    picture is seen, in its own proportions;
     ``fit="squash"`` scales both sides to ``size`` and ignores the aspect ratio.
     """
 
@@ -82,8 +84,8 @@ class Preprocessing:
             raise ValueError(f"std must be positive, got {self.std}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction}")
-        if self.fit not in ("crop", "squash"):
-            raise ValueError(f"fit must be 'crop' or 'squash', got {self.fit!r}")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation must be bilinear or bicubic, got {self.interpolation}")
 
@@ -119,7 +121,7 @@ class Preprocessing:
         if self.channels == 1:
             image = image.convert("L")
         if image.size != (self.size, self.size):
-            image = self._squashed(image) if self.fit == "squash" else self._cropped(image)
+            image = self._fitted(image)
         pixels_HWC = np.asarray(image).reshape(self.size, self.size, self.channels)
         return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
 
@@ -127,8 +129,23 @@ class Preprocessing:
     def _scaled_side(self) -> int:
         return round(self.size / self.crop_fraction) if self.fit == "crop" else self.size
 
-    def _squashed(self, image: Image.Image) -> Image.Image:
-        return self._resized(image, (self.size, self.size))
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        match self.fit:
+            case "crop":
+                return self._cropped(image)
+            case "pad":
+                return self._padded(image)
+            case "squash":
+                return self._resized(image, (self.size, self.size))
+
+    def _padded(self, image: Image.Image) -> Image.Image:
+        longer = max(image.size)
+        width, height = (max(1, round(side * self.size / longer)) for side in image.size)
+        mean = tuple(round(255 * value) for value in self.mean)
+        padded = Image.new(image.mode, (self.size, self.size), mean[0] if len(mean) == 1 else mean)
+        corner = ((self.size - width) // 2, (self.size - height) // 2)
+        padded.paste(self._resized(image, (width, height)), corner)
+        return padded
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         width, height = image.size
