@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test check format install bento bench-serving bench-index clean
+.PHONY: demo test test-slow check format install bento bench-serving bench-training bench-index clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -13,6 +13,9 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: install ## the long forms: hundreds of steps of VGG-19
+	$(BIN)/python -m pytest -m slow
 
 check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .
@@ -39,6 +42,9 @@ bento: install ## a bento of the demo's model
 bench-serving: install ## requests per second beside a bare app; needs wrk, and `make demo` once
 	@scripts/system-packages wrk
 	$(BIN)/python -m benchmarks.serving --model $(DEMO)/model --gallery $(DEMO)/gallery
+
+bench-training: install ## quality of `cnn` on Fashion-MNIST over three seeds
+	$(BIN)/python -m benchmarks.training --seeds 0 1 2 -- --recipe cnn --data fashion-mnist
 
 bench-index: install ## images per second of an index build beside the bare network
 	$(BIN)/python -m benchmarks.index_build --model $(DEMO)/model

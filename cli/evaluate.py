@@ -134,7 +134,7 @@ def _held_out(evaluation: "Evaluation") -> Table:
     held_out = evaluation.held_out
     assert held_out is not None
     among_new, among_all = held_out.among_held_out, held_out.among_all
-    table = Table(title=f"{held_out.images} images of {held_out.classes} classes never seen")
+    table = Table(title=f"{held_out.images} images of {len(held_out.classes)} classes never seen")
     table.add_column("figure")
     table.add_column(f"among {among_new.gallery_images} of them", justify="right")
     table.add_column(f"among all {among_all.gallery_images}", justify="right")

@@ -193,7 +193,7 @@ def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
     dataset = squares_dataset(held_out=held_out)
     figures = evaluate(model, dataset, device="cpu").held_out
     assert figures is not None
-    assert (figures.classes, figures.images) == (2, 8)
+    assert (figures.classes, figures.images) == (new, 8)
 
     encoder = Encoder.load(model, device="cpu")
     queries = encode_all(encoder, held_out.test.images_NCHW).vectors_BD

@@ -217,7 +217,7 @@ def _held_out_figures(
     )
     among_held_out = measure_retrieval(queries_ND, new_labels_N, gallery_KD, new_labels_K)
     return HeldOutFigures(
-        classes=len(held_out.test.label_names),
+        classes=held_out.test.label_names,
         images=len(held_out.test),
         among_held_out=_search_figures(among_held_out, len(gallery_KD)),
         among_all=_search_figures(among_all, len(known) + len(gallery_KD)),

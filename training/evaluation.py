@@ -60,7 +60,7 @@ class SearchFigures:
 class HeldOutFigures:
     """Search for classes that training never saw."""
 
-    classes: int
+    classes: tuple[str, ...]
     images: int  # that were searched for
     among_held_out: SearchFigures  # the protocol of metric learning: only new classes to find
     among_all: SearchFigures  # new classes that join the gallery of the known ones
