@@ -30,8 +30,15 @@ def progress() -> Progress:
     )
 
 
+def silence() -> None:
+    """Print nothing from now on: another process of the same training does."""
+    stdout.quiet = stderr.quiet = True
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Print ``value`` as one JSON document on standard output."""
+    if stdout.quiet:
+        return
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 

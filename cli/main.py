@@ -1,12 +1,13 @@
 """The `lookalike` program: its commands, and how their errors end."""
 
+import os
 import sys
 
 import typer
 
 from cli.bento import pack
 from cli.compare import compare
-from cli.console import say
+from cli.console import say, silence
 from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.index import index_app
@@ -43,6 +44,8 @@ app.command("new-key")(new_key)
 
 def main() -> None:
     """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
+    if os.environ.get("RANK", "0") != "0":  # as torchrun numbers its processes
+        silence()
     try:
         app()
     except (VisionError, VectorIndexError, TrainingError, ServiceConfigError) as error:

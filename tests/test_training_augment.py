@@ -132,7 +132,7 @@ def test_mixing_keeps_the_share_of_each_label_and_leaves_the_global_generator_al
 
 def test_the_same_seed_makes_the_same_images_and_no_augmentation_makes_none() -> None:
     before = torch.randint(256, (16, 1, 8, 8), dtype=torch.uint8, generator=generator(0))
-    every = Augmentation(flip=True, shift=2, crop=0.5, size=6, erase=0.5)
+    every = Augmentation(flip=True, shift=2, crop=0.5, scale=0.75, erase=0.5)
     again = augment(before, every, generator(3))
     assert again.shape == (16, 1, 6, 6)
     assert torch.equal(augment(before, every, generator(3)), again)

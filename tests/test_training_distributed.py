@@ -36,12 +36,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(photographs: Path, out: Path, *launcher: str) -> None:
+def train(photographs: Path, out: Path, *launcher: str) -> str:
+    """Return what was printed on standard output."""
     options = ("--size", "24", "--batch-size", "16", "--epochs", "3", "--precision", "fp32")
-    subprocess.run(
+    done = subprocess.run(
         [
             *(sys.executable, *launcher, "-m", "cli.main", "train", "--out", str(out)),
-            *("--data", str(photographs), "--device", "cpu", *options),
+            *("--data", str(photographs), "--device", "cpu", "--json", *options),
         ],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -49,6 +50,7 @@ def train(photographs: Path, out: Path, *launcher: str) -> None:
         capture_output=True,
         timeout=120,
     )
+    return done.stdout.decode()
 
 
 def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
@@ -56,7 +58,8 @@ def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
 ) -> None:
     train(photographs, tmp_path / "one")
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    train(photographs, tmp_path / "two", *two)
+    printed = train(photographs, tmp_path / "two", *two)
+    assert json.loads(printed)["model"] == str(tmp_path / "two")  # once, by the first
     histories = [
         json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two")
     ]

@@ -27,8 +27,8 @@ def augment(images_BCHW: Tensor, augmentation: Augmentation, generator: Generato
         images_BCHW = random_flip(images_BCHW, generator)
     if augmentation.shift:
         images_BCHW = random_shift(images_BCHW, augmentation.shift, generator)
-    if augmentation.crop < 1 or augmentation.size is not None:
-        side = augmentation.size or images_BCHW.shape[-1]
+    if augmentation.crop < 1 or augmentation.scale < 1:
+        side = augmentation.side(images_BCHW.shape[-1])
         images_BCHW = random_crop(images_BCHW, augmentation.crop, side, generator)
     if augmentation.erase:
         images_BCHW = random_erase(images_BCHW, augmentation.erase, generator)

@@ -22,6 +22,7 @@ from training.publish import finish, publish
 from training.recipe import Recipe
 from training.session import TrainingSession
 from training.weights import load_pretrained
+from vision.backbone import Backbone
 from vision.errors import ModelFolderError
 from vision.manifest import Manifest
 from vision.network import Network, build_network
@@ -91,6 +92,9 @@ def _prepare(recipe: Recipe, num_labels: int, world: World) -> tuple[Recipe, Net
             network.features, recipe.network, recipe.weights, sha256=recipe.weights_sha256
         )
         recipe = replace(recipe, weights=pretrained.source, weights_sha256=pretrained.sha256)
+    side = recipe.augmentation.side(recipe.preprocessing.size)
+    if isinstance(network.features, Backbone) and not network.features.takes(side):
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, scale=1.0))
     grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
     precision = pick_precision(
         recipe.precision, world.device, depthwise=grouped and not recipe.frozen
