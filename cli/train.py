@@ -97,6 +97,14 @@ def train(
             min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
         ),
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Copies of each image, all but one augmented, that a frozen backbone embeds.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     mixup: Annotated[
         float | None,
         typer.Option(
@@ -170,6 +178,7 @@ def train(
             embedding_layer=layer,
             width=width,
             reduction=reduction,
+            views=views,
             metric_loss=metric_loss,
             class_balance=class_balance,
             epochs=epochs,

@@ -88,6 +88,7 @@ def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Pat
         ["--backbone", "torchvision:vgg19"],
         ["--metric-loss", "triplets"],
         ["--mixup", "0.2"],
+        ["--views", "2"],
         ["--learning-rate", "-1"],
         ["--recipe", "vgg19-frozen", "--reduction", "pca"],
     ],

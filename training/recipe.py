@@ -161,6 +161,8 @@ class Recipe:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
+        if self.views and self.reduction is None:
+            raise ValueError(f"{self.name} has no pretrained backbone that could be frozen")
         if self.views and self.fine_tuning is not None:
             raise ValueError(
                 "a frozen backbone cannot be fine-tuned: views or fine_tuning, not both"

@@ -109,7 +109,7 @@ def backbone_frozen(backbone: str) -> Recipe:
     """Return a pretrained backbone as a feature extractor: only a head of two layers is trained.
 
     The head is linear, because nothing bends between its projection and its classifier. The
-    features are computed once, of the image as it is and of four augmented copies.
+    features are computed once, of the image as it is and of an augmented copy.
 
     Args:
         backbone: ``torchvision:NAME`` or ``timm:NAME``.
@@ -122,18 +122,18 @@ def backbone_frozen(backbone: str) -> Recipe:
         reduction="projection",
         preprocessing=_weights_preprocessing(backbone),
         weights=_published_weights(backbone),
-        views=5,
-        epochs=30,
+        views=2,
+        epochs=10,
         batch_size=64,
         optimizer="adamw",
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         schedule="one-cycle",
         warm_up=0.1,
         weight_decay=0.1,
         label_smoothing=0.1,
         metric_loss="supervised-contrastive",
-        metric_weight=0.5,
-        augmentation=Augmentation(flip=True, crop=0.5),
+        metric_weight=0.3,
+        augmentation=Augmentation(flip=True),
         validation=0.05,
     )
 
