@@ -97,6 +97,14 @@ def train(
             min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
         ),
     ] = None,
+    frozen_groups: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Groups of layers, of those that fine-tuning makes, that stay as they are.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     views: Annotated[
         int | None,
         typer.Option(
@@ -173,6 +181,7 @@ def train(
             pick_recipe(recipe, data, backbone=backbone),
             preprocessing={"size": size, "fit": fit},
             augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
+            frozen_groups=frozen_groups,
             weights=weights,
             weights_sha256=weights_sha256,
             embedding_layer=layer,
@@ -220,6 +229,7 @@ def adjusted(
     *,
     preprocessing: dict[str, Any],
     augmentation: dict[str, Any],
+    frozen_groups: int | None,
     weights: str | None,
     **settings: Any,
 ) -> Recipe:
@@ -228,6 +238,11 @@ def adjusted(
     Raises:
         ValueError: the settings contradict one another.
     """
+    if frozen_groups is not None:
+        if recipe.fine_tuning is None:
+            raise ValueError(f"{recipe.name} is no fine-tuning: it has no groups of layers")
+        tuning = replace(recipe.fine_tuning, frozen_groups=frozen_groups)
+        recipe = replace(recipe, fine_tuning=tuning)
     if weights is not None:
         recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
     return replace(

@@ -89,6 +89,8 @@ def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Pat
         ["--metric-loss", "triplets"],
         ["--mixup", "0.2"],
         ["--views", "2"],
+        ["--frozen-groups", "1"],
+        ["--recipe", "vgg19-finetune", "--frozen-groups", "8"],
         ["--learning-rate", "-1"],
         ["--recipe", "vgg19-frozen", "--reduction", "pca"],
     ],
