@@ -23,7 +23,10 @@ from training.recipe import Augmentation
 from vision.normalisation import Normalisation
 from vision.preprocess import Preprocessing
 
-FEATURE_BATCH = 64  # images through a frozen backbone at once
+# Through a network at once, without gradients: more only leaves the processor's caches (measured at
+# 288 pixels on the CPU: 512 images at once took 1.6 times as long as 8).
+PIXELS_AT_ONCE = 800_000
+MOST_AT_ONCE = 512
 
 
 class Batches(Protocol):
@@ -150,12 +153,13 @@ def embed(
 
     The first view is of the images as they are, the others of augmented copies.
     """
+    batch = images_at_once(preprocessing.size)
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     normalise = Normalisation(preprocessing, device)
     features: list[Tensor] = []
     for view in range(views):
-        for start in range(0, len(images), FEATURE_BATCH):
-            rows = np.ascontiguousarray(images.images_NCHW[start : start + FEATURE_BATCH])
+        for start in range(0, len(images), batch):
+            rows = np.ascontiguousarray(images.images_NCHW[start : start + batch])
             images_BCHW = torch.from_numpy(rows)
             if view > 0:
                 images_BCHW = augment(images_BCHW, augmentation, generator)
@@ -163,6 +167,11 @@ def embed(
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
     return torch.cat(features).view(views, len(images), -1).clone()
+
+
+def images_at_once(side: int) -> int:
+    """Return how many images of ``side`` pixels go through a network at once, without gradients."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // side**2))
 
 
 def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor | NDArray[np.uint8]:

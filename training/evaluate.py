@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.batches import images_at_once
 from training.calibration import calibration_error, reliability, uncalibrated
 from training.data import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
@@ -44,7 +45,6 @@ __all__ = [
     "measure",
 ]
 
-BATCH: Final = 512  # images through the network at once
 HISTORY_NAME: Final = "training.json"  # in a model folder: how its training went
 
 
@@ -170,9 +170,10 @@ def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
 
 def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
     """Return vectors (N, D) and probabilities (N, L) of every image, in order."""
+    batch = images_at_once(encoder.manifest.preprocessing.size)
     parts = [
-        encoder.encode(np.ascontiguousarray(images_NCHW[start : start + BATCH]))
-        for start in range(0, len(images_NCHW), BATCH)
+        encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))
+        for start in range(0, len(images_NCHW), batch)
     ]
     return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 

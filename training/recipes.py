@@ -139,10 +139,10 @@ def backbone_frozen(backbone: str) -> Recipe:
 
 
 def backbone_finetune(backbone: str) -> Recipe:
-    """Return a pretrained backbone whose upper half learns on, lower layers more slowly.
+    """Return a pretrained backbone that learns on, lower layers more slowly than upper ones.
 
-    The head alone comes first. The lower half stays as it is: without gradients for it, an epoch
-    takes half the time.
+    The head alone comes first. The lowest quarter of the layers stays as it is: edges and colours
+    are the same everywhere, and its large maps would take most of the time.
 
     Args:
         backbone: ``torchvision:NAME`` or ``timm:NAME``.
