@@ -151,13 +151,13 @@ def backbone_finetune(backbone: str) -> Recipe:
         backbone_frozen(backbone),
         name="backbone-finetune",
         views=0,
-        fine_tuning=FineTuning(groups=8, frozen_groups=4, head_epochs=1, rate=0.5, rate_decay=0.8),
-        epochs=8,
+        fine_tuning=FineTuning(groups=8, frozen_groups=2, head_epochs=1, rate=1.0, rate_decay=0.8),
+        epochs=10,
         batch_size=32,
         learning_rate=1e-3,
         weight_decay=0.05,
         average=0.99,
-        augmentation=Augmentation(flip=True, crop=0.4, scale=0.78, erase=0.2),
+        augmentation=Augmentation(flip=True, crop=0.35, scale=0.86, erase=0.2),
     )
 
 
