@@ -283,11 +283,18 @@ def run_training(
 
     dataset = load(data, recipe.preprocessing, hold_out=hold_out)
     with ExitStack() as stack:
-        observers: list[Observer] = [stack.enter_context(TrainingProgress())]
+        watching = stack.enter_context(TrainingProgress())
+        observers: list[Observer] = [watching]
         if tensorboard is not None:
             observers.append(stack.enter_context(TensorBoard(tensorboard)))
         return train_model(
-            recipe, dataset, out=out, device=device, resume=resume, observer=Observers(*observers)
+            recipe,
+            dataset,
+            out=out,
+            device=device,
+            resume=resume,
+            observer=Observers(*observers),
+            on_embedded=watching.embedded,
         )
 
 
@@ -350,6 +357,14 @@ class TrainingProgress:
 
     def __exit__(self, *exception: object) -> None:
         self._display.stop()
+
+    def embedded(self, done: int, total: int) -> None:
+        """Show how far a frozen backbone is with the images."""
+        if self._task is None:
+            self._task = self._display.add_task("embedding images", total=total, note="")
+        elapsed_s = self._display.tasks[self._task].elapsed or 0.0
+        rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
+        self._display.update(self._task, completed=done, total=total, note=rate)
 
     def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """Show what was done before, and what there is to do."""

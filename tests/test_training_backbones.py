@@ -79,7 +79,14 @@ def test_a_frozen_backbone_keeps_every_byte(
     changes: dict[str, object], weights_file: Path, tmp_path: Path
 ) -> None:
     recipe = small(backbone_frozen(SMALL), weights_file, **changes)
-    manifest = train(recipe, coloured(), out=tmp_path / "m", device="cpu")
+    told: list[tuple[int, int]] = []
+    manifest = train(
+        *(recipe, coloured()),
+        **{"out": tmp_path / "m", "device": "cpu"},
+        on_embedded=lambda done, total: told.append((done, total)),
+    )
+    assert told[0][1] == recipe.views * (48 - 3)  # one of each class is held out
+    assert (45 * recipe.views, 45 * recipe.views) in told
     before = safetensors.torch.load_file(weights_file)
     after = backbone_tensors(tmp_path / "m")
     assert before.keys() == after.keys()

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from training.augment import augment, mix
 from training.data import LabelledImages
+from training.decoding import LoadReport
 from training.distributed import World
 from training.errors import RecipeError
 from training.recipe import Augmentation
@@ -148,10 +149,12 @@ def embed(
     generator: Generator,
     device: torch.device,
     precision: torch.dtype,
+    report: LoadReport,
 ) -> Tensor:
     """Return what a frozen backbone makes of images: (V, N, F) float32 on the CPU.
 
-    The first view is of the images as they are, the others of augmented copies.
+    The first view is of the images as they are, the others of augmented copies. ``report`` is told
+    how many of all are done.
     """
     batch = images_at_once(preprocessing.size)
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
@@ -166,6 +169,7 @@ def embed(
             with mixed:
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
+            report(view * len(images) + start + len(features_BF), views * len(images))
     return torch.cat(features).view(views, len(images), -1).clone()
 
 

@@ -18,6 +18,7 @@ from training.batches import Batches, FeatureBatches, ImageBatches, embed
 from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, last_of_each_class
+from training.decoding import LoadReport
 from training.distributed import World, with_shared_statistics
 from training.learner import Learner
 from training.loop import Stepper, StepReport
@@ -53,7 +54,9 @@ class TrainingSession:
         network: Network,
         images: LabelledImages,
         validation: LabelledImages | None,
+        *,
         world: World,
+        report: LoadReport = lambda _done, _all: None,
     ) -> None:
         """Prepare to train ``network`` on ``images``.
 
@@ -63,6 +66,7 @@ class TrainingSession:
             images: what to learn from.
             validation: what to hold against it; None: the share of the images the recipe says.
             world: the processes that train together.
+            report: told how many images a frozen backbone has embedded.
         """
         self.recipe = recipe
         self.world = world
@@ -74,8 +78,8 @@ class TrainingSession:
             held_out = last_of_each_class(images.labels_N, recipe.validation)
             validation = images.only(np.flatnonzero(held_out))
             images = images.only(np.flatnonzero(~held_out))
-        self._batches = self._cut(images, views=recipe.views)
-        self._held_out = self._cut(validation, views=1) if validation is not None else None
+        self._batches = self._cut(images, views=recipe.views, report=report)
+        self._held_out = self._cut(validation, views=1, report=report) if validation else None
         if isinstance(self._batches, FeatureBatches) and recipe.reduction == "pca":
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
@@ -224,7 +228,7 @@ class TrainingSession:
         losses = [r.validation_loss for r in self.history if r.validation_loss is not None]
         return losses.index(min(losses)) + 1 if losses else len(self.history)
 
-    def _cut(self, images: LabelledImages, *, views: int) -> Batches:
+    def _cut(self, images: LabelledImages, *, views: int, report: LoadReport) -> Batches:
         recipe = self.recipe
         if not recipe.frozen:
             return ImageBatches(
@@ -243,6 +247,7 @@ class TrainingSession:
             generator=self._generator,
             device=self.world.device,
             precision=DTYPES[recipe.precision],
+            report=report,
         )
         return FeatureBatches(
             features_VNF,

@@ -14,6 +14,7 @@ from torch import nn
 
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset
+from training.decoding import LoadReport
 from training.distributed import World, joined_world
 from training.errors import CheckpointError, RecipeError
 from training.observer import Observer, Observers
@@ -36,6 +37,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     observer: Observer | None = None,
+    on_embedded: LoadReport = lambda _done, _all: None,
 ) -> Manifest:
     """Train as ``recipe`` says, write the model folder ``out`` and return its manifest.
 
@@ -52,6 +54,7 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on from the last whole epoch of an interrupted call; begin if there is none.
         observer: told about progress, from this thread.
+        on_embedded: told how many images a frozen backbone has embedded, before the first epoch.
 
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
@@ -68,7 +71,11 @@ def train(
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         state_folder = CheckpointFolder(out.with_name(f"{out.name}.training"))
         with state_folder if world.is_first else nullcontext():
-            session = TrainingSession(recipe, network, dataset.train, dataset.validation, world)
+            session = TrainingSession(
+                *(recipe, network, dataset.train, dataset.validation),
+                world=world,
+                report=on_embedded,
+            )
             _go_on(session, state_folder, subject, resume=resume)
             watching = observer if observer is not None and world.is_first else Observers()
             _run(session, state_folder, subject, watching)
