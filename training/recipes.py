@@ -51,7 +51,7 @@ def cnn() -> Recipe:
         network="cnn",
         width=128,
         preprocessing=Preprocessing(size=28, channels=1, mean=(0.2860,), std=(0.3530,)),
-        epochs=16,
+        epochs=12,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
