@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.train import DATA_HELP, load
+from cli.data import DATA_HELP, load
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:

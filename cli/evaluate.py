@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.train import DATA_HELP, load
+from cli.data import DATA_HELP, load
 from vision.manifest import read_manifest
 
 if TYPE_CHECKING:

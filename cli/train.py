@@ -7,29 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.progress import Progress, TaskID
 
-from cli.console import print_json, progress, say
+from cli.console import print_json, say
+from cli.data import DATA_HELP, load
+from cli.progress import TrainingProgress
 from training.recipe import MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES, pick_recipe
-from vision.image import harden_pillow
 from vision.manifest import Manifest, Reduction
-from vision.preprocess import Fit, Preprocessing
+from vision.preprocess import Fit
 
 if TYPE_CHECKING:
-    from training.data import Dataset
-    from training.loop import StepReport
     from training.observer import Observer
-    from training.session import EpochReport
 
-DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
-)
 RANDOM_WEIGHTS: Final = "none"
 NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
 LEARNING: Final = "Learning, in place of what the recipe says"
-SHOWN: Final = 5  # files named one by one; the rest are counted
-SMOOTHING: Final = 0.05  # weight of a new step in the shown loss and accuracy
 
 
 def train(
@@ -296,117 +288,3 @@ def run_training(
             observer=Observers(*observers),
             on_embedded=watching.embedded,
         )
-
-
-def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = ()) -> "Dataset":
-    """Return the dataset, showing progress and naming what was left out of it.
-
-    Raises:
-        DataError: the data are missing, damaged, or not what can be learnt from.
-    """
-    from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-
-    harden_pillow()
-    with progress() as display:
-        task = display.add_task("reading images", total=None, note="")
-        dataset = load_dataset(
-            data,
-            preprocessing,
-            hold_out=hold_out,
-            report=lambda done, total: display.update(task, completed=done, total=total),
-        )
-    _say_some([f"left out {path}: {reason}" for path, reason in dataset.unreadable])
-    _say_some(
-        [
-            f"left out {leak.name} ({leak.part}): the same image as {leak.twin} ({leak.twin_part})"
-            for leak in dataset.leaked
-        ]
-    )
-    _say_some(
-        [
-            f"the same image has two labels: {first}, {second}"
-            for first, second in dataset.contradictions
-        ]
-    )
-    return dataset
-
-
-def _say_some(sentences: Sequence[str]) -> None:
-    """Say the first few, and how many more there are."""
-    for sentence in sentences[:SHOWN]:
-        say(sentence)
-    if len(sentences) > SHOWN:
-        say(f"… and {len(sentences) - SHOWN} more like these")
-
-
-class TrainingProgress:
-    """Shows a training on standard error."""
-
-    def __init__(self) -> None:
-        self._epochs = 0
-        self._display: Progress = progress()
-        self._task: TaskID | None = None
-        self._loss = 0.0
-        self._accuracy = 0.0
-        self._steps = 0  # in this epoch
-        self._images = 0  # since this process began to train
-
-    def __enter__(self) -> "TrainingProgress":
-        self._display.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._display.stop()
-
-    def embedded(self, done: int, total: int) -> None:
-        """Show how far a frozen backbone is with the images."""
-        if self._task is None:
-            self._task = self._display.add_task("embedding images", total=total, note="")
-        elapsed_s = self._display.tasks[self._task].elapsed or 0.0
-        rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
-        self._display.update(self._task, completed=done, total=total, note=rate)
-
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Show what was done before, and what there is to do."""
-        self._epochs = epochs
-        self._task = self._display.add_task(
-            f"epoch {min(epochs_done + 1, epochs)}/{epochs}",
-            total=epochs * steps_per_epoch,
-            completed=epochs_done * steps_per_epoch,
-            note="",
-        )
-
-    def step(self, report: "StepReport") -> None:
-        """Show the running loss and accuracy, and the rate."""
-        weight = max(SMOOTHING, 1 / (self._steps + 1))
-        self._loss += weight * (report.loss - self._loss)
-        self._accuracy += weight * (report.correct / report.images - self._accuracy)
-        self._steps += 1
-        self._images += report.images
-        if self._task is not None:
-            elapsed_s = self._display.tasks[self._task].elapsed or 0.0
-            rate = self._images / elapsed_s if elapsed_s else 0.0
-            self._display.update(
-                self._task,
-                advance=1,
-                note=f"loss {self._loss:.3f}, acc {self._accuracy:.1%}, {rate:,.0f} images/s",
-            )
-
-    def epoch(self, report: "EpochReport") -> None:
-        """Leave one line about the epoch."""
-        self._steps = 0
-        held_out = ""
-        if report.validation_loss is not None and report.validation_accuracy is not None:
-            held_out = (
-                f", held out: loss {report.validation_loss:.4f}, "
-                f"accuracy {report.validation_accuracy:.2%}"
-            )
-        self._display.console.print(
-            f"epoch {report.epoch}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}"
-            f"{held_out}, {report.seconds:.0f} s"
-        )
-        if self._task is not None:
-            self._display.update(
-                self._task,
-                description=f"epoch {min(report.epoch + 1, self._epochs)}/{self._epochs}",
-            )
