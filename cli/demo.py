@@ -53,7 +53,7 @@ def _trained(folder: Path, *, device: str) -> Manifest:
         return manifest
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
-    say(f"1/3 Training {RECIPE} on {DATA}: about four minutes on two CPU cores.")
+    say(f"1/3 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
     manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest
