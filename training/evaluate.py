@@ -100,10 +100,9 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
     retrieval = measure_retrieval(
         queries.vectors_BD, labels_N, gallery.vectors_BD, dataset.train.labels_N
     )
-    correct_N = queries.probabilities_BL.argmax(axis=1) == labels_N
-    confusion_LL = count_confusion(
-        labels_N, queries.probabilities_BL.argmax(axis=1), len(dataset.label_names)
-    )
+    given_N = queries.probabilities_BL.argmax(axis=1)
+    correct_N = given_N == labels_N
+    confusion_LL = count_confusion(labels_N, given_N, len(dataset.label_names))
     classes = class_figures(confusion_LL, dataset.label_names)
     likelihoods_N = queries.probabilities_BL[np.arange(len(labels_N)), labels_N]
     raw_NL = uncalibrated(queries.probabilities_BL, manifest.temperature)

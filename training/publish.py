@@ -20,7 +20,7 @@ from torch import Tensor
 from training.calibration import calibration_error, uncalibrated
 from training.card import model_card
 from training.data import Dataset
-from training.evaluate import HISTORY_NAME, encode_all
+from training.evaluate import HISTORY_NAME, class_figures, count_confusion, encode_all
 from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
@@ -63,9 +63,12 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
     )
     encoder = Encoder(manifest, session.network, session.world.device)
     encoding = encode_all(encoder, dataset.test.images_NCHW)
-    labels_N = dataset.test.labels_N
-    metrics = _test_figures(encoding, labels_N, manifest.temperature) | _training_figures(session)
-    manifest = replace(manifest, metrics=metrics)
+    labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
+    classes = class_figures(
+        count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
+    )
+    test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
+    manifest = replace(manifest, metrics=test_figures | _training_figures(session))
     history = {
         "history": [asdict(report) for report in session.history],
         "environment": _environment(session),
@@ -73,7 +76,7 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
     return Finished(
         manifest,
         {name: tensor.cpu() for name, tensor in session.network.state_dict().items()},
-        _recalls(encoding, labels_N, dataset.label_names),
+        {figures.label: figures.recall for figures in classes},
         json.dumps(history, indent=1, allow_nan=False).encode(),
     )
 
@@ -93,9 +96,11 @@ def publish(finished: Finished, folder: Path) -> Manifest:
 
 
 def _test_figures(
-    encoding: Encoding, labels_N: NDArray[np.int64], temperature: float
+    encoding: Encoding,
+    labels_N: NDArray[np.int64],
+    right_N: NDArray[np.bool_],
+    temperature: float,
 ) -> dict[str, float]:
-    right_N = encoding.probabilities_BL.argmax(axis=1) == labels_N
     low, high = share_interval(int(right_N.sum()), len(right_N))
     before_NL = uncalibrated(encoding.probabilities_BL, temperature)
     return {
@@ -123,16 +128,6 @@ def _training_figures(session: TrainingSession) -> dict[str, float]:
             "validation_accuracy": last.validation_accuracy,
         }
     return figures
-
-
-def _recalls(
-    encoding: Encoding, labels_N: NDArray[np.int64], label_names: tuple[str, ...]
-) -> dict[str, float]:
-    given_N = encoding.probabilities_BL.argmax(axis=1)
-    return {
-        name: float((given_N[labels_N == label] == label).mean())
-        for label, name in enumerate(label_names)
-    }
 
 
 def _environment(session: TrainingSession) -> dict[str, Any]:
