@@ -170,7 +170,7 @@ def embed(
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
             report(view * len(images) + start + len(features_BF), views * len(images))
-    return torch.cat(features).view(views, len(images), -1).clone()
+    return torch.cat(features).view(views, len(images), -1)
 
 
 def images_at_once(side: int) -> int:
