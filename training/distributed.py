@@ -81,17 +81,16 @@ def joined_world(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def with_shared_statistics(network: nn.Module, world: World) -> nn.Module:
-    """Return the network with batch normalisation over the whole batch, not one process's rows."""
+def share_statistics(network: nn.Module, world: World) -> None:
+    """Let batch normalisation be over the whole batch, not one process's rows, from now on."""
     if world.size == 1:
-        return network
+        return
     if world.device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return converted
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return
     for module in network.modules():  # torch's own works on GPUs only
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.__class__ = _SharedBatchNorm  # type: ignore[assignment]
-    return network
 
 
 class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -19,7 +19,7 @@ from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, last_of_each_class
 from training.decoding import LoadReport
-from training.distributed import World, with_shared_statistics
+from training.distributed import World, share_statistics
 from training.learner import Learner
 from training.loop import Stepper, StepReport
 from training.optimization import DTYPES, build_optimizer, build_scheduler
@@ -72,7 +72,7 @@ class TrainingSession:
         self.world = world
         self.history: list[EpochReport] = []
         self.network = network.to(world.device).to(memory_format=torch.channels_last)
-        with_shared_statistics(self.network, world)
+        share_statistics(self.network, world)
         self._generator = torch.Generator().manual_seed(recipe.seed)
         if validation is None and recipe.validation:
             held_out = last_of_each_class(images.labels_N, recipe.validation)
