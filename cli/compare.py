@@ -64,14 +64,14 @@ def compare(
     contenders = _measured(folders, manifests, data, device)
     comparisons = [compare_models(contenders[0], contender) for contender in contenders[1:]]
     lost = {
-        comparison.new: comparison.lost(guarded, alpha=alpha)
+        comparison.new: figures
         for comparison in comparisons
-        if comparison.lost(guarded, alpha=alpha)
+        if (figures := comparison.lost(guarded, alpha=alpha))
     }
     if as_json:
         print_json(
             {
-                "images": contenders[0].evaluation.images,
+                "images": len(contenders[0].outcome.labels_N),
                 "models": [contender.to_json() for contender in contenders],
                 "comparisons": [comparison.to_json() for comparison in comparisons],
                 "alpha": alpha,
@@ -91,8 +91,7 @@ def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, device: str
 ) -> list["Contender"]:
     """Measure each model on the data as it wants them; read them again only if that changes."""
-    from training.compare import Contender, held_out_classes  # noqa: PLC0415
-    from training.evaluate import measure  # noqa: PLC0415
+    from training.compare import held_out_classes, measure_contender  # noqa: PLC0415
 
     contenders: list[Contender] = []
     preprocessing = None
@@ -100,16 +99,13 @@ def _measured(
         if manifest.preprocessing != preprocessing:
             preprocessing = manifest.preprocessing
             dataset = load(data, preprocessing, hold_out=held_out_classes(manifest))
-        measured = measure(folder, dataset, device=device)
-        contenders.append(
-            Contender(folder=str(folder), evaluation=measured.evaluation, outcome=measured.outcome)
-        )
+        contenders.append(measure_contender(folder, dataset, device=device))
     return contenders
 
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {new.evaluation.images} test images",
+        title=f"{new.folder} against {base.folder}, {len(new.outcome.labels_N)} test images",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns

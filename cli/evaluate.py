@@ -52,7 +52,7 @@ def evaluate(
     evidence = gather_evidence(
         measured.queries,
         dataset.test.labels_N,
-        measured.outcome.first_N,
+        measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
     )
     folder = report or model

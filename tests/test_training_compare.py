@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 
 from cli.compare import compare as compare_command
 from tests.test_training_evaluate import squares_dataset, write_squares, write_tiny_model
-from training.compare import TESTED, Comparison, Contender, compare
+from training.compare import TESTED, Comparison, compare, measure_contender
 from training.data import Dataset
 from training.errors import DataError
-from training.evaluate import measure
 from training.significance import (
     PairedDifference,
     compare_means,
@@ -171,12 +170,7 @@ def test_models_measured_on_other_images_are_not_compared(tmp_path: Path) -> Non
     write_tiny_model(tmp_path / "m")
     whole = squares_dataset()
     part = Dataset(name="part", train=whole.train, test=whole.test.only(np.arange(25)))
-    contenders = []
-    for dataset in (whole, part):
-        measured = measure(tmp_path / "m", dataset, device="cpu")
-        contenders.append(
-            Contender(folder="m", evaluation=measured.evaluation, outcome=measured.outcome)
-        )
+    contenders = [measure_contender(tmp_path / "m", data, device="cpu") for data in (whole, part)]
     with pytest.raises(DataError, match="not measured on the same images: 30 and 25 of them"):
         compare(*contenders)
 

@@ -155,10 +155,10 @@ def test_an_evaluation_becomes_json_values_and_nothing_else(
 def test_the_figures_are_means_of_what_became_of_each_image(measured: Measurement) -> None:
     figures, outcome = measured.evaluation, measured.outcome
     assert figures.accuracy == outcome.correct_N.mean()
-    assert figures.r_at_1 == outcome.first_N.mean()
-    assert figures.precision_at_10 == outcome.precision_N.mean()
-    assert figures.map == outcome.average_precision_N.mean()
-    assert figures.map_at_r == outcome.average_precision_at_r_N.mean()
+    assert figures.r_at_1 == outcome.retrieval.first_Q.mean()
+    assert figures.precision_at_10 == outcome.retrieval.precision_Q.mean()
+    assert figures.map == outcome.retrieval.average_precision_Q.mean()
+    assert figures.map_at_r == outcome.retrieval.average_precision_at_r_Q.mean()
     assert figures.balanced_accuracy == pytest.approx(figures.accuracy)  # ten images a class
     for value, (low, high) in (
         (figures.accuracy, figures.accuracy_interval),

@@ -26,7 +26,7 @@ def evidence_of(measured: Measurement, dataset: Dataset) -> Evidence:
     return gather_evidence(
         measured.queries,
         dataset.test.labels_N,
-        measured.outcome.first_N,
+        measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
     )
 

@@ -371,7 +371,7 @@ def test_a_real_measurement_can_be_shown(tmp_path: Path) -> None:
     evidence = gather_evidence(
         measurement.queries,
         dataset.test.labels_N,
-        measurement.outcome.first_N,
+        measurement.outcome.retrieval.first_Q,
         measurement.gallery.vectors_BD,
     )
     text = Read(raw=render_report(measurement.evaluation, evidence, dataset)).text

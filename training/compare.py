@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from training.calibration import calibration_error
+from training.data import Dataset
 from training.errors import DataError
-from training.evaluate import Outcome
-from training.evaluation import Evaluation
+from training.evaluate import Outcome, encode_all, find_outcome, load_encoder
 from training.significance import PairedDifference, compare_means, compare_shares
+from training.speed import median_s
 from vision.manifest import Manifest
 
 # The figures that are known image by image, and so can be tested; higher is better.
@@ -21,30 +24,33 @@ class Contender:
     """A model that is compared, and how it did."""
 
     folder: str
-    evaluation: Evaluation
+    name: str
+    fingerprint: str
     outcome: Outcome
+    calibration_error: float
+    parameters: int
+    ms_one_image: float
 
     def figures(self) -> dict[str, float]:
         """Return what is shown side by side, by its name."""
-        evaluation = self.evaluation
+        retrieval = self.outcome.retrieval
         return {
-            "accuracy": evaluation.accuracy,
-            "r_at_1": evaluation.r_at_1,
-            "precision_at_10": evaluation.precision_at_10,
-            "map": evaluation.map,
-            "map_at_r": evaluation.map_at_r,
-            "calibration_error": evaluation.calibration_error,
-            "parameters": evaluation.model.parameters,
-            "ms_one_image": evaluation.speed.ms_one_image,
+            "accuracy": float(self.outcome.correct_N.mean()),
+            "r_at_1": retrieval.r_at_1,
+            "precision_at_10": retrieval.precision_at_10,
+            "map": retrieval.map,
+            "map_at_r": retrieval.map_at_r,
+            "calibration_error": self.calibration_error,
+            "parameters": self.parameters,
+            "ms_one_image": self.ms_one_image,
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return which model it is and its figures, as JSON values."""
-        model = self.evaluation.model
         return {
             "folder": self.folder,
-            "name": model.name,
-            "fingerprint": model.fingerprint,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
             "figures": self.figures(),
         }
 
@@ -80,6 +86,26 @@ class Comparison:
         }
 
 
+def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -> Contender:
+    """Measure what is compared of a model, and nothing else of what ``measure`` does.
+
+    Raises:
+        ModelFolderError, DeviceError, DataError: as ``training.evaluate.measure``.
+    """
+    encoder = load_encoder(folder, dataset, device=device)
+    gallery = encode_all(encoder, dataset.train.images_NCHW)
+    queries = encode_all(encoder, dataset.test.images_NCHW)
+    return Contender(
+        folder=str(folder),
+        name=encoder.manifest.name,
+        fingerprint=encoder.manifest.fingerprint,
+        outcome=find_outcome(queries, gallery, dataset),
+        calibration_error=calibration_error(queries.probabilities_BL, dataset.test.labels_N),
+        parameters=encoder.parameters,
+        ms_one_image=1000 * median_s(encoder, 1),
+    )
+
+
 def compare(base: Contender, new: Contender) -> Comparison:
     """Compare two models image by image.
 
@@ -92,17 +118,17 @@ def compare(base: Contender, new: Contender) -> Comparison:
             f"{len(base.outcome.labels_N)} and {len(new.outcome.labels_N)} of them, "
             "or in another order"
         )
-    before, after = base.outcome, new.outcome
+    before, after = base.outcome.retrieval, new.outcome.retrieval
     return Comparison(
         new=new.folder,
         base=base.folder,
         differences={
-            "accuracy": compare_shares(before.correct_N, after.correct_N),
-            "r_at_1": compare_shares(before.first_N, after.first_N),
-            "precision_at_10": compare_means(before.precision_N, after.precision_N),
-            "map": compare_means(before.average_precision_N, after.average_precision_N),
+            "accuracy": compare_shares(base.outcome.correct_N, new.outcome.correct_N),
+            "r_at_1": compare_shares(before.first_Q, after.first_Q),
+            "precision_at_10": compare_means(before.precision_Q, after.precision_Q),
+            "map": compare_means(before.average_precision_Q, after.average_precision_Q),
             "map_at_r": compare_means(
-                before.average_precision_at_r_N, after.average_precision_at_r_N
+                before.average_precision_at_r_Q, after.average_precision_at_r_Q
             ),
         },
     )

@@ -27,12 +27,10 @@ from training.evidence import Evidence
 from training.retrieval import Retrieval, measure_retrieval
 from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
-from vision.encoder import Encoder, pick_device
+from vision.encoder import Encoder
 from vision.encoding import Encoding
 from vision.errors import ModelFolderError
-from vision.manifest import WEIGHTS_NAME, Manifest
-from vision.model import load_model
-from vision.network import Network
+from vision.manifest import WEIGHTS_NAME
 
 __all__ = [
     "HISTORY_NAME",
@@ -53,11 +51,9 @@ class Outcome:
     """What became of each test image: what paired tests compare."""
 
     labels_N: NDArray[np.int64]
+    given_N: NDArray[np.int64]  # the labels they were given
     correct_N: NDArray[np.bool_]  # given the label it has
-    first_N: NDArray[np.bool_]  # the rest as in training.retrieval.Retrieval
-    precision_N: NDArray[np.float64]
-    average_precision_N: NDArray[np.float64]
-    average_precision_at_r_N: NDArray[np.float64]
+    retrieval: Retrieval  # what they found among the training images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,32 +79,20 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         DeviceError: there is no such device here.
         DataError: the dataset has other classes than the model.
     """
-    place = pick_device(device)
-    manifest, network = load_model(model_folder)
-    if dataset.label_names != manifest.labels:
-        raise DataError(
-            f"{model_folder} knows the classes {_listed(manifest.labels)}; "
-            f"the data have {_listed(dataset.label_names)}"
-        )
-    model = _model_facts(model_folder, manifest, network)
+    encoder = load_encoder(model_folder, dataset, device=device)
+    manifest = encoder.manifest
     history = read_history(model_folder)
-    encoder = Encoder(manifest, network, place)
-
-    labels_N = dataset.test.labels_N
     gallery = encode_all(encoder, dataset.train.images_NCHW)
     queries = encode_all(encoder, dataset.test.images_NCHW)
-    retrieval = measure_retrieval(
-        queries.vectors_BD, labels_N, gallery.vectors_BD, dataset.train.labels_N
-    )
-    given_N = queries.probabilities_BL.argmax(axis=1)
-    correct_N = given_N == labels_N
-    confusion_LL = count_confusion(labels_N, given_N, len(dataset.label_names))
+    outcome = find_outcome(queries, gallery, dataset)
+    labels_N, correct_N, retrieval = outcome.labels_N, outcome.correct_N, outcome.retrieval
+    confusion_LL = count_confusion(labels_N, outcome.given_N, len(dataset.label_names))
     classes = class_figures(confusion_LL, dataset.label_names)
     likelihoods_N = queries.probabilities_BL[np.arange(len(labels_N)), labels_N]
     raw_NL = uncalibrated(queries.probabilities_BL, manifest.temperature)
 
     evaluation = Evaluation(
-        model=model,
+        model=_model_facts(model_folder, encoder),
         data=DataFacts(
             name=dataset.name,
             train_images=len(dataset.train),
@@ -140,15 +124,35 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         history=history,
         speed=measure_speed(encoder),
     )
-    outcome = Outcome(
-        labels_N=labels_N,
-        correct_N=correct_N,
-        first_N=retrieval.first_Q,
-        precision_N=retrieval.precision_Q,
-        average_precision_N=retrieval.average_precision_Q,
-        average_precision_at_r_N=retrieval.average_precision_at_r_Q,
-    )
     return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
+
+
+def load_encoder(model_folder: Path, dataset: Dataset, *, device: str) -> Encoder:
+    """Return the encoder of a model that knows the classes of ``dataset``.
+
+    Raises:
+        ModelFolderError, DeviceError, DataError: as ``measure``.
+    """
+    encoder = Encoder.load(model_folder, device=device)
+    if dataset.label_names != encoder.manifest.labels:
+        raise DataError(
+            f"{model_folder} knows the classes {_listed(encoder.manifest.labels)}; "
+            f"the data have {_listed(dataset.label_names)}"
+        )
+    return encoder
+
+
+def find_outcome(queries: Encoding, gallery: Encoding, dataset: Dataset) -> Outcome:
+    """Return what became of the test images, given encodings of them and the training images."""
+    labels_N, given_N = dataset.test.labels_N, queries.probabilities_BL.argmax(axis=1)
+    return Outcome(
+        labels_N=labels_N,
+        given_N=given_N,
+        correct_N=given_N == labels_N,
+        retrieval=measure_retrieval(
+            queries.vectors_BD, labels_N, gallery.vectors_BD, dataset.train.labels_N
+        ),
+    )
 
 
 def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
@@ -234,7 +238,8 @@ def _search_figures(retrieval: Retrieval, gallery_images: int) -> SearchFigures:
     )
 
 
-def _model_facts(model_folder: Path, manifest: Manifest, network: Network) -> ModelFacts:
+def _model_facts(model_folder: Path, encoder: Encoder) -> ModelFacts:
+    manifest = encoder.manifest
     return ModelFacts(
         name=manifest.name,
         fingerprint=manifest.fingerprint,
@@ -242,7 +247,7 @@ def _model_facts(model_folder: Path, manifest: Manifest, network: Network) -> Mo
         network=manifest.architecture.network,
         embedding_layer=manifest.architecture.embedding_layer,
         width=manifest.architecture.width,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=encoder.parameters,
         weights_bytes=(model_folder / WEIGHTS_NAME).stat().st_size,
         created=manifest.created,
     )

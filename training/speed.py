@@ -27,22 +27,23 @@ class Speed:
 
 def measure_speed(encoder: Encoder) -> Speed:
     """Time the network on noise; takes about two seconds."""
-    preprocessing = encoder.manifest.preprocessing
-    shape = (BATCH, preprocessing.channels, preprocessing.size, preprocessing.size)
-    pixels_BCHW = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    encoder.warm_up((1, BATCH))
-
-    def seconds(images: int) -> float:
-        took: list[float] = []
-        while len(took) < RUNS and sum(took) < ENOUGH_S:
-            started = time.perf_counter()
-            encoder.encode(pixels_BCHW[:images])
-            took.append(time.perf_counter() - started)
-        return median(took)
-
     return Speed(
         device=str(encoder.device),
         threads=torch.get_num_threads(),
-        ms_one_image=1000 * seconds(1),
-        images_per_s=BATCH / seconds(BATCH),
+        ms_one_image=1000 * median_s(encoder, 1),
+        images_per_s=BATCH / median_s(encoder, BATCH),
     )
+
+
+def median_s(encoder: Encoder, images: int) -> float:
+    """Return how many seconds ``images`` take at once; takes about one itself."""
+    preprocessing = encoder.manifest.preprocessing
+    shape = (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+    pixels_BCHW = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    encoder.warm_up((images,))
+    took: list[float] = []
+    while len(took) < RUNS and sum(took) < ENOUGH_S:
+        started = time.perf_counter()
+        encoder.encode(pixels_BCHW)
+        took.append(time.perf_counter() - started)
+    return median(took)

@@ -47,6 +47,11 @@ class Encoder:
         """Numbers in a vector."""
         return self.manifest.architecture.width
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in the network that were learnt."""
+        return sum(parameter.numel() for parameter in self._network.parameters())
+
     @torch.inference_mode()
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
