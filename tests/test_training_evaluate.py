@@ -25,7 +25,6 @@ from training.evaluate import (
     class_figures,
     count_confusion,
     encode_all,
-    evaluate,
     measure,
     read_history,
 )
@@ -180,7 +179,8 @@ def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature
         calibration_error(plain.probabilities_BL, dataset.test.labels_N), abs=1e-5
     )
     assert figures.calibration_error != pytest.approx(figures.calibration_error_uncalibrated)
-    assert evaluate(tmp_path / "m", dataset, device="cpu").accuracy == figures.accuracy
+    at_one = measure(tmp_path / "m", dataset, device="cpu").evaluation
+    assert at_one.accuracy == figures.accuracy
 
 
 def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
@@ -191,7 +191,7 @@ def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
         train=squares(6, seed=3, label_names=new), test=squares(4, seed=4, label_names=new)
     )
     dataset = squares_dataset(held_out=held_out)
-    figures = evaluate(model, dataset, device="cpu").held_out
+    figures = measure(model, dataset, device="cpu").evaluation.held_out
     assert figures is not None
     assert (figures.classes, figures.images) == (new, 8)
 

@@ -18,7 +18,7 @@ from tests.pictures import picture
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset, LabelledImages, load_dataset
 from training.errors import CheckpointError, DivergenceError
-from training.evaluate import evaluate
+from training.evaluate import measure
 from training.fashion_mnist import PACKAGE_FOLDER
 from training.loop import StepReport
 from training.recipe import Precision, Recipe
@@ -187,7 +187,7 @@ def test_the_model_folder_says_how_it_was_made(uninterrupted: dict[str, Path]) -
 
 
 def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, Path]) -> None:
-    evaluation = evaluate(uninterrupted["cnn"], easy_dataset(), device="cpu")
+    evaluation = measure(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
     manifest = Encoder.load(uninterrupted["cnn"], device="cpu").manifest
     assert evaluation.accuracy == manifest.metrics["test_accuracy"]
     assert (evaluation.images, evaluation.gallery_images) == (30, 120)

@@ -39,7 +39,6 @@ __all__ = [
     "Measurement",
     "Outcome",
     "encode_all",
-    "evaluate",
     "measure",
 ]
 
@@ -64,11 +63,6 @@ class Measurement:
     outcome: Outcome
     queries: Encoding  # of the test images
     gallery: Encoding  # of the training images
-
-
-def evaluate(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Evaluation:
-    """Return the figures alone of ``measure``."""
-    return measure(model_folder, dataset, device=device).evaluation
 
 
 def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Measurement:
