@@ -20,7 +20,7 @@ from torchvision.datasets.utils import calculate_md5
 from tests.filesystems import small_filesystem
 from tests.pictures import picture
 from training import fashion_mnist, pixels
-from training.data import LabelledImages, load_dataset, stratified_choice
+from training.data import LabelledImages, load_dataset
 from training.decoding import fit_grey_images
 from training.errors import DataError
 from training.fashion_mnist import (
@@ -182,7 +182,7 @@ def test_held_out_classes_are_in_no_part(tmp_path: Path) -> None:
     three_parts(tmp_path, classes=("bag", "coat", "dress", "hat"))
     dataset = load_dataset(str(tmp_path), SMALL, hold_out=["hat", "bag"])
     assert dataset.label_names == ("coat", "dress")
-    assert dataset.class_counts == (4, 4)
+    assert np.bincount(dataset.train.labels_N).tolist() == [4, 4]
     assert dataset.validation is not None
     for part, each in ((dataset.train, 4), (dataset.validation, 3), (dataset.test, 2)):
         assert part.label_names == ("coat", "dress")
@@ -445,13 +445,6 @@ def test_a_folder_nothing_can_be_learnt_from_is_refused_with_a_sentence(
         load_dataset(str(folder), SMALL)
 
 
-def test_a_stratified_choice_takes_its_share_of_every_class_but_never_all() -> None:
-    labels_N = np.array([0] * 50 + [1] * 5 + [2] * 2 + [3])
-    chosen_N = stratified_choice(labels_N, 0.2, seed=0)
-    assert np.bincount(labels_N[chosen_N], minlength=4).tolist() == [10, 1, 1, 0]
-    assert not np.array_equal(chosen_N, stratified_choice(labels_N, 0.2, seed=1))
-
-
 def test_a_fingerprint_changes_with_every_pixel_label_and_name() -> None:
     def images(**changed: object) -> LabelledImages:
         fields: dict[str, object] = {
@@ -504,7 +497,7 @@ def test_what_the_two_parts_share_leaves_the_training_part(
     monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda cache: tmp_path)
     dataset = load_dataset("fashion-mnist", cnn().preprocessing, hold_out=["Bag"])
     assert dataset.leaked == (("train[59999]", "train", "test[0]", "test"),)
-    assert dataset.class_counts == (6000,) * 8 + (5999,)
+    assert np.bincount(dataset.train.labels_N).tolist() == [6000] * 8 + [5999]
     assert dataset.held_out is not None
     assert (len(dataset.held_out.train), len(dataset.held_out.test)) == (6000, 1000)
     assert dataset.held_out.train.images_NCHW[1, 0, 0, :4].tolist() == [18, 0, 0, 0]

@@ -18,7 +18,7 @@ from training.leakage import Contradiction, Leak, find_contradictions, find_leak
 from training.listing import Part
 from training.loading import FASHION_MNIST, Loaded, load_images
 from training.pixels import put_in_order
-from training.split import choose_contents, last_of_each_class, stratified_choice
+from training.split import choose_contents, last_of_each_class
 from vision.preprocess import Preprocessing
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "default_cache",
     "last_of_each_class",
     "load_dataset",
-    "stratified_choice",
 ]
 
 # A source without a test part is split the same way every time, whatever the training's seed.
@@ -70,12 +69,6 @@ class Dataset:
     def label_names(self) -> tuple[str, ...]:
         """The classes, in the order of the labels."""
         return self.train.label_names
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        """Training images of every class, in the order of the labels."""
-        counts_L = np.bincount(self.train.labels_N, minlength=len(self.label_names))
-        return tuple(counts_L.tolist())
 
     def to_json(self) -> dict[str, Any]:
         """Return what a manifest keeps of the data; hashes every pixel, at about 1 GB/s."""

@@ -17,7 +17,7 @@ def choose_contents(
 
     A class never gives more than its share, unless its smallest content exceeds it; one of two
     contents or more gives at least one and keeps at least one, as long as no content is shared with
-    another class. Without duplicates this is ``stratified_choice``.
+    another class. Without duplicates it takes the last of each class in a random order.
 
     Args:
         labels_N: the class of each image.
@@ -47,17 +47,6 @@ def choose_contents(
         if any(chosen_L[label] == 0 for label in labels_of[content]):
             choose([content], [count - 1 for count in counts_L])
     return np.isin(contents_N, list(chosen))
-
-
-def stratified_choice(labels_N: NDArray[np.int64], share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Return a mask that picks ``share`` of every class at random: at least one, and not all.
-
-    A class of a single image keeps it: nothing of it is picked.
-    """
-    order_N = np.random.default_rng(seed).permutation(len(labels_N))
-    chosen_N = np.zeros(len(labels_N), np.bool_)
-    chosen_N[order_N] = last_of_each_class(labels_N[order_N], share)
-    return chosen_N
 
 
 def last_of_each_class(labels_N: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
