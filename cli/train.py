@@ -1,7 +1,7 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -278,7 +278,7 @@ def run_training(
         watching = stack.enter_context(TrainingProgress())
         observers: list[Observer] = [watching]
         if tensorboard is not None:
-            observers.append(stack.enter_context(TensorBoard(tensorboard)))
+            observers.append(stack.enter_context(closing(TensorBoard(tensorboard))))
         return train_model(
             recipe,
             dataset,

@@ -1,8 +1,7 @@
 """An observer that writes what TensorBoard shows: ``tensorboard --logdir FOLDER``."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from training.errors import TrainingError
 from training.loop import StepReport
@@ -28,17 +27,6 @@ class TensorBoard:
             ) from error
         self._writer = SummaryWriter(folder)
         self._step = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._writer.close()
 
     def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """Go on at the step that is reached."""
@@ -72,6 +60,10 @@ class TensorBoard:
             }
         self._write(figures, report.epoch)
         self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
 
     def _write(self, figures: dict[str, float], step: int) -> None:
         for name, value in figures.items():
