@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,18 @@ def encoded(image: Image.Image, image_format: str = "PNG", **settings: Any) -> b
 def png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
     """Return the bytes of a PNG that is different for every seed."""
     return encoded(picture(seed, size))
+
+
+def write_photographs(folder: Path, *, classes: int) -> Path:
+    """Write twenty pictures of each class, told apart by their colour, with difficulty."""
+    for label in range(classes):
+        for number in range(20):
+            image = np.asarray(picture(100 * label + number, (40, 36))) // 2
+            image[:, :, label] += 60
+            path = folder / f"kind-{label}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
 
 
 def bomb_png(width: int, height: int) -> bytes:

@@ -7,15 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
-from PIL import Image
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
 from cli.train import train
-from tests.pictures import picture
+from tests.pictures import picture, write_photographs
 from training.errors import CheckpointError, DataError, TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -27,15 +25,8 @@ app.command()(evaluate)
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of twenty pictures each, told apart by their colour."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for label in range(2):
-        for number in range(20):
-            image = np.asarray(picture(100 * label + number, (48, 40))) // 3
-            image[:, :, label] += 160
-            path = folder / f"kind-{label}" / f"{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(image).save(path)
+    """Two classes of twenty pictures each, and a file that is none."""
+    folder = write_photographs(tmp_path_factory.mktemp("photographs"), classes=2)
     (folder / "kind-1" / "notes.txt").write_text("not an image")
     return folder
 

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 
-from tests.pictures import picture
+from tests.pictures import write_photographs
 from training.batches import FeatureBatches
 from training.distributed import World
 from training.errors import RecipeError
@@ -24,16 +22,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of twenty pictures each, told apart by their colour, with difficulty."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for label in range(3):
-        for number in range(20):
-            image = np.asarray(picture(100 * label + number, (40, 36))) // 2
-            image[:, :, label] += 60
-            path = folder / f"kind-{label}" / f"{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(image).save(path)
-    return folder
+    return write_photographs(tmp_path_factory.mktemp("photographs"), classes=3)
 
 
 def train(photographs: Path, out: Path, *launcher: str) -> str:
