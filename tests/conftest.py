@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from index.gallery import Gallery
 from index.items import NewItem
@@ -17,6 +18,12 @@ from vision.encoder import Encoder
 from vision.thumbnail import make_thumbnail
 
 STORED = 40  # items in the gallery that tests start from
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny networks are quickest on one thread, and do not wait for others to leave a core."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,15 +56,6 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
         )
 
     return Dataset(name="squares", train=part(each), test=part(10))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks are quickest on one thread, and do not wait for others to leave a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Watcher:
