@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import typer
+from typer.testing import CliRunner
 
+from cli.train import train
 from tests.pictures import write_photographs
 from training.batches import FeatureBatches
 from training.distributed import World
@@ -17,7 +20,9 @@ from training.errors import RecipeError
 from vision.manifest import WEIGHTS_NAME
 
 ROOT = Path(__file__).parents[1]
-ALONE = World(0, 1, torch.device("cpu"))
+
+app = typer.Typer()
+app.command()(train)
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +30,24 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photographs(tmp_path_factory.mktemp("photographs"), classes=3)
 
 
-def train(photographs: Path, out: Path, *launcher: str) -> str:
-    """Return what was printed on standard output."""
-    options = ("--size", "24", "--batch-size", "16", "--epochs", "3", "--precision", "fp32")
-    done = subprocess.run(
+def options(photographs: Path, out: Path) -> list[str]:
+    """Return what `train` is asked for, however many processes there are."""
+    return [
+        *("--out", str(out), "--data", str(photographs), "--device", "cpu", "--json"),
+        *("--size", "24", "--batch-size", "16", "--epochs", "3", "--precision", "fp32"),
+    ]
+
+
+def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
+    photographs: Path, tmp_path: Path
+) -> None:
+    one = CliRunner().invoke(app, options(photographs, tmp_path / "one"))
+    assert one.exit_code == 0, one.output
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    two = subprocess.run(
         [
-            *(sys.executable, *launcher, "-m", "cli.main", "train", "--out", str(out)),
-            *("--data", str(photographs), "--device", "cpu", "--json", *options),
+            *(sys.executable, *launcher, "-m", "cli.main", "train"),
+            *options(photographs, tmp_path / "two"),
         ],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -39,23 +55,14 @@ def train(photographs: Path, out: Path, *launcher: str) -> str:
         capture_output=True,
         timeout=120,
     )
-    return done.stdout.decode()
-
-
-def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
-    photographs: Path, tmp_path: Path
-) -> None:
-    train(photographs, tmp_path / "one")
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    printed = train(photographs, tmp_path / "two", *two)
-    assert json.loads(printed)["model"] == str(tmp_path / "two")  # once, by the first
+    assert json.loads(two.stdout)["model"] == str(tmp_path / "two")  # once, by the first
     histories = [
         json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two")
     ]
     assert [history["environment"]["processes"] for history in histories] == [1, 2]
     for key, tolerance in (("loss", 1e-3), ("accuracy", 1e-6), ("validation_loss", 1e-3)):
-        one, both = ([epoch[key] for epoch in history["history"]] for history in histories)
-        assert both == pytest.approx(one, abs=tolerance), key
+        alone, both = ([epoch[key] for epoch in history["history"]] for history in histories)
+        assert both == pytest.approx(alone, abs=tolerance), key
     assert len(histories[0]["history"]) == 3
     weights = [safetensors.torch.load_file(tmp_path / n / WEIGHTS_NAME) for n in ("one", "two")]
     for name, tensor in weights[0].items():
