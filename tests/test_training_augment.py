@@ -54,13 +54,14 @@ def test_a_shift_is_one_of_the_shifts_a_slow_loop_would_make(
 def shifted(image_CHW: Tensor, down: int, right: int) -> Tensor:
     """Move an image pixel by pixel, repeating its edges: the slow twin."""
     _, height, width = image_CHW.shape
-    moved = torch.empty_like(image_CHW)
-    for row in range(height):
-        for column in range(width):
-            source_row = min(max(row - down, 0), height - 1)
-            source_column = min(max(column - right, 0), width - 1)
-            moved[:, row, column] = image_CHW[:, source_row, source_column]
-    return moved
+    rows = [min(max(row - down, 0), height - 1) for row in range(height)]
+    columns = [min(max(column - right, 0), width - 1) for column in range(width)]
+    return torch.tensor(
+        [
+            [[channel[row][column] for column in columns] for row in rows]
+            for channel in image_CHW.tolist()
+        ]
+    )
 
 
 def test_all_moves_occur_and_about_equally_often() -> None:

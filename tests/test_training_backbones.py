@@ -268,7 +268,7 @@ def test_three_hundred_steps_on_a_frozen_vgg_19_lower_the_loss(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "epochs", [3, pytest.param(50, marks=pytest.mark.slow)], ids=["18 steps", "300 steps"]
+    "epochs", [2, pytest.param(50, marks=pytest.mark.slow)], ids=["12 steps", "300 steps"]
 )
 def test_steps_of_fine_tuning_all_of_vgg_19_lower_the_loss(epochs: int, tmp_path: Path) -> None:
     recipe = small(

@@ -36,7 +36,8 @@ def test_train_and_evaluate_print_json_on_standard_output(
 ) -> None:
     out = str(tmp_path / "m")
     asked = ["--data", str(photographs), "--device", "cpu", "--json"]
-    trained = CliRunner().invoke(app, ["train", "--out", out, "--epochs", "2", *asked])
+    short = ["--epochs", "2", "--size", "24"]
+    trained = CliRunner().invoke(app, ["train", "--out", out, *short, *asked])
     assert trained.exit_code == 0, trained.output
     result = json.loads(trained.stdout)
     assert result["metrics"]["epochs"] == 2
@@ -55,7 +56,7 @@ def test_train_and_evaluate_print_json_on_standard_output(
 
 def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "m")
-    asked = ["--device", "cpu", "--epochs", "1"]
+    asked = ["--device", "cpu", "--epochs", "1", "--size", "24"]
     CliRunner().invoke(app, ["train", "--out", out, "--data", str(photographs), *asked])
     for kind in ("hat", "shoe"):
         for number in range(2):
@@ -120,11 +121,12 @@ def test_what_cannot_be_trained_ends_in_a_sentence_and_leaves_nothing(
     photographs: Path, tmp_path: Path
 ) -> None:
     asked = ["train", "--out", str(tmp_path / "m"), "--data", str(photographs), "--device", "cpu"]
-    vgg = ["--recipe", "vgg19-frozen", "--size", "32"]
+    backbone = ["--recipe", "backbone-frozen", "--backbone", "torchvision:squeezenet1_1"]
+    backbone += ["--size", "32"]
     for options, sentence in (
-        ([*vgg, "--weights", str(tmp_path / "none.pth")], "none.pth"),
-        ([*vgg, "--weights", "none", "--layer", "pool6"], "pool6"),
-        ([*vgg, "--weights", "none", "--size", "16"], "16"),
+        ([*backbone, "--weights", str(tmp_path / "none.pth")], "none.pth"),
+        ([*backbone, "--weights", "none", "--layer", "pool6"], "pool6"),
+        ([*backbone, "--weights", "none", "--size", "16"], "16"),
         (["--hold-out", "kind-9"], "kind-9"),
         (["--hold-out", "kind-0"], "at least 2"),
         (["--precision", "fp16"], "fp16 needs a GPU"),

@@ -172,7 +172,7 @@ def test_a_network_with_auxiliary_classifiers_has_one_output_while_it_learns(nam
 )
 def test_what_is_not_there_is_refused_with_what_is(name: str, layer: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        build_backbone(name, layer)
+        on_meta(name, layer)
 
 
 def test_a_network_that_cannot_be_traced_has_its_penultimate_layer(
