@@ -5,66 +5,118 @@ reader that stops between them finds a key that is gone, and reads on.
 """
 
 import zlib
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, Self
 
 import apsw
 
 from index.items import NewItem, PutResult, encode_metadata
+from index.terms import Term, add_terms, remove_terms, terms_of
 from index.vectors import VECTOR_TYPE
+from vision.thumbnail import Thumbnail
 
 _FIND: Final = "SELECT key, label, metadata, content_sha256, seq FROM items WHERE id = ?"
+_INSERT: Final = (
+    "INSERT INTO items (key, id, label, metadata, content_sha256, created, seq) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 
 
-def put_item(writer: apsw.Connection, item: NewItem, *, upsert: bool, created: str) -> PutResult:
-    """Store a checked item, unless the same content, label and metadata are there already.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A checked item as it will be stored: worked out before the transaction, by its own thread."""
 
-    With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
+    id: str
+    label: str | None
+    metadata: str  # canonical JSON
+    content_sha256: str
+    created: str  # ISO 8601, UTC
+    terms: set[Term]
+    vector: bytes
+    thumbnail: Thumbnail
+
+    @classmethod
+    def of(cls, item: NewItem, *, created: str) -> Self:
+        """Return the row of ``item``."""
+        metadata = encode_metadata(item.metadata)
+        return cls(
+            id=item.id,
+            label=item.label,
+            metadata=metadata,
+            content_sha256=item.content_sha256,
+            created=created,
+            terms=terms_of(metadata),
+            vector=item.vector_D.astype(VECTOR_TYPE).tobytes(),
+            thumbnail=item.thumbnail,
+        )
+
+
+class Changes:
+    """The changes of one write transaction, in the order of its calls.
+
+    Nobody else can write meanwhile, so the next key and seq are read once and counted on from here.
     """
-    metadata = encode_metadata(item.metadata)
-    old = writer.execute(_FIND, (item.id,)).get
-    if old is not None:
-        old_key, *content, old_seq = old
-        if content == [item.label, metadata, item.content_sha256]:
-            return PutResult(item.id, "unchanged", old_seq)
-        if not upsert:
-            return PutResult(item.id, "conflict", old_seq)
-        writer.execute("DELETE FROM items WHERE key = ?", (old_key,))
-    seq = last_seq(writer) + 1
-    writer.execute(
-        "INSERT INTO items (id, label, metadata, content_sha256, created, seq) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (item.id, item.label, metadata, item.content_sha256, created, seq),
-    )
-    key = writer.last_insert_rowid()
-    vector = item.vector_D.astype(VECTOR_TYPE).tobytes()
-    thumbnail = item.thumbnail
-    writer.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
-    writer.execute(
-        "INSERT INTO thumbnails VALUES (?, ?, ?, ?)",
-        (key, thumbnail.media_type, thumbnail.data, zlib.crc32(thumbnail.data)),
-    )
-    _log(writer, "put", key)
-    if old is None:
-        return PutResult(item.id, "created", seq)
-    return PutResult(item.id, "replaced", _log(writer, "delete", old_key))
 
+    def __init__(self, writer: apsw.Connection) -> None:
+        self.writer = writer
+        self._cursor = writer.cursor()
+        used = dict(writer.execute("SELECT name, seq FROM sqlite_sequence"))
+        self._key: int = used.get("items", 0)
+        self._seq: int = used.get("operations", 0)
 
-def delete_item(writer: apsw.Connection, item_id: str) -> bool:
-    """Delete an item and return whether there was one."""
-    old = writer.execute(_FIND, (item_id,)).get
-    if old is None:
-        return False
-    writer.execute("DELETE FROM items WHERE key = ?", (old[0],))
-    _log(writer, "delete", old[0])
-    return True
+    def put(self, row: Row, *, upsert: bool) -> PutResult:
+        """Store an item, unless the same content, label and metadata are there already.
+
+        With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
+        """
+        cursor = self._cursor
+        old = cursor.execute(_FIND, (row.id,)).get
+        if old is not None:
+            old_key, *content, old_seq = old
+            if content == [row.label, row.metadata, row.content_sha256]:
+                return PutResult(row.id, "unchanged", old_seq)
+            if not upsert:
+                return PutResult(row.id, "conflict", old_seq)
+            self._remove(old_key, content[1])
+        self._key += 1
+        key, seq = self._key, self._seq + 1
+        cursor.execute(
+            _INSERT,
+            (key, row.id, row.label, row.metadata, row.content_sha256, row.created, seq),
+        )
+        vector, thumbnail = row.vector, row.thumbnail
+        cursor.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
+        cursor.execute(
+            "INSERT INTO thumbnails VALUES (?, ?, ?, ?)",
+            (key, thumbnail.media_type, thumbnail.data, zlib.crc32(thumbnail.data)),
+        )
+        add_terms(cursor, key, row.terms)
+        self._log("put", key)
+        if old is None:
+            return PutResult(row.id, "created", seq)
+        return PutResult(row.id, "replaced", self._log("delete", old_key))
+
+    def delete(self, item_id: str) -> bool:
+        """Delete an item and return whether there was one."""
+        old = self._cursor.execute(_FIND, (item_id,)).get
+        if old is None:
+            return False
+        key, _, metadata, *_ = old
+        self._remove(key, metadata)
+        self._log("delete", key)
+        return True
+
+    def _remove(self, key: int, metadata: str) -> None:
+        self._cursor.execute("DELETE FROM items WHERE key = ?", (key,))
+        remove_terms(self._cursor, key, metadata)
+
+    def _log(self, kind: Literal["put", "delete"], key: int) -> int:
+        self._seq += 1
+        self._cursor.execute("INSERT INTO operations VALUES (?, ?, ?)", (self._seq, kind, key))
+        return self._seq
 
 
 def last_seq(connection: apsw.Connection) -> int:
     """Return the seq of the newest operation ever logged, 0 before the first."""
     newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'operations'").get
     return int(newest or 0)
-
-
-def _log(writer: apsw.Connection, kind: Literal["put", "delete"], key: int) -> int:
-    writer.execute("INSERT INTO operations (kind, key) VALUES (?, ?)", (kind, key))
-    return writer.last_insert_rowid()

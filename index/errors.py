@@ -10,8 +10,10 @@ VectorIndexError
 ├── SourceError            caller: a folder of images is missing, empty, or cannot be read
 ├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
 │   └── ModelMismatchError ours: the gallery holds vectors of another model
+├── LogCutError            ours: the log of operations no longer reaches back that far
 └── StorageError           ours: reading or writing failed; nothing was changed
-    └── DiskFullError      ours: there is no room left
+    ├── DiskFullError      ours: there is no room left
+    └── ReadOnlyError      ours: an earlier write met an I/O error; writing needs a restart
 """
 
 
@@ -55,9 +57,21 @@ class ModelMismatchError(GalleryFolderError):
     """The gallery holds vectors of another model."""
 
 
+class LogCutError(VectorIndexError):
+    """The operations that were asked for have been cut from the log; load the items instead."""
+
+
 class StorageError(VectorIndexError):
-    """Reading or writing failed; the change that was asked for did not happen."""
+    """Reading or writing failed; the change that was asked for did not happen.
+
+    One exception: when the disk fails while a write is made durable, the change may be there after
+    a restart. The sentence says so, and the gallery is read-only until then.
+    """
 
 
 class DiskFullError(StorageError):
     """There is no room left; the change that was asked for did not happen."""
+
+
+class ReadOnlyError(StorageError):
+    """An earlier write met an I/O error; nothing is written until the program starts anew."""

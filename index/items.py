@@ -10,7 +10,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError
+from index.errors import (
+    BadVectorsError,
+    GalleryFolderError,
+    InvalidIdError,
+    InvalidMetadataError,
+)
 from index.vectors import check_vectors
 from vision.thumbnail import Thumbnail
 
@@ -22,6 +27,8 @@ MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
 MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another
 INT64: Final = 2**63  # SQLite compares integers of this range exactly
+
+ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
 Outcome = Literal["created", "unchanged", "replaced", "conflict"]
 
@@ -98,6 +105,26 @@ class GalleryInfo:
     fingerprint: str
     width: int
     bytes_on_disk: int
+
+
+def item_of(columns: Sequence[Any]) -> Item:
+    """Return the item that a row with ``ITEM_COLUMNS`` describes.
+
+    Raises:
+        GalleryFolderError: its metadata is not JSON.
+    """
+    item_id, label, metadata, content_sha256, created, seq = columns
+    try:
+        return Item(
+            id=item_id,
+            label=label,
+            metadata=json.loads(metadata),
+            content_sha256=content_sha256,
+            created=created,
+            seq=seq,
+        )
+    except ValueError as error:
+        raise GalleryFolderError(f"the metadata of item {shown(item_id)} is damaged") from error
 
 
 def check_items(items: Sequence[NewItem], *, width: int) -> None:

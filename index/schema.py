@@ -8,16 +8,22 @@ import apsw
 
 from index.database import sentences
 from index.errors import GalleryFolderError, ModelMismatchError
+from index.terms import TERMS_TABLE
 
 DATABASE_NAME: Final = "gallery.sqlite"
 APPLICATION_ID: Final = 0x4C4B474C  # "LKGL", in the file's header: tells our files from others
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2  # 1: without terms, database_id and log_start
+OLDEST_VERSION: Final = 1  # that can be migrated to the present one
 PAGE_BYTES: Final = 4096
 SHOWN_DIGITS: Final = 12  # of a fingerprint's 64
+OUR_NAMES: Final = (  # in the table meta; all other names are settings
+    *("model_name", "fingerprint", "width", "model_folder"),
+    *("database_id", "log_start"),
+)
 
 # Keys and seqs are never used twice (AUTOINCREMENT): a key stands for one vector for ever.
 # Vectors and thumbnails have tables of their own, so that scans of labels and metadata stay small.
-_TABLES: Final = """
+_FIRST_TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,6 +52,7 @@ CREATE TABLE operations (
     key INTEGER NOT NULL
 );
 """
+_TABLES: Final = _FIRST_TABLES + TERMS_TABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,7 @@ class Binding:
     fingerprint: str  # SHA-256, hexadecimal
     width: int  # numbers in a vector
     model_folder: str | None = None  # where the model was at build time: a hint, not a promise
+    database_id: str = ""  # of this one database, random; empty before format version 2
     count: int = 0  # items when this was read
 
     def check(self, fingerprint: str, folder: Path) -> None:
@@ -83,6 +91,8 @@ def write_empty(path: Path, binding: Binding) -> None:
         "model_name": binding.model_name,
         "fingerprint": binding.fingerprint,
         "width": str(binding.width),
+        "database_id": binding.database_id,
+        "log_start": "0",
     }
     if binding.model_folder is not None:
         meta["model_folder"] = binding.model_folder
@@ -101,8 +111,8 @@ def write_empty(path: Path, binding: Binding) -> None:
             connection.close()  # empties the write-ahead log into the file, and syncs it
 
 
-def check_format(connection: apsw.Connection, path: Path) -> None:
-    """Accept databases that this program wrote, or could have.
+def check_format(connection: apsw.Connection, path: Path) -> int:
+    """Return the format version of a database that this program reads, or can migrate.
 
     Raises:
         GalleryFolderError: another program's database, or of another format version.
@@ -115,8 +125,9 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
             f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}: "
             "use a newer one"
         )
-    if version != FORMAT_VERSION:
+    if version < OLDEST_VERSION:
         raise GalleryFolderError(f"{path} has unknown format version {version}")
+    return int(version)
 
 
 def read_meta(connection: apsw.Connection, path: Path) -> Binding:
@@ -132,7 +143,37 @@ def read_meta(connection: apsw.Connection, path: Path) -> Binding:
             fingerprint=meta["fingerprint"],
             width=int(meta["width"]),
             model_folder=meta.get("model_folder"),
+            database_id=meta.get("database_id", ""),
             count=connection.execute("SELECT count(*) FROM items").get,
         )
     except (KeyError, ValueError) as error:
         raise GalleryFolderError(f"{path} is damaged: it does not say its model") from error
+
+
+def read_setting(connection: apsw.Connection, name: str) -> str | None:
+    """Return what ``name`` was set to last, ``None`` before that.
+
+    Raises:
+        ValueError: not a name for a setting.
+    """
+    check_setting(name)
+    value: str | None = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).get
+    return value
+
+
+def write_setting(writer: apsw.Connection, name: str, value: str) -> None:
+    """Set ``name``, which has been checked, to ``value`` in the caller's transaction."""
+    writer.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (name, value),
+    )
+
+
+def check_setting(name: str) -> None:
+    """Accept names that the gallery itself does not use.
+
+    Raises:
+        ValueError: empty, or one of ours.
+    """
+    if not name or name in OUR_NAMES:
+        raise ValueError(f"{name!r} is not a name for a setting")

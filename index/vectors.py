@@ -1,5 +1,7 @@
 """What counts as a vector: finite float32 of unit length. Checked where vectors come in.
 
+Stored as float32, little-endian, and decoded here.
+
 Shape suffixes: N vectors, D vector width.
 """
 
@@ -8,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import BadVectorsError
+from index.errors import BadVectorsError, GalleryFolderError
 
 UNIT_TOLERANCE: Final = 1e-3  # how far a norm may stray from 1; float16 moves it by about 5e-4
 VECTOR_TYPE: Final = np.dtype("<f4")  # as stored: float32, little-endian
@@ -29,3 +31,22 @@ def check_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> None:
         raise BadVectorsError(
             f"expected unit vectors, got norms from {norms_N.min():.3f} to {norms_N.max():.3f}"
         )
+
+
+def decode_vector(data: bytes, *, width: int) -> NDArray[np.float32]:
+    """Return a stored vector (width,).
+
+    Raises:
+        GalleryFolderError: of another width.
+    """
+    if len(data) != width * VECTOR_TYPE.itemsize:
+        raise damaged_vector(width)
+    return np.frombuffer(data, VECTOR_TYPE)
+
+
+def damaged_vector(width: int) -> GalleryFolderError:
+    """Return the error for a stored vector that is not what was stored."""
+    return GalleryFolderError(
+        f"the gallery is damaged: a vector is missing or does not have {width} numbers; "
+        "verify lists which"
+    )

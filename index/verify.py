@@ -10,21 +10,26 @@ from collections.abc import Iterator
 import apsw
 import numpy as np
 
+from index.changes import last_seq
 from index.errors import BadVectorsError
 from index.exact import View
 from index.items import shown
+from index.log import log_start
 from index.store import Store
+from index.terms import term_faults
 from index.vectors import VECTOR_TYPE, check_vectors
 
 
 def store_problems(store: Store) -> list[str]:
-    """Return every fault of the database: pages, vectors, thumbnails, metadata, log. Reads all.
+    """Return every fault of the database: pages, vectors, thumbnails, metadata, terms, log.
+
+    Reads all.
 
     Raises:
         GalleryFolderError: so damaged that it cannot be read to the end.
     """
     with store.reading() as reader:
-        problems = [*_structure(reader), *_log(reader)]
+        problems = [*_structure(reader), *_log(reader), *term_faults(reader)]
         for item_id, metadata, vector, vector_crc, thumbnail, thumbnail_crc in reader.execute(
             "SELECT i.id, i.metadata, v.data, v.crc32, t.data, t.crc32 FROM items i "
             "LEFT JOIN vectors v USING (key) LEFT JOIN thumbnails t USING (key) ORDER BY i.key"
@@ -63,17 +68,25 @@ def _structure(reader: apsw.Connection) -> Iterator[str]:
 
 
 def _log(reader: apsw.Connection) -> Iterator[str]:
-    """The log's puts without its deletes must be the items, each under the seq it names."""
+    """The log's puts without its deletes must be the items, each under the seq it names.
+
+    Of items older than a cut log only the deletes can be missed.
+    """
+    start, newest = log_start(reader), last_seq(reader)
+    kept = reader.execute("SELECT count(*) FROM operations WHERE seq > ?", (start,)).get
+    if reader.execute("SELECT count(*) FROM operations").get != kept or newest - start != kept:
+        yield f"the log does not hold just the operations {start + 1} to {newest}"
     puts = "SELECT key FROM operations WHERE kind = 'put'"
     deletes = "SELECT key FROM operations WHERE kind = 'delete'"
     for (key,) in reader.execute(f"{puts} EXCEPT {deletes} EXCEPT SELECT key FROM items"):
         yield f"key {key}: logged as stored, but there is no such item"
-    for item_id, kind in reader.execute(
-        "SELECT i.id, o.kind FROM items i "
+    for item_id, deleted in reader.execute(
+        f"SELECT i.id, i.key IN ({deletes}) FROM items i "
         "LEFT JOIN operations o ON o.seq = i.seq AND o.key = i.key "
-        f"WHERE o.kind IS NOT 'put' OR i.key IN ({deletes})"
+        f"WHERE (i.seq > ? AND o.kind IS NOT 'put') OR i.key IN ({deletes})",
+        (start,),
     ):
-        what = "as deleted" if kind == "put" else "nowhere"
+        what = "as deleted" if deleted else "nowhere"
         yield f"item {shown(item_id)}: stored, but logged {what}"
 
 

@@ -56,6 +56,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
     errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
     index_errors.StorageError: (HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed"),
+    index_errors.ReadOnlyError: (HTTPStatus.SERVICE_UNAVAILABLE, "read_only"),
     index_errors.DiskFullError: (HTTPStatus.INSUFFICIENT_STORAGE, "disk_full"),
 }
 

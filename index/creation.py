@@ -1,0 +1,52 @@
+"""Makes the folder of a new gallery: complete, or not there at all. A path and a binding in."""
+
+import errno
+import secrets
+import shutil
+from pathlib import Path
+
+from index.database import check_sqlite_version, sync_folder
+from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
+from index.schema import DATABASE_NAME, Binding, write_empty
+
+
+def create_folder(folder: Path, binding: Binding) -> None:
+    """Make a gallery without items in ``folder``, which must not exist, or be empty.
+
+    Raises:
+        GalleryFolderError: something is in the way.
+        DiskFullError, StorageError: it cannot be written.
+    """
+    check_sqlite_version()
+    _check_free(folder)
+    there = folder.is_dir()  # empty, and perhaps a mount point, which cannot be replaced
+    place = folder if there else folder.absolute().parent
+    unfinished = place / f".{folder.name}.{secrets.token_hex(4)}"
+    try:
+        unfinished.mkdir(parents=True)
+        write_empty(unfinished / DATABASE_NAME, binding)
+        sync_folder(unfinished)
+        if there:
+            (folder / DATABASE_NAME).hardlink_to(unfinished / DATABASE_NAME)
+        else:
+            unfinished.rename(folder)  # like the link, this never replaces a rival's gallery
+        sync_folder(place)
+    except OSError as error:
+        raise _cannot_create(folder, error) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
+
+
+def _check_free(folder: Path) -> None:
+    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        raise GalleryFolderError(f"cannot create the gallery {folder}: a file is in the way")
+    ours = (f".{folder.name}.", "lost+found")  # a rival's unfinished gallery; a file system's own
+    if folder.is_dir() and not all(path.name.startswith(ours) for path in folder.iterdir()):
+        raise GalleryFolderError(f"cannot create the gallery {folder}: the folder is not empty")
+
+
+def _cannot_create(folder: Path, error: OSError) -> VectorIndexError:
+    sentence = f"cannot create the gallery {folder}: {error.strerror}"
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+        return GalleryFolderError(sentence)
+    return DiskFullError(sentence) if error.errno == errno.ENOSPC else StorageError(sentence)
