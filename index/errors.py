@@ -11,6 +11,9 @@ VectorIndexError
 ├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
 │   └── ModelMismatchError ours: the gallery holds vectors of another model
 ├── LogCutError            ours: the log of operations no longer reaches back that far
+├── GenerationError        ours, caught: a generation on disk is not what it should be
+├── RebuildError           ours: the search structure was not built; the old one stays
+│   └── RebuildBusyError   caller: another process is building it already
 └── StorageError           ours: reading or writing failed; nothing was changed
     ├── DiskFullError      ours: there is no room left
     └── ReadOnlyError      ours: an earlier write met an I/O error; writing needs a restart
@@ -59,6 +62,18 @@ class ModelMismatchError(GalleryFolderError):
 
 class LogCutError(VectorIndexError):
     """The operations that were asked for have been cut from the log; load the items instead."""
+
+
+class GenerationError(VectorIndexError):
+    """A generation of the search index on disk cannot be used; the database has all it held."""
+
+
+class RebuildError(VectorIndexError):
+    """The search structure could not be built anew; the gallery is as it was."""
+
+
+class RebuildBusyError(RebuildError):
+    """Another process is building the search structure already."""
 
 
 class StorageError(VectorIndexError):

@@ -6,17 +6,17 @@ Shape suffixes: Q queries, D vector width.
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import last_seq
 from index.cursor import cursor_of, key_of
 from index.database import folder_bytes
 from index.errors import UnknownIdError
 from index.filter import Filter
 from index.follower import Follower
+from index.generations import Generations
 from index.items import (
     GalleryInfo,
     Item,
@@ -31,10 +31,8 @@ from index.items import (
 from index.lookup import Lookup
 from index.schema import Binding
 from index.store import Store
-from index.verify import store_problems, view_problems
+from index.upkeep import Upkeep
 from vision.thumbnail import Thumbnail
-
-VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
 
 
 class Gallery:
@@ -48,7 +46,10 @@ class Gallery:
     def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
-        self._follower = Follower(store)
+        self._generations = Generations.of(store)
+        self._follower = Follower(store, self._generations)
+        self._lookup = Lookup(store, self._follower)
+        self.upkeep = Upkeep(store, self._generations, self._follower)
 
     @classmethod
     def create(
@@ -131,12 +132,17 @@ class Gallery:
     @property
     def seq(self) -> int:
         """Every operation up to this one is in memory."""
-        return self._follower.seq
+        return self._follower.snapshot.seq
 
     @property
     def count(self) -> int:
         """Items in memory."""
-        return len(self._follower.index)
+        return self._follower.snapshot.count
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why nothing can be stored any more, after the disk failed; ``None``: it can."""
+        return self._store.read_only_reason
 
     def put(self, items: Sequence[NewItem], *, upsert: bool = True) -> list[PutResult]:
         """Store ``items`` in one durable transaction; when this returns, searches find them.
@@ -209,7 +215,7 @@ class Gallery:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
         after = 0 if cursor is None else key_of(cursor)
-        found = self._store.page(after=after, limit=limit + 1, wanted=filter or Filter())
+        found = self._lookup.page(after=after, limit=limit + 1, wanted=_conditions(filter))
         items = [item for _, item in found[:limit]]
         return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
 
@@ -220,41 +226,47 @@ class Gallery:
         k: int,
         filter: Filter | None = None,
         min_score: float | None = None,
+        exact: bool = False,
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
-        Fewer come back only when fewer are stored, pass ``filter``, or score ``min_score``.
+        Fewer come back only when fewer are stored, pass ``filter``, or score ``min_score``. In
+        large galleries a structure finds the share of them that ``info`` tells as recall.
 
         Args:
             queries_QD: finite unit vectors.
             k: at least 1.
-            filter: applied before the search, so it never costs hits.
+            filter: applied during the search, so it never costs hits.
             min_score: cosine in [-1, 1] that every hit reaches.
+            exact: look at every item.
 
         Raises:
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
             ValueError: ``k`` is less than 1.
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        return Lookup(
-            store=self._store,
-            index=self._follower.index,
-            catch_up=self.catch_up,
-            queries_QD=queries_QD,
-            k=k,
-            wanted=filter if filter != Filter() else None,
-            min_score=-np.inf if min_score is None else min_score,
-        ).run()
+        return self._lookup.search(
+            queries_QD, k=k, wanted=_conditions(filter), min_score=min_score, exact=exact
+        )
+
+    def above(
+        self, query_D: NDArray[np.float32], *, min_score: float, filter: Filter | None = None
+    ) -> SearchResult:
+        """Return every item whose cosine is at least ``min_score``, best first.
+
+        Exact: looks at every item. Raises as ``search``.
+        """
+        return self._lookup.above(query_D, min_score=min_score, wanted=_conditions(filter))
 
     def catch_up(self) -> int:
         """Bring the index up to date with everyone's writes; return the last seq it has seen.
 
-        Costs about 7 microseconds when nothing was written.
+        Costs a few microseconds when nothing was written.
 
         Raises:
             StorageError, GalleryFolderError: the log cannot be read; the index stays behind it.
         """
-        return self._follower.catch_up()
+        return self._follower.catch_up().seq
 
     def wait_for(self, seq: int, *, timeout_s: float) -> bool:
         """Wait until the operation ``seq`` is in memory; return whether it came in time."""
@@ -262,14 +274,18 @@ class Gallery:
 
     def info(self) -> GalleryInfo:
         """Return what the gallery holds now, and for which model."""
-        seq = self.catch_up()
-        folder, binding = self._store.folder, self._store.binding
+        snapshot = self._follower.catch_up()
+        folder, binding, base = self._store.folder, self._store.binding, snapshot.base
         return GalleryInfo(
             name=folder.absolute().name,
-            count=self.count,
-            seq=seq,
-            structure="exact",
-            generation=0,
+            count=snapshot.count,
+            seq=snapshot.seq,
+            structure="exact" if base is None else base.base.plan.kind,
+            recall=1.0 if base is None else base.base.plan.recall,
+            generation=0 if base is None else base.base.generation,
+            recent=snapshot.recent.alive,
+            state="writable" if self.read_only_reason is None else "read-only",
+            reason=self.read_only_reason,
             model_name=binding.model_name,
             fingerprint=binding.fingerprint,
             width=binding.width,
@@ -284,15 +300,14 @@ class Gallery:
         Raises:
             GalleryFolderError: so damaged that it cannot be read to the end.
         """
-        problems = store_problems(self._store)
-        for _ in range(VERIFY_ATTEMPTS):
-            with self._store.reading() as reader:
-                stored_seq = last_seq(reader)
-                seq, view = self._follower.view()
-                if seq == stored_seq:  # the same moment: neither the view nor the reader moves now
-                    return problems + view_problems(reader, view)
-        return [*problems, "the index was not compared: the gallery kept changing; verify it again"]
+        return self.upkeep.problems()
 
     def close(self) -> None:
         """Close the database. Every later call raises StorageError."""
+        self.upkeep.close()
         self._store.close()
+
+
+def _conditions(filter: Filter | None) -> Filter | None:
+    """Return ``None`` for a filter that lets everything through."""
+    return None if filter == Filter() else filter

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from index.errors import (
     InvalidIdError,
     InvalidMetadataError,
 )
+from index.plan import Kind
 from index.vectors import check_vectors
 from vision.thumbnail import Thumbnail
 
@@ -74,14 +75,13 @@ class Page:
     next_cursor: str | None  # ``None`` after the last page
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """One answer to a query."""
 
     id: str
     score: float  # cosine similarity in [-1, 1]; higher is nearer
     label: str | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # shared with other answers: not to be changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,12 @@ class GalleryInfo:
     name: str
     count: int  # items
     seq: int  # newest operation in memory
-    structure: Literal["exact"]
-    generation: int  # of the search structure; 0: built from the database when opened
+    structure: Kind
+    recall: float | None  # of the structure, measured on held-out items when it was built
+    generation: int  # of the structure; 0: there is none, everything is scanned
+    recent: int  # items stored since, which are scanned
+    state: Literal["writable", "read-only"]
+    reason: str | None  # why it is read-only
     model_name: str
     fingerprint: str
     width: int

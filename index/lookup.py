@@ -1,84 +1,150 @@
 """Searches that agree with a database which changes meanwhile. Queries in, hits out.
 
-The index in memory gives keys; their labels and metadata, and what a filter allows, are read from
-SQLite a moment sooner or later. A key that is gone by then would cost a hit, so the search is done
-again; when changes keep coming, writers are made to wait for one last try.
+The snapshot in memory gives keys; their labels and metadata, and what a filter allows, are read
+from SQLite a moment sooner or later, and remembered: a key's content never changes. A key that is
+gone by then would cost a hit, so the search is done again; when changes keep coming, writers are
+made to wait for one last try.
 
 Shape suffixes: Q queries, D vector width.
 """
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.allowed import Allowed, AllowedKeys
 from index.errors import GalleryFolderError
-from index.exact import ExactIndex
 from index.filter import Filter
-from index.items import Hit, SearchResult
+from index.follower import Follower
+from index.items import Hit, Item, SearchResult
+from index.scan import Hits
+from index.snapshot import Snapshot
 from index.store import Store
 
 ATTEMPTS: Final = 4  # before writers are made to wait
+REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
+
+Find = Callable[[Snapshot, Allowed | None], list[Hits]]
 
 
-@dataclass(slots=True, kw_only=True)
 class Lookup:
-    """One search, tried until the index and the database say the same."""
+    """Turns what a snapshot finds into items. For any number of threads."""
 
-    store: Store
-    index: ExactIndex
-    catch_up: Callable[[], int]  # brings the index up to date and returns its seq
-    queries_QD: NDArray[np.float32]
-    k: int
-    wanted: Filter | None
-    min_score: float  # cosine
-    _allowed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    _filtered_up_to: int = 0  # keys above it have not been asked about yet
+    def __init__(self, store: Store, follower: Follower) -> None:
+        self._store = store
+        self._follower = follower
+        self._allowed = AllowedKeys(store.condition_keys)
+        self._items = Remembered(store)
 
-    def run(self) -> SearchResult:
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        *,
+        k: int,
+        wanted: Filter | None,
+        min_score: float | None,
+        exact: bool,
+    ) -> SearchResult:
         """Return the nearest items of each query, best first.
 
         Raises:
             GalleryFolderError: the index holds a key that neither the items nor the log explain.
         """
+
+        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
+            found = snapshot.search(queries_QD, k=k, allowed=allowed, exact=exact)
+            return found if min_score is None else [_above(hits, min_score) for hits in found]
+
+        return self._run(find, wanted)
+
+    def above(
+        self, query_D: NDArray[np.float32], *, min_score: float, wanted: Filter | None
+    ) -> SearchResult:
+        """Return all items that score at least ``min_score``, best first. Raises as ``search``."""
+
+        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
+            return [snapshot.above(query_D, min_score=min_score, allowed=allowed)]
+
+        return self._run(find, wanted)
+
+    def page(self, *, after: int, limit: int, wanted: Filter | None) -> list[tuple[int, Item]]:
+        """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
+        if wanted is None:
+            return self._store.page(after=after, limit=limit)
+        snapshot = self._follower.catch_up()
+        allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
+        keys_S = allowed.keys_S[np.searchsorted(allowed.keys_S, after, side="right") :]
+        found: list[tuple[int, Item]] = []
+        while len(found) < limit and keys_S.size:  # some of the keys may be gone
+            items = self._store.items_by_key(keys_S[:limit])
+            found += sorted(items.items())
+            keys_S = keys_S[limit:]
+        return found[:limit]
+
+    def _run(self, find: Find, wanted: Filter | None) -> SearchResult:
         for _ in range(ATTEMPTS):
-            result = self._attempt()
+            result = self._attempt(find, wanted)
             if result is not None:
                 return result
-        with self.store.writing():
-            result = self._attempt()
+        with self._store.writing():
+            result = self._attempt(find, wanted)
         if result is None:
             raise GalleryFolderError(
-                f"{self.store.folder} is damaged: its log and its items disagree; verify lists how"
+                f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
         return result
 
-    def _attempt(self) -> SearchResult | None:
-        seq = self.catch_up()
-        allowed = None if self.wanted is None else self._allowed_keys(self.wanted)
-        found = self.index.search(self.queries_QD, k=self.k, allowed=allowed)
-        if allowed is not None and self.catch_up() != seq:
-            return None  # an item may have been replaced after the filter looked at it
-        keys = np.unique(np.concatenate([keys for keys, _ in found])) if found else self._allowed
-        items = self.store.items_by_key(keys)
-        if len(items) < len(keys):
+    def _attempt(self, find: Find, wanted: Filter | None) -> SearchResult | None:
+        snapshot = self._follower.catch_up()
+        allowed = None
+        if wanted is not None:
+            allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
+            if self._follower.catch_up().removals != snapshot.removals:
+                return None  # an item may have gone before the filter looked at it
+        found = find(snapshot, allowed)
+        items = self._items.of([key for keys, _ in found for key in keys.tolist()])
+        if items is None:
             return None
         hits = [
             [
-                Hit(items[key].id, score, items[key].label, items[key].metadata)
-                for key, score in zip(keys.tolist(), scores.tolist(), strict=True)
-                if score >= self.min_score
+                Hit(item.id, score, item.label, item.metadata)
+                for item, score in zip(
+                    map(items.__getitem__, keys.tolist()), scores.tolist(), strict=False
+                )
             ]
             for keys, scores in found
         ]
-        return SearchResult(hits, seq)
+        return SearchResult(hits, snapshot.seq)
 
-    def _allowed_keys(self, wanted: Filter) -> NDArray[np.int64]:
-        """Return the keys the filter lets through; a later attempt asks about newer ones only."""
-        keys_N = self.index.view.keys_N
-        new = self.store.keys(wanted, after=self._filtered_up_to)
-        self._allowed = np.union1d(self._allowed, new)
-        self._filtered_up_to = int(keys_N[-1]) if len(keys_N) else 0
-        return self._allowed
+
+class Remembered:
+    """Items by key, as many as were read last. For any number of threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._items: dict[int, Item] = {}
+
+    def of(self, keys: list[int]) -> dict[int, Item] | None:
+        """Return a mapping that has all ``keys``, or ``None`` when one of them is not stored."""
+        items = self._items  # it is replaced, never shrunk
+        if all(map(items.__contains__, keys)):
+            return items
+        missing = [key for key in keys if key not in items]
+        read = self._store.items_by_key(np.unique(np.array(missing, np.int64)))
+        if len(read) < len(set(missing)):
+            return None
+        with self._lock:
+            if len(self._items) + len(read) > REMEMBERED:
+                self._items = {}
+            self._items.update(read)
+        return {**{key: items[key] for key in keys if key in items}, **read}
+
+
+def _above(hits: Hits, min_score: float) -> Hits:
+    keys, scores = hits
+    enough = int(np.count_nonzero(scores >= min_score))
+    return keys[:enough], scores[:enough]

@@ -22,7 +22,7 @@ from index.changes import Row, last_seq
 from index.creation import create_folder
 from index.database import Database, sentences
 from index.errors import GalleryFolderError, UnknownIdError
-from index.filter import Condition, Filter, filter_sql
+from index.filter import Condition
 from index.items import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
 from index.loading import load_vectors
 from index.log import Operation, cut_operations, log_start, read_operations
@@ -118,23 +118,12 @@ class Store:
             rows = reader.execute(sql, (json.dumps(keys.tolist()),))
             return {key: item_of(columns) for key, *columns in rows}
 
-    def page(self, *, after: int, limit: int, wanted: Filter) -> list[tuple[int, Item]]:
+    def page(self, *, after: int, limit: int) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
-        condition, parameters = filter_sql(wanted)
-        sql = (
-            f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key > ? AND {condition} "
-            "ORDER BY key LIMIT ?"
-        )
+        sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key > ? ORDER BY key LIMIT ?"
         with self._database.reading() as reader:
-            rows = reader.execute(sql, (after, *parameters, limit))
+            rows = reader.execute(sql, (after, limit))
             return [(key, item_of(columns)) for key, *columns in rows]
-
-    def keys(self, wanted: Filter, *, after: int) -> NDArray[np.int64]:
-        """Return the keys above ``after`` of all items that ``wanted`` lets through: int64 (N,)."""
-        condition, parameters = filter_sql(wanted)
-        sql = f"SELECT key FROM items WHERE key > ? AND {condition}"
-        with self._database.reading() as reader:
-            return keys_of(reader, sql, (after, *parameters))
 
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
         """Return the keys above ``after`` of the items for which ``condition`` holds: int64 (N,).

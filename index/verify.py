@@ -12,9 +12,10 @@ import numpy as np
 
 from index.changes import last_seq
 from index.errors import BadVectorsError
-from index.exact import View
 from index.items import shown
 from index.log import log_start
+from index.scan import Rows
+from index.snapshot import Snapshot
 from index.store import Store
 from index.terms import term_faults
 from index.vectors import VECTOR_TYPE, check_vectors
@@ -43,20 +44,24 @@ def store_problems(store: Store) -> list[str]:
         return problems
 
 
-def view_problems(reader: apsw.Connection, view: View) -> list[str]:
+def snapshot_problems(reader: apsw.Connection, snapshot: Snapshot) -> list[str]:
     """Return where the index in memory differs from the state that ``reader`` sees."""
-    rows = view.alive_rows()
-    row_of = dict(zip(view.keys_N[rows].tolist(), rows.tolist(), strict=True))
+    place_of: dict[int, tuple[Rows, int]] = {}
+    for rows in (snapshot.base, snapshot.recent):
+        if rows is not None:
+            alive = rows.alive_rows()
+            keys = rows.keys_N[alive].tolist()
+            place_of |= {key: (rows, row) for key, row in zip(keys, alive.tolist(), strict=True)}
     problems = []
     for key, item_id, data in reader.execute(
         "SELECT i.key, i.id, v.data FROM items i LEFT JOIN vectors v USING (key) ORDER BY i.key"
     ):
-        row = row_of.pop(key, None)
-        if row is None:
+        place = place_of.pop(key, None)
+        if place is None:
             problems.append(f"item {shown(item_id)}: stored, but the index does not know it")
-        elif data != view.vectors_ND[row].astype(VECTOR_TYPE).tobytes():
+        elif data != place[0].vectors_ND[place[1]].astype(VECTOR_TYPE).tobytes():
             problems.append(f"item {shown(item_id)}: the index holds another vector")
-    return problems + [f"key {key}: in the index, but not stored" for key in row_of]
+    return problems + [f"key {key}: in the index, but not stored" for key in place_of]
 
 
 def _structure(reader: apsw.Connection) -> Iterator[str]:

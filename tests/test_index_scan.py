@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import BadVectorsError
-from index.exact import MIN_DEAD, ExactIndex
+from index.scan import Hits, above, nearest
+from index.table import MIN_DEAD, Table
 from tests.fakes import unit_vectors
 
 
@@ -14,10 +15,17 @@ def keys_of(*keys: int) -> np.ndarray:
     return np.array(keys, np.int64)
 
 
-def filled(vectors: np.ndarray) -> ExactIndex:
-    index = ExactIndex(vectors.shape[1])
+def filled(vectors: np.ndarray) -> Table:
+    index = Table(vectors.shape[1])
     index.apply(keys_N=np.arange(1, len(vectors) + 1), vectors_ND=vectors)
     return index
+
+
+def search(
+    table: Table, queries: np.ndarray, *, k: int, allowed: np.ndarray | None = None
+) -> list[Hits]:
+    among = None if allowed is None else table.view.rows_of(np.unique(allowed))
+    return nearest(table.view, queries, k=k, among=among)
 
 
 def sorted_by_cosine(vectors: dict[int, np.ndarray], query: np.ndarray, k: int) -> list[int]:
@@ -44,7 +52,7 @@ def test_search_agrees_with_sorting_every_cosine(data: st.DataObject) -> None:
     k = data.draw(st.integers(1, count + 5))
     queries = unit_vectors(data.draw(st.sampled_from([1, 3, 25])), width, seed + 1)
 
-    found = index.search(queries, k=k, allowed=None if allowed is None else keys_of(*allowed))
+    found = search(index, queries, k=k, allowed=None if allowed is None else keys_of(*allowed))
 
     alive = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
     if allowed is not None:
@@ -58,7 +66,7 @@ def test_equal_vectors_come_oldest_first_however_many_there_are() -> None:
     one = unit_vectors(1, 16, seed=3)
     index = filled(np.repeat(one, 3000, axis=0))
 
-    ((keys, scores),) = index.search(one, k=5)
+    ((keys, scores),) = search(index, one, k=5)
 
     assert keys.tolist() == [1, 2, 3, 4, 5]
     assert len(set(scores.tolist())) == 1
@@ -69,7 +77,7 @@ def test_nearly_equal_vectors_come_in_the_order_of_their_true_cosines() -> None:
     vectors = (unit_vectors(1, 64, seed=3) + noise).astype(np.float32)  # apart by FAISS's rounding
     query = unit_vectors(1, 64, seed=4)
 
-    ((keys, _),) = filled(vectors).search(query, k=20)
+    ((keys, _),) = search(filled(vectors), query, k=20)
 
     assert keys.tolist() == sorted_by_cosine(dict(enumerate(vectors, 1)), query[0], 20)
 
@@ -78,10 +86,10 @@ def test_a_score_does_not_depend_on_the_batch_or_on_k() -> None:
     index = filled(unit_vectors(500, 33, seed=0))
     queries = unit_vectors(64, 33, seed=1)
 
-    together = index.search(queries, k=20)
+    together = search(index, queries, k=20)
 
     for query, (keys, scores) in zip(queries, together, strict=True):
-        ((alone, alone_scores),) = index.search(query[np.newaxis], k=7)
+        ((alone, alone_scores),) = search(index, query[np.newaxis], k=7)
         assert keys[:7].tolist() == alone.tolist()
         assert scores[:7].tolist() == alone_scores.tolist()
 
@@ -89,33 +97,33 @@ def test_a_score_does_not_depend_on_the_batch_or_on_k() -> None:
 def test_a_filtered_search_over_more_rows_than_a_block_agrees_with_an_unfiltered_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("index.exact.BLOCK_ROWS", 64)
+    monkeypatch.setattr("index.scan.BLOCK_ROWS", 64)
     index = filled(unit_vectors(500, 8, seed=0))
-    queries = unit_vectors(3, 8, seed=1)
+    queries = unit_vectors(9, 8, seed=1)
 
-    everything = index.search(queries, k=90, allowed=np.arange(1, 501))
+    everything = search(index, queries, k=90, allowed=np.arange(1, 501))
 
     for (keys, scores), (same, same_scores) in zip(
-        everything, index.search(queries, k=90), strict=True
+        everything, search(index, queries, k=90), strict=True
     ):
         assert keys.tolist() == same.tolist()
         assert scores.tolist() == same_scores.tolist()
 
 
 def test_an_empty_index_and_an_index_with_everything_deleted_find_nothing() -> None:
-    index = ExactIndex(width=3)
+    index = Table(width=3)
     queries = unit_vectors(2, 3, seed=0)
-    assert [keys.tolist() for keys, _ in index.search(queries, k=5)] == [[], []]
+    assert [keys.tolist() for keys, _ in search(index, queries, k=5)] == [[], []]
 
     index.apply(keys_N=keys_of(4), vectors_ND=queries[:1])
     index.apply(keys_N=keys_of(), vectors_ND=queries[:0], removed=keys_of(4))
 
-    assert [keys.tolist() for keys, _ in index.search(queries, k=5)] == [[], []]
+    assert [keys.tolist() for keys, _ in search(index, queries, k=5)] == [[], []]
     assert len(index) == 0
 
 
 def test_no_queries_give_no_answers() -> None:
-    assert filled(unit_vectors(2, 3, seed=0)).search(np.empty((0, 3), np.float32), k=1) == []
+    assert search(filled(unit_vectors(2, 3, seed=0)), np.empty((0, 3), np.float32), k=1) == []
 
 
 def test_deleted_rows_are_swept_out_and_the_others_stay_findable() -> None:
@@ -127,7 +135,7 @@ def test_deleted_rows_are_swept_out_and_the_others_stay_findable() -> None:
 
     assert len(index.view.keys_N) < 1000
     assert len(index) == 1001 - 2 * MIN_DEAD
-    ((keys, _),) = index.search(vectors[-1:], k=2000)
+    ((keys, _),) = search(index, vectors[-1:], k=2000)
     assert sorted(keys.tolist()) == list(range(2 * MIN_DEAD, 1001))
 
 
@@ -143,18 +151,25 @@ def test_a_view_taken_earlier_does_not_change() -> None:
     assert view.alive == 200
 
 
-@pytest.mark.parametrize(
-    ("vectors", "sentence"),
-    [
-        (np.array([[2, 0]], np.float32), "norms from 2.000 to 2.000"),
-        (np.array([[np.nan, 0]], np.float32), "finite"),
-        (np.array([[1, 0, 0]], np.float32), "2 numbers"),
-        (np.array([1, 0], np.float32), "2 numbers"),
-    ],
-)
-def test_a_query_that_is_no_unit_vector_is_refused(vectors: np.ndarray, sentence: str) -> None:
-    with pytest.raises(BadVectorsError, match=sentence):
-        filled(unit_vectors(3, 2, seed=0)).search(vectors, k=1)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_above_finds_exactly_the_rows_that_score_enough(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 60))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    vectors = unit_vectors(count, 4, seed)
+    index = filled(vectors)
+    removed = data.draw(st.sets(st.integers(1, count)))
+    index.apply(keys_N=keys_of(), vectors_ND=vectors[:0], removed=keys_of(*sorted(removed)))
+    query = vectors[0] if data.draw(st.booleans()) else unit_vectors(1, 4, seed + 1)[0]
+    least = data.draw(st.sampled_from([-1.0, 0.0, 0.5, 0.99, 1.0]))
+
+    keys, scores = above(index.view, query, min_score=least)
+
+    alive = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
+    everything = sorted_by_cosine(alive, query, count)
+    assert keys.tolist() == everything[: len(keys)]
+    assert (scores >= np.float32(least)).all()
+    assert all(alive[key] @ query < least + 1e-5 for key in everything[len(keys) :])
 
 
 @pytest.mark.parametrize("keys", [[3], [2], [5, 5], [6, 4]])
@@ -169,7 +184,7 @@ def test_keys_that_do_not_increase_are_refused_and_nothing_is_added(keys: list[i
 
 def test_readers_are_never_disturbed_by_the_writer() -> None:
     vectors = unit_vectors(20_000, 16, seed=0)
-    index = ExactIndex(width=16)
+    index = Table(width=16)
     index.apply(keys_N=np.arange(1, 11), vectors_ND=vectors[:10])
     done = threading.Event()
     wrong: list[object] = []
@@ -178,7 +193,7 @@ def test_readers_are_never_disturbed_by_the_writer() -> None:
         while not done.is_set():
             newest = (int(index.view.keys_N[-1]) - 1) | 1  # the newest odd key
             try:
-                ((keys, scores),) = index.search(vectors[newest - 1 : newest], k=3)
+                ((keys, scores),) = search(index, vectors[newest - 1 : newest], k=3)
             except Exception as error:
                 wrong.append(error)
                 return

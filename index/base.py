@@ -1,0 +1,146 @@
+"""The unchanging bulk of a gallery: rows, their keys, and a structure over them.
+
+Shape suffixes: N rows, Q queries, K hits, D vector width.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.matrix import Matrix
+from index.plan import Plan
+from index.scan import Hits, nearest
+from index.structure import Alive, Structure
+
+EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
+LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
+
+
+class Base:
+    """Rows as of one generation: what it holds never changes, but rows of it may die."""
+
+    def __init__(
+        self,
+        *,
+        generation: int,
+        seq: int,
+        keys_N: NDArray[np.int64],
+        matrix: Matrix,
+        plan: Plan,
+        structure: Structure | None,
+    ) -> None:
+        self.generation = generation
+        self.seq = seq  # the operation it was read at
+        self.keys_N = keys_N
+        self.matrix = matrix
+        self.plan = plan
+        self.structure = structure  # None: exact
+        self._sorted = bool(np.all(np.diff(keys_N) > 0))
+        self._order = np.empty(0, np.int64) if self._sorted else np.argsort(keys_N)
+        self._sorted_keys = keys_N if self._sorted else keys_N[self._order]
+        self.last_key = int(self._sorted_keys[-1]) if len(keys_N) else 0
+
+    def __len__(self) -> int:
+        return len(self.keys_N)
+
+    def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of ``keys``, which are sorted and distinct; unknown ones are left out."""
+        places = np.searchsorted(self._sorted_keys, keys)
+        known = places < len(self._sorted_keys)
+        known[known] = self._sorted_keys[places[known]] == keys[known]
+        return places[known] if self._sorted else np.sort(self._order[places[known]])
+
+
+@dataclass(frozen=True)
+class BaseView:
+    """A base at one moment: which of its rows are alive."""
+
+    base: Base
+    alive: Alive | None = None  # None: all of them
+    dead: int = 0
+
+    def __len__(self) -> int:
+        return len(self.base) - self.dead
+
+    @property
+    def vectors_ND(self) -> NDArray[np.float32]:
+        """All rows, dead ones included."""
+        return self.base.matrix.rows_ND
+
+    @property
+    def keys_N(self) -> NDArray[np.int64]:
+        """The key of each row."""
+        return self.base.keys_N
+
+    @cached_property
+    def _alive_rows(self) -> NDArray[np.int64]:
+        return self.alive_among(np.arange(len(self.base)))
+
+    def alive_rows(self) -> NDArray[np.int64]:
+        """Return the rows that a search may return, sorted."""
+        return self._alive_rows
+
+    def alive_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of ``rows`` that a search may return, in their order."""
+        return rows if self.alive is None else self.alive.among(rows)
+
+    def without(self, keys: NDArray[np.int64]) -> "BaseView":
+        """Return a view in which the rows of ``keys`` are dead; unknown keys are ignored."""
+        rows = self.alive_among(self.base.rows_of(keys))
+        if not rows.size:
+            return self
+        alive = self.alive or Alive.only(np.arange(len(self.base)), count=len(self.base))
+        return BaseView(self.base, alive.without(rows), self.dead + len(rows))
+
+    def search(
+        self, queries_QD: NDArray[np.float32], *, k: int, allowed: NDArray[np.int64] | None
+    ) -> list[Hits]:
+        """Return the nearest rows of each query as keys and scores, best first.
+
+        Fewer than ``k`` come back only when fewer are alive and ``allowed``.
+
+        Args:
+            queries_QD: finite unit vectors, C-contiguous.
+            k: at least 1.
+            allowed: rows to choose from, sorted; dead ones are ignored. ``None`` for all.
+        """
+        structure = self.base.structure
+        among = None if allowed is None else self.alive_among(allowed)
+        findable = len(self) if among is None else len(among)
+        share = findable / len(self.base)
+        small = among is not None and (
+            findable * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
+        )
+        if structure is None or small or findable <= k:
+            return nearest(self, queries_QD, k=k, among=among)
+        alive = self.alive if among is None else Alive.only(among, count=len(self.base))
+        scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
+        if (rows_QK[:, -1] >= 0).all():
+            return self._hits(scores_QK, rows_QK)
+        short = np.flatnonzero(rows_QK[:, -1] < 0)  # it lost its way: look at every row
+        hits = self._hits(scores_QK, np.maximum(rows_QK, 0))
+        scanned = nearest(self, np.ascontiguousarray(queries_QD[short]), k=k, among=among)
+        for query, found in zip(short.tolist(), scanned, strict=True):
+            hits[query] = found
+        return hits
+
+    def _hits(self, scores_QK: NDArray[np.float32], rows_QK: NDArray[np.int64]) -> list[Hits]:
+        keys_QK = self.base.keys_N[rows_QK]
+        tied_Q = (scores_QK[:, 1:] == scores_QK[:, :-1]).any(axis=1)
+        for query in np.flatnonzero(tied_Q).tolist():
+            keys_QK[query] = keys_QK[query][np.lexsort((keys_QK[query], -scores_QK[query]))]
+        return list(zip(keys_QK, scores_QK, strict=True))
+
+
+def merged(one: Hits, other: Hits, *, k: int) -> Hits:
+    """Return the best ``k`` of two lists of hits, best first, ties by the smaller key."""
+    if not len(other[0]):
+        return one[0][:k], one[1][:k]
+    if not len(one[0]):
+        return other[0][:k], other[1][:k]
+    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    order = np.lexsort((keys, -scores))[:k]
+    return keys[order], scores[order]

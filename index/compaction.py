@@ -1,0 +1,116 @@
+"""Rebuilds a gallery's structure from its database: read, measure, build, write a generation.
+
+Searches and writes go on meanwhile, in the processes that serve.
+
+Shape suffixes: N rows, D vector width.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from index.generations import Generations
+from index.matrix import Matrix
+from index.measure import Sample, Trial, hold_out, measure
+from index.plan import EXACT, RECALL, Plan, candidates
+from index.store import Store
+from index.structure import Structure
+
+SETTING: Final = "plan"  # in the database: what was tuned, or chosen by hand
+LEAST_ROWS: Final = 1_000  # fewer cannot be measured, and need no structure
+
+Progress = Callable[[str], None]  # called with the stage that begins
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction made."""
+
+    generation: int
+    seq: int  # it holds everything up to this operation
+    count: int
+    plan: Plan
+    trials: tuple[Trial, ...]  # what was measured on the way, the chosen one included
+
+
+def compact(
+    store: Store,
+    generations: Generations,
+    *,
+    target: float | None = None,
+    tune: bool = False,
+    on_stage: Progress,
+) -> Compaction:
+    """Build the structure anew over everything stored, and write it as the next generation.
+
+    Args:
+        store: of the gallery.
+        generations: of the same gallery.
+        target: recall@10 to reach; ``None`` keeps what was asked for before.
+        tune: measure all structures that are worth trying and take the quickest, instead of the
+            one that was chosen before, or else the first that reaches the recall.
+        on_stage: told what begins.
+
+    Raises:
+        BlockingIOError: another process is at it.
+        OSError: the generation could not be written; nothing of it is left.
+        GalleryFolderError, StorageError: the database cannot be read.
+    """
+    with generations.writing():
+        on_stage("reading")
+        seq, keys_N, vectors_ND = store.load()
+        chosen = stored_plan(store)
+        target = target or (RECALL if chosen is None else chosen.recall_target)
+        on_stage("measuring")
+        if len(keys_N) < LEAST_ROWS:
+            matrix, structure, trials = Matrix.of(vectors_ND), None, tuple[Trial, ...]()
+        else:
+            keys_N, sample = hold_out(keys_N, vectors_ND)
+            matrix = sample.matrix
+            del vectors_ND
+            wanted = candidates(len(keys_N), store.binding.width)
+            if chosen is not None and not tune:
+                wanted = [chosen, EXACT]
+            structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
+        plan = EXACT if not trials else _best(trials).plan
+        on_stage("writing")
+        number = generations.write(
+            seq=seq,
+            keys_N=keys_N,
+            matrix=matrix,
+            plan=plan,
+            structure=None if structure is None else structure.completed(),
+        )
+        generations.prune()
+    if tune:
+        store.set_setting(SETTING, json.dumps(plan.to_json()))
+    return Compaction(number, seq, len(keys_N), plan, trials)
+
+
+def stored_plan(store: Store) -> Plan | None:
+    """Return the plan that was tuned for this gallery, if any."""
+    text = store.setting(SETTING)
+    return None if text is None else Plan.from_json(json.loads(text))
+
+
+def _choose(
+    sample: Sample, wanted: Sequence[Plan], *, target: float, all_of_them: bool
+) -> tuple[Structure | None, tuple[Trial, ...]]:
+    """Return the first structure that reaches the recall, or the quickest of all; and trials."""
+    trials: list[Trial] = []
+    best: Structure | None = None
+    for plan in wanted:
+        trial, structure = measure(plan, sample, target=target)
+        trials.append(trial)
+        if _best(trials) is trial:
+            best = structure
+        if trial.reached and not all_of_them:
+            break
+    return best, tuple(trials)
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    """Return the quickest that reached its recall; exact search always does."""
+    reached = [trial for trial in trials if trial.reached] or list(trials[:1])
+    return min(reached, key=lambda trial: trial.plan.microseconds or 0.0)

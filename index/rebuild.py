@@ -1,0 +1,134 @@
+"""A compaction in a process of its own: its memory and its crashes are not the server's.
+
+``python -m index.rebuild GALLERY`` says what it is doing on its standard output, one JSON object
+per line: stages, and at the end what it made or why not.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import index
+from index.compaction import Compaction, compact
+from index.errors import RebuildBusyError, RebuildError, VectorIndexError
+from index.generations import Generations
+from index.measure import Trial
+from index.plan import Plan
+from index.store import Store
+
+NICENESS: Final = 10  # whoever serves goes first
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """One run of the process. ``stop`` may be called from another thread."""
+
+    gallery: Path
+    target: float | None = None  # recall@10; None: as chosen before
+    tune: bool = False
+    _process: "subprocess.Popen[str] | None" = None
+    _stopped: bool = False
+
+    def run(self, on_stage: Callable[[str], None]) -> Compaction:
+        """Run it to its end and return what it made.
+
+        Raises:
+            RebuildBusyError: another process rebuilds this gallery.
+            RebuildError: it failed, or was stopped; the gallery is as it was.
+        """
+        command = [sys.executable, "-m", "index.rebuild", str(self.gallery.absolute())]
+        if self.target is not None:
+            command += ["--recall", str(self.target)]
+        if self.tune:
+            command += ["--tune"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=_environment()
+        ) as process:
+            self._process = process
+            if self._stopped:
+                process.terminate()
+            assert process.stdout is not None
+            last: dict[str, Any] = {}
+            for line in process.stdout:
+                last = json.loads(line)
+                if "stage" in last:
+                    on_stage(last["stage"])
+        return _result(last, self.gallery, process.returncode)
+
+    def stop(self) -> None:
+        """End the process, if it runs; what it had not finished is left out."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.terminate()
+
+
+def main() -> int:
+    """Compact the gallery named on the command line."""
+    parser = argparse.ArgumentParser(prog="index.rebuild")
+    parser.add_argument("gallery", type=Path)
+    parser.add_argument("--recall", type=float)
+    parser.add_argument("--tune", action="store_true")
+    arguments = parser.parse_args()
+    os.nice(NICENESS)
+    try:
+        store = Store.open(arguments.gallery)
+        try:
+            made = compact(
+                store,
+                Generations.of(store),
+                target=arguments.recall,
+                tune=arguments.tune,
+                on_stage=lambda stage: _say({"stage": stage}),
+            )
+        finally:
+            store.close()
+    except BlockingIOError:
+        _say({"busy": True})
+        return 1
+    except (OSError, VectorIndexError, MemoryError) as error:
+        _say({"error": str(error) or type(error).__name__})
+        return 1
+    _say({"made": asdict(made)})
+    return 0
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _environment() -> dict[str, str]:
+    """Let the process find this very package."""
+    root = str(Path(index.__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _result(last: dict[str, Any], gallery: Path, status: int) -> Compaction:
+    if "made" in last:
+        made = last["made"]
+        trials = [
+            Trial(Plan.from_json(trial["plan"]), trial["reached"], trial["build_s"])
+            for trial in made["trials"]
+        ]
+        return Compaction(
+            made["generation"],
+            made["seq"],
+            made["count"],
+            Plan.from_json(made["plan"]),
+            tuple(trials),
+        )
+    if "busy" in last:
+        raise RebuildBusyError(f"another process is rebuilding {gallery}")
+    why = last.get("error", f"the process ended with status {status}")
+    raise RebuildError(f"{gallery} could not be rebuilt, it is as it was: {why}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What can be found at one moment: {base, table, dead rows}, swapped as a whole by one reference.
+
+A reader takes the current snapshot and keeps it for as long as its search lasts; the one writer
+makes the next one. No reader ever waits, and none sees half a change.
+
+Shape suffixes: N rows, Q queries, D vector width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.allowed import Allowed
+from index.base import Base, BaseView, merged
+from index.scan import NOTHING, Hits, above, nearest
+from index.table import Table, View
+from index.vectors import check_vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything up to the operation ``seq``, never changing."""
+
+    seq: int
+    width: int
+    base: BaseView | None  # the bulk, with a structure over it
+    recent: View  # what came after the base: scanned
+    removals: int = 0  # how often something was removed since this was loaded
+
+    @property
+    def count(self) -> int:
+        """Rows that a search may return."""
+        return self.recent.alive + (0 if self.base is None else len(self.base))
+
+    @property
+    def last_key(self) -> int:
+        """No row has a greater key; 0 when there are no rows."""
+        if len(self.recent.keys_N):
+            return int(self.recent.keys_N[-1])
+        return 0 if self.base is None else self.base.base.last_key
+
+    def keys(self) -> NDArray[np.int64]:
+        """Return the keys of all rows that a search may return, in no order."""
+        recent = self.recent.keys_N[self.recent.alive_rows()]
+        if self.base is None:
+            return recent
+        return np.concatenate([self.base.keys_N[self.base.alive_rows()], recent])
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        *,
+        k: int,
+        allowed: Allowed | None = None,
+        exact: bool = False,
+    ) -> list[Hits]:
+        """Return the nearest keys of each query and their scores, best first.
+
+        Fewer than ``k`` come back only when fewer are there (and allowed). Exact answers put ties
+        in the order of the keys.
+
+        Args:
+            queries_QD: finite unit vectors.
+            k: at least 1.
+            allowed: only these keys; ``None`` for all.
+            exact: look at every row instead of using the base's structure.
+
+        Raises:
+            BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
+            ValueError: ``k`` is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        check_vectors(queries_QD, width=self.width)
+        queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+        recent = self._recent(queries_QD, k, allowed)
+        if self.base is None or not len(self.base):
+            return recent
+        rows = None if allowed is None else allowed.rows_in(self.base.base)
+        if exact:
+            among = None if rows is None else self.base.alive_among(rows)
+            bulk = nearest(self.base, queries_QD, k=k, among=among)
+        else:
+            bulk = self.base.search(queries_QD, k=k, allowed=rows)
+        if not self.recent.alive:
+            return bulk
+        return [merged(one, other, k=k) for one, other in zip(bulk, recent, strict=True)]
+
+    def above(
+        self, query_D: NDArray[np.float32], *, min_score: float, allowed: Allowed | None = None
+    ) -> Hits:
+        """Return all keys that score at least ``min_score``, best first. Looks at every row.
+
+        Raises:
+            BadVectorsError: not of shape (width,), not finite, or not of unit length.
+        """
+        check_vectors(query_D[np.newaxis], width=self.width)
+        among = None if allowed is None else allowed.rows_of(self.recent)
+        recent = above(self.recent, query_D, min_score=min_score, among=among)
+        if self.base is None:
+            return recent
+        among = None if allowed is None else self.base.alive_among(allowed.rows_in(self.base.base))
+        bulk = above(self.base, query_D, min_score=min_score, among=among)
+        return merged(bulk, recent, k=len(bulk[0]) + len(recent[0]))
+
+    def _recent(
+        self, queries_QD: NDArray[np.float32], k: int, allowed: Allowed | None
+    ) -> list[Hits]:
+        if not self.recent.alive:
+            return [NOTHING] * len(queries_QD)
+        among = None if allowed is None else allowed.rows_of(self.recent)
+        return nearest(self.recent, queries_QD, k=k, among=among)
+
+
+class Live:
+    """The one writer of snapshots. ``apply`` must not be called by two threads at once."""
+
+    def __init__(self, width: int, *, base: Base | None, seq: int, capacity: int = 0) -> None:
+        self._table = Table(width, capacity=capacity)
+        self.snapshot = Snapshot(
+            seq, width, None if base is None else BaseView(base), self._table.view
+        )
+
+    def apply(
+        self,
+        *,
+        seq: int,
+        keys_N: NDArray[np.int64],
+        vectors_ND: NDArray[np.float32],
+        removed: NDArray[np.int64],
+    ) -> None:
+        """Publish a snapshot as of ``seq`` with rows added and removed; all of it, or nothing.
+
+        Args:
+            seq: of the last operation in it.
+            keys_N: new keys, strictly increasing and above every key ever added.
+            vectors_ND: their vectors; trusted to be finite and of unit length.
+            removed: keys to remove, sorted and distinct, new ones included; unknown ones are
+                ignored.
+
+        Raises:
+            BadVectorsError: the shape is not (len(keys_N), width), or the keys do not increase.
+        """
+        snapshot = self.snapshot
+        self._table.apply(keys_N=keys_N, vectors_ND=vectors_ND, removed=removed)
+        base = snapshot.base
+        if base is not None and removed.size:
+            base = base.without(removed)
+        removals = snapshot.removals + bool(removed.size)
+        self.snapshot = Snapshot(seq, snapshot.width, base, self._table.view, removals)

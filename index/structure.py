@@ -1,0 +1,145 @@
+"""A FAISS index over the rows of a matrix, whose best candidates are refined with exact distances.
+
+Works on squared L2 distances, which order unit vectors as the cosine does: score = 1 - distance/2.
+
+Shape suffixes: N rows, Q queries, K hits, D vector width.
+"""
+
+from typing import Any, Final
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.matrix import Matrix
+from index.plan import Plan
+
+TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
+MAX_EFFORT: Final = 4_096
+MEASURED_K: Final = 10  # what a plan's recall was measured for
+
+
+class Alive:
+    """Which rows a search may return: one bit for each, and FAISS's selector of them."""
+
+    def __init__(self, bits: NDArray[np.uint8]) -> None:
+        self.bits = bits
+        self._selector = faiss.IDSelectorBitmap(bits)
+        self._parameters: dict[int, Any] = {}
+
+    @classmethod
+    def only(cls, rows: NDArray[np.int64], *, count: int) -> "Alive":
+        """Return the selection of ``rows`` out of ``count``."""
+        flags = np.zeros(count, np.bool_)
+        flags[rows] = True
+        return cls(np.packbits(flags, bitorder="little"))
+
+    def without(self, rows: NDArray[np.int64]) -> "Alive":
+        """Return a selection in which ``rows`` are dead too."""
+        bits = self.bits.copy()
+        np.bitwise_and.at(bits, rows >> 3, ~(1 << (rows & 7)).astype(np.uint8))
+        return Alive(bits)
+
+    def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of ``rows`` that are selected, in their order."""
+        selected: NDArray[np.bool_] = (self.bits[rows >> 3] >> (rows & 7)) & 1 == 1
+        return rows[selected]
+
+
+class Structure:
+    """An approximate index that never changes; any number of threads may search it."""
+
+    def __init__(self, index: Any, matrix: Matrix, plan: Plan) -> None:
+        self.index = index
+        self.plan = plan
+        self._flat = matrix.flat_of(index.ntotal)
+        self._refined = faiss.IndexRefine(index, self._flat)
+        self._matrix = matrix  # FAISS points into it
+        self._parameters: dict[int, Any] = {}
+
+    @classmethod
+    def build(cls, matrix: Matrix, plan: Plan, *, count: int, seed: int = 0) -> "Structure":
+        """Return the structure that ``plan`` describes over the first ``count`` rows.
+
+        Uses all threads that FAISS has.
+        """
+        rows_ND = matrix.rows_ND[:count]
+        index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
+        if plan.kind == "graph":
+            bare_index(index).hnsw.efConstruction = plan.construction
+        sample = np.random.default_rng(seed).permutation(len(rows_ND))[:TRAINING_ROWS]
+        index.train(rows_ND[np.sort(sample)])
+        index.add(rows_ND)
+        return cls(index, matrix, plan)
+
+    def completed(self) -> "Structure":
+        """Add the rows of the matrix that are not in it yet, and return it."""
+        self.index.add(self._matrix.rows_ND[self.index.ntotal :])
+        return Structure(self.index, self._matrix, self.plan)
+
+    def with_plan(self, plan: Plan) -> "Structure":
+        """Return the same structure, searched as ``plan`` says."""
+        return Structure(self.index, self._matrix, plan)
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        k: int,
+        *,
+        alive: Alive | None = None,
+        share: float = 1.0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and rows (Q, k), best first; rows of -1 where no more were found.
+
+        Args:
+            queries_QD: finite unit vectors, C-contiguous.
+            k: at least 1.
+            alive: the rows that may be returned; ``None`` for all.
+            share: of the rows that are alive; the fewer, the harder it looks for them.
+        """
+        scores_QK = np.empty((len(queries_QD), k), np.float32)
+        rows_QK = np.empty((len(queries_QD), k), np.int64)
+        # The method below Python's wrapper: its checks and copies cost a tenth of a search.
+        self._refined.search_c(
+            len(queries_QD),
+            faiss.swig_ptr(queries_QD),
+            k,
+            faiss.swig_ptr(scores_QK),
+            faiss.swig_ptr(rows_QK),
+            self._how(self.effort(k, share), alive),
+        )
+        scores_QK *= -0.5
+        scores_QK += 1
+        return scores_QK, rows_QK
+
+    def effort(self, k: int, share: float) -> int:
+        """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
+        more = max(1.0, k / MEASURED_K) if self.plan.kind == "graph" else 1.0
+        more *= max(1.0, (k / MEASURED_K) ** 0.5) if self.plan.kind == "quantized" else 1.0
+        return min(MAX_EFFORT, int(self.plan.effort * more / share))
+
+    def _how(self, effort: int, alive: Alive | None) -> Any:
+        known = self._parameters if alive is None else alive._parameters
+        parameters = known.get(effort)
+        if parameters is None:
+            parameters = known[effort] = self._new_parameters(effort, alive)
+        return parameters
+
+    def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
+        selector = None if alive is None else alive._selector
+        if self.plan.kind == "graph":
+            inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        else:
+            inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        if isinstance(self.index, faiss.IndexPreTransform):
+            inner = faiss.SearchParametersPreTransform(index_params=inner)
+        return faiss.IndexRefineSearchParameters(
+            k_factor=self.plan.k_factor, base_index_params=inner
+        )
+
+
+def bare_index(index: Any) -> Any:
+    """Return the index behind the transformations of its input."""
+    return (
+        faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    )

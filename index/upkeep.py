@@ -1,0 +1,148 @@
+"""Keeps a gallery's search structure up with what is stored, and looks for damage.
+
+In the background it takes over generations that other processes built, and has one built when much
+was stored or deleted since the last.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from index.changes import last_seq
+from index.compaction import Compaction
+from index.errors import GenerationError, RebuildBusyError, RebuildError, VectorIndexError
+from index.follower import Follower
+from index.generations import Generations
+from index.plan import EXACT_ROWS
+from index.rebuild import Rebuild
+from index.snapshot import Snapshot
+from index.store import Store
+from index.verify import snapshot_problems, store_problems
+
+PERIOD_S: Final = 1.0  # between two looks
+RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
+RECENT_SHARE: Final = 0.05  # of the base
+DEAD_SHARE: Final = 0.1  # of the base
+PATIENCE_S: Final = 60.0  # after a rebuild that failed
+VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
+logger = logging.getLogger("lookalike.index")
+
+
+def is_due(snapshot: Snapshot) -> bool:
+    """Whether a new structure would pay: many rows are scanned, or many are dead."""
+    if snapshot.base is None:
+        return snapshot.count >= EXACT_ROWS
+    rows = len(snapshot.base.base)
+    recent = snapshot.recent.alive > max(RECENT_ROWS, int(RECENT_SHARE * rows))
+    return recent or snapshot.base.dead > max(RECENT_ROWS, int(DEAD_SHARE * rows))
+
+
+class Upkeep:
+    """What is done to a gallery as a whole, by hand or in the background."""
+
+    def __init__(self, store: Store, generations: Generations, follower: Follower) -> None:
+        self._store = store
+        self._generations = generations
+        self._follower = follower
+        self._running: Rebuild | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new structure would pay."""
+        return is_due(self._follower.snapshot)
+
+    def rebuild(
+        self,
+        *,
+        target: float | None = None,
+        tune: bool = False,
+        on_stage: Callable[[str], None] = lambda _: None,
+    ) -> Compaction:
+        """Build the search structure anew in a process of its own, and search on it.
+
+        Searches and writes go on meanwhile.
+
+        Args:
+            target: recall@10 to reach; ``None`` keeps what was asked for before, or 0.99.
+            tune: measure every structure that is worth trying and keep the quickest from now on.
+            on_stage: told what begins.
+
+        Raises:
+            RebuildBusyError: another process is at it.
+            RebuildError: it failed, or the gallery was closed; the old structure stays.
+        """
+        rebuild = self._running = Rebuild(self._store.folder, target, tune)
+        if self._ended.is_set():
+            rebuild.stop()
+        made = rebuild.run(on_stage)
+        self.take_over()
+        return made
+
+    def take_over(self) -> bool:
+        """Search on the newest sound generation, if it is newer than the one in use.
+
+        Returns:
+            Whether there was one.
+        """
+        view = self._follower.snapshot.base
+        used = 0 if view is None else view.base.generation
+        for number in self._generations.numbers():
+            if number <= used:
+                return False
+            try:
+                base = self._generations.load(number, last_seq=self._store.last_seq())
+                self._follower.adopt(base)
+            except GenerationError as error:
+                logger.warning("%s", error)
+            else:
+                return True
+        return False
+
+    def problems(self) -> list[str]:
+        """Return a sentence for every fault found in the database, the log and the index.
+
+        Raises:
+            GalleryFolderError: so damaged that it cannot be read to the end.
+        """
+        problems = [
+            *store_problems(self._store),
+            *self._generations.problems(last_seq=self._store.last_seq()),
+        ]
+        for _ in range(VERIFY_ATTEMPTS):
+            with self._store.reading() as reader:
+                stored_seq = last_seq(reader)
+                snapshot = self._follower.catch_up()
+                if snapshot.seq == stored_seq:  # the same moment: neither of them moves now
+                    return problems + snapshot_problems(reader, snapshot)
+        return [*problems, "the index was not compared: the gallery kept changing; verify it again"]
+
+    def start(self) -> None:
+        """From now on, look after the structure in the background; for processes that stay."""
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End what was started; a structure that is being built is left out."""
+        self._ended.set()
+        if self._running is not None:
+            self._running.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause_s = PERIOD_S
+        while not self._ended.wait(pause_s):
+            pause_s = PERIOD_S
+            try:
+                if not self.take_over() and self._store.read_only_reason is None and self.is_due:
+                    made = self.rebuild()
+                    logger.info("generation %d holds %d items", made.generation, made.count)
+            except RebuildBusyError:
+                continue
+            except (RebuildError, VectorIndexError) as error:
+                if not self._ended.is_set():
+                    logger.warning("the search structure stays as it is: %s", error)
+                pause_s = PATIENCE_S
