@@ -83,6 +83,7 @@ def compact(
             structure=None if structure is None else structure.completed(),
         )
         generations.prune()
+    store.cut_log(generations.oldest_seq())
     if tune:
         store.set_setting(SETTING, json.dumps(plan.to_json()))
     return Compaction(number, seq, len(keys_N), plan, trials)

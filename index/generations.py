@@ -38,6 +38,7 @@ VECTORS: Final = "vectors.f32"
 STRUCTURE: Final = "structure.faiss"
 MANIFEST: Final = "manifest.json"
 WRITTEN_ROWS: Final = 65_536  # at a time
+_UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ class Generations:
         names = [path.name for path in self.folder.iterdir() if path.name.startswith(PREFIX)]
         return sorted((int(name[len(PREFIX) :]) for name in names), reverse=True)
 
+    def oldest_seq(self) -> int:
+        """Return the operation of the oldest generation whose manifest can be read; 0: none."""
+        seqs = []
+        for number in self.numbers():
+            try:
+                seqs.append(int(_unsealed((self._path(number) / MANIFEST).read_bytes())["seq"]))
+            except _UNUSABLE:  # it is no generation that anybody starts from
+                continue
+        return min(seqs, default=0)
+
     def load(self, number: int, *, last_seq: int) -> Base:
         """Return one generation; its vectors stay in the file, mapped.
 
@@ -81,7 +92,7 @@ class Generations:
         folder = self._path(number)
         try:
             return self._load(folder, number, last_seq)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except _UNUSABLE as error:
             raise GenerationError(f"{folder} cannot be used: {error}") from error
 
     def problems(self, *, last_seq: int) -> list[str]:
