@@ -3,7 +3,6 @@
 Shape suffixes: N rows, Q queries, K hits, D vector width.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -54,16 +53,18 @@ class Base:
         return places[known] if self._sorted else np.sort(self._order[places[known]])
 
 
-@dataclass(frozen=True)
 class BaseView:
-    """A base at one moment: which of its rows are alive."""
+    """A base at one moment: which of its rows are alive. Never changes."""
 
-    base: Base
-    alive: Alive | None = None  # None: all of them
-    dead: int = 0
+    def __init__(self, base: Base, alive: Alive | None = None, dead: int = 0) -> None:
+        self.base = base
+        self.alive = alive  # None: all of them
+        self.dead = dead
+        self.count = len(base) - dead  # rows that a search may return
+        self._share = self.count / max(1, len(base))
 
     def __len__(self) -> int:
-        return len(self.base) - self.dead
+        return self.count
 
     @property
     def vectors_ND(self) -> NDArray[np.float32]:
@@ -108,31 +109,45 @@ class BaseView:
             allowed: rows to choose from, sorted; dead ones are ignored. ``None`` for all.
         """
         structure = self.base.structure
-        among = None if allowed is None else self.alive_among(allowed)
-        findable = len(self) if among is None else len(among)
-        share = findable / len(self.base)
-        small = among is not None and (
-            findable * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
-        )
-        if structure is None or small or findable <= k:
+        if allowed is None:
+            if structure is None or self.count <= k:
+                return nearest(self, queries_QD, k=k)
+            scores_QK, rows_QK = structure.search(
+                queries_QD, k, alive=self.alive, share=self._share
+            )
+            return self._hits(queries_QD, scores_QK, rows_QK, None)
+        among = self.alive_among(allowed)
+        share = len(among) / max(1, len(self.base))
+        small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
+        if structure is None or small or len(among) <= k:
             return nearest(self, queries_QD, k=k, among=among)
-        alive = self.alive if among is None else Alive.only(among, count=len(self.base))
+        alive = Alive.only(among, count=len(self.base))
         scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
-        if (rows_QK[:, -1] >= 0).all():
-            return self._hits(scores_QK, rows_QK)
-        short = np.flatnonzero(rows_QK[:, -1] < 0)  # it lost its way: look at every row
-        hits = self._hits(scores_QK, np.maximum(rows_QK, 0))
-        scanned = nearest(self, np.ascontiguousarray(queries_QD[short]), k=k, among=among)
-        for query, found in zip(short.tolist(), scanned, strict=True):
-            hits[query] = found
-        return hits
+        return self._hits(queries_QD, scores_QK, rows_QK, among)
 
-    def _hits(self, scores_QK: NDArray[np.float32], rows_QK: NDArray[np.int64]) -> list[Hits]:
+    def _hits(
+        self,
+        queries_QD: NDArray[np.float32],
+        scores_QK: NDArray[np.float32],
+        rows_QK: NDArray[np.int64],
+        among: NDArray[np.int64] | None,
+    ) -> list[Hits]:
+        """Return what the structure found as keys and scores; where it lost its way, scan."""
         keys_QK = self.base.keys_N[rows_QK]
-        tied_Q = (scores_QK[:, 1:] == scores_QK[:, :-1]).any(axis=1)
-        for query in np.flatnonzero(tied_Q).tolist():
-            keys_QK[query] = keys_QK[query][np.lexsort((keys_QK[query], -scores_QK[query]))]
-        return list(zip(keys_QK, scores_QK, strict=True))
+        ties_QK = scores_QK[:, 1:] == scores_QK[:, :-1]
+        if np.count_nonzero(ties_QK):  # quicker than any()
+            for query in np.flatnonzero(ties_QK.any(axis=1)).tolist():
+                order = np.lexsort((keys_QK[query], -scores_QK[query]))
+                keys_QK[query] = keys_QK[query][order]
+        hits = list(zip(keys_QK, scores_QK, strict=True))
+        if np.count_nonzero(rows_QK < 0):
+            short = np.flatnonzero(rows_QK[:, -1] < 0)
+            scanned = nearest(
+                self, np.ascontiguousarray(queries_QD[short]), k=rows_QK.shape[1], among=among
+            )
+            for query, found in zip(short.tolist(), scanned, strict=True):
+                hits[query] = found
+        return hits
 
 
 def merged(one: Hits, other: Hits, *, k: int) -> Hits:

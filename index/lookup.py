@@ -85,20 +85,24 @@ class Lookup:
         return found[:limit]
 
     def _run(self, find: Find, wanted: Filter | None) -> SearchResult:
+        result = self._attempt(self._follower.recent(), find, wanted)
+        if result is not None:
+            return result
         for _ in range(ATTEMPTS):
-            result = self._attempt(find, wanted)
+            result = self._attempt(self._follower.catch_up(), find, wanted)
             if result is not None:
                 return result
         with self._store.writing():
-            result = self._attempt(find, wanted)
+            result = self._attempt(self._follower.catch_up(), find, wanted)
         if result is None:
             raise GalleryFolderError(
                 f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
         return result
 
-    def _attempt(self, find: Find, wanted: Filter | None) -> SearchResult | None:
-        snapshot = self._follower.catch_up()
+    def _attempt(
+        self, snapshot: Snapshot, find: Find, wanted: Filter | None
+    ) -> SearchResult | None:
         allowed = None
         if wanted is not None:
             allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)

@@ -24,8 +24,8 @@ class Alive:
 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
         self.bits = bits
-        self._selector = faiss.IDSelectorBitmap(bits)
-        self._parameters: dict[int, Any] = {}
+        self.selector = faiss.IDSelectorBitmap(bits)
+        self.parameters: dict[tuple[int, float], Any] = {}  # of searches among them
 
     @classmethod
     def only(cls, rows: NDArray[np.int64], *, count: int) -> "Alive":
@@ -55,7 +55,7 @@ class Structure:
         self._flat = matrix.flat_of(index.ntotal)
         self._refined = faiss.IndexRefine(index, self._flat)
         self._matrix = matrix  # FAISS points into it
-        self._parameters: dict[int, Any] = {}
+        self._parameters: dict[tuple[int, float], Any] = {}
 
     @classmethod
     def build(cls, matrix: Matrix, plan: Plan, *, count: int, seed: int = 0) -> "Structure":
@@ -106,27 +106,28 @@ class Structure:
             k,
             faiss.swig_ptr(scores_QK),
             faiss.swig_ptr(rows_QK),
-            self._how(self.effort(k, share), alive),
+            self._how(k, alive, share),
         )
         scores_QK *= -0.5
         scores_QK += 1
         return scores_QK, rows_QK
 
-    def effort(self, k: int, share: float) -> int:
+    def _how(self, k: int, alive: Alive | None, share: float) -> Any:
+        """Return FAISS's parameters of a search; making them costs as much as a tenth of it."""
+        known = self._parameters if alive is None else alive.parameters
+        parameters = known.get((k, share))
+        if parameters is None:
+            parameters = known[k, share] = self._new_parameters(self._effort(k, share), alive)
+        return parameters
+
+    def _effort(self, k: int, share: float) -> int:
         """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
         more = max(1.0, k / MEASURED_K) if self.plan.kind == "graph" else 1.0
         more *= max(1.0, (k / MEASURED_K) ** 0.5) if self.plan.kind == "quantized" else 1.0
         return min(MAX_EFFORT, int(self.plan.effort * more / share))
 
-    def _how(self, effort: int, alive: Alive | None) -> Any:
-        known = self._parameters if alive is None else alive._parameters
-        parameters = known.get(effort)
-        if parameters is None:
-            parameters = known[effort] = self._new_parameters(effort, alive)
-        return parameters
-
     def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
-        selector = None if alive is None else alive._selector
+        selector = None if alive is None else alive.selector
         if self.plan.kind == "graph":
             inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
         else:
