@@ -50,7 +50,11 @@ class Store:
         self.binding = binding
         self._database = Database(folder / DATABASE_NAME)
         self._writer = GroupWriter(self._database)
-        self._poll = self._database.borrow()  # of its own: its commits would not count
+        try:
+            self._poll = self._database.borrow()  # of its own: its commits would not count
+        except BaseException:
+            self._database.close()
+            raise
 
     @classmethod
     def create(cls, folder: Path, binding: Binding) -> Self:
