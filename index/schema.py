@@ -52,7 +52,7 @@ CREATE TABLE operations (
     key INTEGER NOT NULL
 );
 """
-_TABLES: Final = _FIRST_TABLES + TERMS_TABLE
+TABLES: Final = _FIRST_TABLES + TERMS_TABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def write_empty(path: Path, binding: Binding) -> None:
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", FORMAT_VERSION)
             with connection:
-                connection.execute(_TABLES)
+                connection.execute(TABLES)
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         finally:
             connection.close()  # empties the write-ahead log into the file, and syncs it

@@ -81,15 +81,15 @@ def fill_terms(writer: apsw.Connection) -> None:
 
 def term_faults(reader: apsw.Connection) -> Iterator[str]:
     """Yield a sentence for every term that is missing, or that no item's metadata explains."""
-    expected = 0
+    explained = 0
     exists = f"SELECT 1 FROM terms{_DELETE.removeprefix('DELETE FROM terms')}"
     for key, item_id, metadata in reader.execute("SELECT key, id, metadata FROM items"):
-        terms = _readable(metadata)
-        expected += len(terms)
-        for term in terms:
-            if reader.execute(exists, (*term, key)).get is None:
+        for term in _readable(metadata):
+            if reader.execute(exists, (*term, key)).get is not None:
+                explained += 1
+            else:
                 yield f"item {item_id!a}: filters do not find it by {term[0]!a}"
-    if reader.execute("SELECT count(*) FROM terms").get != expected:
+    if reader.execute("SELECT count(*) FROM terms").get != explained:
         rows = "SELECT t.name, t.kind, t.value, t.key, i.metadata FROM terms t LEFT JOIN items i"
         for name, kind, value, key, metadata in reader.execute(f"{rows} USING (key)"):
             if (name, kind, value) not in _readable(metadata):

@@ -221,7 +221,9 @@ def test_after_an_io_error_nothing_is_written_and_reading_goes_on(folder: Path, 
         store = Store.open(folder)
         assert store.read_only_reason is None
 
-        with pytest.raises(StorageError, match="met an I/O error; whether .* after a restart") as e:
+        with pytest.raises(
+            StorageError, match=r"met an I/O error; whether .* after a restart"
+        ) as e:
             fail_next(faults, "EIO", call, lambda: put(store, item("new", 7)))
 
         assert not isinstance(e.value, ReadOnlyError)

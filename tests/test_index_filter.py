@@ -1,15 +1,23 @@
 import json
 import math
+import re
 from typing import Any
 
 import apsw
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index import selection
+from index.changes import Changes, Row
 from index.errors import FilterError
-from index.filter import Filter, Match, Range, filter_sql, parse_filter
+from index.filter import Condition, Filter, Match, Range, filter_sql, parse_filter
 from index.items import encode_metadata
+from index.schema import TABLES
+from index.selection import condition_keys, scan_keys
+from index.terms import term_faults
+from tests.fakes import new_item
 
 # Few distinct values, so that conditions often hold, and every trap: 1 == True in Python, but
 # not here; keys with quotes, dots and brackets, which mean something in SQLite's paths.
@@ -125,6 +133,117 @@ def test_sql_lets_the_same_items_through_as_plain_python(
     ]
 
 
+def stored(items: list[tuple[str | None, dict[str, Any]]]) -> apsw.Connection:
+    """Return a database with ``items`` under the keys 1, 2, …"""
+    connection = apsw.Connection(":memory:")
+    connection.execute(TABLES)
+    changes = Changes(connection)
+    for number, (label, metadata) in enumerate(items):
+        item = new_item(f"i{number}", label=label, metadata=metadata)
+        changes.put(Row.of(item, created=""), upsert=True)
+    return connection
+
+
+def parsed(condition: dict[str, Any]) -> Condition:
+    return parse_filter({"must": [condition]}).must[0]
+
+
+def check_condition(
+    connection: apsw.Connection, condition: dict[str, Any], *, after: int, holding: list[int]
+) -> None:
+    """All ways to the keys of one condition must lead to ``holding``."""
+    for scan_cost in (0, selection.SCAN_COST, 1_000_000):  # the scan, as it comes, the index
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(selection, "SCAN_COST", scan_cost)
+            found = condition_keys(connection, parsed(condition), after=after)
+        assert found.dtype == np.int64
+        assert found.tolist() == holding, (condition, scan_cost)
+    assert scan_keys(connection, parsed(condition), after=after).tolist() == holding
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    condition=conditions(),
+    items=st.lists(
+        st.tuples(st.none() | TEXT, st.dictionaries(KEYS, VALUES, max_size=4)), max_size=8
+    ),
+    gone=st.sets(st.integers(0, 7)),
+    after=st.integers(0, 9),
+)
+def test_the_index_the_scan_and_plain_python_find_the_same_keys(
+    condition: dict[str, Any],
+    items: list[tuple[str | None, dict[str, Any]]],
+    gone: set[int],
+    after: int,
+) -> None:
+    connection = stored(items)
+    for number in gone:
+        Changes(connection).delete(f"i{number}")
+    holding = [
+        number + 1
+        for number, (label, metadata) in enumerate(items)
+        if number not in gone and number + 1 > after and holds(condition, label, metadata)
+    ]
+
+    check_condition(connection, condition, after=after, holding=holding)
+    assert list(term_faults(connection)) == []
+
+
+def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -> None:
+    connection = stored([("a", {"k": [1, 1.0, True, "1", None, [2], {"k": 3}], "n": None})])
+    terms = "SELECT name, kind, value, key FROM terms ORDER BY key, kind"
+    assert connection.execute(terms).fetchall() == [
+        ("k", 0, 1, 1),
+        ("k", 1, 1, 1),
+        ("k", 2, "1", 1),
+    ]
+
+    replacing = new_item("i0", metadata={"k": 2.5, "": "", "o": {"k": 1}})
+    Changes(connection).put(Row.of(replacing, created=""), upsert=True)
+    assert connection.execute(terms).fetchall() == [("k", 1, 2.5, 2), ("", 2, "", 2)]
+
+    Changes(connection).delete("i0")
+    assert connection.execute(terms).fetchall() == []
+
+
+def test_an_item_with_damaged_metadata_is_deleted_with_its_terms() -> None:
+    connection = stored([(None, {"k": 1}), (None, {"k": 1})])
+    connection.execute("UPDATE items SET metadata = '{' WHERE key = 1")
+
+    assert Changes(connection).delete("i0")
+
+    assert connection.execute("SELECT key FROM terms").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "plan"),
+    [
+        ({"key": "k", "match": [1, 2]}, "SEARCH terms USING PRIMARY KEY .*value=. AND key>"),
+        (
+            {"key": "k", "range": {"gte": 1, "lt": 2}},
+            "SEARCH terms USING PRIMARY KEY .*value>. AND",
+        ),
+        ({"key": "label", "match": ["a", "b"]}, "SEARCH items USING .*items_by_label .*rowid>"),
+        ({"key": "label", "range": {"gt": "a"}}, "SEARCH items USING .*items_by_label .label>"),
+    ],
+)
+def test_conditions_are_looked_up_and_not_searched_for(
+    condition: dict[str, Any], plan: str
+) -> None:
+    connection = stored([("a", {"k": n}) for n in range(50)])
+    asked: list[tuple[str, Any]] = []
+    connection.exec_trace = lambda _, sql, values: not asked.append((sql, values))
+
+    condition_keys(connection, parsed(condition), after=3)
+
+    connection.exec_trace = None
+    plans = [
+        " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+        for sql, values in asked
+    ]
+    assert any(re.search(plan, steps) for steps in plans), plans
+
+
 TRAPS: list[Any] = [None, True, False, 0, 1, 1.0, -0.0, 0.1, 2**53 + 1, 2.0**53, 2**63 - 1]
 TRAPS += ["", "1", "true", "null", "a", "A", "é", "\uffff", "\U0001f600", "[1]", '{"k":1}']
 TRAPS += [[], [1], [True], ["1"], [None], [1, "a"], [[1]], [{"k": 1}], {}, {"k": 1}, {"0": "a"}]
@@ -145,8 +264,19 @@ def test_sql_and_plain_python_agree_on_every_pair_of_value_and_condition(
         tests += [{"range": {name: bound}} for name in ("gte", "gt", "lte", "lt")]
     tests += [{"range": {"gte": 0, "lt": 1}}, {"range": {"gt": "", "lte": "a"}}]
 
+    connection = stored(items)
     for test in tests:
         wanted = {place: [{"key": key, **test}]}
+        check_condition(
+            connection,
+            {"key": key, **test},
+            after=2,
+            holding=[
+                number + 1
+                for number, (label, meta) in enumerate(items)
+                if number >= 2 and holds({"key": key, **test}, label, meta)
+            ],
+        )
         assert let_through(wanted, items) == [
             number for number, (label, meta) in enumerate(items) if passes(wanted, label, meta)
         ], wanted
