@@ -123,17 +123,17 @@ class Database:
     def _empty_log(self) -> None:
         """Move what a long write-ahead log holds into the database; readers may go on.
 
-        What was committed is safe in the log whatever happens here: without room, the next commit
-        tries again; an I/O error makes this object read-only.
+        What was committed is safe in the log whatever happens here, so nobody hears of it: without
+        room, the next commit tries again; an I/O error makes this object read-only.
         """
         if self._log_pages < CHECKPOINT_PAGES:
             return
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.FullError, apsw.BusyError, apsw.LockedError):  # busy: another process does it
-            return
         except apsw.IOError as error:
             self._after_io_error(error, self._writer.system_errno)
+        except apsw.Error:  # no room; busy, since another process does it; damage, for readers
+            return
 
     def _after_io_error(self, error: apsw.IOError, system_errno: int) -> StorageError:
         fault = getattr(error, "extendedresult", apsw.SQLITE_IOERR)  # the stubs do not know it

@@ -141,7 +141,7 @@ class Store:
     def stored_keys(self) -> NDArray[np.int64]:
         """Return the keys of all items, increasing: int64 (N,)."""
         with self._database.reading() as reader:
-            return np.sort(keys_of(reader, "SELECT key FROM items"))
+            return np.sort(keys_of(reader, "SELECT key FROM items"), kind="stable")
 
     def same_content(self) -> list[list[str]]:
         """Return the ids that share one content, two or more, oldest first; oldest group first.

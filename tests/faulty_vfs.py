@@ -77,6 +77,7 @@ class FaultyVFS(apsw.VFS):
 class FaultyFile(apsw.VFSFile):
     def __init__(self, faults: Faults, name: Any, flags: list[int]) -> None:
         self.faults = faults
+        self.is_database = bool(flags[0] & apsw.SQLITE_OPEN_MAIN_DB)  # and not its log
         super().__init__(HEALTHY, name, flags)
 
     def xRead(self, amount: int, offset: int) -> bytes:

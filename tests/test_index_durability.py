@@ -92,6 +92,56 @@ def test_no_acknowledged_item_is_lost_when_the_writer_is_killed(tmp_path: Path) 
     assert len(acknowledged) > 20
 
 
+THREADED_WRITER = """
+import sys, threading
+from pathlib import Path
+from index.store import Store
+from tests.fakes import new_item
+store = Store.open(Path(sys.argv[1]))
+lock = threading.Lock()
+def work(thread):
+    for n in range(100_000):
+        name = f"{sys.argv[2]}-{thread}-{n}"
+        store.put([new_item(name, seed=n, metadata={"n": n})], upsert=True, created="")
+        with lock:
+            print(name, flush=True)
+for thread in range(8):
+    threading.Thread(target=work, args=(thread,)).start()
+"""
+
+
+def test_no_item_that_shared_a_transaction_is_lost_when_the_writer_is_killed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "g"
+    make(folder).close()
+    acknowledged: set[str] = set()
+    for attempt in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", THREADED_WRITER, str(folder), str(attempt)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline()]
+        time.sleep(0.1 * (attempt + 1))
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.readlines()
+        writer.wait()
+        writer.stdout.close()
+        acknowledged |= {line.strip() for line in lines if line[-1:] == "\n"}
+
+        store = Store.open(folder)
+        assert len(store.items(sorted(acknowledged))) == len(acknowledged)
+        unheard = store.count() - len(acknowledged)
+        assert 0 <= unheard <= 8 * (attempt + 1), "more than one put of each thread"
+        assert store_problems(store) == []
+        store.close()
+
+    assert len(acknowledged) > 100
+
+
 def test_the_kill_test_would_see_a_writer_that_acknowledges_too_early(tmp_path: Path) -> None:
     folder = tmp_path / "g"
     make(folder).close()

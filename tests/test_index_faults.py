@@ -17,7 +17,7 @@ from index.schema import Binding
 from index.store import Store
 from index.verify import store_problems
 from tests.fakes import new_item
-from tests.faulty_vfs import CODES, Faults, faulty_files
+from tests.faulty_vfs import CODES, Faults, FaultyFile, faulty_files
 
 WIDTH = 8
 GROUP = 4  # callers who share transactions
@@ -265,6 +265,42 @@ def test_after_a_full_disk_writing_may_be_tried_again(folder: Path) -> None:
         assert store.read_only_reason is None
         assert put(store, item("new", 7))[0].outcome == "created"
         store.close()
+
+
+@pytest.mark.parametrize("kind", ["EIO", "ENOSPC"])
+def test_a_write_whose_commit_is_on_the_disk_succeeds_though_emptying_the_log_fails(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_files() as faults:
+        store = Store.open(folder)
+        put(store, item("new", 7))
+        monkeypatch.setattr("index.database.CHECKPOINT_PAGES", 1)
+        faults.arm(kind, at=0)
+        honest = FaultyFile.xWrite
+
+        def fails(file: FaultyFile, data: bytes, offset: int) -> None:
+            if file.is_database:
+                raise faults.error("xWrite")
+            honest(file, data, offset)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FaultyFile, "xWrite", fails)
+            assert put(store, item("late", 9))[0].outcome == "created"
+            assert faults.errno, "nothing failed"
+        faults.arm(kind, at=0)
+
+        assert sorted(store.items(["new", "late"])) == ["late", "new"]
+        if kind == "EIO":
+            with pytest.raises(ReadOnlyError, match="read-only since"):
+                put(store, item("later", 10))
+        else:
+            assert put(store, item("later", 10))[0].outcome == "created"
+        store.close()
+
+    again = Store.open(folder)
+    assert sorted(again.items(["new", "late"])) == ["late", "new"]
+    assert store_problems(again) == []
+    again.close()
 
 
 def test_a_fault_fails_all_who_share_the_transaction_and_each_has_an_error_of_its_own(
