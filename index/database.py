@@ -170,7 +170,10 @@ def sentences(path: Path) -> Iterator[None]:
             f"{path} was locked by another writer for {BUSY_TIMEOUT_MS // 1000} s; try again"
         ) from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
-        raise StorageError(f"{path} cannot be opened for writing; check its permissions") from error
+        raise StorageError(
+            f"{path} cannot be opened for writing; check its permissions, "
+            "and how many files may be open at once"
+        ) from error
     except apsw.ConnectionClosedError as error:
         raise StorageError(f"{path.parent} was closed") from error
     except UnicodeDecodeError as error:

@@ -64,7 +64,7 @@ class FaultyVFS(apsw.VFS):
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         self.faults.check("xDelete")
-        super().xDelete(filename, syncdir)
+        super().xDelete(filename, False)  # as in xSync
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         self.faults.check("xAccess")
