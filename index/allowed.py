@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.base import Base
 from index.filter import Condition, Filter
+from index.selection import distinct
 from index.table import View
 
 MAX_BYTES: Final = 64 * 2**20  # of remembered keys and rows, over all filters
@@ -108,7 +109,7 @@ class AllowedKeys:
             keys = held if keys is None else np.intersect1d(keys, held, assume_unique=True)
         if wanted.should:
             parts = [self._judge(condition, after=after) for condition in wanted.should]
-            held = np.unique(np.concatenate(parts))
+            held = distinct(np.concatenate(parts))
             keys = held if keys is None else np.intersect1d(keys, held, assume_unique=True)
         if keys is None:
             keys = np.sort(everything())

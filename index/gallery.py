@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.cursor import cursor_of, key_of
-from index.database import folder_bytes
 from index.errors import UnknownIdError
 from index.filter import Filter
 from index.follower import Follower
@@ -215,7 +214,7 @@ class Gallery:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
         after = 0 if cursor is None else key_of(cursor)
-        found = self._lookup.page(after=after, limit=limit + 1, wanted=_conditions(filter))
+        found = self._lookup.page(after=after, limit=limit + 1, wanted=filter)
         items = [item for _, item in found[:limit]]
         return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
 
@@ -245,9 +244,7 @@ class Gallery:
             ValueError: ``k`` is less than 1.
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        return self._lookup.search(
-            queries_QD, k=k, wanted=_conditions(filter), min_score=min_score, exact=exact
-        )
+        return self._lookup.search(queries_QD, k=k, wanted=filter, min_score=min_score, exact=exact)
 
     def above(
         self, query_D: NDArray[np.float32], *, min_score: float, filter: Filter | None = None
@@ -256,7 +253,7 @@ class Gallery:
 
         Exact: looks at every item. Raises as ``search``.
         """
-        return self._lookup.above(query_D, min_score=min_score, wanted=_conditions(filter))
+        return self._lookup.above(query_D, min_score=min_score, wanted=filter)
 
     def catch_up(self) -> int:
         """Bring the index up to date with everyone's writes; return the last seq it has seen.
@@ -274,23 +271,7 @@ class Gallery:
 
     def info(self) -> GalleryInfo:
         """Return what the gallery holds now, and for which model."""
-        snapshot = self._follower.catch_up()
-        folder, binding, base = self._store.folder, self._store.binding, snapshot.base
-        return GalleryInfo(
-            name=folder.absolute().name,
-            count=snapshot.count,
-            seq=snapshot.seq,
-            structure="exact" if base is None else base.base.plan.kind,
-            recall=1.0 if base is None else base.base.plan.recall,
-            generation=0 if base is None else base.base.generation,
-            recent=snapshot.recent.alive,
-            state="writable" if self.read_only_reason is None else "read-only",
-            reason=self.read_only_reason,
-            model_name=binding.model_name,
-            fingerprint=binding.fingerprint,
-            width=binding.width,
-            bytes_on_disk=folder_bytes(folder),
-        )
+        return self.upkeep.info()
 
     def verify(self) -> list[str]:
         """Return a sentence for every fault found in the database, the log and the index.
@@ -306,8 +287,3 @@ class Gallery:
         """Close the database. Every later call raises StorageError."""
         self.upkeep.close()
         self._store.close()
-
-
-def _conditions(filter: Filter | None) -> Filter | None:
-    """Return ``None`` for a filter that lets everything through."""
-    return None if filter == Filter() else filter

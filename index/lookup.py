@@ -27,6 +27,7 @@ from index.store import Store
 ATTEMPTS: Final = 4  # before writers are made to wait
 REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
 
+_EVERYTHING: Final = Filter()
 Find = Callable[[Snapshot, Allowed | None], list[Hits]]
 
 
@@ -72,7 +73,7 @@ class Lookup:
 
     def page(self, *, after: int, limit: int, wanted: Filter | None) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
-        if wanted is None:
+        if wanted is None or wanted == _EVERYTHING:
             return self._store.page(after=after, limit=limit)
         snapshot = self._follower.catch_up()
         allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
@@ -104,7 +105,7 @@ class Lookup:
         self, snapshot: Snapshot, find: Find, wanted: Filter | None
     ) -> SearchResult | None:
         allowed = None
-        if wanted is not None:
+        if wanted is not None and wanted != _EVERYTHING:
             allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
             if self._follower.catch_up().removals != snapshot.removals:
                 return None  # an item may have gone before the filter looked at it
@@ -138,7 +139,7 @@ class Remembered:
         if all(map(items.__contains__, keys)):
             return items
         missing = [key for key in keys if key not in items]
-        read = self._store.items_by_key(np.unique(np.array(missing, np.int64)))
+        read = self._store.items_by_key(np.array(missing, np.int64))
         if len(read) < len(set(missing)):
             return None
         with self._lock:

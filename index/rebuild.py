@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import index
 from index.compaction import Compaction, compact
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.generations import Generations
@@ -105,7 +104,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def _environment() -> dict[str, str]:
     """Let the process find this very package."""
-    root = str(Path(index.__file__).parents[1])
+    root = str(Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

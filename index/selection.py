@@ -41,7 +41,7 @@ def condition_keys(
     those are read instead. It never costs more than twice the better way.
     """
     if isinstance(condition, Match):
-        return _distinct(_matching(reader, condition, after))
+        return distinct(_matching(reader, condition, after))
     bounds = [bound for _, bound in condition.bounds]
     entries = _entries(condition.key, kind_of(bounds[0]))
     if entries is None:
@@ -57,14 +57,14 @@ def condition_keys(
     ).get
     if count > limit:
         return scan_keys(reader, condition, after=after)
-    return _distinct(_numbers(text))
+    return distinct(_numbers(text))
 
 
 def scan_keys(reader: apsw.Connection, condition: Condition, *, after: int) -> NDArray[np.int64]:
     """Return what ``condition_keys`` does, by reading every item above ``after``."""
     sql, parameters = filter_sql(Filter(must=(condition,)))
     found = keys_of(reader, f"SELECT key FROM items WHERE key > ? AND {sql}", (after, *parameters))
-    return _distinct(found)
+    return distinct(found)
 
 
 def same_content(reader: apsw.Connection) -> list[list[str]]:
@@ -109,7 +109,7 @@ def _numbers(text: str | None) -> NDArray[np.int64]:
     return np.empty(0, np.int64) if text is None else np.fromstring(text, np.int64, sep=" ")
 
 
-def _distinct(keys_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def distinct(keys_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return ``keys_N`` increasing and distinct; np.unique would take ten times as long."""
     if np.all(keys_N[1:] > keys_N[:-1]):
         return keys_N

@@ -11,9 +11,11 @@ from typing import Final
 
 from index.changes import last_seq
 from index.compaction import Compaction
+from index.database import folder_bytes
 from index.errors import GenerationError, RebuildBusyError, RebuildError, VectorIndexError
 from index.follower import Follower
 from index.generations import Generations
+from index.items import GalleryInfo
 from index.plan import EXACT_ROWS
 from index.rebuild import Rebuild
 from index.snapshot import Snapshot
@@ -100,6 +102,27 @@ class Upkeep:
             else:
                 return True
         return False
+
+    def info(self) -> GalleryInfo:
+        """Return what the gallery holds now, and for which model."""
+        snapshot = self._follower.catch_up()
+        folder, binding, base = self._store.folder, self._store.binding, snapshot.base
+        reason = self._store.read_only_reason
+        return GalleryInfo(
+            name=folder.absolute().name,
+            count=snapshot.count,
+            seq=snapshot.seq,
+            structure="exact" if base is None else base.base.plan.kind,
+            recall=1.0 if base is None else base.base.plan.recall,
+            generation=0 if base is None else base.base.generation,
+            recent=snapshot.recent.alive,
+            state="writable" if reason is None else "read-only",
+            reason=reason,
+            model_name=binding.model_name,
+            fingerprint=binding.fingerprint,
+            width=binding.width,
+            bytes_on_disk=folder_bytes(folder),
+        )
 
     def problems(self) -> list[str]:
         """Return a sentence for every fault found in the database, the log and the index.

@@ -1,5 +1,4 @@
 """A file layer for SQLite that counts its calls and spoils one of them."""
-# ruff: noqa: N802 (the methods have SQLite's names)
 
 import errno
 from collections.abc import Iterator
