@@ -17,6 +17,7 @@ from index.selection import distinct
 from index.table import View
 
 MAX_BYTES: Final = 64 * 2**20  # of remembered keys and rows, over all filters
+MAX_FILTERS: Final = 1024  # remembered, however few keys each of them lets through
 
 Keys = NDArray[np.int64]  # sorted, distinct
 
@@ -74,7 +75,8 @@ class AllowedKeys:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._lock = threading.Lock()
-        self._known: OrderedDict[Filter, Allowed] = OrderedDict()
+        # By the filter's text: to Python 1 and True are equal, and so are filters that hold them.
+        self._known: OrderedDict[str, Allowed] = OrderedDict()
 
     def of(self, wanted: Filter, *, up_to: int, everything: Callable[[], Keys]) -> Allowed:
         """Return the keys that ``wanted`` lets through, all keys up to ``up_to`` judged.
@@ -87,18 +89,19 @@ class AllowedKeys:
         Raises:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
+        name = repr(wanted)
         with self._lock:
-            known = self._known.pop(wanted, None) or Allowed(np.empty(0, np.int64), judged_to=0)
-            self._known[wanted] = known  # the latest used comes last
+            known = self._known.pop(name, None) or Allowed(np.empty(0, np.int64), judged_to=0)
+            self._known[name] = known  # the latest used comes last
         if known.judged_to >= up_to:
             return known
         after = known.judged_to
         keys_S = self._judged(wanted, after, everything)
         known = known.and_also(keys_S[keys_S <= up_to], judged_to=up_to)
         with self._lock:
-            self._known[wanted] = known
+            self._known[name] = known
             size = sum(allowed.nbytes for allowed in self._known.values())
-            while size > MAX_BYTES and len(self._known) > 1:
+            while len(self._known) > 1 and (size > MAX_BYTES or len(self._known) > MAX_FILTERS):
                 size -= self._known.popitem(last=False)[1].nbytes
         return known
 

@@ -1,0 +1,95 @@
+"""Bases with real structures over rows that lie in clusters, and the slow twin of their search."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.base import Base
+from index.compaction import Compaction, compact
+from index.generations import Generations
+from index.matrix import Matrix
+from index.plan import EXACT, Plan
+from index.store import Store
+from index.structure import Structure
+from tests.fakes import unit
+
+GRAPH = Plan(kind="graph", factory="HNSW24_SQ8", construction=120, effort=64, k_factor=4)
+QUANTIZED = Plan(kind="quantized", factory="IVF16,PQ8x4fsr", effort=8, k_factor=8)
+PLANS = [GRAPH, QUANTIZED]
+
+
+def clustered(
+    count: int, width: int, *, seed: int, clusters: int = 100
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return unit vectors (count, width) in clusters of uneven size, as embeddings are; and whose.
+
+    Rows with the same ``clusters`` and ``width`` share the centres, whatever the ``seed``.
+    """
+    centres = np.random.default_rng(clusters).normal(size=(clusters, width))
+    rng = np.random.default_rng(seed)
+    cluster_N = (rng.random(count) ** 1.5 * clusters).astype(np.int64)
+    return unit(centres[cluster_N] + 0.6 * rng.normal(size=(count, width))), cluster_N
+
+
+def base_of(
+    vectors_ND: NDArray[np.float32],
+    plan: Plan = EXACT,
+    *,
+    keys_N: NDArray[np.int64] | None = None,
+    generation: int = 1,
+) -> Base:
+    """Return a base in memory, under the keys 1, 2, ... unless told others."""
+    matrix = Matrix.of(vectors_ND)
+    exact = plan.kind == "exact"
+    return Base(
+        generation=generation,
+        seq=0,
+        keys_N=np.arange(1, len(vectors_ND) + 1) if keys_N is None else keys_N,
+        matrix=matrix,
+        plan=plan,
+        structure=None if exact else Structure.build(matrix, plan, count=len(vectors_ND)),
+    )
+
+
+def scores_of(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return every cosine, summed in double precision: float32 (N,)."""
+    products_ND = vectors_ND.astype(np.float64) * query_D
+    return np.clip(products_ND.sum(axis=1), -1, 1).astype(np.float32)
+
+
+def best(
+    keys_N: NDArray[np.int64], scores_N: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the best ``k``, best first, ties by the smaller key: the slow twin of a search."""
+    order = sorted(range(len(keys_N)), key=lambda row: (-scores_N[row], keys_N[row]))[:k]
+    return keys_N[order], scores_N[order]
+
+
+def small_structures(patch: pytest.MonkeyPatch) -> None:
+    """Let a few dozen rows be measured, 100 have a graph, and 250 inverted lists.
+
+    And let filtered searches use the structure unless only a handful of rows is allowed.
+    """
+    patch.setattr("index.compaction.LEAST_ROWS", 40)
+    patch.setattr("index.plan.EXACT_ROWS", 100)
+    patch.setattr("index.plan.GRAPH_ROWS", 250)
+    patch.setattr("index.base.EXACT_NUMBERS", 8 * 8)
+    patch.setattr("index.measure.ROUNDS", 1)
+
+
+def rebuilt(
+    folder: Path,
+    *,
+    target: float | None = None,
+    tune: bool = False,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Compaction:
+    """Compact the gallery in ``folder`` as another process would, and return what was made."""
+    store = Store.open(folder)
+    try:
+        return compact(store, Generations.of(store), target=target, tune=tune, on_stage=on_stage)
+    finally:
+        store.close()
