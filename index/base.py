@@ -141,7 +141,7 @@ class BaseView:
                 keys_QK[query] = keys_QK[query][order]
         hits = list(zip(keys_QK, scores_QK, strict=True))
         if np.count_nonzero(rows_QK < 0):
-            short = np.flatnonzero(rows_QK[:, -1] < 0)
+            short = np.flatnonzero((rows_QK < 0).any(axis=1))
             scanned = nearest(
                 self, np.ascontiguousarray(queries_QD[short]), k=rows_QK.shape[1], among=among
             )

@@ -110,6 +110,7 @@ class Structure:
         )
         scores_QK *= -0.5
         scores_QK += 1
+        np.maximum(scores_QK, -1, out=scores_QK)  # of opposite vectors, by rounding
         return scores_QK, rows_QK
 
     def _how(self, k: int, alive: Alive | None, share: float) -> Any:
