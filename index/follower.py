@@ -5,6 +5,7 @@ Shape suffixes: N items, D vector width.
 
 import threading
 import time
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -84,6 +85,7 @@ class Follower:
         """
         live = load_on(self._store, base)
         with self._lock:
+            _count_on(live, self._live)
             self._live = self._followed(live)  # what was written since it was loaded
 
     def _followed(self, live: Live) -> Live:
@@ -94,7 +96,9 @@ class Follower:
                 operations = self._store.operations(after=seq, limit=FOLLOW_ROWS)
             except LogCutError:  # slept through more than the log remembers
                 base = live.snapshot.base
-                live = load_on(self._store, None if base is None else base.base)
+                loaded = load_on(self._store, None if base is None else base.base)
+                _count_on(loaded, live)
+                live = loaded
                 continue
             if not operations:
                 return live
@@ -112,3 +116,9 @@ class Follower:
             vectors_ND=vectors_ND,
             removed=np.unique(np.array(removed, np.int64)),
         )
+
+
+def _count_on(live: Live, before: Live) -> None:
+    """Tell whoever compares snapshots that items may have gone between ``before`` and ``live``."""
+    removals = before.snapshot.removals + live.snapshot.removals + 1
+    live.snapshot = replace(live.snapshot, removals=removals)

@@ -10,7 +10,7 @@ Shape suffixes: Q queries, D vector width.
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ ATTEMPTS: Final = 4  # before writers are made to wait
 REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
 
 _EVERYTHING: Final = Filter()
+T = TypeVar("T")
 Find = Callable[[Snapshot, Allowed | None], list[Hits]]
 
 
@@ -72,10 +73,37 @@ class Lookup:
         return self._run(find, wanted)
 
     def page(self, *, after: int, limit: int, wanted: Filter | None) -> list[tuple[int, Item]]:
-        """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
+        """Return up to ``limit`` (key, item) with keys above ``after``, by key.
+
+        Raises as ``search``.
+        """
         if wanted is None or wanted == _EVERYTHING:
             return self._store.page(after=after, limit=limit)
-        snapshot = self._follower.catch_up()
+        return self._settled(lambda snapshot: self._page(snapshot, after, limit, wanted))
+
+    def _run(self, find: Find, wanted: Filter | None) -> SearchResult:
+        return self._settled(lambda snapshot: self._attempt(snapshot, find, wanted))
+
+    def _settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
+        """Return what ``attempt`` does as soon as nothing changed under its hands."""
+        result = attempt(self._follower.recent())
+        if result is not None:
+            return result
+        for _ in range(ATTEMPTS):
+            result = attempt(self._follower.catch_up())
+            if result is not None:
+                return result
+        with self._store.writing():
+            result = attempt(self._follower.catch_up())
+        if result is None:
+            raise GalleryFolderError(
+                f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
+            )
+        return result
+
+    def _page(
+        self, snapshot: Snapshot, after: int, limit: int, wanted: Filter
+    ) -> list[tuple[int, Item]] | None:
         allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
         keys_S = allowed.keys_S[np.searchsorted(allowed.keys_S, after, side="right") :]
         found: list[tuple[int, Item]] = []
@@ -83,23 +111,9 @@ class Lookup:
             items = self._store.items_by_key(keys_S[:limit])
             found += sorted(items.items())
             keys_S = keys_S[limit:]
+        if self._follower.catch_up().removals != snapshot.removals:
+            return None  # an item may have been replaced: gone under its old key, and not here yet
         return found[:limit]
-
-    def _run(self, find: Find, wanted: Filter | None) -> SearchResult:
-        result = self._attempt(self._follower.recent(), find, wanted)
-        if result is not None:
-            return result
-        for _ in range(ATTEMPTS):
-            result = self._attempt(self._follower.catch_up(), find, wanted)
-            if result is not None:
-                return result
-        with self._store.writing():
-            result = self._attempt(self._follower.catch_up(), find, wanted)
-        if result is None:
-            raise GalleryFolderError(
-                f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
-            )
-        return result
 
     def _attempt(
         self, snapshot: Snapshot, find: Find, wanted: Filter | None

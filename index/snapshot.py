@@ -26,7 +26,7 @@ class Snapshot:
     width: int
     base: BaseView | None  # the bulk, with a structure over it
     recent: View  # what came after the base: scanned
-    removals: int = 0  # how often something was removed since this was loaded
+    removals: int = 0  # grows whenever something may have been removed; only to be compared
 
     @property
     def count(self) -> int:

@@ -2,9 +2,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from index.filter import parse_filter
 from index.folder import open_or_create
 from index.gallery import Gallery
+from tests.bases import rebuilt, small_structures
 from tests.fakes import new_item, unit_vectors
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +87,130 @@ def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothin
     assert searches > 10
     assert gallery.count == 50
     assert gallery.verify() == []
+    gallery.close()
+
+
+def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_structures(monkeypatch)
+    gallery = make(tmp_path / "g")
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    base = [new_item(f"base{n}", seed=n, label=f"l{n % 4}") for n in range(240)]
+    gallery.put(base)
+    end = time.monotonic() + 2 * RUN_S
+    wanted = parse_filter({"must": [{"key": "label", "match": "l1"}]})
+    searches = Counter[str]()
+    rebuilds = Counter[str]()
+
+    def write(name: str, seed: int, at: Gallery) -> None:
+        while time.monotonic() < end:
+            seed += 1
+            items = [new_item(f"{name}{seed}.{n}", seed=5 * seed + n, label="l1") for n in range(5)]
+            queries = np.stack([item.vector_D for item in items])
+            at.put(items)
+            for restriction in (None, wanted):
+                # Exact: a structure may miss an old row, but what came since is always scanned.
+                found = at.search(queries, k=1, filter=restriction, exact=True).hits
+                assert [hits[0].id for hits in found] == [item.id for item in items], "missed"
+            gone = [item.id for item in items]
+            assert at.delete(gone) == [True] * 5
+            for restriction in (None, wanted):
+                for hits in at.search(queries, k=20, filter=restriction).hits:
+                    assert not {hit.id for hit in hits} & set(gone), "a ghost"
+
+    def replace() -> None:
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            seed = number % 240
+            theirs.put(
+                [new_item(f"base{seed}", seed=seed, label=f"l{seed % 4}", metadata={"n": number})]
+            )
+
+    def search(at: Gallery) -> None:
+        rng = np.random.default_rng(id(at) % 1000)
+        while time.monotonic() < end:
+            queries = unit_vectors(2, WIDTH, seed=int(rng.integers(1000)))
+            k = int(rng.choice([1, 10, 50, 60]))
+            for restriction in (None, wanted):
+                for hits in at.search(queries, k=k, filter=restriction).hits:
+                    assert len(hits) == k, "fewer than k although k exist"
+                    assert len({hit.id for hit in hits}) == k, "one id twice"
+                    assert restriction is None or {hit.label for hit in hits} == {"l1"}
+            base = at._follower.snapshot.base
+            searches["exact" if base is None else base.base.plan.kind] += 1
+
+    def rebuild() -> None:
+        while time.monotonic() < end:
+            rebuilds[rebuilt(tmp_path / "g").plan.kind] += 1
+            for at in (gallery, theirs):
+                at.upkeep.take_over()
+
+    raised = in_threads(
+        lambda: write("a", 1_000_000, gallery),
+        lambda: write("b", 2_000_000, theirs),
+        replace,
+        lambda: search(gallery),
+        lambda: search(theirs),
+        rebuild,
+    )
+
+    assert raised == []
+    assert sum(rebuilds.values()) > 5
+    assert searches["graph"] + searches["quantized"] > 5
+    for at in (gallery, theirs):
+        assert at.verify() == []
+        assert at.count == 240
+        ids = [
+            hits[0].id for hits in at.search(np.stack([item.vector_D for item in base]), k=1).hits
+        ]
+        assert np.mean([found == item.id for found, item in zip(ids, base, strict=True)]) > 0.9
+        at.close()
+
+
+def test_an_item_that_is_replaced_while_a_filter_looks_and_a_base_is_taken_over_is_found(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path / "g").close()
+    ours, theirs = (Gallery.open(tmp_path / "g", fingerprint=None) for _ in range(2))
+    ours.put([new_item("a", seed=1, label="x"), new_item("b", seed=2)])
+    wanted = parse_filter({"must": [{"key": "label", "match": "x"}]})
+    allowed = ours._lookup._allowed
+    judge = allowed._judge
+
+    def judge_late(*arguments: Any, **options: Any) -> Any:
+        allowed._judge = judge
+        theirs.put([new_item("a", seed=3, label="x")])
+        rebuilt(tmp_path / "g")
+        assert ours.upkeep.take_over()
+        return judge(*arguments, **options)
+
+    allowed._judge = judge_late
+    (hits,) = ours.search(unit_vectors(1, WIDTH, 0), k=5, filter=wanted).hits
+
+    assert [hit.id for hit in hits] == ["a"]
+    ours.close()
+    theirs.close()
+
+
+def test_an_item_that_is_replaced_while_a_filtered_page_is_read_is_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = make(tmp_path / "g")
+    gallery.put([new_item(f"i{n}", seed=n, label="x") for n in range(3)])
+    wanted = parse_filter({"must": [{"key": "label", "match": "x"}]})
+    read = gallery._store.items_by_key
+
+    def read_late(keys: Any) -> Any:
+        monkeypatch.undo()
+        gallery.put([new_item("i1", seed=9, label="x")])
+        return read(keys)
+
+    monkeypatch.setattr(gallery._store, "items_by_key", read_late)
+    page = gallery.page(limit=10, filter=wanted)
+
+    assert [item.id for item in page.items] == ["i0", "i2", "i1"]
     gallery.close()
 
 

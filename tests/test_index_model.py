@@ -178,6 +178,7 @@ class GalleryAgainstDict(RuleBasedStateMachine):
     )
     def search(
         self,
+        *,
         queries: list[int],
         k: int,
         which: int,
