@@ -13,7 +13,7 @@ from typing import Final
 from index.generations import Generations
 from index.matrix import Matrix
 from index.measure import Sample, Trial, hold_out, measure
-from index.plan import EXACT, RECALL, Plan, candidates
+from index.plan import EASY_EFFORT, EXACT, RECALL, Plan, candidates
 from index.store import Store
 from index.structure import Structure
 
@@ -106,7 +106,8 @@ def _choose(
         trials.append(trial)
         if _best(trials) is trial:
             best = structure
-        if trial.reached and not all_of_them:
+        easy = trial.plan.effort <= EASY_EFFORT.get(plan.kind, 0)
+        if trial.reached and easy and not all_of_them:
             break
     return best, tuple(trials)
 

@@ -11,8 +11,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.byte_codes import SAMPLE_ROWS, add_as_bytes, byte_transform, train_on_bytes
 from index.matrix import Matrix
-from index.plan import Plan
+from index.plan import BYTES, Plan
 
 TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
 MAX_EFFORT: Final = 4_096
@@ -64,18 +65,21 @@ class Structure:
         Uses all threads that FAISS has.
         """
         rows_ND = matrix.rows_ND[:count]
-        index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
-        if plan.kind == "graph":
-            bare_index(index).hnsw.efConstruction = plan.construction
-        sample = np.random.default_rng(seed).permutation(len(rows_ND))[:TRAINING_ROWS]
-        index.train(rows_ND[np.sort(sample)])
-        index.add(rows_ND)
-        return cls(index, matrix, plan)
+        chosen = np.random.default_rng(seed).permutation(count)[:TRAINING_ROWS]
+        sample_ND = rows_ND[np.sort(chosen)]
+        if plan.factory.startswith(BYTES):
+            index = _on_bytes(plan, sample_ND, seed)
+        else:
+            index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
+            if plan.kind == "graph":
+                bare_index(index).hnsw.efConstruction = plan.construction
+            index.train(sample_ND)
+        return cls(_filled(index, rows_ND, plan), matrix, plan)
 
     def completed(self) -> "Structure":
         """Add the rows of the matrix that are not in it yet, and return it."""
-        self.index.add(self._matrix.rows_ND[self.index.ntotal :])
-        return Structure(self.index, self._matrix, self.plan)
+        rest_ND = self._matrix.rows_ND[self.index.ntotal :]
+        return Structure(_filled(self.index, rest_ND, self.plan), self._matrix, self.plan)
 
     def with_plan(self, plan: Plan) -> "Structure":
         """Return the same structure, searched as ``plan`` says."""
@@ -118,13 +122,12 @@ class Structure:
         known = self._parameters if alive is None else alive.parameters
         parameters = known.get((k, share))
         if parameters is None:
-            parameters = known[k, share] = self._new_parameters(self._effort(k, share), alive)
+            parameters = known[k, share] = self._new_parameters(self.effort(k, share), alive)
         return parameters
 
-    def _effort(self, k: int, share: float) -> int:
+    def effort(self, k: int, share: float) -> int:
         """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
-        more = max(1.0, k / MEASURED_K) if self.plan.kind == "graph" else 1.0
-        more *= max(1.0, (k / MEASURED_K) ** 0.5) if self.plan.kind == "quantized" else 1.0
+        more = max(1.0, k / MEASURED_K) ** (1.0 if self.plan.kind == "graph" else 0.5)
         return min(MAX_EFFORT, int(self.plan.effort * more / share))
 
     def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
@@ -138,6 +141,32 @@ class Structure:
         return faiss.IndexRefineSearchParameters(
             k_factor=self.plan.k_factor, base_index_params=inner
         )
+
+
+def _on_bytes(plan: Plan, sample_ND: NDArray[np.float32], seed: int) -> Any:
+    """Return an index without rows, trained to hold them as bytes."""
+    every = -(-len(sample_ND) // SAMPLE_ROWS)
+    transform = byte_transform(sample_ND[::every], seed=seed)
+    width, code = transform.d_out, faiss.ScalarQuantizer.QT_8bit_direct
+    what = plan.factory.removeprefix(BYTES)
+    if plan.kind == "graph":
+        behind = faiss.IndexHNSWSQ(width, code, int(what.removeprefix("HNSW")))
+        behind.hnsw.efConstruction = plan.construction
+    else:
+        coarse = faiss.IndexFlatL2(width)
+        lists = int(what.removeprefix("IVF"))
+        behind = faiss.IndexIVFScalarQuantizer(coarse, width, lists, code, faiss.METRIC_L2, False)
+    index = faiss.IndexPreTransform(transform, behind)
+    train_on_bytes(index, sample_ND)
+    return index
+
+
+def _filled(index: Any, rows_ND: NDArray[np.float32], plan: Plan) -> Any:
+    if plan.factory.startswith(BYTES):
+        add_as_bytes(index, rows_ND)
+    else:
+        index.add(rows_ND)
+    return index
 
 
 def bare_index(index: Any) -> Any:
