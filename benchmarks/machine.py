@@ -5,7 +5,8 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 
 def describe_machine() -> str:
@@ -13,10 +14,19 @@ def describe_machine() -> str:
     with open("/proc/cpuinfo") as file:
         model = next((line.split(":")[1].strip() for line in file if "model name" in line), "?")
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "bentoml", "faiss-cpu"))
+    packages = ", ".join(installed(("torch", "bentoml", "faiss-cpu")))
     cores = len(os.sched_getaffinity(0))
     python = platform.python_version()
     return f"{cores} cores of {model}, {memory_gib:.0f} GiB, Python {python}, {packages}"
+
+
+def installed(names: Sequence[str]) -> list[str]:
+    """Return `name version` of each package that is there."""
+    found = []
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return found
 
 
 def commit() -> str:
