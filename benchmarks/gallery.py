@@ -3,14 +3,12 @@
     python -m benchmarks.gallery --folder build/galleries adds
     python -m benchmarks.gallery --folder build/galleries restart --rows 100000 1000000
     python -m benchmarks.gallery --folder build/galleries interface
-    python -m benchmarks.gallery --folder build/galleries filtered --rows 1000000
 
 `adds`: threads that each put one item at a time (a vector of 512 numbers, a thumbnail of 2 KB, two
 members of metadata) and wait until it is on the disk and found. The model is left out. `restart`: a
 new process opens the gallery and answers one search, with the files in the page cache and without
 (the latter as root). `interface`: one thread, one core; the same structure through FAISS's Python
-interface, through a snapshot (keys and scores), and through the gallery (items). `filtered`: one
-query at a time through the gallery, 1 % and 0.1 % of the items allowed by a metadata condition.
+interface, through a snapshot (keys and scores), and through the gallery (items).
 
 Galleries are built once, below --folder, and kept.
 """
@@ -30,15 +28,13 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from benchmarks.galleries import FINGERPRINT, built, clustered_gallery
 from benchmarks.machine import commit, describe_machine, spread
-from benchmarks.search_sets import clustered, fashion
-from index.filter import parse_filter
+from benchmarks.search_sets import fashion
 from index.gallery import Gallery
 from index.items import NewItem
 from vision.thumbnail import Thumbnail
 
-CHUNK = 1000  # items per transaction while a gallery is built
-FINGERPRINT = "b0" * 32
 OPEN = """
 import sys, time
 started = time.perf_counter()
@@ -72,10 +68,6 @@ def main() -> None:
     interface = commands.add_parser("interface")
     interface.add_argument("--rounds", type=int, default=7)
     interface.set_defaults(run=measure_interface)
-    filtered = commands.add_parser("filtered")
-    filtered.add_argument("--rows", type=int, default=1_000_000)
-    filtered.add_argument("--queries", type=int, default=500)
-    filtered.set_defaults(run=measure_filtered)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     print(f"{describe_machine()}, commit {commit()}\n")
@@ -201,65 +193,6 @@ def measure_interface(arguments: argparse.Namespace) -> None:
                 f"{spread(batches[name], 1)} | {batch / bare_batch:.3f} |"
             )
         print("\nRatios are of the least of each.")
-
-
-def measure_filtered(arguments: argparse.Namespace) -> None:
-    """Print queries per second and recall when a condition lets few items through."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    faiss.omp_set_num_threads(1)
-    _, queries_QD = clustered(arguments.rows)
-    queries_QD = np.ascontiguousarray(queries_QD[: arguments.queries])
-    print("| allowed | queries/s | recall@10 | first query ms |\n|---|---|---|---|")
-    with Gallery.open(
-        clustered_gallery(arguments.folder, arguments.rows), fingerprint=None
-    ) as gallery:
-        for key, share in (("percent", 0.01), ("permille", 0.001)):
-            wanted = parse_filter({"must": [{"key": key, "match": 0}]})
-            search = partial(gallery.search, k=10, filter=wanted)
-            first_s = timed(partial(search, queries_QD[:1]))
-            rates = [1e6 / one_by_one(search, queries_QD) for _ in range(3)]
-            truth = search(queries_QD, exact=True).hits
-            found = [search(query[np.newaxis]).hits[0] for query in queries_QD]
-            recall = np.mean(
-                [
-                    len({hit.id for hit in hits} & {hit.id for hit in right}) / len(right)
-                    for hits, right in zip(found, truth, strict=True)
-                ]
-            )
-            print(f"| {share:.1%} | {spread(rates)} | {recall:.4f} | {first_s * 1000:.1f} |")
-
-
-def clustered_gallery(folder: Path, rows: int) -> Path:
-    """Return a gallery of clustered unit vectors of 128 numbers, built at the first call."""
-    path = folder / f"clustered-{rows}"
-    return path if path.exists() else built(path, clustered(rows)[0])
-
-
-def built(folder: Path, vectors_ND: np.ndarray) -> Path:
-    """Return a gallery of ``vectors_ND`` with its structure, built at the first call."""
-    if folder.exists():
-        return folder
-    thumbnail = Thumbnail("image/jpeg", b"\0" * 512)
-    width = vectors_ND.shape[1]
-    with Gallery.create(
-        folder, model_name="benchmark", fingerprint=FINGERPRINT, width=width
-    ) as gallery:
-        for start in range(0, len(vectors_ND), CHUNK):
-            gallery.put(
-                [
-                    NewItem(
-                        id=f"i{row}",
-                        vector_D=vectors_ND[row],
-                        label=f"l{row % 10}",
-                        metadata={"percent": row % 100, "permille": row % 1000},
-                        thumbnail=thumbnail,
-                        content_sha256=f"{row:064x}",
-                    )
-                    for row in range(start, min(start + CHUNK, len(vectors_ND)))
-                ]
-            )
-        gallery.upkeep.rebuild()
-    return folder
 
 
 def one_by_one(search: Callable[[np.ndarray], object], queries_QD: np.ndarray) -> float:

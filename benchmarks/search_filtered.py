@@ -1,6 +1,6 @@
 """Search among few allowed rows: 1 % and 0.1 % of clustered unit vectors, chosen at random.
 
-Lookalike gets the allowed rows as a sorted array, as its filter hands them over; hnswlib calls back
+Lookalike is asked through its gallery, with a filter on an item's metadata; hnswlib calls back
 into Python for each row it looks at; Qdrant Edge (Qdrant's engine, embedded) has an indexed integer
 in the payload and a filter on it. Recall@10 against the exact answer, ties counted; one query per
 call; all engines in this process, on one core; queries per CPU second, best of the rounds.
@@ -15,13 +15,14 @@ from typing import Protocol
 import faiss
 import numpy as np
 
+from benchmarks.galleries import ONE_IN, clustered_gallery, groups_of
 from benchmarks.machine import commit, describe_machine
-from benchmarks.search_ours import Ours
 from benchmarks.search_rivals import BUILD_QUEUE, LINKS, library
 from benchmarks.search_sets import K, SearchSet, exact_kth, open_set
+from index.filter import parse_filter
+from index.gallery import Gallery
 
 QUERIES = 200
-ONE_IN = (100, 1000)  # allowed rows: 1 %, 0.1 %
 QUEUES = (64, 256)  # of a graph
 UPSERTED = 10_000  # points per call
 
@@ -44,10 +45,10 @@ def compare_filtered(cache: Path, *, rows: int, rounds: int) -> None:
     """Build the engines, measure them in turns, and print one table as Markdown."""
     faiss.omp_set_num_threads(1)
     data = open_set("clustered", cache, rows=rows, queries=QUERIES)
-    groups = {share: np.random.default_rng(share).integers(0, share, rows) for share in ONE_IN}
+    groups = groups_of(rows)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         engines: list[FilteredEngine] = [
-            FilteredOurs(data),
+            FilteredOurs(data, cache),
             FilteredHnswlib(data),
             FilteredQdrant(data, groups, Path(folder)),
         ]
@@ -103,24 +104,28 @@ def measure_share(
 
 
 class FilteredOurs:
-    """Lookalike, given the allowed rows."""
+    """Lookalike's gallery, given the filter as the API takes it; answers are items."""
 
-    name = "Lookalike"
+    name = "Lookalike, through the gallery"
     queues = (0,)
 
-    def __init__(self, data: SearchSet) -> None:
+    def __init__(self, data: SearchSet, cache: Path) -> None:
         started = time.process_time()
-        self._engine = Ours()
-        self._engine.build(data.base_ND)
+        self._gallery = Gallery.open(clustered_gallery(cache, len(data.base_ND)), fingerprint=None)
         self.build_s = time.process_time() - started
 
     def allow(self, share: int, rows_M: np.ndarray) -> None:
-        """Keep the rows."""
-        self._rows_M = rows_M
+        """Keep the filter whose rows these are, and ask it once, as its first user does."""
+        self._filter = parse_filter({"must": [{"key": f"of_{share}", "match": 0}]})
+        query_D = np.eye(1, self._gallery.binding.width, dtype=np.float32)[0]
+        started = time.process_time()
+        self.search(query_D, 0)
+        print(f"(the first query with a filter: {(time.process_time() - started) * 1000:.1f} ms)\n")
 
     def search(self, query_D: np.ndarray, queue: int) -> np.ndarray:
         """Return the nearest K of the allowed rows."""
-        return self._engine.search_among(query_D, self._rows_M, K)
+        found = self._gallery.search(query_D[np.newaxis], k=K, filter=self._filter)
+        return np.array([int(hit.id) for hit in found.hits[0]])
 
 
 class FilteredHnswlib:

@@ -1,110 +1,98 @@
-"""What Lookalike searches with, behind the four calls that every engine of the benchmark has.
+"""What Lookalike searches with, behind the calls that every engine of the benchmark has."""
 
-For now FAISS directly: rows are rotated onto their widest 160 directions and kept as one byte per
-value in the lists of an inverted file; the nearest of those are measured again on float32 rows.
-"""
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import faiss
 import numpy as np
 
-CODE_WIDTH = 160  # bytes per row; 128 ends at recall .9987 on Fashion-MNIST, 160 at .9997
-TRAINING_ROWS = 50_000  # for rotation and centres
-MARGIN = 1.15  # how far beyond the base rows a query may lie before its byte would wrap around
-LARGEST_SINGLE_LEVEL = 300_000  # rows; from here 2,048 lists
+from benchmarks.galleries import built
+from index.gallery import Gallery
+from index.matrix import Matrix
+from index.plan import Plan, candidates
+from index.structure import Structure
+
+# Lists visited, or a graph's queue, and candidates refined per hit: as measurements choose them.
+LISTS = ((4, 3), (8, 3), (10, 3), (12, 3), (14, 3), (16, 3), (18, 4), (20, 5), (24, 6), (32, 6))
+LISTS_ON = (*LISTS, (48, 8), (96, 12), (192, 12))
+GRAPH = ((16, 3), (24, 3), (32, 4), (48, 4), (64, 4), (96, 6), (128, 6), (192, 8), (288, 8))
 
 
 class Ours:
-    """PCA to bytes -> inverted file -> exact float32 distances of the nearest few."""
+    """A search structure of a gallery, without the gallery: rows in, rows out."""
 
-    name = "Lookalike"
-    efforts: tuple[int, ...] = (4, 8, 12, 16, 24, 32, 48, 64, 96, 192)
+    name = "Lookalike: lists of bytes"
+    kind = "lists"
+    settings: tuple[tuple[int, float], ...] = LISTS_ON
+    efforts = tuple(range(len(LISTS_ON)))  # places in the settings
 
     def build(self, vectors_ND: np.ndarray) -> None:
-        """Build over all rows."""
-        vectors_ND = np.ascontiguousarray(vectors_ND)
+        """Build over all rows, without the measurements that choose its settings."""
         self._vectors_ND = vectors_ND
-        count, width = vectors_ND.shape
-        lists = 512 if count <= LARGEST_SINGLE_LEVEL else 2048
-        sample_ND = vectors_ND[:: max(1, count // TRAINING_ROWS)]
-        self._bytes = byte_transform(sample_ND, min(CODE_WIDTH, width // 16 * 16))
-        code_width = self._bytes.d_out
-        self._quantizer = faiss.IndexFlatL2(code_width)
-        self._lists = faiss.IndexIVFScalarQuantizer(
-            self._quantizer,
-            code_width,
-            lists,
-            faiss.ScalarQuantizer.QT_8bit_direct,
-            faiss.METRIC_L2,
-            False,
-        )
-        self._coarse = faiss.IndexPreTransform(self._bytes, self._lists)
-        self._lists.train(self._bytes.apply(sample_ND))
-        self._coarse.is_trained = True
-        self._rows = faiss.IndexFlatL2(width)
-        for start in range(0, count, TRAINING_ROWS):
-            part_ND = vectors_ND[start : start + TRAINING_ROWS]
-            # FAISS wraps a value beyond 255 around to 0; a row that far out is clipped instead.
-            self._lists.add(np.clip(self._bytes.apply(part_ND), 0, 255))
-            self._rows.add(part_ND)
-        self._coarse.ntotal = count
-        self._index = faiss.IndexRefine(self._coarse, self._rows)
+        matrix = Matrix.of(vectors_ND)
+        plan = next(plan for plan in candidates(*vectors_ND.shape) if plan.kind == self.kind)
+        self._built = Structure.build(matrix, plan, count=len(vectors_ND))
+        self._structure = self._built
 
     def set_effort(self, effort: int) -> None:
-        """Visit so many lists, and measure so many rows again."""
-        self._lists.nprobe = effort
-        self._index.k_factor = max(3, effort / 5)
+        """Look so hard from now on."""
+        self._structure = self._built.with_plan(self._plan(effort))
 
     def search_one(self, query_D: np.ndarray, k: int) -> np.ndarray:
         """Return the rows nearest to one query, (k,)."""
-        rows_QK: np.ndarray = self._index.search(query_D[None], k)[1]
-        return rows_QK[0]
+        return self._structure.search(query_D[np.newaxis], k)[1][0]
 
     def search_batch(self, queries_QD: np.ndarray, k: int) -> np.ndarray:
         """Return the rows nearest to each query, (Q, k)."""
-        rows_QK: np.ndarray = self._index.search(queries_QD, k)[1]
-        return rows_QK
-
-    def search_among(self, query_D: np.ndarray, rows_M: np.ndarray, k: int) -> np.ndarray:
-        """Return the rows of `rows_M` nearest to one query, (k,), exactly."""
-        # By row numbers where the vectors lie: twice as fast as to gather them first.
-        query_D = np.ascontiguousarray(query_D)
-        distances_K, rows_K = np.empty(k, np.float32), np.empty(k, np.int64)
-        faiss.knn_L2sqr_by_idx(
-            faiss.swig_ptr(query_D),
-            faiss.swig_ptr(self._vectors_ND),
-            faiss.swig_ptr(rows_M),
-            len(query_D),
-            1,
-            len(self._vectors_ND),
-            len(rows_M),
-            k,
-            faiss.swig_ptr(distances_K),
-            faiss.swig_ptr(rows_K),
-        )
-        return rows_K
+        return self._structure.search(queries_QD, k)[1]
 
     def size_bytes(self) -> int:
         """Return what the index takes, the float32 rows included."""
-        written: int = faiss.serialize_index(self._index).nbytes
-        return written
+        coded: int = faiss.serialize_index(self._built.index).nbytes
+        return coded + self._vectors_ND.nbytes
+
+    def _plan(self, effort: int) -> Plan:
+        plan = self._built.plan
+        return replace(plan, effort=self.settings[effort][0], k_factor=self.settings[effort][1])
 
 
-def byte_transform(sample_ND: np.ndarray, width: int) -> faiss.LinearTransform:
-    """Return PCA, then a random rotation, scaled and shifted into 0..255.
+class OursGraph(Ours):
+    """The structure for rows without clusters."""
 
-    Distances keep their order because all values share one scale; the rotation evens the variances,
-    so that one scale fits all of them. FAISS then compares bytes with bytes, its fastest distance.
-    """
-    pca = faiss.PCAMatrix(sample_ND.shape[1], width)
-    pca.train(sample_ND)
-    axes_WD = faiss.vector_to_array(pca.A)[: width * sample_ND.shape[1]].reshape(width, -1)
-    rng = np.random.default_rng(0)
-    rotation_WW = np.linalg.qr(rng.standard_normal((width, width)))[0].astype(np.float32)
-    axes_WD = rotation_WW @ axes_WD
-    offset_W = -axes_WD @ sample_ND.mean(axis=0)
-    largest = np.abs(sample_ND @ axes_WD.T + offset_W).max() * MARGIN
-    transform = faiss.LinearTransform(sample_ND.shape[1], width, True)
-    faiss.copy_array_to_vector((axes_WD * (127 / largest)).ravel(), transform.A)
-    faiss.copy_array_to_vector(offset_W * (127 / largest) + 128, transform.b)
-    transform.is_trained = True
-    return transform
+    name = "Lookalike: graph on bytes"
+    kind = "graph"
+    settings = GRAPH
+    efforts = tuple(range(len(GRAPH)))
+
+
+class OursGallery(Ours):
+    """The same lists through a gallery: unit rows only; answers are items with their metadata."""
+
+    name = "Lookalike: gallery"
+
+    def build(self, vectors_ND: np.ndarray) -> None:
+        """Store all rows as items, and build and measure the structure over them."""
+        self._vectors_ND = vectors_ND
+        self._folder = tempfile.TemporaryDirectory()
+        self._gallery = Gallery.open(
+            built(Path(self._folder.name) / "gallery", np.asarray(vectors_ND)), fingerprint=None
+        )
+        view = self._gallery._follower.snapshot.base
+        assert view is not None
+        assert view.base.structure is not None
+        self._base, self._built = view.base, view.base.structure
+
+    def set_effort(self, effort: int) -> None:
+        """Look so hard from now on."""
+        self._base.structure = self._built.with_plan(self._plan(effort))
+
+    def search_one(self, query_D: np.ndarray, k: int) -> np.ndarray:
+        """Return the rows nearest to one query, (k,)."""
+        hits = self._gallery.search(query_D[np.newaxis], k=k).hits[0]
+        return np.array([int(hit.id) for hit in hits])
+
+    def search_batch(self, queries_QD: np.ndarray, k: int) -> np.ndarray:
+        """Return the rows nearest to each query, (Q, k)."""
+        found = self._gallery.search(queries_QD, k=k).hits
+        return np.array([[int(hit.id) for hit in hits] for hits in found])

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.search_ours import Ours
+from benchmarks.search_ours import Ours, OursGallery, OursGraph
 
 LINKS, BUILD_QUEUE = 24, 200
 SYMPHONY_DEGREE = 32
@@ -291,6 +291,8 @@ class Symphony:
 
 ENGINES: dict[str, type[Engine]] = {
     "ours": Ours,
+    "ours-graph": OursGraph,
+    "ours-gallery": OursGallery,
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "usearch-f16": UsearchHalf,
