@@ -24,7 +24,7 @@ OWNERS = {
     "faiss": {"index"},
     "apsw": {"index"},
     "pytorch_metric_learning": {"training"},
-    "scipy": {"training"},
+    "scipy": {"index", "training"},
     "sklearn": {"training"},
     "timm": {"vision", "training"},
     "torch": {"vision", "training"},

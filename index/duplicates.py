@@ -1,0 +1,198 @@
+"""Items that are the same, or nearly: a gallery in, groups of ids out; nothing is changed.
+
+Shape suffixes: N items, U different vectors, B rows of a batch, D vector width.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.changes import last_seq
+from index.database import Database
+from index.gallery import Gallery
+from index.links import Links, link_near
+from index.loading import load_vectors
+from index.schema import DATABASE_NAME
+from index.selection import same_content
+from index.vectors import decode_vector
+
+PAIRED_ROWS: Final = 150_000  # up to here all pairs are looked at: half a minute on two cores
+FIRST_K: Final = 16  # neighbours asked for at first, where not all pairs are looked at
+GROWTH: Final = 8
+QUERIES: Final = 1_024  # in one search
+HITS: Final = 65_536  # in one search
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One item of a group."""
+
+    id: str
+    score: float  # cosine to the group's first
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Groups of two or more, the largest first, then the one with the oldest item.
+
+    The first of a group is its oldest; the others follow by their score to it. Near duplicates are
+    linked through one another (A like B, B like C): the end of a long chain may score less to the
+    first than what was asked for.
+    """
+
+    exact: list[list[Member]]  # one content, byte for byte
+    near: list[list[Member]]  # linked by scores of at least ``min_score``; identical ones too
+    min_score: float
+    complete: bool  # whether all pairs were looked at, or what the search structure finds
+    seq: int  # as of this operation
+
+
+def find_duplicates(
+    gallery: Gallery, *, min_score: float, on_progress: Callable[[float], None]
+) -> Duplicates:
+    """Return the items that share a content, and those whose vectors are near one another.
+
+    All pairs are looked at in blocks: nothing is missed, and beside the vectors the memory is
+    bounded. In galleries with a search structure and more than 150,000 items each item's neighbours
+    are asked for instead, more and more while all of them score enough; then the structure's recall
+    is the share of the links that is found. Vectors with the same bytes are always linked.
+
+    Args:
+        gallery: others may write to it meanwhile.
+        min_score: cosine in [-1, 1] from which two items are linked.
+        on_progress: told the share of the work that is done, in [0, 1].
+
+    Raises:
+        ValueError: ``min_score`` is not in [-1, 1].
+        StorageError, GalleryFolderError: the database cannot be read, or is damaged.
+    """
+    if not -1 <= min_score <= 1:
+        raise ValueError(f"min_score must be in [-1, 1], got {min_score}")
+    info = gallery.info()
+    complete = info.structure == "exact" or info.count <= PAIRED_ROWS
+    with closing(_Items(gallery)) as items:
+        links = Links(len(items.ids))
+        if complete:
+            _link_all(items, links, min_score, on_progress)
+        else:
+            _link_neighbours(gallery, items, links, min_score, on_progress)
+        found = Duplicates(
+            exact=items.groups_of(items.same),
+            near=items.groups_of(links.groups()),
+            min_score=min_score,
+            complete=complete,
+            seq=items.seq,
+        )
+    on_progress(1.0)
+    return found
+
+
+def find_same_content(gallery: Gallery) -> list[list[Member]]:
+    """Return only what ``Duplicates.exact`` holds, without comparing vectors."""
+    with closing(_Items(gallery)) as items:
+        return items.groups_of(items.same)
+
+
+class _Items:
+    """The ids of a gallery at one moment, oldest first; their vectors are read when asked for."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.width = gallery.binding.width
+        self._database = Database(gallery.folder / DATABASE_NAME)
+        try:
+            with self._database.reading() as reader:
+                self.seq = last_seq(reader)
+                named = reader.execute("SELECT key, id FROM items ORDER BY key").fetchall()
+                same = same_content(reader)
+        except BaseException:
+            self._database.close()
+            raise
+        self.keys_N = np.array([key for key, _ in named], np.int64)
+        self.ids = [str(item_id) for _, item_id in named]
+        self.row_of = {item_id: row for row, item_id in enumerate(self.ids)}
+        self.same = [np.array([self.row_of[one] for one in group]) for group in same]
+
+    def close(self) -> None:
+        self._database.close()
+
+    def load(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the rows that are still stored, and their vectors."""
+        with self._database.reading() as reader:
+            keys_N, vectors_ND = load_vectors(reader, width=self.width)
+        known = np.isin(keys_N, self.keys_N)
+        return np.searchsorted(self.keys_N, keys_N[known]), vectors_ND[known]
+
+    def some(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return those of ``rows`` that are still stored, and their vectors."""
+        sql = "SELECT data FROM vectors WHERE key = ?"
+        with self._database.reading() as reader:
+            data = [reader.execute(sql, (key,)).get for key in self.keys_N[rows].tolist()]
+        stored = [place for place, one in enumerate(data) if one is not None]
+        vectors = [decode_vector(data[place], width=self.width) for place in stored]
+        return rows[stored], np.array(vectors, np.float32).reshape(len(stored), self.width)
+
+    def groups_of(self, groups: Sequence[NDArray[np.int64]]) -> list[list[Member]]:
+        """Return groups of rows as members, in the order that ``Duplicates`` promises."""
+        made = [(rows, self._members(rows)) for rows in groups]
+        made = [(rows, members) for rows, members in made if len(members) > 1]
+        made.sort(key=lambda one: (-len(one[1]), int(one[0][0])))
+        return [members for _, members in made]
+
+    def _members(self, rows: NDArray[np.int64]) -> list[Member]:
+        rows, vectors_ND = self.some(rows)
+        if not len(rows):
+            return []
+        scores = (vectors_ND.astype(np.float64) * vectors_ND[0]).sum(axis=1)
+        scores = np.clip(scores, -1, 1).astype(np.float32)
+        later = 1 + np.argsort(-scores[1:], kind="stable")
+        order = [0, *later.tolist()]
+        return [Member(self.ids[rows[place]], float(scores[place])) for place in order]
+
+
+def _link_all(
+    items: _Items, links: Links, min_score: float, on_progress: Callable[[float], None]
+) -> None:
+    rows_N, vectors_ND = items.load()
+    if not len(rows_N):
+        return
+    as_bytes_N = vectors_ND.view(np.dtype((np.void, vectors_ND.shape[1] * 4))).ravel()
+    _, first_U, which_N = np.unique(as_bytes_N, return_index=True, return_inverse=True)
+    links.add(rows_N, rows_N[first_U[which_N]])  # the same bytes: compared as one vector
+    first_U = np.sort(first_U)
+    vectors_UD = vectors_ND if len(first_U) == len(rows_N) else vectors_ND[first_U]
+    link_near(vectors_UD, rows_N[first_U], links, min_score=min_score, on_progress=on_progress)
+
+
+def _link_neighbours(
+    gallery: Gallery,
+    items: _Items,
+    links: Links,
+    min_score: float,
+    on_progress: Callable[[float], None],
+) -> None:
+    for start in range(0, len(items.ids), QUERIES):
+        stop = min(start + QUERIES, len(items.ids))
+        rows_B, vectors_BD = items.some(np.arange(start, stop))
+        k = FIRST_K
+        while len(rows_B):
+            full = []  # places whose k hits all score enough: there may be more
+            at_once = max(1, HITS // k)
+            for place in range(0, len(rows_B), at_once):
+                queries = slice(place, place + at_once)
+                found = gallery.search(vectors_BD[queries], k=k, min_score=min_score).hits
+                pairs = [
+                    (row, items.row_of[hit.id])
+                    for row, hits in zip(rows_B[queries].tolist(), found, strict=True)
+                    for hit in hits
+                    if hit.id in items.row_of
+                ]
+                one_P, other_P = np.array(pairs, np.int64).reshape(-1, 2).T
+                links.add(one_P, other_P)
+                full += [place + at for at, hits in enumerate(found) if len(hits) == k]
+            rows_B, vectors_BD = rows_B[full], vectors_BD[full]
+            k *= GROWTH
+        on_progress(stop / len(items.ids))
