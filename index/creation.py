@@ -1,8 +1,9 @@
-"""Makes the folder of a new gallery: complete, or not there at all. A path and a binding in."""
+"""Makes the folder of a new gallery: complete, or not there at all. A path and its content in."""
 
 import errno
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from index.database import check_sqlite_version, sync_folder
@@ -17,6 +18,21 @@ def create_folder(folder: Path, binding: Binding) -> None:
         GalleryFolderError: something is in the way.
         DiskFullError, StorageError: it cannot be written.
     """
+    fill_folder(folder, lambda path: write_empty(path, binding))
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make a database beside ``folder``, and give it its place once it is there.
+
+    Args:
+        folder: must not exist, or be empty; parents are made.
+        write: makes the file it is told, whole and synced, and leaves no other file beside it.
+
+    Raises:
+        GalleryFolderError: something is in the way.
+        DiskFullError, StorageError: it cannot be written.
+        Whatever ``write`` raises. In every case nothing is left behind.
+    """
     check_sqlite_version()
     _check_free(folder)
     there = folder.is_dir()  # empty, and perhaps a mount point, which cannot be replaced
@@ -24,7 +40,7 @@ def create_folder(folder: Path, binding: Binding) -> None:
     unfinished = place / f".{folder.name}.{secrets.token_hex(4)}"
     try:
         unfinished.mkdir(parents=True)
-        write_empty(unfinished / DATABASE_NAME, binding)
+        write(unfinished / DATABASE_NAME)
         sync_folder(unfinished)
         if there:
             (folder / DATABASE_NAME).hardlink_to(unfinished / DATABASE_NAME)

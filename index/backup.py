@@ -1,0 +1,144 @@
+"""Copies of a gallery's database: taken while it is being written to, and made a gallery again.
+
+A copy is a gallery folder of its own, without the generations of the search structure, which are a
+cache. It has a database id of its own too, so that nothing that was made from the one database can
+ever be taken for something of the other.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import apsw
+
+from index.creation import fill_folder
+from index.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
+from index.errors import DiskFullError, GalleryFolderError
+from index.gallery import Gallery
+from index.migration import migrate
+from index.schema import DATABASE_NAME, check_format, read_meta
+from index.store import Store
+from index.verify import store_problems
+
+STEP_PAGES: Final = 1024  # copied at a time: 4 MiB, between which an interrupt gets through
+COPIED: Final = 0.9  # share of the work when all pages are copied; the rest is checking them
+
+
+def back_up(gallery: Gallery, folder: Path, *, on_progress: Callable[[float], None]) -> None:
+    """Write what ``gallery`` holds at this moment to ``folder``, checked, or nothing at all.
+
+    SQLite's online backup, within one read transaction: everybody goes on writing meanwhile, and
+    none of what they write gets into the copy. The write-ahead log grows until the copy is done.
+
+    Args:
+        gallery: any number of threads and processes may be writing to it.
+        folder: must not exist, or be empty; parents are made.
+        on_progress: told the share of the work that is done, in [0, 1].
+
+    Raises:
+        GalleryFolderError: something is in the way of ``folder``, or the gallery is damaged.
+        DiskFullError, StorageError: the copy cannot be written. In every case none is left.
+    """
+    path = gallery.folder / DATABASE_NAME
+    _copy(path, folder, on_progress, uri=_uri(path))
+
+
+def restore(backup: Path, folder: Path, *, on_progress: Callable[[float], None]) -> None:
+    """Make the gallery ``folder`` of what ``back_up`` wrote; the backup stays as it is.
+
+    Its search structure is not rebuilt: until someone does, everything is scanned.
+
+    Args:
+        backup: a backup, also on a disk that cannot be written to.
+        folder: must not exist, or be empty; parents are made.
+        on_progress: told the share of the work that is done, in [0, 1].
+
+    Raises:
+        GalleryFolderError: ``backup`` is none, or damaged; or something is in the way.
+        DiskFullError, StorageError: the gallery cannot be written. In every case none is left.
+    """
+    path = backup / DATABASE_NAME
+    if not path.is_file():
+        raise GalleryFolderError(f"{backup} is not a backup: no {DATABASE_NAME} in it")
+    # Nobody writes to a backup, and SQLite reads a file that it need not lock from any disk; with
+    # a write-ahead log beside it, somebody did open it as a gallery, and perhaps still does.
+    quiet = not path.with_name(f"{DATABASE_NAME}-wal").exists()
+    _copy(path, folder, on_progress, uri=_uri(path) + ("?mode=ro&immutable=1" if quiet else ""))
+
+
+def _copy(source: Path, folder: Path, on_progress: Callable[[float], None], *, uri: str) -> None:
+    check_sqlite_version()
+    with sentences(source):
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+        reader = apsw.Connection(uri, flags=flags)
+    with closing(reader):
+        with sentences(source):
+            reader.set_busy_timeout(BUSY_TIMEOUT_MS)
+            check_format(reader, source)
+            read_meta(reader, source)
+
+        def write(path: Path) -> None:
+            on_progress(0.0)
+            with sentences(folder / DATABASE_NAME):
+                _copy_pages(reader, path, on_progress)
+            migrate(path)
+            _give_identity(path)
+            _check(path, source)
+            _sync(path)
+
+        try:
+            fill_folder(folder, write)
+        except DiskFullError as error:
+            raise DiskFullError(
+                f"no room left to copy {source.parent} to {folder}; nothing of the copy is left"
+            ) from error
+    on_progress(1.0)
+
+
+def _copy_pages(reader: apsw.Connection, path: Path, on_progress: Callable[[float], None]) -> None:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    with closing(apsw.Connection(str(path), flags=flags)) as copy:
+        copy.pragma("journal_mode", "off")  # whatever happens, an unfinished copy is thrown away
+        # Without a transaction around the steps, each write of another process would make SQLite
+        # begin anew, and under steady writes the copy would never end.
+        reader.execute("BEGIN")
+        try:
+            reader.execute("SELECT count(*) FROM meta").get  # noqa: B018 (now the state is chosen)
+            with copy.backup("main", reader, "main") as backup:
+                while not backup.done:
+                    backup.step(STEP_PAGES)
+                    done = 1 - backup.remaining / max(1, backup.page_count)
+                    on_progress(COPIED * done)
+        finally:
+            reader.execute("ROLLBACK")
+
+
+def _give_identity(path: Path) -> None:
+    with closing(Database(path)) as database, database.writing() as writer:
+        writer.execute("UPDATE meta SET value = ? WHERE name = 'database_id'", (uuid4().hex,))
+
+
+def _check(path: Path, source: Path) -> None:
+    with closing(Store.open(path.parent)) as store:
+        problems = store_problems(store)
+    if problems:
+        raise GalleryFolderError(
+            f"{source.parent} is damaged and was not copied: {problems[0]}"
+            + (f" (and {len(problems) - 1} faults more)" if problems[1:] else "")
+        )
+
+
+def _sync(path: Path) -> None:
+    """Make the file durable; the last connection that closed has emptied its write-ahead log."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
