@@ -16,6 +16,8 @@ from index.vectors import VECTOR_TYPE
 from vision.thumbnail import Thumbnail
 
 _FIND: Final = "SELECT key, label, metadata, content_sha256, seq FROM items WHERE id = ?"
+# Stored where there is no picture: a row of `thumbnails` that is not there at all is damage.
+NO_THUMBNAIL: Final = Thumbnail("", b"")
 _INSERT: Final = (
     "INSERT INTO items (key, id, label, metadata, content_sha256, created, seq) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -47,7 +49,7 @@ class Row:
             created=created,
             terms=terms_of(metadata),
             vector=item.vector_D.astype(VECTOR_TYPE).tobytes(),
-            thumbnail=item.thumbnail,
+            thumbnail=item.thumbnail or NO_THUMBNAIL,
         )
 
 

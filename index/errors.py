@@ -7,7 +7,8 @@ VectorIndexError
 ├── FilterError            caller: a filter that says nothing we understand
 ├── InvalidCursorError     caller: a paging cursor that we did not give out
 ├── UnknownIdError         caller: no item has this id
-├── SourceError            caller: a folder of images is missing, empty, or cannot be read
+├── NoThumbnailError       caller: the item was stored as a vector, without a picture
+├── SourceError            caller: what is to be stored is missing, empty, or cannot be read
 ├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
 │   └── ModelMismatchError ours: the gallery holds vectors of another model
 ├── LogCutError            ours: the log of operations no longer reaches back that far
@@ -48,8 +49,12 @@ class UnknownIdError(VectorIndexError):
     """No item has this id."""
 
 
+class NoThumbnailError(VectorIndexError):
+    """The item was stored as a vector, without a picture."""
+
+
 class SourceError(VectorIndexError):
-    """A folder of images is missing, empty, or cannot be read."""
+    """A folder of images or a file of vectors is missing, empty, or cannot be read."""
 
 
 class GalleryFolderError(VectorIndexError):

@@ -196,7 +196,7 @@ class Gallery:
         return self._store.vector(item_id)
 
     def thumbnail(self, item_id: str) -> Thumbnail:
-        """Return the small picture of an item. Raises as ``get``."""
+        """Return the small picture of an item. Raises as ``get``, or NoThumbnailError."""
         check_id(item_id)
         return self._store.thumbnail(item_id)
 

@@ -36,14 +36,14 @@ Outcome = Literal["created", "unchanged", "replaced", "conflict"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
-    """One image to store, already embedded."""
+    """One image to store, already embedded; or a vector without an image."""
 
     id: str
     vector_D: NDArray[np.float32]  # unit length
     label: str | None
     metadata: Mapping[str, Any]  # a JSON object
-    thumbnail: Thumbnail
-    content_sha256: str  # hexadecimal, of the encoded image
+    thumbnail: Thumbnail | None
+    content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
 
 
 @dataclass(frozen=True, slots=True)

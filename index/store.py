@@ -18,10 +18,10 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import Row, last_seq
+from index.changes import NO_THUMBNAIL, Row, last_seq
 from index.creation import create_folder
 from index.database import Database, sentences
-from index.errors import GalleryFolderError, UnknownIdError
+from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.filter import Condition
 from index.items import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
 from index.loading import load_vectors
@@ -165,10 +165,15 @@ class Store:
 
         Raises:
             UnknownIdError: there is no such item.
+            NoThumbnailError: it was stored without a picture.
         """
         sql = "SELECT t.media_type, t.data FROM items JOIN thumbnails t USING (key)"
-        media_type, data = self._row(sql, item_id)
-        return Thumbnail(media_type, data)
+        thumbnail = Thumbnail(*self._row(sql, item_id))
+        if thumbnail == NO_THUMBNAIL:
+            raise NoThumbnailError(
+                f"the item {shown(item_id)} was stored as a vector, without a picture"
+            )
+        return thumbnail
 
     def operations(self, *, after: int, limit: int) -> list[Operation]:
         """Return up to ``limit`` operations with seqs above ``after``, by seq.

@@ -31,13 +31,13 @@ def store_problems(store: Store) -> list[str]:
     """
     with store.reading() as reader:
         problems = [*_structure(reader), *_log(reader), *term_faults(reader)]
-        for item_id, metadata, vector, vector_crc, thumbnail, thumbnail_crc in reader.execute(
-            "SELECT i.id, i.metadata, v.data, v.crc32, t.data, t.crc32 FROM items i "
+        for item_id, metadata, vector, vector_crc, *thumbnail in reader.execute(
+            "SELECT i.id, i.metadata, v.data, v.crc32, t.media_type, t.data, t.crc32 FROM items i "
             "LEFT JOIN vectors v USING (key) LEFT JOIN thumbnails t USING (key) ORDER BY i.key"
         ):
             faults = [
                 _vector_fault(vector, vector_crc, store.binding.width),
-                _thumbnail_fault(thumbnail, thumbnail_crc),
+                _thumbnail_fault(*thumbnail),
                 _metadata_fault(metadata),
             ]
             problems += [f"item {shown(item_id)}: {fault}" for fault in faults if fault]
@@ -107,9 +107,11 @@ def _vector_fault(data: bytes | None, crc32: int, width: int) -> str | None:
     return None if zlib.crc32(data) == crc32 else "its vector was changed: the checksum differs"
 
 
-def _thumbnail_fault(data: bytes | None, crc32: int) -> str | None:
+def _thumbnail_fault(media_type: str | None, data: bytes | None, crc32: int) -> str | None:
     if data is None:
         return "has no thumbnail"
+    if bool(media_type) != bool(data):  # both are empty where there is no picture
+        return "its thumbnail was changed: its type and its bytes disagree"
     return None if zlib.crc32(data) == crc32 else "its thumbnail was changed: the checksum differs"
 
 

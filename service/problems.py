@@ -34,6 +34,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
     errors.ForbiddenError: (HTTPStatus.FORBIDDEN, "forbidden"),
     index_errors.UnknownIdError: (HTTPStatus.NOT_FOUND, "unknown_id"),
+    index_errors.NoThumbnailError: (HTTPStatus.NOT_FOUND, "no_image"),
     errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not_found"),
     errors.MethodNotAllowedError: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
     errors.BodyTimeoutError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),

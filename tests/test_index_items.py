@@ -1,11 +1,20 @@
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError
+from index.errors import (
+    BadVectorsError,
+    InvalidIdError,
+    InvalidMetadataError,
+    NoThumbnailError,
+)
 from index.gallery import Gallery
 from index.items import NewItem
 from tests.fakes import new_item
@@ -100,3 +109,26 @@ def test_a_vector_that_is_not_a_unit_vector_of_the_width_is_refused(
     with pytest.raises(BadVectorsError):
         gallery.put([item, bad])
     assert gallery.count == 0
+
+
+def test_an_item_may_have_no_picture_and_a_lost_picture_is_told_from_none(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    gallery.put([replace(new_item("bare"), thumbnail=None), new_item("pictured", seed=1)])
+
+    with pytest.raises(NoThumbnailError, match="'bare' was stored as a vector, without a picture"):
+        gallery.thumbnail("bare")
+    assert gallery.thumbnail("pictured").media_type == "image/png"
+    assert gallery.verify() == []
+    for change, fault in (
+        ("UPDATE thumbnails SET media_type = 'image/png' WHERE key = 1", "type and its bytes"),
+        ("UPDATE thumbnails SET media_type = '' WHERE key = 2", "type and its bytes"),
+        ("DELETE FROM thumbnails WHERE key = 1", "'bare': has no thumbnail"),
+    ):
+        folder = shutil.copytree(tmp_path / "g", tmp_path / fault[:4], dirs_exist_ok=True)
+        with closing(sqlite3.connect(folder / "gallery.sqlite")) as connection, connection:
+            connection.execute(change)
+        with Gallery.open(folder, fingerprint=None) as damaged:
+            (problem,) = damaged.verify()
+        assert fault in problem
+        shutil.rmtree(folder)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from urllib.parse import urlsplit
 
@@ -15,9 +16,11 @@ import httpx
 import pytest
 
 from index import errors as index_errors
+from index.gallery import Gallery
 from service import errors as service_errors
 from service.problems import MEDIA_TYPE, PROBLEMS, find_problem
 from tests.conftest import StrictServer
+from tests.fakes import new_item
 from tests.pictures import bomb_png, encoded, picture, png
 from tests.servers import Server
 from vision import errors as vision_errors
@@ -441,6 +444,18 @@ def errors_of(module: ModuleType) -> set[type[Exception]]:
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Exception)
     }
+
+
+def test_an_item_that_was_stored_as_a_vector_has_no_image(server: Server) -> None:
+    item = replace(new_item("bare", width=256), thumbnail=None)
+    with Gallery.open(server.log.parent / "gallery", fingerprint=None) as gallery:
+        gallery.put([item])
+
+    with server.client() as client:
+        answer = client.get("/v1/items/bare/image")
+        client.delete("/v1/items/bare")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_image")
 
 
 def test_every_error_is_either_answered_or_declared_our_fault() -> None:
