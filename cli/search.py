@@ -1,5 +1,6 @@
 """`lookalike search` and `lookalike classify`: one image, without a server."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cli.console import print_json, stdout
+from cli.console import print_json, say, stdout
 from cli.index import (
     DeviceOption,
     GalleryArgument,
@@ -16,20 +17,13 @@ from cli.index import (
     ModelOption,
     load_encoder_of,
 )
-from vision.errors import ImageError
-from vision.image import DEFAULT_LIMITS, harden_pillow
+from cli.picture import ImageArgument, json_option, read_picture
+from index.errors import FilterError
 
 if TYPE_CHECKING:
+    from index.filter import Filter
     from index.items import Hit
-    from vision.encoder import Encoder
-    from vision.encoding import Encoding
-
-ImageArgument = Annotated[
-    Path,
-    typer.Argument(
-        help="JPEG, PNG, WebP, GIF or BMP file.", exists=True, dir_okay=False, show_default=False
-    ),
-]
+    from index.vote import Vote
 
 
 def search(
@@ -38,24 +32,85 @@ def search(
     *,
     model: ModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="JSON",
+            help="Only items for which it holds: must, should and must_not, as over HTTP.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Cosine that every hit reaches.", show_default=False),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Look at every item, whatever the structure.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every item that reaches --min-score, not only k; exact.")
+    ] = False,
+    with_vote: Annotated[
+        bool, typer.Option("--vote", help="Also say which label the hits speak for.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find the images of a gallery that look most like one."""
+    if everything and min_score is None:
+        raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
     from index.gallery import Gallery  # noqa: PLC0415
+    from index.vote import vote  # noqa: PLC0415
 
+    wanted = None if filter_ is None else _filter(filter_)
     encoder = load_encoder_of(gallery, model, device=device)
-    encoding = _encode(encoder, image)
+    vectors_BD = read_picture(encoder, image).encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        hits = opened.search(encoding.vectors_BD, k=k).hits[0]
+        if everything and min_score is not None:
+            found = opened.above(vectors_BD[0], min_score=min_score, filter=wanted)
+        else:
+            found = opened.search(vectors_BD, k=k, filter=wanted, min_score=min_score, exact=exact)
+        holds_none = not opened.count
+    hits = found.hits[0]
+    votes = vote(hits) if with_vote else None
     if as_json:
-        print_json({"hits": [_hit_json(hit) for hit in hits]})
+        document: dict[str, Any] = {"hits": [_hit_json(hit) for hit in hits]}
+        print_json(document if votes is None else {**document, "vote": list(map(asdict, votes))})
+        return
+    _print_hits(hits, holds_none=holds_none)
+    if votes is not None:
+        _print_votes(votes)
+
+
+def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
+    if not hits:
+        stdout.print("the gallery is empty" if holds_none else "no item is found by that")
         return
     table = Table("score", "label", "id", "metadata")
     for hit in hits:
         members = ", ".join(f"{key}: {value}" for key, value in hit.metadata.items())
         table.add_row(f"{hit.score:.4f}", escape(hit.label or ""), escape(hit.id), escape(members))
-    stdout.print(table if hits else "the gallery is empty")
+    stdout.print(table)
+
+
+def _print_votes(votes: "list[Vote]") -> None:
+    if not votes:
+        say("none of the hits has a label, so there is no vote")
+        return
+    table = Table("share of the votes", "label")
+    for one in votes:
+        table.add_row(f"{one.share:.4f}", escape(one.label))
+    stdout.print(table)
+
+
+def _filter(text: str) -> "Filter":
+    from index.filter import parse_filter  # noqa: PLC0415
+
+    try:
+        return parse_filter(json_option(text, "--filter"))
+    except FilterError as error:
+        raise typer.BadParameter(str(error), param_hint="--filter") from error
 
 
 def classify(
@@ -69,7 +124,7 @@ def classify(
     from vision.encoder import Encoder  # noqa: PLC0415
 
     encoder = Encoder.load(model, device=device)
-    probabilities_L = _encode(encoder, image).probabilities_BL[0]
+    probabilities_L = read_picture(encoder, image).encode().probabilities_BL[0]
     best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
     predictions = [(encoder.manifest.labels[row], float(probabilities_L[row])) for row in best]
     if as_json:
@@ -86,22 +141,6 @@ def classify(
     for name, share in predictions:
         table.add_row(f"{share:.4f}", escape(name))
     stdout.print(table)
-
-
-def _encode(encoder: "Encoder", path: Path) -> "Encoding":
-    """Return vector and probabilities of the image file, as a batch of one."""
-    harden_pillow()
-    try:
-        with path.open("rb") as file:
-            data = file.read(DEFAULT_LIMITS.max_bytes + 1)
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
-    preprocessing = encoder.manifest.preprocessing
-    try:
-        image = preprocessing.decode(data, limits=DEFAULT_LIMITS)
-    except ImageError as error:
-        raise type(error)(f"{path}: {error}") from error
-    return encoder.encode(preprocessing.pixels(image)[np.newaxis])
 
 
 def _hit_json(hit: "Hit") -> dict[str, Any]:

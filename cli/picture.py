@@ -1,0 +1,74 @@
+"""What commands take from the command line besides names: an image file, JSON text."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from vision.errors import ImageError
+from vision.image import DEFAULT_LIMITS, harden_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vision.encoder import Encoder
+    from vision.encoding import Encoding
+
+ImageArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="JPEG, PNG, WebP, GIF or BMP file.", exists=True, dir_okay=False, show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file, decoded for one model."""
+
+    image: "Image.Image"
+    content_sha256: str
+    _encoder: "Encoder"
+
+    def encode(self) -> "Encoding":
+        """Return vector and probabilities, as a batch of one."""
+        pixels_CHW = self._encoder.manifest.preprocessing.pixels(self.image)
+        return self._encoder.encode(pixels_CHW[np.newaxis])
+
+
+def read_picture(encoder: "Encoder", path: Path) -> Picture:
+    """Return the image in a file.
+
+    Raises:
+        ImageError: it cannot be read, or is no image.
+    """
+    harden_pillow()
+    try:
+        with path.open("rb") as file:
+            data = file.read(DEFAULT_LIMITS.max_bytes + 1)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        image = encoder.manifest.preprocessing.decode(data, limits=DEFAULT_LIMITS)
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
+
+
+def json_option(text: str, option: str) -> dict[str, Any]:
+    """Return the JSON object that an option was given.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter("not a JSON object", param_hint=option)
+    return value
