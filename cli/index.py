@@ -1,6 +1,7 @@
-"""`lookalike index …`: build, add, remove, info and verify, the life of a gallery."""
+"""`lookalike index …`: build, add, remove, info and verify a gallery of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, progress, say, stdout
-from index.errors import GalleryFolderError, UnknownIdError
+from index.errors import GalleryFolderError, RebuildError, UnknownIdError
 from vision.image import DEFAULT_LIMITS, harden_pillow
 
 if TYPE_CHECKING:
@@ -108,9 +109,12 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "model folder": model_folder or "not known",
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
+        "recall": "not known" if facts.recall is None else f"{facts.recall:.4f} (measured)",
+        "recent": f"{facts.recent:,} images that are not in the index yet",
+        "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }
-    stdout.print(_table(facts.name, ("", ""), list(rows.items())))
+    stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
 
 
 @index_app.command()
@@ -132,7 +136,7 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"ok": not problems, "problems": problems})
     elif problems:
-        stdout.print(_table(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
+        stdout.print(table_of(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
     else:
         stdout.print("no faults")
     if problems:
@@ -164,23 +168,46 @@ def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "Bui
 
 
 def fill(gallery: "Gallery", encoder: "Encoder", data: str) -> "BuildReport":
-    """Add the images that ``data`` names to an open gallery, and show progress."""
+    """Add the images that ``data`` names to an open gallery, and show progress.
+
+    Where many came, the search structure is built anew at the end.
+    """
     from cli.sources import open_source  # noqa: PLC0415
     from index.build import build as build_from  # noqa: PLC0415
 
     harden_pillow()
     source = open_source(data)
+    with items_shown("indexing", source.count, "images") as show:
+        report = build_from(
+            gallery, source.entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=show
+        )
+    compact_if_due(gallery)
+    return report
+
+
+@contextmanager
+def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many of ``total`` are done, the rate and the time left."""
     with progress() as bar:
-        task = bar.add_task("indexing", total=source.count, note="")
+        task = bar.add_task(what, total=total, note="")
 
         def show(done: int) -> None:
             bar.advance(task, done)
             speed = bar.tasks[0].speed
-            bar.update(task, note=f"{speed:,.0f} images/s" if speed else "")
+            bar.update(task, note=f"{speed:,.0f} {unit}/s" if speed else "")
 
-        return build_from(
-            gallery, source.entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=show
-        )
+        yield show
+
+
+def compact_if_due(gallery: "Gallery") -> None:
+    """Build the search structure anew where it pays; without one, searches only take longer."""
+    if not gallery.upkeep.is_due:
+        return
+    say("building the search structure; interrupted, the items are kept all the same")
+    try:
+        gallery.upkeep.rebuild()
+    except RebuildError as error:
+        say(f"all items are stored, but: {error}")
 
 
 def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None:
@@ -198,7 +225,7 @@ def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None
         "in the gallery": report.count,
         "images/s": round(report.images_per_second),
     }
-    stdout.print(_table(str(gallery), ("", ""), [(k, f"{v:,}") for k, v in rows.items()]))
+    stdout.print(table_of(str(gallery), ("", ""), [(k, f"{v:,}") for k, v in rows.items()]))
     for item_id, reason in report.refused[:SHOWN_REFUSALS]:
         say(f"refused {item_id}: {reason}")
     if len(report.refused) > SHOWN_REFUSALS:
@@ -231,7 +258,8 @@ def load_encoder_of(gallery: Path, model: Path | None, *, device: str) -> "Encod
     return Encoder.load(folder, device=device)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table for the terminal; what is in it is shown as it is."""
     table = Table(title=escape(title), show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -10,6 +10,8 @@ from cli.compare import compare
 from cli.console import say, silence
 from cli.demo import demo
 from cli.evaluate import evaluate
+from cli.gallery_files import backup, export, import_, restore
+from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
 from cli.search import classify, search
@@ -34,6 +36,9 @@ app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
+for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore):
+    index_app.command()(command)
+index_app.command("import")(import_)
 app.add_typer(index_app, name="index")
 app.command()(search)
 app.command()(classify)
