@@ -168,6 +168,8 @@ def duplicates(
     from index.duplicates import find_duplicates, find_same_content  # noqa: PLC0415
     from index.gallery import Gallery  # noqa: PLC0415
 
+    if not -1 <= min_score <= 1:  # nan
+        raise typer.BadParameter("not a cosine", param_hint="--min-score")
     found: dict[str, list[list[Member]]] = {}
     with Gallery.open(gallery, fingerprint=None) as opened:
         if near is False:

@@ -84,9 +84,14 @@ def _copy(source: Path, folder: Path, on_progress: Callable[[float], None], *, u
             on_progress(0.0)
             with sentences(folder / DATABASE_NAME):
                 _copy_pages(reader, path, on_progress)
-            migrate(path)
-            _give_identity(path)
-            _check(path, source)
+            try:
+                migrate(path)
+                _give_identity(path)
+                _check(path)
+            except GalleryFolderError as error:
+                raise GalleryFolderError(
+                    f"{source.parent} is damaged and was not copied: {error}"
+                ) from error
             _sync(path)
 
         try:
@@ -121,14 +126,12 @@ def _give_identity(path: Path) -> None:
         writer.execute("UPDATE meta SET value = ? WHERE name = 'database_id'", (uuid4().hex,))
 
 
-def _check(path: Path, source: Path) -> None:
+def _check(path: Path) -> None:
     with closing(Store.open(path.parent)) as store:
         problems = store_problems(store)
     if problems:
-        raise GalleryFolderError(
-            f"{source.parent} is damaged and was not copied: {problems[0]}"
-            + (f" (and {len(problems) - 1} faults more)" if problems[1:] else "")
-        )
+        more = f" (and {len(problems) - 1} faults more)" if problems[1:] else ""
+        raise GalleryFolderError(problems[0] + more)
 
 
 def _sync(path: Path) -> None:

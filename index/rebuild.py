@@ -47,7 +47,11 @@ class Rebuild:
         if self.tune:
             command += ["--tune"]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=_environment()
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+            process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
         ) as process:
             self._process = process
             if self._stopped:

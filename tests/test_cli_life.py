@@ -1,6 +1,7 @@
 """The later life of a gallery, through the commands."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from index.gallery import Gallery
 from tests.conftest import STORED, write_gallery
 from tests.fakes import new_item, unit_vectors
 from tests.pictures import png
-from tests.servers import clean_environment
+from tests.servers import children, clean_environment
 
 ITEMS = 1_200  # enough to measure structures on
 WIDTH = 8
@@ -149,7 +150,8 @@ def test_duplicates_are_listed_and_nothing_is_changed(place: Path) -> None:
     assert "580 groups more" in told.stderr
     told = run("index", "duplicates", "pictures", "--exact")
     assert told.stdout == "no items with the same content\n"
-    refusal("index", "duplicates", "vectors", "--min-score", 2, code=2)
+    for wrong in (2, "nan"):
+        refusal("index", "duplicates", "vectors", "--min-score", wrong, code=2)
 
 
 def test_items_go_out_to_files_and_come_back(place: Path) -> None:
@@ -265,3 +267,34 @@ def test_an_interrupted_import_ends_with_130_and_goes_on(place: Path) -> None:
     assert "Traceback" not in told
     assert 0 < stored < 200_000
     assert stored % 1_000 == 0
+
+
+def test_an_interrupted_rebuild_says_so_and_leaves_no_process(place: Path) -> None:
+    before = sorted((place / "vectors").rglob("*"))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "index", "rebuild", "vectors"],
+        cwd=place,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that all of it can be interrupted, as a terminal would
+    )
+    deadline = time.monotonic() + 60
+    while not (started := children(running.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    out, told = running.communicate(timeout=30)
+
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in told
+    assert "interrupted" in told
+    (child,) = started
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
+    assert not list((place / "vectors").glob("snapshots/gen-*"))
+    assert sorted((place / "vectors").glob("gallery*")) == [
+        path for path in before if path.name.startswith("gallery")
+    ]
+    assert answer("index", "rebuild", "vectors")["generation"] == 1
