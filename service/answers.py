@@ -4,6 +4,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from index.plan import Kind
+
+State = Literal["writable", "read-only"]
+JobKind = Literal["rebuild", "tune", "backup", "duplicates"]
+
 
 class ModelName(BaseModel):
     """Which model answered."""
@@ -82,6 +87,26 @@ class SearchAnswer(Answer):
     hits: list[FoundItem]
 
 
+class RangeAnswer(SearchAnswer):
+    """The items that score enough, best first, as many as were asked for."""
+
+    total: int = Field(description="items that score enough, those beyond the limit included")
+
+
+class LabelShare(BaseModel):
+    """One label, and how much of the neighbourhood speaks for it."""
+
+    label: str
+    share: float = Field(description="in (0, 1]; nearer hits count more, the shares add up to 1")
+
+
+class VoteAnswer(SearchAnswer):
+    """What the nearest items say; ``hits`` are those that were counted."""
+
+    label: str | None = Field(description="of the largest share; null when no hit has a label")
+    votes: list[LabelShare] = Field(description="largest share first")
+
+
 class StoredItem(BaseModel):
     """One item of the gallery, without its vector and picture."""
 
@@ -158,8 +183,12 @@ class GalleryAnswer(Answer):
     name: str
     count: int
     seq: int
-    structure: str
-    generation: int
+    structure: Kind = Field(description="what a search goes through; exact: every item")
+    recall: float | None = Field(description="of the structure at 10 hits, as measured")
+    generation: int = Field(description="of the structure; 0: none was built yet")
+    recent: int = Field(description="items stored since, which every search looks at")
+    state: State = Field(description="read-only after an I/O error, until a restart")
+    reason: str | None = Field(description="why it is read-only")
     model_name: str
     model_fingerprint: str
     width: int
@@ -170,6 +199,44 @@ class Health(Answer):
     """A probe's answer."""
 
     status: Literal["ok"]
+
+
+class Readiness(Health):
+    """Searches work; whether writes do."""
+
+    gallery: State
+    reason: str | None = Field(description="why the gallery is read-only")
+
+
+class JobSummary(BaseModel):
+    """A long piece of work on the whole gallery."""
+
+    id: str
+    kind: JobKind
+    parameters: dict[str, Any]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    stage: str | None = Field(description="what it is at")
+    progress: float | None = Field(description="share that is done, in [0, 1]; null: not known")
+    created: str = Field(description="ISO 8601, UTC, as are the other times")
+    started: str | None
+    ended: str | None
+    problem: dict[str, Any] | None = Field(description="why it failed: status, code and detail")
+
+
+class Job(JobSummary):
+    """A job with what came of it."""
+
+    result: dict[str, Any] | None = Field(description="depends on the kind; null until it is done")
+
+
+class JobAnswer(Answer, Job):
+    """One job."""
+
+
+class JobList(Answer):
+    """The newest jobs first, without their results."""
+
+    jobs: list[JobSummary]
 
 
 class ProblemAnswer(BaseModel):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.answers import ProblemAnswer
-from service.options import BulkOptions, Options
+from service.options import JOBS, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -24,13 +24,14 @@ def image_request(options: type[Options], *, many: bool = False) -> dict[str, An
     }
     member = {"images": {"type": "array", "items": _BASE64}} if many else {}
     members = {"image": _BASE64, **member, **properties}
+    json_object = {"type": "object", "properties": members, **_required(options)}
     return {
         "parameters": _query(properties),
         "requestBody": {
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form},
-                "application/json": {"schema": {"type": "object", "properties": members}},
+                "application/json": {"schema": json_object},
                 **{kind: {"schema": _BINARY} for kind in _FORMATS},
             },
         },
@@ -73,6 +74,22 @@ def bulk_request() -> dict[str, Any]:
     }
 
 
+def job_request() -> dict[str, Any]:
+    """Return the OpenAPI description of the route that begins a job."""
+    kinds = [
+        {
+            "type": "object",
+            "title": name,
+            "description": kind.__doc__,
+            "properties": _properties(kind),
+            **_required(kind),
+        }
+        for name, kind in JOBS.items()
+    ]
+    schema = {"oneOf": kinds}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def query_request(options: type[Options]) -> dict[str, Any]:
     """Return the OpenAPI description of a route that takes query parameters only."""
     return {"parameters": _query(_properties(options))}
@@ -108,6 +125,11 @@ def _properties(options: type[Options]) -> dict[str, Any]:
     properties: dict[str, Any] = schema.get("properties", {})
     definitions = schema.get("$defs", {})
     return {name: _inlined(value, definitions) for name, value in properties.items()}
+
+
+def _required(options: type[Options]) -> dict[str, list[str]]:
+    schema = options.model_json_schema()
+    return {"required": schema["required"]} if "required" in schema else {}
 
 
 def _inlined(value: Any, definitions: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,14 @@ from vision.thumbnail import make_thumbnail
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
+WRITERS: Final = 32  # that wait for the disk together
 
 
 class Engine:
     """The loaded model and gallery of one worker.
 
-    Images go through ``pipeline``; gallery reads run on a few threads, gallery writes on one.
+    Images go through ``pipeline``; gallery reads run on a few threads, and gallery writes on many,
+    because writes that wait for the disk at the same time share a commit.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Engine:
         self.admission = Admission(settings.max_queue)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
     async def start(
@@ -80,6 +82,7 @@ class Engine:
         )
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
+        gallery.upkeep.start()
         logger.info(
             "ready: model %s on %s, gallery %s with %d items",
             manifest.name,
@@ -99,8 +102,11 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(None, wait)
 
     async def write(self, function: Callable[[], T]) -> T:
-        """Run a gallery write on the writing thread; it ends even if the caller goes away."""
-        future = asyncio.get_running_loop().run_in_executor(self._writer, function)
+        """Run a gallery write on one of the writing threads; it ends even if the caller goes away.
+
+        Writes of one request that must keep their order belong in one ``function``.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._writers, function)
         return await asyncio.shield(future)
 
     async def close(self) -> None:
@@ -110,7 +116,7 @@ class Engine:
 
     def _shut_down(self) -> None:
         self._readers.shutdown()
-        self._writer.shutdown()
+        self._writers.shutdown()
         self.gallery.close()
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from index.items import GalleryInfo
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -27,6 +29,10 @@ class SharedFolder:
     def use(self) -> None:
         """Make the folder and have prometheus_client write to it; before any counter is made."""
         self.path.mkdir(exist_ok=True)
+        for path in self.path.glob("gauge_live*_*.db"):  # of a worker that this one replaces
+            pid = int(path.stem.rpartition("_")[2])
+            if not Path(f"/proc/{pid}").exists():
+                mark_process_dead(pid, str(self.path))  # type: ignore[no-untyped-call]
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.path)
 
     def remove(self) -> None:
@@ -71,6 +77,32 @@ class Metrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self.gallery_recent = Gauge(
+            "lookalike_gallery_recent_items",
+            "Items stored since the search structure was built, which every search looks at.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.gallery_generation = Gauge(
+            "lookalike_gallery_generation",
+            "Generation of the search structure in use; 0: none.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.gallery_read_only = Gauge(
+            "lookalike_gallery_read_only",
+            "1 when a worker can write no more, after an I/O error; 0 when all can.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def observe(self, gallery: GalleryInfo) -> None:
+        """Set the gauges of this worker's view of the gallery."""
+        self.gallery_items.set(gallery.count)
+        self.gallery_seq.set(gallery.seq)
+        self.gallery_recent.set(gallery.recent)
+        self.gallery_generation.set(gallery.generation)
+        self.gallery_read_only.set(gallery.state == "read-only")
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus reads, over all workers where there are several."""

@@ -1,12 +1,13 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
 import json
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from index.errors import BadVectorsError, FilterError, InvalidIdError
+from service.answers import JobKind
 from service.errors import (
     InvalidJsonError,
     InvalidKError,
@@ -15,6 +16,7 @@ from service.errors import (
 )
 
 MAX_K: Final = 1000
+MAX_RANGE: Final = 10_000  # hits of one answer
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
@@ -83,10 +85,9 @@ class EmbedOptions(Options):
     """Embed takes images alone."""
 
 
-class SearchOptions(Options):
-    """Parameters of search."""
+class QueryOptions(Options):
+    """Parameters of all routes that look for items like something."""
 
-    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to return")] = 10
     id: Annotated[str | None, Field(description="search by this stored item")] = None
     vector: Annotated[
         list[float] | None,
@@ -98,19 +99,42 @@ class SearchOptions(Options):
         BeforeValidator(_json_text),
         Field(description="{must, should, must_not} of conditions on label and metadata"),
     ] = None
-    min_score: Annotated[
-        float | None, Field(ge=-1, le=1, description="least cosine similarity of a hit")
-    ] = None
-    exact: Annotated[bool, Field(description="search exactly; this version always does")] = False
     crop: Annotated[
         CropOption | None,
         BeforeValidator(_json_text),
         Field(description="search by a part of the image; fractions in [0, 1]"),
     ] = None
-    with_vector: Annotated[bool, Field(description="return each hit's vector")] = False
     min_seq: Annotated[
         Whole | None, Field(ge=0, description="wait for this write, then search")
     ] = None
+
+
+class SearchOptions(QueryOptions):
+    """Parameters of search."""
+
+    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to return")] = 10
+    min_score: Annotated[
+        float | None, Field(ge=-1, le=1, description="least cosine similarity of a hit")
+    ] = None
+    exact: Annotated[
+        bool, Field(description="look at every item, instead of trusting the search structure")
+    ] = False
+    with_vector: Annotated[bool, Field(description="return each hit's vector")] = False
+
+
+class RangeOptions(QueryOptions):
+    """Parameters of finding everything that is near enough."""
+
+    min_score: Annotated[float, Field(ge=-1, le=1, description="least cosine similarity of a hit")]
+    limit: Annotated[
+        Whole, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first")
+    ] = 1000
+
+
+class VoteOptions(QueryOptions):
+    """Parameters of asking the nearest items for their labels."""
+
+    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to count")] = 10
 
 
 class ItemOptions(Options):
@@ -151,6 +175,70 @@ class BulkOptions(Options):
 
 class NoOptions(Options):
     """A route that takes no parameters."""
+
+
+class JobOptions(Options):
+    """Parameters of beginning a job; each kind has its own."""
+
+    kind: JobKind
+
+
+class RebuildJob(JobOptions):
+    """Build the search structure anew."""
+
+    kind: Literal["rebuild"]
+    recall: Annotated[
+        float | None, Field(gt=0, le=1, description="recall at 10 hits to reach; as before")
+    ] = None
+
+
+class TuneJob(JobOptions):
+    """Measure every structure that is worth trying, and keep the quickest from now on."""
+
+    kind: Literal["tune"]
+    recall: Annotated[
+        float | None, Field(gt=0, le=1, description="recall at 10 hits to reach; as before")
+    ] = None
+
+
+class BackupJob(JobOptions):
+    """Write a copy of the gallery into the operator's folder."""
+
+    kind: Literal["backup"]
+    name: Annotated[str, Field(description="of the backup; letters, digits and . _ : -")]
+
+
+class DuplicatesJob(JobOptions):
+    """List items of the same content, and items that are near one another."""
+
+    kind: Literal["duplicates"]
+    min_score: Annotated[
+        float, Field(ge=-1, le=1, description="cosine similarity from which items are near")
+    ]
+
+
+JOBS: Final[dict[str, type[JobOptions]]] = {
+    "rebuild": RebuildJob,
+    "tune": TuneJob,
+    "backup": BackupJob,
+    "duplicates": DuplicatesJob,
+}
+
+
+def parse_job(fields: dict[str, Any]) -> JobOptions:
+    """Return the options of the kind of job that ``fields`` name.
+
+    Raises:
+        RequestError: no kind, an unknown one, or a field that is not of this kind, or wrong.
+    """
+    kind = fields.get("kind")
+    if not isinstance(kind, str) or kind not in JOBS:
+        if "kind" not in fields:
+            raise InvalidJsonError("'kind' is missing")
+        raise InvalidParameterError(
+            f"kind cannot be used: it is one of {', '.join(JOBS)}, got {_shown(kind)}"
+        )
+    return JOBS[kind].parse(fields)
 
 
 def _named_error(error: ValidationError) -> Exception:

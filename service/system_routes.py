@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import GalleryAnswer, Health, ModelAnswer
+from service.answers import GalleryAnswer, Health, ModelAnswer, Readiness
 from service.direct import DirectRoute
 from service.documents import problem_answers
 from service.exchange import answer_with, ready_engine, worker_state
@@ -45,7 +45,11 @@ async def get_gallery(request: Request) -> Response:
             count=info.count,
             seq=info.seq,
             structure=info.structure,
+            recall=info.recall,
             generation=info.generation,
+            recent=info.recent,
+            state=info.state,
+            reason=info.reason,
             model_name=info.model_name,
             model_fingerprint=info.fingerprint,
             width=info.width,
@@ -60,11 +64,19 @@ async def livez(request: Request) -> Response:
     return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
 
 
-@router.get("/readyz", summary="Is everything loaded?", response_model=Health)
+@router.get("/readyz", summary="Is everything loaded?", response_model=Readiness)
 async def readyz(request: Request) -> Response:
-    """Say that model and gallery are loaded; 503 with the reason until then."""
-    ready_engine(request)
-    return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
+    """Say that searches work, and whether writes do; 503 with the reason until it is loaded."""
+    reason = ready_engine(request).gallery.read_only_reason
+    worker_state(request).metrics.gallery_read_only.set(reason is not None)
+    return answer_with(
+        Readiness(
+            request_id=request.scope["request_id"],
+            status="ok",
+            gallery="writable" if reason is None else "read-only",
+            reason=reason,
+        )
+    )
 
 
 @router.get(
@@ -77,6 +89,5 @@ async def metrics(request: Request) -> Response:
     """Give Prometheus the counters of all workers."""
     state = worker_state(request)
     if state.engine is not None:
-        state.metrics.gallery_items.set(state.engine.gallery.count)
-        state.metrics.gallery_seq.set(state.engine.gallery.seq)
+        state.metrics.observe(await state.engine.read(state.engine.gallery.info))
     return Response(state.metrics.exposition(), media_type=CONTENT_TYPE)

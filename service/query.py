@@ -1,0 +1,103 @@
+"""What a request asks to find: its image, stored item or vector in, what the gallery has out.
+
+Every route that searches reads its query here. Shape suffix: D vector width.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+
+from index.errors import BadVectorsError
+from index.filter import Filter, parse_filter
+from index.gallery import Gallery
+from service.body import Submission
+from service.engine import Engine
+from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
+from service.exchange import Stopwatch, ready_engine, receive
+from service.options import CropOption, QueryOptions
+from service.pipeline import Task
+from vision.preprocess import CropBox
+
+MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
+
+Asked = TypeVar("Asked", bound=QueryOptions)
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Generic[Asked]):
+    """What to look for, and where."""
+
+    gallery: Gallery
+    vector_D: NDArray[np.float32]  # unit length
+    filter: Filter | None
+    options: Asked
+
+
+async def run_query(
+    request: Request, kind: type[Asked], look: Callable[[Query[Asked]], Found]
+) -> tuple[Found, Engine, Stopwatch]:
+    """Return what ``look``, called on a reading thread, finds; the stopwatch still runs.
+
+    Raises:
+        RequestError, VectorIndexError, ImageError: the request asks for nothing that can be found.
+    """
+    engine = ready_engine(request)
+    submission = await receive(request)
+    watch = Stopwatch()
+    options = kind.parse(submission.fields)
+    wanted = parse_filter(options.filter) if options.filter is not None else None
+    _check_one_source(submission, options)
+    with engine.admission.admit():
+        await _see_write(engine, options.min_seq)
+        vector_D = await _vector(engine, submission, options, watch)
+        query = Query(engine.gallery, vector_D, wanted, options)
+        searched = time.perf_counter()
+        found = await engine.read(lambda: look(query))
+        watch.search_ms = (time.perf_counter() - searched) * 1000
+    return found, engine, watch
+
+
+def _check_one_source(submission: Submission, options: QueryOptions) -> None:
+    sources = len(submission.images) + (options.id is not None) + (options.vector is not None)
+    if sources == 0:
+        raise MissingImageError("nothing to search by: send an image, an id or a vector")
+    if sources > 1:
+        raise AmbiguousQueryError("send one of image, id and vector, not several")
+
+
+async def _see_write(engine: Engine, min_seq: int | None) -> None:
+    if min_seq is not None and not await engine.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
+        raise NotReadyError(f"write {min_seq} has not arrived; the newest is {engine.gallery.seq}")
+
+
+async def _vector(
+    engine: Engine, submission: Submission, options: QueryOptions, watch: Stopwatch
+) -> NDArray[np.float32]:
+    if options.vector is not None:
+        return _unit_vector(options.vector, width=engine.manifest.architecture.width)
+    if options.id is not None:
+        item_id = options.id
+        return await engine.read(lambda: engine.gallery.vector(item_id))
+    encoded = await engine.pipeline(Task(data=submission.image, crop=_box(options.crop)))
+    watch.add(encoded)
+    return encoded.vector_D
+
+
+def _unit_vector(values: list[float], *, width: int) -> NDArray[np.float32]:
+    vector_D = np.asarray(values, np.float64)
+    if vector_D.shape != (width,):
+        raise BadVectorsError(f"vector must have {width} numbers, got {len(values)}")
+    length = float(np.linalg.norm(vector_D))
+    if not np.isfinite(length) or length == 0:
+        raise BadVectorsError("vector must have finite numbers, not all of them zero")
+    return (vector_D / length).astype(np.float32)
+
+
+def _box(crop: CropOption | None) -> CropBox | None:
+    return CropBox(**crop.model_dump()) if crop is not None else None

@@ -1,0 +1,131 @@
+"""Routes that find stored items: the nearest, all that are near enough, and what they vote for."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from index.errors import UnknownIdError
+from index.items import Hit, SearchResult
+from index.vote import vote
+from service.answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
+from service.direct import DirectRoute
+from service.documents import image_request, problem_answers
+from service.exchange import answer_with
+from service.options import RangeOptions, SearchOptions, VoteOptions
+from service.query import Query, run_query
+
+router = APIRouter(
+    route_class=DirectRoute, prefix="/v1/search", tags=["Queries"], responses=problem_answers()
+)
+
+
+@router.post(
+    "",
+    summary="What looks like this?",
+    openapi_extra=image_request(SearchOptions),
+    response_model=SearchAnswer,
+)
+async def search(request: Request) -> Response:
+    """Find the stored items most like an image, a stored item (``id``) or a ``vector``."""
+    (result, vectors), engine, watch = await run_query(request, SearchOptions, _nearest)
+    hits = found_items(result.hits[0])
+    for hit, vector_D in zip(hits, vectors, strict=False):
+        hit.vector = vector_D.tolist()
+    return answer_with(
+        SearchAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=watch.stop(request),
+            hits=hits,
+        )
+    )
+
+
+@router.post(
+    "/range",
+    summary="Everything that looks enough like this",
+    openapi_extra=image_request(RangeOptions),
+    response_model=RangeAnswer,
+)
+async def search_range(request: Request) -> Response:
+    """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
+    (result, limit), engine, watch = await run_query(request, RangeOptions, _above)
+    return answer_with(
+        RangeAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=watch.stop(request),
+            hits=found_items(result.hits[0][:limit]),
+            total=len(result.hits[0]),
+        )
+    )
+
+
+@router.post(
+    "/vote",
+    summary="What do the items that look like this say it is?",
+    openapi_extra=image_request(VoteOptions),
+    response_model=VoteAnswer,
+)
+async def search_vote(request: Request) -> Response:
+    """Let the labels of the nearest items vote; an item asked for by ``id`` has no vote itself."""
+    result, engine, watch = await run_query(request, VoteOptions, _electorate)
+    votes = [LabelShare(**asdict(one)) for one in vote(result.hits[0])]
+    return answer_with(
+        VoteAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=watch.stop(request),
+            label=votes[0].label if votes else None,
+            votes=votes,
+            hits=found_items(result.hits[0]),
+        )
+    )
+
+
+def found_items(hits: Sequence[Hit]) -> list[FoundItem]:
+    """Return the hits as an answer shows them."""
+    return [
+        FoundItem(id=hit.id, score=hit.score, label=hit.label, metadata=hit.metadata)
+        for hit in hits
+    ]
+
+
+def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
+    gallery, options = query.gallery, query.options
+    while True:
+        result = gallery.search(
+            query.vector_D[np.newaxis],
+            k=options.k,
+            filter=query.filter,
+            min_score=options.min_score,
+            exact=options.exact,
+        )
+        if not options.with_vector:
+            return result, []
+        try:
+            return result, [gallery.vector(hit.id) for hit in result.hits[0]]
+        except UnknownIdError:  # deleted meanwhile: the next search no longer finds it
+            continue
+
+
+def _above(query: Query[RangeOptions]) -> tuple[SearchResult, int]:
+    found = query.gallery.above(
+        query.vector_D, min_score=query.options.min_score, filter=query.filter
+    )
+    return found, query.options.limit
+
+
+def _electorate(query: Query[VoteOptions]) -> SearchResult:
+    k, asked_for = query.options.k, query.options.id
+    found = query.gallery.search(
+        query.vector_D[np.newaxis], k=k + (asked_for is not None), filter=query.filter
+    )
+    others = [hit for hit in found.hits[0] if hit.id != asked_for]
+    return SearchResult([others[:k]], found.seq)
