@@ -12,7 +12,9 @@ NAME: Final = re.compile(r"[\w .-]{1,64}")
 
 def new_key(
     name: Annotated[str, typer.Argument(help="Who will use the key; shown in logs.")],
-    rights: Annotated[str, typer.Option(help="What it may do: read, or read,write.")] = "read",
+    rights: Annotated[
+        str, typer.Option(help="What it may do: read, write, admin; separated by commas.")
+    ] = "read",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make an API key, shown once, and the lines that let a service accept it."""
@@ -20,7 +22,7 @@ def new_key(
 
     wanted = [right for right in RIGHTS if right in rights.split(",")]
     if not wanted or len(wanted) != len(rights.split(",")):
-        raise typer.BadParameter(f"rights are {' and '.join(RIGHTS)}, separated by a comma")
+        raise typer.BadParameter(f"rights are {', '.join(RIGHTS)}, separated by commas")
     if not NAME.fullmatch(name):
         raise typer.BadParameter("a name has 1 to 64 letters, digits, spaces and . _ -")
     key = make_key(name, wanted)

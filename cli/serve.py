@@ -40,6 +40,13 @@ def serve(
             help="TOML file of API keys; without it everybody may do everything.",
         ),
     ] = None,
+    backups_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LOOKALIKE_BACKUPS_DIR",
+            help="Folder in which backups are written; without it none are made.",
+        ),
+    ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_BODY_BYTES", help="Largest request body, bytes.")
     ] = 20 * 2**20,
@@ -75,6 +82,7 @@ def serve(
         "MODEL": model.resolve(),
         "GALLERY": gallery.resolve(),
         "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
+        "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
         "BODY_TIMEOUT_S": body_timeout_s,
@@ -114,7 +122,8 @@ def check_settings() -> None:
     """Check the settings in the environment, and the files that they name.
 
     Raises:
-        ServiceConfigError: a setting is out of range, or the key file cannot be used.
+        ServiceConfigError: a setting is out of range, the key file cannot be used, or nothing can
+            be written to the folder for backups.
         ModelFolderError: the model folder is missing, damaged or changed.
         GalleryFolderError: the gallery cannot be used, or belongs to another model.
     """
@@ -126,6 +135,10 @@ def check_settings() -> None:
     settings = ServiceSettings.from_environment()
     if settings.api_keys_file is not None:
         KeyRing.load(settings.api_keys_file)
+    if settings.backups_dir is not None and not os.access(settings.backups_dir, os.W_OK | os.X_OK):
+        raise ServiceConfigError(
+            f"the folder for backups, {settings.backups_dir}, must exist and be writable"
+        )
     if settings.model is None:
         raise ServiceConfigError("no model folder was named")
     manifest = read_manifest(settings.model)

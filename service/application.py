@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from index.errors import VectorIndexError
-from service import item_routes, query_routes, search_routes, system_routes
+from service import item_routes, job_routes, query_routes, search_routes, system_routes
 from service.config import ServiceSettings
 from service.documents import describe_application
 from service.engine import Engine
@@ -32,7 +32,7 @@ def create_application(settings: ServiceSettings, metrics: Metrics) -> FastAPI:
     )
     application.state.worker = WorkerState(settings, metrics)
     install_problems(application)
-    for routes in (query_routes, search_routes, item_routes, system_routes):
+    for routes in (query_routes, search_routes, item_routes, job_routes, system_routes):
         application.include_router(routes.router)
     mount_pages(application)
     write_document = application.openapi

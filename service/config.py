@@ -26,6 +26,9 @@ class ServiceSettings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="TOML file of API keys; without it everybody may do everything"
     )
+    backups_dir: Path | None = Field(
+        None, description="folder in which backups are written; without it none are made"
+    )
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
     body_timeout_s: float = Field(10.0, gt=0, description="time for a body to arrive, seconds")

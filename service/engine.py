@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -17,6 +18,8 @@ from index.gallery import Gallery
 from service.admission import Admission
 from service.answers import ModelName
 from service.config import ServiceSettings
+from service.job_folder import JobFolder
+from service.jobs import Jobs
 from service.pipeline import Decoded, Pipeline, Task
 from vision.encoding import Encoding
 from vision.image import ImageLimits, harden_pillow
@@ -49,6 +52,7 @@ class Engine:
         self.device = device
         self.gallery = gallery
         self.pipeline = pipeline
+        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.admission = Admission(settings.max_queue)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
@@ -110,13 +114,14 @@ class Engine:
         return await asyncio.shield(future)
 
     async def close(self) -> None:
-        """Finish what was begun, then close the gallery."""
+        """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
         await self.pipeline.close()
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
         self._readers.shutdown()
         self._writers.shutdown()
+        self.jobs.close()
         self.gallery.close()
 
 
@@ -150,6 +155,10 @@ def _decode(manifest: Manifest, limits: ImageLimits, task: Task) -> Decoded:
         pixels_CHW=preprocessing.pixels(image, crop=task.crop),
         thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
     )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _cores() -> int:

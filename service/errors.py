@@ -12,6 +12,10 @@ RequestError                     the caller's
 ├── UnauthorizedError            no key, or a wrong one
 ├── ForbiddenError               a key without this right
 ├── IdConflictError              the id holds other content and was not to be replaced
+├── JobConflictError             a job that would be in the way of this one has not ended
+├── UnknownJobError              no job has this id
+├── NoBackupsFolderError         the operator has named no folder for backups
+├── BackupExistsError            there is a backup of this name
 ├── BodyTimeoutError             the body came too slowly
 ├── BodyTooLargeError            the body is larger than allowed
 ├── NotFoundError                no such route
@@ -19,6 +23,7 @@ RequestError                     the caller's
 └── RetryableError               the same request may go through later
     ├── TooManyRequestsError     the key's quota is used up
     ├── OverloadedError          as many requests as allowed are being worked on
+    ├── JobInterruptedError      the process that ran the job ended before the job did
     └── NotReadyError            still loading, or the wanted seq is not reached yet
 ServiceConfigError               ours: a setting or a file of the service cannot be used
 """
@@ -72,6 +77,22 @@ class IdConflictError(RequestError):
     """The id holds other content and was not to be replaced."""
 
 
+class JobConflictError(RequestError):
+    """A job that would be in the way of this one has not ended."""
+
+
+class UnknownJobError(RequestError):
+    """No job has this id."""
+
+
+class NoBackupsFolderError(RequestError):
+    """The operator has named no folder for backups."""
+
+
+class BackupExistsError(RequestError):
+    """There is a backup of this name."""
+
+
 class BodyTimeoutError(RequestError):
     """The body came too slowly."""
 
@@ -102,6 +123,10 @@ class TooManyRequestsError(RetryableError):
 
 class OverloadedError(RetryableError):
     """As many requests as allowed are being worked on."""
+
+
+class JobInterruptedError(RetryableError):
+    """The process that ran the job ended before the job did."""
 
 
 class NotReadyError(RetryableError):

@@ -22,6 +22,7 @@ logger = logging.getLogger("lookalike.request")
 
 _REQUEST_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _OPEN: Final = ("/livez", "/readyz", "/", "/docs", "/openapi.json")  # need no key
+_JOBS: Final = "/v1/jobs"
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _QUIET: Final = ("/livez", "/readyz", "/metrics")  # not worth a log line each time
 _SECURITY_HEADERS: Final = [
@@ -128,5 +129,8 @@ def _is_open(path: str) -> bool:
 
 
 def _needed_right(scope: Scope) -> Right:
-    changes = scope["method"] in ("PUT", "DELETE") or scope["path"].rstrip("/") == "/v1/items"
+    path = scope["path"].rstrip("/")
+    if path == _JOBS or path.startswith(f"{_JOBS}/"):
+        return "admin"
+    changes = scope["method"] in ("PUT", "DELETE") or path == "/v1/items"
     return "write" if changes and scope["method"] != "GET" else "read"

@@ -6,7 +6,7 @@ digest is enough)::
     [[keys]]
     name = "shop"
     sha256 = "…"                    # of the key, hexadecimal
-    rights = ["read", "write"]
+    rights = ["read", "write"]      # and "admin", for jobs; none of them implies another
     requests_per_minute = 600       # optional
 """
 
@@ -30,7 +30,7 @@ from service.errors import (
     UnauthorizedError,
 )
 
-Right = Literal["read", "write"]
+Right = Literal["read", "write", "admin"]
 RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
 _WINDOW_S: Final = 60
 

@@ -35,10 +35,15 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.ForbiddenError: (HTTPStatus.FORBIDDEN, "forbidden"),
     index_errors.UnknownIdError: (HTTPStatus.NOT_FOUND, "unknown_id"),
     index_errors.NoThumbnailError: (HTTPStatus.NOT_FOUND, "no_image"),
+    errors.UnknownJobError: (HTTPStatus.NOT_FOUND, "unknown_job"),
     errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not_found"),
     errors.MethodNotAllowedError: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
     errors.BodyTimeoutError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),
     errors.IdConflictError: (HTTPStatus.CONFLICT, "id_conflict"),
+    errors.JobConflictError: (HTTPStatus.CONFLICT, "job_conflict"),
+    errors.NoBackupsFolderError: (HTTPStatus.CONFLICT, "no_backups_folder"),
+    errors.BackupExistsError: (HTTPStatus.CONFLICT, "backup_exists"),
+    index_errors.RebuildBusyError: (HTTPStatus.CONFLICT, "rebuild_busy"),
     errors.BodyTooLargeError: (_TOO_LARGE, "payload_too_large"),
     vision_errors.TooManyBytesError: (_TOO_LARGE, "payload_too_large"),
     errors.UnsupportedBodyError: (_UNSUPPORTED, "unsupported_image_type"),
@@ -56,6 +61,8 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.TooManyRequestsError: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
     errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
     errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
+    errors.JobInterruptedError: (HTTPStatus.SERVICE_UNAVAILABLE, "job_interrupted"),
+    index_errors.RebuildError: (HTTPStatus.SERVICE_UNAVAILABLE, "rebuild_failed"),
     index_errors.StorageError: (HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed"),
     index_errors.ReadOnlyError: (HTTPStatus.SERVICE_UNAVAILABLE, "read_only"),
     index_errors.DiskFullError: (HTTPStatus.INSUFFICIENT_STORAGE, "disk_full"),
@@ -75,10 +82,10 @@ def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """Return what a bulk answer says of one failed item: ``status``, ``code`` and ``detail``."""
+    """Return what is said of a failed item or job: ``status``, ``code`` and ``detail``."""
     status, code = find_problem(error)
     if (status, code) == _INTERNAL:
-        logger.error("unexpected error in a bulk request", exc_info=error)
+        logger.error("unexpected error in one of many items, or in a job", exc_info=error)
         return {"status": int(status), "code": code, "detail": _INTERNAL_SENTENCE}
     return {"status": int(status), "code": code, "detail": str(error)}
 

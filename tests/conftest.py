@@ -68,7 +68,9 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     """A server that everybody may use; tests that write use ids of their own and clean up."""
     folder = tmp_path_factory.mktemp("server")
     write_gallery(folder / "gallery", model)
-    with running_server(model, folder / "gallery", folder / "log.txt") as running:
+    (folder / "backups").mkdir()
+    options = ("--backups-dir", str(folder / "backups"))
+    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
         yield running
 
 
@@ -92,6 +94,7 @@ def strict_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     keys = {
         "reader": make_key("reader", ["read"]),
         "writer": make_key("writer", ["read", "write"]),
+        "admin": make_key("admin", ["admin"]),
         "slow": make_key("slow", ["read"]),
     }
     lines = [key.lines for key in keys.values()]

@@ -1,5 +1,6 @@
 """The documents say what the program does: introspected, not remembered."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -23,20 +24,26 @@ NOT_SERVED = {
     *("rich", "typer"),
     *("jinja2", "markupsafe", "pytorch-metric-learning", "scikit-learn", "threadpoolctl"),
 }
-CURLS = [
-    line.strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("curl ")
-]
 
 
-def test_every_curl_example_of_the_readme_works(server: Server, tmp_path: Path) -> None:
-    """In order, in one folder, as a reader would type them."""
+def curls(document: str) -> list[str]:
+    return [
+        line.strip()
+        for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("curl ")
+    ]
+
+
+@pytest.mark.parametrize("document", [README, API], ids=["readme", "api"])
+def test_every_curl_example_works(server: Server, tmp_path: Path, document: str) -> None:
+    """In order, in one folder, as a reader would type them; JOB_ID is that of the last job."""
     (tmp_path / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
-    assert len(CURLS) > 15
-    for line in CURLS:
-        command = shlex.split(line.replace("http://localhost:3000", server.url))
+    assert len(curls(document)) > 9
+    job_id = "none yet"
+    for line in curls(document):
+        local = line.replace("http://localhost:3000", server.url).replace("JOB_ID", job_id)
+        command = shlex.split(local)
         done = subprocess.run(
             [*command, "--silent", "--fail-with-body", "--show-error", "--max-time", "30"],
             cwd=tmp_path,
@@ -45,15 +52,18 @@ def test_every_curl_example_of_the_readme_works(server: Server, tmp_path: Path) 
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if "--json" in line and line.endswith("/v1/jobs"):
+            job_id = json.loads(done.stdout)["id"]
     with server.client() as client:
-        for item_id in ("coat-2", "coat-3"):
-            assert client.delete(f"/v1/items/{item_id}").status_code == 200
+        for item_id in ("coat-1", "coat-2", "coat-3"):
+            client.delete(f"/v1/items/{item_id}")
 
 
-def test_the_readme_has_a_curl_example_for_every_route(server: Server) -> None:
+def test_the_documents_have_a_curl_example_for_every_route(server: Server) -> None:
     with server.client() as client:
         document = client.get("/openapi.json").json()
-    shown = " ".join(CURLS).replace("coat-1", "{item_id}").replace("?", " ").replace("'", " ")
+    shown = " ".join(curls(README) + curls(API)).replace("?", " ").replace("'", " ")
+    shown = shown.replace("coat-1", "{item_id}").replace("JOB_ID", "{job_id}")
     for path in document["paths"]:
         assert re.search(rf"{re.escape(path)}(\s|$)", shown), path
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ OUR_FAULT: set[type[Exception]] = {
     index_errors.ModelMismatchError,
     index_errors.SourceError,
     index_errors.LogCutError,
+    index_errors.GenerationError,
     service_errors.RequestError,
     service_errors.RetryableError,
     service_errors.ServiceConfigError,
@@ -248,6 +250,114 @@ BAD_REQUESTS: list[tuple[str, int, str, str, dict[str, object]]] = [
         *("a crop with an unknown side", 422, "invalid_parameter", "/v1/search"),
         {"json": {"image": BASE64, "crop": {"middle": 0.5}}},
     ),
+    (
+        *("range without min_score", 400, "invalid_json", "/v1/search/range"),
+        {"json": {"id": "item-00"}},
+    ),
+    (
+        *("range with nothing to go by", 400, "missing_image", "/v1/search/range"),
+        {"json": {"min_score": 0}},
+    ),
+    (
+        *("range with k", 400, "unexpected_field", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 0, "k": 3}},
+    ),
+    (
+        *("range from min_score 1.01", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 1.01}},
+    ),
+    (
+        *("range from min_score -1.01", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": -1.01}},
+    ),
+    (
+        *("range from min_score nan", 422, "invalid_parameter", "/v1/search/range?min_score=nan"),
+        {"content": png(1), "headers": PNG},
+    ),
+    (
+        *("range with min_score null", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": None}},
+    ),
+    (
+        *("range with a limit of 0", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 0, "limit": 0}},
+    ),
+    (
+        *("range with a limit of 10001", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 0, "limit": 10_001}},
+    ),
+    (
+        *("range with a limit of 2.5", 422, "invalid_parameter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 0, "limit": 2.5}},
+    ),
+    (
+        *("range with an unknown filter", 422, "invalid_filter", "/v1/search/range"),
+        {"json": {"id": "item-00", "min_score": 0, "filter": {"any": []}}},
+    ),
+    (
+        *("range by an unknown id", 404, "unknown_id", "/v1/search/range"),
+        {"json": {"id": "nobody", "min_score": 0}},
+    ),
+    (
+        *("exact that is no truth value", 422, "invalid_parameter", "/v1/search"),
+        {"json": {"id": "item-00", "exact": "perhaps"}},
+    ),
+    ("a vote of k 0", 422, "invalid_k", "/v1/search/vote", {"json": {"id": "item-00", "k": 0}}),
+    (
+        *("a vote with min_score", 400, "unexpected_field", "/v1/search/vote"),
+        {"json": {"id": "item-00", "min_score": 0.5}},
+    ),
+    (
+        *("a vote by image and id", 400, "ambiguous_query", "/v1/search/vote"),
+        {"json": {"image": BASE64, "id": "item-00"}},
+    ),
+    (
+        "a vote by a short vector",
+        422,
+        "invalid_vector",
+        "/v1/search/vote",
+        {"json": {"vector": [1]}},
+    ),
+    ("a vote about nothing", 400, "missing_image", "/v1/search/vote", {"json": {}}),
+    ("a job of no kind", 400, "invalid_json", "/v1/jobs", {"json": {}}),
+    ("a job of an unknown kind", 422, "invalid_parameter", "/v1/jobs", {"json": {"kind": "dance"}}),
+    ("a kind that is a list", 422, "invalid_parameter", "/v1/jobs", {"json": {"kind": ["tune"]}}),
+    (
+        *("a job with an image", 400, "unexpected_field", "/v1/jobs?kind=rebuild"),
+        {"content": png(1), "headers": PNG},
+    ),
+    (
+        *("a job with another's parameter", 400, "unexpected_field", "/v1/jobs"),
+        {"json": {"kind": "rebuild", "name": "a"}},
+    ),
+    (
+        *("a recall of 0", 422, "invalid_parameter", "/v1/jobs"),
+        {"json": {"kind": "rebuild", "recall": 0}},
+    ),
+    (
+        *("a recall above 1", 422, "invalid_parameter", "/v1/jobs"),
+        {"json": {"kind": "tune", "recall": 1.1}},
+    ),
+    (
+        *("a recall of text", 422, "invalid_parameter", "/v1/jobs"),
+        {"json": {"kind": "tune", "recall": "much"}},
+    ),
+    ("a backup without a name", 400, "invalid_json", "/v1/jobs", {"json": {"kind": "backup"}}),
+    *(
+        (
+            *(f"a backup named {name!r}", 422, "invalid_parameter", "/v1/jobs"),
+            {"json": {"kind": "backup", "name": name}},
+        )
+        for name in ("", "..", "../up", "/tmp/x", "a/b", "a\0b", "a b", "x" * 129, 7, None)
+    ),
+    (
+        *("duplicates without min_score", 400, "invalid_json", "/v1/jobs"),
+        {"json": {"kind": "duplicates"}},
+    ),
+    (
+        *("duplicates from min_score 2", 422, "invalid_parameter", "/v1/jobs"),
+        {"json": {"kind": "duplicates", "min_score": 2}},
+    ),
     ("a path that is not there", 404, "not_found", "/v1/nothing", {"json": {}}),
     ("a method that is not there", 405, "method_not_allowed", "/v1/gallery", {"json": {}}),
 ]
@@ -282,6 +392,15 @@ def test_a_bad_request_is_answered_with_its_problem(
         ("GET", "/v1/items?filter=%7B", 422, "invalid_filter"),
         ("GET", "/v1/items?offset=3", 400, "unexpected_field"),
         ("PATCH", "/v1/items/item-00", 405, "method_not_allowed"),
+        ("GET", "/v1/search/range", 405, "method_not_allowed"),
+        ("GET", "/v1/jobs/20260101T000000-00000000", 404, "unknown_job"),
+        ("GET", "/v1/jobs/..", 404, "not_found"),
+        ("GET", "/v1/jobs/%2e%2e%2fgallery", 404, "not_found"),
+        ("GET", "/v1/jobs/begin", 404, "unknown_job"),
+        ("DELETE", "/v1/jobs/a%00b", 404, "unknown_job"),
+        ("GET", "/v1/jobs?state=done", 400, "unexpected_field"),
+        ("GET", "/v1/jobs/x?x=1", 400, "unexpected_field"),
+        ("PUT", "/v1/jobs", 405, "method_not_allowed"),
         ("GET", "/docs.json", 404, "not_found"),
         ("GET", "/schema.json", 404, "not_found"),
         ("GET", "/page/../../etc/passwd", 404, "not_found"),
@@ -341,6 +460,34 @@ def test_a_key_without_the_right_is_forbidden(strict_server: StrictServer) -> No
     assert_problem(bulk, 403, "forbidden")
     assert httpx.put(address, headers={**writer, **PNG}, content=png(1)).status_code == 201
     assert httpx.delete(address, headers=writer).status_code == 200
+
+
+def test_jobs_need_the_right_to_administer_which_gives_no_other(
+    strict_server: StrictServer,
+) -> None:
+    jobs = f"{strict_server.url}/v1/jobs"
+    admin, rebuild = strict_server.headers("admin"), {"kind": "rebuild"}
+
+    for key in ("reader", "writer"):
+        headers = strict_server.headers(key)
+        assert_problem(httpx.get(jobs, headers=headers), 403, "forbidden")
+        assert_problem(httpx.get(f"{jobs}/x", headers=headers), 403, "forbidden")
+        assert_problem(httpx.post(jobs, headers=headers, json=rebuild), 403, "forbidden")
+        assert_problem(httpx.post(f"{jobs}/", headers=headers, json=rebuild), 403, "forbidden")
+        assert_problem(httpx.delete(f"{jobs}/x", headers=headers), 403, "forbidden")
+    assert httpx.get(jobs, headers=admin).status_code == 200
+    assert_problem(httpx.delete(f"{jobs}/x", headers=admin), 404, "unknown_job")
+    assert_problem(httpx.get(f"{strict_server.url}/v1/model", headers=admin), 403, "forbidden")
+
+
+def test_without_a_folder_for_backups_there_are_none(strict_server: StrictServer) -> None:
+    asked = httpx.post(
+        f"{strict_server.url}/v1/jobs",
+        headers=strict_server.headers("admin"),
+        json={"kind": "backup", "name": "monday"},
+    )
+
+    assert_problem(asked, 409, "no_backups_folder")
 
 
 def test_a_key_reads_what_it_may_and_probes_need_none(strict_server: StrictServer) -> None:
@@ -470,6 +617,7 @@ def test_every_code_of_the_table_was_driven_over_http() -> None:
     source = "".join(inspect.getsource(test) for test in _tests()) + json.dumps(
         [case[2] for case in BAD_REQUESTS]
     )
+    source += (Path(__file__).parent / "test_service_jobs.py").read_text()
 
     for _, code in PROBLEMS.values():
         if code not in ("disk_full", "read_only", "storage_failed"):

@@ -99,6 +99,7 @@ def test_a_key_file_that_cannot_be_used_refuses_to_start(
         ("--body-timeout-s", "-1", "LOOKALIKE_BODY_TIMEOUT_S"),
         ("--log-level", "loud", "LOOKALIKE_LOG_LEVEL"),
         ("--device", "abacus", "device"),
+        ("--backups-dir", "/not/there", "the folder for backups, /not/there, must exist"),
         ("--host", "not.an.address", "cannot listen"),
     ],
 )

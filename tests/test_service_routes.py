@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -353,6 +354,9 @@ def test_the_model_and_the_gallery_say_what_they_are(client: httpx.Client) -> No
     assert gallery["model_fingerprint"] == model["fingerprint"]
     assert gallery["count"] >= STORED
     assert gallery["structure"] == "exact"
+    assert gallery["recall"] == 1
+    assert gallery["recent"] <= gallery["count"]
+    assert (gallery["state"], gallery["reason"]) == ("writable", None)
 
 
 def test_metrics_are_labelled_by_route_and_never_by_path(client: httpx.Client) -> None:
@@ -368,6 +372,9 @@ def test_metrics_are_labelled_by_route_and_never_by_path(client: httpx.Client) -
     assert "lookalike_batch_images_count" in text
     count = client.get("/v1/gallery").json()["count"]
     assert f"lookalike_gallery_items {float(count)}" in text
+    assert "lookalike_gallery_recent_items " in text
+    assert "lookalike_gallery_generation " in text
+    assert "lookalike_gallery_read_only 0.0" in text
 
 
 def test_every_request_writes_one_line_with_no_content(server: Server) -> None:
@@ -397,6 +404,12 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
         "POST /v1/classify",
         "POST /v1/embed",
         "POST /v1/search",
+        "POST /v1/search/range",
+        "POST /v1/search/vote",
+        "POST /v1/jobs",
+        "GET /v1/jobs",
+        "GET /v1/jobs/{job_id}",
+        "DELETE /v1/jobs/{job_id}",
         "POST /v1/items",
         "GET /v1/items",
         "PUT /v1/items/{item_id}",
@@ -409,6 +422,28 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
         "GET /readyz",
         "GET /metrics",
     }
+    _check_references(document, document)
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    ranged = document["paths"]["/v1/search/range"]["post"]["requestBody"]["content"]
+    assert ranged["application/json"]["schema"]["required"] == ["min_score"]
+    begun = document["paths"]["/v1/jobs"]["post"]
+    kinds = begun["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [kind["title"] for kind in kinds] == ["rebuild", "tune", "backup", "duplicates"]
+    assert "202" in begun["responses"]
     search = document["paths"]["/v1/search"]["post"]
     assert {parameter["name"] for parameter in search["parameters"]} >= {"k", "filter", "min_seq"}
     assert set(search["requestBody"]["content"]) >= {"multipart/form-data", "application/json"}
+
+
+def _check_references(part: Any, document: dict[str, Any]) -> None:
+    """Check that every $ref leads to a schema of the document."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            assert part["$ref"].startswith("#/components/schemas/")
+            assert part["$ref"].rpartition("/")[2] in document["components"]["schemas"]
+        for value in part.values():
+            _check_references(value, document)
+    elif isinstance(part, list):
+        for value in part:
+            _check_references(value, document)
