@@ -1,20 +1,26 @@
 """Fixtures that several files share: a small model, a gallery made with it, and running servers."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from index.compaction import SETTING
 from index.gallery import Gallery
 from index.items import NewItem
+from index.plan import EXACT_ROWS, candidates
+from index.store import Store
 from service.keys import make_key
 from tests.models import LABELS, write_model
 from tests.pictures import png
 from tests.servers import Server, running_server
 from vision.encoder import Encoder
+from vision.manifest import read_manifest
 from vision.thumbnail import make_thumbnail
 
 STORED = 40  # items in the gallery that tests start from
@@ -61,6 +67,37 @@ def write_gallery(folder: Path, model: Path) -> None:
                 for number, data in enumerate(files)
             ]
         )
+
+
+def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) -> None:
+    """Write a gallery of bare vectors under the ids row-0, row-1, …; a graph is chosen for it.
+
+    So few would be scanned otherwise. The graph is not built yet.
+    """
+    manifest = read_manifest(model)
+    with Gallery.create(
+        folder,
+        model_name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        width=manifest.architecture.width,
+    ) as gallery:
+        gallery.put(
+            [
+                NewItem(
+                    id=f"row-{row}",
+                    vector_D=vector_D,
+                    label=None,
+                    metadata={},
+                    thumbnail=None,
+                    content_sha256=hashlib.sha256(vector_D.tobytes()).hexdigest(),
+                )
+                for row, vector_D in enumerate(vectors_ND)
+            ]
+        )
+    store = Store.open(folder)
+    plan = candidates(EXACT_ROWS, manifest.architecture.width)[0]
+    store.set_setting(SETTING, json.dumps(plan.to_json()))
+    store.close()
 
 
 @pytest.fixture(scope="session")

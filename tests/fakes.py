@@ -63,6 +63,13 @@ def unit_vectors(count: int, width: int, seed: int) -> NDArray[np.float32]:
     return unit(np.random.default_rng(seed).normal(size=(count, width)))
 
 
+def clustered_vectors(count: int, width: int, seed: int) -> NDArray[np.float32]:
+    """Return unit vectors (count, width) that crowd, as those of pictures do, around 100 places."""
+    rng = np.random.default_rng(seed)
+    places = rng.normal(size=(100, width))
+    return unit(places[rng.integers(0, 100, count)] + rng.normal(size=(count, width)))
+
+
 def new_item(
     item_id: str,
     *,

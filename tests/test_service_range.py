@@ -1,6 +1,5 @@
 """Ranges, votes and exact searches over HTTP, held against scores computed one by one."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,17 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.compaction import SETTING
 from index.gallery import Gallery
-from index.items import NewItem
-from index.plan import EXACT_ROWS, candidates
-from index.store import Store
-from tests.conftest import write_gallery
-from tests.fakes import unit
+from tests.conftest import write_gallery, write_vectors
+from tests.fakes import clustered_vectors
 from tests.pictures import png
 from tests.servers import Server, running_server
-from vision.manifest import read_manifest
-from vision.thumbnail import Thumbnail
 
 PNG = {"Content-Type": "image/png"}
 WIDTH = 256
@@ -158,33 +151,9 @@ def many(
 ) -> Iterator[tuple[Server, NDArray[np.float32]]]:
     """A server that searches through a structure, and the vectors of its items."""
     folder = tmp_path_factory.mktemp("many")
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(100, WIDTH))
-    vectors = unit(centres[rng.integers(0, 100, MANY)] + rng.normal(size=(MANY, WIDTH)))
-    with Gallery.create(
-        folder / "gallery",
-        model_name="test-model",
-        fingerprint=read_manifest(model).fingerprint,
-        width=WIDTH,
-    ) as gallery:
-        for start in range(0, MANY, 2_500):
-            gallery.put(
-                [
-                    NewItem(
-                        id=f"row-{row}",
-                        vector_D=vectors[row],
-                        label=None,
-                        metadata={},
-                        thumbnail=Thumbnail("image/png", b"x"),
-                        content_sha256=hashlib.sha256(str(row).encode()).hexdigest(),
-                    )
-                    for row in range(start, min(start + 2_500, MANY))
-                ]
-            )
-        # So few items would be scanned, if a graph had not been chosen for them.
-        store = Store.open(folder / "gallery")
-        store.set_setting(SETTING, json.dumps(candidates(EXACT_ROWS, WIDTH)[0].to_json()))
-        store.close()
+    vectors = clustered_vectors(MANY, WIDTH, seed=0)
+    write_vectors(folder / "gallery", model, vectors)
+    with Gallery.open(folder / "gallery", fingerprint=None) as gallery:
         gallery.upkeep.rebuild(target=0.9)
     with running_server(model, folder / "gallery", folder / "log") as server:
         yield server, vectors

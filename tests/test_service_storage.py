@@ -1,0 +1,83 @@
+"""A disk that fails under a running server: writing ends with a sentence, the rest goes on."""
+
+import os
+import resource
+from pathlib import Path
+
+import httpx
+import pytest
+
+from index.gallery import Gallery
+from index.schema import DATABASE_NAME
+from service.metrics import SharedFolder
+from tests.conftest import STORED, write_gallery
+from tests.pictures import png
+from tests.servers import Server, running_server
+
+PNG = {"Content-Type": "image/png"}
+
+
+def break_disk(server: Server, gallery: Path) -> None:
+    """Let no file of the worker grow beyond the write-ahead log: its next write is an I/O error."""
+    (worker,) = server.workers()
+    size = (gallery / f"{DATABASE_NAME}-wal").stat().st_size
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (size, size))
+
+
+def put(client: httpx.Client, item_id: str) -> httpx.Response:
+    return client.put(f"/v1/items/{item_id}", content=png(1), headers=PNG)
+
+
+def test_an_io_error_makes_the_gallery_read_only_and_says_so_everywhere(
+    model: Path, tmp_path: Path
+) -> None:
+    gallery = tmp_path / "gallery"
+    write_gallery(gallery, model)
+    with running_server(model, gallery, tmp_path / "log") as server, server.client() as client:
+        assert client.get("/readyz").json()["gallery"] == "writable"
+        assert put(client, "before").status_code == 201
+
+        break_disk(server, gallery)
+        failed, refused = put(client, "failed"), put(client, "refused")
+
+        assert (failed.status_code, failed.json()["code"]) == (503, "storage_failed")
+        for answer in (refused, client.delete("/v1/items/before")):
+            assert (answer.status_code, answer.json()["code"]) == (503, "read_only")
+            assert int(answer.headers["retry-after"]) > 0
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "ok")
+        assert ready.json()["gallery"] == "read-only"
+        assert "restart" in ready.json()["reason"]
+        shown = client.get("/v1/gallery").json()
+        assert (shown["state"], shown["reason"]) == ("read-only", ready.json()["reason"])
+        assert "lookalike_gallery_read_only 1.0" in client.get("/metrics").text
+        hits = client.post("/v1/search", json={"id": "before", "k": 1}).json()["hits"]
+        assert hits[0]["id"] == "before"
+
+    with running_server(model, gallery, tmp_path / "log") as server, server.client() as client:
+        assert client.get("/readyz").json()["gallery"] == "writable"
+        assert "lookalike_gallery_read_only 0.0" in client.get("/metrics").text
+        assert put(client, "after").status_code == 201
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        assert opened.verify() == []
+        assert opened.count in (STORED + 2, STORED + 3)  # whether "failed" was stored is open
+
+
+def test_the_gauge_of_a_worker_that_died_does_not_outlive_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    shared = SharedFolder(f"test-{os.getpid()}")
+    shared.path.mkdir()
+    dead, alive = 2**22 + 1, os.getpid()  # the first is above the kernel's largest
+    for pid in (dead, alive):
+        (shared.path / f"gauge_livemax_{pid}.db").touch()
+        (shared.path / f"counter_{pid}.db").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(shared.path))  # put back after the test
+    try:
+        shared.use()
+
+        left = {path.name for path in shared.path.iterdir()}
+    finally:
+        shared.remove()
+    assert left == {f"gauge_livemax_{alive}.db", f"counter_{dead}.db", f"counter_{alive}.db"}
