@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-slow check format install bento bench-serving bench-training bench-index clean
+.PHONY: demo test test-slow test-durability check format install bento bench-serving bench-training bench-index clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -16,6 +16,9 @@ test: install ## the whole default test suite
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
 	$(BIN)/python -m pytest -m slow
+
+test-durability: install ## the long forms: hundreds of kills, power cuts (as root) and corruptions
+	$(BIN)/python -m pytest -m durability -rA
 
 check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .

@@ -1,10 +1,6 @@
 import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,141 +14,12 @@ from index.verify import store_problems
 from tests.fakes import new_item
 from tests.filesystems import small_filesystem
 
-ROOT = Path(__file__).parents[1]
 WIDTH = 8
 NOT_A_NUMBER = "0000c07f" * WIDTH  # a vector of NaN, float32, little-endian
-
-WRITER = """
-import sys
-from pathlib import Path
-from index.gallery import Gallery
-from tests.fakes import new_item
-gallery = Gallery.open(Path(sys.argv[1]), fingerprint=None)
-start, ack_first = int(sys.argv[2]), sys.argv[3] == "ack-first"
-for n in range(start, start + 100_000):
-    if ack_first:
-        print(f"+{n}", flush=True)
-    gallery.put([new_item(f"i{n}", seed=n, metadata={"n": n})])
-    if not ack_first:
-        print(f"+{n}", flush=True)
-    if n % 5 == 4:
-        gallery.delete([f"i{n - 2}"])
-        print(f"-{n - 2}", flush=True)
-"""
 
 
 def make(folder: Path) -> Gallery:
     return Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH)
-
-
-def kill_writer(folder: Path, *, start: int, after_s: float, mode: str) -> tuple[set[int], int]:
-    """Kill -9 a writing process; return what it acknowledged as there, and the last number."""
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(folder), str(start), mode],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdout is not None
-    lines = [writer.stdout.readline()]  # it runs
-    time.sleep(after_s)
-    writer.send_signal(signal.SIGKILL)
-    lines += writer.stdout.readlines()
-    assert writer.wait() == -signal.SIGKILL
-    writer.stdout.close()
-    added = {int(line[1:]) for line in lines if line[0] == "+" and line[-1] == "\n"}
-    deleted = {int(line[1:]) for line in lines if line[0] == "-" and line[-1] == "\n"}
-    return added - deleted, max(added)
-
-
-def test_no_acknowledged_item_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "g"
-    make(folder).close()
-    rng = random.Random(0)
-    acknowledged: set[int] = set()
-    last = 0
-
-    for _ in range(3):
-        added, last = kill_writer(
-            folder, start=last + 10, after_s=rng.uniform(0.02, 0.3), mode="ack-after"
-        )
-        acknowledged |= added
-        with Gallery.open(folder, fingerprint=None) as gallery:
-            stored = {item.metadata["n"] for item in gallery.page(limit=100_000).items}
-            # Allowed beside the acknowledged: one put, or one delete, that nobody heard of.
-            assert len(acknowledged - stored) <= 1
-            assert acknowledged - stored <= {last - 2}
-            assert stored - acknowledged <= {last + 1}, "an item that nobody put"
-            acknowledged = stored
-            for n in sorted(stored)[-20:]:
-                query = new_item("q", seed=n).vector_D[np.newaxis]
-                assert gallery.search(query, k=1).hits[0][0].id == f"i{n}"
-            assert gallery.verify() == []
-
-    assert len(acknowledged) > 20
-
-
-THREADED_WRITER = """
-import sys, threading
-from pathlib import Path
-from index.store import Store
-from tests.fakes import new_item
-store = Store.open(Path(sys.argv[1]))
-lock = threading.Lock()
-def work(thread):
-    for n in range(100_000):
-        name = f"{sys.argv[2]}-{thread}-{n}"
-        store.put([new_item(name, seed=n, metadata={"n": n})], upsert=True, created="")
-        with lock:
-            print(name, flush=True)
-for thread in range(8):
-    threading.Thread(target=work, args=(thread,)).start()
-"""
-
-
-def test_no_item_that_shared_a_transaction_is_lost_when_the_writer_is_killed(
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "g"
-    make(folder).close()
-    acknowledged: set[str] = set()
-    for attempt in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", THREADED_WRITER, str(folder), str(attempt)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        lines = [writer.stdout.readline()]
-        time.sleep(0.1 * (attempt + 1))
-        writer.send_signal(signal.SIGKILL)
-        lines += writer.stdout.readlines()
-        writer.wait()
-        writer.stdout.close()
-        acknowledged |= {line.strip() for line in lines if line[-1:] == "\n"}
-
-        store = Store.open(folder)
-        assert len(store.items(sorted(acknowledged))) == len(acknowledged)
-        unheard = store.count() - len(acknowledged)
-        assert 0 <= unheard <= 8 * (attempt + 1), "more than one put of each thread"
-        assert store_problems(store) == []
-        store.close()
-
-    assert len(acknowledged) > 100
-
-
-def test_the_kill_test_would_see_a_writer_that_acknowledges_too_early(tmp_path: Path) -> None:
-    folder = tmp_path / "g"
-    make(folder).close()
-    lost = 0
-    for attempt in range(5):
-        added, _ = kill_writer(folder, start=attempt * 1000, after_s=0, mode="ack-first")
-        with Gallery.open(folder, fingerprint=None) as gallery:
-            lost += len(added) - len(gallery.existing([f"i{n}" for n in added]))
-        if lost:
-            return
-    pytest.fail("five writers that lied were killed, and no loss was seen")
 
 
 def fill(gallery: Gallery) -> list[str]:
