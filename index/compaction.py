@@ -75,7 +75,9 @@ def compact(
             structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
         plan = EXACT if not trials else _best(trials).plan
         on_stage("writing")
-        number = generations.write(
+        number = generations.record(store, seq=seq)
+        generations.write(
+            number,
             seq=seq,
             keys_N=keys_N,
             matrix=matrix,

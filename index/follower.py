@@ -28,6 +28,7 @@ class Follower:
 
     def __init__(self, store: Store, generations: Generations) -> None:
         self._store = store
+        self._generations = generations
         self._lock = threading.Lock()
         self._looked_at = time.monotonic()
         self._version = store.data_version()  # before loading: what comes later is followed
@@ -85,8 +86,8 @@ class Follower:
         """
         live = load_on(self._store, base)
         with self._lock:
-            _count_on(live, self._live)
-            self._live = self._followed(live)  # what was written since it was loaded
+            live = self._followed(live)  # what was written since it was loaded
+            self._live = _instead_of(self._live, live)
 
     def _followed(self, live: Live) -> Live:
         """Bring ``live`` up to date and return it, or another one in its place."""
@@ -95,10 +96,7 @@ class Follower:
             try:
                 operations = self._store.operations(after=seq, limit=FOLLOW_ROWS)
             except LogCutError:  # slept through more than the log remembers
-                base = live.snapshot.base
-                loaded = load_on(self._store, None if base is None else base.base)
-                _count_on(loaded, live)
-                live = loaded
+                live = _instead_of(live, load(self._store, self._generations))
                 continue
             if not operations:
                 return live
@@ -118,7 +116,7 @@ class Follower:
         )
 
 
-def _count_on(live: Live, before: Live) -> None:
-    """Tell whoever compares snapshots that items may have gone between ``before`` and ``live``."""
-    removals = before.snapshot.removals + live.snapshot.removals + 1
-    live.snapshot = replace(live.snapshot, removals=removals)
+def _instead_of(old: Live, new: Live) -> Live:
+    """Return ``new``, which tells readers of ``old`` that something may have been removed."""
+    new.snapshot = replace(new.snapshot, removals=old.snapshot.removals + 1)
+    return new

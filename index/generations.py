@@ -4,11 +4,16 @@
 manifest that names size and checksum of each file. A generation is written beside its final name
 and renamed when all of it is on the disk; the newest two are kept. Whatever does not match its
 manifest, its database or its model is refused: then the one before is used, or the database.
+
+The database knows the generations that were made of it. One that was made of writes which a
+restored backup has undone is unknown to it: other items may have its keys by now.
 """
 
 import fcntl
 import hashlib
 import json
+import logging
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,14 +36,17 @@ from index.structure import Structure
 
 FOLDER: Final = "snapshots"
 PREFIX: Final = "gen-"
+NAME: Final = re.compile(PREFIX + r"([0-9]{8,18})")
 KEPT: Final = 2
 FORMAT: Final = 1
 KEYS: Final = "keys.i64"
 VECTORS: Final = "vectors.f32"
 STRUCTURE: Final = "structure.faiss"
 MANIFEST: Final = "manifest.json"
+RECORD: Final = "generations"  # the setting in the database: [number, seq] of each
 WRITTEN_ROWS: Final = 65_536  # at a time
 _UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
+logger = logging.getLogger("lookalike.index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +73,19 @@ class Generations:
         return cls(store.folder, owner)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all generations there are, the newest first; sound or not."""
-        if not self.folder.is_dir():
+        """Return the numbers of all generations there are, the newest first; sound or not.
+
+        A folder that cannot be read has none.
+        """
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
             return []
-        names = [path.name for path in self.folder.iterdir() if path.name.startswith(PREFIX)]
-        return sorted((int(name[len(PREFIX) :]) for name in names), reverse=True)
+        except OSError as error:
+            logger.warning("no generation can be used: %s", error)
+            return []
+        matches = [NAME.fullmatch(name) for name in names]
+        return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def oldest_seq(self) -> int:
         """Return the operation of the oldest generation whose manifest can be read; 0: none."""
@@ -120,23 +136,38 @@ class Generations:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 
+    def record(self, store: Store, *, seq: int) -> int:
+        """Tell the database of the generation that comes next, and return its number.
+
+        To be called within ``writing``, before ``write``.
+
+        Raises:
+            ReadOnlyError, DiskFullError, StorageError: nothing was changed.
+        """
+        there = self.numbers()
+        number = max(there, default=0) + 1
+        known = [pair for pair in recorded(store.setting(RECORD)) if pair[0] in there]
+        store.set_setting(RECORD, json.dumps([*known, (number, seq)]))
+        return number
+
     def write(
         self,
+        number: int,
         *,
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
         plan: Plan,
         structure: Structure | None,
-    ) -> int:
-        """Write a new generation, as of operation ``seq``, and return its number.
+    ) -> None:
+        """Write a new generation, as of operation ``seq``.
 
         To be called within ``writing``.
 
         Raises:
-            OSError: it could not be written; nothing of it is left.
+            OSError: it could not be written; nothing unfinished is left, as far as that could be
+                deleted. (When only syncing the folder failed, it is there, and whole.)
         """
-        number = max(self.numbers(), default=0) + 1
         unfinished = self.folder / f".{PREFIX}{number:08}.{secrets.token_hex(4)}"
         unfinished.mkdir()
         try:
@@ -165,17 +196,18 @@ class Generations:
             sync_folder(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
-        return number
 
     def prune(self) -> None:
         """Delete all but the newest generations, and what writers that were killed left behind.
 
         To be called within ``writing``. A process that has an old one mapped keeps reading it.
         """
-        for number in self.numbers()[KEPT:]:
-            shutil.rmtree(self._path(number))
-        for path in self.folder.glob(f".{PREFIX}*"):
-            shutil.rmtree(path)
+        old = [self._path(number) for number in self.numbers()[KEPT:]]
+        for path in [*old, *self.folder.glob(f".{PREFIX}*")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:  # somebody put it there
+                path.unlink()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{PREFIX}{number:08}"
@@ -215,6 +247,14 @@ class Generations:
             plan=plan,
             structure=structure,
         )
+
+
+def recorded(text: str | None) -> list[tuple[int, int]]:
+    """Return number and seq of the generations that the database's record tells of."""
+    try:
+        return [(int(number), int(seq)) for number, seq in json.loads(text or "[]")]
+    except (ValueError, TypeError):  # damaged: all of them are made anew
+        return []
 
 
 def _pieces(matrix: Matrix) -> Iterator[Buffer]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from index.base import Base
 from index.changes import last_seq
 from index.errors import GenerationError
-from index.generations import Generations
+from index.generations import RECORD, Generations, recorded
 from index.loading import load_vectors
+from index.schema import read_setting
 from index.selection import keys_of
 from index.snapshot import Live
 from index.store import Store
@@ -68,8 +69,11 @@ def _gone(reader: apsw.Connection, base: Base) -> NDArray[np.int64]:
     """Return the keys of ``base`` that are no longer stored, sorted: int64 (N,).
 
     Raises:
-        GenerationError: it lacks a key that is stored, or some vector of it is another one.
+        GenerationError: the database does not know it, it lacks a key that is stored, or some
+            vector of it is another one.
     """
+    if (base.generation, base.seq) not in recorded(read_setting(reader, RECORD)):
+        raise GenerationError(f"generation {base.generation} was not made of this database")
     stored_N = np.sort(keys_of(reader, "SELECT key FROM items WHERE key <= ?", (base.last_key,)))
     gone_N = np.setdiff1d(base.keys_N, stored_N, assume_unique=True)
     if len(stored_N) + len(gone_N) != len(base):
