@@ -78,14 +78,10 @@ class Generations:
         A folder that cannot be read has none.
         """
         try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return []
+            return self._numbers()
         except OSError as error:
             logger.warning("no generation can be used: %s", error)
             return []
-        matches = [NAME.fullmatch(name) for name in names]
-        return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def oldest_seq(self) -> int:
         """Return the operation of the oldest generation whose manifest can be read; 0: none."""
@@ -142,9 +138,10 @@ class Generations:
         To be called within ``writing``, before ``write``.
 
         Raises:
+            OSError: it cannot be seen which there are.
             ReadOnlyError, DiskFullError, StorageError: nothing was changed.
         """
-        there = self.numbers()
+        there = self._numbers()
         number = max(there, default=0) + 1
         known = [pair for pair in recorded(store.setting(RECORD)) if pair[0] in there]
         store.set_setting(RECORD, json.dumps([*known, (number, seq)]))
@@ -202,12 +199,20 @@ class Generations:
 
         To be called within ``writing``. A process that has an old one mapped keeps reading it.
         """
-        old = [self._path(number) for number in self.numbers()[KEPT:]]
+        old = [self._path(number) for number in self._numbers()[KEPT:]]
         for path in [*old, *self.folder.glob(f".{PREFIX}*")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:  # somebody put it there
                 path.unlink()
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        matches = [NAME.fullmatch(name) for name in names]
+        return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{PREFIX}{number:08}"
