@@ -24,7 +24,7 @@ from index.store import Store
 NICENESS: Final = 10  # whoever serves goes first
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Rebuild:
     """One run of the process. ``stop`` may be called from another thread."""
 
@@ -46,22 +46,30 @@ class Rebuild:
             command += ["--recall", str(self.target)]
         if self.tune:
             command += ["--tune"]
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=_environment(),
-            process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
-        ) as process:
-            self._process = process
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=_environment(),
+                process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
+            )
+        except OSError as error:
+            raise RebuildError(_sentence(self.gallery, str(error))) from error
+        with self._process as process:
             if self._stopped:
                 process.terminate()
             assert process.stdout is not None
             last: dict[str, Any] = {}
-            for line in process.stdout:
-                last = json.loads(line)
-                if "stage" in last:
-                    on_stage(last["stage"])
+            try:
+                for line in process.stdout:
+                    last = _message(line)
+                    if "stage" in last:
+                        on_stage(last["stage"])
+            except BaseException:  # of ``on_stage``, or an interrupt: nobody waits for it any more
+                process.terminate()
+                raise
         return _result(last, self.gallery, process.returncode)
 
     def stop(self) -> None:
@@ -102,8 +110,21 @@ def main() -> int:
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever wanted the structure is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _message(line: str) -> dict[str, Any]:
+    """Return what a line says; nothing when the process was killed amid it, or it is not ours."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 def _environment() -> dict[str, str]:
@@ -130,7 +151,11 @@ def _result(last: dict[str, Any], gallery: Path, status: int) -> Compaction:
     if "busy" in last:
         raise RebuildBusyError(f"another process is rebuilding {gallery}")
     why = last.get("error", f"the process ended with status {status}")
-    raise RebuildError(f"{gallery} could not be rebuilt, it is as it was: {why}")
+    raise RebuildError(_sentence(gallery, why))
+
+
+def _sentence(gallery: Path, why: str) -> str:
+    return f"{gallery} could not be rebuilt, it is as it was: {why}"
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ was stored or deleted since the last.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from index.changes import last_seq
 from index.compaction import Compaction
 from index.database import folder_bytes
-from index.errors import GenerationError, RebuildBusyError, RebuildError, VectorIndexError
+from index.errors import GenerationError, RebuildBusyError, VectorIndexError
 from index.follower import Follower
 from index.generations import Generations
 from index.items import GalleryInfo
@@ -26,7 +27,8 @@ PERIOD_S: Final = 1.0  # between two looks
 RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
 RECENT_SHARE: Final = 0.05  # of the base
 DEAD_SHARE: Final = 0.1  # of the base
-PATIENCE_S: Final = 60.0  # after a rebuild that failed
+BUSY_S: Final = 5.0  # until the next try while another process rebuilds
+PATIENCE_S: Final = 60.0  # after a rebuild that failed, or a generation that was refused
 VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
 logger = logging.getLogger("lookalike.index")
 
@@ -47,7 +49,8 @@ class Upkeep:
         self._store = store
         self._generations = generations
         self._follower = follower
-        self._running: Rebuild | None = None
+        self._running: set[Rebuild] = set()
+        self._refused: dict[int, float] = {}  # generations, and when to look at them again
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -76,10 +79,14 @@ class Upkeep:
             RebuildBusyError: another process is at it.
             RebuildError: it failed, or the gallery was closed; the old structure stays.
         """
-        rebuild = self._running = Rebuild(self._store.folder, target, tune)
-        if self._ended.is_set():
-            rebuild.stop()
-        made = rebuild.run(on_stage)
+        rebuild = Rebuild(self._store.folder, target, tune)
+        self._running.add(rebuild)
+        try:
+            if self._ended.is_set():
+                rebuild.stop()
+            made = rebuild.run(on_stage)
+        finally:
+            self._running.discard(rebuild)
         self.take_over()
         return made
 
@@ -94,11 +101,14 @@ class Upkeep:
         for number in self._generations.numbers():
             if number <= used:
                 return False
+            if time.monotonic() < self._refused.get(number, 0.0):
+                continue
             try:
                 base = self._generations.load(number, last_seq=self._store.last_seq())
                 self._follower.adopt(base)
             except GenerationError as error:
                 logger.warning("%s", error)
+                self._refused[number] = time.monotonic() + PATIENCE_S
             else:
                 return True
         return False
@@ -150,8 +160,8 @@ class Upkeep:
     def close(self) -> None:
         """End what was started; a structure that is being built is left out."""
         self._ended.set()
-        if self._running is not None:
-            self._running.stop()
+        for rebuild in list(self._running):
+            rebuild.stop()
         if self._thread is not None:
             self._thread.join()
 
@@ -164,8 +174,8 @@ class Upkeep:
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
             except RebuildBusyError:
-                continue
-            except (RebuildError, VectorIndexError) as error:
+                pause_s = BUSY_S
+            except (VectorIndexError, OSError, MemoryError) as error:
                 if not self._ended.is_set():
                     logger.warning("the search structure stays as it is: %s", error)
                 pause_s = PATIENCE_S

@@ -110,6 +110,7 @@ def _lead(orders: Orders) -> None:
 def _hurry() -> None:
     """Make of a small gallery, and of a fraction of a second, what takes many rows and minutes."""
     index.upkeep.PERIOD_S = 0.02
+    index.upkeep.BUSY_S = 0.02
     index.upkeep.PATIENCE_S = 0.02
     index.upkeep.RECENT_ROWS = 20
     index.upkeep.RECENT_SHARE = 0.0
@@ -170,10 +171,9 @@ def _murder(gallery: Gallery, rng: random.Random) -> None:
     """Now and then kill the process that rebuilds, and only that."""
     while True:
         time.sleep(rng.uniform(0.1, 1.0))
-        running = gallery.upkeep._running
-        process = None if running is None else running._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        for running in list(gallery.upkeep._running):
+            if running._process is not None:
+                running._process.kill()
 
 
 def _rebuild(orders: Orders) -> None:
