@@ -114,7 +114,8 @@ class Generations:
             try:
                 self.load(number, last_seq=last_seq)
             except GenerationError as error:
-                problems.append(str(error))
+                if self._path(number).exists():  # nobody pruned it meanwhile
+                    problems.append(str(error))
         return problems
 
     @contextmanager
@@ -165,7 +166,7 @@ class Generations:
             OSError: it could not be written; nothing unfinished is left, as far as that could be
                 deleted. (When only syncing the folder failed, it is there, and whole.)
         """
-        unfinished = self.folder / f".{PREFIX}{number:08}.{secrets.token_hex(4)}"
+        unfinished = self.folder / _hidden(self._path(number).name)
         unfinished.mkdir()
         try:
             files = {
@@ -199,8 +200,10 @@ class Generations:
 
         To be called within ``writing``. A process that has an old one mapped keeps reading it.
         """
-        old = [self._path(number) for number in self._numbers()[KEPT:]]
-        for path in [*old, *self.folder.glob(f".{PREFIX}*")]:
+        for number in self._numbers()[KEPT:]:  # under its name it is whole, or not there
+            path = self._path(number)
+            path.rename(path.with_name(_hidden(path.name)))
+        for path in self.folder.glob(f".{PREFIX}*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:  # somebody put it there
@@ -252,6 +255,11 @@ class Generations:
             plan=plan,
             structure=structure,
         )
+
+
+def _hidden(name: str) -> str:
+    """Return a name for what is not whole: not yet, or no longer."""
+    return f".{name}.{secrets.token_hex(4)}"
 
 
 def recorded(text: str | None) -> list[tuple[int, int]]:

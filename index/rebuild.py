@@ -64,9 +64,10 @@ class Rebuild:
             last: dict[str, Any] = {}
             try:
                 for line in process.stdout:
-                    last = _message(line)
-                    if "stage" in last:
-                        on_stage(last["stage"])
+                    message = _message(line)
+                    last = message or last
+                    if "stage" in message:
+                        on_stage(message["stage"])
             except BaseException:  # of ``on_stage``, or an interrupt: nobody waits for it any more
                 process.terminate()
                 raise

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.base import Base
 from index.compaction import compact
 from index.durable import FileFacts, read_facts, sync_folder, write_bytes
 from index.errors import GenerationError, VectorIndexError
@@ -89,6 +90,44 @@ def test_what_killed_writers_left_is_pruned_by_the_next(store: Store) -> None:
 
     assert generations.numbers() == [2, 1]
     assert not unfinished.exists()
+
+
+def test_a_pruning_that_is_killed_leaves_no_half_a_generation_under_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        compacted(store)
+
+    def killed(path: Path, *, ignore_errors: bool = False) -> None:
+        if ignore_errors:
+            return  # not the pruning yet
+        (path / "manifest.json").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("index.generations.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compacted(store)
+    monkeypatch.undo()
+
+    generations = Generations.of(store)
+    assert generations.numbers() == [3, 2]
+    assert generations.problems(last_seq=store.last_seq()) == []
+    compacted(store)
+    assert len(list(generations.folder.iterdir())) == 3
+
+
+def test_verify_does_not_miss_a_generation_that_is_pruned_while_it_reads(store: Store) -> None:
+    for _ in range(2):
+        generations = compacted(store)
+
+    class Slow(Generations):
+        def load(self, number: int, *, last_seq: int) -> Base:
+            if number == 1:
+                compacted(store)  # another process prunes it
+            return super().load(number, last_seq=last_seq)
+
+    assert Slow.of(store).problems(last_seq=store.last_seq()) == []
+    assert generations.numbers() == [3, 2]
 
 
 def test_names_that_are_no_numbers_are_nobodys_generations(store: Store) -> None:

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import signal
@@ -22,7 +23,8 @@ from index.snapshot import Snapshot
 from index.upkeep import is_due
 from tests import crashes
 from tests.crash_writer import WIDTH, item_of
-from tests.crashes import ROOT, create, wrong_answers
+from tests.crashes import create, wrong_answers
+from tests.crews import ROOT
 
 ITEMS = 60
 
@@ -237,6 +239,15 @@ def test_whatever_the_process_says_a_rebuild_ends_in_our_error(
 
     with pytest.raises(RebuildError, match="it is as it was: the process ended with status"):
         gallery.upkeep.rebuild()
+
+
+def test_what_libraries_print_after_the_result_does_not_matter(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"generation": 1, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}
+    FakeProgram(monkeypatch, f"print('{json.dumps({'made': made})}'); print('goodbye')")
+
+    assert gallery.upkeep.rebuild().count == 3
 
 
 def test_a_process_that_cannot_be_started_is_our_error(
