@@ -7,7 +7,7 @@ Shape suffixes: N rows, D vector width.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from index.generations import Generations
@@ -73,7 +73,7 @@ def compact(
             if chosen is not None and not tune:
                 wanted = [chosen, EXACT]
             structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
-        plan = EXACT if not trials else _best(trials).plan
+        plan = _best(trials).plan if trials else replace(EXACT, recall_target=target)
         on_stage("writing")
         number = generations.record(store, seq=seq)
         generations.write(
