@@ -16,6 +16,8 @@ from index.structure import Alive, Structure
 
 EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
 LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
+NEAR_ALLOWED: Final = 8  # so many are allowed among the rows looked at near a query, on average
+FAIR: Final = 0.3  # of that; 1 in 100 queries meets fewer by chance, and is answered by a scan
 
 
 class Base:
@@ -123,7 +125,27 @@ class BaseView:
             return nearest(self, queries_QD, k=k, among=among)
         alive = Alive.only(among, count=len(self.base))
         scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
-        return self._hits(queries_QD, scores_QK, rows_QK, among)
+        far_Q = self._share_near(structure, queries_QD, alive, share) < FAIR * share
+        return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=far_Q)
+
+    def _share_near(
+        self,
+        structure: Structure,
+        queries_QD: NDArray[np.float32],
+        alive: Alive,
+        share: float,
+    ) -> NDArray[np.float64]:
+        """Return which share of the rows near each query may be found: float64 (Q,).
+
+        Filters often follow what images look like. When the rows that are allowed lie far from a
+        query, a structure comes back with some of them long before it has seen the nearest.
+        """
+        look = min(len(self.base), int(NEAR_ALLOWED / share) + 1)
+        _, rows_QL = structure.search(queries_QD, look)
+        found_QL = rows_QL >= 0
+        alive_QL = found_QL & alive.flags(np.maximum(rows_QL, 0))
+        share_Q: NDArray[np.float64] = alive_QL.sum(axis=1) / np.maximum(found_QL.sum(axis=1), 1)
+        return share_Q
 
     def _hits(
         self,
@@ -131,6 +153,8 @@ class BaseView:
         scores_QK: NDArray[np.float32],
         rows_QK: NDArray[np.int64],
         among: NDArray[np.int64] | None,
+        *,
+        lost_Q: NDArray[np.bool_] | None = None,
     ) -> list[Hits]:
         """Return what the structure found as keys and scores; where it lost its way, scan."""
         keys_QK = self.base.keys_N[rows_QK]
@@ -140,12 +164,13 @@ class BaseView:
                 order = np.lexsort((keys_QK[query], -scores_QK[query]))
                 keys_QK[query] = keys_QK[query][order]
         hits = list(zip(keys_QK, scores_QK, strict=True))
-        if np.count_nonzero(rows_QK < 0):
-            short = np.flatnonzero((rows_QK < 0).any(axis=1))
+        if lost_Q is not None or np.count_nonzero(rows_QK < 0):
+            short_Q = (rows_QK < 0).any(axis=1)
+            lost = np.flatnonzero(short_Q if lost_Q is None else short_Q | lost_Q)
             scanned = nearest(
-                self, np.ascontiguousarray(queries_QD[short]), k=rows_QK.shape[1], among=among
+                self, np.ascontiguousarray(queries_QD[lost]), k=rows_QK.shape[1], among=among
             )
-            for query, found in zip(short.tolist(), scanned, strict=True):
+            for query, found in zip(lost.tolist(), scanned, strict=True):
                 hits[query] = found
         return hits
 

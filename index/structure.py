@@ -43,8 +43,12 @@ class Alive:
 
     def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of ``rows`` that are selected, in their order."""
+        return rows[self.flags(rows)]
+
+    def flags(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each of ``rows``, of any shape, whether it is selected."""
         selected: NDArray[np.bool_] = (self.bits[rows >> 3] >> (rows & 7)) & 1 == 1
-        return rows[selected]
+        return selected
 
 
 class Structure:

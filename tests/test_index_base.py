@@ -127,17 +127,36 @@ def test_filtered_searches_find_what_unfiltered_ones_would(
     assert recall(found, nearest(view, queries_QD, k=10, among=allowed)) >= 0.95
 
 
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
+@pytest.mark.usefixtures("always_structure")
 def test_filtered_searches_with_all_allowed_rows_far_away_find_the_nearest_of_them(
-    large: Base, queries_QD: NDArray[np.float32]
+    large: Base, queries_QD: NDArray[np.float32], share: float
 ) -> None:
     view = BaseView(large)
+    recalls = []
 
-    for share in SHARES:
-        for query_D in queries_QD[:10]:
-            allowed = far_rows(large, query_D, share)
-            found = view.search(query_D[np.newaxis], k=10, allowed=allowed)
-            exact = nearest(view, query_D[np.newaxis], k=10, among=allowed)
-            assert recall(found, exact) >= 0.95
+    for query_D in queries_QD[:15]:
+        allowed = far_rows(large, query_D, share)
+        found = view.search(query_D[np.newaxis], k=10, allowed=allowed)
+        exact = nearest(view, query_D[np.newaxis], k=10, among=allowed)
+        recalls.append(recall(found, exact))
+
+    assert np.mean(recalls) >= 0.95
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
+@pytest.mark.usefixtures("always_structure")
+def test_filters_that_follow_what_images_look_like_cost_no_recall(
+    large: Base, queries_QD: NDArray[np.float32], share: float
+) -> None:
+    view = BaseView(large)
+    _, cluster_N = clustered(ROWS, WIDTH, seed=1)
+    chosen = np.random.default_rng(1).permutation(100)[: int(100 * share)]
+    allowed = np.flatnonzero(np.isin(cluster_N[large.keys_N - 1], chosen))
+
+    found = view.search(queries_QD, k=10, allowed=allowed)
+
+    assert recall(found, nearest(view, queries_QD, k=10, among=allowed)) >= 0.95
 
 
 @pytest.mark.parametrize("dead", [0.0, 0.05, 0.5, 0.97])
