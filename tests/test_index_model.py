@@ -317,6 +317,11 @@ def _small_structures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(*, runs: int, steps: int) -> None:
+    for count in (150, 400):  # chance may leave out a kind of structure, and this may not
+        machine = GalleryAgainstDict()  # type: ignore[no-untyped-call]
+        machine.create(count=count)
+        machine.rebuild(tune=False, taken_over=True)
+        machine.teardown()
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         GalleryAgainstDict,
         settings=settings(
