@@ -98,6 +98,7 @@ class Jobs:
         self.folder = folder
         self._clock = clock
         self._closing = threading.Event()
+        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def start(self, kind: JobKind, parameters: dict[str, Any], work: Work) -> Job:
@@ -111,15 +112,18 @@ class Jobs:
         thread = threading.Thread(
             target=self._run, args=(claim, work), name=f"job-{kind}", daemon=True
         )
-        self._threads = [one for one in self._threads if one.is_alive()] + [thread]
-        thread.start()
+        with self._lock:
+            thread.start()
+            self._threads = [one for one in self._threads if one.is_alive()] + [thread]
         return queued
 
     def close(self) -> None:
         """Stop the jobs of this process, and wait until they have stopped."""
         self._closing.set()
         deadline = time.monotonic() + CLOSE_S
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, claim: Claim, work: Work) -> None:

@@ -419,6 +419,7 @@ def test_only_the_newest_hundred_are_remembered(tmp_path: Path) -> None:
         assert [job.id for job in jobs.folder.all()] == ids[: -KEPT - 1 : -1]
         with pytest.raises(UnknownJobError):
             jobs.folder.get(ids[0])
+        jobs.close()  # the last one's thread has let go of its lock
         assert {path.suffix for path in jobs.folder.folder.iterdir()} == {".json", ""}
 
 
