@@ -68,11 +68,11 @@ def search(
     vectors_BD = read_picture(encoder, image).encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         if everything and min_score is not None:
-            found = opened.above(vectors_BD[0], min_score=min_score, filter=wanted)
+            hits = opened.above(vectors_BD[0], min_score=min_score, filter=wanted).hits
         else:
             found = opened.search(vectors_BD, k=k, filter=wanted, min_score=min_score, exact=exact)
+            hits = found.hits[0]
         holds_none = not opened.count
-    hits = found.hits[0]
     votes = vote(hits) if with_vote else None
     if as_json:
         document: dict[str, Any] = {"hits": [_hit_json(hit) for hit in hits]}

@@ -17,6 +17,7 @@ from index.structure import Alive, Structure
 EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
 LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
 NEAR_ALLOWED: Final = 8  # so many are allowed among the rows looked at near a query, on average
+MOST_ALIVE: Final = 0.98  # share; below it, what was deleted may be all there is near a query
 FAIR: Final = 0.3  # of that; 1 in 100 queries meets fewer by chance, and is answered by a scan
 
 
@@ -117,7 +118,10 @@ class BaseView:
             scores_QK, rows_QK = structure.search(
                 queries_QD, k, alive=self.alive, share=self._share
             )
-            return self._hits(queries_QD, scores_QK, rows_QK, None)
+            if self.alive is None or self._share > MOST_ALIVE:
+                return self._hits(queries_QD, scores_QK, rows_QK, None)
+            far_Q = self._share_near(structure, queries_QD, self.alive, self._share) < FAIR
+            return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
         among = self.alive_among(allowed)
         share = len(among) / max(1, len(self.base))
         small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE

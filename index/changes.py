@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 import apsw
+import numpy as np
 
 from index.items import NewItem, PutResult, encode_metadata
 from index.terms import Term, add_terms, remove_terms, terms_of
-from index.vectors import VECTOR_TYPE
+from index.vectors import VECTOR_TYPE, unit_vectors
 from vision.thumbnail import Thumbnail
 
 _FIND: Final = "SELECT key, label, metadata, content_sha256, seq FROM items WHERE id = ?"
@@ -48,7 +49,9 @@ class Row:
             content_sha256=item.content_sha256,
             created=created,
             terms=terms_of(metadata),
-            vector=item.vector_D.astype(VECTOR_TYPE).tobytes(),
+            vector=unit_vectors(item.vector_D[np.newaxis], width=len(item.vector_D))
+            .astype(VECTOR_TYPE)
+            .tobytes(),
             thumbnail=item.thumbnail or NO_THUMBNAIL,
         )
 

@@ -17,7 +17,9 @@ from index.plan import EASY_EFFORT, EXACT, RECALL, Plan, candidates
 from index.store import Store
 from index.structure import Structure
 
-SETTING: Final = "plan"  # in the database: what was tuned, or chosen by hand
+SETTING: Final = "plan"  # in the database: what was tuned, and over how many rows
+TARGET: Final = "recall"  # in the database: what was asked for last
+OUTGROWN: Final = 4  # times as many rows, or as few: what was tuned no longer counts
 LEAST_ROWS: Final = 1_000  # fewer cannot be measured, and need no structure
 
 Progress = Callable[[str], None]  # called with the stage that begins
@@ -32,6 +34,18 @@ class Compaction:
     count: int
     plan: Plan
     trials: tuple[Trial, ...]  # what was measured on the way, the chosen one included
+
+
+@dataclass(frozen=True, slots=True)
+class TunedPlan:
+    """What was the quickest when it was measured, over so many rows."""
+
+    plan: Plan
+    rows: int
+
+    def suits(self, rows: int) -> bool:
+        """Whether it can still be believed when there are ``rows`` now."""
+        return self.rows / OUTGROWN <= rows <= self.rows * OUTGROWN
 
 
 def compact(
@@ -61,7 +75,9 @@ def compact(
         on_stage("reading")
         seq, keys_N, vectors_ND = store.load()
         chosen = stored_plan(store)
-        target = target or (RECALL if chosen is None else chosen.recall_target)
+        if target is not None:
+            store.set_setting(TARGET, str(target))
+        target = float(store.setting(TARGET) or RECALL)
         on_stage("measuring")
         if len(keys_N) < LEAST_ROWS:
             matrix, structure, trials = Matrix.of(vectors_ND), None, tuple[Trial, ...]()
@@ -70,8 +86,8 @@ def compact(
             matrix = sample.matrix
             del vectors_ND
             wanted = candidates(len(keys_N), store.binding.width)
-            if chosen is not None and not tune:
-                wanted = [chosen, EXACT]
+            if chosen is not None and not tune and chosen.suits(len(keys_N)):
+                wanted = [chosen.plan, EXACT]
             structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
         plan = _best(trials).plan if trials else replace(EXACT, recall_target=target)
         on_stage("writing")
@@ -87,14 +103,17 @@ def compact(
         generations.prune()
     store.cut_log(generations.oldest_seq())
     if tune:
-        store.set_setting(SETTING, json.dumps(plan.to_json()))
+        store.set_setting(SETTING, json.dumps({"plan": plan.to_json(), "rows": len(keys_N)}))
     return Compaction(number, seq, len(keys_N), plan, trials)
 
 
-def stored_plan(store: Store) -> Plan | None:
+def stored_plan(store: Store) -> TunedPlan | None:
     """Return the plan that was tuned for this gallery, if any."""
     text = store.setting(SETTING)
-    return None if text is None else Plan.from_json(json.loads(text))
+    if text is None:
+        return None
+    stored = json.loads(text)
+    return TunedPlan(Plan.from_json(stored["plan"]), stored["rows"])
 
 
 def _choose(

@@ -195,7 +195,10 @@ def sync_folder(folder: Path) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in ``folder``."""
-    return sum(_bytes_of(path) for path in folder.rglob("*"))
+    # Not rglob: it fails when a folder is deleted meanwhile.
+    return sum(
+        _bytes_of(Path(place, name)) for place, _, names in os.walk(folder) for name in names
+    )
 
 
 def check_sqlite_version() -> None:

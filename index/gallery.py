@@ -22,6 +22,7 @@ from index.items import (
     NewItem,
     Page,
     PutResult,
+    RangeResult,
     SearchResult,
     check_id,
     check_items,
@@ -247,13 +248,18 @@ class Gallery:
         return self._lookup.search(queries_QD, k=k, wanted=filter, min_score=min_score, exact=exact)
 
     def above(
-        self, query_D: NDArray[np.float32], *, min_score: float, filter: Filter | None = None
-    ) -> SearchResult:
-        """Return every item whose cosine is at least ``min_score``, best first.
+        self,
+        query_D: NDArray[np.float32],
+        *,
+        min_score: float,
+        limit: int | None = None,
+        filter: Filter | None = None,
+    ) -> RangeResult:
+        """Return the items whose cosine is at least ``min_score``, best first: range search.
 
-        Exact: looks at every item. Raises as ``search``.
+        Exact: looks at every item. Gives the best ``limit`` of them, or all. Raises as ``search``.
         """
-        return self._lookup.above(query_D, min_score=min_score, wanted=filter)
+        return self._lookup.above(query_D, min_score=min_score, limit=limit, wanted=filter)
 
     def catch_up(self) -> int:
         """Bring the index up to date with everyone's writes; return the last seq it has seen.

@@ -92,6 +92,15 @@ class SearchResult:
     seq: int  # every operation up to this one was seen
 
 
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """The items that score enough, best first, perhaps the first of them only."""
+
+    hits: list[Hit]
+    total: int  # that score enough
+    seq: int  # every operation up to this one was seen
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryInfo:
     """A gallery at a glance."""

@@ -10,6 +10,7 @@ Shape suffixes: Q queries, D vector width.
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from index.allowed import Allowed, AllowedKeys
 from index.errors import GalleryFolderError
 from index.filter import Filter
 from index.follower import Follower
-from index.items import Hit, Item, SearchResult
+from index.items import Hit, Item, RangeResult, SearchResult
 from index.scan import Hits
 from index.snapshot import Snapshot
 from index.store import Store
@@ -63,14 +64,24 @@ class Lookup:
         return self._run(find, wanted)
 
     def above(
-        self, query_D: NDArray[np.float32], *, min_score: float, wanted: Filter | None
-    ) -> SearchResult:
-        """Return all items that score at least ``min_score``, best first. Raises as ``search``."""
+        self,
+        query_D: NDArray[np.float32],
+        *,
+        min_score: float,
+        limit: int | None,
+        wanted: Filter | None,
+    ) -> RangeResult:
+        """Return the items that score at least ``min_score``, best first. Raises as ``search``."""
+        total = 0
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
-            return [snapshot.above(query_D, min_score=min_score, allowed=allowed)]
+            nonlocal total
+            keys, scores = snapshot.above(query_D, min_score=min_score, allowed=allowed)
+            total = len(keys)
+            return [(keys[:limit], scores[:limit])]
 
-        return self._run(find, wanted)
+        found = self._run(find, wanted)
+        return RangeResult(found.hits[0], total, found.seq)
 
     def page(self, *, after: int, limit: int, wanted: Filter | None) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key.
@@ -93,7 +104,8 @@ class Lookup:
             result = attempt(self._follower.catch_up())
             if result is not None:
                 return result
-        with self._store.writing():
+        read_only = self._store.read_only_reason is not None  # others may write all the same
+        with nullcontext() if read_only else self._store.writing():
             result = attempt(self._follower.catch_up())
         if result is None:
             raise GalleryFolderError(

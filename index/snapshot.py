@@ -15,7 +15,7 @@ from index.allowed import Allowed
 from index.base import Base, BaseView, merged
 from index.scan import NOTHING, Hits, above, nearest
 from index.table import Table, View
-from index.vectors import check_vectors
+from index.vectors import unit_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ class Snapshot:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        check_vectors(queries_QD, width=self.width)
-        queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+        queries_QD = unit_vectors(queries_QD, width=self.width)
         recent = self._recent(queries_QD, k, allowed)
         if self.base is None or not len(self.base):
             return recent
@@ -95,7 +94,7 @@ class Snapshot:
         Raises:
             BadVectorsError: not of shape (width,), not finite, or not of unit length.
         """
-        check_vectors(query_D[np.newaxis], width=self.width)
+        query_D = unit_vectors(query_D[np.newaxis], width=self.width)[0]
         among = None if allowed is None else allowed.rows_of(self.recent)
         recent = above(self.recent, query_D, min_score=min_score, among=among)
         if self.base is None:

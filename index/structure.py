@@ -160,6 +160,7 @@ def _on_bytes(plan: Plan, sample_ND: NDArray[np.float32], seed: int) -> Any:
         coarse = faiss.IndexFlatL2(width)
         lists = int(what.removeprefix("IVF"))
         behind = faiss.IndexIVFScalarQuantizer(coarse, width, lists, code, faiss.METRIC_L2, False)
+        behind.cp.min_points_per_centroid = 1  # few rows are no reason for a warning
     index = faiss.IndexPreTransform(transform, behind)
     train_on_bytes(index, sample_ND)
     return index

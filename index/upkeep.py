@@ -98,7 +98,10 @@ class Upkeep:
         """
         view = self._follower.snapshot.base
         used = 0 if view is None else view.base.generation
-        for number in self._generations.numbers():
+        numbers = self._generations.numbers()
+        for gone in self._refused.keys() - set(numbers):
+            del self._refused[gone]  # one of the same number may come in its place
+        for number in numbers:
             if number <= used:
                 return False
             if time.monotonic() < self._refused.get(number, 0.0):

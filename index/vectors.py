@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError, GalleryFolderError
 
 UNIT_TOLERANCE: Final = 1e-3  # how far a norm may stray from 1; float16 moves it by about 5e-4
+EXACTLY_UNIT: Final = 2e-6  # how far the square of a norm in float32 strays by rounding
 VECTOR_TYPE: Final = np.dtype("<f4")  # as stored: float32, little-endian
 
 
@@ -22,10 +23,6 @@ def check_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> None:
     Raises:
         BadVectorsError: another shape, a number that is not finite, or a row not of unit length.
     """
-    if vectors_ND.shape == (1, width):  # one query: a fifth of the time
-        squared = float(vectors_ND[0] @ vectors_ND[0])
-        if abs(squared - 1) < UNIT_TOLERANCE:  # no NaN is; a norm strays half as far as its square
-            return
     if vectors_ND.ndim != 2 or vectors_ND.shape[1] != width:  # noqa: PLR2004 (two axes)
         raise BadVectorsError(f"expected vectors of {width} numbers, got shape {vectors_ND.shape}")
     norms_N = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
@@ -35,6 +32,28 @@ def check_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> None:
         raise BadVectorsError(
             f"expected unit vectors, got norms from {norms_N.min():.3f} to {norms_N.max():.3f}"
         )
+
+
+def unit_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> NDArray[np.float32]:
+    """Return the same vectors, C-contiguous and exactly of unit length, as near as float32 comes.
+
+    Search structures rank by distance and scans by cosine, which agree on unit vectors only.
+
+    Raises:
+        BadVectorsError: as ``check_vectors``.
+    """
+    if vectors_ND.shape == (1, width) and vectors_ND.dtype == np.float32:
+        squared = float(vectors_ND[0] @ vectors_ND[0])
+        if abs(squared - 1) < EXACTLY_UNIT:  # no NaN is; what one query usually is, and quick
+            return np.ascontiguousarray(vectors_ND)
+    check_vectors(vectors_ND, width=width)
+    squares_N = np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64)
+    vectors_ND = np.ascontiguousarray(vectors_ND, np.float32)
+    astray_N = np.abs(squares_N - 1) >= EXACTLY_UNIT
+    if not astray_N.any():
+        return vectors_ND
+    norms_N = np.where(astray_N, np.sqrt(squares_N), 1.0)
+    return (vectors_ND / norms_N[:, np.newaxis]).astype(np.float32)
 
 
 def decode_vector(data: bytes, *, width: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from index.errors import UnknownIdError
-from index.items import Hit, SearchResult
+from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
 from service.answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
 from service.direct import DirectRoute
@@ -53,15 +53,15 @@ async def search(request: Request) -> Response:
 )
 async def search_range(request: Request) -> Response:
     """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
-    (result, limit), engine, watch = await run_query(request, RangeOptions, _above)
+    result, engine, watch = await run_query(request, RangeOptions, _above)
     return answer_with(
         RangeAnswer(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
             timings_ms=watch.stop(request),
-            hits=found_items(result.hits[0][:limit]),
-            total=len(result.hits[0]),
+            hits=found_items(result.hits),
+            total=result.total,
         )
     )
 
@@ -115,11 +115,11 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             continue
 
 
-def _above(query: Query[RangeOptions]) -> tuple[SearchResult, int]:
-    found = query.gallery.above(
-        query.vector_D, min_score=query.options.min_score, filter=query.filter
+def _above(query: Query[RangeOptions]) -> RangeResult:
+    options = query.options
+    return query.gallery.above(
+        query.vector_D, min_score=options.min_score, limit=options.limit, filter=query.filter
     )
-    return found, query.options.limit
 
 
 def _electorate(query: Query[VoteOptions]) -> SearchResult:

@@ -74,7 +74,7 @@ async def readyz(request: Request) -> Response:
             request_id=request.scope["request_id"],
             status="ok",
             gallery="writable" if reason is None else "read-only",
-            reason=reason,
+            reason=None if reason is None else "writing failed: the log says why",
         )
     )
 

@@ -1,6 +1,7 @@
 """Bases with real structures over rows that lie in clusters, and the slow twin of their search."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from tests.fakes import unit
 
 GRAPH = Plan(kind="graph", factory="HNSW24_SQ8", construction=120, effort=64, k_factor=4)
 QUANTIZED = Plan(kind="quantized", factory="IVF16,PQ8x4fsr", effort=8, k_factor=8)
-PLANS = [GRAPH, QUANTIZED]
+LISTS = Plan(kind="lists", factory="Bytes,IVF16", effort=8, k_factor=4)
+BYTE_GRAPH = Plan(kind="graph", factory="Bytes,HNSW24", construction=120, effort=64, k_factor=4)
+PLANS = [GRAPH, QUANTIZED, LISTS, BYTE_GRAPH]
 
 
 def clustered(
@@ -69,13 +72,25 @@ def best(
 
 
 def small_structures(patch: pytest.MonkeyPatch) -> None:
-    """Let a few dozen rows be measured, 100 have a graph, and 250 inverted lists.
+    """Let a few dozen rows be measured, 100 have a graph, and 250 inverted lists of codes.
 
     And let filtered searches use the structure unless only a handful of rows is allowed.
     """
+
+    def few(rows: int, width: int) -> list[Plan]:
+        graph = replace(BYTE_GRAPH, effort=0, k_factor=0)
+        quantized = replace(QUANTIZED, factory=f"IVF4,PQ{width // 2}x4fsr", effort=0, k_factor=0)
+        lists = replace(LISTS, factory="Bytes,IVF4", effort=0, k_factor=0)
+        if rows < 100:
+            return [EXACT]
+        if rows < 250:
+            return [graph, lists, EXACT]
+        return [quantized, graph, EXACT] if rows < 380 else [lists, quantized, graph, EXACT]
+
+    patch.setattr("index.compaction.candidates", few)
+    patch.setattr("index.compaction.EASY_EFFORT", {"lists": 4096, "graph": 4096, "quantized": 4096})
     patch.setattr("index.compaction.LEAST_ROWS", 40)
     patch.setattr("index.plan.EXACT_ROWS", 100)
-    patch.setattr("index.plan.GRAPH_ROWS", 250)
     patch.setattr("index.base.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.measure.ROUNDS", 1)
 

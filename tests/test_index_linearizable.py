@@ -218,6 +218,7 @@ class Recorder:
         """Search among everything: what is found is there, and what is not may be farther."""
         query = unit_vectors(1, WIDTH, seed=self._version)
         began = time.perf_counter_ns()
+        gallery.catch_up()  # what the other one wrote may else go unseen for a millisecond
         (hits,) = gallery.search(query, k=10).hits
         ended = time.perf_counter_ns()
         assert len(hits) == 10, "fewer than k although k exist"
@@ -231,6 +232,7 @@ class Recorder:
     def all(self, gallery: Gallery, item_id: str) -> None:
         """Search for all moving items: of each id this tells what it holds, or that it is gone."""
         began = time.perf_counter_ns()
+        gallery.catch_up()
         (hits,) = gallery.search(unit_vectors(1, WIDTH, seed=1), k=100, filter=MOVING).hits
         ended = time.perf_counter_ns()
         found = {hit.id: hit.metadata["version"] for hit in hits}

@@ -13,6 +13,7 @@ from index.gallery import Gallery
 from index.matrix import Matrix
 from index.measure import (
     MAX_SHARE,
+    PATIENCE,
     QUERIES,
     Sample,
     Trial,
@@ -21,9 +22,9 @@ from index.measure import (
     one_thread,
     recall_of,
 )
-from index.plan import EXACT, EXACT_ROWS, GRAPH_ROWS, RECALL, Plan, candidates
+from index.plan import BYTES, EXACT, EXACT_ROWS, RECALL, Plan, candidates
 from index.store import Store
-from index.structure import MAX_EFFORT, Structure
+from index.structure import Structure
 from tests.bases import GRAPH, PLANS, QUANTIZED, clustered, rebuilt, scores_of, small_structures
 from tests.fakes import new_item
 
@@ -133,7 +134,7 @@ def test_what_cannot_reach_the_recall_says_so_after_the_greatest_effort(sample: 
     trial, _ = trial_of(HOPELESS, sample, 0.99)
 
     assert not trial.reached
-    assert trial.plan.effort == MAX_EFFORT
+    assert trial.plan.effort > PATIENCE, "it gave up before the recall stood still"
     assert trial.plan.recall is not None
     assert trial.plan.recall < 0.9
 
@@ -184,7 +185,7 @@ def test_one_thread_is_for_the_block_only_even_when_it_fails() -> None:
 
 
 @pytest.mark.parametrize("width", [2, 3, 8, 31, 128, 160, 161, 512, 1001])
-@pytest.mark.parametrize("rows", [1, EXACT_ROWS - 1, EXACT_ROWS, GRAPH_ROWS - 1, GRAPH_ROWS, 10**7])
+@pytest.mark.parametrize("rows", [1, EXACT_ROWS - 1, EXACT_ROWS, 500_000, 10**7])
 def test_every_structure_that_is_proposed_can_be_made_and_exact_is_always_among_them(
     rows: int, width: int
 ) -> None:
@@ -192,11 +193,10 @@ def test_every_structure_that_is_proposed_can_be_made_and_exact_is_always_among_
 
     kinds = [plan.kind for plan in plans]
     assert kinds[-1] == "exact"
-    assert kinds[0] == (
-        "exact" if rows < EXACT_ROWS else "graph" if rows < GRAPH_ROWS else "quantized"
-    )
+    assert kinds == (["exact"] if rows < EXACT_ROWS else ["lists", "graph", "quantized", "exact"])
     for plan in plans[:-1]:
-        faiss.index_factory(width, plan.factory, faiss.METRIC_L2)
+        if not plan.factory.startswith(BYTES):
+            faiss.index_factory(width, plan.factory, faiss.METRIC_L2)
         assert Plan.from_json(plan.to_json()) == plan
 
 
@@ -219,7 +219,8 @@ def fill(gallery: Gallery, count: int) -> None:
 def saved_plan(gallery: Gallery) -> Plan | None:
     store = Store.open(gallery.folder)
     try:
-        return stored_plan(store)
+        stored = stored_plan(store)
+        return None if stored is None else stored.plan
     finally:
         store.close()
 

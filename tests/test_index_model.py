@@ -221,7 +221,7 @@ class GalleryAgainstDict(RuleBasedStateMachine):
     def above(self, query: int, which: int, min_score: float, ours: bool) -> None:
         (query_D,) = unit_vectors(1, WIDTH, query)
 
-        (hits,) = self.gallery(ours).above(query_D, min_score=min_score, filter=_filter(which)).hits
+        hits = self.gallery(ours).above(query_D, min_score=min_score, filter=_filter(which)).hits
 
         nearest = self._nearest(query_D, which)
         self._check_true(hits, nearest)

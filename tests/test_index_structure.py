@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.matrix import Matrix
 from index.plan import Plan
 from index.structure import MAX_EFFORT, MEASURED_K, Alive, Structure
-from tests.bases import GRAPH, PLANS, QUANTIZED, clustered, scores_of
+from tests.bases import PLANS, clustered, scores_of
 
 ROWS = 2000
 WIDTH = 16
@@ -191,7 +191,7 @@ def test_any_number_of_threads_may_search_at_once(structure: Structure) -> None:
 
 
 def _wide(plan: Plan) -> str:
-    return plan.factory if plan is GRAPH else QUANTIZED.factory.replace("PQ8", "PQ12")
+    return plan.factory.replace("PQ8", "PQ12")
 
 
 def _own_row_found(structure: Structure, vectors_ND: NDArray[np.float32]) -> int:
