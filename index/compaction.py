@@ -103,7 +103,7 @@ def compact(
         generations.prune()
     store.cut_log(generations.oldest_seq())
     if tune:
-        store.set_setting(SETTING, json.dumps({"plan": plan.to_json(), "rows": len(keys_N)}))
+        store_plan(store, TunedPlan(plan, len(keys_N)))
     return Compaction(number, seq, len(keys_N), plan, trials)
 
 
@@ -114,6 +114,12 @@ def stored_plan(store: Store) -> TunedPlan | None:
         return None
     stored = json.loads(text)
     return TunedPlan(Plan.from_json(stored["plan"]), stored["rows"])
+
+
+def store_plan(store: Store, tuned: TunedPlan) -> None:
+    """Let this be the plan of the gallery from its next compaction on."""
+    text = json.dumps({"plan": tuned.plan.to_json(), "rows": tuned.rows})
+    store.set_setting(SETTING, text)
 
 
 def _choose(

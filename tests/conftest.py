@@ -1,7 +1,6 @@
 """Fixtures that several files share: a small model, a gallery made with it, and running servers."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index.compaction import SETTING
+from index.compaction import TunedPlan, store_plan
 from index.gallery import Gallery
 from index.items import NewItem
 from index.plan import EXACT_ROWS, candidates
@@ -95,8 +94,9 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
             ]
         )
     store = Store.open(folder)
-    plan = candidates(EXACT_ROWS, manifest.architecture.width)[0]
-    store.set_setting(SETTING, json.dumps(plan.to_json()))
+    plans = candidates(EXACT_ROWS, manifest.architecture.width)
+    graph = next(plan for plan in plans if plan.kind == "graph")
+    store_plan(store, TunedPlan(graph, len(vectors_ND)))
     store.close()
 
 

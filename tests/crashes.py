@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from index.compaction import SETTING, compact
+from index.compaction import TunedPlan, compact, store_plan
 from index.gallery import Gallery
 from index.generations import Generations
 from index.plan import Plan
@@ -77,7 +77,7 @@ def create(folder: Path) -> dict[str, int]:
     versions = {f"i{n}": n for n in range(IDS) if n % 6}
     with Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH) as gallery:
         gallery.put([item_of(item_id, version) for item_id, version in versions.items()])
-        gallery._store.set_setting(SETTING, json.dumps(GRAPH.to_json()))
+        store_plan(gallery._store, TunedPlan(GRAPH, len(versions)))
     rebuild(folder)
     return versions
 
