@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-slow test-durability check format install bento bench-serving bench-training bench-index clean
+.PHONY: demo test test-slow test-durability check format install bento bench-serving bench-training bench-index bench-gallery bench-search clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -51,6 +51,18 @@ bench-training: install ## quality of `cnn` on Fashion-MNIST over three seeds
 
 bench-index: install ## images per second of an index build beside the bare network
 	$(BIN)/python -m benchmarks.index_build --model $(DEMO)/model
+
+bench-gallery: install ## durable writes and restarts of galleries, and what their interface costs
+	@scripts/system-packages dataset-fashion-mnist
+	for what in adds restart interface; do \
+		$(BIN)/python -m benchmarks.gallery --folder build/galleries $$what || exit 1; done
+
+bench-search: install ## searches beside other libraries, which it installs
+	@scripts/system-packages dataset-fashion-mnist
+	$(BIN)/python -m pip install --quiet hnswlib usearch voyager scann rabitqlib qdrant-edge-py
+	for what in fashion fashion-unit clustered; do \
+		$(BIN)/python -m benchmarks.search --set $$what --cache build/sets || exit 1; done
+	$(BIN)/python -m benchmarks.search --filtered --rows 200000 --cache build/sets
 
 clean: ## everything that the other targets made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
