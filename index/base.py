@@ -162,6 +162,10 @@ class BaseView:
     ) -> list[Hits]:
         """Return what the structure found as keys and scores; where it lost its way, scan."""
         keys_QK = self.base.keys_N[rows_QK]
+        if lost_Q is None and len(rows_QK) == 1:  # one query, quickly
+            scores_K = scores_QK[0]
+            if len(set(scores_K.tolist())) == len(scores_K) and -1 not in rows_QK[0].tolist():
+                return [(keys_QK[0], scores_K)]
         ties_QK = scores_QK[:, 1:] == scores_QK[:, :-1]
         if np.count_nonzero(ties_QK):  # quicker than any()
             for query in np.flatnonzero(ties_QK.any(axis=1)).tolist():

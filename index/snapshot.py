@@ -6,7 +6,7 @@ makes the next one. No reader ever waits, and none sees half a change.
 Shape suffixes: N rows, Q queries, D vector width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,15 @@ class Snapshot:
     base: BaseView | None  # the bulk, with a structure over it
     recent: View  # what came after the base: scanned
     removals: int = 0  # grows whenever something may have been removed; only to be compared
+    recent_count: int = field(init=False)  # rows of ``recent`` that a search may return
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recent_count", self.recent.alive)
 
     @property
     def count(self) -> int:
         """Rows that a search may return."""
-        return self.recent.alive + (0 if self.base is None else len(self.base))
+        return self.recent_count + (0 if self.base is None else len(self.base))
 
     @property
     def last_key(self) -> int:
@@ -73,17 +77,17 @@ class Snapshot:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         queries_QD = unit_vectors(queries_QD, width=self.width)
-        recent = self._recent(queries_QD, k, allowed)
-        if self.base is None or not len(self.base):
-            return recent
+        if self.base is None:
+            return self._recent(queries_QD, k, allowed)
         rows = None if allowed is None else allowed.rows_in(self.base.base)
         if exact:
             among = None if rows is None else self.base.alive_among(rows)
             bulk = nearest(self.base, queries_QD, k=k, among=among)
         else:
             bulk = self.base.search(queries_QD, k=k, allowed=rows)
-        if not self.recent.alive:
+        if not self.recent_count:
             return bulk
+        recent = self._recent(queries_QD, k, allowed)
         return [merged(one, other, k=k) for one, other in zip(bulk, recent, strict=True)]
 
     def above(
@@ -106,7 +110,7 @@ class Snapshot:
     def _recent(
         self, queries_QD: NDArray[np.float32], k: int, allowed: Allowed | None
     ) -> list[Hits]:
-        if not self.recent.alive:
+        if not self.recent_count:
             return [NOTHING] * len(queries_QD)
         among = None if allowed is None else allowed.rows_of(self.recent)
         return nearest(self.recent, queries_QD, k=k, among=among)
