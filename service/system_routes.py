@@ -10,6 +10,9 @@ from service.documents import problem_answers
 from service.exchange import answer_with, ready_engine, worker_state
 from service.metrics import CONTENT_TYPE
 
+# Not the gallery's own sentence, which names its folder: this route needs no key.
+READ_ONLY = "a write met an I/O error: check the disk, then restart the service; its log says more"
+
 router = APIRouter(route_class=DirectRoute, tags=["Service"], responses=problem_answers())
 
 
@@ -74,7 +77,7 @@ async def readyz(request: Request) -> Response:
             request_id=request.scope["request_id"],
             status="ok",
             gallery="writable" if reason is None else "read-only",
-            reason=None if reason is None else "writing failed: the log says why",
+            reason=None if reason is None else READ_ONLY,
         )
     )
 

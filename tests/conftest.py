@@ -1,6 +1,7 @@
 """Fixtures that several files share: a small model, a gallery made with it, and running servers."""
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ from vision.manifest import read_manifest
 from vision.thumbnail import make_thumbnail
 
 STORED = 40  # items in the gallery that tests start from
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let the programs under test hear Ctrl-C, also where a shell runs the tests in background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -49,7 +49,9 @@ def test_an_io_error_makes_the_gallery_read_only_and_says_so_everywhere(
         assert ready.json()["gallery"] == "read-only"
         assert "restart" in ready.json()["reason"]
         shown = client.get("/v1/gallery").json()
-        assert (shown["state"], shown["reason"]) == ("read-only", ready.json()["reason"])
+        assert shown["state"] == "read-only"
+        assert "restart" in shown["reason"]
+        assert str(gallery) not in ready.text, "a route that needs no key names our folders"
         assert "lookalike_gallery_read_only 1.0" in client.get("/metrics").text
         hits = client.post("/v1/search", json={"id": "before", "k": 1}).json()["hits"]
         assert hits[0]["id"] == "before"
