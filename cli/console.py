@@ -13,8 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+stdout = Console(emoji=False, highlight=False)
+stderr = Console(emoji=False, stderr=True, highlight=False)
 
 
 def progress() -> Progress:

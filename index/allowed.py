@@ -5,14 +5,14 @@ Shape suffixes: S keys that are allowed.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Base
-from index.filter import Condition, Filter
+from index.filter import Condition, Filter, Match
 from index.selection import distinct
 from index.table import View
 
@@ -33,8 +33,9 @@ class Judge(Protocol):
 class Allowed:
     """The keys a filter lets through, among all keys up to one; deleted ones may be among them."""
 
-    def __init__(self, keys_S: Keys, *, judged_to: int) -> None:
+    def __init__(self, keys_S: Keys, *, judged_to: int, seq: int = 0) -> None:
         self.keys_S = keys_S
+        self.seq = seq  # the newest operation after judging: what had gone by then may be missing
         self.judged_to = judged_to  # every key up to this one was judged
         self._rows: tuple[Base, NDArray[np.int64]] | None = None
 
@@ -56,11 +57,12 @@ class Allowed:
             return view.keys_N
         return view.rows_of(self.keys_S[np.searchsorted(self.keys_S, view.keys_N[0]) :])
 
-    def and_also(self, keys_S: Keys, *, judged_to: int) -> "Allowed":
+    def and_also(self, keys_S: Keys, *, judged_to: int, seq: int) -> "Allowed":
         """Return what is allowed now that the keys up to ``judged_to`` were judged as well."""
         more = Allowed(
             np.concatenate([self.keys_S, keys_S]) if len(keys_S) else self.keys_S,
             judged_to=judged_to,
+            seq=seq,
         )
         more._rows = self._rows  # later keys are never in the base that was asked about
         return more
@@ -72,11 +74,12 @@ class AllowedKeys:
     Any number of threads may ask.
     """
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, *, newest: Callable[[], int]) -> None:
         self._judge = judge
+        self._newest = newest
         self._lock = threading.Lock()
-        # By the filter's text: to Python 1 and True are equal, and so are filters that hold them.
-        self._known: OrderedDict[str, Allowed] = OrderedDict()
+        # By values with their types: to Python 1 and True are equal, and so are such filters.
+        self._known: OrderedDict[Hashable, Allowed] = OrderedDict()
 
     def of(self, wanted: Filter, *, up_to: int, everything: Callable[[], Keys]) -> Allowed:
         """Return the keys that ``wanted`` lets through, all keys up to ``up_to`` judged.
@@ -89,7 +92,7 @@ class AllowedKeys:
         Raises:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        name = repr(wanted)
+        name = _typed(wanted)
         with self._lock:
             known = self._known.pop(name, None) or Allowed(np.empty(0, np.int64), judged_to=0)
             self._known[name] = known  # the latest used comes last
@@ -97,7 +100,7 @@ class AllowedKeys:
             return known
         after = known.judged_to
         keys_S = self._judged(wanted, after, everything)
-        known = known.and_also(keys_S[keys_S <= up_to], judged_to=up_to)
+        known = known.and_also(keys_S[keys_S <= up_to], judged_to=up_to, seq=self._newest())
         with self._lock:
             self._known[name] = known
             size = sum(allowed.nbytes for allowed in self._known.values())
@@ -120,3 +123,20 @@ class AllowedKeys:
         for condition in wanted.must_not:
             keys = np.setdiff1d(keys, self._judge(condition, after=after), assume_unique=True)
         return keys
+
+
+def _typed(wanted: Filter) -> Hashable:
+    """Return what tells filters apart."""
+    return tuple(
+        tuple(
+            (condition.key, tuple((value.__class__, value) for value in condition.values))
+            if isinstance(condition, Match)
+            else (
+                condition.key,
+                tuple((*bound, bound[1].__class__) for bound in condition.bounds),
+                0,
+            )
+            for condition in conditions
+        )
+        for conditions in (wanted.must, wanted.should, wanted.must_not)
+    )

@@ -39,7 +39,7 @@ class Lookup:
     def __init__(self, store: Store, follower: Follower) -> None:
         self._store = store
         self._follower = follower
-        self._allowed = AllowedKeys(store.condition_keys)
+        self._allowed = AllowedKeys(store.condition_keys, newest=lambda: follower.catch_up().seq)
         self._items = Remembered(store)
 
     def search(
@@ -127,14 +127,20 @@ class Lookup:
             return None  # an item may have been replaced: gone under its old key, and not here yet
         return found[:limit]
 
+    def _is_true_to(self, snapshot: Snapshot, allowed: Allowed) -> bool:
+        """Whether nothing of the snapshot may have gone before the filter looked at it."""
+        if allowed.seq <= snapshot.seq:  # what had gone by then is gone in the snapshot
+            return True
+        return self._follower.catch_up().removals == snapshot.removals
+
     def _attempt(
         self, snapshot: Snapshot, find: Find, wanted: Filter | None
     ) -> SearchResult | None:
         allowed = None
         if wanted is not None and wanted != _EVERYTHING:
             allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
-            if self._follower.catch_up().removals != snapshot.removals:
-                return None  # an item may have gone before the filter looked at it
+            if not self._is_true_to(snapshot, allowed):
+                return None
         found = find(snapshot, allowed)
         items = self._items.of([key for keys, _ in found for key in keys.tolist()])
         if items is None:

@@ -69,9 +69,11 @@ def nearest(
     k = min(k, scanned - dead)
     if not k:
         return [NOTHING] * len(queries_QD)
+    fetch = min(k + dead + SPARE, scanned)
+    if len(queries_QD) == 1:
+        return [_nearest_of_one(rows, queries_QD, k, fetch, among)]
     answers = [NOTHING] * len(queries_QD)
     unsettled = np.arange(len(queries_QD))
-    fetch = min(k + dead + SPARE, scanned)
     while len(unsettled):
         scores_QF, rows_QF = _fetch(rows.vectors_ND, queries_QD[unsettled], fetch, among)
         left = []
@@ -85,6 +87,23 @@ def nearest(
         unsettled = np.array(left, np.int64)
         fetch = min(4 * fetch, scanned)
     return answers
+
+
+def _nearest_of_one(
+    rows: Rows,
+    query_1D: NDArray[np.float32],
+    k: int,
+    fetch: int,
+    among: NDArray[np.int64] | None,
+) -> Hits:
+    """As ``nearest`` for one query, without what several cost."""
+    scanned = len(rows.keys_N) if among is None else len(among)
+    while True:
+        scores_1F, rows_1F = _fetch(rows.vectors_ND, query_1D, fetch, among)
+        keys, scores = ranked(rows, query_1D[0], rows_1F[0])
+        if fetch == scanned or scores_1F.min() <= scores[k - 1] - ROUNDING:
+            return keys[:k], scores[:k]
+        fetch = min(4 * fetch, scanned)
 
 
 def above(
@@ -164,9 +183,10 @@ def _knn_in_place(
     scores_QF = np.empty((len(queries_QD), fetch), np.float32)
     rows_QF = np.empty((len(queries_QD), fetch), np.int64)
     among_S = np.ascontiguousarray(among_S, np.int64)
-    for row, query_D in enumerate(np.ascontiguousarray(queries_QD)):
+    queries_QD = np.ascontiguousarray(queries_QD)
+    for row in range(len(queries_QD)):
         faiss.knn_inner_products_by_idx(
-            faiss.swig_ptr(query_D),
+            faiss.swig_ptr(queries_QD[row]),
             faiss.swig_ptr(vectors_ND),
             faiss.swig_ptr(among_S),
             width,

@@ -89,7 +89,7 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
     world = World()
     for value in (1, True, 1, 0, False):
         world.put(value)
-    allowed = AllowedKeys(world.judge)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0)
 
     def keys(value: object) -> list[int]:
         wanted = parse_filter({"must": [{"key": "v", "match": value}]})
@@ -108,7 +108,7 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
 @given(data=st.data())
 def test_what_is_remembered_equals_judging_everything_anew(data: st.DataObject) -> None:
     world = World()
-    allowed = AllowedKeys(world.judge)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0)
     condition = st.lists(st.sampled_from(CONDITIONS), max_size=2)
     lists = st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["must", "should", "must_not"], condition)
@@ -133,7 +133,7 @@ def test_what_is_remembered_equals_judging_everything_anew(data: st.DataObject) 
 
 def test_only_keys_that_came_since_are_judged() -> None:
     world = World()
-    allowed = AllowedKeys(world.judge)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     for up_to in (10, 10, 25, 25):
         while world.last < up_to:
@@ -148,7 +148,7 @@ def test_keys_that_the_asker_does_not_know_yet_are_left_for_later() -> None:
     world = World()
     for _ in range(9):
         world.put("a")
-    allowed = AllowedKeys(world.judge)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
 
     assert allowed.of(wanted, up_to=4, everything=world.keys).keys_S.tolist() == [1, 2, 3, 4]
@@ -170,7 +170,7 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
         judged[condition] += 1
         return keys_S[keys_S > after]
 
-    allowed = AllowedKeys(judge)
+    allowed = AllowedKeys(judge, newest=lambda: 0)
 
     def ask(number: int) -> None:
         allowed.of(filter_of(number), up_to=1000, everything=lambda: keys_S)
@@ -191,7 +191,7 @@ def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end
 ) -> None:
     monkeypatch.setattr("index.allowed.MAX_FILTERS", 50)
     nothing = np.empty(0, np.int64)
-    allowed = AllowedKeys(lambda _, /, *, after: nothing)
+    allowed = AllowedKeys(lambda _, /, *, after: nothing, newest=lambda: 0)
 
     for number in range(400):
         allowed.of(filter_of(number), up_to=1000, everything=lambda: nothing)
@@ -209,7 +209,7 @@ def test_a_judge_that_fails_leaves_nothing_wrong_behind() -> None:
             raise OSError("the disk is gone")
         return world.judge(condition, after=after)
 
-    allowed = AllowedKeys(judge)
+    allowed = AllowedKeys(judge, newest=lambda: 0)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     with pytest.raises(OSError, match="gone"):
         allowed.of(wanted, up_to=1, everything=world.keys)
@@ -229,7 +229,7 @@ def test_rows_are_those_of_the_base_that_is_asked_about_and_of_the_table() -> No
     assert allowed.rows_in(one).tolist() == [1, 2, 5]
     assert allowed.rows_in(other).tolist() == [0, 1, 2]
     assert allowed.rows_of(table.view).tolist() == []
-    more = allowed.and_also(np.array([21, 23]), judged_to=25)
+    more = allowed.and_also(np.array([21, 23]), judged_to=25, seq=0)
     assert more.rows_in(other).tolist() == [0, 1, 2]
     assert more.rows_in(one).tolist() == [1, 2, 5]
     assert more.rows_of(table.view).tolist() == [0]
@@ -243,7 +243,7 @@ def test_threads_at_different_moments_all_get_what_they_know() -> None:
         world.put(VALUES[int(rng.integers(len(VALUES)))])
         if number % 7 == 0:
             world.values.pop(number // 2, None)
-    allowed = AllowedKeys(world.judge)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0)
     filters = [parse_filter({"must_not": [one]}) for one in CONDITIONS[:3]]
     passing = {repr(wanted): np.array(world.passing(wanted)) for wanted in filters}
     wrong: list[object] = []
