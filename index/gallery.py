@@ -48,6 +48,7 @@ class Gallery:
         self._clock = clock
         self._generations = Generations.of(store)
         self._follower = Follower(store, self._generations)
+        store.after_commits(self._follower.catch_up)
         self._lookup = Lookup(store, self._follower)
         self.upkeep = Upkeep(store, self._generations, self._follower)
 
@@ -161,9 +162,7 @@ class Gallery:
             return []
         check_items(items, width=self.binding.width)
         created = self._clock().isoformat(timespec="milliseconds")
-        results = self._store.put(items, upsert=upsert, created=created)
-        self.catch_up()
-        return results
+        return self._store.put(items, upsert=upsert, created=created)
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete in one durable transaction; return, per id, whether there was such an item.
@@ -174,9 +173,7 @@ class Gallery:
         """
         for item_id in ids:
             check_id(item_id)
-        deleted = self._store.delete(ids)
-        self.catch_up()
-        return deleted
+        return self._store.delete(ids)
 
     def get(self, item_id: str) -> Item:
         """Return a stored item.

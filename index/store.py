@@ -7,7 +7,7 @@ Shape suffixes: N items, D vector width.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,10 @@ class Store:
     def read_only_reason(self) -> str | None:
         """Since when and why nothing can be written, a sentence; ``None`` while writing goes on."""
         return self._database.read_only_reason
+
+    def after_commits(self, work: Callable[[], object]) -> None:
+        """Have ``work`` done after each commit, before its callers hear; they get its errors."""
+        self._writer.on_commit = work
 
     def put(self, items: Sequence[NewItem], *, upsert: bool, created: str) -> list[PutResult]:
         """Store checked ``items``, all or none, and return what became of each, in order.

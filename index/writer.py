@@ -29,6 +29,7 @@ class GroupWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.on_commit: Callable[[], object] = lambda: None  # before anybody hears of a commit
         self._lock = threading.Lock()  # for the queue and for who leads; never held for long
         self._queue: deque[_Request] = deque()
         self._leader: _Request | None = None  # who is at work, or has been woken to be
@@ -67,6 +68,7 @@ class GroupWriter:
                 results = [request.change(changes) for request in batch]
             for request, result in zip(batch, results, strict=True):
                 request.result = result
+            self.on_commit()  # once for all of them: each on its own thread would take much longer
         except BaseException as error:
             for request in batch:
                 request.error = error if request is batch[0] else _for_another(error)
