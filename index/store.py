@@ -265,6 +265,7 @@ class Store:
 
     def close(self) -> None:
         """Close all connections. Every later call raises StorageError."""
+        self._writer.on_commit = lambda: None  # it leads back here: a circle keeps files mapped
         self._database.close()
 
     def _row(self, sql: str, item_id: str) -> tuple[Any, ...]:

@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import os
@@ -383,3 +384,18 @@ def test_a_gallery_that_can_only_be_read_is_not_rebuilt_in_the_background(
 
     assert not (gallery.folder / "snapshots").exists()
     assert os.listdir(gallery.folder)
+
+
+def test_a_gallery_that_was_closed_and_forgotten_holds_no_file(tmp_path: Path) -> None:
+    crashes.create(tmp_path / "g")
+    gc.disable()
+    try:
+        gallery = Gallery.open(tmp_path / "g", fingerprint=None)
+        assert str(tmp_path / "g" / "snapshots") in Path("/proc/self/maps").read_text()
+
+        gallery.close()
+        del gallery
+
+        assert str(tmp_path / "g") not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
