@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,20 @@ class BuildReport:
     refused: list[tuple[str, str]]  # (id, why), in the order of the entries
     count: int  # images in the gallery now
     seconds: float
+
+    @classmethod
+    def of(
+        cls, outcomes: Counter[str], refused: list[tuple[str, str]], *, count: int, started: float
+    ) -> Self:
+        """Return the report of work that began at ``started``, a ``time.perf_counter``."""
+        return cls(
+            added=outcomes["created"],
+            replaced=outcomes["replaced"],
+            unchanged=outcomes["unchanged"],
+            refused=refused,
+            count=count,
+            seconds=time.perf_counter() - started,
+        )
 
     @property
     def images_per_second(self) -> float:
@@ -129,14 +143,7 @@ def build(
             outcomes.update(result.outcome for result in gallery.put(items))
     finally:
         pool.shutdown(cancel_futures=True)
-    return BuildReport(
-        added=outcomes["created"],
-        replaced=outcomes["replaced"],
-        unchanged=outcomes["unchanged"],
-        refused=refused,
-        count=gallery.count,
-        seconds=time.perf_counter() - started,
-    )
+    return BuildReport.of(outcomes, refused, count=gallery.count, started=started)
 
 
 def _decoding(

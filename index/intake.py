@@ -59,14 +59,7 @@ def store_vectors(
         refused += [one for one in chunk if not isinstance(one, NewItem)]
         outcomes.update(result.outcome for result in gallery.put(items))
         on_progress(len(chunk))
-    return BuildReport(
-        added=outcomes["created"],
-        replaced=outcomes["replaced"],
-        unchanged=outcomes["unchanged"],
-        refused=refused,
-        count=gallery.count,
-        seconds=time.perf_counter() - started,
-    )
+    return BuildReport.of(outcomes, refused, count=gallery.count, started=started)
 
 
 def _checked(
