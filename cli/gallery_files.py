@@ -152,20 +152,13 @@ def restore(
 
 def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -> "Gallery":
     """Return the gallery, which is made for ``model``, or else for the source's model."""
-    from index.folder import open_or_create  # noqa: PLC0415
+    from index.folder import open_for_model, open_or_create  # noqa: PLC0415
     from index.gallery import Gallery  # noqa: PLC0415
     from index.schema import DATABASE_NAME  # noqa: PLC0415
     from vision.manifest import read_manifest  # noqa: PLC0415
 
     if model is not None:
-        manifest = read_manifest(model)
-        return open_or_create(
-            gallery,
-            model_name=manifest.name,
-            fingerprint=manifest.fingerprint,
-            width=manifest.architecture.width,
-            model_folder=model,
-        )
+        return open_for_model(gallery, read_manifest(model), model_folder=model)
     if (gallery / DATABASE_NAME).exists():
         return Gallery.open(gallery, fingerprint=None)
     if source.facts is None:

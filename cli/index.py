@@ -152,18 +152,11 @@ def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "Bui
         VectorIndexError, TrainingError: the images cannot be read, or not be stored.
     """
     # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
-    from index.folder import open_or_create  # noqa: PLC0415
+    from index.folder import open_for_model  # noqa: PLC0415
     from vision.encoder import Encoder  # noqa: PLC0415
 
     encoder = Encoder.load(model, device=device)
-    opened = open_or_create(
-        gallery,
-        model_name=encoder.manifest.name,
-        fingerprint=encoder.manifest.fingerprint,
-        width=encoder.width,
-        model_folder=model,
-    )
-    with opened:
+    with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
         return fill(opened, encoder, data)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from index.errors import GalleryFolderError
 from index.gallery import Gallery
 from index.schema import DATABASE_NAME
+from vision.manifest import Manifest
 
 
 def open_or_create(
@@ -33,3 +34,17 @@ def open_or_create(
             if not (folder / DATABASE_NAME).exists():  # in the way is no gallery of a quicker one
                 raise
     return Gallery.open(folder, fingerprint=fingerprint)
+
+
+def open_for_model(folder: Path, manifest: Manifest, *, model_folder: Path) -> Gallery:
+    """Return the gallery in ``folder``, or a new one, for the model that ``manifest`` describes.
+
+    Raises as ``open_or_create``.
+    """
+    return open_or_create(
+        folder,
+        model_name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        width=manifest.architecture.width,
+        model_folder=model_folder,
+    )

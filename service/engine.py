@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.folder import open_or_create
+from index.folder import open_for_model
 from index.gallery import Gallery
 from service.admission import Admission
 from service.answers import ModelName
@@ -72,7 +72,8 @@ class Engine:
             None, _load_encoder, model_folder, settings
         )
         gallery = await loop.run_in_executor(
-            None, _open_gallery, settings.gallery, manifest, model_folder
+            None,
+            partial(open_for_model, settings.gallery, manifest, model_folder=model_folder),
         )
         pipeline = Pipeline(
             decode=partial(_decode, manifest, settings.limits),
@@ -123,16 +124,6 @@ class Engine:
         self._writers.shutdown()
         self.jobs.close()
         self.gallery.close()
-
-
-def _open_gallery(folder: Path, manifest: Manifest, model_folder: Path) -> Gallery:
-    return open_or_create(
-        folder,
-        model_name=manifest.name,
-        fingerprint=manifest.fingerprint,
-        width=manifest.architecture.width,
-        model_folder=model_folder,
-    )
 
 
 def _load_encoder(
