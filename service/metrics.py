@@ -65,29 +65,19 @@ class Metrics:
             buckets=_BATCH,
             registry=registry,
         )
-        self.gallery_items = Gauge(
-            "lookalike_gallery_items",
-            "Items in the gallery.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
+        self.gallery_items = _latest("lookalike_gallery_items", "Items in the gallery.", registry)
+        self.gallery_seq = _latest(
+            "lookalike_gallery_seq", "Newest write that this view of the gallery has.", registry
         )
-        self.gallery_seq = Gauge(
-            "lookalike_gallery_seq",
-            "Newest write that this view of the gallery has.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        self.gallery_recent = Gauge(
+        self.gallery_recent = _latest(
             "lookalike_gallery_recent_items",
             "Items stored since the search structure was built, which every search looks at.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
+            registry,
         )
-        self.gallery_generation = Gauge(
+        self.gallery_generation = _latest(
             "lookalike_gallery_generation",
             "Generation of the search structure in use; 0: none.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
+            registry,
         )
         self.gallery_read_only = Gauge(
             "lookalike_gallery_read_only",
@@ -111,3 +101,8 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _latest(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+    """Return a gauge of which, over all workers, what was set last is shown."""
+    return Gauge(name, text, registry=registry, multiprocess_mode="mostrecent")
