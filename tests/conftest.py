@@ -3,6 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,13 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
 @pytest.fixture(scope="session")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that everybody may use; tests that write use ids of their own and clean up."""
-    folder = tmp_path_factory.mktemp("server")
+    with server_with_backups(model, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@contextmanager
+def server_with_backups(model: Path, folder: Path) -> Iterator[Server]:
+    """A server of a new gallery and with a folder for backups, both beside its log."""
     write_gallery(folder / "gallery", model)
     (folder / "backups").mkdir()
     options = ("--backups-dir", str(folder / "backups"))

@@ -20,7 +20,8 @@ ROOT: Final = Path(__file__).parents[1]
 class Crew:
     """The processes of one cycle, in a group of their own, and what they say."""
 
-    def __init__(self, pipe: Path) -> None:
+    def __init__(self, pipe: Path, folder: Path) -> None:
+        self._folder = folder
         self.events: list[tuple[bool, list[Any]]] = []  # whether it was read after the cut
         self._cut = threading.Event()
         self._pipe = pipe
@@ -46,9 +47,21 @@ class Crew:
         """Kill all of them and read what they had said."""
         for pid in self._pids("crew"):
             os.killpg(pid, signal.SIGKILL)
+        self._kill_orphans()
         with contextlib.suppress(OSError):  # should it never have begun, nobody else ends this wait
             os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
         self._reader.join()
+
+    def _kill_orphans(self) -> None:
+        """Kill the rebuilds that upkeep began, which are in groups of their own."""
+        deadline = time.monotonic() + 0.05  # for one that was being started
+        while time.monotonic() < deadline:
+            for process in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    words = (process / "cmdline").read_bytes().split(b"\0")
+                    if b"index.rebuild" in words and os.fsencode(self._folder) in words:
+                        os.kill(int(process.name), signal.SIGKILL)
+            time.sleep(0.01)
 
     def _pids(self, kind: str) -> list[int]:
         return [event[1] for _, event in list(self.events) if event[0] == kind]
@@ -87,7 +100,7 @@ class Crews:
     @contextlib.contextmanager
     def at_work(self, folder: Path, **orders: Any) -> Iterator[Crew]:
         """Let a crew work on the gallery while the block runs, and kill it in the end."""
-        crew = Crew(self._pipe)
+        crew = Crew(self._pipe, folder)
         try:
             stdin = self._process.stdin
             assert stdin is not None

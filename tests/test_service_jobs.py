@@ -24,7 +24,7 @@ from index.plan import candidates
 from service.errors import JobConflictError, UnknownJobError
 from service.job_folder import KEPT, JobFolder
 from service.jobs import Course, Jobs
-from tests.conftest import STORED, write_gallery, write_vectors
+from tests.conftest import STORED, server_with_backups, write_gallery, write_vectors
 from tests.fakes import clustered_vectors
 from tests.pictures import png
 from tests.servers import Server, running_server
@@ -37,11 +37,7 @@ MANY = 2_000  # items, from 1,000 on a structure is measured
 @pytest.fixture(scope="module")
 def own(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of this file's own, with a folder for backups; the gallery lies beside its log."""
-    folder = tmp_path_factory.mktemp("jobs")
-    write_gallery(folder / "gallery", model)
-    (folder / "backups").mkdir()
-    options = ("--backups-dir", str(folder / "backups"))
-    with running_server(model, folder / "gallery", folder / "log", *options) as server:
+    with server_with_backups(model, tmp_path_factory.mktemp("jobs")) as server:
         yield server
 
 
