@@ -50,6 +50,7 @@ class Lookalike:
         """Answer probes at once, and load the model and the gallery meanwhile."""
         # FastAPI, pydantic models and faiss: needed in workers only.
         from service.application import create_application, load  # noqa: PLC0415
+        from service.exchange import WorkerState  # noqa: PLC0415
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = ServiceSettings.from_environment()
@@ -59,16 +60,16 @@ class Lookalike:
         self._shared = SharedFolder(SERVER_ID)
         self._shared.use()
         desk.metrics = Metrics()
-        self._application = create_application(settings, desk.metrics)
-        self._loading = asyncio.create_task(load(self._application, model_folder(settings)))
-        desk.application = self._application
+        self._state = WorkerState(settings, desk.metrics)
+        self._loading = asyncio.create_task(load(self._state, model_folder(settings)))
+        desk.application = create_application(self._state)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Close the gallery after the last request."""
         from service.application import unload  # noqa: PLC0415
 
-        await unload(self._application, self._loading)
+        await unload(self._state, self._loading)
         self._shared.remove()
 
 

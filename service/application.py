@@ -1,48 +1,51 @@
 """The HTTP application of one worker: its routes, and the loading of what they need."""
 
 import asyncio
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from index.errors import VectorIndexError
 from service import item_routes, job_routes, query_routes, search_routes, system_routes
-from service.config import ServiceSettings
+from service.dispatch import Dispatch
 from service.documents import describe_application
 from service.engine import Engine
 from service.exchange import WorkerState
-from service.metrics import Metrics
-from service.pages import mount_pages
-from service.problems import install_problems
+from service.pages import page_routes
 from vision.errors import VisionError
 
 logger = logging.getLogger("lookalike.service")
 
 
-def create_application(settings: ServiceSettings, metrics: Metrics) -> FastAPI:
+def create_application(state: WorkerState) -> Dispatch:
     """Return the application with all its routes; nothing is loaded yet."""
+    routers = [
+        module.router
+        for module in (query_routes, search_routes, item_routes, job_routes, system_routes)
+    ]
+    routes = [route for router in routers for route in router.routes]
+    pages = page_routes(json.dumps(_document(routers)).encode())
+    return Dispatch([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
+
+
+def _document(routers: list[APIRouter]) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes."""
     application = FastAPI(
         title="Lookalike",
         version="1",
         description="Visual search you train yourself: classify an image, find what looks like it.",
-        docs_url=None,
-        redoc_url=None,
-        telemetry={"tracing": False, "metrics": False},  # front.py counts
     )
-    application.state.worker = WorkerState(settings, metrics)
-    install_problems(application)
-    for routes in (query_routes, search_routes, item_routes, job_routes, system_routes):
-        application.include_router(routes.router)
-    mount_pages(application)
-    write_document = application.openapi
-    application.openapi = lambda: describe_application(write_document())  # type: ignore[method-assign]
-    return application
+    for router in routers:
+        application.include_router(router)
+    return describe_application(application.openapi())
 
 
-async def load(application: FastAPI, model_folder: Path) -> None:
+async def load(state: WorkerState, model_folder: Path) -> None:
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
-    state: WorkerState = application.state.worker
     try:
         state.engine = await Engine.start(
             state.settings, model_folder, on_batch=state.metrics.batch_images.observe
@@ -55,9 +58,8 @@ async def load(application: FastAPI, model_folder: Path) -> None:
         state.failure = "an unexpected error; the log has it"
 
 
-async def unload(application: FastAPI, loading: "asyncio.Task[None]") -> None:
+async def unload(state: WorkerState, loading: "asyncio.Task[None]") -> None:
     """Finish what was begun and close what ``load`` opened."""
     await loading
-    state: WorkerState = application.state.worker
     if state.engine is not None:
         await state.engine.close()

@@ -106,7 +106,11 @@ class NotFoundError(RequestError):
 
 
 class MethodNotAllowedError(RequestError):
-    """The route exists, but not with this method."""
+    """The route exists, but not with this method; ``allowed`` are those it takes."""
+
+    def __init__(self, sentence: str, *, allowed: list[str]) -> None:
+        super().__init__(sentence)
+        self.allowed = allowed
 
 
 class RetryableError(RequestError):

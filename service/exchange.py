@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from service.answers import Answer, Timings
 from service.body import Submission, read_submission
 from service.config import ServiceSettings
+from service.dispatch import STATE
 from service.engine import Engine
 from service.errors import NotReadyError
 from service.metrics import Metrics
@@ -31,7 +32,7 @@ class WorkerState:
 
 def worker_state(request: Request) -> WorkerState:
     """Return the state of the worker that serves ``request``."""
-    state: WorkerState = request.app.state.worker
+    state: WorkerState = request.scope[STATE]
     return state
 
 

@@ -5,9 +5,9 @@ reachable. Written as plain ASGI, because it runs for every request.
 """
 
 import logging
+import random
 import re
 import time
-import uuid
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -20,6 +20,8 @@ from service.problems import problem_response
 
 logger = logging.getLogger("lookalike.request")
 
+# os.urandom hands the interpreter to another thread, and waits a millisecond to have it back.
+_random: Final = random.Random(random.SystemRandom().getrandbits(256))
 _REQUEST_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 _OPEN: Final = ("/livez", "/readyz", "/", "/docs", "/openapi.json")  # need no key
 _JOBS: Final = "/v1/jobs"
@@ -78,9 +80,7 @@ class Front:
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
         seconds = time.perf_counter() - exchange.started
-        route = getattr(scope.get("route"), "path", None)
-        if route is None:  # FastAPI's own route of its document says nothing about itself
-            route = scope["path"] if scope["path"] == "/openapi.json" else "none"
+        route = getattr(scope.get("route"), "path", "none")
         if self._desk.metrics is not None:
             self._desk.metrics.requests.labels(scope["method"], route, exchange.status).inc()
             self._desk.metrics.seconds.labels(route).observe(seconds)
@@ -107,7 +107,7 @@ class _Exchange:
         self.started = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else _new_id()
         self.status = 0  # 0: nothing was sent yet
         self.key: str | None = None
         self._send = send
@@ -122,6 +122,10 @@ class _Exchange:
                 *_SECURITY_HEADERS,
             ]
         await self._send(message)
+
+
+def _new_id() -> str:
+    return f"{_random.getrandbits(128):032x}"
 
 
 def _is_open(path: str) -> bool:

@@ -20,7 +20,6 @@ from service.answers import (
     StoredItem,
 )
 from service.body import decode_image_text
-from service.direct import DirectRoute
 from service.documents import bulk_request, image_request, problem_answers, query_request
 from service.engine import Engine
 from service.errors import (
@@ -33,11 +32,8 @@ from service.exchange import Stopwatch, answer_with, ready_engine, receive, rece
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
 from service.pipeline import Encoded, Task
 from service.problems import describe
-from service.query_routes import encode_all
 
-router = APIRouter(
-    route_class=DirectRoute, prefix="/v1/items", tags=["Items"], responses=problem_answers()
-)
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
 
 
 @router.put(
@@ -206,8 +202,8 @@ def _entry(value: Any, file: bytes | None) -> _Entry:
 
 async def _store_all(engine: Engine, entries: list[_Entry], *, upsert: bool) -> list[BulkResult]:
     sound = [entry for entry in entries if entry.error is None]
-    outcomes = await encode_all(
-        engine, [Task(data=entry.data, with_thumbnail=True) for entry in sound]
+    outcomes = await engine.pipeline.encode_all(
+        [Task(data=entry.data, with_thumbnail=True) for entry in sound]
     )
     items = [
         new_item(str(entry.id), entry.data, outcome, label=entry.label, metadata=entry.metadata)

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Job, JobAnswer, JobList, JobSummary
-from service.direct import DirectRoute
 from service.documents import job_request, problem_answers, query_request
 from service.errors import UnexpectedFieldError
 from service.exchange import answer_with, ready_engine, receive, receive_options
@@ -14,9 +13,7 @@ from service.job_folder import ACTIVE
 from service.job_work import work_of
 from service.options import NoOptions, parse_job
 
-router = APIRouter(
-    route_class=DirectRoute, prefix="/v1/jobs", tags=["Jobs"], responses=problem_answers()
-)
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], responses=problem_answers())
 
 
 @router.post(

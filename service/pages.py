@@ -11,13 +11,15 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
+    "json": "application/json",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
@@ -62,44 +64,39 @@ class Asset:
         return Response(body, media_type=self.media_type, headers=headers)
 
 
-def mount_pages(app: FastAPI) -> None:
-    """Add ``/``, ``/page/…``, ``/docs`` and ``/docs/…`` to ``app``; none of them enters the schema.
+def page_routes(document: bytes) -> list[BaseRoute]:
+    """Return the routes of ``/``, ``/page/…``, ``/docs``, ``/docs/…`` and of the OpenAPI document.
 
-    Reads 2 MB once and compresses it, some 0.1 s. The app must be made with ``docs_url=None``.
-
-    Raises:
-        ValueError: the app already has FastAPI's own ``/docs``, which loads from another host.
+    Reads 2 MB once and compresses it, some 0.1 s.
     """
-    if app.docs_url is not None:
-        raise ValueError(
-            f"the app serves its own API browser at {app.docs_url}; make it with docs_url=None"
-        )
+    router = APIRouter()
     folder = files("service") / "page"
     swagger = files("fastapi_swagger") / "resources"
     for file in sorted(folder.iterdir(), key=lambda found: found.name):
         if _suffix(file) in MEDIA_TYPES and _suffix(file) != "html":
-            _add(app, f"/page/{file.name}", file, LOCKED)
+            _add(router, f"/page/{file.name}", file.read_bytes(), _suffix(file), LOCKED)
     for name in SWAGGER_FILES:
-        _add(app, f"/docs/{name}", swagger / name, LOCKED)
-    _add(app, "/docs", folder / "docs.html", DOCS_POLICY)
-    _add(app, "/", folder / "index.html", PAGE_POLICY)
+        file = swagger / name
+        _add(router, f"/docs/{name}", file.read_bytes(), _suffix(file), LOCKED)
+    _add(router, "/docs", (folder / "docs.html").read_bytes(), "html", DOCS_POLICY)
+    _add(router, "/", (folder / "index.html").read_bytes(), "html", PAGE_POLICY)
+    _add(router, "/openapi.json", document, "json", LOCKED)
+    return router.routes
 
 
-def _add(app: FastAPI, path: str, file: Traversable, policy: str) -> None:
-    plain = file.read_bytes()
+def _add(router: APIRouter, path: str, plain: bytes, suffix: str, policy: str) -> None:
     asset = Asset(
         plain=plain,
         packed=gzip.compress(plain, mtime=0),
         tag=hashlib.sha256(plain).hexdigest()[:32],
-        media_type=MEDIA_TYPES[_suffix(file)],
+        media_type=MEDIA_TYPES[suffix],
         policy=policy,
     )
 
     async def answer(request: Request) -> Response:
         return asset.answer(request)
 
-    # FastAPI's own kind of route names itself in the log and the metrics; Starlette's does not.
-    app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
+    router.add_api_route(path, answer, methods=["GET", "HEAD"])
 
 
 def _suffix(file: Traversable) -> str:

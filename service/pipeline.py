@@ -1,21 +1,25 @@
-"""Encoded images in, vectors out: decoding threads feed one network thread, greedily in batches.
+"""Encoded images in, vectors out: one network thread, decoding threads beside it, greedy batches.
 
-    event loop ──job──► decode threads ──pixels──► network thread ──results──► event loop
-               └──────── when all is idle ───────────────▲
+    event loop ──job──► waiting ──decoded by the network thread──┐
+                          │                                      ├──► batch ──► event loop
+                          └──decoding threads──► ready ──────────┘
 
-A batch is whatever was decoded while the network was busy: it grows under load and costs no wait
-when idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils
-one. Results return to the event loop once per batch. A lone job takes the short way, straight to
-the network thread, which decodes it too: a thread that need not be woken saves 0.1 to 0.3 ms.
+A batch is whatever waited while the network was busy: it grows under load and costs no wait when
+idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
+Results return to the event loop once per batch.
+
+Threads are woken only when they sleep, because waking one costs more than decoding a small image.
+A worker with one core lets its network thread decode everything; one with several lets it decode
+only when it has nothing else to do.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import Final
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +27,6 @@ from numpy.typing import NDArray
 from vision.encoding import Encoding
 from vision.preprocess import CropBox
 from vision.thumbnail import Thumbnail
-
-_STOP: Final = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +60,72 @@ class Task:
 
 @dataclass(slots=True)
 class _Job:
+    """One image of a call, on its way."""
+
     task: Task
-    future: "asyncio.Future[Encoded]"
-    submitted: float = field(default_factory=time.perf_counter)
+    call: "_Call"
+    place: int  # in the call's results
+    submitted: float
     decode_ms: float = 0.0
     decoded: Decoded | None = None
 
 
+@dataclass(slots=True)
+class _Call:
+    """The images that one caller waits for; used on the event loop alone, but for ``future``."""
+
+    future: "asyncio.Future[list[Encoded | Exception]]"
+    results: list[Encoded | Exception | None]
+    left: int  # images without a result
+    later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
+
+
+_Outcome = tuple[_Job, Encoded | Exception]
+
+
+class _Lane:
+    """A thread that works until there is nothing to do, then sleeps until it is woken."""
+
+    def __init__(self, name: str, work: Callable[[], bool]) -> None:
+        self._work = work  # does something and returns True, or returns False: nothing to do
+        self._wakings: SimpleQueue[bool] = SimpleQueue()
+        self.is_idle = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> bool:
+        """Wake the thread if it sleeps, and return whether it did."""
+        if not self.is_idle:
+            return False
+        self.is_idle = False
+        self._wakings.put(True)
+        return True
+
+    def join(self) -> None:
+        """Let the thread end once nothing is left to do, and wait for it."""
+        self._wakings.put(False)
+        self._thread.join()
+
+    def _run(self) -> None:
+        goes_on = True
+        while goes_on:
+            while self._work():
+                pass
+            # Whoever adds work after this line sees a sleeper; what came before it, the next does.
+            self.is_idle = True
+            if self._work():
+                self.is_idle = False
+                continue
+            goes_on = self._wakings.get()
+            self.is_idle = False
+        while self._work():
+            pass
+
+
 class Pipeline:
-    """Decode threads and one network thread, between two thread-safe queues.
+    """Decoding threads and one network thread behind two queues.
 
     Made and called on one event loop. The number of callers is bounded by whoever admits requests.
     """
@@ -84,17 +143,17 @@ class Pipeline:
         self._encode = encode
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
+        # Up to so many images of a batch the network thread decodes by itself.
+        self._own_decodes = 1 if decode_threads else max_batch
         self._loop = asyncio.get_running_loop()
-        self._under_way = 0  # jobs submitted and not answered; the event loop's alone
-        self._to_decode: SimpleQueue[_Job | None] = SimpleQueue()
-        self._to_encode: SimpleQueue[_Job | None] = SimpleQueue()
+        self._waiting: deque[_Job] = deque()
+        self._ready: deque[_Job] = deque()
+        self._network = _Lane("network", self._run_batch)
         self._decoders = [
-            threading.Thread(target=self._decode_lane, name=f"decode-{number}", daemon=True)
-            for number in range(decode_threads)
+            _Lane(f"decode-{number}", self._decode_one) for number in range(decode_threads)
         ]
-        self._encoder = threading.Thread(target=self._encode_lane, name="encode", daemon=True)
-        for thread in (*self._decoders, self._encoder):
-            thread.start()
+        for lane in (*self._decoders, self._network):
+            lane.start()
 
     async def __call__(self, task: Task) -> Encoded:
         """Return what the network says about ``task``.
@@ -102,102 +161,132 @@ class Pipeline:
         Raises:
             ImageError, CropError: the image cannot be used.
         """
-        job = _Job(task, self._loop.create_future())
-        (self._to_decode if self._under_way else self._to_encode).put(job)
-        self._under_way += 1
-        try:
-            return await job.future
-        finally:
-            self._under_way -= 1
+        (result,) = await self.encode_all([task])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
+        """Return what became of each task, in order; a broken image fails alone.
+
+        At most two batches of one call are under way, so that a large one leaves room for others.
+        """
+        if not tasks:
+            return []
+        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks))
+        if len(tasks) > 2 * self._max_batch:
+            call.later.extend(enumerate(tasks))
+            for _ in range(2 * self._max_batch):
+                self._submit(call, *call.later.popleft())
+        else:
+            for place, task in enumerate(tasks):
+                self._submit(call, place, task)
+        return await call.future
 
     async def close(self) -> None:
         """Finish every job that was submitted, then end the threads."""
         await self._loop.run_in_executor(None, self._join)
 
     def _join(self) -> None:
-        for _ in self._decoders:
-            self._to_decode.put(_STOP)
-        for thread in self._decoders:
-            thread.join()
-        self._to_encode.put(_STOP)
-        self._encoder.join()
+        for lane in (*self._decoders, self._network):
+            lane.join()
 
-    def _decode_lane(self) -> None:
-        while (job := self._to_decode.get()) is not _STOP:
-            if self._decoded(job):
-                self._to_encode.put(job)
+    def _submit(self, call: _Call, place: int, task: Task) -> None:
+        self._waiting.append(_Job(task, call, place, time.perf_counter()))
+        if not self._network.wake():
+            any(lane.wake() for lane in self._decoders)
+
+    def _decode_one(self) -> bool:
+        job = _pop(self._waiting)
+        if job is None:
+            return False
+        if self._decoded(job):
+            self._ready.append(job)
+            self._network.wake()
+        return True
 
     def _decoded(self, job: _Job) -> bool:
-        """Decode ``job`` if that was not done, and return whether there is anything to encode."""
-        if job.decoded is not None:
-            return True
-        if job.future.cancelled():  # nobody waits any more
+        """Decode ``job``, and return whether there is anything to encode."""
+        if job.call.future.done():  # nobody waits any more
             return False
         started = time.perf_counter()
         try:
             job.decoded = self._decode(job.task)
         except Exception as error:  # the thread's edge: it goes to the caller
-            self._loop.call_soon_threadsafe(_fail, [job], error)
+            failed: list[_Outcome] = [(job, error)]
+            self._loop.call_soon_threadsafe(self._deliver, failed)
             return False
         job.decode_ms = _ms_since(started)
         return True
 
-    def _encode_lane(self) -> None:
-        while (first := self._to_encode.get()) is not _STOP:
-            jobs = [job for job in self._greedy_batch(first) if self._decoded(job)]
-            if not jobs:
-                continue
-            started = time.perf_counter()
-            try:
-                encoding = self._encode(np.stack([_pixels(job) for job in jobs]))
-            except Exception as error:
-                self._loop.call_soon_threadsafe(_fail, jobs, error)
-                continue
+    def _run_batch(self) -> bool:
+        jobs = self._next_batch()
+        if not jobs:
+            return False
+        started = time.perf_counter()
+        results: list[_Outcome]
+        try:
+            encoding = self._encode(np.stack([_pixels(job) for job in jobs]))
+        except Exception as error:
+            results = [(job, error) for job in jobs]
+        else:
             self._on_batch(len(jobs))
-            ended = time.perf_counter()
-            self._loop.call_soon_threadsafe(_deliver, jobs, encoding, started, ended)
+            results = _results(jobs, encoding, started, _ms_since(started))
+        self._loop.call_soon_threadsafe(self._deliver, results)
+        return True
 
-    def _greedy_batch(self, first: _Job) -> list[_Job]:
-        jobs = [first]
-        while len(jobs) < self._max_batch:
-            try:
-                job = self._to_encode.get_nowait()
-            except Empty:
-                break
-            if job is _STOP:
-                self._to_encode.put(_STOP)  # for the outer loop, after this batch
-                break
-            jobs.append(job)
+    def _next_batch(self) -> list[_Job]:
+        """Return what is ready, or else what this thread decodes now; at most ``max_batch``."""
+        jobs: list[_Job] = []
+        while len(jobs) < self._max_batch and (job := _pop(self._ready)) is not None:
+            if not job.call.future.done():
+                jobs.append(job)
+        while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
+            if self._decoded(job):
+                jobs.append(job)
         return jobs
+
+    def _deliver(self, results: "list[_Outcome]") -> None:
+        for job, result in results:
+            call = job.call
+            if call.future.done():  # cancelled meanwhile
+                continue
+            call.results[job.place] = result
+            call.left -= 1
+            if call.later:
+                self._submit(call, *call.later.popleft())
+            elif not call.left:
+                call.future.set_result([result for result in call.results if result is not None])
+
+
+def _pop(jobs: deque[_Job]) -> _Job | None:
+    try:
+        return jobs.popleft()
+    except IndexError:  # taken by another thread, or never there
+        return None
 
 
 def _pixels(job: _Job) -> NDArray[np.uint8]:
-    assert job.decoded is not None  # it was put into the queue after decoding
+    assert job.decoded is not None  # only decoded jobs join a batch
     return job.decoded.pixels_CHW
 
 
-def _deliver(jobs: list[_Job], encoding: Encoding, started: float, ended: float) -> None:
-    encode_ms = (ended - started) * 1000
+def _results(
+    jobs: list[_Job], encoding: Encoding, started: float, encode_ms: float
+) -> "list[_Outcome]":
+    results: list[_Outcome] = []
     for row, job in enumerate(jobs):
-        if job.future.done():  # cancelled meanwhile
-            continue
         waited_ms = (started - job.submitted) * 1000 - job.decode_ms
-        job.future.set_result(
-            Encoded(
-                vector_D=encoding.vectors_BD[row],
-                probabilities_L=encoding.probabilities_BL[row],
-                thumbnail=job.decoded.thumbnail if job.decoded else None,
-                queue_ms=max(0.0, waited_ms),
-                decode_ms=job.decode_ms,
-                encode_ms=encode_ms,
-            )
+        encoded = Encoded(
+            vector_D=encoding.vectors_BD[row],
+            probabilities_L=encoding.probabilities_BL[row],
+            thumbnail=job.decoded.thumbnail if job.decoded else None,
+            queue_ms=max(0.0, waited_ms),
+            decode_ms=job.decode_ms,
+            encode_ms=encode_ms,
         )
-
-
-def _fail(jobs: list[_Job], error: Exception) -> None:
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+        results.append((job, encoded))
+    return results
 
 
 def _ms_since(started: float) -> float:

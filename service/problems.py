@@ -5,9 +5,6 @@ import logging
 from http import HTTPStatus
 from typing import Any, Final
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from index import errors as index_errors
@@ -110,35 +107,10 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, index_errors.StorageError):
         headers["Retry-After"] = str(_RETRY_AFTER_STORAGE_S)
+    if isinstance(error, errors.MethodNotAllowedError):
+        headers["Allow"] = ", ".join(error.allowed)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (HTTPStatus.REQUEST_TIMEOUT, _TOO_LARGE):
         headers["Connection"] = "close"  # the rest of the body is not worth reading
     return Response(json.dumps(body), int(status), headers, MEDIA_TYPE)
-
-
-def install_problems(app: Starlette) -> None:
-    """Make ``app`` answer every error of ours, and its router's own, with a problem."""
-
-    async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(error, request_id=request.scope["request_id"])
-
-    async def answer_router(request: Request, error: Exception) -> Response:
-        if not isinstance(error, HTTPException):
-            raise error
-        ours = _router_error(request, error)
-        response = problem_response(ours, request_id=request.scope["request_id"])
-        response.headers.update(error.headers or {})
-        return response
-
-    for error_type in PROBLEMS:
-        app.add_exception_handler(error_type, answer)
-    app.add_exception_handler(HTTPException, answer_router)
-
-
-def _router_error(request: Request, error: HTTPException) -> Exception:
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return errors.NotFoundError("there is nothing at this path; /docs lists the routes")
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return errors.MethodNotAllowedError(f"this path does not take {request.method}")
-    return error

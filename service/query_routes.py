@@ -1,6 +1,6 @@
 """Routes that ask the network alone: classify and embed."""
 
-import asyncio
+import heapq
 from http import HTTPStatus
 
 import numpy as np
@@ -13,19 +13,15 @@ from service.answers import (
     EmbedResult,
     Prediction,
 )
-from service.direct import DirectRoute
 from service.documents import image_request, problem_answers
-from service.engine import Engine
 from service.errors import MissingImageError
 from service.exchange import Stopwatch, answer_with, ready_engine, receive
 from service.options import ClassifyOptions, EmbedOptions
-from service.pipeline import Encoded, Task
+from service.pipeline import Task
 from service.problems import describe
 from vision.manifest import Manifest
 
-router = APIRouter(
-    route_class=DirectRoute, prefix="/v1", tags=["Queries"], responses=problem_answers()
-)
+router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 
 
 @router.post(
@@ -74,7 +70,7 @@ async def embed(request: Request) -> Response:
     if not submission.images:
         raise MissingImageError("no image came: send one or several as 'image'")
     with engine.admission.admit():
-        outcomes = await encode_all(engine, [Task(data=data) for data in submission.images])
+        outcomes = await engine.pipeline.encode_all([Task(data=data) for data in submission.images])
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise outcomes[0]
     results = []
@@ -100,25 +96,6 @@ def top_predictions(
     probabilities_L: NDArray[np.float32], manifest: Manifest, *, k: int
 ) -> list[Prediction]:
     """Return the ``k`` most probable classes, best first."""
-    best = np.argsort(-probabilities_L, kind="stable")[:k]
-    return [
-        Prediction(label=manifest.labels[row], probability=float(probabilities_L[row]))
-        for row in best
-    ]
-
-
-async def encode_all(engine: Engine, tasks: list[Task]) -> list[Encoded | Exception]:
-    """Return what became of each task, in order; a broken image fails alone.
-
-    At most two batches of one request are under way, so that a large one leaves room for others.
-    """
-    places = asyncio.Semaphore(2 * engine.settings.max_batch)
-
-    async def encode_one(task: Task) -> Encoded | Exception:
-        async with places:
-            try:
-                return await engine.pipeline(task)
-            except Exception as error:
-                return error
-
-    return await asyncio.gather(*map(encode_one, tasks))
+    values = probabilities_L.tolist()
+    best = heapq.nlargest(k, range(len(values)), key=values.__getitem__)
+    return [Prediction(label=manifest.labels[row], probability=values[row]) for row in best]

@@ -11,15 +11,12 @@ from index.errors import UnknownIdError
 from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
 from service.answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
-from service.direct import DirectRoute
 from service.documents import image_request, problem_answers
 from service.exchange import answer_with
 from service.options import RangeOptions, SearchOptions, VoteOptions
 from service.query import Query, run_query
 
-router = APIRouter(
-    route_class=DirectRoute, prefix="/v1/search", tags=["Queries"], responses=problem_answers()
-)
+router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
 
 
 @router.post(

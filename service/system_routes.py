@@ -5,7 +5,6 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from service.answers import GalleryAnswer, Health, ModelAnswer, Readiness
-from service.direct import DirectRoute
 from service.documents import problem_answers
 from service.exchange import answer_with, ready_engine, worker_state
 from service.metrics import CONTENT_TYPE
@@ -13,7 +12,7 @@ from service.metrics import CONTENT_TYPE
 # Not the gallery's own sentence, which names its folder: this route needs no key.
 READ_ONLY = "a write met an I/O error: check the disk, then restart the service; its log says more"
 
-router = APIRouter(route_class=DirectRoute, tags=["Service"], responses=problem_answers())
+router = APIRouter(tags=["Service"], responses=problem_answers())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)
