@@ -22,7 +22,10 @@ class Timings(BaseModel):
 
     queue: float = Field(0.0, description="waiting for a decoder or for the network")
     decode: float = Field(0.0, description="image bytes to pixels")
-    encode: float = Field(0.0, description="the network, for the whole batch this image was in")
+    encode: float = Field(
+        0.0,
+        description="the network, for the whole batch of this image; of several images their share",
+    )
     search: float = Field(0.0, description="the gallery")
     total: float = Field(0.0, description="from the whole body read to the answer made")
 
@@ -51,13 +54,35 @@ class Classification(Answer):
     predictions: list[Prediction] = Field(description="most probable first")
 
 
-class EmbedResult(BaseModel):
-    """One image's vector, or why there is none."""
+class ImageResult(BaseModel):
+    """What became of one image of several."""
 
     status: int
-    vector: list[float] | None = Field(None, description="unit length")
     code: str | None = None
     detail: str | None = None
+
+
+class ClassifyResult(ImageResult):
+    """What one image is, or why that cannot be said."""
+
+    label: str | None = None
+    probability: float | None = None
+    predictions: list[Prediction] | None = Field(None, description="most probable first")
+
+
+class Classifications(Answer):
+    """One result per image, in the order the images came."""
+
+    model: ModelName
+    seq: int
+    timings_ms: Timings
+    results: list[ClassifyResult]
+
+
+class EmbedResult(ImageResult):
+    """One image's vector, or why there is none."""
+
+    vector: list[float] | None = Field(None, description="unit length")
 
 
 class Embeddings(Answer):

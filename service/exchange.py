@@ -1,6 +1,7 @@
 """What the routes share: the worker's state, and reading one request for one route."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar
@@ -97,6 +98,13 @@ class Stopwatch:
         self.queue_ms += encoded.queue_ms
         self.decode_ms += encoded.decode_ms
         self.encode_ms += encoded.encode_ms
+
+    def add_many(self, encoded: Iterable[Encoded]) -> None:
+        """Count the stages of several images: the longest wait, and their share of each batch."""
+        for one in encoded:
+            self.queue_ms = max(self.queue_ms, one.queue_ms)
+            self.decode_ms += one.decode_ms
+            self.encode_ms += one.encode_ms / one.batch_images
 
     def stop(self, request: Request) -> Timings:
         """Return the times in milliseconds."""

@@ -47,6 +47,7 @@ class Encoded:
     queue_ms: float  # waiting for a decoder and for the network
     decode_ms: float
     encode_ms: float  # of the whole batch
+    batch_images: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +285,7 @@ def _results(
             queue_ms=max(0.0, waited_ms),
             decode_ms=job.decode_ms,
             encode_ms=encode_ms,
+            batch_images=len(jobs),
         )
         results.append((job, encoded))
     return results

@@ -1,6 +1,7 @@
 """Routes that ask the network alone: classify and embed."""
 
 import heapq
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import numpy as np
@@ -9,15 +10,19 @@ from numpy.typing import NDArray
 
 from service.answers import (
     Classification,
+    Classifications,
+    ClassifyResult,
     Embeddings,
     EmbedResult,
+    ImageResult,
     Prediction,
 )
 from service.documents import image_request, problem_answers
+from service.engine import Engine
 from service.errors import MissingImageError
 from service.exchange import Stopwatch, answer_with, ready_engine, receive
 from service.options import ClassifyOptions, EmbedOptions
-from service.pipeline import Task
+from service.pipeline import Encoded, Task
 from service.problems import describe
 from vision.manifest import Manifest
 
@@ -27,15 +32,18 @@ router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 @router.post(
     "/classify",
     summary="What is this?",
-    openapi_extra=image_request(ClassifyOptions),
-    response_model=Classification,
+    openapi_extra=image_request(ClassifyOptions, many=True),
+    response_model=Classification | Classifications,
+    responses={207: {"model": Classifications, "description": "One of several images failed"}},
 )
 async def classify(request: Request) -> Response:
-    """Say what the image is, with calibrated probabilities."""
+    """Say what the image is, with calibrated probabilities; of several images, what each is."""
     engine = ready_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     options = ClassifyOptions.parse(submission.fields)
+    if len(submission.images) > 1:
+        return await _classify_many(request, engine, submission.images, k=options.k, watch=watch)
     task = Task(data=submission.image)
     with engine.admission.admit():
         encoded = await engine.pipeline(task)
@@ -54,6 +62,33 @@ async def classify(request: Request) -> Response:
     )
 
 
+async def _classify_many(
+    request: Request, engine: Engine, images: list[bytes], *, k: int, watch: Stopwatch
+) -> Response:
+    results = []
+    for outcome in await _encode_all(engine, images, watch):
+        if isinstance(outcome, Exception):
+            results.append(ClassifyResult(**describe(outcome)))
+            continue
+        predictions = top_predictions(outcome.probabilities_L, engine.manifest, k=k)
+        results.append(
+            ClassifyResult(
+                status=HTTPStatus.OK,
+                label=predictions[0].label,
+                probability=predictions[0].probability,
+                predictions=predictions,
+            )
+        )
+    answer = Classifications(
+        request_id=request.scope["request_id"],
+        model=engine.model_name,
+        seq=engine.gallery.seq,
+        timings_ms=watch.stop(request),
+        results=results,
+    )
+    return answer_with(answer, status=_status_of(results))
+
+
 @router.post(
     "/embed",
     summary="Vectors of images",
@@ -69,27 +104,38 @@ async def embed(request: Request) -> Response:
     EmbedOptions.parse(submission.fields)
     if not submission.images:
         raise MissingImageError("no image came: send one or several as 'image'")
-    with engine.admission.admit():
-        outcomes = await engine.pipeline.encode_all([Task(data=data) for data in submission.images])
+    outcomes = await _encode_all(engine, submission.images, watch)
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise outcomes[0]
-    results = []
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            results.append(EmbedResult(**describe(outcome)))
-        else:
-            watch.add(outcome)
-            results.append(EmbedResult(status=HTTPStatus.OK, vector=outcome.vector_D.tolist()))
-    failed = any(result.status != HTTPStatus.OK for result in results)
-    return answer_with(
-        Embeddings(
-            request_id=request.scope["request_id"],
-            model=engine.model_name,
-            timings_ms=watch.stop(request),
-            results=results,
-        ),
-        status=HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK,
+    results = [
+        EmbedResult(**describe(outcome))
+        if isinstance(outcome, Exception)
+        else EmbedResult(status=HTTPStatus.OK, vector=outcome.vector_D.tolist())
+        for outcome in outcomes
+    ]
+    answer = Embeddings(
+        request_id=request.scope["request_id"],
+        model=engine.model_name,
+        timings_ms=watch.stop(request),
+        results=results,
     )
+    return answer_with(answer, status=_status_of(results))
+
+
+async def _encode_all(
+    engine: Engine, images: list[bytes], watch: Stopwatch
+) -> list[Encoded | Exception]:
+    """Return what became of each image, in order, and count the times of those that went well."""
+    with engine.admission.admit():
+        outcomes = await engine.pipeline.encode_all([Task(data=data) for data in images])
+    watch.add_many(outcome for outcome in outcomes if not isinstance(outcome, Exception))
+    return outcomes
+
+
+def _status_of(results: Sequence[ImageResult]) -> HTTPStatus:
+    """Return 200, or 207 where one of the images failed."""
+    failed = any(result.status != HTTPStatus.OK for result in results)
+    return HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK
 
 
 def top_predictions(

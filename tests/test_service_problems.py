@@ -86,7 +86,7 @@ BAD_REQUESTS: list[tuple[str, int, str, str, dict[str, object]]] = [
     ("an empty JSON object", 400, "missing_image", "/v1/classify", {"json": {}}),
     ("search with nothing to go by", 400, "missing_image", "/v1/search", {"json": {"k": 3}}),
     ("embed without an image", 400, "missing_image", "/v1/embed", {"json": {}}),
-    ("two images", 400, "ambiguous_query", "/v1/classify", form(IMAGE_PART, IMAGE_PART)),
+    ("two images", 400, "ambiguous_query", "/v1/search", form(IMAGE_PART, IMAGE_PART)),
     (
         *("image and id", 400, "ambiguous_query", "/v1/search"),
         {"json": {"image": BASE64, "id": "item-00"}},

@@ -77,6 +77,22 @@ def test_parameters_come_as_form_fields_beside_a_form_image(client: httpx.Client
     assert len(answer.json()["predictions"]) == 3
 
 
+def test_classify_says_of_each_of_several_images_what_it_is(client: httpx.Client) -> None:
+    alone = [client.post("/v1/classify", content=png(n), headers=PNG).json() for n in (1, 2)]
+    files = [("image", png(1)), ("image", b"no image"), ("image", png(2))]
+
+    answer = client.post("/v1/classify?k=3", files=files)
+
+    assert answer.status_code == 207
+    first, broken, last = answer.json()["results"]
+    assert (broken["status"], broken["code"]) == (415, "unsupported_image_type")
+    for result, single in ((first, alone[0]), (last, alone[1])):
+        assert result["status"] == 200
+        assert result["label"] == single["label"]
+        assert len(result["predictions"]) == 3
+        assert result["probability"] == pytest.approx(single["probability"], abs=1e-4)
+
+
 def test_embed_gives_unit_vectors_in_order(client: httpx.Client) -> None:
     images = [("image", png(number)) for number in range(3)]
 
