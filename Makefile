@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Wheels only, each with a hash of the lock: nothing else is fetched, and nothing runs while it is installed.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCKED := --require-hashes --only-binary :all: --requirement
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
+	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability check format install bento bench-serving bench-training bench-index bench-gallery bench-search clean
+.PHONY: demo test test-slow test-durability check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -25,6 +30,7 @@ check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.locks
 
 format: install ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
@@ -32,11 +38,29 @@ format: install ## rewrite the code as `check` wants it
 
 install: $(VENV)/installed ## the environment, in .venv
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml requirements-dev.lock
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system-packages python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python $(PIP_INSTALL) $(LOCKED) requirements-dev.lock
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
+
+lock: install ## the lock files from pyproject.toml; UPGRADE=--upgrade takes the newest of everything
+	$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.lock
+	$(LOCK) --group bento --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) --group audit --output-file requirements-audit.lock
+	$(BIN)/python -m scripts.locks
+
+build/audit/installed: requirements-audit.lock
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python $(PIP_INSTALL) $(LOCKED) requirements-audit.lock
+	@touch $@
+
+audit: install build/audit/installed ## known vulnerabilities of all that is locked; red if any was not looked up
+	$(BIN)/python -m scripts.audit --pip-audit build/audit/bin/pip-audit
+
+sbom: build/audit/installed ## build/sbom.json: what the container installs, as CycloneDX
+	build/audit/bin/cyclonedx-py requirements requirements.lock --output-file build/sbom.json
 
 bento: install ## a bento of the demo's model
 	$(BIN)/lookalike pack $(DEMO)/model

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 
+from scripts.locks import read_lock
 from tests.conftest import write_gallery
 from tests.pictures import png
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
@@ -36,7 +38,7 @@ def home(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BentoML home with a packed model, and a bento built from a copy of the checkout."""
     folder = tmp_path_factory.mktemp("bento")
     checkout = folder / "checkout"
-    for part in ("vision", "index", "service", "bentofile.yaml", "README.md"):
+    for part in ("vision", "index", "service", "bentofile.yaml", "requirements.lock", "README.md"):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, checkout / part)
         else:
@@ -95,3 +97,17 @@ def test_the_bento_holds_what_serving_needs_and_nothing_else(home: Path) -> None
         "service",
     }
     assert (source / "service" / "page" / "index.html").is_file()
+
+
+def test_the_bento_installs_what_is_locked_by_its_hashes(home: Path) -> None:
+    (written,) = home.glob("bentos/lookalike/*/env/python/requirements.txt")
+    *lines, last = written.read_text().replace("\\\n", " ").strip().splitlines()
+    found = set()
+    for requirement, *hashes in (line.split(" --hash=") for line in lines if "==" in line):
+        pin = Requirement(requirement)
+        found.add((pin.name, str(pin.specifier), str(pin.marker), tuple(map(str.strip, hashes))))
+    locked = read_lock(ROOT / "requirements.lock")
+
+    assert found == {(p.name, f"=={p.version}", str(p.marker), p.hashes) for p in locked}
+    # BentoML adds itself once more without hashes; uv holds it to those of the pin nevertheless.
+    assert last in {f"{pin.name}=={pin.version}" for pin in locked if pin.name == "bentoml"}
