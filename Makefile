@@ -9,7 +9,7 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search clean
+.PHONY: demo test test-slow test-durability check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -87,6 +87,9 @@ bench-search: install ## searches beside other libraries, which it installs
 	for what in fashion fashion-unit clustered; do \
 		$(BIN)/python -m benchmarks.search --set $$what --cache build/sets || exit 1; done
 	$(BIN)/python -m benchmarks.search --filtered --rows 200000 --cache build/sets
+
+bench-gpu: install ## images per second on a GPU: torch in float32 beside the encoder that serves
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## everything that the other targets made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
