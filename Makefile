@@ -9,7 +9,7 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu clean
+.PHONY: demo test test-slow test-durability test-load check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -24,6 +24,9 @@ test-slow: install ## the long forms: hundreds of steps of VGG-19
 
 test-durability: install ## the long forms: hundreds of kills, power cuts (as root) and corruptions
 	$(BIN)/python -m pytest -m durability -rA
+
+test-load: install ## the long forms: overload, slow clients, stops and a soak; wants a quiet machine
+	$(BIN)/python -m pytest -m load -rA
 
 check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .

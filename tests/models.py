@@ -16,12 +16,19 @@ LABELS = (
 )
 
 
-def manifest(*, size: int = 28, channels: int = 3, labels: tuple[str, ...] = LABELS) -> Manifest:
-    """Return the manifest of a `deck-cnn` for RGB images, not yet bound to weights."""
+def manifest(
+    *,
+    network: str = "deck-cnn",
+    width: int = 256,
+    size: int = 28,
+    channels: int = 3,
+    labels: tuple[str, ...] = LABELS,
+) -> Manifest:
+    """Return the manifest of a network for RGB images, not yet bound to weights."""
     return Manifest(
         name="test-model",
         architecture=Architecture(
-            network="deck-cnn", embedding_layer="embedding", width=256, num_labels=len(labels)
+            network=network, embedding_layer="embedding", width=width, num_labels=len(labels)
         ),
         labels=labels,
         preprocessing=Preprocessing(
