@@ -1,9 +1,9 @@
 """Load for a server over real sockets: requests at a fixed rate, or as fast as answers come.
 
-Under a fixed rate (an open loop) a request is sent when its time has come, whether earlier ones were
-answered or not, as the public does; so a server cannot slow its own load down. Every latency is
-known from the moment it was meant to be sent and from the moment it was. Connections are kept alive
-and used again; more are opened when all are busy.
+Under a fixed rate (an open loop) a request is sent when its time has come, whether earlier ones
+were answered or not, as the public does; so a server cannot slow its own load down. Every latency
+is known from the moment it was meant to be sent and from the moment it was. Connections are kept
+alive and used again; more are opened when all are busy.
 """
 
 import asyncio
@@ -134,6 +134,7 @@ class Client:
     """Connections to one server; as many are open as were ever needed at once."""
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
+        self.url = url
         address = urlsplit(url)
         self._patience_s = patience_s
         self._where = (address.hostname, address.port)

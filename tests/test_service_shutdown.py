@@ -1,4 +1,4 @@
-"""SIGTERM while hundreds of requests are in flight: all of them are answered, then it ends with 0."""
+"""SIGTERM while hundreds of requests are in flight: all are answered, then it ends with 0."""
 
 import asyncio
 import signal
@@ -18,8 +18,8 @@ from tests.servers import Server, running_server
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")
 HEAD_AND_HALF = len(CLASSIFY) - len(PHOTO) // 2
-# Connections on which, at the signal, a whole request was just sent, half of one was, or one request
-# follows the other; and those on which nothing happens after the first answer.
+# Connections on which, at the signal, a whole request was just sent, half of one was, or one
+# request follows the other; and those on which nothing happens after the first answer.
 WHOLE, HALF, LANES, IDLE = 120, 120, 16, 30
 GRACE_S = 30.0
 
