@@ -18,6 +18,7 @@ from service.front import Desk, Front
 from service.keys import KeyRing
 from service.logs import configure_logging
 from service.metrics import Metrics, SharedFolder
+from service.supervision import Roster, look_often
 
 # BentoML reports usage to its makers unless told not to, before it starts to serve.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -30,6 +31,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.
 SWITCH_INTERVAL_S: Final = 0.001
 desk = Desk()
+look_often()
 
 
 @bentoml.service(
@@ -61,8 +63,13 @@ class Lookalike:
         self._shared.use()
         desk.metrics = Metrics()
         self._state = WorkerState(settings, desk.metrics)
-        self._loading = asyncio.create_task(load(self._state, model_folder(settings)))
+        roster = Roster(self._shared.path)
+        self._loading = asyncio.create_task(
+            load(self._state, model_folder(settings), on_loaded=roster.enter)
+        )
         desk.application = create_application(self._state)
+        if roster.has_another():  # which answers; this one, a replacement, does not listen yet
+            await self._loading
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

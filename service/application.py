@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,13 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     return describe_application(application.openapi())
 
 
-async def load(state: WorkerState, model_folder: Path) -> None:
+async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
     try:
         state.engine = await Engine.start(
             state.settings, model_folder, on_batch=state.metrics.batch_images.observe
         )
+        on_loaded()
     except (VisionError, VectorIndexError) as error:
         logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
         state.failure = str(error)

@@ -1,0 +1,119 @@
+"""One of two workers is killed: the other goes on, and a new one takes its place."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.metrics import SharedFolder
+from service.supervision import Roster
+from tests.figures import Figure, missed, show
+from tests.load import Client, Reply, request_bytes, run
+from tests.pictures import png
+from tests.servers import Server, running_server
+
+CLASSIFY = request_bytes("POST", "/v1/classify", png(7), Content_Type="image/png")
+LANES, PAUSE_S = 4, 0.1  # leaves the new worker the time to load
+AFTERWARDS_S = 3.0  # how long it is watched once the new worker is there
+REPLACED_S = 60.0
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What clients saw of it."""
+
+    killed: float  # when, on the clock of the replies
+    replaced_s: float  # until two workers could answer
+    replies: list[Reply]
+
+    @property
+    def broken(self) -> list[Reply]:
+        """Requests that the killed worker had, or was just being sent."""
+        return [reply for reply in self.replies if reply.status == 0]
+
+    @property
+    def failed(self) -> Counter[int]:
+        """Answers other than 200."""
+        return Counter(r.status for r in self.replies if r.status not in (0, 200))
+
+
+def kill_one(server: Server, roster: Roster) -> Kill:
+    """Send requests, on kept and on new connections, while one worker of two is killed."""
+
+    async def measure() -> Kill:
+        loop = asyncio.get_running_loop()
+        replies: list[Reply] = []
+        over = asyncio.Event()
+
+        async def keep() -> None:
+            async with Client(server.url) as client:
+                while not over.is_set():
+                    replies.append(await client.request(CLASSIFY))
+                    await asyncio.sleep(PAUSE_S)
+
+        async def come_anew() -> None:
+            while not over.is_set():
+                async with Client(server.url) as client:
+                    replies.append(await client.request(CLASSIFY))
+                await asyncio.sleep(PAUSE_S)
+
+        lanes = [asyncio.create_task(lane()) for lane in [keep, come_anew] * LANES]
+        await asyncio.sleep(1)
+        victim = server.workers()[0]
+        killed = loop.time()
+        os.kill(victim, signal.SIGKILL)
+        while len(roster.living() - {victim}) < 2:
+            await asyncio.sleep(0.05)
+            assert loop.time() < killed + REPLACED_S, "nobody took its place"
+        replaced_s = loop.time() - killed
+        await asyncio.sleep(AFTERWARDS_S)
+        over.set()
+        await asyncio.gather(*lanes)
+        return Kill(killed, replaced_s, replies)
+
+    return run(measure())
+
+
+def roster_of(server: Server) -> Roster:
+    """Return which workers of ``server`` have loaded everything."""
+    environment = Path(f"/proc/{server.workers()[0]}/environ").read_text().split("\0")
+    (server_id,) = [one for one in environment if one.startswith("LOOKALIKE_SERVER_ID=")]
+    return Roster(SharedFolder(server_id.partition("=")[2]).path)
+
+
+@pytest.fixture
+def kill(model: Path, tmp_path: Path) -> Kill:
+    """What clients saw of a worker's end."""
+    options = (model, tmp_path / "gallery", tmp_path / "log", "--workers", "2")
+    with running_server(*options) as server:
+        roster = roster_of(server)
+        while len(roster.living()) < 2:
+            time.sleep(0.1)
+        seen = kill_one(server, roster)
+        assert len(server.workers()) == 2
+    return seen
+
+
+def test_a_killed_worker_is_replaced_and_only_its_own_connections_break(kill: Kill) -> None:
+    assert kill.failed == Counter()
+    assert len(kill.broken) <= 2 * LANES
+    assert {reply.sent < kill.killed + 1 for reply in kill.broken} <= {True}
+    assert len(kill.replies) > 100
+
+
+@pytest.mark.load
+def test_a_killed_worker_is_replaced_within_seconds(kill: Kill) -> None:
+    figures = [
+        Figure("replies", "", len(kill.replies)),
+        Figure("connections that broke with it", "", len(kill.broken)),
+        Figure("other errors", "", kill.failed.total(), at_most=0),
+        Figure("until two workers answer again", "s", kill.replaced_s, at_most=5),
+    ]
+
+    show("One of two workers is killed", figures)
+    assert missed(figures) == []
