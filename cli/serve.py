@@ -76,6 +76,27 @@ def serve(
             help="debug, info (one line per request), warning or error.",
         ),
     ] = "info",
+    drain_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_DRAIN_S",
+            help="Time after SIGTERM in which only /readyz says so, seconds.",
+        ),
+    ] = 0.0,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_OTLP_ENDPOINT",
+            help="OpenTelemetry collector that gets traces, such as http://localhost:4318.",
+        ),
+    ] = None,
+    trace_ratio: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_TRACE_RATIO",
+            help="Share of requests traced, where no caller decided already.",
+        ),
+    ] = 1.0,
 ) -> None:
     """Serve a model and a gallery over HTTP until stopped."""
     settings = {
@@ -90,6 +111,9 @@ def serve(
         "MAX_BATCH": max_batch,
         "DEVICE": device,
         "LOG_LEVEL": log_level,
+        "DRAIN_S": drain_s,
+        "OTLP_ENDPOINT": otlp_endpoint,
+        "TRACE_RATIO": trace_ratio,
     }
     start_server(settings, host=host, port=port, workers=workers)
 
@@ -122,8 +146,8 @@ def check_settings() -> None:
     """Check the settings in the environment, and the files that they name.
 
     Raises:
-        ServiceConfigError: a setting is out of range, the key file cannot be used, or nothing can
-            be written to the folder for backups.
+        ServiceConfigError: a setting is out of range, the key file cannot be used, nothing can be
+            written to the folder for backups, or what makes traces is not installed.
         ModelFolderError: the model folder is missing, damaged or changed.
         GalleryFolderError: the gallery cannot be used, or belongs to another model.
     """
@@ -131,8 +155,10 @@ def check_settings() -> None:
     from index.store import read_binding  # noqa: PLC0415
     from service.config import ServiceSettings  # noqa: PLC0415
     from service.keys import KeyRing  # noqa: PLC0415
+    from service.tracing import check_tracing  # noqa: PLC0415
 
     settings = ServiceSettings.from_environment()
+    check_tracing(settings)
     if settings.api_keys_file is not None:
         KeyRing.load(settings.api_keys_file)
     if settings.backups_dir is not None and not os.access(settings.backups_dir, os.W_OK | os.X_OK):

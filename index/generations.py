@@ -88,7 +88,7 @@ class Generations:
         seqs = []
         for number in self.numbers():
             try:
-                seqs.append(int(_unsealed((self._path(number) / MANIFEST).read_bytes())["seq"]))
+                seqs.append(int(_unsealed((self.path(number) / MANIFEST).read_bytes())["seq"]))
             except _UNUSABLE:  # it is no generation that anybody starts from
                 continue
         return min(seqs, default=0)
@@ -101,7 +101,7 @@ class Generations:
                 database, model or format; or it is ahead of ``last_seq``, the database's newest
                 operation.
         """
-        folder = self._path(number)
+        folder = self.path(number)
         try:
             return self._load(folder, number, last_seq)
         except _UNUSABLE as error:
@@ -114,7 +114,7 @@ class Generations:
             try:
                 self.load(number, last_seq=last_seq)
             except GenerationError as error:
-                if self._path(number).exists():  # nobody pruned it meanwhile
+                if self.path(number).exists():  # nobody pruned it meanwhile
                     problems.append(str(error))
         return problems
 
@@ -166,7 +166,7 @@ class Generations:
             OSError: it could not be written; nothing unfinished is left, as far as that could be
                 deleted. (When only syncing the folder failed, it is there, and whole.)
         """
-        unfinished = self.folder / _hidden(self._path(number).name)
+        unfinished = self.folder / _hidden(self.path(number).name)
         unfinished.mkdir()
         try:
             files = {
@@ -190,7 +190,7 @@ class Generations:
             }
             write_bytes(unfinished / MANIFEST, [_sealed(manifest)])
             sync_folder(unfinished)
-            unfinished.rename(self._path(number))
+            unfinished.rename(self.path(number))
             sync_folder(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
@@ -201,7 +201,7 @@ class Generations:
         To be called within ``writing``. A process that has an old one mapped keeps reading it.
         """
         for number in self._numbers()[KEPT:]:  # under its name it is whole, or not there
-            path = self._path(number)
+            path = self.path(number)
             path.rename(path.with_name(_hidden(path.name)))
         for path in self.folder.glob(f".{PREFIX}*"):
             if path.is_dir() and not path.is_symlink():
@@ -217,7 +217,8 @@ class Generations:
         matches = [NAME.fullmatch(name) for name in names]
         return sorted((int(match[1]) for match in matches if match), reverse=True)
 
-    def _path(self, number: int) -> Path:
+    def path(self, number: int) -> Path:
+        """Return the folder of a generation."""
         return self.folder / f"{PREFIX}{number:08}"
 
     def _load(self, folder: Path, number: int, last_seq: int) -> Base:

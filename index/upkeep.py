@@ -52,6 +52,7 @@ class Upkeep:
         self._running: set[Rebuild] = set()
         self._refused: dict[int, float] = {}  # generations, and when to look at them again
         self._ended = threading.Event()
+        self.trouble: str | None = None  # why the last look in the background failed, a sentence
         self._thread: threading.Thread | None = None
 
     @property
@@ -137,6 +138,25 @@ class Upkeep:
             bytes_on_disk=folder_bytes(folder),
         )
 
+    def lag(self) -> int:
+        """Return how many writes the database has that searches of this process do not see yet.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        seen = self._follower.snapshot.seq  # first: what comes between the two counts as not seen
+        return max(0, self._store.last_seq() - seen)
+
+    def generation_built(self) -> float | None:
+        """Return when the generation in use was built, Unix time; ``None``: there is none."""
+        view = self._follower.snapshot.base
+        if view is None:
+            return None
+        try:
+            return self._generations.path(view.base.generation).stat().st_mtime
+        except OSError:  # deleted: a newer one is about to be taken over
+            return None
+
     def problems(self) -> list[str]:
         """Return a sentence for every fault found in the database, the log and the index.
 
@@ -176,9 +196,11 @@ class Upkeep:
                 if not self.take_over() and self._store.read_only_reason is None and self.is_due:
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
+                self.trouble = None
             except RebuildBusyError:
                 pause_s = BUSY_S
             except (VectorIndexError, OSError, MemoryError) as error:
                 if not self._ended.is_set():
                     logger.warning("the search structure stays as it is: %s", error)
+                    self.trouble = str(error)
                 pause_s = PATIENCE_S

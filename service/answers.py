@@ -231,6 +231,7 @@ class Readiness(Health):
 
     gallery: State
     reason: str | None = Field(description="why the gallery is read-only")
+    checks: dict[str, str] = Field(description='by name "ok", or a sentence that says why not')
 
 
 class JobSummary(BaseModel):

@@ -4,27 +4,39 @@ The process that supervises the workers imports this module too, so nothing heav
 """
 
 import asyncio
+import atexit
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import bentoml
 
+from service.board import Board, remove_shared_folder, shared_folder
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
 from service.front import Desk, Front
 from service.keys import KeyRing
 from service.logs import configure_logging
-from service.metrics import Metrics, SharedFolder
+from service.metrics import Metrics
 from service.supervision import Roster, look_often
+from service.tracing import start_tracing
+
+if TYPE_CHECKING:
+    from service.exchange import WorkerState
 
 # BentoML reports usage to its makers unless told not to, before it starts to serve.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 # Set by whichever process of a server imports this first, the supervising one; workers inherit it.
-SERVER_ID: Final = os.environ.setdefault("LOOKALIKE_SERVER_ID", uuid.uuid4().hex)
+# That one outlives every worker, so it removes what they share.
+if "LOOKALIKE_SERVER_ID" not in os.environ:
+    os.environ["LOOKALIKE_SERVER_ID"] = uuid.uuid4().hex
+    atexit.register(remove_shared_folder, os.environ["LOOKALIKE_SERVER_ID"])
+SERVER_ID: Final = os.environ["LOOKALIKE_SERVER_ID"]
 
 PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 # How long one thread may keep the interpreter while another wants it. The network needs it back
@@ -53,21 +65,28 @@ class Lookalike:
         # FastAPI, pydantic models and faiss: needed in workers only.
         from service.application import create_application, load  # noqa: PLC0415
         from service.exchange import WorkerState  # noqa: PLC0415
+        from service.vitals import Vitals  # noqa: PLC0415
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = ServiceSettings.from_environment()
-        configure_logging(settings.log_level)
+        desk.log = configure_logging(settings.log_level)
         if settings.api_keys_file is not None:
             desk.keys = KeyRing.load(settings.api_keys_file)
-        self._shared = SharedFolder(SERVER_ID)
-        self._shared.use()
-        desk.metrics = Metrics()
-        self._state = WorkerState(settings, desk.metrics)
-        roster = Roster(self._shared.path)
+        desk.tracing = start_tracing(settings)
+        desk.worker = bentoml.server_context.worker_index or 1
+        board = Board(SERVER_ID, desk.worker)
+        before = board.predecessor()
+        desk.metrics = Metrics(before)
+        self._state = state = WorkerState(settings, desk.metrics)
+        self._vitals = Vitals(state, board, log=desk.log, before=before, worker=desk.worker)
+        state.expose = self._vitals.exposition
+        self._vitals.start()
+        announce_stop(state, drain_s=settings.drain_s)
+        roster = Roster(shared_folder(SERVER_ID))
         self._loading = asyncio.create_task(
-            load(self._state, model_folder(settings), on_loaded=roster.enter)
+            load(state, model_folder(settings), on_loaded=roster.enter)
         )
-        desk.application = create_application(self._state)
+        desk.application = create_application(state)
         if roster.has_another():  # which answers; this one, a replacement, does not listen yet
             await self._loading
 
@@ -77,10 +96,38 @@ class Lookalike:
         from service.application import unload  # noqa: PLC0415
 
         await unload(self._state, self._loading)
-        self._shared.remove()
+        await asyncio.to_thread(self._end_reports)
+
+    def _end_reports(self) -> None:
+        """Hand out what was counted, traced and logged, to whoever takes it in time."""
+        self._vitals.close()
+        if desk.tracing is not None:
+            desk.tracing.close()
+        if desk.log is not None:
+            desk.log.flush()
 
 
 Lookalike.add_asgi_middleware(Front, desk=desk)  # type: ignore[attr-defined]
+
+
+def announce_stop(state: "WorkerState", *, drain_s: float) -> None:
+    """Have ``/readyz`` say that the service stops from the moment of SIGTERM on.
+
+    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out.
+    """
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)  # uvicorn's
+    if not callable(stop):  # not under uvicorn
+        return
+
+    def announce(number: int, frame: FrameType | None) -> None:
+        state.is_stopping = True
+        if drain_s == 0:
+            stop(number, frame)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
+
+    signal.signal(signal.SIGTERM, announce)
 
 
 def model_folder(settings: ServiceSettings) -> Path:

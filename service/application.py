@@ -49,15 +49,19 @@ async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[]
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
     try:
         state.engine = await Engine.start(
-            state.settings, model_folder, on_batch=state.metrics.batch_images.observe
+            state.settings,
+            model_folder,
+            on_batch=state.metrics.count_batch,
+            loading=state.loading,
+            lanes=state.lanes,
         )
         on_loaded()
     except (VisionError, VectorIndexError) as error:
         logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
-        state.failure = str(error)
+        state.loading.fail(str(error), folders=[model_folder, state.settings.gallery])
     except Exception:
         logger.exception("the service cannot start")
-        state.failure = "an unexpected error; the log has it"
+        state.loading.fail("an unexpected error; the log has it", folders=[])
 
 
 async def unload(state: WorkerState, loading: "asyncio.Task[None]") -> None:

@@ -38,6 +38,18 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged; info writes one line per request"
     )
+    drain_s: float = Field(
+        0.0, ge=0, le=300, description="time after SIGTERM in which only /readyz says so, seconds"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#\s]+[^?#\s]*$",
+        description="OpenTelemetry collector that gets traces over HTTP, such as "
+        "http://localhost:4318; without it none are made",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="share of requests traced, where no caller decided already"
+    )
 
     @classmethod
     def from_environment(cls) -> Self:

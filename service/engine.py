@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from index.folder import open_for_model
 from index.gallery import Gallery
+from service.account import note_stage
 from service.admission import Admission
 from service.answers import ModelName
 from service.config import ServiceSettings
 from service.job_folder import JobFolder
 from service.jobs import Jobs
+from service.lanes import Lanes
 from service.pipeline import Decoded, Pipeline, Task
+from service.readiness import Loading
 from vision.encoding import Encoding
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
@@ -46,48 +50,73 @@ class Engine:
         device: str,
         gallery: Gallery,
         pipeline: Pipeline,
+        lanes: Lanes,
     ) -> None:
         self.settings = settings
         self.manifest = manifest
         self.device = device
+        self.runtime = "torch"
+        self.precision = "float32"
         self.gallery = gallery
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.admission = Admission(settings.max_queue)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
+        self._lanes = lanes
         self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
     async def start(
-        cls, settings: ServiceSettings, model_folder: Path, *, on_batch: Callable[[int], None]
+        cls,
+        settings: ServiceSettings,
+        model_folder: Path,
+        *,
+        on_batch: Callable[[int], None],
+        loading: Loading,
+        lanes: Lanes,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
+
+        Args:
+            settings: of the service.
+            model_folder: of the model to serve.
+            on_batch: told the size of every batch, on the network's thread.
+            loading: told what begins.
+            lanes: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
         """
         loop = asyncio.get_running_loop()
         manifest, device, encode = await loop.run_in_executor(
-            None, _load_encoder, model_folder, settings
+            None, _load_encoder, model_folder, settings, loading
         )
+        loading.begin("gallery")
         gallery = await loop.run_in_executor(
             None,
             partial(open_for_model, settings.gallery, manifest, model_folder=model_folder),
         )
         pipeline = Pipeline(
-            decode=partial(_decode, manifest, settings.limits),
-            encode=encode,
+            decode=lanes.watched("decode", partial(_decode, manifest, settings.limits)),
+            encode=lanes.watched("network", encode),
             decode_threads=_cores(),
             max_batch=settings.max_batch,
             on_batch=on_batch,
         )
         engine = cls(
-            settings=settings, manifest=manifest, device=device, gallery=gallery, pipeline=pipeline
+            settings=settings,
+            manifest=manifest,
+            device=device,
+            gallery=gallery,
+            pipeline=pipeline,
+            lanes=lanes,
         )
+        loading.begin("warm_up")
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
         gallery.upkeep.start()
+        loading.end()
         logger.info(
             "ready: model %s on %s, gallery %s with %d items",
             manifest.name,
@@ -111,8 +140,13 @@ class Engine:
 
         Writes of one request that must keep their order belong in one ``function``.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._writers, function)
-        return await asyncio.shield(future)
+        begun = time.perf_counter()
+        work = self._lanes.watched("write", function)
+        future = asyncio.get_running_loop().run_in_executor(self._writers, work)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            note_stage("write", begun=begun)
 
     async def close(self) -> None:
         """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
@@ -127,11 +161,12 @@ class Engine:
 
 
 def _load_encoder(
-    model_folder: Path, settings: ServiceSettings
+    model_folder: Path, settings: ServiceSettings, loading: Loading
 ) -> tuple[Manifest, str, Callable[[NDArray[np.uint8]], Encoding]]:
     # Importing torch takes seconds: here, on a thread, while the probes are already answered.
     from vision.encoder import Encoder, limit_threads  # noqa: PLC0415
 
+    loading.begin("model")
     harden_pillow()
     limit_threads(max(1, _cores() // 2))  # the other half decodes, searches and speaks HTTP
     encoder = Encoder.load(model_folder, device=settings.device)

@@ -25,6 +25,8 @@ RequestError                     the caller's
     ├── OverloadedError          as many requests as allowed are being worked on
     ├── JobInterruptedError      the process that ran the job ended before the job did
     └── NotReadyError            still loading, or the wanted seq is not reached yet
+        ├── StoppingError        the service was told to stop
+        └── StuckError           work of the service does not end; it needs a restart
 ServiceConfigError               ours: a setting or a file of the service cannot be used
 """
 
@@ -135,6 +137,20 @@ class JobInterruptedError(RetryableError):
 
 class NotReadyError(RetryableError):
     """The model or the gallery is still loading, or the wanted ``seq`` is not reached yet."""
+
+    def __init__(
+        self, sentence: str, *, retry_after_s: int = 1, checks: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(sentence, retry_after_s=retry_after_s)
+        self.checks = checks  # what a probe is told: a name, and "ok" or why not
+
+
+class StoppingError(NotReadyError):
+    """The service was told to stop."""
+
+
+class StuckError(NotReadyError):
+    """Work of the service does not end; it needs a restart."""
 
 
 class ServiceConfigError(Exception):

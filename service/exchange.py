@@ -1,22 +1,25 @@
 """What the routes share: the worker's state, and reading one request for one route."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar
 
 from fastapi import Request, Response
 
+from service.account import note_image
 from service.answers import Answer, Timings
 from service.body import Submission, read_submission
 from service.config import ServiceSettings
 from service.dispatch import STATE
 from service.engine import Engine
 from service.errors import NotReadyError
+from service.lanes import Lanes
 from service.metrics import Metrics
 from service.options import Options
 from service.pipeline import Encoded
+from service.readiness import Loading, stuck_reason
 
 Kind = TypeVar("Kind", bound=Options)
 
@@ -28,7 +31,25 @@ class WorkerState:
     settings: ServiceSettings
     metrics: Metrics
     engine: Engine | None = None  # None: still loading, or failed
-    failure: str | None = None  # why the engine will never come
+    loading: Loading = field(default_factory=Loading)
+    lanes: Lanes = field(default_factory=Lanes)
+    is_stopping: bool = False
+    expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
+
+    @property
+    def retry_after_s(self) -> int:
+        """When it is worth while to ask again, seconds."""
+        return 2 if self.loading.failure is None else 30
+
+    def unready_reason(self) -> str | None:
+        """Return why no search should be sent here, a sentence; ``None``: it answers them."""
+        if self.is_stopping:
+            return "the service is stopping"
+        return self.loading.reason or self.stuck_reason()
+
+    def stuck_reason(self) -> str | None:
+        """Return which work on images does not end, a sentence; ``None``: none is known."""
+        return stuck_reason(self.lanes, "network") or stuck_reason(self.lanes, "decode")
 
 
 def worker_state(request: Request) -> WorkerState:
@@ -44,10 +65,8 @@ def ready_engine(request: Request) -> Engine:
         NotReadyError: it is still loading, or could not be loaded.
     """
     state = worker_state(request)
-    if state.failure is not None:
-        raise NotReadyError(f"the service cannot start: {state.failure}", retry_after_s=30)
     if state.engine is None:
-        raise NotReadyError("the model and the gallery are still loading", retry_after_s=2)
+        raise NotReadyError(str(state.loading.reason), retry_after_s=state.retry_after_s)
     return state.engine
 
 
@@ -98,13 +117,18 @@ class Stopwatch:
         self.queue_ms += encoded.queue_ms
         self.decode_ms += encoded.decode_ms
         self.encode_ms += encoded.encode_ms
+        note_image(
+            queue_ms=encoded.queue_ms, decode_ms=encoded.decode_ms, encode_ms=encoded.encode_ms
+        )
 
     def add_many(self, encoded: Iterable[Encoded]) -> None:
         """Count the stages of several images: the longest wait, and their share of each batch."""
         for one in encoded:
             self.queue_ms = max(self.queue_ms, one.queue_ms)
             self.decode_ms += one.decode_ms
-            self.encode_ms += one.encode_ms / one.batch_images
+            share_ms = one.encode_ms / one.batch_images
+            self.encode_ms += share_ms
+            note_image(queue_ms=one.queue_ms, decode_ms=one.decode_ms, encode_ms=share_ms)
 
     def stop(self, request: Request) -> Timings:
         """Return the times in milliseconds."""

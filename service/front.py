@@ -13,10 +13,13 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.account import note_stage, open_account
 from service.errors import NotReadyError
 from service.keys import KeyRing, Right
+from service.logs import LogLines
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.tracing import Tracing
 
 logger = logging.getLogger("lookalike.request")
 
@@ -27,6 +30,7 @@ _OPEN: Final = ("/livez", "/readyz", "/", "/docs", "/openapi.json")  # need no k
 _JOBS: Final = "/v1/jobs"
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _QUIET: Final = ("/livez", "/readyz", "/metrics")  # not worth a log line each time
+CLIENT_WENT_AWAY: Final = 499  # as nginx has it: nothing could be answered any more
 _SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -39,6 +43,9 @@ class Desk:
     def __init__(self) -> None:
         self.application: ASGIApp | None = None
         self.metrics: Metrics | None = None
+        self.log: LogLines | None = None
+        self.tracing: Tracing | None = None  # None: no traces are asked for
+        self.worker = 1
         self.keys: KeyRing | None = None  # None: no keys are asked for
 
 
@@ -57,18 +64,20 @@ class Front:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = _Exchange(scope, receive, send)
+        if self._desk.metrics is not None:
+            self._desk.metrics.in_progress += 1
         try:
-            await self._answer(scope, receive, exchange)
+            await self._answer(scope, exchange)
         except Exception as error:
             if exchange.status:  # too late for another answer; the server closes the connection
                 raise
             response = problem_response(error, request_id=exchange.request_id)
-            await response(scope, receive, exchange.send)
+            await response(scope, exchange.receive, exchange.send)
         finally:
             self._report(scope, exchange)
 
-    async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+    async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         desk = self._desk
         if desk.application is None:
             raise NotReadyError("the service is starting")
@@ -76,42 +85,83 @@ class Front:
             exchange.key = desk.keys.authorise(
                 exchange.headers.get("authorization"), _needed_right(scope)
             )
-        await desk.application(scope, receive, exchange.send)
+        await desk.application(scope, exchange.receive, exchange.send)
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
         seconds = time.perf_counter() - exchange.started
         route = getattr(scope.get("route"), "path", "none")
-        if self._desk.metrics is not None:
-            self._desk.metrics.requests.labels(scope["method"], route, exchange.status).inc()
-            self._desk.metrics.seconds.labels(route).observe(seconds)
-        if route in _QUIET or not logger.isEnabledFor(logging.INFO):
+        desk, account = self._desk, exchange.account
+        method, status = scope["method"], exchange.status or CLIENT_WENT_AWAY
+        if desk.metrics is not None:
+            desk.metrics.in_progress -= 1
+            desk.metrics.count_request(
+                method=method, route=route, status=status, seconds=seconds, account=account
+            )
+        if route in _QUIET:
             return
+        trace_id = None
+        if desk.tracing is not None:
+            trace_id = desk.tracing.record(
+                method=method,
+                route=route,
+                status=status,
+                began=exchange.started,
+                headers=exchange.headers,
+                request_id=exchange.request_id,
+                account=account,
+            )
+        if desk.log is None or not logger.isEnabledFor(logging.INFO):
+            return
+        # Not through logger.info, which walks the stack and makes a record of twenty fields.
         line: dict[str, Any] = {
+            "time": time.time(),
+            "level": "info",
+            "logger": logger.name,
             "request_id": exchange.request_id,
-            "method": scope["method"],
+            "worker": desk.worker,
+            "method": method,
             "route": route,
-            "status": exchange.status,
-            "total_ms": round(seconds * 1000, 2),
+            "status": status,
+            "total_ms": round(seconds * 1000, 3),
+            **account.milliseconds(),
             **scope.get("log", {}),
+            "images": account.images,
+            "bytes_in": account.bytes_in,
+            "bytes_out": account.bytes_out,
         }
+        if account.problem is not None:
+            line["code"] = account.problem
+        if account.item_problems:
+            line["failed_items"] = len(account.item_problems)
         if exchange.key is not None:
             line["key"] = exchange.key
-        # Made here rather than by logger.info, which walks the stack for the name of the caller.
-        logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
+        if trace_id is not None:
+            line["trace_id"] = trace_id
+        desk.log.put(line)
 
 
 class _Exchange:
     """One request and its answer: the id, the status once sent, the headers every answer has."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else _new_id()
         self.status = 0  # 0: nothing was sent yet
         self.key: str | None = None
+        self.account = open_account()
+        self._receive = receive
         self._send = send
         scope["request_id"] = self.request_id
+
+    async def receive(self) -> Message:
+        begun = time.perf_counter()
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.account.bytes_in += len(message.get("body", b""))
+            note_stage("body", begun=begun)
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -121,6 +171,8 @@ class _Exchange:
                 (b"x-request-id", self.request_id.encode()),
                 *_SECURITY_HEADERS,
             ]
+        else:
+            self.account.bytes_out += len(message.get("body", b""))
         await self._send(message)
 
 

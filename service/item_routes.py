@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from index.errors import UnknownIdError, VectorIndexError
 from index.filter import parse_filter
 from index.items import NewItem, PutResult, check_id, check_label, encode_metadata
+from service.account import note_image
 from service.answers import (
     BulkAnswer,
     BulkResult,
@@ -205,6 +206,11 @@ async def _store_all(engine: Engine, entries: list[_Entry], *, upsert: bool) -> 
     outcomes = await engine.pipeline.encode_all(
         [Task(data=entry.data, with_thumbnail=True) for entry in sound]
     )
+    for outcome in outcomes:
+        if isinstance(outcome, Encoded):
+            note_image(
+                queue_ms=outcome.queue_ms, decode_ms=outcome.decode_ms, encode_ms=outcome.encode_ms
+            )
     items = [
         new_item(str(entry.id), entry.data, outcome, label=entry.label, metadata=entry.metadata)
         for entry, outcome in zip(sound, outcomes, strict=True)

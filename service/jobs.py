@@ -7,6 +7,7 @@ because the work may be waiting for another process and look at nothing.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -19,6 +20,7 @@ from service.problems import describe
 
 LOOK_S: Final = 0.1  # between two looks whether somebody cancelled
 SAVE_S: Final = 0.5  # between two records of how far it is
+_THREAD: Final = "job-"
 CLOSE_S: Final = 20.0  # for a job to end once it was told to
 logger = logging.getLogger("lookalike.service")
 
@@ -110,12 +112,18 @@ class Jobs:
         claim = self.folder.begin(kind, parameters)
         queued = claim.job
         thread = threading.Thread(
-            target=self._run, args=(claim, work), name=f"job-{kind}", daemon=True
+            target=self._run, args=(claim, work), name=f"{_THREAD}{kind}", daemon=True
         )
         with self._lock:
             thread.start()
             self._threads = [one for one in self._threads if one.is_alive()] + [thread]
         return queued
+
+    def running(self) -> Counter[str]:
+        """Return how many jobs of each kind this process is at."""
+        with self._lock:
+            names = [thread.name for thread in self._threads if thread.is_alive()]
+        return Counter(name.removeprefix(_THREAD) for name in names)
 
     def close(self) -> None:
         """Stop the jobs of this process, and wait until they have stopped."""

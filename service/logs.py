@@ -1,35 +1,147 @@
-"""Log set-up of a worker: one JSON line per event on standard error."""
+"""The log of a worker: one JSON object per line on standard error, written by a thread of its own.
+
+Whoever logs only appends to a queue. When standard error is a pipe that nobody reads, the thread
+waits, the queue fills, and further lines are counted and thrown away; the service goes on.
+"""
 
 import json
 import logging
+import os
+import select
 import sys
+import threading
+import time
+from collections import deque
 from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+QUEUE_LINES: Final = 8192  # two seconds of the busiest worker
+# Lines are written this much later at most: waking a thread for every line would take the
+# interpreter away from requests. What is worth a warning is written at once.
+DELAY_S: Final = 0.05
+FLUSH_S: Final = 2.0  # at shutdown, for whoever reads our standard error to catch up
+# Loggers of libraries that bring handlers of their own, which would wait for a full pipe.
+_LIBRARIES: Final = ("bentoml", "uvicorn", "uvicorn.error", "circus")
 
 
-class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object; request lines are objects already and are merged in."""
+class LogLines:
+    """A bounded queue of lines, and the thread that writes them to a file descriptor."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line for ``record``."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+    def __init__(self, descriptor: int, *, limit: int = QUEUE_LINES) -> None:
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._limit = limit
+        self._lines: deque[dict[str, Any]] = deque()
+        self._lock = threading.Lock()  # for the count of what was dropped
+        self._some = threading.Event()  # there is something to write
+        self._hurry = threading.Event()  # write it now
+        self._writing = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def put(self, line: dict[str, Any], *, hurry: bool = False) -> None:
+        """Have ``line`` written, which has its ``time`` in Unix seconds; from any thread."""
+        if len(self._lines) >= self._limit:
+            with self._lock:
+                self.dropped += 1
+            return
+        self._lines.append(line)
+        if hurry:
+            self._hurry.set()
+        if not self._some.is_set():
+            self._some.set()
+
+    def flush(self, *, timeout_s: float = FLUSH_S) -> bool:
+        """Wait until everything is written; return whether it came to that in time."""
+        deadline = time.monotonic() + timeout_s
+        while self._lines or self._writing:
+            if time.monotonic() >= deadline:
+                return False
+            self._hurry.set()
+            self._some.set()
+            time.sleep(DELAY_S / 10)
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._some.wait()
+            self._hurry.wait(DELAY_S)
+            self._some.clear()
+            self._hurry.clear()
+            self._writing = True  # before the queue is emptied: ``flush`` must see one of the two
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines:
+                self._write(b"".join(map(_written, lines)), lines=len(lines))
+            self._writing = False
+
+    def _write(self, data: bytes, *, lines: int) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # somebody made the descriptor so
+                select.select([], [self._descriptor], [])
+            except OSError:  # nobody is there to read it, or to be told
+                with self._lock:
+                    self.dropped += lines
+                return
+
+
+class LogHandler(logging.Handler):
+    """Hands records of Python's logging to ``LogLines``."""
+
+    def __init__(self, lines: LogLines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record, with its trace when it has one."""
+        line: dict[str, Any] = {
+            "time": record.created,
             "level": record.levelname.lower(),
             "logger": record.name,
+            "message": record.getMessage(),
         }
-        if isinstance(record.msg, dict):
-            line.update(record.msg)
-        else:
-            line["message"] = record.getMessage()
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+            line["trace"] = _FORMATTER.formatException(record.exc_info)
+        self._lines.put(line, hurry=record.levelno >= logging.WARNING)
 
 
-def configure_logging(level: str) -> None:
-    """Send everything under the logger ``lookalike`` to standard error, from ``level`` up."""
-    logger = logging.getLogger("lookalike")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logger.handlers = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
+_FORMATTER: Final = logging.Formatter()
+
+
+def configure_logging(level: str) -> LogLines:
+    """Send all logging, and the traces of threads that fail, to standard error as JSON lines.
+
+    Args:
+        level: least level of what is ours; of libraries, warnings and errors are logged.
+
+    Returns:
+        The queue, to which request lines are handed directly.
+    """
+    lines = LogLines(sys.stderr.fileno())
+    handler = LogHandler(lines)
+    for name in (None, *_LIBRARIES):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler] if name is None else []
+        logger.propagate = True
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("lookalike").setLevel(level.upper())
+    threading.excepthook = _log_thread_failure
+    return lines
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread is not None else "unknown"
+    error = failure.exc_value
+    logging.getLogger("lookalike.service").error("the thread %s failed", name, exc_info=error)
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    moment = datetime.fromtimestamp(line["time"], UTC).isoformat(timespec="milliseconds")
+    line["time"] = moment
+    try:
+        return to_json(line) + b"\n"
+    except ValueError:  # text that is not Unicode, from a library's message
+        return json.dumps(line, default=str).encode() + b"\n"

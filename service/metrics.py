@@ -1,108 +1,137 @@
-"""What the service counts, for Prometheus; routes are labelled by template, never by path."""
+"""What one worker counts: accounts of requests in, numbers out. Routes by template, never by path.
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
-from typing import Final
+Plain dictionaries and lists, because this runs for every request; ``board.py`` shares them.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
-from index.items import GalleryInfo
+from service.account import Account
+from service.measures import MEASURES
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+Labels = tuple[str, ...]  # values, in the order of the measure's label names
+Series = dict[Labels, float]
+Buckets = dict[Labels, list[float]]  # how many per bucket, the last +Inf, and then the sum
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_BOUNDS: Final = MEASURES["lookalike_request_seconds"].bounds
+_STAGE_BOUNDS: Final = MEASURES["lookalike_stage_seconds"].bounds
+_BATCH_BOUNDS: Final = MEASURES["lookalike_batch_images"].bounds
 
 
-class SharedFolder:
-    """The folder through which the workers of one server add up their counters.
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Values of metrics, by the metric's name."""
 
-    BentoML has one such folder for all servers of a user, and empties it whenever one starts; so
-    each server gets its own, named by the id that its processes inherit.
-    """
+    counters: dict[str, Series] = field(default_factory=dict)
+    histograms: dict[str, Buckets] = field(default_factory=dict)
+    gauges: dict[str, Series] = field(default_factory=dict)
 
-    def __init__(self, server_id: str) -> None:
-        self.path = Path(tempfile.gettempdir()) / f"lookalike-metrics-{server_id}"
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain JSON."""
+        return {
+            kind: {name: [*series.items()] for name, series in values.items()}
+            for kind, values in (
+                ("counters", self.counters),
+                ("histograms", self.histograms),
+                ("gauges", self.gauges),
+            )
+        }
 
-    def use(self) -> None:
-        """Make the folder and have prometheus_client write to it; before any counter is made."""
-        self.path.mkdir(exist_ok=True)
-        for path in self.path.glob("gauge_live*_*.db"):  # of a worker that this one replaces
-            pid = int(path.stem.rpartition("_")[2])
-            if not Path(f"/proc/{pid}").exists():
-                mark_process_dead(pid, str(self.path))  # type: ignore[no-untyped-call]
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.path)
-
-    def remove(self) -> None:
-        """Remove the folder, at the end of the server."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what ``to_json`` wrote."""
+        kinds = [
+            {
+                name: {tuple(labels): value for labels, value in pairs}
+                for name, pairs in data[kind].items()
+            }
+            for kind in ("counters", "histograms", "gauges")
+        ]
+        return cls(*kinds)
 
 
 class Metrics:
-    """One worker's counters; ``exposition`` adds up those of all workers."""
+    """One worker's counters and histograms, from where a worker before it left off.
 
-    def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
-        self.requests = Counter(
-            "lookalike_requests_total",
-            "Requests answered.",
-            ("method", "route", "status"),
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "lookalike_request_seconds",
-            "From the request's first byte to the answer's last.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.batch_images = Histogram(
-            "lookalike_batch_images",
-            "Images the network took at once.",
-            buckets=_BATCH,
-            registry=registry,
-        )
-        self.gallery_items = _latest("lookalike_gallery_items", "Items in the gallery.", registry)
-        self.gallery_seq = _latest(
-            "lookalike_gallery_seq", "Newest write that this view of the gallery has.", registry
-        )
-        self.gallery_recent = _latest(
-            "lookalike_gallery_recent_items",
-            "Items stored since the search structure was built, which every search looks at.",
-            registry,
-        )
-        self.gallery_generation = _latest(
-            "lookalike_gallery_generation",
-            "Generation of the search structure in use; 0: none.",
-            registry,
-        )
-        self.gallery_read_only = Gauge(
-            "lookalike_gallery_read_only",
-            "1 when a worker can write no more, after an I/O error; 0 when all can.",
-            registry=registry,
-            multiprocess_mode="livemax",
+    Each of them is moved by one thread alone: requests by the event loop, batches by the network's.
+    Any thread may take a copy.
+    """
+
+    def __init__(self, before: Numbers | None = None) -> None:
+        before = before or Numbers()
+        self._counters = {
+            name: dict(before.counters.get(name, {})) for name in _names_of("counter")
+        }
+        self._histograms = {
+            name: {labels: list(counts) for labels, counts in old.items()}
+            for name in _names_of("histogram")
+            for old in [before.histograms.get(name, {})]
+        }
+        self._requests = self._counters["lookalike_requests_total"]
+        self._problems = self._counters["lookalike_problems_total"]
+        self._refusals = self._counters["lookalike_image_refusals_total"]
+        self._images = _total(self._counters["lookalike_images_total"])
+        self._received = _total(self._counters["lookalike_received_bytes_total"])
+        self._sent = _total(self._counters["lookalike_sent_bytes_total"])
+        self._seconds = self._histograms["lookalike_request_seconds"]
+        self._stages = self._histograms["lookalike_stage_seconds"]
+        self._batches = self._histograms["lookalike_batch_images"]
+        self.in_progress = 0  # requests; moved by the front
+
+    def count_request(
+        self, *, method: str, route: str, status: int, seconds: float, account: Account
+    ) -> None:
+        """Count one request that has been answered."""
+        _add(self._requests, (method if method in _METHODS else "other", route, str(status)))
+        _observe(self._seconds, (route,), _REQUEST_BOUNDS, seconds)
+        for stage, _, stage_seconds in account.stages:
+            _observe(self._stages, (stage,), _STAGE_BOUNDS, stage_seconds)
+        self._images[()] += account.images
+        self._received[()] += account.bytes_in
+        self._sent[()] += account.bytes_out
+        if account.problem is not None:
+            _add(self._problems, (account.problem,))
+        for code in account.item_problems:
+            _add(self._problems, (code,))
+        for code in account.refusals:
+            _add(self._refusals, (code,))
+
+    def count_batch(self, images: int) -> None:
+        """Count one batch of the network; on its thread."""
+        _observe(self._batches, (), _BATCH_BOUNDS, images)
+
+    def numbers(self, gauges: dict[str, Series], counters: dict[str, Series]) -> Numbers:
+        """Return a copy, with these gauges and with these counters that are kept elsewhere."""
+        return Numbers(
+            {name: dict(series) for name, series in (self._counters | counters).items()},
+            {
+                name: {labels: list(counts) for labels, counts in list(buckets.items())}
+                for name, buckets in self._histograms.items()
+            },
+            gauges,
         )
 
-    def observe(self, gallery: GalleryInfo) -> None:
-        """Set the gauges of this worker's view of the gallery."""
-        self.gallery_items.set(gallery.count)
-        self.gallery_seq.set(gallery.seq)
-        self.gallery_recent.set(gallery.recent)
-        self.gallery_generation.set(gallery.generation)
-        self.gallery_read_only.set(gallery.state == "read-only")
 
-    def exposition(self) -> bytes:
-        """Return the text that Prometheus reads, over all workers where there are several."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self._registry)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+def _names_of(kind: str) -> Iterable[str]:
+    return [name for name, measure in MEASURES.items() if measure.kind == kind]
 
 
-def _latest(name: str, text: str, registry: CollectorRegistry) -> Gauge:
-    """Return a gauge of which, over all workers, what was set last is shown."""
-    return Gauge(name, text, registry=registry, multiprocess_mode="mostrecent")
+def _total(series: Series) -> Series:
+    """Return a counter without labels, which is there from the start."""
+    series.setdefault((), 0.0)
+    return series
+
+
+def _add(series: Series, labels: Labels) -> None:
+    series[labels] = series.get(labels, 0.0) + 1.0
+
+
+def _observe(buckets: Buckets, labels: Labels, bounds: tuple[float, ...], value: float) -> None:
+    counts = buckets.get(labels)
+    if counts is None:
+        counts = buckets[labels] = [0.0] * (len(bounds) + 2)
+    counts[bisect_left(bounds, value)] += 1.0
+    counts[-1] += value

@@ -81,7 +81,7 @@ class _Call:
     later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
 
 
-_Outcome = tuple[_Job, Encoded | Exception]
+_Outcome = tuple[_Job, Encoded | Exception | None]  # None: its caller went away
 
 
 class _Lane:
@@ -147,6 +147,7 @@ class Pipeline:
         # Up to so many images of a batch the network thread decodes by itself.
         self._own_decodes = 1 if decode_threads else max_batch
         self._loop = asyncio.get_running_loop()
+        self._under_way = 0  # submitted and not delivered; the event loop's alone
         self._waiting: deque[_Job] = deque()
         self._ready: deque[_Job] = deque()
         self._network = _Lane("network", self._run_batch)
@@ -184,6 +185,11 @@ class Pipeline:
                 self._submit(call, place, task)
         return await call.future
 
+    @property
+    def under_way(self) -> int:
+        """How many images wait or are worked on."""
+        return self._under_way
+
     async def close(self) -> None:
         """Finish every job that was submitted, then end the threads."""
         await self._loop.run_in_executor(None, self._join)
@@ -193,6 +199,7 @@ class Pipeline:
             lane.join()
 
     def _submit(self, call: _Call, place: int, task: Task) -> None:
+        self._under_way += 1
         self._waiting.append(_Job(task, call, place, time.perf_counter()))
         if not self._network.wake():
             any(lane.wake() for lane in self._decoders)
@@ -208,7 +215,7 @@ class Pipeline:
 
     def _decoded(self, job: _Job) -> bool:
         """Decode ``job``, and return whether there is anything to encode."""
-        if job.call.future.done():  # nobody waits any more
+        if self._is_abandoned(job):
             return False
         started = time.perf_counter()
         try:
@@ -240,14 +247,23 @@ class Pipeline:
         """Return what is ready, or else what this thread decodes now; at most ``max_batch``."""
         jobs: list[_Job] = []
         while len(jobs) < self._max_batch and (job := _pop(self._ready)) is not None:
-            if not job.call.future.done():
+            if not self._is_abandoned(job):
                 jobs.append(job)
         while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
             if self._decoded(job):
                 jobs.append(job)
         return jobs
 
+    def _is_abandoned(self, job: _Job) -> bool:
+        """Return whether nobody waits for ``job`` any more, which then ends here."""
+        if not job.call.future.done():
+            return False
+        given_up: list[_Outcome] = [(job, None)]
+        self._loop.call_soon_threadsafe(self._deliver, given_up)
+        return True
+
     def _deliver(self, results: "list[_Outcome]") -> None:
+        self._under_way -= len(results)
         for job, result in results:
             call = job.call
             if call.future.done():  # cancelled meanwhile

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from index import errors as index_errors
 from service import errors
+from service.account import note_problem
 from vision import errors as vision_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -58,6 +59,8 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.TooManyRequestsError: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
     errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
     errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
+    errors.StoppingError: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
+    errors.StuckError: (HTTPStatus.SERVICE_UNAVAILABLE, "stuck"),
     errors.JobInterruptedError: (HTTPStatus.SERVICE_UNAVAILABLE, "job_interrupted"),
     index_errors.RebuildError: (HTTPStatus.SERVICE_UNAVAILABLE, "rebuild_failed"),
     index_errors.StorageError: (HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed"),
@@ -81,6 +84,7 @@ def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
 def describe(error: Exception) -> dict[str, Any]:
     """Return what is said of a failed item or job: ``status``, ``code`` and ``detail``."""
     status, code = find_problem(error)
+    note_problem(code, of_item=True, is_refusal=isinstance(error, vision_errors.ImageError))
     if (status, code) == _INTERNAL:
         logger.error("unexpected error in one of many items, or in a job", exc_info=error)
         return {"status": int(status), "code": code, "detail": _INTERNAL_SENTENCE}
@@ -90,6 +94,7 @@ def describe(error: Exception) -> dict[str, Any]:
 def problem_response(error: Exception, *, request_id: str) -> Response:
     """Return the whole answer for ``error``; an unexpected one is logged and answered with 500."""
     status, code = find_problem(error)
+    note_problem(code, of_item=False, is_refusal=isinstance(error, vision_errors.ImageError))
     detail = str(error)
     if (status, code) == _INTERNAL:
         logger.error("unexpected error, request %s", request_id, exc_info=error)
@@ -102,6 +107,8 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
         "code": code,
         "request_id": request_id,
     }
+    if isinstance(error, errors.NotReadyError) and error.checks is not None:
+        body["checks"] = error.checks
     headers = {}
     if isinstance(error, errors.RetryableError):
         headers["Retry-After"] = str(error.retry_after_s)

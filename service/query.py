@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError
 from index.filter import Filter, parse_filter
 from index.gallery import Gallery
+from service.account import note_stage
 from service.body import Submission
 from service.engine import Engine
 from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
@@ -60,6 +61,7 @@ async def run_query(
         searched = time.perf_counter()
         found = await engine.read(lambda: look(query))
         watch.search_ms = (time.perf_counter() - searched) * 1000
+        note_stage("search", begun=searched)
     return found, engine, watch
 
 

@@ -28,6 +28,7 @@ class Roster:
 
     def enter(self) -> None:
         """Note that this worker has."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         (self._folder / f"ready.{os.getpid()}").touch()
 
     def has_another(self) -> bool:

@@ -1,16 +1,16 @@
 """Routes about the service itself: the model, the gallery, probes and metrics."""
 
+import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
 from service.answers import GalleryAnswer, Health, ModelAnswer, Readiness
 from service.documents import problem_answers
+from service.errors import NotReadyError, StoppingError, StuckError
 from service.exchange import answer_with, ready_engine, worker_state
-from service.metrics import CONTENT_TYPE
-
-# Not the gallery's own sentence, which names its folder: this route needs no key.
-READ_ONLY = "a write met an I/O error: check the disk, then restart the service; its log says more"
+from service.exposition import CONTENT_TYPE
+from service.readiness import READ_ONLY, checks
 
 router = APIRouter(tags=["Service"], responses=problem_answers())
 
@@ -62,21 +62,37 @@ async def get_gallery(request: Request) -> Response:
 
 @router.get("/livez", summary="Is the process alive?", response_model=Health)
 async def livez(request: Request) -> Response:
-    """Say that the process answers."""
+    """Say that the process answers; 503 when a thread is stuck, and only a restart helps."""
+    reason = worker_state(request).stuck_reason()
+    if reason is not None:
+        raise StuckError(reason)
     return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
 
 
 @router.get("/readyz", summary="Is everything loaded?", response_model=Readiness)
 async def readyz(request: Request) -> Response:
-    """Say that searches work, and whether writes do; 503 with the reason until it is loaded."""
-    reason = ready_engine(request).gallery.read_only_reason
-    worker_state(request).metrics.gallery_read_only.set(reason is not None)
+    """Say that searches work, and whether writes do; 503 with the reason while they do not."""
+    state = worker_state(request)
+    gallery = state.engine.gallery if state.engine is not None else None
+    is_read_only = gallery is not None and gallery.read_only_reason is not None
+    found = checks(
+        state.loading,
+        state.lanes,
+        is_stopping=state.is_stopping,
+        is_read_only=is_read_only,
+        has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
+    )
+    reason = state.unready_reason()
+    if reason is not None:
+        unready = StoppingError if state.is_stopping else NotReadyError
+        raise unready(reason, retry_after_s=state.retry_after_s, checks=found)
     return answer_with(
         Readiness(
             request_id=request.scope["request_id"],
             status="ok",
-            gallery="writable" if reason is None else "read-only",
-            reason=None if reason is None else READ_ONLY,
+            gallery="read-only" if is_read_only else "writable",
+            reason=READ_ONLY if is_read_only else None,
+            checks=found,
         )
     )
 
@@ -88,8 +104,6 @@ async def readyz(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Give Prometheus the counters of all workers."""
-    state = worker_state(request)
-    if state.engine is not None:
-        state.metrics.observe(await state.engine.read(state.engine.gallery.info))
-    return Response(state.metrics.exposition(), media_type=CONTENT_TYPE)
+    """Give Prometheus the numbers of all workers, also while this one loads."""
+    expose = worker_state(request).expose
+    return Response(await asyncio.to_thread(expose), media_type=CONTENT_TYPE)

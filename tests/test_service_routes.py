@@ -401,7 +401,11 @@ def test_every_request_writes_one_line_with_no_content(server: Server) -> None:
             headers={**PNG, "X-Request-ID": "log-me", "Authorization": "Bearer secret"},
         )
 
-    lines = [json.loads(line) for line in server.log.read_text().splitlines() if "log-me" in line]
+    lines: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 10
+    while not lines and time.monotonic() < deadline:  # written by a thread, a moment later
+        log = server.log.read_text().splitlines(keepends=True)
+        lines = [json.loads(line) for line in log if "log-me" in line and line.endswith("\n")]
 
     assert len(lines) == 1
     assert lines[0]["route"] == "/v1/search"

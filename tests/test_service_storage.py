@@ -1,15 +1,12 @@
 """A disk that fails under a running server: writing ends with a sentence, the rest goes on."""
 
-import os
 import resource
 from pathlib import Path
 
 import httpx
-import pytest
 
 from index.gallery import Gallery
 from index.schema import DATABASE_NAME
-from service.metrics import SharedFolder
 from tests.conftest import STORED, write_gallery
 from tests.pictures import png
 from tests.servers import Server, running_server
@@ -63,23 +60,3 @@ def test_an_io_error_makes_the_gallery_read_only_and_says_so_everywhere(
     with Gallery.open(gallery, fingerprint=None) as opened:
         assert opened.verify() == []
         assert opened.count in (STORED + 2, STORED + 3)  # whether "failed" was stored is open
-
-
-def test_the_gauge_of_a_worker_that_died_does_not_outlive_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    shared = SharedFolder(f"test-{os.getpid()}")
-    shared.path.mkdir()
-    dead, alive = 2**22 + 1, os.getpid()  # the first is above the kernel's largest
-    for pid in (dead, alive):
-        (shared.path / f"gauge_livemax_{pid}.db").touch()
-        (shared.path / f"counter_{pid}.db").touch()
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(shared.path))  # put back after the test
-    try:
-        shared.use()
-
-        left = {path.name for path in shared.path.iterdir()}
-    finally:
-        shared.remove()
-    assert left == {f"gauge_livemax_{alive}.db", f"counter_{dead}.db", f"counter_{alive}.db"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.metrics import SharedFolder
+from service.board import shared_folder
 from service.supervision import Roster
 from tests.figures import Figure, missed, show
 from tests.load import Client, Reply, request_bytes, run
@@ -83,7 +83,7 @@ def roster_of(server: Server) -> Roster:
     """Return which workers of ``server`` have loaded everything."""
     environment = Path(f"/proc/{server.workers()[0]}/environ").read_text().split("\0")
     (server_id,) = [one for one in environment if one.startswith("LOOKALIKE_SERVER_ID=")]
-    return Roster(SharedFolder(server_id.partition("=")[2]).path)
+    return Roster(shared_folder(server_id.partition("=")[2]))
 
 
 @pytest.fixture

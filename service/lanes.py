@@ -1,0 +1,46 @@
+"""Which threads are at work, and since when: work that never ends is a reason to start anew."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Literal, ParamSpec, TypeVar
+
+Lane = Literal["decode", "network", "write"]
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+# Nothing that is well takes so long: 25 million pixels are decoded in 2 s, and 32 photos through
+# VGG-19 take 25 s on one slow core. A writer waits 10 s for another process.
+STUCK_S: Final = 60.0
+
+
+class Lanes:
+    """Notes when each thread began what it is at."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[tuple[Lane, int], float] = {}
+
+    def watched(
+        self, lane: Lane, function: Callable[Arguments, Returned]
+    ) -> Callable[Arguments, Returned]:
+        """Return ``function``, noted as work of ``lane`` while it runs."""
+
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+            place = (lane, threading.get_ident())
+            self._since[place] = self._clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                del self._since[place]
+
+        return run
+
+    def longest_s(self, lane: Lane) -> float:
+        """Return for how long the slowest thread of ``lane`` has been at one thing."""
+        begun = [since for (one, _), since in list(self._since.items()) if one == lane]
+        return self._clock() - min(begun) if begun else 0.0
+
+    def is_stuck(self, lane: Lane) -> bool:
+        """Whether a thread of ``lane`` is at work that will not end."""
+        return self.longest_s(lane) > STUCK_S

@@ -1,0 +1,132 @@
+"""How far a worker is, and why it does not answer searches: what ``/readyz`` tells.
+
+The probes need no key, so no sentence here names a folder.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from service.lanes import STUCK_S, Lane, Lanes
+
+LoadingStage = Literal["importing", "model", "gallery", "warm_up"]
+LOADING: Final[tuple[LoadingStage, ...]] = ("importing", "model", "gallery", "warm_up")
+OK: Final = "ok"
+# Not the gallery's own sentence, which names its folder.
+READ_ONLY: Final = (
+    "a write met an I/O error: check the disk, then restart the service; its log says more"
+)
+_UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
+_STOPPING: Final = "the service is stopping"
+_DOES: Final[dict[LoadingStage, str]] = {
+    "importing": "its libraries are being imported",
+    "model": "the model is being loaded",
+    "gallery": "the gallery is being loaded",
+    "warm_up": "it is warming up",
+}
+_LANES: Final[dict[Lane, str]] = {
+    "decode": "an image has been decoded",
+    "network": "a batch has been in the network",
+    "write": "a write has waited for the disk",
+}
+_PATH: Final = re.compile(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
+
+
+class Loading:
+    """The stages of loading: which one goes on, how long those before it took, how it ended."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self.seconds: dict[LoadingStage, float] = {}  # of the stages that are over
+        self.stage: LoadingStage | None = "importing"  # None: all of it is over
+        self.failure: str | None = None  # why it will never be over
+
+    def begin(self, stage: LoadingStage) -> None:
+        """Say that the stage before has ended, and that ``stage`` begins."""
+        self._end_stage()
+        self.stage = stage
+
+    def end(self) -> None:
+        """Say that everything is loaded."""
+        self._end_stage()
+        self.stage = None
+
+    def fail(self, sentence: str, *, folders: Sequence[Path]) -> None:
+        """Say why it cannot be loaded; ``folders`` are named by their last part alone."""
+        self.failure = without_folders(sentence, folders)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the service is not loaded, a sentence; ``None``: it is."""
+        if self.failure is not None:
+            return f"the service cannot start: {self.failure}"
+        if self.stage is None:
+            return None
+        return f"the service is still loading: {_DOES[self.stage]}, for {self._now_s():.1f} s now"
+
+    def checks(self) -> dict[str, str]:
+        """Return every stage's ``ok``, or how it stands."""
+        found: dict[str, str] = {}
+        for stage in LOADING:
+            if stage in self.seconds:
+                found[stage] = OK
+            elif stage != self.stage:
+                found[stage] = "waits for what comes before it"
+            elif self.failure is not None:
+                found[stage] = f"failed: {self.failure}"
+            else:
+                found[stage] = f"{_DOES[stage]}, for {self._now_s():.1f} s now"
+        return found
+
+    def _end_stage(self) -> None:
+        if self.stage is not None:
+            self.seconds[self.stage] = self._now_s()
+        self._begun = self._clock()
+
+    def _now_s(self) -> float:
+        return self._clock() - self._begun
+
+
+def stuck_reason(lanes: Lanes, lane: Lane) -> str | None:
+    """Return what has not ended for too long, a sentence; ``None``: nothing."""
+    if not lanes.is_stuck(lane):
+        return None
+    return f"{_LANES[lane]} for more than {STUCK_S:.0f} s; the service needs a restart"
+
+
+def checks(
+    loading: Loading,
+    lanes: Lanes,
+    *,
+    is_stopping: bool,
+    is_read_only: bool = False,
+    has_trouble: bool = False,
+) -> dict[str, str]:
+    """Return ``ok``, or a sentence that says why not, for all that an operator may ask of a worker.
+
+    Args:
+        loading: how far it is.
+        lanes: its threads.
+        is_stopping: it was told to end.
+        is_read_only: its gallery takes no writes any more.
+        has_trouble: the last look after the search structure failed.
+    """
+    writing = READ_ONLY if is_read_only else stuck_reason(lanes, "write")
+    return {
+        **loading.checks(),
+        "decoding": stuck_reason(lanes, "decode") or OK,
+        "network": stuck_reason(lanes, "network") or OK,
+        "writing": writing or OK,
+        "upkeep": _UPKEEP if has_trouble else OK,
+        "accepting": _STOPPING if is_stopping else OK,
+    }
+
+
+def without_folders(sentence: str, folders: Sequence[Path]) -> str:
+    """Return ``sentence`` with every absolute path cut down to its last part."""
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        sentence = sentence.replace(f"{folder}/", "").replace(folder, Path(folder).name)
+    return _PATH.sub(r"\1", sentence)
