@@ -69,9 +69,11 @@ bento: install ## a bento of the demo's model
 	$(BIN)/lookalike pack $(DEMO)/model
 	$(BIN)/bentoml build
 
-bench-serving: install ## requests per second beside a bare app; needs wrk, and `make demo` once
-	@scripts/system-packages wrk
-	$(BIN)/python -m benchmarks.serving --model $(DEMO)/model --gallery $(DEMO)/gallery
+bench-serving: install ## requests per second beside other servers, which it installs; needs `make demo` once
+	@scripts/system-packages wrk default-jre-headless
+	$(BIN)/python -m benchmarks.serving --model $(DEMO)/model
+	test -d build/models/vgg19 || $(BIN)/python -m benchmarks.vgg_model build/models/vgg19
+	$(BIN)/python -m benchmarks.serving --model build/models/vgg19 --seconds 20
 
 bench-training: install ## quality of `cnn` on Fashion-MNIST over three seeds
 	$(BIN)/python -m benchmarks.training --seeds 0 1 2 -- --recipe cnn --data fashion-mnist
