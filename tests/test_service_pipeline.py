@@ -156,6 +156,27 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
     assert sorted(decoded) == [b"a", b"c"]
 
 
+def test_a_caller_who_went_away_is_not_encoded_for() -> None:
+    encoder = SlowEncoder()
+
+    async def scenario() -> None:
+        work = pipeline(encode=encoder)
+        stays = asyncio.create_task(work(Task(data=b"a")))
+        await asyncio.sleep(0.05)  # the network has it
+        leave = [asyncio.create_task(work(Task(data=b"b"))) for _ in range(5)]
+        await asyncio.sleep(0.2)  # decoded by now, and waiting for the network
+        for task in leave:
+            task.cancel()
+        await asyncio.sleep(0.05)
+        encoder.allowed.set()
+        await stays
+        await work.close()
+
+    asyncio.run(scenario())
+
+    assert encoder.batches == [1]
+
+
 def test_closing_finishes_what_was_begun() -> None:
     encoder = SlowEncoder()
 
