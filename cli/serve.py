@@ -53,16 +53,60 @@ def serve(
     max_pixels: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_PIXELS", help="Largest image, pixels.")
     ] = 25_000_000,
+    max_connections: Annotated[
+        int, typer.Option(envvar="LOOKALIKE_MAX_CONNECTIONS", help="Open connections, per worker.")
+    ] = 1024,
+    max_bodies_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="LOOKALIKE_MAX_BODIES_BYTES",
+            help="All request bodies held at once, bytes per worker.",
+        ),
+    ] = 512 * 2**20,
+    decode_memory_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="LOOKALIKE_DECODE_MEMORY_BYTES",
+            help="All images being decoded at once, bytes per worker.",
+        ),
+    ] = 2**30,
+    header_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_HEADER_TIMEOUT_S", help="For a request's headers to arrive, seconds."
+        ),
+    ] = 10.0,
     body_timeout_s: Annotated[
         float,
         typer.Option(envvar="LOOKALIKE_BODY_TIMEOUT_S", help="For a body to arrive, seconds."),
     ] = 10.0,
+    request_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_REQUEST_TIMEOUT_S",
+            help="To work on a request that has arrived, seconds.",
+        ),
+    ] = 30.0,
+    answer_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_ANSWER_TIMEOUT_S",
+            help="For a client to read its answer, seconds.",
+        ),
+    ] = 30.0,
     max_queue: Annotated[
         int,
         typer.Option(
             envvar="LOOKALIKE_MAX_QUEUE", help="Requests worked on or waiting, per worker."
         ),
     ] = 256,
+    max_wait_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_MAX_WAIT_S",
+            help="Longest queue, seconds; or twice what a lone request takes.",
+        ),
+    ] = 0.1,
     max_batch: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_BATCH", help="Images the network takes at once.")
     ] = 32,
@@ -106,8 +150,15 @@ def serve(
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
+        "MAX_CONNECTIONS": max_connections,
+        "MAX_BODIES_BYTES": max_bodies_bytes,
+        "DECODE_MEMORY_BYTES": decode_memory_bytes,
+        "HEADER_TIMEOUT_S": header_timeout_s,
         "BODY_TIMEOUT_S": body_timeout_s,
+        "REQUEST_TIMEOUT_S": request_timeout_s,
+        "ANSWER_TIMEOUT_S": answer_timeout_s,
         "MAX_QUEUE": max_queue,
+        "MAX_WAIT_S": max_wait_s,
         "MAX_BATCH": max_batch,
         "DEVICE": device,
         "LOG_LEVEL": log_level,

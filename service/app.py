@@ -6,6 +6,7 @@ The process that supervises the workers imports this module too, so nothing heav
 import asyncio
 import atexit
 import os
+import resource
 import signal
 import sys
 import uuid
@@ -14,14 +15,18 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
+from service.admission import BodyBudget
 from service.board import Board, remove_shared_folder, shared_folder
 from service.config import ServiceSettings
+from service.deadlines import Watch
 from service.errors import ServiceConfigError
 from service.front import Desk, Front
 from service.keys import KeyRing
 from service.logs import configure_logging
 from service.metrics import Metrics
+from service.protocol import WorkerProtocol
 from service.supervision import Roster, look_often
 from service.tracing import start_tracing
 
@@ -42,6 +47,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 # How long one thread may keep the interpreter while another wants it. The network needs it back
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.
 SWITCH_INTERVAL_S: Final = 0.001
+OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
 desk = Desk()
 look_often()
 
@@ -53,8 +59,6 @@ look_often()
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
-    # It cannot be switched off, and leaves a timer of this length behind for every request.
-    traffic={"timeout": 60},
 )
 class Lookalike:
     """Classifies images and finds stored ones that look alike."""
@@ -69,6 +73,8 @@ class Lookalike:
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = ServiceSettings.from_environment()
+        desk.settings = settings
+        allow_descriptors(settings.max_connections)
         desk.log = configure_logging(settings.log_level)
         if settings.api_keys_file is not None:
             desk.keys = KeyRing.load(settings.api_keys_file)
@@ -77,7 +83,9 @@ class Lookalike:
         board = Board(SERVER_ID, desk.worker)
         before = board.predecessor()
         desk.metrics = Metrics(before)
-        self._state = state = WorkerState(settings, desk.metrics)
+        self._state = state = WorkerState(
+            settings, desk.metrics, BodyBudget(settings.max_bodies_bytes)
+        )
         self._vitals = Vitals(state, board, log=desk.log, before=before, worker=desk.worker)
         state.expose = self._vitals.exposition
         self._vitals.start()
@@ -128,6 +136,29 @@ def announce_stop(state: "WorkerState", *, drain_s: float) -> None:
             loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
 
     signal.signal(signal.SIGTERM, announce)
+
+
+class Connection(WorkerProtocol):
+    """A connection of this service: it calls the front, past all that BentoML puts around it."""
+
+    desk = desk
+    watch = Watch()
+
+
+# A worker of BentoML imports this module, and then lets uvicorn choose by this entry.
+HTTP_PROTOCOLS["auto"] = Connection  # type: ignore[assignment]
+
+
+def allow_descriptors(connections: int) -> None:
+    """Let this process open as many files as that many connections, and what else it does, need.
+
+    Twice the connections, because those past the limit are told so before they are closed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def model_folder(settings: ServiceSettings) -> Path:

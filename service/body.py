@@ -4,7 +4,6 @@ An image comes as a multipart file, as the raw body, or as base64 (or a data: UR
 fields come as form fields, as query parameters, or as JSON members. Nothing is ever fetched.
 """
 
-import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from typing import Any, Final
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from service.admission import Reservation
 from service.errors import (
     AmbiguousQueryError,
-    BodyTimeoutError,
     BodyTooLargeError,
     InvalidJsonError,
     MissingImageError,
+    SlowRequestError,
     UnsupportedBodyError,
 )
 from service.multipart import parse_multipart
@@ -50,13 +50,13 @@ class Submission:
         return self.images[0]
 
 
-async def read_submission(request: Request, *, max_bytes: int, timeout_s: float) -> Submission:
-    """Return the images and fields of ``request``.
+async def read_submission(request: Request, *, max_bytes: int, held: Reservation) -> Submission:
+    """Return the images and fields of ``request``, whose bytes are counted in ``held``.
 
     Raises:
-        RequestError: the body is too large, too slow, or cannot be read.
+        RequestError: the body is too large, or cannot be read.
     """
-    body = await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    body = await read_body(request, max_bytes=max_bytes, held=held)
     images: list[bytes] = []
     fields = _unique(request.query_params.multi_items())
     header = request.headers.get("content-type", "")
@@ -84,31 +84,28 @@ async def read_submission(request: Request, *, max_bytes: int, timeout_s: float)
     return Submission(images, fields)
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
-    """Return the whole body, counted while it arrives.
+async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> bytes:
+    """Return the whole body, counted while it arrives; it is in time, or the connection ends.
 
     Raises:
         BodyTooLargeError: more than ``max_bytes``, declared or received.
-        BodyTimeoutError: not there after ``timeout_s`` seconds.
+        OverloadedError: all bodies together would be more than the worker may hold.
     """
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if int(declared) > max_bytes:
         raise BodyTooLargeError(f"the body has {declared} bytes; at most {max_bytes} are allowed")
+    held.grow_to(int(declared))
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > max_bytes:
-                    raise BodyTooLargeError(
-                        f"the body is larger than the {max_bytes} bytes allowed"
-                    )
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from error
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise BodyTooLargeError(f"the body is larger than the {max_bytes} bytes allowed")
+            held.grow_to(size)
+            chunks.append(chunk)
     except ClientDisconnect as error:
-        raise BodyTimeoutError("the client went away before the body arrived") from error
+        raise SlowRequestError("the client went away before the body arrived") from error
     return b"".join(chunks)
 
 

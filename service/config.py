@@ -31,8 +31,27 @@ class ServiceSettings(BaseSettings):
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
+    max_connections: int = Field(1024, ge=1, description="open connections, per worker")
+    max_bodies_bytes: int = Field(
+        512 * 2**20, ge=1024, description="all request bodies held at once, bytes per worker"
+    )
+    decode_memory_bytes: int = Field(
+        2**30, ge=2**20, description="all images being decoded at once, bytes per worker"
+    )
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="time for a request's headers to arrive, seconds"
+    )
     body_timeout_s: float = Field(10.0, gt=0, description="time for a body to arrive, seconds")
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="time to work on a request that has arrived, seconds"
+    )
+    answer_timeout_s: float = Field(
+        30.0, gt=0, description="time for a client to read its answer, seconds"
+    )
     max_queue: int = Field(256, ge=1, description="requests worked on or waiting, per worker")
+    max_wait_s: float = Field(
+        0.1, gt=0, description="longest queue, seconds; or twice what a lone request takes"
+    )
     max_batch: int = Field(32, ge=1, description="images the network takes at once")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

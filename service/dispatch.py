@@ -5,7 +5,6 @@ FastAPI's own way to an endpoint leads through ten layers for what our endpoints
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -13,14 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.errors import MethodNotAllowedError, NotFoundError
-
-STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
+from service.exchange import STATE, WorkerState
 
 
 class Dispatch:
     """The routes of one worker, as an ASGI application; it raises what an endpoint raises."""
 
-    def __init__(self, routes: Sequence[APIRoute], state: object) -> None:
+    def __init__(self, routes: Sequence[APIRoute], state: WorkerState) -> None:
         self.state = state
         self._fixed = {route.path: _Methods(routes, route.path) for route in routes}
         self._patterns = [
@@ -39,7 +37,8 @@ class Dispatch:
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
-        response: Response = await route.endpoint(Request(scope, receive), **parameters)
+        with self.state.bodies.reserve() as scope["held"]:  # until the answer is made
+            response: Response = await route.endpoint(Request(scope, receive), **parameters)
         await response(scope, receive, send)
 
     def _find(self, path: str) -> "tuple[_Methods, dict[str, str]]":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from index.folder import open_for_model
 from index.gallery import Gallery
 from service.account import note_stage
-from service.admission import Admission
+from service.admission import Admission, MemoryGate
 from service.answers import ModelName
 from service.config import ServiceSettings
 from service.job_folder import JobFolder
@@ -60,7 +60,7 @@ class Engine:
         self.gallery = gallery
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
-        self.admission = Admission(settings.max_queue)
+        self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._lanes = lanes
         self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
@@ -98,7 +98,12 @@ class Engine:
             partial(open_for_model, settings.gallery, manifest, model_folder=model_folder),
         )
         pipeline = Pipeline(
-            decode=lanes.watched("decode", partial(_decode, manifest, settings.limits)),
+            decode=lanes.watched(
+                "decode",
+                partial(
+                    _decode, manifest, settings.limits, MemoryGate(settings.decode_memory_bytes)
+                ),
+            ),
             encode=lanes.watched("network", encode),
             decode_threads=_cores(),
             max_batch=settings.max_batch,
@@ -113,6 +118,7 @@ class Engine:
             lanes=lanes,
         )
         loading.begin("warm_up")
+        engine.admission.expect(await loop.run_in_executor(None, _time_one, manifest, encode))
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
         gallery.upkeep.start()
@@ -174,13 +180,22 @@ def _load_encoder(
     return encoder.manifest, str(encoder.device), encoder.encode
 
 
-def _decode(manifest: Manifest, limits: ImageLimits, task: Task) -> Decoded:
+def _time_one(manifest: Manifest, encode: Callable[[NDArray[np.uint8]], Encoding]) -> float:
+    """Return how many seconds the network needs for one image."""
+    shape = manifest.preprocessing.channels, manifest.preprocessing.size
+    started = time.perf_counter()
+    encode(np.zeros((1, shape[0], shape[1], shape[1]), np.uint8))
+    return time.perf_counter() - started
+
+
+def _decode(manifest: Manifest, limits: ImageLimits, gate: MemoryGate, task: Task) -> Decoded:
     preprocessing = manifest.preprocessing
-    image = preprocessing.decode(task.data, limits=limits, crop=task.crop)
-    return Decoded(
-        pixels_CHW=preprocessing.pixels(image, crop=task.crop),
-        thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
-    )
+    with gate.passage() as take:
+        image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=take)
+        return Decoded(
+            pixels_CHW=preprocessing.pixels(image, crop=task.crop),
+            thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
+        )
 
 
 def _now() -> datetime:

@@ -16,13 +16,17 @@ RequestError                     the caller's
 ├── UnknownJobError              no job has this id
 ├── NoBackupsFolderError         the operator has named no folder for backups
 ├── BackupExistsError            there is a backup of this name
-├── BodyTimeoutError             the body came too slowly
+├── SlowRequestError             the request, or its body, came too slowly
 ├── BodyTooLargeError            the body is larger than allowed
+├── MalformedRequestError        what came is not HTTP/1.1
+├── UrlTooLongError              the path and query are too long
+├── HeadersTooLargeError         too many header fields, or too many bytes of them
 ├── NotFoundError                no such route
 ├── MethodNotAllowedError        the route exists, but not with this method
 └── RetryableError               the same request may go through later
     ├── TooManyRequestsError     the key's quota is used up
-    ├── OverloadedError          as many requests as allowed are being worked on
+    ├── OverloadedError          the worker has as much to do as it may
+    ├── TimedOutError            the work took too long and was given up
     ├── JobInterruptedError      the process that ran the job ended before the job did
     └── NotReadyError            still loading, or the wanted seq is not reached yet
         ├── StoppingError        the service was told to stop
@@ -95,12 +99,24 @@ class BackupExistsError(RequestError):
     """There is a backup of this name."""
 
 
-class BodyTimeoutError(RequestError):
-    """The body came too slowly."""
+class SlowRequestError(RequestError):
+    """The request, or its body, came too slowly."""
 
 
 class BodyTooLargeError(RequestError):
     """The body is larger than allowed."""
+
+
+class MalformedRequestError(RequestError):
+    """What came is not HTTP/1.1."""
+
+
+class UrlTooLongError(RequestError):
+    """The path and query are too long."""
+
+
+class HeadersTooLargeError(RequestError):
+    """There are too many header fields, or too many bytes of them."""
 
 
 class NotFoundError(RequestError):
@@ -128,7 +144,11 @@ class TooManyRequestsError(RetryableError):
 
 
 class OverloadedError(RetryableError):
-    """As many requests as allowed are being worked on."""
+    """The worker has as much to do, or to hold, as it may."""
+
+
+class TimedOutError(RetryableError):
+    """The work on the request took too long and was given up."""
 
 
 class JobInterruptedError(RetryableError):

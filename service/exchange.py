@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastapi import Request, Response
 
 from service.account import note_image
+from service.admission import BodyBudget
 from service.answers import Answer, Timings
 from service.body import Submission, read_submission
 from service.config import ServiceSettings
-from service.dispatch import STATE
 from service.engine import Engine
 from service.errors import NotReadyError
 from service.lanes import Lanes
@@ -21,6 +21,7 @@ from service.options import Options
 from service.pipeline import Encoded
 from service.readiness import Loading, stuck_reason
 
+STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
 Kind = TypeVar("Kind", bound=Options)
 
 
@@ -30,6 +31,7 @@ class WorkerState:
 
     settings: ServiceSettings
     metrics: Metrics
+    bodies: BodyBudget
     engine: Engine | None = None  # None: still loading, or failed
     loading: Loading = field(default_factory=Loading)
     lanes: Lanes = field(default_factory=Lanes)
@@ -70,16 +72,28 @@ def ready_engine(request: Request) -> Engine:
     return state.engine
 
 
+def free_engine(request: Request) -> Engine:
+    """Return the engine, which has room for one more request: asked before the body is read.
+
+    A place is taken only once the body is there, so those who send slowly keep none from others.
+
+    Raises:
+        NotReadyError: it is still loading, or could not be loaded.
+        OverloadedError: it has too much to do.
+    """
+    engine = ready_engine(request)
+    engine.admission.check()
+    return engine
+
+
 async def receive(request: Request) -> Submission:
     """Return the images and fields of ``request``, within the service's limits.
 
     Raises:
-        RequestError: the body is too large, too slow, or cannot be read.
+        RequestError: the body is too large, or cannot be read.
     """
-    settings = worker_state(request).settings
-    return await read_submission(
-        request, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
-    )
+    max_bytes = worker_state(request).settings.max_body_bytes
+    return await read_submission(request, max_bytes=max_bytes, held=request.scope["held"])
 
 
 async def receive_options(request: Request, kind: type[Kind]) -> Kind:

@@ -4,6 +4,7 @@ It stands before everything BentoML would route, so that only the routes of the 
 reachable. Written as plain ASGI, because it runs for every request.
 """
 
+import asyncio
 import logging
 import random
 import re
@@ -14,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.account import note_stage, open_account
+from service.config import ServiceSettings
 from service.errors import NotReadyError
 from service.keys import KeyRing, Right
 from service.logs import LogLines
@@ -41,6 +43,8 @@ class Desk:
     """What a worker's front needs; empty until the worker has started."""
 
     def __init__(self) -> None:
+        self.front: ASGIApp | None = None  # what connections call; BentoML makes it
+        self.settings: ServiceSettings | None = None
         self.application: ASGIApp | None = None
         self.metrics: Metrics | None = None
         self.log: LogLines | None = None
@@ -58,6 +62,7 @@ class Front:
     def __init__(self, inner: ASGIApp, *, desk: Desk) -> None:
         self._inner = inner
         self._desk = desk
+        desk.front = self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""
@@ -69,6 +74,14 @@ class Front:
             self._desk.metrics.in_progress += 1
         try:
             await self._answer(scope, exchange)
+        except asyncio.CancelledError:
+            refusal = scope.get("refusal")
+            task = asyncio.current_task()
+            if refusal is None or exchange.status or task is None:
+                raise
+            task.uncancel()  # a deadline ended the work, and the client is still there
+            response = problem_response(refusal, request_id=exchange.request_id)
+            await response(scope, receive, exchange.send)
         except Exception as error:
             if exchange.status:  # too late for another answer; the server closes the connection
                 raise
@@ -79,6 +92,8 @@ class Front:
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         desk = self._desk
+        if "refusal" in scope:  # by the connection: there is no request that could be worked on
+            raise scope["refusal"]
         if desk.application is None:
             raise NotReadyError("the service is starting")
         if desk.keys is not None and not _is_open(scope["path"]):

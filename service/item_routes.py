@@ -29,7 +29,14 @@ from service.errors import (
     MissingImageError,
     RequestError,
 )
-from service.exchange import Stopwatch, answer_with, ready_engine, receive, receive_options
+from service.exchange import (
+    Stopwatch,
+    answer_with,
+    free_engine,
+    ready_engine,
+    receive,
+    receive_options,
+)
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
 from service.pipeline import Encoded, Task
 from service.problems import describe
@@ -46,7 +53,7 @@ router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers
 )
 async def put_item(request: Request, item_id: str) -> Response:
     """Store an image under an id, or replace what is there; answered once it is on disk."""
-    engine = ready_engine(request)
+    engine = free_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     options = ItemOptions.parse(submission.fields)
@@ -108,7 +115,7 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
 @router.delete("/{item_id}", summary="Delete one item", response_model=DeleteAnswer)
 async def delete_item(request: Request, item_id: str) -> Response:
     """Delete one item; answered once that is on disk."""
-    engine = ready_engine(request)
+    engine = free_engine(request)
     check_id(item_id)
     await receive_options(request, NoOptions)
     with engine.admission.admit():
@@ -153,7 +160,7 @@ async def list_items(request: Request) -> Response:
 )
 async def put_items(request: Request) -> Response:
     """Store many images; each item has its own status, and what is stored is on disk."""
-    engine = ready_engine(request)
+    engine = free_engine(request)
     submission = await receive(request)
     options = BulkOptions.parse(submission.fields)
     entries = _entries(options.items, submission.images)

@@ -18,6 +18,7 @@ logger = logging.getLogger("lookalike.service")
 _BAD_REQUEST = HTTPStatus.BAD_REQUEST
 _UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
 _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+_HEADERS_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 # An error is answered by its own row, or else by that of its nearest ancestor; without one it is
@@ -26,6 +27,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.MissingImageError: (_BAD_REQUEST, "missing_image"),
     errors.AmbiguousQueryError: (_BAD_REQUEST, "ambiguous_query"),
     errors.UnexpectedFieldError: (_BAD_REQUEST, "unexpected_field"),
+    errors.MalformedRequestError: (_BAD_REQUEST, "malformed_request"),
     errors.MalformedMultipartError: (_BAD_REQUEST, "malformed_multipart"),
     errors.InvalidJsonError: (_BAD_REQUEST, "invalid_json"),
     vision_errors.EmptyImageError: (_BAD_REQUEST, "empty_image"),
@@ -36,7 +38,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.UnknownJobError: (HTTPStatus.NOT_FOUND, "unknown_job"),
     errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not_found"),
     errors.MethodNotAllowedError: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
-    errors.BodyTimeoutError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),
+    errors.SlowRequestError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),
     errors.IdConflictError: (HTTPStatus.CONFLICT, "id_conflict"),
     errors.JobConflictError: (HTTPStatus.CONFLICT, "job_conflict"),
     errors.NoBackupsFolderError: (HTTPStatus.CONFLICT, "no_backups_folder"),
@@ -44,6 +46,8 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     index_errors.RebuildBusyError: (HTTPStatus.CONFLICT, "rebuild_busy"),
     errors.BodyTooLargeError: (_TOO_LARGE, "payload_too_large"),
     vision_errors.TooManyBytesError: (_TOO_LARGE, "payload_too_large"),
+    errors.UrlTooLongError: (HTTPStatus.REQUEST_URI_TOO_LONG, "url_too_long"),
+    errors.HeadersTooLargeError: (_HEADERS_TOO_LARGE, "headers_too_large"),
     errors.UnsupportedBodyError: (_UNSUPPORTED, "unsupported_image_type"),
     vision_errors.UnsupportedImageError: (_UNSUPPORTED, "unsupported_image_type"),
     vision_errors.CorruptImageError: (_UNPROCESSABLE, "corrupt_image"),
@@ -58,6 +62,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     index_errors.InvalidCursorError: (_UNPROCESSABLE, "invalid_parameter"),
     errors.TooManyRequestsError: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
     errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    errors.TimedOutError: (HTTPStatus.SERVICE_UNAVAILABLE, "timed_out"),
     errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
     errors.StoppingError: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
     errors.StuckError: (HTTPStatus.SERVICE_UNAVAILABLE, "stuck"),

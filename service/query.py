@@ -19,7 +19,7 @@ from service.account import note_stage
 from service.body import Submission
 from service.engine import Engine
 from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
-from service.exchange import Stopwatch, ready_engine, receive
+from service.exchange import Stopwatch, free_engine, receive
 from service.options import CropOption, QueryOptions
 from service.pipeline import Task
 from vision.preprocess import CropBox
@@ -48,7 +48,7 @@ async def run_query(
     Raises:
         RequestError, VectorIndexError, ImageError: the request asks for nothing that can be found.
     """
-    engine = ready_engine(request)
+    engine = free_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     options = kind.parse(submission.fields)

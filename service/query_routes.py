@@ -20,7 +20,7 @@ from service.answers import (
 from service.documents import image_request, problem_answers
 from service.engine import Engine
 from service.errors import MissingImageError
-from service.exchange import Stopwatch, answer_with, ready_engine, receive
+from service.exchange import Stopwatch, answer_with, free_engine, receive
 from service.options import ClassifyOptions, EmbedOptions
 from service.pipeline import Encoded, Task
 from service.problems import describe
@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 )
 async def classify(request: Request) -> Response:
     """Say what the image is, with calibrated probabilities; of several images, what each is."""
-    engine = ready_engine(request)
+    engine = free_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     options = ClassifyOptions.parse(submission.fields)
@@ -98,7 +98,7 @@ async def _classify_many(
 )
 async def embed(request: Request) -> Response:
     """Turn images into unit vectors; of several images each has its own status."""
-    engine = ready_engine(request)
+    engine = free_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     EmbedOptions.parse(submission.fields)

@@ -617,7 +617,8 @@ def test_every_code_of_the_table_was_driven_over_http() -> None:
     source = "".join(inspect.getsource(test) for test in _tests()) + json.dumps(
         [case[2] for case in BAD_REQUESTS]
     )
-    source += (Path(__file__).parent / "test_service_jobs.py").read_text()
+    for other in ("jobs", "protocol"):
+        source += (Path(__file__).parent / f"test_service_{other}.py").read_text()
 
     for _, code in PROBLEMS.values():
         if code not in ("disk_full", "read_only", "storage_failed"):

@@ -8,6 +8,7 @@ Shape suffixes: C channels, H x W pixels, B images.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -102,9 +103,16 @@ class Preprocessing:
         return cls(**{**fields, "mean": tuple(mean), "std": tuple(std)})  # type: ignore[arg-type]
 
     def decode(
-        self, data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS, crop: CropBox | None = None
+        self,
+        data: bytes,
+        *,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        crop: CropBox | None = None,
+        before_pixels: Callable[[int], None] | None = None,
     ) -> Image.Image:
         """Decode encoded ``data`` to a picture with all the detail that ``pixels`` will use.
+
+        ``before_pixels`` is told the memory that this takes, as by ``vision.image.decode_image``.
 
         Raises:
             ImageError: as ``vision.image.decode_image``.
@@ -112,7 +120,7 @@ class Preprocessing:
         wanted = max(self._scaled_side * DRAFT_FACTOR, DRAFT_MIN_SIDE)
         if crop is not None:
             wanted = math.ceil(wanted / min(crop.bottom - crop.top, crop.right - crop.left))
-        return decode_image(data, limits=limits, draft_side=wanted)
+        return decode_image(data, limits=limits, draft_side=wanted, before_pixels=before_pixels)
 
     def pixels(self, image: Image.Image, *, crop: CropBox | None = None) -> NDArray[np.uint8]:
         """Return ``image`` (RGB) as the network's input before normalising: uint8 (C, H, W)."""
