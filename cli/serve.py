@@ -40,6 +40,27 @@ def serve(
             help="TOML file of API keys; without it everybody may do everything.",
         ),
     ] = None,
+    wrong_keys_per_minute: Annotated[
+        int,
+        typer.Option(
+            envvar="LOOKALIKE_WRONG_KEYS_PER_MINUTE",
+            help="Wrong API keys that an address may send; 0: any number.",
+        ),
+    ] = 60,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            envvar="LOOKALIKE_REQUESTS_PER_MINUTE",
+            help="Requests of one address where no keys are asked for; without it any number.",
+        ),
+    ] = None,
+    cors_origins: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_CORS_ORIGINS",
+            help="Origins whose pages may call this service, separated by commas; or *.",
+        ),
+    ] = None,
     backups_dir: Annotated[
         Path | None,
         typer.Option(
@@ -147,6 +168,9 @@ def serve(
         "MODEL": model.resolve(),
         "GALLERY": gallery.resolve(),
         "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
+        "WRONG_KEYS_PER_MINUTE": wrong_keys_per_minute,
+        "REQUESTS_PER_MINUTE": requests_per_minute,
+        "CORS_ORIGINS": cors_origins,
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,

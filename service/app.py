@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Final
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
+from service.access import Gate
 from service.admission import BodyBudget
 from service.board import Board, remove_shared_folder, shared_folder
 from service.config import ServiceSettings
+from service.containment import close_control_ports, refuse_pickles
+from service.cors import Cors
 from service.deadlines import Watch
 from service.errors import ServiceConfigError
 from service.front import Desk, Front
-from service.keys import KeyRing
+from service.keys import WatchedKeys
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.protocol import WorkerProtocol
+from service.quotas import Quotas
 from service.supervision import Roster, look_often
 from service.tracing import start_tracing
 
@@ -63,6 +67,11 @@ look_often()
 class Lookalike:
     """Classifies images and finds stored ones that look alike."""
 
+    @bentoml.on_deployment
+    def supervise() -> None:
+        """Prepare the process that supervises the workers, before it opens anything."""
+        close_control_ports()
+
     @bentoml.on_startup
     async def start(self) -> None:
         """Answer probes at once, and load the model and the gallery meanwhile."""
@@ -71,13 +80,16 @@ class Lookalike:
         from service.exchange import WorkerState  # noqa: PLC0415
         from service.vitals import Vitals  # noqa: PLC0415
 
+        refuse_pickles()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = ServiceSettings.from_environment()
         desk.settings = settings
         allow_descriptors(settings.max_connections)
         desk.log = configure_logging(settings.log_level)
-        if settings.api_keys_file is not None:
-            desk.keys = KeyRing.load(settings.api_keys_file)
+        shared = shared_folder(SERVER_ID)
+        shared.mkdir(mode=0o700, exist_ok=True)
+        desk.gate = open_gate(settings, shared / "quotas")
+        desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
         desk.tracing = start_tracing(settings)
         desk.worker = bentoml.server_context.worker_index or 1
         board = Board(SERVER_ID, desk.worker)
@@ -90,7 +102,7 @@ class Lookalike:
         state.expose = self._vitals.exposition
         self._vitals.start()
         announce_stop(state, drain_s=settings.drain_s)
-        roster = Roster(shared_folder(SERVER_ID))
+        roster = Roster(shared)
         self._loading = asyncio.create_task(
             load(state, model_folder(settings), on_loaded=roster.enter)
         )
@@ -159,6 +171,22 @@ def allow_descriptors(connections: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def open_gate(settings: ServiceSettings, counts: Path) -> Gate | None:
+    """Return what the settings ask of requests; None: nothing. ``counts`` is shared by all workers.
+
+    Raises:
+        ServiceConfigError: the key file cannot be used.
+    """
+    if settings.api_keys_file is None and settings.requests_per_minute is None:
+        return None
+    return Gate(
+        quotas=Quotas(counts, secret=SERVER_ID),
+        keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
+        requests_per_minute=settings.requests_per_minute,
+        wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
+    )
 
 
 def model_folder(settings: ServiceSettings) -> Path:

@@ -1,15 +1,19 @@
 """The service's settings, read from the environment in this one place."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.cors import ANY
 from service.errors import ServiceConfigError
 from vision.image import ImageLimits
 
 PREFIX = "LOOKALIKE_"
+# As browsers write it: lower case, no path, a port only where it is not the usual one.
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9._\-\[\]:]+")
 
 
 class ServiceSettings(BaseSettings):
@@ -25,6 +29,15 @@ class ServiceSettings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         None, description="TOML file of API keys; without it everybody may do everything"
+    )
+    wrong_keys_per_minute: int = Field(
+        60, ge=0, description="wrong API keys that an address may send; 0: any number"
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="requests of one address where no keys are asked for"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose pages may call this service, separated by commas; or *"
     )
     backups_dir: Path | None = Field(
         None, description="folder in which backups are written; without it none are made"
@@ -69,6 +82,21 @@ class ServiceSettings(BaseSettings):
     trace_ratio: float = Field(
         1.0, ge=0, le=1, description="share of requests traced, where no caller decided already"
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != ANY and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; one is like https://shop.example, without a path"
+                )
+        return origins
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, keys, metrics and one log line, around our own application.
+"""The outermost layer of our application: request ids, keys, headers, metrics, one log line.
 
 It stands before everything BentoML would route, so that only the routes of the contract are
 reachable. Written as plain ASGI, because it runs for every request.
@@ -14,10 +14,12 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import Gate
 from service.account import note_stage, open_account
 from service.config import ServiceSettings
+from service.cors import Cors
 from service.errors import NotReadyError
-from service.keys import KeyRing, Right
+from service.headers import Header, secured
 from service.logs import LogLines
 from service.metrics import Metrics
 from service.problems import problem_response
@@ -28,15 +30,8 @@ logger = logging.getLogger("lookalike.request")
 # os.urandom hands the interpreter to another thread, and waits a millisecond to have it back.
 _random: Final = random.Random(random.SystemRandom().getrandbits(256))
 _REQUEST_ID: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
-_OPEN: Final = ("/livez", "/readyz", "/", "/docs", "/openapi.json")  # need no key
-_JOBS: Final = "/v1/jobs"
-_OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _QUIET: Final = ("/livez", "/readyz", "/metrics")  # not worth a log line each time
 CLIENT_WENT_AWAY: Final = 499  # as nginx has it: nothing could be answered any more
-_SECURITY_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
 
 
 class Desk:
@@ -50,13 +45,14 @@ class Desk:
         self.log: LogLines | None = None
         self.tracing: Tracing | None = None  # None: no traces are asked for
         self.worker = 1
-        self.keys: KeyRing | None = None  # None: no keys are asked for
+        self.gate: Gate | None = None  # None: everybody may do everything
+        self.cors: Cors | None = None  # None: pages of other origins may read nothing
 
 
 class Front:
     """ASGI middleware that answers every HTTP request from ``desk.application``.
 
-    ``inner``, BentoML's own application, only gets the life-cycle events.
+    ``inner``, BentoML's own application, only gets the life-cycle events; a web socket is refused.
     """
 
     def __init__(self, inner: ASGIApp, *, desk: Desk) -> None:
@@ -66,8 +62,11 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
             return
         exchange = _Exchange(scope, receive, send)
         if self._desk.metrics is not None:
@@ -96,10 +95,14 @@ class Front:
             raise scope["refusal"]
         if desk.application is None:
             raise NotReadyError("the service is starting")
-        if desk.keys is not None and not _is_open(scope["path"]):
-            exchange.key = desk.keys.authorise(
-                exchange.headers.get("authorization"), _needed_right(scope)
-            )
+        if desk.cors is not None:
+            exchange.extra = desk.cors.headers(exchange.headers.get("origin"))
+            preflight = desk.cors.preflight(scope["method"], exchange.headers)
+            if preflight is not None:
+                await preflight(scope, exchange.receive, exchange.send)
+                return
+        if desk.gate is not None:
+            exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
         await desk.application(scope, exchange.receive, exchange.send)
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
@@ -166,6 +169,7 @@ class _Exchange:
         self.status = 0  # 0: nothing was sent yet
         self.key: str | None = None
         self.account = open_account()
+        self.extra: list[Header] = []  # what cross-origin requests need
         self._receive = receive
         self._send = send
         scope["request_id"] = self.request_id
@@ -182,9 +186,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [
-                *message.get("headers", ()),
+                *secured(message.get("headers", ())),
                 (b"x-request-id", self.request_id.encode()),
-                *_SECURITY_HEADERS,
+                *self.extra,
             ]
         else:
             self.account.bytes_out += len(message.get("body", b""))
@@ -193,15 +197,3 @@ class _Exchange:
 
 def _new_id() -> str:
     return f"{_random.getrandbits(128):032x}"
-
-
-def _is_open(path: str) -> bool:
-    return path in _OPEN or path.startswith(_OPEN_PREFIXES)
-
-
-def _needed_right(scope: Scope) -> Right:
-    path = scope["path"].rstrip("/")
-    if path == _JOBS or path.startswith(f"{_JOBS}/"):
-        return "admin"
-    changes = scope["method"] in ("PUT", "DELETE") or path == "/v1/items"
-    return "write" if changes and scope["method"] != "GET" else "read"

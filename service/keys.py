@@ -5,45 +5,50 @@ digest is enough)::
 
     [[keys]]
     name = "shop"
-    sha256 = "…"                    # of the key, hexadecimal
-    rights = ["read", "write"]      # and "admin", for jobs; none of them implies another
-    requests_per_minute = 600       # optional
+    sha256 = "…"                      # of the key, hexadecimal
+    rights = ["read", "write"]        # and "admin", "metrics"; none of them implies another
+    expires = 2027-06-30T00:00:00Z    # optional; from then on the key is refused
+    requests_per_minute = 600         # optional
+
+Keys may share a name: then they are one client with one quota, of which one key replaces another.
 """
 
 import hashlib
 import hmac
+import logging
 import secrets
+import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import (
-    ForbiddenError,
-    ServiceConfigError,
-    TooManyRequestsError,
-    UnauthorizedError,
-)
+from service.errors import ServiceConfigError
 
-Right = Literal["read", "write", "admin"]
+Right = Literal["read", "write", "admin", "metrics"]
 RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
-_WINDOW_S: Final = 60
+LOOK_EVERY_S: Final = 1.0
+logger = logging.getLogger("lookalike.service")
 
 
 class ApiKey(BaseModel):
-    """One line of the key file."""
+    """One entry of the key file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=64)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     rights: frozenset[Right]
-    requests_per_minute: int | None = Field(None, ge=1)
+    expires: AwareDatetime | None = None
+    requests_per_minute: int | None = Field(None, ge=1, le=1_000_000_000)
+
+    def has_expired(self) -> bool:
+        """Return whether the key's time is over."""
+        return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
 class _KeyFile(BaseModel):
@@ -53,11 +58,13 @@ class _KeyFile(BaseModel):
 
 
 class KeyRing:
-    """The keys a service accepts, and each one's quota of the last minute."""
+    """The keys of one reading of the file."""
 
     def __init__(self, keys: list[ApiKey]) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -80,42 +87,62 @@ class KeyRing:
             where = ".".join(str(part) for part in first["loc"])
             raise ServiceConfigError(f"the key file {path}: {where}: {first['msg']}") from error
 
-    def authorise(self, authorization: str | None, right: Right) -> str:
-        """Return the name of the key in the header, which must have ``right`` and quota left.
-
-        Raises:
-            UnauthorizedError: no key, or an unknown one.
-            ForbiddenError: a key without ``right``.
-            TooManyRequestsError: the key's quota of the last minute is used up.
-        """
-        key = self._find(authorization)
-        if right not in key.rights:
-            raise ForbiddenError(f"the key {key.name!r} has no right to {right}")
-        self._count(key)
-        return key.name
-
-    def _find(self, authorization: str | None) -> ApiKey:
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise UnauthorizedError("an API key is needed: Authorization: Bearer KEY")
-        digest = hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
+    def find(self, token: str) -> ApiKey | None:
+        """Return the key that ``token`` is; None: it is none. It may have expired."""
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         found = None
         for stored, key in self._keys:  # all of them, so that the time tells nothing
             if hmac.compare_digest(stored, digest):
                 found = key
-        if found is None:
-            raise UnauthorizedError("the API key is not known")
         return found
 
-    def _count(self, key: ApiKey) -> None:
-        if key.requests_per_minute is None:
+
+class WatchedKeys:
+    """The keys of a file as it is now: a changed file counts from the next second on.
+
+    A file that cannot be used leaves the keys of before in force, and a line in the log.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            ServiceConfigError: it cannot be used.
+        """
+        self._path = path
+        self._clock = clock
+        self._looked = clock()
+        self._seen = _identity(path)
+        self._ring = KeyRing.load(path)
+
+    def ring(self) -> KeyRing:
+        """Return the keys that count now; looks at the file at most once a second."""
+        now = self._clock()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._look()
+        return self._ring
+
+    def _look(self) -> None:
+        identity = _identity(self._path)
+        if identity == self._seen:
             return
-        item = RateLimitItemPerMinute(key.requests_per_minute)
-        if not self._limiter.hit(item, key.name):
-            raise TooManyRequestsError(
-                f"the key {key.name!r} may send {key.requests_per_minute} requests a minute",
-                retry_after_s=_WINDOW_S,
-            )
+        self._seen = identity  # before reading: what is written meanwhile is seen next time
+        try:
+            self._ring = KeyRing.load(self._path)
+        except ServiceConfigError as error:
+            logger.error("the keys of before stay in force: %s", error)  # noqa: TRY400 - a sentence
+        else:
+            logger.info("the key file was read again: %d keys", len(self._ring))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what differs when the file was written or replaced; empty: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +153,12 @@ class NewKey:
     lines: str
 
 
-def make_key(name: str, rights: list[Right]) -> NewKey:
+def make_key(name: str, rights: list[Right], *, expires: datetime | None = None) -> NewKey:
     """Return a new random key of 256 bits with its entry for the key file."""
     token = f"lk_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(token.encode()).hexdigest()
     listed = ", ".join(f'"{right}"' for right in rights)
-    return NewKey(token, f'[[keys]]\nname = "{name}"\nsha256 = "{digest}"\nrights = [{listed}]\n')
+    lines = f'[[keys]]\nname = "{name}"\nsha256 = "{digest}"\nrights = [{listed}]\n'
+    if expires is not None:
+        lines += f"expires = {expires.isoformat()}\n"
+    return NewKey(token, lines)

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from service.headers import LOCKED
+
 MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
@@ -25,7 +27,6 @@ MEDIA_TYPES: Final = {
 }
 SWAGGER_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
 
-LOCKED: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SAME_ORIGIN: Final = f"{LOCKED}; script-src 'self'; style-src 'self'; connect-src 'self'"
 # Trusted Types make the browser itself refuse every way from text to markup (innerHTML and kin).
 PAGE_POLICY: Final = (

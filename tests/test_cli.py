@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -113,12 +114,15 @@ def test_an_image_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_key_is_accepted_by_the_file_its_lines_make(tmp_path: Path) -> None:
-    made = json.loads(lookalike("new-key", "shop", "--rights", "read,write", "--json").stdout)
+    options = ("--rights", "read,write", "--expires", "2999-01-31", "--json")
+    made = json.loads(lookalike("new-key", "shop", *options).stdout)
     (tmp_path / "keys.toml").write_text(made["lines"])
 
-    ring = KeyRing.load(tmp_path / "keys.toml")
+    found = KeyRing.load(tmp_path / "keys.toml").find(made["key"])
 
-    assert ring.authorise(f"Bearer {made['key']}", "write") == "shop"
+    assert found is not None
+    assert (found.name, found.rights) == ("shop", {"read", "write"})
+    assert found.expires == datetime(2999, 1, 31, tzinfo=UTC)
     assert made["key"] not in made["lines"]
 
 

@@ -1,0 +1,127 @@
+"""Who may do what: one request in, the name of its key out, or a refusal.
+
+Decided by the path that the router will see, never by an address made from a ``Host`` header.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from starlette.types import Scope
+
+from service.errors import ForbiddenError, UnauthorizedError
+from service.keys import ApiKey, KeyRing, Right, WatchedKeys
+from service.quotas import Quotas
+
+# Probes, and files that are the same for everybody: they tell nothing of what is served here.
+_OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
+_OPEN_PREFIXES: Final = ("/page/", "/docs/")
+_JOBS: Final = "/v1/jobs"
+_PROVEN_AT_MOST: Final = 4096
+_IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
+
+
+@dataclass(slots=True)
+class Gate:
+    """Asks for keys, and counts the requests of those who have a quota.
+
+    Without keys everybody may do everything, within ``requests_per_minute`` per client address.
+    With keys, an address that has sent ``wrong_keys_per_minute`` wrong ones is refused with every
+    key but those that it has shown before: so guessing is slow, and those who already work behind
+    the same proxy as the guesser go on.
+    """
+
+    quotas: Quotas
+    keys: WatchedKeys | None = None
+    requests_per_minute: int | None = None
+    wrong_keys_per_minute: int | None = None
+    _proven: set[tuple[str, str]] = field(default_factory=set)  # address and digest of a good key
+
+    def admit(self, scope: Scope, authorization: str | None) -> str | None:
+        """Return the name of the request's key; None: none was needed.
+
+        Raises:
+            UnauthorizedError: no key, a wrong one, or one whose time is over.
+            ForbiddenError: a key without the right to this.
+            TooManyRequestsError: the quota of the last minute is used up.
+        """
+        path = scope["path"]
+        if path in _OPEN or path.startswith(_OPEN_PREFIXES):
+            return None
+        if self.keys is None:
+            self._count_address(scope)
+            return None
+        key = self._identify(self.keys.ring(), _token(authorization), _address(scope))
+        if key.has_expired():
+            raise UnauthorizedError(f"the key {key.name!r} has expired")
+        needed = _rights(path.rstrip("/"), scope["method"])
+        if key.rights.isdisjoint(needed):
+            raise ForbiddenError(f"the key {key.name!r} has no right to {needed[0]}")
+        if key.requests_per_minute is not None:
+            self.quotas.count(
+                f"key {key.name}",
+                key.requests_per_minute,
+                f"the key {key.name!r} may send {key.requests_per_minute} requests a minute",
+            )
+        return key.name
+
+    def _count_address(self, scope: Scope) -> None:
+        if self.requests_per_minute is not None:
+            self.quotas.count(
+                f"address {_address(scope)}",
+                self.requests_per_minute,
+                f"one address may send {self.requests_per_minute} requests a minute",
+            )
+
+    def _identify(self, ring: KeyRing, token: str, address: str) -> ApiKey:
+        key = ring.find(token)
+        if key is not None and (address, key.sha256) in self._proven:
+            return key
+        limit = self.wrong_keys_per_minute
+        name, sentence = f"wrong keys of {address}", "too many wrong keys came from this address"
+        if key is None:
+            if limit is not None:
+                self.quotas.count(name, limit, sentence)
+            raise UnauthorizedError("the API key is not known")
+        if limit is not None:
+            self.quotas.check(name, limit, sentence)
+        if len(self._proven) >= _PROVEN_AT_MOST:
+            self._proven.clear()
+        self._proven.add((address, key.sha256))
+        return key
+
+
+def _token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise UnauthorizedError("an API key is needed: Authorization: Bearer KEY")
+    return token
+
+
+def _rights(path: str, method: str) -> tuple[Right, ...]:
+    """Return the rights of which a key needs one."""
+    if path == _JOBS or path.startswith(f"{_JOBS}/"):
+        return ("admin",)
+    if path == "/metrics":
+        return ("metrics", "read")
+    if method in ("PUT", "DELETE") or (path == "/v1/items" and method == "POST"):
+        return ("write",)
+    return ("read",)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return _network(client[0]) if client else "local"
+
+
+@lru_cache(maxsize=4096)
+def _network(host: str) -> str:
+    """Return the client an address stands for: of IPv6, whose clients have many, the network."""
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], _IPV6_NETWORK_BITS), strict=False))
+    except ValueError:
+        return host

@@ -1,0 +1,31 @@
+"""The headers that every answer has, as the bytes that are sent."""
+
+from collections.abc import Iterable
+from typing import Final
+
+# Answers are for programs: no browser shows, keeps, frames or runs them. The page and its files say
+# otherwise for themselves.
+LOCKED: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+Header = tuple[bytes, bytes]
+
+_ALWAYS: Final[tuple[Header, ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_POLICY: Final = (b"content-security-policy", LOCKED.encode())
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+
+
+def secured(headers: Iterable[Header]) -> list[Header]:
+    """Return an answer's headers with ours, which give way to its own policy and cache control."""
+    given = [*headers]
+    names = [name for name, _ in given]
+    if b"content-security-policy" not in names:
+        given.append(_POLICY)
+    if b"cache-control" not in names:
+        given.append(_NOT_KEPT)
+    given.extend(_ALWAYS)
+    return given

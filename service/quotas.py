@@ -1,0 +1,146 @@
+"""Requests of the last minute by whoever sent them, counted over all workers: yes or no comes out.
+
+`limits` says when a request is one too many (its sliding window counter); the counts lie in a file
+that all workers of a server map into memory. A worker that counted alone could only guess its
+share: one client's connection stays with one worker.
+"""
+
+import fcntl
+import hashlib
+import math
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from limits import RateLimitItemPerMinute
+from limits.storage import SlidingWindowCounterSupport, Storage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from service.errors import TooManyRequestsError
+
+# Two names in one slot count as one. So memory is bounded, however many addresses there are: 1 MiB.
+_SLOTS: Final = 65_536
+_SLOT: Final = struct.Struct("<dII")  # end of the window (s), requests in the one before, and in it
+
+
+class Quotas:
+    """How much whoever names itself has left of its requests per minute."""
+
+    def __init__(
+        self, path: Path, *, secret: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Count in the file at ``path``, which all workers share; it is made if it is not there.
+
+        ``secret``, the same in all workers, keeps outsiders from choosing names of one slot.
+        """
+        self._limiter = SlidingWindowCounterRateLimiter(_SharedCounters(path, secret, clock))
+
+    def count(self, name: str, per_minute: int, sentence: str) -> None:
+        """Count one request of ``name``; some 10 µs.
+
+        Raises:
+            TooManyRequestsError: saying ``sentence``; the request is not counted.
+        """
+        if not self._limiter.hit(RateLimitItemPerMinute(per_minute), name):
+            self._refuse(name, per_minute, sentence)
+
+    def check(self, name: str, per_minute: int, sentence: str) -> None:
+        """Check, without counting, that ``name`` has a request left.
+
+        Raises:
+            TooManyRequestsError: saying ``sentence``.
+        """
+        if not self._limiter.test(RateLimitItemPerMinute(per_minute), name):
+            self._refuse(name, per_minute, sentence)
+
+    def _refuse(self, name: str, per_minute: int, sentence: str) -> None:
+        stats = self._limiter.get_window_stats(RateLimitItemPerMinute(per_minute), name)
+        # The library adds the time of day to the seconds that are left; rounded up, never to 0.
+        left_s = math.floor(stats.reset_time - time.time()) + 1
+        raise TooManyRequestsError(sentence, retry_after_s=max(1, left_s))
+
+
+class _SharedCounters(Storage, SlidingWindowCounterSupport):
+    """Counters in a mapped file; a lock that the kernel releases with its process guards them."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, path: Path, secret: str, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._file, _SLOTS * _SLOT.size)  # zeros, where it is new
+        self._memory = mmap.mmap(self._file, _SLOTS * _SLOT.size)
+        self._secret = secret.encode()
+        self._clock = clock  # one for all processes: monotonic counts from the machine's start
+
+    def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        with self._locked():
+            offset, end, previous, current = self._slot(key, expiry)
+            weight = (end - self._clock()) / expiry  # of the window before, in [0, 1]
+            if math.floor(previous * weight) + current + amount > limit:
+                return False
+            _SLOT.pack_into(self._memory, offset, end, previous, current + amount)
+            return True
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        _, end, previous, current = self._slot(key, expiry)
+        left_s = end - self._clock()
+        return previous, left_s if previous else 0.0, current, left_s + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        self.clear(key)
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        with self._locked():
+            offset, end, previous, current = self._slot(key, expiry)
+            _SLOT.pack_into(self._memory, offset, end, previous, current + amount)
+            return current + amount
+
+    def get(self, key: str) -> int:
+        end, _, current = _SLOT.unpack_from(self._memory, self._offset(key))
+        return int(current) if self._clock() < end else 0
+
+    def get_expiry(self, key: str) -> float:
+        return float(_SLOT.unpack_from(self._memory, self._offset(key))[0])
+
+    def clear(self, key: str) -> None:
+        _SLOT.pack_into(self._memory, self._offset(key), 0.0, 0, 0)
+
+    def reset(self) -> int | None:
+        self._memory[:] = bytes(len(self._memory))
+        return None
+
+    def check(self) -> bool:
+        return True
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return OSError
+
+    def _slot(self, key: str, expiry: int) -> tuple[int, float, int, int]:
+        """Return a name's place and, as of now: its window's end, the count before, and in it."""
+        offset = self._offset(key)
+        stored_end, previous, current = _SLOT.unpack_from(self._memory, offset)
+        end = (self._clock() // expiry + 1) * expiry
+        if stored_end == end:
+            return offset, end, previous, current
+        return offset, end, current if stored_end == end - expiry else 0, 0
+
+    def _offset(self, key: str) -> int:
+        digest = hashlib.blake2b(key.encode(), digest_size=8, key=self._secret).digest()
+        return int.from_bytes(digest) % _SLOTS * _SLOT.size
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
