@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 
 from service.pages import mount_pages
+from tests.conftest import StrictServer
 
 # Nothing of Chromium's own may reach for the network; the last line cuts it off altogether.
 CHROMIUM_FLAGS = [
@@ -68,13 +70,26 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(server: Any, browser: Browser) -> Iterator[Visit]:
+    with visit_of(server.url, browser) as visit:
+        yield visit
+
+
+@pytest.fixture
+def locked_visit(strict_server: StrictServer, browser: Browser) -> Iterator[Visit]:
+    """A visit of a service that asks for keys."""
+    with visit_of(strict_server.url, browser) as visit:
+        yield visit
+
+
+@contextmanager
+def visit_of(url: str, browser: Browser) -> Iterator[Visit]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(15_000)  # ms
     context.add_init_script(
         "addEventListener('securitypolicyviolation', (event) => console.error("
         "`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`))"
     )
-    visit = Visit(context.new_page(), server.url.rstrip("/"))
+    visit = Visit(context.new_page(), url.rstrip("/"))
     own_host = urlsplit(visit.url).netloc
 
     def guard(route: Route) -> None:
@@ -405,6 +420,48 @@ def test_an_operation_can_be_tried_from_the_api_browser_as_it_stands(
     operation.get_by_role("button", name="Execute").click()
     answer = operation.locator(".live-responses-table .response").first
     expect(answer.locator(".response-col_status")).to_have_text("200")
+
+
+def test_the_page_works_with_a_key_where_keys_are_asked_for(
+    locked_visit: Visit, strict_server: StrictServer
+) -> None:
+    page = locked_visit.open()
+    page.get_by_label("API key", exact=True).fill("lk_wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-reason")).to_have_text("The API key is not known.")
+    page.get_by_label("API key", exact=True).fill(strict_server.tokens["reader"])
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".tile a").first).to_be_visible()
+    expect(page.locator(".tile img.shown").first).to_be_visible()
+
+
+def test_the_api_browser_asks_for_a_key_and_sends_it_with_everything(
+    locked_visit: Visit, strict_server: StrictServer
+) -> None:
+    page = locked_visit.open("/docs")
+    expect(page.locator("#notice")).to_contain_text("An API key is needed")
+    expect(page.locator(".opblock")).to_have_count(0)
+    for key, said in (("lk_wrong", "not known"), (strict_server.tokens["admin"], "no right")):
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator("#notice")).to_contain_text(said)
+    page.get_by_label("API key").fill(strict_server.tokens["reader"])
+    page.keyboard.press("Enter")
+
+    operation = page.locator(".opblock", has=page.locator('[data-path="/v1/model"]'))
+    operation.locator(".opblock-summary-control").click()
+    expect(page.locator("#key-form")).to_be_hidden()
+    expect(page.locator("#notice")).to_be_hidden()
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response").first
+    expect(answer.locator(".response-col_status")).to_have_text("200")
+    with page.expect_download() as download:
+        page.locator("#document").click()
+    assert "/v1/search" in json.loads(download.value.path().read_text())["paths"]
+
+    locked_visit.open("/")  # the key is known there too
+    expect(page.locator(".tile a").first).to_be_visible()
 
 
 def test_page_files_are_revalidated_and_carry_each_header_once(pages: httpx.Client) -> None:

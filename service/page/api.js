@@ -28,6 +28,7 @@ export const imagePath = (id) => `${itemPath(id)}/image`;
 
 export const getModel = (options) => json("v1/model", options);
 export const getGallery = (options) => json("v1/gallery", options);
+export const getDocument = (options) => json("openapi.json", options);
 export const getItem = (id, options) => json(itemPath(id), options);
 
 export function getItems({ limit, labels }, options) {
