@@ -54,6 +54,13 @@ def serve(
             help="Requests of one address where no keys are asked for; without it any number.",
         ),
     ] = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_TRUSTED_PROXIES",
+            help="Proxies whose X-Forwarded-For is believed: addresses or networks, by commas.",
+        ),
+    ] = None,
     cors_origins: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +177,7 @@ def serve(
         "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
         "WRONG_KEYS_PER_MINUTE": wrong_keys_per_minute,
         "REQUESTS_PER_MINUTE": requests_per_minute,
+        "TRUSTED_PROXIES": trusted_proxies,
         "CORS_ORIGINS": cors_origins,
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,

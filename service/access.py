@@ -18,8 +18,11 @@ from service.quotas import Quotas
 _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
+_FORWARDED: Final = b"x-forwarded-for"
 _PROVEN_AT_MOST: Final = 4096
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class Gate:
     keys: WatchedKeys | None = None
     requests_per_minute: int | None = None
     wrong_keys_per_minute: int | None = None
+    trusted_proxies: tuple[Network, ...] = ()  # whose word on their clients' addresses is taken
     _proven: set[tuple[str, str]] = field(default_factory=set)  # address and digest of a good key
 
     def admit(self, scope: Scope, authorization: str | None) -> str | None:
@@ -52,7 +56,7 @@ class Gate:
         if self.keys is None:
             self._count_address(scope)
             return None
-        key = self._identify(self.keys.ring(), _token(authorization), _address(scope))
+        key = self._identify(self.keys.ring(), _token(authorization), self._address(scope))
         if key.has_expired():
             raise UnauthorizedError(f"the key {key.name!r} has expired")
         needed = _rights(path.rstrip("/"), scope["method"])
@@ -69,7 +73,7 @@ class Gate:
     def _count_address(self, scope: Scope) -> None:
         if self.requests_per_minute is not None:
             self.quotas.count(
-                f"address {_address(scope)}",
+                f"address {self._address(scope)}",
                 self.requests_per_minute,
                 f"one address may send {self.requests_per_minute} requests a minute",
             )
@@ -91,6 +95,25 @@ class Gate:
         self._proven.add((address, key.sha256))
         return key
 
+    def _address(self, scope: Scope) -> str:
+        """Return the client's address: the connection's, or the one that trusted proxies tell."""
+        client = scope.get("client")
+        host = str(client[0]) if client else ""
+        if self.trusted_proxies and self._is_trusted(host):
+            # Each proxy adds its client on the right; further left stands what anybody may claim.
+            told = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)
+            for part in reversed(told.decode("latin-1").split(",")):
+                if _parse(part.strip()) is None:
+                    break
+                host = part.strip()
+                if not self._is_trusted(host):
+                    break
+        return _network(host)
+
+    def _is_trusted(self, host: str) -> bool:
+        address = _parse(host)
+        return address is not None and any(address in network for network in self.trusted_proxies)
+
 
 def _token(authorization: str | None) -> str:
     scheme, _, token = (authorization or "").partition(" ")
@@ -111,17 +134,20 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
     return ("read",)
 
 
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return _network(client[0]) if client else "local"
+@lru_cache(maxsize=4096)
+def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])  # without the interface's name
+    except ValueError:
+        return None
+    # A server that listens on `::` sees IPv4 clients so.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 @lru_cache(maxsize=4096)
 def _network(host: str) -> str:
     """Return the client an address stands for: of IPv6, whose clients have many, the network."""
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.ip_network((host.partition("%")[0], _IPV6_NETWORK_BITS), strict=False))
-    except ValueError:
-        return host
+    address = _parse(host)
+    if not isinstance(address, ipaddress.IPv6Address):
+        return host if address is None else str(address)
+    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK_BITS), strict=False))

@@ -186,6 +186,7 @@ def open_gate(settings: ServiceSettings, counts: Path) -> Gate | None:
         keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
+        trusted_proxies=settings.trusted_proxies,
     )
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cors import ANY
@@ -35,6 +35,9 @@ class ServiceSettings(BaseSettings):
     )
     requests_per_minute: int | None = Field(
         None, ge=1, description="requests of one address where no keys are asked for"
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (), description="proxies whose X-Forwarded-For is believed, separated by commas"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins whose pages may call this service, separated by commas; or *"
@@ -83,7 +86,7 @@ class ServiceSettings(BaseSettings):
         1.0, ge=0, le=1, description="share of requests traced, where no caller decided already"
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value

@@ -150,6 +150,14 @@ def test_any_origin_may_be_let_in_but_never_with_cookies() -> None:
     assert cors.preflight("PUT", Headers(names)) is None
 
 
+@pytest.mark.parametrize("text", ["proxy", "10.0.0.1/8", "", "10.0.0.1;10.0.0.2"])
+def test_what_is_no_address_is_no_proxy(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LOOKALIKE_TRUSTED_PROXIES", text)
+
+    with pytest.raises(ServiceConfigError, match="LOOKALIKE_TRUSTED_PROXIES"):
+        ServiceSettings.from_environment()
+
+
 @pytest.mark.parametrize(
     "text", ["shop.example", f"{SHOP}/", f"{SHOP}/a", "HTTPS://a", "https://", "", "a b", "null"]
 )

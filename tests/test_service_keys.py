@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx
@@ -300,6 +301,34 @@ def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: 
             one.admit(request(address=first), None)
     one.admit(request("/livez"), None)
     one.admit({**request(), "client": None}, None)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "counted"),
+    [
+        ("10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1", "203.0.113.7, 10.9.9.9"], "203.0.113.7"),
+        ("10.0.0.1", ["2001:db8::7"], "2001:db8::/64"),
+        ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7, \xff"], "10.0.0.1"),
+        ("192.0.2.1", ["203.0.113.7"], "192.0.2.1"),
+        ("::ffff:192.0.2.1", [], "192.0.2.1"),
+        ("::ffff:10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+    ],
+)
+def test_only_a_trusted_proxy_is_believed_about_its_clients(
+    quotas: Quotas, peer: str, forwarded: list[str], counted: str
+) -> None:
+    one = Gate(quotas, requests_per_minute=1, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
+
+    one.admit({**request(address=peer), "headers": headers}, None)
+
+    with pytest.raises(TooManyRequestsError):
+        quotas.check(f"address {counted}", 1, "counted")
 
 
 def test_guessing_is_slowed_and_those_who_work_behind_the_same_address_go_on(
