@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Self
 
 from vision.errors import ModelFolderError
 from vision.preprocess import Preprocessing
+from vision.sealed import canonical, sealed
 
 FORMAT: Final = "lookalike-model"
 FORMAT_VERSION: Final = 1
@@ -83,13 +84,13 @@ class Manifest:
             "preprocessing": asdict(self.preprocessing),
             "weights_sha256": self.weights_sha256,
         }
-        return hashlib.sha256(_canonical(deciding)).hexdigest()
+        return hashlib.sha256(canonical(deciding)).hexdigest()
 
     def to_bytes(self) -> bytes:
         """Return the manifest's text, with its own checksum as the last field."""
         fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         fields["architecture"] = self.architecture.to_json()
-        return _canonical({**fields, "manifest_sha256": _checksum(fields)})
+        return sealed(fields)
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Self:
@@ -168,12 +169,3 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
             f"the manifest says {manifest.weights_sha256[:12]}…"
         )
     return data
-
-
-def _checksum(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(fields)).hexdigest()
-
-
-def _canonical(value: dict[str, Any]) -> bytes:
-    text = json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"

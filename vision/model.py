@@ -18,6 +18,7 @@ from torch import Tensor
 from vision.errors import ModelFolderError
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
 from vision.network import Network, build_network
+from vision.synced import sync_folder, write_synced
 
 
 def load_model(folder: Path) -> tuple[Manifest, Network]:
@@ -65,30 +66,15 @@ def save_model(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        _write_synced(temporary / WEIGHTS_NAME, data)
-        _write_synced(temporary / MANIFEST_NAME, manifest.to_bytes())
+        write_synced(temporary / WEIGHTS_NAME, data)
+        write_synced(temporary / MANIFEST_NAME, manifest.to_bytes())
         for name, document in describe(manifest).items():
-            _write_synced(temporary / name, document)
-        _sync_folder(temporary)
+            write_synced(temporary / name, document)
+        sync_folder(temporary)
         temporary.rename(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
