@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from cli.console import print_json, say
+from vision.exported import has_export, read_export, write_export
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
+from vision.openvino_encoder import RUNTIME
 
 
 def pack(
@@ -29,6 +31,8 @@ def pack(
     ) as stored:
         for name in (MANIFEST_NAME, WEIGHTS_NAME):
             shutil.copyfile(model / name, stored.path_of(name))
+        if has_export(model, RUNTIME):
+            write_export(Path(stored.path), read_export(model, manifest, RUNTIME))
     if as_json:
         print_json({"tag": str(stored.tag), "fingerprint": manifest.fingerprint})
     else:

@@ -1,4 +1,4 @@
-"""`lookalike demo`: the whole way on Fashion-MNIST: train, build a gallery, serve both."""
+"""`lookalike demo`: the whole way on Fashion-MNIST: train, export, build a gallery, serve."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 from cli.console import print_json, say
 from training.recipes import pick_recipe
+from vision.exported import export_folder, has_export
 from vision.manifest import Manifest, read_manifest
+from vision.openvino_encoder import RUNTIME
 
 DATA = "fashion-mnist"
 RECIPE = "cnn"
@@ -32,11 +34,12 @@ def demo(
         check_port(host, port)  # now, and not after five minutes
     model, gallery = out / "model", out / "gallery"
     manifest = _trained(model, device=device)
+    _exported(model)
     _indexed(model, gallery, out / "gallery.complete", device=device)
     if as_json:
         print_json({"model": str(model), "gallery": str(gallery), "metrics": manifest.metrics})
     if serve:
-        say("3/3 Serving.")
+        say("4/4 Serving.")
         settings: dict[str, object] = {
             "MODEL": model.resolve(),
             "GALLERY": gallery.resolve(),
@@ -49,25 +52,37 @@ def _trained(folder: Path, *, device: str) -> Manifest:
     """Return the manifest of the demo's model, training it where it is not there yet."""
     if folder.exists():
         manifest = read_manifest(folder)
-        say(f"1/3 Using the model {folder}, test accuracy {_accuracy(manifest)}.")
+        say(f"1/4 Using the model {folder}, test accuracy {_accuracy(manifest)}.")
         return manifest
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
-    say(f"1/3 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
+    say(f"1/4 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
     manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest
 
 
+def _exported(model: Path) -> None:
+    """Export the demo's model for servers on a CPU, where that is not done."""
+    if has_export(model, RUNTIME):
+        say(f"2/4 Using the export {export_folder(model, RUNTIME)}.")
+        return
+    from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
+
+    say("2/4 Exporting the model for servers on a CPU.")
+    exported = export_for_cpu(model, DATA)
+    say(f"    {exported.precision}: {exported.difference}.")
+
+
 def _indexed(model: Path, gallery: Path, mark: Path, *, device: str) -> None:
     """Fill the gallery where that is not done; ``mark`` says so, whatever changes later."""
     if mark.exists() and gallery.exists():
-        say(f"2/3 Using the gallery {gallery}.")
+        say(f"3/4 Using the gallery {gallery}.")
         return
     from cli.index import build_gallery  # noqa: PLC0415 - torch takes seconds
 
-    say("2/3 Indexing 60,000 images.")
-    report = build_gallery(model, gallery, DATA, device=device)
+    say("3/4 Indexing 60,000 images.")
+    report = build_gallery(model, gallery, DATA, device=device, runtime="auto")
     mark.write_text(f"{report.added + report.replaced + report.unchanged} images\n")
 
 

@@ -14,6 +14,7 @@ from cli.index import (
     GalleryArgument,
     JsonOption,
     ModelOption,
+    RuntimeOption,
     load_encoder_of,
     table_of,
 )
@@ -53,11 +54,12 @@ def replace(
     ] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another image, and if you like another label and metadata."""
     given = None if metadata is None else json_option(metadata, "--metadata")
-    encoder = load_encoder_of(gallery, model, device=device)
+    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
     from index.items import NewItem  # noqa: PLC0415
     from vision.thumbnail import make_thumbnail  # noqa: PLC0415

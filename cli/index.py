@@ -1,5 +1,6 @@
 """`lookalike index …`: build, add, remove, info and verify a gallery of images."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,11 +14,12 @@ from rich.table import Table
 from cli.console import print_json, progress, say, stdout
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
 from vision.image import DEFAULT_LIMITS, harden_pillow
+from vision.runtimes import RUNTIME_HELP, RuntimeName, open_encoder
 
 if TYPE_CHECKING:
     from index.build import BuildReport
     from index.gallery import Gallery
-    from vision.encoder import Encoder
+    from vision.encoding import ImageEncoder
 
 SHOWN_REFUSALS = 20  # the rest is counted; --json lists all
 SHOWN_DIGITS = 12  # of a fingerprint
@@ -28,6 +30,7 @@ DataOption = Annotated[
     str, typer.Option("--data", help="`fashion-mnist` or a folder of images.", show_default=False)
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ModelOption = Annotated[
     Path | None,
@@ -42,27 +45,32 @@ index_app = typer.Typer(
 @index_app.command()
 def build(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    *,
     data: DataOption,
     out: Annotated[
         Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
     ],
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Turn images into a gallery. Interrupted, the same command goes on where it was."""
-    print_report(out, build_gallery(model, out, data, device=device), as_json=as_json)
+    report = build_gallery(model, out, data, device=device, runtime=runtime)
+    print_report(out, report, as_json=as_json)
 
 
 @index_app.command()
 def add(
     gallery: GalleryArgument,
+    *,
     data: DataOption,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Add images to a gallery; ids that are there already get the new image."""
-    encoder = load_encoder_of(gallery, model, device=device)
+    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
@@ -143,7 +151,9 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         raise typer.Exit(FOUND_DAMAGE)
 
 
-def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "BuildReport":
+def build_gallery(
+    model: Path, gallery: Path, data: str, *, device: str, runtime: RuntimeName
+) -> "BuildReport":
     """Add the images that ``data`` names to a gallery, new or not, and show progress.
 
     Raises:
@@ -153,14 +163,13 @@ def build_gallery(model: Path, gallery: Path, data: str, *, device: str) -> "Bui
     """
     # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
     from index.folder import open_for_model  # noqa: PLC0415
-    from vision.encoder import Encoder  # noqa: PLC0415
 
-    encoder = Encoder.load(model, device=device)
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
         return fill(opened, encoder, data)
 
 
-def fill(gallery: "Gallery", encoder: "Encoder", data: str) -> "BuildReport":
+def fill(gallery: "Gallery", encoder: "ImageEncoder", data: str) -> "BuildReport":
     """Add the images that ``data`` names to an open gallery, and show progress.
 
     Where many came, the search structure is built anew at the end.
@@ -225,7 +234,9 @@ def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None
         say(f"… and {len(report.refused) - SHOWN_REFUSALS} more; --json lists all")
 
 
-def load_encoder_of(gallery: Path, model: Path | None, *, device: str) -> "Encoder":
+def load_encoder_of(
+    gallery: Path, model: Path | None, *, device: str, runtime: RuntimeName
+) -> "ImageEncoder":
     """Return the encoder of ``model``, or else of the model folder the gallery remembers.
 
     Raises:
@@ -246,9 +257,12 @@ def load_encoder_of(gallery: Path, model: Path | None, *, device: str) -> "Encod
             )
         folder = Path(binding.model_folder)
     binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
-    from vision.encoder import Encoder  # noqa: PLC0415
+    return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
 
-    return Encoder.load(folder, device=device)
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -10,6 +10,7 @@ from cli.compare import compare
 from cli.console import say, silence
 from cli.demo import demo
 from cli.evaluate import evaluate
+from cli.export import export as export_model
 from cli.gallery_files import backup, export, import_, restore
 from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
@@ -36,6 +37,7 @@ app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
+app.command("export")(export_model)
 for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore):
     index_app.command()(command)
 index_app.command("import")(import_)

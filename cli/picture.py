@@ -15,8 +15,7 @@ from vision.image import DEFAULT_LIMITS, harden_pillow
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vision.encoder import Encoder
-    from vision.encoding import Encoding
+    from vision.encoding import Encoding, ImageEncoder
 
 ImageArgument = Annotated[
     Path,
@@ -32,7 +31,7 @@ class Picture:
 
     image: "Image.Image"
     content_sha256: str
-    _encoder: "Encoder"
+    _encoder: "ImageEncoder"
 
     def encode(self) -> "Encoding":
         """Return vector and probabilities, as a batch of one."""
@@ -40,7 +39,7 @@ class Picture:
         return self._encoder.encode(pixels_CHW[np.newaxis])
 
 
-def read_picture(encoder: "Encoder", path: Path) -> Picture:
+def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     """Return the image in a file.
 
     Raises:

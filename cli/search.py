@@ -15,10 +15,13 @@ from cli.index import (
     GalleryArgument,
     JsonOption,
     ModelOption,
+    RuntimeOption,
     load_encoder_of,
+    usable_cores,
 )
 from cli.picture import ImageArgument, json_option, read_picture
 from index.errors import FilterError
+from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.filter import Filter
@@ -55,6 +58,7 @@ def search(
         bool, typer.Option("--vote", help="Also say which label the hits speak for.")
     ] = False,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find the images of a gallery that look most like one."""
@@ -64,7 +68,7 @@ def search(
     from index.vote import vote  # noqa: PLC0415
 
     wanted = None if filter_ is None else _filter(filter_)
-    encoder = load_encoder_of(gallery, model, device=device)
+    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     vectors_BD = read_picture(encoder, image).encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         if everything and min_score is not None:
@@ -116,14 +120,14 @@ def _filter(text: str) -> "Filter":
 def classify(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
     image: ImageArgument,
+    *,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Say what an image shows, with calibrated probabilities."""
-    from vision.encoder import Encoder  # noqa: PLC0415
-
-    encoder = Encoder.load(model, device=device)
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     probabilities_L = read_picture(encoder, image).encode().probabilities_BL[0]
     best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
     predictions = [(encoder.manifest.labels[row], float(probabilities_L[row])) for row in best]

@@ -11,7 +11,10 @@ import typer
 
 from cli.console import say
 from service.errors import ServiceConfigError
+from vision.exported import read_export
 from vision.manifest import read_manifest, read_weights
+from vision.openvino_encoder import RUNTIME
+from vision.runtimes import RUNTIME_HELP, RuntimeName, takes_export
 
 SERVICE = "service.app:Lookalike"
 GRACE_S = 30  # for requests in flight, after the signal to stop
@@ -141,6 +144,9 @@ def serve(
     device: Annotated[
         str, typer.Option(envvar="LOOKALIKE_DEVICE", help="auto, cpu, cuda or cuda:N.")
     ] = "auto",
+    runtime: Annotated[
+        RuntimeName, typer.Option(envvar="LOOKALIKE_RUNTIME", help=RUNTIME_HELP)
+    ] = "auto",
     log_level: Annotated[
         str,
         typer.Option(
@@ -193,6 +199,7 @@ def serve(
         "MAX_WAIT_S": max_wait_s,
         "MAX_BATCH": max_batch,
         "DEVICE": device,
+        "RUNTIME": runtime,
         "LOG_LEVEL": log_level,
         "DRAIN_S": drain_s,
         "OTLP_ENDPOINT": otlp_endpoint,
@@ -251,7 +258,10 @@ def check_settings() -> None:
     if settings.model is None:
         raise ServiceConfigError("no model folder was named")
     manifest = read_manifest(settings.model)
-    read_weights(settings.model, manifest)
+    if takes_export(settings.model, device=settings.device, runtime=settings.runtime):
+        read_export(settings.model, manifest, RUNTIME)
+    else:
+        read_weights(settings.model, manifest)
     if not _is_new(settings.gallery):
         read_binding(settings.gallery).check(manifest.fingerprint, settings.gallery)
     if settings.device not in ("auto", "cpu"):

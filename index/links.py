@@ -9,8 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from index.scan import ROUNDING
 
@@ -45,6 +43,10 @@ class Links:
         """Work in what was added, so that ``apart`` knows of it."""
         if not self._pairs:
             return
+        # A fifth of a second that only looking for duplicates needs, and every server would pay.
+        from scipy.sparse import coo_array  # noqa: PLC0415
+        from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
         left_P, right_P = (np.concatenate(ends) for ends in zip(*self._pending, strict=True))
         ends = (self._group_N[left_P], self._group_N[right_P])
         shape = (self._count, self._count)

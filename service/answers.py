@@ -189,6 +189,25 @@ class BulkAnswer(Answer):
     results: list[BulkResult]
 
 
+class ExportDifference(BaseModel):
+    """How far an exported network is from torch, as measured when it was exported."""
+
+    images: int = Field(description="that both looked at")
+    cosine_mean: float = Field(description="of an image's two vectors")
+    cosine_low: float = Field(description="that 1 % of the images do not reach")
+    cosine_min: float
+    accuracy_torch: float = Field(description="in [0, 1]")
+    accuracy: float = Field(description="in [0, 1], of the export")
+
+
+class RuntimeFacts(BaseModel):
+    """What computes the vectors."""
+
+    name: str = Field(description="torch or openvino")
+    precision: str = Field(description="of most of the numbers")
+    difference: ExportDifference | None = Field(description="to torch; null: it is torch")
+
+
 class ModelAnswer(Answer):
     """The loaded model."""
 
@@ -200,6 +219,7 @@ class ModelAnswer(Answer):
     preprocessing: dict[str, Any]
     created: str
     device: str
+    runtime: RuntimeFacts
 
 
 class GalleryAnswer(Answer):

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.cors import ANY
 from service.errors import ServiceConfigError
 from vision.image import ImageLimits
+from vision.runtimes import RuntimeName
 
 PREFIX = "LOOKALIKE_"
 # As browsers write it: lower case, no path, a port only where it is not the usual one.
@@ -70,6 +71,9 @@ class ServiceSettings(BaseSettings):
     )
     max_batch: int = Field(32, ge=1, description="images the network takes at once")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    runtime: RuntimeName = Field(
+        "auto", description="auto: the model's export on a CPU, where there is one; torch, openvino"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged; info writes one line per request"
     )

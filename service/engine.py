@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.folder import open_for_model
 from index.gallery import Gallery
@@ -25,9 +24,10 @@ from service.jobs import Jobs
 from service.lanes import Lanes
 from service.pipeline import Decoded, Pipeline, Task
 from service.readiness import Loading
-from vision.encoding import Encoding
+from vision.encoding import ImageEncoder
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
+from vision.runtimes import open_encoder
 from vision.thumbnail import make_thumbnail
 
 logger = logging.getLogger("lookalike.service")
@@ -46,17 +46,15 @@ class Engine:
         self,
         *,
         settings: ServiceSettings,
-        manifest: Manifest,
-        device: str,
+        encoder: ImageEncoder,
         gallery: Gallery,
         pipeline: Pipeline,
         lanes: Lanes,
     ) -> None:
         self.settings = settings
-        self.manifest = manifest
-        self.device = device
-        self.runtime = "torch"
-        self.precision = "float32"
+        self.manifest = manifest = encoder.manifest
+        self.device = encoder.device_name
+        self.runtime = encoder.runtime
         self.gallery = gallery
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
@@ -89,9 +87,8 @@ class Engine:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
         """
         loop = asyncio.get_running_loop()
-        manifest, device, encode = await loop.run_in_executor(
-            None, _load_encoder, model_folder, settings, loading
-        )
+        encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings, loading)
+        manifest = encoder.manifest
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
             None,
@@ -104,29 +101,26 @@ class Engine:
                     _decode, manifest, settings.limits, MemoryGate(settings.decode_memory_bytes)
                 ),
             ),
-            encode=lanes.watched("network", encode),
+            encode=lanes.watched("network", encoder.encode),
             decode_threads=_cores(),
             max_batch=settings.max_batch,
             on_batch=on_batch,
         )
         engine = cls(
-            settings=settings,
-            manifest=manifest,
-            device=device,
-            gallery=gallery,
-            pipeline=pipeline,
-            lanes=lanes,
+            settings=settings, encoder=encoder, gallery=gallery, pipeline=pipeline, lanes=lanes
         )
         loading.begin("warm_up")
-        engine.admission.expect(await loop.run_in_executor(None, _time_one, manifest, encode))
+        engine.admission.expect(await loop.run_in_executor(None, _time_one, encoder))
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
         gallery.upkeep.start()
         loading.end()
         logger.info(
-            "ready: model %s on %s, gallery %s with %d items",
+            "ready: model %s on %s by %s in %s, gallery %s with %d items",
             manifest.name,
-            device,
+            engine.device,
+            engine.runtime.name,
+            engine.runtime.precision,
             settings.gallery.name,
             gallery.count,
         )
@@ -166,25 +160,25 @@ class Engine:
         self.gallery.close()
 
 
-def _load_encoder(
-    model_folder: Path, settings: ServiceSettings, loading: Loading
-) -> tuple[Manifest, str, Callable[[NDArray[np.uint8]], Encoding]]:
-    # Importing torch takes seconds: here, on a thread, while the probes are already answered.
-    from vision.encoder import Encoder, limit_threads  # noqa: PLC0415
-
+def _load_encoder(model_folder: Path, settings: ServiceSettings, loading: Loading) -> ImageEncoder:
     loading.begin("model")
     harden_pillow()
-    limit_threads(max(1, _cores() // 2))  # the other half decodes, searches and speaks HTTP
-    encoder = Encoder.load(model_folder, device=settings.device)
+    encoder = open_encoder(
+        model_folder,
+        device=settings.device,
+        runtime=settings.runtime,
+        threads=max(1, _cores() // 2),  # the other half decodes, searches and speaks HTTP
+    )
     encoder.warm_up((1, settings.max_batch))
-    return encoder.manifest, str(encoder.device), encoder.encode
+    return encoder
 
 
-def _time_one(manifest: Manifest, encode: Callable[[NDArray[np.uint8]], Encoding]) -> float:
+def _time_one(encoder: ImageEncoder) -> float:
     """Return how many seconds the network needs for one image."""
-    shape = manifest.preprocessing.channels, manifest.preprocessing.size
+    preprocessing = encoder.manifest.preprocessing
+    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
     started = time.perf_counter()
-    encode(np.zeros((1, shape[0], shape[1], shape[1]), np.uint8))
+    encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started
 
 

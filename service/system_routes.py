@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import GalleryAnswer, Health, ModelAnswer, Readiness
+from service.answers import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
 from service.documents import problem_answers
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.exchange import answer_with, ready_engine, worker_state
@@ -31,6 +31,7 @@ async def get_model(request: Request) -> Response:
             preprocessing=asdict(manifest.preprocessing),
             created=manifest.created,
             device=engine.device,
+            runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),
         )
     )
 

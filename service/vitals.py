@@ -135,8 +135,8 @@ def _engine_gauges(engine: Engine) -> Gauges:
     facts: Labels = (
         manifest.name,
         manifest.fingerprint,
-        engine.runtime,
-        engine.precision,
+        engine.runtime.name,
+        engine.runtime.precision,
         engine.device,
     )
     return {

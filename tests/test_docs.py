@@ -22,6 +22,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 # What only the command line and the training floor use, which a bento has not.
 NOT_SERVED = {
     *("rich", "typer"),
+    *("onnx", "onnxruntime", "onnxscript"),
     *("jinja2", "markupsafe", "pytorch-metric-learning", "scikit-learn", "threadpoolctl"),
 }
 

@@ -35,6 +35,7 @@ OUR_FAULT: set[type[Exception]] = {
     vision_errors.VisionError,
     vision_errors.ImageError,
     vision_errors.ModelFolderError,
+    vision_errors.ExportError,
     vision_errors.DeviceError,
     index_errors.VectorIndexError,
     index_errors.GalleryFolderError,

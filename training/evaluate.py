@@ -27,10 +27,11 @@ from training.evidence import Evidence
 from training.retrieval import Retrieval, measure_retrieval
 from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
+from vision import encoding
 from vision.encoder import Encoder
 from vision.encoding import Encoding
 from vision.errors import ModelFolderError
-from vision.manifest import WEIGHTS_NAME
+from vision.manifest import WEIGHTS_NAME, Manifest
 
 __all__ = [
     "HISTORY_NAME",
@@ -128,12 +129,21 @@ def load_encoder(model_folder: Path, dataset: Dataset, *, device: str) -> Encode
         ModelFolderError, DeviceError, DataError: as ``measure``.
     """
     encoder = Encoder.load(model_folder, device=device)
-    if dataset.label_names != encoder.manifest.labels:
+    check_classes(model_folder, encoder.manifest, dataset)
+    return encoder
+
+
+def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:
+    """Check that a model knows the classes of ``dataset``, in the same order.
+
+    Raises:
+        DataError: it knows others.
+    """
+    if dataset.label_names != manifest.labels:
         raise DataError(
-            f"{model_folder} knows the classes {_listed(encoder.manifest.labels)}; "
+            f"{model_folder} knows the classes {_listed(manifest.labels)}; "
             f"the data have {_listed(dataset.label_names)}"
         )
-    return encoder
 
 
 def find_outcome(queries: Encoding, gallery: Encoding, dataset: Dataset) -> Outcome:
@@ -168,11 +178,7 @@ def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
 def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
     """Return vectors (N, D) and probabilities (N, L) of every image, in order."""
     batch = images_at_once(encoder.manifest.preprocessing.size)
-    parts = [
-        encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))
-        for start in range(0, len(images_NCHW), batch)
-    ]
-    return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return encoding.encode_all(encoder, images_NCHW, batch=batch)
 
 
 def count_confusion(

@@ -3,6 +3,7 @@
 Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vision.encoding import Encoding
+from vision.encoding import Encoding, Runtime
 from vision.errors import DeviceError
 from vision.manifest import Manifest
 from vision.model import load_model
@@ -27,6 +28,7 @@ class Encoder:
     def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
         self.manifest = manifest
         self.device = device
+        self.runtime = Runtime(name="torch", precision="fp32")
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._normalise = Normalisation(manifest.preprocessing, device)
 
@@ -41,6 +43,11 @@ class Encoder:
         chosen = pick_device(device)
         manifest, network = load_model(folder)
         return cls(manifest, network, chosen)
+
+    @property
+    def device_name(self) -> str:
+        """Where it runs: ``cpu``, ``cuda`` or ``cuda:N``."""
+        return str(self.device)
 
     @property
     def width(self) -> int:
@@ -65,7 +72,7 @@ class Encoder:
         probabilities_BL = torch.softmax(logits_BL.float() / self.manifest.temperature, dim=1)
         return Encoding(vectors_BD.float().cpu().numpy(), probabilities_BL.cpu().numpy())
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run the network once per batch size, so that the first request pays for nothing."""
         preprocessing = self.manifest.preprocessing
         for batch_size in batch_sizes:

@@ -9,6 +9,7 @@ VisionError
 │   └── CorruptImageError        truncated or damaged
 ├── CropError                    a crop box outside the image, or empty
 ├── ModelFolderError             a model folder is missing, damaged, too new, or in the way
+├── ExportError                  a model cannot be exported, or not well enough
 └── DeviceError                  the device asked for is not there
 """
 
@@ -47,6 +48,10 @@ class CropError(VisionError):
 
 class ModelFolderError(VisionError):
     """A model folder is missing, damaged, of another version, or in the way."""
+
+
+class ExportError(VisionError):
+    """A model cannot be exported for another runtime, or what comes out differs too much."""
 
 
 class DeviceError(VisionError):

@@ -1,0 +1,117 @@
+"""`lookalike export`: writes a model for the CPU runtime, measured against torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from cli.console import print_json, say
+from cli.data import DATA_HELP, load
+from cli.index import usable_cores
+from vision.exported import ExportManifest, Precision
+from vision.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from training.data import Dataset
+    from vision.export import Sample
+
+CALIBRATION_IMAGES = 300
+MAX_TEST_IMAGES = 10_000
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    *,
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    precision: Annotated[
+        Precision, typer.Option(help="int8 is quickest; fp32 is torch's own numbers.")
+    ] = "int8",
+    min_cosine: Annotated[
+        float,
+        typer.Option(min=-1, max=1, help="Refuse a lower mean cosine to torch's vectors."),
+    ] = 0.99,
+    max_accuracy_loss: Annotated[
+        float, typer.Option(min=0, max=100, help="Refuse a larger loss, percentage points.")
+    ] = 0.3,
+    test_images: Annotated[
+        int, typer.Option(min=1, help="At most so many test images are measured.")
+    ] = MAX_TEST_IMAGES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Export a model for OpenVINO: servers on a CPU then need no torch, and are quicker.
+
+    The data calibrate int8 (training images) and measure the difference to torch (test images).
+    """
+    exported = export_for_cpu(
+        model,
+        data,
+        precision=precision,
+        min_cosine=min_cosine,
+        max_accuracy_loss=max_accuracy_loss,
+        test_images=test_images,
+    )
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "runtime": exported.runtime,
+                "precision": exported.precision,
+                "full_precision_layers": list(exported.full_precision_layers),
+                **exported.difference.to_json(),
+            }
+        )
+    else:
+        say(f"exported for {exported.runtime} as {exported.precision}: {exported.difference}")
+
+
+def export_for_cpu(
+    model: Path,
+    data: str,
+    *,
+    precision: Precision = "int8",
+    min_cosine: float = 0.99,
+    max_accuracy_loss: float = 0.3,
+    test_images: int = MAX_TEST_IMAGES,
+) -> ExportManifest:
+    """Export a model with the data that ``data`` names; the loss is in percentage points.
+
+    Raises:
+        ModelFolderError, DataError: the model or the data cannot be used.
+        ExportError: the model cannot be exported, or loses more than allowed.
+    """
+    # Here, because they keep `--help` quick.
+    from training.compare import held_out_classes  # noqa: PLC0415
+    from training.evaluate import check_classes  # noqa: PLC0415
+    from vision.export import Limits, export_model  # noqa: PLC0415
+
+    manifest = read_manifest(model)
+    dataset = load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
+    check_classes(model, manifest, dataset)
+    return export_model(
+        model,
+        _sample(dataset, test_images),
+        precision=precision,
+        limits=Limits(min_cosine=min_cosine, max_accuracy_loss=max_accuracy_loss / 100),
+        threads=usable_cores(),
+        report=say,
+    )
+
+
+def _sample(dataset: "Dataset", test_images: int) -> "Sample":
+    """Return images spread evenly over the training and the test part."""
+    from vision.export import Sample  # noqa: PLC0415
+
+    train, test = dataset.train, dataset.test
+    chosen = test.only(_spread(len(test), test_images))
+    return Sample(
+        data=dataset.name,
+        calibration_NCHW=train.only(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
+        test_NCHW=chosen.images_NCHW,
+        labels_N=chosen.labels_N,
+    )
+
+
+def _spread(total: int, count: int) -> NDArray[np.int64]:
+    return np.linspace(0, total - 1, min(total, count)).astype(np.int64)

@@ -1,0 +1,113 @@
+"""A batch of pixels in, unit vectors and class probabilities out, by OpenVINO on the CPU.
+
+Everything from scaling the pixels to the softmax is inside the exported network.
+
+Shape suffixes: B images, C channels, H x W pixels.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision.encoding import Encoding, Runtime
+from vision.errors import ModelFolderError
+from vision.exported import read_export
+from vision.manifest import Manifest
+from vision.openvino_library import openvino
+
+RUNTIME: Final = "openvino"  # the name of exports for it
+NETWORK_SUFFIX: Final = ".xml"  # of OpenVINO's own format: the graph, and the weights
+WEIGHTS_SUFFIX: Final = ".bin"
+# Every batch size costs 5 to 30 ms when it is first seen. For a small network that is many times
+# what the batch costs, and all sizes are seen in this time; for a large one it is nothing.
+WARM_UP_S: Final = 0.5
+
+
+class OpenVinoEncoder:
+    """An exported network, compiled for this CPU.
+
+    Not for several threads at once: give it one lane. While it computes, other threads run.
+    """
+
+    device_name: Final = "cpu"
+
+    def __init__(
+        self, manifest: Manifest, files: Mapping[str, bytes], *, runtime: Runtime, threads: int
+    ) -> None:
+        """Compile the network that an export's ``files`` hold.
+
+        Raises:
+            ModelFolderError: they hold none that OpenVINO can run.
+        """
+        self.manifest = manifest
+        self.runtime = runtime
+        library = openvino()
+        core = library.Core()
+        by_suffix = {Path(name).suffix: data for name, data in files.items()}
+        try:
+            network = core.read_model(
+                by_suffix[NETWORK_SUFFIX],
+                library.Tensor(np.frombuffer(by_suffix[WEIGHTS_SUFFIX], np.uint8)),
+            )
+            compiled = core.compile_model(network, "CPU", _settings(threads))
+        except (KeyError, RuntimeError) as error:
+            raise ModelFolderError(f"OpenVINO cannot run this network: {error}") from error
+        self._tensor = library.Tensor
+        self._request = compiled.create_infer_request()
+
+    @classmethod
+    def load(cls, folder: Path, manifest: Manifest, *, threads: int) -> Self:
+        """Return the encoder of the export that lies in a model folder, on ``threads`` threads.
+
+        Raises:
+            ModelFolderError: there is no export, it is damaged, or it is of another model.
+        """
+        export = read_export(folder, manifest, RUNTIME)
+        runtime = Runtime(
+            name=RUNTIME,
+            precision=export.manifest.precision,
+            difference=export.manifest.difference,
+        )
+        return cls(manifest, export.files, runtime=runtime, threads=threads)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return self.manifest.architecture.width
+
+    def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
+        """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""
+        pixels_BCHW = np.ascontiguousarray(pixels_BCHW)
+        self._request.set_input_tensor(self._tensor(pixels_BCHW, shared_memory=True))
+        self._request.infer()
+        # Copies: the next batch is written to the same memory.
+        return Encoding(
+            self._request.get_output_tensor(0).data.copy(),
+            self._request.get_output_tensor(1).data.copy(),
+        )
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run batches of these sizes, then of those between them while half a second lasts."""
+        between = range(min(batch_sizes), max(batch_sizes) + 1)
+        started = time.monotonic()
+        for batch_size in (*batch_sizes, *between):
+            if batch_size not in batch_sizes and time.monotonic() - started > WARM_UP_S:
+                break
+            preprocessing = self.manifest.preprocessing
+            shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
+            self.encode(np.zeros(shape, np.uint8))
+
+
+def _settings(threads: int) -> dict[str, object]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Not bfloat16, which it would take where the processor has it: vectors should not depend
+        # on the machine, and the export was measured like this.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }

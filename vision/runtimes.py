@@ -1,0 +1,51 @@
+"""A model folder in, its encoder out: the one place that chooses what computes. Imports no torch.
+
+The export is for the CPU; torch, which takes seconds to import, comes in only where it is used.
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from vision.encoding import ImageEncoder
+from vision.errors import DeviceError
+from vision.exported import has_export
+from vision.manifest import read_manifest
+from vision.openvino_encoder import RUNTIME, OpenVinoEncoder
+
+RuntimeName = Literal["auto", "torch", "openvino"]
+RUNTIME_HELP: Final = (
+    "auto (the model's export on a CPU, where there is one, else torch), torch or openvino."
+)
+NVIDIA: Final = Path("/dev/nvidiactl")  # there with a driver for NVIDIA's devices
+
+
+def open_encoder(folder: Path, *, device: str, runtime: RuntimeName, threads: int) -> ImageEncoder:
+    """Return the encoder of a model folder; on a CPU it uses ``threads`` threads.
+
+    ``auto`` takes the model's export where there is one and the device is the CPU, and torch
+    otherwise. An export that is there and damaged is refused, not passed over.
+
+    Raises:
+        ModelFolderError: the folder or the export is missing, damaged, or of another version.
+        DeviceError: there is no such device here, or the runtime does not know it.
+    """
+    if takes_export(folder, device=device, runtime=runtime):
+        return OpenVinoEncoder.load(folder, read_manifest(folder), threads=threads)
+    from vision.encoder import Encoder, limit_threads  # noqa: PLC0415 - seconds
+
+    limit_threads(threads)
+    return Encoder.load(folder, device=device)
+
+
+def takes_export(folder: Path, *, device: str, runtime: RuntimeName) -> bool:
+    """Say whether ``open_encoder`` would take the model's export.
+
+    Raises:
+        DeviceError: the runtime does not know the device.
+    """
+    if runtime == "openvino" and device not in ("auto", "cpu"):
+        raise DeviceError(f"the runtime openvino is for the CPU, not for {device!r}")
+    if runtime != "auto":
+        return runtime == RUNTIME
+    on_cpu = device == "cpu" or (device == "auto" and not NVIDIA.exists())
+    return on_cpu and has_export(folder, RUNTIME)
