@@ -1,8 +1,15 @@
-"""The shapes of the answers; they are the contract, and /openapi.json is made from them."""
+"""The shapes of the answers; they are the contract, and /openapi.json is made from them.
 
-from typing import Any, Literal
+Answers of queries are typed dicts, which cost nothing to make: nobody checks what we just made.
+What is read back somewhere (jobs), or asked for seldom, is a model.
+"""
 
-from pydantic import BaseModel, Field
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 from index.plan import Kind
 
@@ -10,24 +17,29 @@ State = Literal["writable", "read-only"]
 JobKind = Literal["rebuild", "tune", "backup", "duplicates"]
 
 
-class ModelName(BaseModel):
+Vector = Annotated[
+    NDArray[np.float32], WithJsonSchema({"type": "array", "items": {"type": "number"}})
+]
+
+
+class ModelName(TypedDict):
     """Which model answered."""
 
     name: str
-    fingerprint: str = Field(description="SHA-256 of all that decides the vectors")
+    fingerprint: Annotated[str, Field(description="SHA-256 of all that decides the vectors")]
 
 
-class Timings(BaseModel):
+class Timings(TypedDict):
     """Where the time of this request went, milliseconds."""
 
-    queue: float = Field(0.0, description="waiting for a decoder or for the network")
-    decode: float = Field(0.0, description="image bytes to pixels")
-    encode: float = Field(
-        0.0,
-        description="the network, for the whole batch of this image; of several images their share",
-    )
-    search: float = Field(0.0, description="the gallery")
-    total: float = Field(0.0, description="from the whole body read to the answer made")
+    queue: Annotated[float, Field(description="waiting for a decoder or for the network")]
+    decode: Annotated[float, Field(description="image bytes to pixels")]
+    encode: Annotated[
+        float,
+        Field(description="the network, for the whole batch; of several images their share"),
+    ]
+    search: Annotated[float, Field(description="the gallery")]
+    total: Annotated[float, Field(description="from the whole body read to the answer made")]
 
 
 class Answer(BaseModel):
@@ -36,78 +48,86 @@ class Answer(BaseModel):
     request_id: str
 
 
-class Prediction(BaseModel):
+class Prediction(TypedDict):
     """One class and how probable it is."""
 
     label: str
-    probability: float = Field(description="calibrated, in [0, 1]")
+    probability: Annotated[float, Field(description="calibrated, in [0, 1]")]
 
 
-class Classification(Answer):
+class QueryAnswer(TypedDict):
+    """What every answer of a query carries, in the header X-Request-ID too."""
+
+    request_id: str
+
+
+class Classification(QueryAnswer):
     """What the image is."""
 
     model: ModelName
-    seq: int = Field(description="newest write the gallery view had")
+    seq: Annotated[int, Field(description="newest write the gallery view had")]
     timings_ms: Timings
     label: str
     probability: float
-    predictions: list[Prediction] = Field(description="most probable first")
+    predictions: Annotated[list[Prediction], Field(description="most probable first")]
 
 
-class ImageResult(BaseModel):
-    """What became of one image of several."""
+class Failure(TypedDict):
+    """Why one of several images or items failed."""
 
     status: int
-    code: str | None = None
-    detail: str | None = None
+    code: str
+    detail: str
 
 
-class ClassifyResult(ImageResult):
-    """What one image is, or why that cannot be said."""
+class ClassifyResult(TypedDict):
+    """What one of several images is."""
 
-    label: str | None = None
-    probability: float | None = None
-    predictions: list[Prediction] | None = Field(None, description="most probable first")
+    status: Literal[200]
+    label: str
+    probability: float
+    predictions: Annotated[list[Prediction], Field(description="most probable first")]
 
 
-class Classifications(Answer):
+class Classifications(QueryAnswer):
     """One result per image, in the order the images came."""
 
     model: ModelName
     seq: int
     timings_ms: Timings
-    results: list[ClassifyResult]
+    results: list[ClassifyResult | Failure]
 
 
-class EmbedResult(ImageResult):
-    """One image's vector, or why there is none."""
+class EmbedResult(TypedDict):
+    """One image's vector."""
 
-    vector: list[float] | None = Field(None, description="unit length")
+    status: Literal[200]
+    vector: Annotated[Vector, Field(description="unit length")]
 
 
-class Embeddings(Answer):
+class Embeddings(QueryAnswer):
     """One result per image, in the order the images came."""
 
     model: ModelName
     timings_ms: Timings
-    results: list[EmbedResult]
+    results: list[EmbedResult | Failure]
 
 
-class FoundItem(BaseModel):
+class FoundItem(TypedDict):
     """One hit; its picture is at /v1/items/{id}/image."""
 
     id: str
-    score: float = Field(description="cosine similarity in [-1, 1], higher is nearer")
+    score: Annotated[float, Field(description="cosine similarity in [-1, 1], higher is nearer")]
     label: str | None
     metadata: dict[str, Any]
-    vector: list[float] | None = Field(default=None, description="with with_vector only")
+    vector: NotRequired[Annotated[Vector, Field(description="with with_vector only")]]
 
 
-class SearchAnswer(Answer):
+class SearchAnswer(QueryAnswer):
     """The nearest items, best first."""
 
     model: ModelName
-    seq: int = Field(description="newest write this search saw")
+    seq: Annotated[int, Field(description="newest write this search saw")]
     timings_ms: Timings
     hits: list[FoundItem]
 
@@ -115,21 +135,27 @@ class SearchAnswer(Answer):
 class RangeAnswer(SearchAnswer):
     """The items that score enough, best first, as many as were asked for."""
 
-    total: int = Field(description="items that score enough, those beyond the limit included")
+    total: Annotated[
+        int, Field(description="items that score enough, those beyond the limit included")
+    ]
 
 
-class LabelShare(BaseModel):
+class LabelShare(TypedDict):
     """One label, and how much of the neighbourhood speaks for it."""
 
     label: str
-    share: float = Field(description="in (0, 1]; nearer hits count more, the shares add up to 1")
+    share: Annotated[
+        float, Field(description="in (0, 1]; nearer hits count more, the shares add up to 1")
+    ]
 
 
 class VoteAnswer(SearchAnswer):
     """What the nearest items say; ``hits`` are those that were counted."""
 
-    label: str | None = Field(description="of the largest share; null when no hit has a label")
-    votes: list[LabelShare] = Field(description="largest share first")
+    label: Annotated[
+        str | None, Field(description="of the largest share; null when no hit has a label")
+    ]
+    votes: Annotated[list[LabelShare], Field(description="largest share first")]
 
 
 class StoredItem(BaseModel):

@@ -142,7 +142,6 @@ class Front:
             "status": status,
             "total_ms": round(seconds * 1000, 3),
             **account.milliseconds(),
-            **scope.get("log", {}),
             "images": account.images,
             "bytes_in": account.bytes_in,
             "bytes_out": account.bytes_out,

@@ -74,7 +74,7 @@ async def put_item(request: Request, item_id: str) -> Response:
             outcome=result.outcome,
             seq=result.seq,
             model=engine.model_name,
-            timings_ms=watch.stop(request),
+            timings_ms=watch.stop(),
         ),
         status=status,
     )

@@ -3,13 +3,14 @@
 import json
 import logging
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
 
 from index import errors as index_errors
 from service import errors
 from service.account import note_problem
+from service.answers import Failure
 from vision import errors as vision_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -86,14 +87,14 @@ def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
     return _INTERNAL
 
 
-def describe(error: Exception) -> dict[str, Any]:
-    """Return what is said of a failed item or job: ``status``, ``code`` and ``detail``."""
+def describe(error: Exception) -> Failure:
+    """Return what is said of a failed item or job."""
     status, code = find_problem(error)
     note_problem(code, of_item=True, is_refusal=isinstance(error, vision_errors.ImageError))
     if (status, code) == _INTERNAL:
         logger.error("unexpected error in one of many items, or in a job", exc_info=error)
-        return {"status": int(status), "code": code, "detail": _INTERNAL_SENTENCE}
-    return {"status": int(status), "code": code, "detail": str(error)}
+        return Failure(status=int(status), code=code, detail=_INTERNAL_SENTENCE)
+    return Failure(status=int(status), code=code, detail=str(error))
 
 
 def problem_response(error: Exception, *, request_id: str) -> Response:

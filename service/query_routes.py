@@ -14,7 +14,7 @@ from service.answers import (
     ClassifyResult,
     Embeddings,
     EmbedResult,
-    ImageResult,
+    Failure,
     Prediction,
 )
 from service.documents import image_request, problem_answers
@@ -54,9 +54,9 @@ async def classify(request: Request) -> Response:
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=engine.gallery.seq,
-            timings_ms=watch.stop(request),
-            label=predictions[0].label,
-            probability=predictions[0].probability,
+            timings_ms=watch.stop(),
+            label=predictions[0]["label"],
+            probability=predictions[0]["probability"],
             predictions=predictions,
         )
     )
@@ -65,17 +65,17 @@ async def classify(request: Request) -> Response:
 async def _classify_many(
     request: Request, engine: Engine, images: list[bytes], *, k: int, watch: Stopwatch
 ) -> Response:
-    results = []
+    results: list[ClassifyResult | Failure] = []
     for outcome in await _encode_all(engine, images, watch):
         if isinstance(outcome, Exception):
-            results.append(ClassifyResult(**describe(outcome)))
+            results.append(describe(outcome))
             continue
         predictions = top_predictions(outcome.probabilities_L, engine.manifest, k=k)
         results.append(
             ClassifyResult(
-                status=HTTPStatus.OK,
-                label=predictions[0].label,
-                probability=predictions[0].probability,
+                status=200,
+                label=predictions[0]["label"],
+                probability=predictions[0]["probability"],
                 predictions=predictions,
             )
         )
@@ -83,7 +83,7 @@ async def _classify_many(
         request_id=request.scope["request_id"],
         model=engine.model_name,
         seq=engine.gallery.seq,
-        timings_ms=watch.stop(request),
+        timings_ms=watch.stop(),
         results=results,
     )
     return answer_with(answer, status=_status_of(results))
@@ -108,15 +108,15 @@ async def embed(request: Request) -> Response:
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise outcomes[0]
     results = [
-        EmbedResult(**describe(outcome))
+        describe(outcome)
         if isinstance(outcome, Exception)
-        else EmbedResult(status=HTTPStatus.OK, vector=outcome.vector_D.tolist())
+        else EmbedResult(status=200, vector=outcome.vector_D)
         for outcome in outcomes
     ]
     answer = Embeddings(
         request_id=request.scope["request_id"],
         model=engine.model_name,
-        timings_ms=watch.stop(request),
+        timings_ms=watch.stop(),
         results=results,
     )
     return answer_with(answer, status=_status_of(results))
@@ -132,9 +132,9 @@ async def _encode_all(
     return outcomes
 
 
-def _status_of(results: Sequence[ImageResult]) -> HTTPStatus:
+def _status_of(results: Sequence[ClassifyResult | EmbedResult | Failure]) -> HTTPStatus:
     """Return 200, or 207 where one of the images failed."""
-    failed = any(result.status != HTTPStatus.OK for result in results)
+    failed = any(result["status"] != HTTPStatus.OK for result in results)
     return HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK
 
 

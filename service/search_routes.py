@@ -1,7 +1,6 @@
 """Routes that find stored items: the nearest, all that are near enough, and what they vote for."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -30,13 +29,13 @@ async def search(request: Request) -> Response:
     (result, vectors), engine, watch = await run_query(request, SearchOptions, _nearest)
     hits = found_items(result.hits[0])
     for hit, vector_D in zip(hits, vectors, strict=False):
-        hit.vector = vector_D.tolist()
+        hit["vector"] = vector_D
     return answer_with(
         SearchAnswer(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(request),
+            timings_ms=watch.stop(),
             hits=hits,
         )
     )
@@ -56,7 +55,7 @@ async def search_range(request: Request) -> Response:
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(request),
+            timings_ms=watch.stop(),
             hits=found_items(result.hits),
             total=result.total,
         )
@@ -72,14 +71,14 @@ async def search_range(request: Request) -> Response:
 async def search_vote(request: Request) -> Response:
     """Let the labels of the nearest items vote; an item asked for by ``id`` has no vote itself."""
     result, engine, watch = await run_query(request, VoteOptions, _electorate)
-    votes = [LabelShare(**asdict(one)) for one in vote(result.hits[0])]
+    votes = [LabelShare(label=one.label, share=one.share) for one in vote(result.hits[0])]
     return answer_with(
         VoteAnswer(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(request),
-            label=votes[0].label if votes else None,
+            timings_ms=watch.stop(),
+            label=votes[0]["label"] if votes else None,
             votes=votes,
             hits=found_items(result.hits[0]),
         )
