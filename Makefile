@@ -51,6 +51,7 @@ $(VENV)/installed: pyproject.toml requirements-dev.lock
 lock: install ## the lock files from pyproject.toml; UPGRADE=--upgrade takes the newest of everything
 	$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.lock
 	$(LOCK) --group bento --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) --group bento-cpu --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(LOCK) --group audit --output-file requirements-audit.lock
 	$(BIN)/python -m scripts.locks
 

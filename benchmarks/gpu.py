@@ -83,10 +83,9 @@ def main() -> None:
                 for encoder, values in rates.items():
                     values.append(images_per_second(encoder, pixels_BCHW, given.seconds))
             ratios = [mine / other for other, mine in zip(rates[exact], rates[ours], strict=True)]
-            precision = str(ours.precision).removeprefix("torch.")
             print(
                 f"| {name} | {batch} | {spread(rates[exact])} | {spread(rates[ours])} | "
-                f"{spread(ratios, 2)} | {cosine:.5f} | {precision} |"
+                f"{spread(ratios, 2)} | {cosine:.5f} | {ours.runtime.precision} |"
             )
 
 

@@ -104,12 +104,19 @@ def wanted(pyproject: dict[str, Any]) -> dict[str, list[Requirement]]:
                 found.append(requirement)
         return found
 
+    def members(group: str) -> list[str]:
+        names: list[str] = []
+        for member in groups[group]:
+            names += [member] if isinstance(member, str) else members(member["include-group"])
+        return names
+
     build = pyproject["build-system"]["requires"]  # the project is installed without isolation
     declared = expanded([*project["dependencies"], *extras["dev"], *build])
     by_name = {requirement.name: requirement for requirement in declared}
     return {
         "requirements-dev.lock": declared,
-        "requirements.lock": [by_name[name] for name in groups["bento"]],
+        "requirements.lock": [by_name[name] for name in members("bento")],
+        "requirements-cpu.lock": [by_name[name] for name in members("bento-cpu")],
         "requirements-audit.lock": expanded(groups["audit"]),
     }
 
@@ -127,9 +134,12 @@ def faults(root: Path) -> list[str]:
         for python in PYTHONS:
             found += [f"{name}: {fault}" for fault in unmet(requirements, pins[name], python)]
     tested = {(pin.name, pin.version) for pin in pins.get("requirements-dev.lock", [])}
-    for pin in pins.get("requirements.lock", []):
-        if (pin.name, pin.version) not in tested:
-            found.append(f"requirements.lock: {pin.name} {pin.version} is not what the tests run")
+    for lock in ("requirements.lock", "requirements-cpu.lock"):
+        found += [
+            f"{lock}: {pin.name} {pin.version} is not what the tests run"
+            for pin in pins.get(lock, [])
+            if (pin.name, pin.version) not in tested
+        ]
     return found
 
 

@@ -12,7 +12,12 @@ from packaging.version import Version
 from scripts.audit import Accepted, AuditError, all_pins, judge, read_accepted, run_pip_audit
 from scripts.locks import ROOT, LockError, faults, read_lock, unmet
 
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-audit.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-cpu.lock",
+    "requirements-dev.lock",
+    "requirements-audit.lock",
+)
 DIGEST = f"sha256:{'0' * 64}"
 TODAY = datetime.date(2026, 11, 22)
 # What pip-audit 2.10.1 wrote, each with the exit code it ended with.
@@ -109,7 +114,7 @@ def test_a_floor_above_the_locked_version_is_a_fault(checkout: Path) -> None:
     (locked,) = (pin for pin in read_lock(ROOT / "requirements.lock") if pin.name == "pillow")
     assert faults(checkout) == [
         f"{name}: pillow>=99 is locked at {locked.version} for Python {python}"
-        for name in ("requirements-dev.lock", "requirements.lock")
+        for name in ("requirements-dev.lock", "requirements.lock", "requirements-cpu.lock")
         for python in ("3.11", "3.12")
     ]
 
@@ -119,6 +124,25 @@ def test_a_container_with_other_versions_than_the_tests_is_a_fault(checkout: Pat
     replace(checkout / "requirements.lock", f"\nyarl=={locked.version} ", "\nyarl==99.0 ")
 
     assert faults(checkout) == ["requirements.lock: yarl 99.0 is not what the tests run"]
+
+
+def test_the_container_for_cpus_holds_no_torch() -> None:
+    names = {pin.name for pin in read_lock(ROOT / "requirements-cpu.lock")}
+
+    assert "openvino" in names
+    assert {name for name in names if name.startswith(("torch", "triton", "nvidia-"))} == {
+        "nvidia-ml-py"  # BentoML's, and small
+    }
+
+
+def test_the_bentos_differ_in_their_lock_alone() -> None:
+    whole, cpu = (
+        (ROOT / name).read_text().partition("\nservice:")[2]
+        for name in ("bentofile.yaml", "bentofile-cpu.yaml")
+    )
+
+    assert cpu != whole
+    assert cpu == whole.replace('"requirements.lock"', '"requirements-cpu.lock"')
 
 
 def test_a_lock_for_another_python_only_is_a_fault() -> None:

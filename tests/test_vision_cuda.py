@@ -24,6 +24,7 @@ from vision.errors import DeviceError
 from vision.network import Network, build_network
 from vision.normalisation import Normalisation
 from vision.precision import LEAST_COSINE, agreement, fastest, lowered, pick_precision
+from vision.runtimes import open_encoder
 
 CPU = torch.device("cpu")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -284,6 +285,16 @@ def test_a_gpu_gives_the_vectors_of_float32(
         mine, other = ours.encode(pixels(count, count)), theirs.encode(pixels(count, count))
         assert cosines(mine.vectors_BD, other.vectors_BD).min() > LEAST_COSINE
         np.testing.assert_allclose(mine.probabilities_BL, other.probabilities_BL, atol=0.01)
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_a_gpu_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    ours = open_encoder(tmp_path / "model", device="auto", runtime="auto", threads=1)
+
+    assert isinstance(ours, CudaEncoder)
+    assert ours.runtime.precision in {"bf16", "fp16"}
 
 
 @pytest.mark.gpu

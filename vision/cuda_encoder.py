@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vision.cuda_queues import CudaQueues, Mark, Queues
 from vision.encoder import pick_device
-from vision.encoding import Encoding
+from vision.encoding import Encoding, Runtime
 from vision.errors import DeviceError
 from vision.manifest import Manifest
 from vision.model import load_model
@@ -29,6 +29,7 @@ logger = logging.getLogger("lookalike.vision")
 SIZES: Final = (1, 2, 4, 8, 16, 32)  # batches that are recorded as graphs
 LARGEST: Final = SIZES[-1]  # more images than this go in turns
 TURNS: Final = 2  # under way at once: one is copied while the other is computed
+SHORT: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 WARM_UPS: Final = 3  # libraries choose their algorithms in the first runs; a graph keeps the choice
 
 
@@ -50,7 +51,8 @@ class CudaEncoder:
         """Take a network in evaluation mode on the device of ``queues``, see ``fastest``."""
         self.manifest = manifest
         self._device = queues.device
-        self.precision = precision
+        self.runtime = Runtime(name="torch", precision=SHORT[precision])
+        self._precision = precision
         self._network = network
         self._queues = queues
         self._normalise = Normalisation(manifest.preprocessing, self._device)
@@ -133,7 +135,7 @@ class CudaEncoder:
             self.encode(np.zeros((size, *self._fixed.pixels_BCHW.shape[1:]), np.uint8))
         if self._device.type == "cuda":
             mebibytes = torch.cuda.memory_reserved(self._device) / 2**20
-            logger.info("%s in %s: %d MiB", self._device, self.precision, mebibytes)
+            logger.info("%s in %s: %d MiB", self._device, self.runtime.precision, mebibytes)
 
     def _start(self, turn: "_Turn", pixels_BCHW: NDArray[np.uint8]) -> Mark:
         """Send up to ``LARGEST`` images on their way; return the mark of their answer's arrival."""
@@ -158,7 +160,7 @@ class CudaEncoder:
     def _compute(self, count: int) -> None:
         """Fill the first rows of the fixed answer from those of the fixed input."""
         normalised_BCHW = self._normalise(self._fixed.pixels_BCHW[:count])
-        vectors_BD, logits_BL = compute(self._network, normalised_BCHW, self.precision)
+        vectors_BD, logits_BL = compute(self._network, normalised_BCHW, self._precision)
         self._fixed.vectors_BD[:count] = vectors_BD
         self._fixed.probabilities_BL[:count] = torch.softmax(
             logits_BL / self.manifest.temperature, dim=1

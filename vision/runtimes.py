@@ -31,9 +31,12 @@ def open_encoder(folder: Path, *, device: str, runtime: RuntimeName, threads: in
     """
     if takes_export(folder, device=device, runtime=runtime):
         return OpenVinoEncoder.load(folder, read_manifest(folder), threads=threads)
-    from vision.encoder import Encoder, limit_threads  # noqa: PLC0415 - seconds
+    from vision.cuda_encoder import CudaEncoder  # noqa: PLC0415 - seconds
+    from vision.encoder import Encoder, limit_threads, pick_device  # noqa: PLC0415
 
     limit_threads(threads)
+    if pick_device(device).type == "cuda":
+        return CudaEncoder.load(folder, device=device)
     return Encoder.load(folder, device=device)
 
 
