@@ -151,8 +151,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
             max_batch=2,
             on_batch=state.metrics.count_batch,
         )
-        application = create_application(state.settings, state.metrics)
-        application.state.worker = state
+        application = create_application(state)
         desk = Desk()
         desk.application, desk.metrics = application, state.metrics
         transport = httpx.ASGITransport(Front(application, desk=desk))
