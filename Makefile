@@ -9,7 +9,7 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability test-load check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu clean
+.PHONY: demo test test-slow test-durability test-load check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -81,6 +81,10 @@ bench-training: install ## quality of `cnn` on Fashion-MNIST over three seeds
 
 bench-index: install ## images per second of an index build beside the bare network
 	$(BIN)/python -m benchmarks.index_build --model $(DEMO)/model
+
+bench-runtimes: install ## the demo's model and VGG-19 on torch, OpenVINO and ONNX Runtime, on one core
+	taskset -c 0 $(BIN)/python -m benchmarks.runtimes --model $(DEMO)/model --data fashion-mnist
+	taskset -c 0 $(BIN)/python -m benchmarks.runtimes --vgg --data fashion-mnist --images 64
 
 bench-gallery: install ## durable writes and restarts of galleries, and what their interface costs
 	@scripts/system-packages dataset-fashion-mnist

@@ -91,7 +91,7 @@ def export_for_cpu(
     check_classes(model, manifest, dataset)
     return export_model(
         model,
-        _sample(dataset, test_images),
+        sample_of(dataset, test_images),
         precision=precision,
         limits=Limits(min_cosine=min_cosine, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
@@ -99,7 +99,7 @@ def export_for_cpu(
     )
 
 
-def _sample(dataset: "Dataset", test_images: int) -> "Sample":
+def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
     """Return images spread evenly over the training and the test part."""
     from vision.export import Sample  # noqa: PLC0415
 

@@ -92,7 +92,7 @@ def export_model(
     refusals: list[str] = []
     for attempt, kept in _attempts(graph, sample, precision):
         report(f"measuring {precision} with OpenVINO")
-        files = _openvino_files(attempt)
+        files = openvino_files(attempt)
         encoder = OpenVinoEncoder(
             manifest, files, runtime=Runtime(name=RUNTIME, precision=precision), threads=threads
         )
@@ -153,7 +153,7 @@ def _attempts(
         yield quantized(graph, sample.calibration_NCHW, kept=kept), kept
 
 
-def _openvino_files(graph: bytes) -> dict[str, bytes]:
+def openvino_files(graph: bytes) -> dict[str, bytes]:
     """Return an ONNX network in OpenVINO's own format, which is quicker to load."""
     library = openvino()
     with tempfile.TemporaryDirectory() as folder:
