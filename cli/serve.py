@@ -135,7 +135,7 @@ def serve(
         float,
         typer.Option(
             envvar="LOOKALIKE_MAX_WAIT_S",
-            help="Longest queue, seconds; or twice what a lone request takes.",
+            help="Longest queue, seconds; or 1.5 x what a lone request takes.",
         ),
     ] = 0.1,
     max_batch: Annotated[

@@ -13,10 +13,10 @@ from typing import Final
 
 from service.errors import OverloadedError
 
-BUSY: Final = 3  # requests that keep decoders and network busy: never refused
+BUSY: Final = 2  # one for the network and one that it finds ready after that: never refused
 MEMORY_S: Final = 1.0  # of busy time, over which the rate is an average
 LONE_SHARE: Final = 0.1  # of the newest lone request in the average of them
-PATIENCE: Final = 2.0  # a queue may be as long as this many lone requests take
+PATIENCE: Final = 1.5  # a queue may be as long as this many lone requests take
 
 
 class Admission:
@@ -25,8 +25,8 @@ class Admission:
     While at least ``BUSY`` requests are under way the worker is busy, so what it completes in that
     time is its rate; requests under way divided by the rate are the wait of the last of them
     (Little's law). A new one is refused when that wait would be longer than ``max_wait_s``, or than
-    two requests take that have the worker for themselves, whichever is longer: so the bound suits
-    a network of 1 ms and one of 1 s. Used on one event loop, so it needs no lock.
+    one and a half requests take that have the worker for themselves, whichever is longer: so the
+    bound suits a network of 1 ms and one of 1 s. Used on one event loop, so it needs no lock.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class ServiceSettings(BaseSettings):
     )
     max_queue: int = Field(256, ge=1, description="requests worked on or waiting, per worker")
     max_wait_s: float = Field(
-        0.1, gt=0, description="longest queue, seconds; or twice what a lone request takes"
+        0.1, gt=0, description="longest queue, seconds; or 1.5 x what a lone request takes"
     )
     max_batch: int = Field(32, ge=1, description="images the network takes at once")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -128,9 +128,12 @@ def overload(url: str, *, seconds: float, patience_s: float = 40.0) -> Overload:
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose network takes tens of milliseconds for an image, and no less in a batch."""
+    """A server whose network takes 70 ms and more for an image, and no less in a batch.
+
+    A quicker one has a queue of ``LOOKALIKE_MAX_WAIT_S``, which is more than 3 of its requests.
+    """
     folder = tmp_path_factory.mktemp("slow")
-    write_model(folder / "model", network="cnn", width=128, size=160)
+    write_model(folder / "model", network="cnn", width=128, size=320)
     with running_server(folder / "model", folder / "gallery", folder / "log") as running:
         yield running
 

@@ -22,6 +22,7 @@ HEAD_AND_HALF = len(CLASSIFY) - len(PHOTO) // 2
 # request follows the other; and those on which nothing happens after the first answer.
 WHOLE, HALF, LANES, IDLE = 120, 120, 16, 30
 GRACE_S = 30.0
+PATIENT = ("--max-wait-s", "60")  # none is refused, so none may fail
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ async def lane(connection: Connection, replies: list[Reply]) -> None:
 def stopped(model: Path, tmp_path: Path) -> Stop:
     """What became of a server with a small model, whose queue has room for all."""
     write_gallery(tmp_path / "gallery", model)
-    with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
+    with running_server(model, tmp_path / "gallery", tmp_path / "log", *PATIENT) as server:
         return stop_under_load(server)
 
 
@@ -115,7 +116,7 @@ def test_ten_stops_under_load_fail_no_request(model: Path, tmp_path: Path) -> No
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with running_server(model, folder / "gallery", folder / "log") as server:
+        with running_server(model, folder / "gallery", folder / "log", *PATIENT) as server:
             stops.append(stop_under_load(server))
     figures = [
         Figure("stops", "", len(stops)),
