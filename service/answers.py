@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, Field, GetPydanticSchema
+from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 from index.plan import Kind
@@ -18,7 +19,8 @@ JobKind = Literal["rebuild", "tune", "backup", "duplicates"]
 
 
 Vector = Annotated[
-    NDArray[np.float32], WithJsonSchema({"type": "array", "items": {"type": "number"}})
+    NDArray[np.float32],
+    GetPydanticSchema(lambda *_: core_schema.list_schema(core_schema.float_schema())),
 ]
 
 
