@@ -7,6 +7,7 @@ import typer
 
 from cli.console import print_json, say
 from training.recipes import pick_recipe
+from vision.errors import ExportError
 from vision.exported import export_folder, has_export
 from vision.manifest import Manifest, read_manifest
 from vision.openvino_encoder import RUNTIME
@@ -70,7 +71,11 @@ def _exported(model: Path) -> None:
     from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
 
     say("2/4 Exporting the model for servers on a CPU.")
-    exported = export_for_cpu(model, DATA)
+    try:
+        exported = export_for_cpu(model, DATA)
+    except ExportError as error:  # the server then computes with torch
+        say(f"    {error}")
+        return
     say(f"    {exported.precision}: {exported.difference}.")
 
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, one sentence per failure, JSON, and answers like the server's."""
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from service.keys import KeyRing
 from tests.conftest import write_gallery
 from tests.pictures import png
 from tests.servers import ROOT, Server, clean_environment
+from tests.test_vision_export import export
 
 
 def lookalike(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -128,7 +130,8 @@ def test_a_new_key_is_accepted_by_the_file_its_lines_make(tmp_path: Path) -> Non
 
 def test_a_demo_that_was_made_is_used_again(model: Path, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "model").symlink_to(model)
+    shutil.copytree(model, tmp_path / "demo" / "model")
+    export(tmp_path / "demo" / "model")
     write_gallery(tmp_path / "demo" / "gallery", model)
     (tmp_path / "demo" / "gallery.complete").write_text("40 images\n")
 
