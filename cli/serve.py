@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from vision.exported import read_export
 from vision.manifest import read_manifest, read_weights
 from vision.openvino_encoder import RUNTIME
 from vision.runtimes import RUNTIME_HELP, RuntimeName, takes_export
+
+if TYPE_CHECKING:
+    from service.config import ServiceSettings
 
 SERVICE = "service.app:Lookalike"
 GRACE_S = 30  # for requests in flight, after the signal to stop
@@ -35,7 +38,15 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes on one gallery.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="LOOKALIKE_WORKERS",
+            min=1,
+            help="Worker processes; by default one per core with an exported network, else one.",
+            show_default=False,
+        ),
+    ] = None,
     api_keys_file: Annotated[
         Path | None,
         typer.Option(
@@ -137,7 +148,7 @@ def serve(
             envvar="LOOKALIKE_MAX_WAIT_S",
             help="Longest queue, seconds; or 1.5 x what a lone request takes.",
         ),
-    ] = 0.1,
+    ] = 0.5,
     max_batch: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_BATCH", help="Images the network takes at once.")
     ] = 32,
@@ -185,6 +196,7 @@ def serve(
         "REQUESTS_PER_MINUTE": requests_per_minute,
         "TRUSTED_PROXIES": trusted_proxies,
         "CORS_ORIGINS": cors_origins,
+        "WORKERS": workers,
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
@@ -205,24 +217,25 @@ def serve(
         "OTLP_ENDPOINT": otlp_endpoint,
         "TRACE_RATIO": trace_ratio,
     }
-    start_server(settings, host=host, port=port, workers=workers)
+    start_server(settings, host=host, port=port)
 
 
-def start_server(settings: Mapping[str, object], *, host: str, port: int, workers: int = 1) -> None:
+def start_server(settings: Mapping[str, object], *, host: str, port: int) -> None:
     """Replace this process by the server, after checking all that can be checked quickly.
 
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
+    from service.workers import worker_count  # noqa: PLC0415 - takes pydantic with it
+
     environment = {
         f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
     }
     os.environ.update(environment)
-    check_settings()
+    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(check_settings()))
     check_port(host, port)
     say(f"Starting. The page will be at http://{_browsable(host)}:{port}/ in a few seconds.")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ["BENTOML_CONFIG_OPTIONS"] = f"services.lookalike.workers={workers}"
     root = Path(__file__).resolve().parents[1]
     command = [
         *(sys.executable, "-m", "bentoml", "serve", SERVICE),
@@ -232,8 +245,8 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int, worker
     os.execv(command[0], command)
 
 
-def check_settings() -> None:
-    """Check the settings in the environment, and the files that they name.
+def check_settings() -> "ServiceSettings":
+    """Return the settings in the environment, which are checked with the files that they name.
 
     Raises:
         ServiceConfigError: a setting is out of range, the key file cannot be used, nothing can be
@@ -268,6 +281,7 @@ def check_settings() -> None:
         from vision.encoder import pick_device  # noqa: PLC0415
 
         pick_device(settings.device)
+    return settings
 
 
 def check_port(host: str, port: int) -> None:

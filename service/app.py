@@ -33,6 +33,7 @@ from service.protocol import WorkerProtocol
 from service.quotas import Quotas
 from service.supervision import Roster, look_often
 from service.tracing import start_tracing
+from service.workers import worker_count
 
 if TYPE_CHECKING:
     from service.exchange import WorkerState
@@ -58,7 +59,7 @@ look_often()
 
 @bentoml.service(
     name="lookalike",
-    workers=1,
+    workers=worker_count(ServiceSettings.from_environment()),
     # Ours, in front.py and body.py, do the same for less and by route template.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

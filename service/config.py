@@ -46,6 +46,11 @@ class ServiceSettings(BaseSettings):
     backups_dir: Path | None = Field(
         None, description="folder in which backups are written; without it none are made"
     )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="worker processes; by default one per core with an exported network, else one",
+    )
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
     max_connections: int = Field(1024, ge=1, description="open connections, per worker")
@@ -67,7 +72,7 @@ class ServiceSettings(BaseSettings):
     )
     max_queue: int = Field(256, ge=1, description="requests worked on or waiting, per worker")
     max_wait_s: float = Field(
-        0.1, gt=0, description="longest queue, seconds; or 1.5 x what a lone request takes"
+        0.5, gt=0, description="longest queue, seconds; or 1.5 x what a lone request takes"
     )
     max_batch: int = Field(32, ge=1, description="images the network takes at once")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,9 @@ from service.config import ServiceSettings
 from service.job_folder import JobFolder
 from service.jobs import Jobs
 from service.lanes import Lanes
-from service.pipeline import Decoded, Pipeline, Task
+from service.pipeline import Decoded, HeavyImage, Pipeline, Task
 from service.readiness import Loading
+from service.workers import cores, worker_count
 from vision.encoding import ImageEncoder
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
@@ -32,6 +32,8 @@ from vision.thumbnail import make_thumbnail
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
+# Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
+LIGHT_BYTES: Final = 16 * 2**20
 WRITERS: Final = 32  # that wait for the disk together
 
 
@@ -61,7 +63,7 @@ class Engine:
         self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._lanes = lanes
-        self._readers = ThreadPoolExecutor(_cores(), thread_name_prefix="search")
+        self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
@@ -87,6 +89,7 @@ class Engine:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
         """
         loop = asyncio.get_running_loop()
+        own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings, loading)
         manifest = encoder.manifest
         loading.begin("gallery")
@@ -102,7 +105,8 @@ class Engine:
                 ),
             ),
             encode=lanes.watched("network", encoder.encode),
-            decode_threads=_cores(),
+            decode_threads=own_cores,
+            decodes_itself=own_cores == 1,
             max_batch=settings.max_batch,
             on_batch=on_batch,
         )
@@ -167,7 +171,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings, loading: Loadin
         model_folder,
         device=settings.device,
         runtime=settings.runtime,
-        threads=max(1, _cores() // 2),  # the other half decodes, searches and speaks HTTP
+        threads=max(1, cores() // worker_count(settings) // 2),
     )
     encoder.warm_up((1, settings.max_batch))
     return encoder
@@ -182,10 +186,18 @@ def _time_one(encoder: ImageEncoder) -> float:
     return time.perf_counter() - started
 
 
-def _decode(manifest: Manifest, limits: ImageLimits, gate: MemoryGate, task: Task) -> Decoded:
+def _decode(
+    manifest: Manifest, limits: ImageLimits, gate: MemoryGate, task: Task, light_only: bool
+) -> Decoded:
     preprocessing = manifest.preprocessing
     with gate.passage() as take:
-        image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=take)
+
+        def weigh(size: int) -> None:
+            if light_only and size > LIGHT_BYTES:
+                raise HeavyImage
+            take(size)
+
+        image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=weigh)
         return Decoded(
             pixels_CHW=preprocessing.pixels(image, crop=task.crop),
             thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
@@ -194,7 +206,3 @@ def _decode(manifest: Manifest, limits: ImageLimits, gate: MemoryGate, task: Tas
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

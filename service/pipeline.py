@@ -9,8 +9,8 @@ idle. An image is decoded, and refused if broken, before it joins a batch, so it
 Results return to the event loop once per batch.
 
 Threads are woken only when they sleep, because waking one costs more than decoding a small image.
-A worker with one core lets its network thread decode everything; one with several lets it decode
-only when it has nothing else to do.
+In a worker of one core the network thread decodes everything but heavy images, which would make
+others wait; in one of several it decodes only when it has nothing else to do.
 """
 
 import asyncio
@@ -57,6 +57,10 @@ class Task:
     data: bytes
     crop: CropBox | None = None
     with_thumbnail: bool = False
+
+
+class HeavyImage(Exception):  # noqa: N818 - nothing is wrong with it
+    """To decode this image takes so long that no batch should wait for it."""
 
 
 @dataclass(slots=True)
@@ -134,21 +138,24 @@ class Pipeline:
     def __init__(
         self,
         *,
-        decode: Callable[[Task], Decoded],
+        decode: Callable[[Task, bool], Decoded],
         encode: Callable[[NDArray[np.uint8]], Encoding],
         decode_threads: int,
+        decodes_itself: bool,
         max_batch: int,
         on_batch: Callable[[int], None],
     ) -> None:
-        self._decode = decode
+        self._decode = decode  # told whether to raise HeavyImage rather than take long
         self._encode = encode
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
         # Up to so many images of a batch the network thread decodes by itself.
-        self._own_decodes = 1 if decode_threads else max_batch
+        self._own_decodes = max_batch if decodes_itself else 1
+        self._decodes_itself = decodes_itself
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
         self._waiting: deque[_Job] = deque()
+        self._heavy: deque[_Job] = deque()  # seen by the network thread, and left to others
         self._ready: deque[_Job] = deque()
         self._network = _Lane("network", self._run_batch)
         self._decoders = [
@@ -201,25 +208,34 @@ class Pipeline:
     def _submit(self, call: _Call, place: int, task: Task) -> None:
         self._under_way += 1
         self._waiting.append(_Job(task, call, place, time.perf_counter()))
-        if not self._network.wake():
-            any(lane.wake() for lane in self._decoders)
+        if not self._network.wake() and not self._decodes_itself:
+            self._wake_decoder()
+
+    def _wake_decoder(self) -> None:
+        any(lane.wake() for lane in self._decoders)
 
     def _decode_one(self) -> bool:
-        job = _pop(self._waiting)
+        job = _pop(self._heavy)
+        if job is None and not self._decodes_itself:
+            job = _pop(self._waiting)
         if job is None:
             return False
-        if self._decoded(job):
+        if self._decoded(job, light_only=False):
             self._ready.append(job)
             self._network.wake()
         return True
 
-    def _decoded(self, job: _Job) -> bool:
+    def _decoded(self, job: _Job, *, light_only: bool) -> bool:
         """Decode ``job``, and return whether there is anything to encode."""
         if self._is_abandoned(job):
             return False
         started = time.perf_counter()
         try:
-            job.decoded = self._decode(job.task)
+            job.decoded = self._decode(job.task, light_only)
+        except HeavyImage:
+            self._heavy.append(job)
+            self._wake_decoder()
+            return False
         except Exception as error:  # the thread's edge: it goes to the caller
             failed: list[_Outcome] = [(job, error)]
             self._loop.call_soon_threadsafe(self._deliver, failed)
@@ -250,7 +266,7 @@ class Pipeline:
             if not self._is_abandoned(job):
                 jobs.append(job)
         while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
-            if self._decoded(job):
+            if self._decoded(job, light_only=True):
                 jobs.append(job)
         return jobs
 

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from service.pipeline import Decoded, Encoded, Pipeline, Task
+from service.pipeline import Decoded, Encoded, HeavyImage, Pipeline, Task
 from vision.encoding import Encoding
 from vision.errors import CorruptImageError
 
 
-def decode(task: Task) -> Decoded:
+def decode(task: Task, light_only: bool) -> Decoded:
     """Take the first byte for the pixel; `x` is a broken image."""
     if task.data == b"x":
         raise CorruptImageError("broken")
@@ -40,6 +40,7 @@ def pipeline(**changes: object) -> Pipeline:
         "decode": decode,
         "encode": encode,
         "decode_threads": 2,
+        "decodes_itself": False,
         "max_batch": 8,
         "on_batch": lambda _: None,
     }
@@ -134,10 +135,10 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
     decoded: list[bytes] = []
     gate = threading.Event()
 
-    def slow_decode(task: Task) -> Decoded:
+    def slow_decode(task: Task, light_only: bool) -> Decoded:
         assert gate.wait(timeout=10)
         decoded.append(task.data)
-        return decode(task)
+        return decode(task, light_only)
 
     async def scenario() -> None:
         work = pipeline(decode=slow_decode, decode_threads=1)
@@ -210,3 +211,89 @@ def test_the_times_of_the_stages_are_told() -> None:
     assert answer.encode_ms >= 20
     assert answer.decode_ms >= 0
     assert answer.queue_ms >= 0
+
+
+def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> None:
+    threads: set[str] = set()
+    sizes: list[int] = []
+
+    def noting_decode(task: Task, light_only: bool) -> Decoded:
+        threads.add(threading.current_thread().name)
+        time.sleep(0.002)  # so that the others come meanwhile
+        return decode(task, light_only)
+
+    async def scenario() -> list[int]:
+        work = pipeline(
+            decode=noting_decode, decodes_itself=True, decode_threads=1, on_batch=sizes.append
+        )
+        answers = await asyncio.gather(*(work(Task(data=bytes([n]))) for n in range(20)))
+        await work.close()
+        return [value(answer) for answer in answers]
+
+    assert asyncio.run(scenario()) == list(range(20))
+    assert threads == {"network"}
+    assert sum(sizes) == 20
+    assert len(sizes) < 10
+
+
+@pytest.mark.parametrize("decodes_itself", [True, False])
+def test_a_heavy_image_holds_up_nobody(decodes_itself: bool) -> None:
+    gate = threading.Event()
+
+    def heavy_decode(task: Task, light_only: bool) -> Decoded:
+        if task.data == b"h":
+            if light_only:
+                raise HeavyImage
+            assert gate.wait(timeout=10)
+        return decode(task, light_only)
+
+    async def scenario() -> tuple[list[int], int]:
+        work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself)
+        heavy = asyncio.create_task(work(Task(data=b"h")))
+        light = await asyncio.gather(*(work(Task(data=bytes([n]))) for n in range(20)))
+        assert not heavy.done()
+        gate.set()
+        last = await heavy
+        await work.close()
+        assert work.under_way == 0
+        return [value(answer) for answer in light], value(last)
+
+    assert asyncio.run(scenario()) == (list(range(20)), ord("h"))
+
+
+@pytest.mark.parametrize("count", [5, 16, 17, 100])
+def test_images_of_one_call_come_back_in_their_order_and_fail_alone(count: int) -> None:
+    tasks = [Task(data=b"x" if n == 3 else bytes([n])) for n in range(count)]
+
+    async def scenario() -> list[Encoded | Exception]:
+        work = pipeline()
+        outcomes = await work.encode_all(tasks)
+        assert await work.encode_all([]) == []
+        await work.close()
+        return outcomes
+
+    outcomes = asyncio.run(scenario())
+
+    assert isinstance(outcomes.pop(3), CorruptImageError)
+    values = [value(outcome) for outcome in outcomes if isinstance(outcome, Encoded)]
+    assert values == [n for n in range(count) if n != 3]
+
+
+def test_a_large_call_leaves_room_for_others() -> None:
+    encoder = SlowEncoder()
+    encoder.allowed.set()
+    done: list[str] = []
+
+    async def scenario() -> None:
+        work = pipeline(encode=encoder)
+
+        async def note(name: str, count: int) -> None:
+            await work.encode_all([Task(data=b"a")] * count)
+            done.append(name)
+
+        await asyncio.gather(note("large", 2000), note("small", 1))
+        await work.close()
+
+    asyncio.run(scenario())
+
+    assert done == ["small", "large"]
