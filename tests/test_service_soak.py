@@ -16,7 +16,7 @@ from tests.servers import Server, running_server
 from tests.traffic import Seen, mixed_traffic
 
 LANES = 8
-PAUSE_S = 0.01  # of each lane, after each request
+PAUSE_S = 0.05  # of each lane, after each request: what was stored is remembered, within a bound
 # What chance may add: a thread or a connection more that happened to be needed at once.
 THREADS, DESCRIPTORS = 3, 12
 MB_A_MINUTE = 1.0
