@@ -38,6 +38,14 @@ class Server:
             os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=10)
 
+    def kill_worker(self, pid: int) -> None:
+        """End one worker, and wait until the server has replaced it."""
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + START_S
+        while pid in self.workers() or not self.workers() or not is_ready(self):
+            assert time.monotonic() < deadline, "the worker was not replaced"
+            time.sleep(0.1)
+
     def stop(self) -> int:
         """Ask it to stop, wait until it has, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -193,7 +193,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I":  # Pillow opens some 16-bit grayscale PNGs as 32-bit integers
         return _gray_to_rgb(np.clip(np.asarray(image), 0, 65535) >> 8)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        is_rgba = image.mode == "RGBA" and "transparency" not in image.info
+        layer = image if is_rgba else image.convert("RGBA")  # a copy costs 0.2 s at 25 megapixels
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         white.alpha_composite(layer)
         return white.convert("RGB")
