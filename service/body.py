@@ -22,6 +22,7 @@ from service.errors import (
     UnsupportedBodyError,
 )
 from service.multipart import parse_multipart
+from service.options import Text
 
 MAX_IMAGES: Final = 256  # in one request
 
@@ -31,7 +32,7 @@ class Submission:
     """What a client sent: encoded images in order, and every other field by name."""
 
     images: list[bytes]
-    fields: dict[str, Any]  # text from forms and queries, typed values from JSON
+    fields: dict[str, Any]  # Text from forms and queries, typed values from JSON
 
     @property
     def image(self) -> bytes:
@@ -58,7 +59,8 @@ async def read_submission(request: Request, *, max_bytes: int, held: Reservation
     """
     body = await read_body(request, max_bytes=max_bytes, held=held)
     images: list[bytes] = []
-    fields = _unique(request.query_params.multi_items())
+    queried = request.query_params.multi_items()
+    fields = _unique([(name, Text(value)) for name, value in queried])
     header = request.headers.get("content-type", "")
     kind = header.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -68,6 +70,8 @@ async def read_submission(request: Request, *, max_bytes: int, held: Reservation
         fields = _unique([*fields.items(), *texts])
     elif kind == "application/json":
         members = _json_object(body)
+        if {"image", "images"} <= members.keys():
+            raise AmbiguousQueryError("send either image or images")
         if "image" in members:
             images.append(decode_image_text(members.pop("image"), name="image"))
         if "images" in members:
@@ -154,5 +158,5 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+def _text(data: bytes) -> Text:
+    return Text(data.decode("utf-8", "replace"))

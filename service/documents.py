@@ -2,31 +2,78 @@
 
 from typing import Any
 
+from index.filter import MAX_CONDITIONS
 from service.answers import ProblemAnswer
-from service.options import JOBS, BulkOptions, Options
+from service.body import MAX_IMAGES
+from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 
 _BINARY = {"type": "string", "format": "binary"}
-_BASE64 = {"type": "string", "description": "base64, or a data: URI"}
+_BASE64 = {
+    "type": "string",
+    "format": "byte",
+    "minLength": 1,
+    "description": "base64, or a data: URI",
+}
+_TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
+_NUMBER = {"type": "number", "minimum": -(2**63), "exclusiveMaximum": 2**63}
+_SCALAR = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
+_CONDITION = {
+    "type": "object",
+    "required": ["key"],
+    "properties": {
+        "key": _TEXT,
+        "match": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]},
+        "range": {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": dict.fromkeys(("gte", "gt", "lte", "lt"), bound),
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                }
+                for bound in (_TEXT, _NUMBER)
+            ]
+        },
+    },
+    "additionalProperties": False,
+    "oneOf": [{"required": ["match"]}, {"required": ["range"]}],
+}
+_FILTER = {
+    "type": "object",
+    "properties": {
+        name: {"type": "array", "items": _CONDITION, "maxItems": MAX_CONDITIONS}
+        for name in ("must", "should", "must_not")
+    },
+    "additionalProperties": False,
+}
 _FORMATS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 
 
 def image_request(options: type[Options], *, many: bool = False) -> dict[str, Any]:
     """Return the OpenAPI description of a route that takes an image, in any of three shapes."""
     properties = _properties(options)
-    file = {"type": "array", "items": _BINARY} if many else _BINARY
+    files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": MAX_IMAGES}
+    file = files if many else _BINARY
     # The parameters are described once, as query parameters: /docs sends all it is told of, and
     # the same one in query and form would come twice.
     form = {
         "type": "object",
+        "required": ["image"],
         "properties": {"image": file},
         "description": "the parameters may also come as fields of this form",
     }
-    member = {"images": {"type": "array", "items": _BASE64}} if many else {}
-    members = {"image": _BASE64, **member, **properties}
-    json_object = {"type": "object", "properties": members, **_required(options)}
+    member = {"images": {**files, "items": {**_BASE64, "minLength": 0}}} if many else {}
+    json_object = {
+        "type": "object",
+        "properties": {"image": _BASE64, **member, **properties},
+        "additionalProperties": False,
+        **_required(options),
+        **_one_source({*member, *properties}),
+    }
     return {
-        "parameters": _query(properties),
+        # Other sources than the image are members of JSON; with an image they would be ambiguous.
+        "parameters": _query({k: v for k, v in properties.items() if k not in ("id", "vector")}),
         "requestBody": {
             "required": True,
             "content": {
@@ -43,18 +90,15 @@ def bulk_request() -> dict[str, Any]:
     item = {
         "type": "object",
         "required": ["id"],
-        "properties": {
-            "id": {"type": "string"},
-            "image": _BASE64,
-            "label": {"type": ["string", "null"]},
-            "metadata": {"type": "object"},
-        },
+        "properties": {**_properties(BulkItem), "image": _BASE64},
+        "additionalProperties": False,
     }
-    items = {"type": "array", "items": item, "minItems": 1}
+    # Any other element does not fail the request: it gets a status of its own.
+    items = {"type": "array", "items": {"anyOf": [item, {}]}, "minItems": 1}
     upsert = _properties(BulkOptions)["upsert"]
     form = {
         "image": {"type": "array", "items": _BINARY, "description": "one per item, in order"},
-        "items": {"type": "string", "description": "JSON: the list of items, without image"},
+        "items": {**items, "description": "JSON: the list of items, without image"},
         "upsert": upsert,
     }
     return {
@@ -66,9 +110,13 @@ def bulk_request() -> dict[str, Any]:
                         "type": "object",
                         "required": ["items"],
                         "properties": {"items": items, "upsert": upsert},
+                        "additionalProperties": False,
                     }
                 },
-                "multipart/form-data": {"schema": {"type": "object", "properties": form}},
+                "multipart/form-data": {
+                    "schema": {"type": "object", "required": ["items"], "properties": form},
+                    "encoding": {"items": {"contentType": "application/json"}},
+                },
             },
         },
     }
@@ -82,6 +130,7 @@ def job_request() -> dict[str, Any]:
             "title": name,
             "description": kind.__doc__,
             "properties": _properties(kind),
+            "additionalProperties": False,
             **_required(kind),
         }
         for name, kind in JOBS.items()
@@ -117,14 +166,21 @@ def describe_application(document: dict[str, Any]) -> dict[str, Any]:
         }
     }
     document["security"] = [{"key": []}, {}]
+    for path in document["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "item_id":
+                    parameter["schema"].update(ID_SCHEMA)
     return document
 
 
 def _properties(options: type[Options]) -> dict[str, Any]:
     schema = options.model_json_schema()
-    properties: dict[str, Any] = schema.get("properties", {})
     definitions = schema.get("$defs", {})
-    return {name: _inlined(value, definitions) for name, value in properties.items()}
+    properties: dict[str, Any] = _inlined(schema.get("properties", {}), definitions)
+    if "filter" in properties:  # the gallery reads it, so the options know only that it is JSON
+        properties["filter"]["anyOf"] = [_FILTER, {"type": "null"}]
+    return properties
 
 
 def _required(options: type[Options]) -> dict[str, list[str]]:
@@ -142,13 +198,19 @@ def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
     return value
 
 
-def _as_text(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters as queries carry them: lists and objects as JSON text."""
+def _one_source(names: set[str]) -> dict[str, Any]:
+    """Return which one of the members must be there; null counts as absent."""
+    image = [{"required": ["image"]}]
+    if "images" in names:
+        return {"oneOf": [*image, {"required": ["images"]}]}
+    if "vector" not in names:
+        return {"required": ["image"]}
+    others = (("id", "string"), ("vector", "array"))
     return {
-        name: {"type": "string", "description": f"JSON: {value.get('description', name)}"}
-        if _is_compound(value)
-        else value
-        for name, value in properties.items()
+        "oneOf": [
+            *image,
+            *({"required": [name], "properties": {name: {"type": kind}}} for name, kind in others),
+        ]
     }
 
 
@@ -158,13 +220,26 @@ def _is_compound(value: dict[str, Any]) -> bool:
 
 
 def _query(properties: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters as queries carry them: lists and objects as JSON text."""
     return [
         {
             "name": name,
             "in": "query",
             "required": False,
             "description": schema.get("description", ""),
-            "schema": schema,
+            **(
+                {"content": {"application/json": {"schema": schema}}}
+                if _is_compound(schema)
+                else {"schema": _without_null(schema)}
+            ),
         }
-        for name, schema in _as_text(properties).items()
+        for name, schema in properties.items()
     ]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return ``schema`` for text, which cannot be null: there a parameter is left out."""
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    if not options:
+        return schema
+    return {**{k: v for k, v in schema.items() if k not in ("anyOf", "default")}, **options[0]}

@@ -19,6 +19,10 @@ MAX_K: Final = 1000
 MAX_RANGE: Final = 10_000  # hits of one answer
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
+# What JSON Schema can say of values that the gallery checks; for the document alone.
+ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
+LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
+
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
 _ERRORS: Final[dict[str, type[Exception]]] = {
     "k": InvalidKError,
@@ -29,21 +33,50 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
 }
 
 
+class Text(str):
+    """A value as forms and queries carry it; in JSON a number is a number, and "5" is none."""
+
+    __slots__ = ()
+
+
 def _whole(value: Any) -> Any:
-    """Refuse what pydantic would quietly turn into a whole number: true, 2.0, " 7", "1_000"."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
+    """Refuse what pydantic would quietly turn into a whole number: true, " 7", "1_000"."""
+    if isinstance(value, Text) and value.isascii() and value.isdecimal():
         return int(value[:12])
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, float) and value.is_integer():  # the same number, to JSON
+        return int(value)
     raise ValueError("must be a whole number")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Text) and not set(value) & set("_ \t\r\n"):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError("must be a number")
+
+
+def _truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Text) and value in ("true", "false"):
+        return value == "true"
+    raise ValueError("must be true or false")
 
 
 def _json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
-    return from_json(value, allow_inf_nan=False) if isinstance(value, str) else value
+    return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+# Behind the ranges, or these would be missing in the document.
+WHOLE: Final = BeforeValidator(_whole)
+NUMBER: Final = BeforeValidator(_number)
+Truth = Annotated[bool, BeforeValidator(_truth)]
+Cosine = Annotated[float, Field(ge=-1, le=1), NUMBER]
+Recall = Annotated[float, Field(gt=0, le=1), NUMBER]
 
 
 class CropOption(BaseModel):
@@ -78,7 +111,7 @@ class Options(BaseModel):
 class ClassifyOptions(Options):
     """Parameters of classify."""
 
-    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="predictions to return")] = 5
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="predictions to return"), WHOLE] = 5
 
 
 class EmbedOptions(Options):
@@ -88,9 +121,11 @@ class EmbedOptions(Options):
 class QueryOptions(Options):
     """Parameters of all routes that look for items like something."""
 
-    id: Annotated[str | None, Field(description="search by this stored item")] = None
+    id: Annotated[
+        str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
+    ] = None
     vector: Annotated[
-        list[float] | None,
+        list[Annotated[float, Field(strict=True)]] | None,
         BeforeValidator(_json_text),
         Field(description="search by this unit vector"),
     ] = None
@@ -105,52 +140,55 @@ class QueryOptions(Options):
         Field(description="search by a part of the image; fractions in [0, 1]"),
     ] = None
     min_seq: Annotated[
-        Whole | None, Field(ge=0, description="wait for this write, then search")
+        Annotated[int, Field(ge=0), WHOLE] | None,
+        Field(description="wait for this write, then search"),
     ] = None
 
 
 class SearchOptions(QueryOptions):
     """Parameters of search."""
 
-    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to return")] = 10
-    min_score: Annotated[
-        float | None, Field(ge=-1, le=1, description="least cosine similarity of a hit")
-    ] = None
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to return"), WHOLE] = 10
+    min_score: Annotated[Cosine | None, Field(description="least cosine similarity of a hit")] = (
+        None
+    )
     exact: Annotated[
-        bool, Field(description="look at every item, instead of trusting the search structure")
+        Truth, Field(description="look at every item, instead of trusting the search structure")
     ] = False
-    with_vector: Annotated[bool, Field(description="return each hit's vector")] = False
+    with_vector: Annotated[Truth, Field(description="return each hit's vector")] = False
 
 
 class RangeOptions(QueryOptions):
     """Parameters of finding everything that is near enough."""
 
-    min_score: Annotated[float, Field(ge=-1, le=1, description="least cosine similarity of a hit")]
+    min_score: Annotated[Cosine, Field(description="least cosine similarity of a hit")]
     limit: Annotated[
-        Whole, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first")
+        int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), WHOLE
     ] = 1000
 
 
 class VoteOptions(QueryOptions):
     """Parameters of asking the nearest items for their labels."""
 
-    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="hits to count")] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to count"), WHOLE] = 10
 
 
 class ItemOptions(Options):
     """Parameters of storing one item."""
 
-    label: Annotated[str | None, Field(description="class of the item")] = None
+    label: Annotated[
+        str | None, Field(description="class of the item", json_schema_extra=LABEL_SCHEMA)
+    ] = None
     metadata: Annotated[
         dict[str, Any], BeforeValidator(_json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
-    upsert: Annotated[bool, Field(description="replace other content under this id")] = True
+    upsert: Annotated[Truth, Field(description="replace other content under this id")] = True
 
 
 class PageOptions(Options):
     """Parameters of paging through items."""
 
-    limit: Annotated[Whole, Field(ge=1, le=1000, description="items to return")] = 100
+    limit: Annotated[int, Field(ge=1, le=1000, description="items to return"), WHOLE] = 100
     cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None
     filter: Annotated[
         dict[str, Any] | None, BeforeValidator(_json_text), Field(description="as in search")
@@ -170,7 +208,7 @@ class BulkOptions(Options):
     """Parameters of storing many items."""
 
     items: Annotated[list[Any], BeforeValidator(_json_text), Field(min_length=1)]
-    upsert: bool = True
+    upsert: Truth = True
 
 
 class NoOptions(Options):
@@ -187,34 +225,32 @@ class RebuildJob(JobOptions):
     """Build the search structure anew."""
 
     kind: Literal["rebuild"]
-    recall: Annotated[
-        float | None, Field(gt=0, le=1, description="recall at 10 hits to reach; as before")
-    ] = None
+    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
+        None
+    )
 
 
 class TuneJob(JobOptions):
     """Measure every structure that is worth trying, and keep the quickest from now on."""
 
     kind: Literal["tune"]
-    recall: Annotated[
-        float | None, Field(gt=0, le=1, description="recall at 10 hits to reach; as before")
-    ] = None
+    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
+        None
+    )
 
 
 class BackupJob(JobOptions):
     """Write a copy of the gallery into the operator's folder."""
 
     kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup; letters, digits and . _ : -")]
+    name: Annotated[str, Field(description="of the backup", json_schema_extra=ID_SCHEMA)]
 
 
 class DuplicatesJob(JobOptions):
     """List items of the same content, and items that are near one another."""
 
     kind: Literal["duplicates"]
-    min_score: Annotated[
-        float, Field(ge=-1, le=1, description="cosine similarity from which items are near")
-    ]
+    min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
 
 
 JOBS: Final[dict[str, type[JobOptions]]] = {

@@ -446,7 +446,10 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
     operations = [one for item in document["paths"].values() for one in item.values()]
     assert len({one["operationId"] for one in operations}) == len(operations)
     ranged = document["paths"]["/v1/search/range"]["post"]["requestBody"]["content"]
-    assert ranged["application/json"]["schema"]["required"] == ["min_score"]
+    described = ranged["application/json"]["schema"]
+    assert described["required"] == ["min_score"]
+    assert [one["required"] for one in described["oneOf"]] == [["image"], ["id"], ["vector"]]
+    assert described["properties"]["limit"]["maximum"] == 10_000
     begun = document["paths"]["/v1/jobs"]["post"]
     kinds = begun["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
     assert [kind["title"] for kind in kinds] == ["rebuild", "tune", "backup", "duplicates"]

@@ -1,0 +1,76 @@
+"""What the document cannot say, for schemathesis: rules between parameters, and of what is stored.
+
+A request that was made to be right is brought in line with them before it is sent; one that was
+made to be wrong is sent as it is.
+"""
+
+import base64
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+from tests.pictures import encoded, picture
+
+WIDTH = 256  # of the model's vectors
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+schemathesis.openapi.format(
+    "byte",
+    st.sampled_from([base64.b64encode(encoded(picture(1), kind)).decode() for kind in FORMATS]),
+)
+for kind in FORMATS:
+    schemathesis.openapi.media_type(
+        f"image/{kind.lower()}",
+        st.integers(0, 9).map(lambda seed, kind=kind: encoded(picture(seed), kind)),
+    )
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """Bring ``case`` in line with the rules."""
+    query = case.query or {}
+    for fields in (query, case.body):
+        if isinstance(fields, dict) and isinstance(fields.get("min_seq"), int):
+            fields["min_seq"] = min(fields["min_seq"], 0)  # later ones are waited for, in vain
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    query.pop("cursor", None)  # only a page gives one out
+    if case.media_type == "application/json":
+        query.clear()  # beside JSON a parameter would come twice
+    elif case.path == "/v1/search/range":
+        query.setdefault("min_score", 0.5)  # needed, here or in JSON
+    case.query = query
+    for name in ("crop", "metadata"):
+        query.pop(name, None)  # here they are text already; JSON bodies carry them, too
+    if isinstance(case.body, dict):
+        _bring_in_line(case.body)
+        if case.media_type == "multipart/form-data":
+            case.body = _sound_form(case.body)
+    # Else what was brought in line is judged anew, but as the text that it is by now: as wrong.
+    case._record_starting_state()
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """Leave out forms of many items that were made to be wrong: in forms all values are bytes."""
+    is_negative = case.meta is not None and not case.meta.generation.mode.is_positive
+    is_form = case.media_type == "multipart/form-data"
+    return not (is_negative and is_form and case.path == "/v1/items")
+
+
+def _sound_form(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a form of real images alone: of other fields only those of the query are known."""
+    if "items" in body:
+        return {"items": [{"id": "a"}]}  # with files there must be as many of these
+    image = encoded(picture(1))
+    return {"image": [image] if isinstance(body["image"], list) else image}
+
+
+def _bring_in_line(fields: dict[str, Any]) -> None:
+    if isinstance(fields.get("vector"), list):
+        fields["vector"] = [1.0] * WIDTH
+    if fields.get("crop"):
+        fields["crop"] = {"top": 0.25, "left": 0, "bottom": 1, "right": 0.5}
+    if fields.get("metadata"):
+        fields["metadata"] = {"number": 1, "list": ["a", None, True]}
