@@ -1,13 +1,12 @@
-"""Every row of the error table, over HTTP, against real servers."""
+"""Problems that need more than one request, and that none is missing in the tables."""
 
-import base64
 import inspect
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +21,12 @@ from service import errors as service_errors
 from service.problems import MEDIA_TYPE, PROBLEMS, find_problem
 from tests.conftest import StrictServer
 from tests.fakes import new_item
-from tests.pictures import bomb_png, encoded, picture, png
+from tests.pictures import png
 from tests.servers import Server
+from tests.test_service_cases import TABLE
 from vision import errors as vision_errors
 
 PNG = {"Content-Type": "image/png"}
-JSON = {"Content-Type": "application/json"}
-BASE64 = base64.b64encode(png(1)).decode()
 
 # Ours, not the caller's: they are answered with 500 and a fixed sentence.
 OUR_FAULT: set[type[Exception]] = {
@@ -65,371 +63,6 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> None:
     assert body["request_id"] == response.headers["x-request-id"]
     assert 10 < len(body["detail"]) < 400
     assert not re.search(r"Traceback|Error\b|0x[0-9a-f]{6}|\.py\b|PIL|pydantic", body["detail"])
-
-
-def multipart(*parts: bytes, boundary: bytes = b"edge", end: bytes = b"--edge--\r\n") -> bytes:
-    return b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + end
-
-
-def form(*parts: bytes, **settings: bytes) -> dict[str, object]:
-    return {
-        "content": multipart(*parts, **settings),
-        "headers": {"Content-Type": "multipart/form-data; boundary=edge"},
-    }
-
-
-IMAGE_PART = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + png(1)
-
-# (case, status, code, route, request)
-BAD_REQUESTS: list[tuple[str, int, str, str, dict[str, object]]] = [
-    ("no body at all", 400, "missing_image", "/v1/classify", {}),
-    ("an empty form", 400, "missing_image", "/v1/classify", form()),
-    ("an empty JSON object", 400, "missing_image", "/v1/classify", {"json": {}}),
-    ("search with nothing to go by", 400, "missing_image", "/v1/search", {"json": {"k": 3}}),
-    ("embed without an image", 400, "missing_image", "/v1/embed", {"json": {}}),
-    ("two images", 400, "ambiguous_query", "/v1/search", form(IMAGE_PART, IMAGE_PART)),
-    (
-        *("image and id", 400, "ambiguous_query", "/v1/search"),
-        {"json": {"image": BASE64, "id": "item-00"}},
-    ),
-    (
-        *("id and vector", 400, "ambiguous_query", "/v1/search"),
-        {"json": {"id": "item-00", "vector": [1.0]}},
-    ),
-    (
-        *("k twice", 400, "ambiguous_query", "/v1/classify?k=1&k=2"),
-        {"content": png(1), "headers": PNG},
-    ),
-    (
-        *("an unknown parameter", 400, "unexpected_field", "/v1/classify?colour=red"),
-        {"content": png(1), "headers": PNG},
-    ),
-    ("an unknown member", 400, "unexpected_field", "/v1/search", {"json": {"id": "a", "x": 1}}),
-    (
-        *("an unknown form field", 400, "unexpected_field", "/v1/classify"),
-        form(IMAGE_PART, b'Content-Disposition: form-data; name="x"\r\n\r\n1'),
-    ),
-    (
-        *("no boundary", 400, "malformed_multipart", "/v1/classify"),
-        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
-    ),
-    (
-        "another boundary",
-        400,
-        "malformed_multipart",
-        "/v1/classify",
-        form(boundary=b"x", end=b"zz"),
-    ),
-    ("no closing delimiter", 400, "malformed_multipart", "/v1/classify", form(IMAGE_PART, end=b"")),
-    (
-        *("a part without a name", 400, "malformed_multipart", "/v1/classify"),
-        form(b"Content-Disposition: form-data\r\n\r\nx"),
-    ),
-    (
-        *("a part without headers", 400, "malformed_multipart", "/v1/classify"),
-        form(b"\r\nx"),
-    ),
-    (
-        *("too many parts", 400, "malformed_multipart", "/v1/classify"),
-        form(*[b'Content-Disposition: form-data; name="x"\r\n\r\n1'] * 300),
-    ),
-    (
-        *("a boundary of 300 characters", 400, "malformed_multipart", "/v1/classify"),
-        {
-            "content": b"--x",
-            "headers": {"Content-Type": "multipart/form-data; boundary=" + "b" * 300},
-        },
-    ),
-    ("cut JSON", 400, "invalid_json", "/v1/search", {"content": b'{"id": "a', "headers": JSON}),
-    ("empty JSON body", 400, "invalid_json", "/v1/search", {"content": b"", "headers": JSON}),
-    ("JSON array", 400, "invalid_json", "/v1/search", {"content": b"[1]", "headers": JSON}),
-    ("NaN", 400, "invalid_json", "/v1/search", {"content": b'{"k": NaN}', "headers": JSON}),
-    ("deep JSON", 400, "invalid_json", "/v1/search", {"content": b"[" * 9999, "headers": JSON}),
-    ("not UTF-8", 400, "invalid_json", "/v1/search", {"content": b'{"\xff": 1}', "headers": JSON}),
-    (
-        *("a lone surrogate", 400, "invalid_json", "/v1/search"),
-        {"content": b'{"id": "\\ud800"}', "headers": JSON},
-    ),
-    ("a number for an image", 400, "invalid_json", "/v1/classify", {"json": {"image": 7}}),
-    ("text that is not base64", 400, "invalid_json", "/v1/classify", {"json": {"image": "é!"}}),
-    (
-        *("a URL, which is never fetched", 400, "invalid_json", "/v1/classify"),
-        {"json": {"image": "http://127.0.0.1:1/cat.png"}},
-    ),
-    (
-        *("a data URI without base64", 400, "invalid_json", "/v1/classify"),
-        {"json": {"image": "data:image/png,abc"}},
-    ),
-    ("images that are no list", 400, "invalid_json", "/v1/embed", {"json": {"images": BASE64}}),
-    ("an empty raw body", 400, "empty_image", "/v1/classify", {"content": b"", "headers": PNG}),
-    (
-        *("an empty file", 400, "empty_image", "/v1/classify"),
-        form(b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'),
-    ),
-    ("an empty base64 image", 400, "empty_image", "/v1/classify", {"json": {"image": ""}}),
-    ("an unknown id", 404, "unknown_id", "/v1/search", {"json": {"id": "nobody"}}),
-    ("text as an image", 415, "unsupported_image_type", "/v1/classify", {"content": b"hello"}),
-    (
-        *("SVG", 415, "unsupported_image_type", "/v1/classify"),
-        {"content": b"<svg/>", "headers": {"Content-Type": "image/svg+xml"}},
-    ),
-    (
-        *("TIFF called PNG", 415, "unsupported_image_type", "/v1/classify"),
-        {"content": b"II*\0" + b"\0" * 64, "headers": PNG},
-    ),
-    (
-        *("an urlencoded form", 415, "unsupported_image_type", "/v1/classify"),
-        {"data": {"image": "x"}},
-    ),
-    (
-        *("a pickle", 415, "unsupported_image_type", "/v1/classify"),
-        {
-            "content": b"\x80\x05cos\nsystem\n.",
-            "headers": {"Content-Type": "application/vnd.bentoml+pickle"},
-        },
-    ),
-    (
-        *("a truncated PNG", 422, "corrupt_image", "/v1/classify"),
-        {"content": png(1)[:100], "headers": PNG},
-    ),
-    (
-        *("a truncated JPEG", 422, "corrupt_image", "/v1/search"),
-        {"content": encoded(picture(1), "JPEG")[:-40], "headers": PNG},
-    ),
-    (
-        *("a bomb of 2.5 gigapixels", 422, "too_many_pixels", "/v1/classify"),
-        {"content": bomb_png(50_000, 50_000), "headers": PNG},
-    ),
-    ("k of 0", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": 0}}),
-    ("a negative k", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": -1}}),
-    ("k of 1001", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": 1001}}),
-    ("k of 2.5", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": 2.5}}),
-    ("k of true", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": True}}),
-    ("k of null", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": None}}),
-    ("k of 10**99", 422, "invalid_k", "/v1/search", {"json": {"id": "item-00", "k": 10**99}}),
-    (
-        *("k as text in a query", 422, "invalid_k", "/v1/classify?k=ten"),
-        {"content": png(1), "headers": PNG},
-    ),
-    (
-        *("a filter that is text", 422, "invalid_filter", "/v1/search"),
-        {"json": {"id": "item-00", "filter": "label=coat"}},
-    ),
-    (
-        *("a filter with an unknown part", 422, "invalid_filter", "/v1/search"),
-        {"json": {"id": "item-00", "filter": {"any": []}}},
-    ),
-    (
-        *("a range of text and number", 422, "invalid_filter", "/v1/search"),
-        {
-            "json": {
-                "id": "item-00",
-                "filter": {"must": [{"key": "number", "range": {"gte": 1, "lt": "x"}}]},
-            }
-        },
-    ),
-    ("an id with a slash", 422, "invalid_id", "/v1/search", {"json": {"id": "a/b"}}),
-    ("an id that is a number", 422, "invalid_id", "/v1/search", {"json": {"id": 7}}),
-    ("an id that is too long", 422, "invalid_id", "/v1/search", {"json": {"id": "a" * 129}}),
-    ("an empty id", 422, "invalid_id", "/v1/search", {"json": {"id": ""}}),
-    ("a short vector", 422, "invalid_vector", "/v1/search", {"json": {"vector": [1.0]}}),
-    ("a zero vector", 422, "invalid_vector", "/v1/search", {"json": {"vector": [0.0] * 256}}),
-    (
-        *("an infinite vector", 422, "invalid_vector", "/v1/search"),
-        {"content": b'{"vector": [' + b"1e999," * 255 + b"1]}", "headers": JSON},
-    ),
-    ("a vector of text", 422, "invalid_vector", "/v1/search", {"json": {"vector": "abc"}}),
-    (
-        *("min_score above 1", 422, "invalid_parameter", "/v1/search"),
-        {"json": {"id": "item-00", "min_score": 1.5}},
-    ),
-    (
-        *("a crop outside the image", 422, "invalid_parameter", "/v1/search"),
-        {"json": {"image": BASE64, "crop": {"top": 0.5, "bottom": 0.4}}},
-    ),
-    (
-        *("a crop with an unknown side", 422, "invalid_parameter", "/v1/search"),
-        {"json": {"image": BASE64, "crop": {"middle": 0.5}}},
-    ),
-    (
-        *("range without min_score", 400, "invalid_json", "/v1/search/range"),
-        {"json": {"id": "item-00"}},
-    ),
-    (
-        *("range with nothing to go by", 400, "missing_image", "/v1/search/range"),
-        {"json": {"min_score": 0}},
-    ),
-    (
-        *("range with k", 400, "unexpected_field", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 0, "k": 3}},
-    ),
-    (
-        *("range from min_score 1.01", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 1.01}},
-    ),
-    (
-        *("range from min_score -1.01", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": -1.01}},
-    ),
-    (
-        *("range from min_score nan", 422, "invalid_parameter", "/v1/search/range?min_score=nan"),
-        {"content": png(1), "headers": PNG},
-    ),
-    (
-        *("range with min_score null", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": None}},
-    ),
-    (
-        *("range with a limit of 0", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 0, "limit": 0}},
-    ),
-    (
-        *("range with a limit of 10001", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 0, "limit": 10_001}},
-    ),
-    (
-        *("range with a limit of 2.5", 422, "invalid_parameter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 0, "limit": 2.5}},
-    ),
-    (
-        *("range with an unknown filter", 422, "invalid_filter", "/v1/search/range"),
-        {"json": {"id": "item-00", "min_score": 0, "filter": {"any": []}}},
-    ),
-    (
-        *("range by an unknown id", 404, "unknown_id", "/v1/search/range"),
-        {"json": {"id": "nobody", "min_score": 0}},
-    ),
-    (
-        *("exact that is no truth value", 422, "invalid_parameter", "/v1/search"),
-        {"json": {"id": "item-00", "exact": "perhaps"}},
-    ),
-    ("a vote of k 0", 422, "invalid_k", "/v1/search/vote", {"json": {"id": "item-00", "k": 0}}),
-    (
-        *("a vote with min_score", 400, "unexpected_field", "/v1/search/vote"),
-        {"json": {"id": "item-00", "min_score": 0.5}},
-    ),
-    (
-        *("a vote by image and id", 400, "ambiguous_query", "/v1/search/vote"),
-        {"json": {"image": BASE64, "id": "item-00"}},
-    ),
-    (
-        "a vote by a short vector",
-        422,
-        "invalid_vector",
-        "/v1/search/vote",
-        {"json": {"vector": [1]}},
-    ),
-    ("a vote about nothing", 400, "missing_image", "/v1/search/vote", {"json": {}}),
-    ("a job of no kind", 400, "invalid_json", "/v1/jobs", {"json": {}}),
-    ("a job of an unknown kind", 422, "invalid_parameter", "/v1/jobs", {"json": {"kind": "dance"}}),
-    ("a kind that is a list", 422, "invalid_parameter", "/v1/jobs", {"json": {"kind": ["tune"]}}),
-    (
-        *("a job with an image", 400, "unexpected_field", "/v1/jobs?kind=rebuild"),
-        {"content": png(1), "headers": PNG},
-    ),
-    (
-        *("a job with another's parameter", 400, "unexpected_field", "/v1/jobs"),
-        {"json": {"kind": "rebuild", "name": "a"}},
-    ),
-    (
-        *("a recall of 0", 422, "invalid_parameter", "/v1/jobs"),
-        {"json": {"kind": "rebuild", "recall": 0}},
-    ),
-    (
-        *("a recall above 1", 422, "invalid_parameter", "/v1/jobs"),
-        {"json": {"kind": "tune", "recall": 1.1}},
-    ),
-    (
-        *("a recall of text", 422, "invalid_parameter", "/v1/jobs"),
-        {"json": {"kind": "tune", "recall": "much"}},
-    ),
-    ("a backup without a name", 400, "invalid_json", "/v1/jobs", {"json": {"kind": "backup"}}),
-    *(
-        (
-            *(f"a backup named {name!r}", 422, "invalid_parameter", "/v1/jobs"),
-            {"json": {"kind": "backup", "name": name}},
-        )
-        for name in ("", "..", "../up", "/tmp/x", "a/b", "a\0b", "a b", "x" * 129, 7, None)
-    ),
-    (
-        *("duplicates without min_score", 400, "invalid_json", "/v1/jobs"),
-        {"json": {"kind": "duplicates"}},
-    ),
-    (
-        *("duplicates from min_score 2", 422, "invalid_parameter", "/v1/jobs"),
-        {"json": {"kind": "duplicates", "min_score": 2}},
-    ),
-    ("a path that is not there", 404, "not_found", "/v1/nothing", {"json": {}}),
-    ("a method that is not there", 405, "method_not_allowed", "/v1/gallery", {"json": {}}),
-]
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "route", "request_"),
-    [pytest.param(*case[1:], id=case[0]) for case in BAD_REQUESTS],
-)
-def test_a_bad_request_is_answered_with_its_problem(
-    client: httpx.Client, status: int, code: str, route: str, request_: dict[str, object]
-) -> None:
-    response = client.post(route, **request_)  # type: ignore[arg-type]
-
-    assert_problem(response, status, code)
-
-
-@pytest.mark.parametrize(
-    ("method", "route", "status", "code"),
-    [
-        ("GET", "/v1/items/nobody", 404, "unknown_id"),
-        ("GET", "/v1/items/nobody/image", 404, "unknown_id"),
-        ("DELETE", "/v1/items/nobody", 404, "unknown_id"),
-        ("GET", "/v1/items/a%20b", 422, "invalid_id"),
-        ("GET", f"/v1/items/{'a' * 129}", 422, "invalid_id"),
-        ("GET", "/v1/items/a%00b", 422, "invalid_id"),
-        ("DELETE", "/v1/items/caf%C3%A9", 422, "invalid_id"),
-        ("GET", "/v1/items/item-00?x=1", 400, "unexpected_field"),
-        ("GET", "/v1/items?limit=0", 422, "invalid_parameter"),
-        ("GET", "/v1/items?limit=1001", 422, "invalid_parameter"),
-        ("GET", "/v1/items?cursor=made-up", 422, "invalid_parameter"),
-        ("GET", "/v1/items?filter=%7B", 422, "invalid_filter"),
-        ("GET", "/v1/items?offset=3", 400, "unexpected_field"),
-        ("PATCH", "/v1/items/item-00", 405, "method_not_allowed"),
-        ("GET", "/v1/search/range", 405, "method_not_allowed"),
-        ("GET", "/v1/jobs/20260101T000000-00000000", 404, "unknown_job"),
-        ("GET", "/v1/jobs/..", 404, "not_found"),
-        ("GET", "/v1/jobs/%2e%2e%2fgallery", 404, "not_found"),
-        ("GET", "/v1/jobs/begin", 404, "unknown_job"),
-        ("DELETE", "/v1/jobs/a%00b", 404, "unknown_job"),
-        ("GET", "/v1/jobs?state=done", 400, "unexpected_field"),
-        ("GET", "/v1/jobs/x?x=1", 400, "unexpected_field"),
-        ("PUT", "/v1/jobs", 405, "method_not_allowed"),
-        ("GET", "/docs.json", 404, "not_found"),
-        ("GET", "/schema.json", 404, "not_found"),
-        ("GET", "/page/../../etc/passwd", 404, "not_found"),
-    ],
-)
-def test_a_bad_address_is_answered_with_its_problem(
-    client: httpx.Client, method: str, route: str, status: int, code: str
-) -> None:
-    assert_problem(client.request(method, route), status, code)
-
-
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ("label=" + "x" * 257, "invalid_parameter"),
-        ("label=%00", "invalid_parameter"),
-        ("metadata=%5B%5D", "invalid_parameter"),
-        ("metadata=%7B", "invalid_parameter"),
-        ("upsert=perhaps", "invalid_parameter"),
-    ],
-)
-def test_an_item_that_cannot_be_stored_is_refused(
-    client: httpx.Client, query: str, code: str
-) -> None:
-    response = client.put(f"/v1/items/refused?{query}", content=png(1), headers=PNG)
-
-    assert_problem(response, 422, code)
-    assert client.get("/v1/items/refused").status_code == 404
 
 
 def test_an_id_that_holds_other_content_is_a_conflict_unless_it_may_be_replaced(
@@ -615,19 +248,13 @@ def test_every_error_is_either_answered_or_declared_our_fault() -> None:
 
 def test_every_code_of_the_table_was_driven_over_http() -> None:
     """Those that need a broken disk are driven in test_service_storage.py and by the index."""
-    source = "".join(inspect.getsource(test) for test in _tests()) + json.dumps(
-        [case[2] for case in BAD_REQUESTS]
-    )
-    for other in ("jobs", "protocol"):
-        source += (Path(__file__).parent / f"test_service_{other}.py").read_text()
+    source = json.dumps([case.code for case in TABLE])
+    for path in Path(__file__).parent.glob("test_service_*.py"):
+        source += path.read_text()
 
     for _, code in PROBLEMS.values():
         if code not in ("disk_full", "read_only", "storage_failed"):
             assert f'"{code}"' in source, code
-
-
-def _tests() -> list[Callable[..., None]]:
-    return [value for name, value in globals().items() if name.startswith("test_")]
 
 
 def test_an_error_nobody_foresaw_tells_nothing() -> None:
