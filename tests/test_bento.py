@@ -15,7 +15,10 @@ from scripts.locks import read_lock
 from tests.conftest import write_gallery
 from tests.pictures import png
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
+from tests.test_vision_export import export
+from vision.exported import read_export
 from vision.manifest import read_manifest
+from vision.openvino_encoder import RUNTIME
 
 PNG = {"Content-Type": "image/png"}
 
@@ -111,3 +114,13 @@ def test_the_bento_installs_what_is_locked_by_its_hashes(home: Path) -> None:
     assert found == {(p.name, f"=={p.version}", str(p.marker), p.hashes) for p in locked}
     # BentoML adds itself once more without hashes; uv holds it to those of the pin nevertheless.
     assert last in {f"{pin.name}=={pin.version}" for pin in locked if pin.name == "bentoml"}
+
+
+def test_an_export_is_packed_with_its_model(model: Path, tmp_path: Path) -> None:
+    exported = Path(shutil.copytree(model, tmp_path / "model"))
+    export(exported)
+    run("cli.main", "pack", str(exported), home=tmp_path / "home")
+
+    (packed,) = (tmp_path / "home" / "models" / "lookalike-model").glob("*/runtimes")
+    manifest = read_manifest(exported)
+    assert read_export(packed.parent, manifest, RUNTIME) == read_export(exported, manifest, RUNTIME)
