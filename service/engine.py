@@ -34,6 +34,8 @@ logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
 # Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
 LIGHT_BYTES: Final = 16 * 2**20
+# For one image: what a lone one may keep the event loop for, beside its decoding.
+QUICK_S: Final = 0.002
 WRITERS: Final = 32  # that wait for the disk together
 
 
@@ -92,6 +94,7 @@ class Engine:
         own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings, loading)
         manifest = encoder.manifest
+        request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
             None,
@@ -107,6 +110,7 @@ class Engine:
             encode=lanes.watched("network", encoder.encode),
             decode_threads=own_cores,
             decodes_itself=own_cores == 1,
+            is_quick=request_s < QUICK_S,
             max_batch=settings.max_batch,
             on_batch=on_batch,
         )
@@ -114,7 +118,7 @@ class Engine:
             settings=settings, encoder=encoder, gallery=gallery, pipeline=pipeline, lanes=lanes
         )
         loading.begin("warm_up")
-        engine.admission.expect(await loop.run_in_executor(None, _time_one, encoder))
+        engine.admission.expect(request_s)
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
         gallery.upkeep.start()
@@ -193,9 +197,10 @@ def _decode(
     with gate.passage() as take:
 
         def weigh(size: int) -> None:
-            if light_only and size > LIGHT_BYTES:
+            if not light_only:
+                take(size)
+            elif size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
                 raise HeavyImage
-            take(size)
 
         image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=weigh)
         return Decoded(

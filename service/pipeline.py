@@ -1,6 +1,6 @@
-"""Encoded images in, vectors out: one network thread, decoding threads beside it, greedy batches.
+"""Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
 
-    event loop ──job──► waiting ──decoded by the network thread──┐
+    event loop ──job──► waiting ──decoded by the network's lane──┐
                           │                                      ├──► batch ──► event loop
                           └──decoding threads──► ready ──────────┘
 
@@ -8,9 +8,9 @@ A batch is whatever waited while the network was busy: it grows under load and c
 idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
 Results return to the event loop once per batch.
 
-Threads are woken only when they sleep, because waking one costs more than decoding a small image.
-In a worker of one core the network thread decodes everything but heavy images, which would make
-others wait; in one of several it decodes only when it has nothing else to do.
+In a worker of one core the network's thread decodes everything but heavy images, which would make
+others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
+quick network takes no thread at all: to wake one takes longer than the network does.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.lane import Lane
 from vision.encoding import Encoding
 from vision.preprocess import CropBox
 from vision.thumbnail import Thumbnail
@@ -88,47 +88,6 @@ class _Call:
 _Outcome = tuple[_Job, Encoded | Exception | None]  # None: its caller went away
 
 
-class _Lane:
-    """A thread that works until there is nothing to do, then sleeps until it is woken."""
-
-    def __init__(self, name: str, work: Callable[[], bool]) -> None:
-        self._work = work  # does something and returns True, or returns False: nothing to do
-        self._wakings: SimpleQueue[bool] = SimpleQueue()
-        self.is_idle = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def wake(self) -> bool:
-        """Wake the thread if it sleeps, and return whether it did."""
-        if not self.is_idle:
-            return False
-        self.is_idle = False
-        self._wakings.put(True)
-        return True
-
-    def join(self) -> None:
-        """Let the thread end once nothing is left to do, and wait for it."""
-        self._wakings.put(False)
-        self._thread.join()
-
-    def _run(self) -> None:
-        goes_on = True
-        while goes_on:
-            while self._work():
-                pass
-            # Whoever adds work after this line sees a sleeper; what came before it, the next does.
-            self.is_idle = True
-            if self._work():
-                self.is_idle = False
-                continue
-            goes_on = self._wakings.get()
-            self.is_idle = False
-        while self._work():
-            pass
-
-
 class Pipeline:
     """Decoding threads and one network thread behind two queues.
 
@@ -142,6 +101,7 @@ class Pipeline:
         encode: Callable[[NDArray[np.uint8]], Encoding],
         decode_threads: int,
         decodes_itself: bool,
+        is_quick: bool,
         max_batch: int,
         on_batch: Callable[[int], None],
     ) -> None:
@@ -149,17 +109,19 @@ class Pipeline:
         self._encode = encode
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
-        # Up to so many images of a batch the network thread decodes by itself.
+        # Up to so many images of a batch the network's lane decodes by itself.
         self._own_decodes = max_batch if decodes_itself else 1
-        self._decodes_itself = decodes_itself
+        self._is_shared = not decodes_itself  # the decoding of light images
+        self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
         self._waiting: deque[_Job] = deque()
         self._heavy: deque[_Job] = deque()  # seen by the network thread, and left to others
         self._ready: deque[_Job] = deque()
-        self._network = _Lane("network", self._run_batch)
+        self._thread = threading.get_ident()
+        self._network = Lane("network", self._run_batch)
         self._decoders = [
-            _Lane(f"decode-{number}", self._decode_one) for number in range(decode_threads)
+            Lane(f"decode-{number}", self._decode_one) for number in range(decode_threads)
         ]
         for lane in (*self._decoders, self._network):
             lane.start()
@@ -208,15 +170,24 @@ class Pipeline:
     def _submit(self, call: _Call, place: int, task: Task) -> None:
         self._under_way += 1
         self._waiting.append(_Job(task, call, place, time.perf_counter()))
-        if not self._network.wake() and not self._decodes_itself:
+        if self._is_quick and self._under_way == 1:
+            self._loop.call_soon(self._run_alone)
+        elif not self._network.wake() and self._is_shared:
             self._wake_decoder()
+
+    def _run_alone(self) -> None:
+        """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
+        if self._under_way == 1:
+            self._run_batch()
+        else:
+            self._network.wake()
 
     def _wake_decoder(self) -> None:
         any(lane.wake() for lane in self._decoders)
 
     def _decode_one(self) -> bool:
         job = _pop(self._heavy)
-        if job is None and not self._decodes_itself:
+        if job is None and self._is_shared:
             job = _pop(self._waiting)
         if job is None:
             return False
@@ -237,8 +208,7 @@ class Pipeline:
             self._wake_decoder()
             return False
         except Exception as error:  # the thread's edge: it goes to the caller
-            failed: list[_Outcome] = [(job, error)]
-            self._loop.call_soon_threadsafe(self._deliver, failed)
+            self._hand_over([(job, error)])
             return False
         job.decode_ms = _ms_since(started)
         return True
@@ -256,7 +226,7 @@ class Pipeline:
         else:
             self._on_batch(len(jobs))
             results = _results(jobs, encoding, started, _ms_since(started))
-        self._loop.call_soon_threadsafe(self._deliver, results)
+        self._hand_over(results)
         return True
 
     def _next_batch(self) -> list[_Job]:
@@ -274,9 +244,14 @@ class Pipeline:
         """Return whether nobody waits for ``job`` any more, which then ends here."""
         if not job.call.future.done():
             return False
-        given_up: list[_Outcome] = [(job, None)]
-        self._loop.call_soon_threadsafe(self._deliver, given_up)
+        self._hand_over([(job, None)])
         return True
+
+    def _hand_over(self, results: "list[_Outcome]") -> None:
+        if threading.get_ident() == self._thread:
+            self._deliver(results)
+        else:
+            self._loop.call_soon_threadsafe(self._deliver, results)
 
     def _deliver(self, results: "list[_Outcome]") -> None:
         self._under_way -= len(results)

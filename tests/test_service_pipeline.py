@@ -41,6 +41,7 @@ def pipeline(**changes: object) -> Pipeline:
         "encode": encode,
         "decode_threads": 2,
         "decodes_itself": False,
+        "is_quick": False,
         "max_batch": 8,
         "on_batch": lambda _: None,
     }
@@ -236,8 +237,9 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
     assert len(sizes) < 10
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
 @pytest.mark.parametrize("decodes_itself", [True, False])
-def test_a_heavy_image_holds_up_nobody(decodes_itself: bool) -> None:
+def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> None:
     gate = threading.Event()
 
     def heavy_decode(task: Task, light_only: bool) -> Decoded:
@@ -248,7 +250,7 @@ def test_a_heavy_image_holds_up_nobody(decodes_itself: bool) -> None:
         return decode(task, light_only)
 
     async def scenario() -> tuple[list[int], int]:
-        work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself)
+        work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself, is_quick=is_quick)
         heavy = asyncio.create_task(work(Task(data=b"h")))
         light = await asyncio.gather(*(work(Task(data=bytes([n]))) for n in range(20)))
         assert not heavy.done()
@@ -297,3 +299,22 @@ def test_a_large_call_leaves_room_for_others() -> None:
     asyncio.run(scenario())
 
     assert done == ["small", "large"]
+
+
+def test_a_lone_image_of_a_quick_network_takes_no_thread_and_company_does() -> None:
+    threads: list[str] = []
+
+    def noting_encode(pixels_BCHW: np.ndarray) -> Encoding:
+        threads.append(threading.current_thread().name)
+        return encode(pixels_BCHW)
+
+    async def scenario() -> list[int]:
+        work = pipeline(encode=noting_encode, is_quick=True)
+        alone = [await work(Task(data=bytes([n]))) for n in range(3)]
+        assert threads == ["MainThread"] * 3
+        together = await asyncio.gather(*(work(Task(data=bytes([n]))) for n in range(3, 50)))
+        assert set(threads[3:]) == {"network"}
+        await work.close()
+        return [value(answer) for answer in (*alone, *together)]
+
+    assert asyncio.run(scenario()) == list(range(50))

@@ -107,6 +107,8 @@ def _settings(threads: int) -> dict[str, object]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
+        # Workers would all choose the same core.
+        "ENABLE_CPU_PINNING": False,
         # Not bfloat16, which it would take where the processor has it: vectors should not depend
         # on the machine, and the export was measured like this.
         "INFERENCE_PRECISION_HINT": "f32",
