@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.encoder import Encoder, limit_threads
 from vision.preprocess import Preprocessing
+from vision.runtimes import open_encoder
 
 BATCH = 32
 AHEAD = 2  # batches decoded ahead of the network
@@ -37,8 +37,9 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    limit_threads(WAYS[arguments.way])
-    encoder = Encoder.load(arguments.model, device="cpu")
+    encoder = open_encoder(
+        arguments.model, device="cpu", runtime="auto", threads=WAYS[arguments.way]
+    )
     encoder.warm_up((BATCH,))
     data = arguments.picture.read_bytes()
     batches = (serial if arguments.way == "serial" else threaded)(

@@ -7,6 +7,7 @@ some pictures, so that vectors and answers differ between pictures as a trained 
 """
 
 import argparse
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from torch.nn.functional import normalize
 
 from benchmarks.serving_pictures import photo
 from training.recipes import vgg19_frozen
-from vision.manifest import Architecture, Manifest
+from vision.encoder import Encoder
+from vision.export import Limits, Sample, export_model
+from vision.manifest import Architecture, Manifest, read_manifest
 from vision.model import save_model
 from vision.network import Network, build_network
 from vision.normalisation import Normalisation
@@ -24,6 +27,8 @@ from vision.preprocess import Preprocessing
 
 LABELS = tuple(f"class {number}" for number in range(10))
 PICTURES = range(1000, 1048)
+CALIBRATION = range(2000, 2096)
+TESTS = range(3000, 3064)
 SHARPNESS = 8.0  # logits are about so many times cosines
 
 
@@ -55,7 +60,33 @@ def write_vgg_model(folder: Path, *, seed: int = 0) -> Manifest:
     torch.manual_seed(seed)
     network = build_network(manifest.architecture, manifest.preprocessing).eval()
     _fit_head(network, manifest.preprocessing)
-    return save_model(folder, manifest, network.state_dict())
+    saved = save_model(folder, manifest, network.state_dict())
+    export_int8(folder)
+    return saved
+
+
+def export_int8(folder: Path) -> None:
+    """Export the model; with random weights, accuracy means how often it agrees with torch."""
+    preprocessing = read_manifest(folder).preprocessing
+    calibration_NCHW, test_NCHW = (
+        np.stack([preprocessing.pixels(preprocessing.decode(photo(n))) for n in numbers])
+        for numbers in (CALIBRATION, TESTS)
+    )
+    encoder = Encoder.load(folder, device="cpu")
+    parts = np.array_split(test_NCHW, len(test_NCHW) // 8)
+    labels = [encoder.encode(part).probabilities_BL.argmax(axis=1) for part in parts]
+    sample = Sample(
+        data="benchmarks.serving_pictures",
+        calibration_NCHW=calibration_NCHW,
+        test_NCHW=test_NCHW,
+        labels_N=np.concatenate(labels),
+    )
+    limits = Limits(max_accuracy_loss=0.1)  # of 64 pictures, made by weights without a meaning
+    threads = len(os.sched_getaffinity(0))
+    made = export_model(
+        folder, sample, precision="int8", limits=limits, threads=threads, report=print
+    )
+    print(made.difference)
 
 
 @torch.inference_mode()
