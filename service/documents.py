@@ -16,7 +16,7 @@ _BASE64 = {
     "description": "base64, or a data: URI",
 }
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_NUMBER = {"type": "number", "minimum": -(2**63), "exclusiveMaximum": 2**63}
+_NUMBER = {"type": "number", "description": "of 64 bits, if written as an integer"}
 _SCALAR = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
 _CONDITION = {
     "type": "object",
