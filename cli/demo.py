@@ -29,7 +29,8 @@ def demo(
 
     What is there already is used again; interrupted, the same command goes on where it was.
     """
-    from cli.serve import check_port, start_server  # noqa: PLC0415 - keeps `--help` quick
+    from cli.checks import check_port  # noqa: PLC0415
+    from cli.serve import start_server  # noqa: PLC0415 - keeps `--help` quick
 
     if serve:
         check_port(host, port)  # now, and not after five minutes

@@ -1,23 +1,16 @@
 """`lookalike serve`: checks everything that can be wrong, then hands over to BentoML's server."""
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from cli.checks import check_port, check_settings
 from cli.console import say
-from service.errors import ServiceConfigError
-from vision.exported import read_export
-from vision.manifest import read_manifest, read_weights
-from vision.openvino_encoder import RUNTIME
-from vision.runtimes import RUNTIME_HELP, RuntimeName, takes_export
-
-if TYPE_CHECKING:
-    from service.config import ServiceSettings
+from vision.runtimes import RUNTIME_HELP, RuntimeName
 
 SERVICE = "service.app:Lookalike"
 GRACE_S = 30  # for requests in flight, after the signal to stop
@@ -243,67 +236,6 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
     os.execv(command[0], command)
-
-
-def check_settings() -> "ServiceSettings":
-    """Return the settings in the environment, which are checked with the files that they name.
-
-    Raises:
-        ServiceConfigError: a setting is out of range, the key file cannot be used, nothing can be
-            written to the folder for backups, or what makes traces is not installed.
-        ModelFolderError: the model folder is missing, damaged or changed.
-        GalleryFolderError: the gallery cannot be used, or belongs to another model.
-    """
-    # Their imports take a good part of a second, which `lookalike --help` should not.
-    from index.store import read_binding  # noqa: PLC0415
-    from service.config import ServiceSettings  # noqa: PLC0415
-    from service.keys import KeyRing  # noqa: PLC0415
-    from service.tracing import check_tracing  # noqa: PLC0415
-
-    settings = ServiceSettings.from_environment()
-    check_tracing(settings)
-    if settings.api_keys_file is not None:
-        KeyRing.load(settings.api_keys_file)
-    if settings.backups_dir is not None and not os.access(settings.backups_dir, os.W_OK | os.X_OK):
-        raise ServiceConfigError(
-            f"the folder for backups, {settings.backups_dir}, must exist and be writable"
-        )
-    if settings.model is None:
-        raise ServiceConfigError("no model folder was named")
-    manifest = read_manifest(settings.model)
-    if takes_export(settings.model, device=settings.device, runtime=settings.runtime):
-        read_export(settings.model, manifest, RUNTIME)
-    else:
-        read_weights(settings.model, manifest)
-    if not _is_new(settings.gallery):
-        read_binding(settings.gallery).check(manifest.fingerprint, settings.gallery)
-    if settings.device not in ("auto", "cpu"):
-        from vision.encoder import pick_device  # noqa: PLC0415
-
-        pick_device(settings.device)
-    return settings
-
-
-def check_port(host: str, port: int) -> None:
-    """Check that a server can listen there.
-
-    Raises:
-        ServiceConfigError: it cannot, for one because another program does.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise ServiceConfigError(
-                f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}; "
-                "choose another with --port"
-            ) from error
-
-
-def _is_new(gallery: Path) -> bool:
-    return not gallery.exists() or (gallery.is_dir() and not any(gallery.iterdir()))
 
 
 def _browsable(host: str) -> str:

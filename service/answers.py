@@ -1,163 +1,23 @@
-"""The shapes of the answers; they are the contract, and /openapi.json is made from them.
+"""The shapes of all other answers: asked for seldom, or read back (jobs); see query_answers.py.
 
-Answers of queries are typed dicts, which cost nothing to make: nobody checks what we just made.
-What is read back somewhere (jobs), or asked for seldom, is a model.
+They are the contract, and /openapi.json is made from them.
 """
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, Field, GetPydanticSchema
-from pydantic_core import core_schema
-from typing_extensions import TypedDict
+from pydantic import BaseModel, Field
 
 from index.plan import Kind
+from service.query_answers import ModelName, Timings
 
 State = Literal["writable", "read-only"]
 JobKind = Literal["rebuild", "tune", "backup", "duplicates"]
-
-
-Vector = Annotated[
-    NDArray[np.float32],
-    GetPydanticSchema(lambda *_: core_schema.list_schema(core_schema.float_schema())),
-]
-
-
-class ModelName(TypedDict):
-    """Which model answered."""
-
-    name: str
-    fingerprint: Annotated[str, Field(description="SHA-256 of all that decides the vectors")]
-
-
-class Timings(TypedDict):
-    """Where the time of this request went, milliseconds."""
-
-    queue: Annotated[float, Field(description="waiting for a decoder or for the network")]
-    decode: Annotated[float, Field(description="image bytes to pixels")]
-    encode: Annotated[
-        float,
-        Field(description="the network, for the whole batch; of several images their share"),
-    ]
-    search: Annotated[float, Field(description="the gallery")]
-    total: Annotated[float, Field(description="from the whole body read to the answer made")]
 
 
 class Answer(BaseModel):
     """Every answer carries the id of its request, also in the header X-Request-ID."""
 
     request_id: str
-
-
-class Prediction(TypedDict):
-    """One class and how probable it is."""
-
-    label: str
-    probability: Annotated[float, Field(description="calibrated, in [0, 1]")]
-
-
-class QueryAnswer(TypedDict):
-    """What every answer of a query carries, in the header X-Request-ID too."""
-
-    request_id: str
-
-
-class Classification(QueryAnswer):
-    """What the image is."""
-
-    model: ModelName
-    seq: Annotated[int, Field(description="newest write the gallery view had")]
-    timings_ms: Timings
-    label: str
-    probability: float
-    predictions: Annotated[list[Prediction], Field(description="most probable first")]
-
-
-class Failure(TypedDict):
-    """Why one of several images or items failed."""
-
-    status: int
-    code: str
-    detail: str
-
-
-class ClassifyResult(TypedDict):
-    """What one of several images is."""
-
-    status: Literal[200]
-    label: str
-    probability: float
-    predictions: Annotated[list[Prediction], Field(description="most probable first")]
-
-
-class Classifications(QueryAnswer):
-    """One result per image, in the order the images came."""
-
-    model: ModelName
-    seq: int
-    timings_ms: Timings
-    results: list[ClassifyResult | Failure]
-
-
-class EmbedResult(TypedDict):
-    """One image's vector."""
-
-    status: Literal[200]
-    vector: Annotated[Vector, Field(description="unit length")]
-
-
-class Embeddings(QueryAnswer):
-    """One result per image, in the order the images came."""
-
-    model: ModelName
-    timings_ms: Timings
-    results: list[EmbedResult | Failure]
-
-
-class FoundItem(TypedDict):
-    """One hit; its picture is at /v1/items/{id}/image."""
-
-    id: str
-    score: Annotated[float, Field(description="cosine similarity in [-1, 1], higher is nearer")]
-    label: str | None
-    metadata: dict[str, Any]
-    vector: NotRequired[Annotated[Vector, Field(description="with with_vector only")]]
-
-
-class SearchAnswer(QueryAnswer):
-    """The nearest items, best first."""
-
-    model: ModelName
-    seq: Annotated[int, Field(description="newest write this search saw")]
-    timings_ms: Timings
-    hits: list[FoundItem]
-
-
-class RangeAnswer(SearchAnswer):
-    """The items that score enough, best first, as many as were asked for."""
-
-    total: Annotated[
-        int, Field(description="items that score enough, those beyond the limit included")
-    ]
-
-
-class LabelShare(TypedDict):
-    """One label, and how much of the neighbourhood speaks for it."""
-
-    label: str
-    share: Annotated[
-        float, Field(description="in (0, 1]; nearer hits count more, the shares add up to 1")
-    ]
-
-
-class VoteAnswer(SearchAnswer):
-    """What the nearest items say; ``hits`` are those that were counted."""
-
-    label: Annotated[
-        str | None, Field(description="of the largest share; null when no hit has a label")
-    ]
-    votes: Annotated[list[LabelShare], Field(description="largest share first")]
 
 
 class StoredItem(BaseModel):

@@ -16,13 +16,14 @@ from index.folder import open_for_model
 from index.gallery import Gallery
 from service.account import note_stage
 from service.admission import Admission, MemoryGate
-from service.answers import ModelName
 from service.config import ServiceSettings
 from service.job_folder import JobFolder
 from service.jobs import Jobs
 from service.lanes import Lanes
-from service.pipeline import Decoded, HeavyImage, Pipeline, Task
+from service.pipeline import Pipeline
+from service.query_answers import ModelName
 from service.readiness import Loading
+from service.task import Decoded, HeavyImage, Task
 from service.workers import cores, worker_count
 from vision.encoding import ImageEncoder
 from vision.image import ImageLimits, harden_pillow

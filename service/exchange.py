@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.account import note_image
 from service.admission import BodyBudget
-from service.answers import Answer, QueryAnswer, Timings
+from service.answers import Answer
 from service.body import Submission, read_submission
 from service.config import ServiceSettings
 from service.engine import Engine
@@ -20,8 +20,9 @@ from service.errors import NotReadyError
 from service.lanes import Lanes
 from service.metrics import Metrics
 from service.options import Options
-from service.pipeline import Encoded
+from service.query_answers import QueryAnswer, Timings
 from service.readiness import Loading, stuck_reason
+from service.task import Encoded
 
 STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
 Kind = TypeVar("Kind", bound=Options)

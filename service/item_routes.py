@@ -38,8 +38,8 @@ from service.exchange import (
     receive_options,
 )
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
-from service.pipeline import Encoded, Task
 from service.problems import describe
+from service.task import Encoded, Task
 
 router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
 

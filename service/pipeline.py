@@ -24,43 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.lane import Lane
+from service.task import Decoded, Encoded, HeavyImage, Task
 from vision.encoding import Encoding
-from vision.preprocess import CropBox
-from vision.thumbnail import Thumbnail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """One image, ready for the network."""
-
-    pixels_CHW: NDArray[np.uint8]
-    thumbnail: Thumbnail | None  # made only when asked for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
-    """What the network says about one image, and where the time went."""
-
-    vector_D: NDArray[np.float32]  # unit length
-    probabilities_L: NDArray[np.float32]
-    thumbnail: Thumbnail | None
-    queue_ms: float  # waiting for a decoder and for the network
-    decode_ms: float
-    encode_ms: float  # of the whole batch
-    batch_images: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What a caller wants done with one image."""
-
-    data: bytes
-    crop: CropBox | None = None
-    with_thumbnail: bool = False
-
-
-class HeavyImage(Exception):  # noqa: N818 - nothing is wrong with it
-    """To decode this image takes so long that no batch should wait for it."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from index import errors as index_errors
 from service import errors
 from service.account import note_problem
-from service.answers import Failure
+from service.query_answers import Failure
 from vision import errors as vision_errors
 
 MEDIA_TYPE: Final = "application/problem+json"

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
 from service.exchange import Stopwatch, free_engine, receive
 from service.options import CropOption, QueryOptions
-from service.pipeline import Task
+from service.task import Task
 from vision.preprocess import CropBox
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see

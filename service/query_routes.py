@@ -8,7 +8,13 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from service.answers import (
+from service.documents import image_request, problem_answers
+from service.engine import Engine
+from service.errors import MissingImageError
+from service.exchange import Stopwatch, answer_with, free_engine, receive
+from service.options import ClassifyOptions, EmbedOptions
+from service.problems import describe
+from service.query_answers import (
     Classification,
     Classifications,
     ClassifyResult,
@@ -17,13 +23,7 @@ from service.answers import (
     Failure,
     Prediction,
 )
-from service.documents import image_request, problem_answers
-from service.engine import Engine
-from service.errors import MissingImageError
-from service.exchange import Stopwatch, answer_with, free_engine, receive
-from service.options import ClassifyOptions, EmbedOptions
-from service.pipeline import Encoded, Task
-from service.problems import describe
+from service.task import Encoded, Task
 from vision.manifest import Manifest
 
 router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())

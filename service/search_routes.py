@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from index.errors import UnknownIdError
 from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
-from service.answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
 from service.documents import image_request, problem_answers
 from service.exchange import answer_with
 from service.options import RangeOptions, SearchOptions, VoteOptions
 from service.query import Query, run_query
+from service.query_answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
 
 router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
 

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from service.pipeline import Decoded, Encoded, HeavyImage, Pipeline, Task
+from service.pipeline import Pipeline
+from service.task import Decoded, Encoded, HeavyImage, Task
 from vision.encoding import Encoding
 from vision.errors import CorruptImageError
 

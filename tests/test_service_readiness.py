@@ -18,8 +18,9 @@ from service.exchange import WorkerState
 from service.front import Desk, Front
 from service.lanes import STUCK_S, Lanes
 from service.metrics import Metrics
-from service.pipeline import Pipeline, Task
+from service.pipeline import Pipeline
 from service.readiness import LOADING, OK, READ_ONLY, Loading, checks, without_folders
+from service.task import Task
 from tests.conftest import write_gallery
 from tests.fakes import FakeEncoder
 from tests.pictures import png

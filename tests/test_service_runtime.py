@@ -58,7 +58,7 @@ def test_what_the_command_and_the_supervisor_import_knows_no_torch(exported: Pat
 import os, sys
 os.environ |= {{"LOOKALIKE_MODEL": {str(exported)!r}, "LOOKALIKE_GALLERY": "/nowhere/gallery"}}
 import cli.main
-from cli.serve import check_settings
+from cli.checks import check_settings
 check_settings()
 import service.app, service.application
 print(sorted({{"torch", "torchvision", "timm", "scipy", "sklearn"}} & set(sys.modules)))
