@@ -93,7 +93,7 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         own_cores = max(1, cores() // worker_count(settings))
-        encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings, loading)
+        encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
         request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
@@ -169,8 +169,7 @@ class Engine:
         self.gallery.close()
 
 
-def _load_encoder(model_folder: Path, settings: ServiceSettings, loading: Loading) -> ImageEncoder:
-    loading.begin("model")
+def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder:
     harden_pillow()
     encoder = open_encoder(
         model_folder,

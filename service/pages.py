@@ -21,7 +21,6 @@ from service.headers import LOCKED
 MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
-    "json": "application/json",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
@@ -81,7 +80,11 @@ def page_routes(document: bytes) -> list[BaseRoute]:
         _add(router, f"/docs/{name}", file.read_bytes(), _suffix(file), LOCKED)
     _add(router, "/docs", (folder / "docs.html").read_bytes(), "html", DOCS_POLICY)
     _add(router, "/", (folder / "index.html").read_bytes(), "html", PAGE_POLICY)
-    _add(router, "/openapi.json", document, "json", LOCKED)
+
+    async def answer_document(request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    router.add_api_route("/openapi.json", answer_document, methods=["GET", "HEAD"])
     return router.routes
 
 

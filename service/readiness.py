@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 from service.lanes import STUCK_S, Lane, Lanes
 
-LoadingStage = Literal["importing", "model", "gallery", "warm_up"]
-LOADING: Final[tuple[LoadingStage, ...]] = ("importing", "model", "gallery", "warm_up")
+LoadingStage = Literal["model", "gallery", "warm_up"]
+LOADING: Final[tuple[LoadingStage, ...]] = ("model", "gallery", "warm_up")
 OK: Final = "ok"
 # Not the gallery's own sentence, which names its folder.
 READ_ONLY: Final = (
@@ -21,7 +21,6 @@ READ_ONLY: Final = (
 _UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
 _STOPPING: Final = "the service is stopping"
 _DOES: Final[dict[LoadingStage, str]] = {
-    "importing": "its libraries are being imported",
     "model": "the model is being loaded",
     "gallery": "the gallery is being loaded",
     "warm_up": "it is warming up",
@@ -41,7 +40,7 @@ class Loading:
         self._clock = clock
         self._begun = clock()
         self.seconds: dict[LoadingStage, float] = {}  # of the stages that are over
-        self.stage: LoadingStage | None = "importing"  # None: all of it is over
+        self.stage: LoadingStage | None = "model"  # None: all of it is over
         self.failure: str | None = None  # why it will never be over
 
     def begin(self, stage: LoadingStage) -> None:

@@ -312,7 +312,7 @@ def test_a_second_process_may_write_while_this_one_writes_and_searches(tmp_path:
         )
         written = 0
         while other.poll() is None or written < 15:
-            gallery.put([new_item(f"ours{written}", seed=written)])
+            gallery.put([new_item(f"ours{written}", seed=100_000 + written)])
             written += 1
         assert other.returncode == 0
 

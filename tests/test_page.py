@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 
-from service.pages import mount_pages
 from tests.conftest import StrictServer
 
 # Nothing of Chromium's own may reach for the network; the last line cuts it off altogether.
@@ -509,11 +507,6 @@ def test_only_the_known_files_are_served(pages: httpx.Client, path: str) -> None
 def test_pages_stay_out_of_the_schema(pages: httpx.Client) -> None:
     paths = pages.get("/openapi.json").json()["paths"]
     assert [path for path in paths if path == "/" or path.startswith(("/page", "/docs"))] == []
-
-
-def test_an_app_with_a_browser_of_its_own_is_refused() -> None:
-    with pytest.raises(ValueError, match="docs_url=None"):
-        mount_pages(FastAPI())
 
 
 def test_every_module_and_style_the_pages_name_is_served(pages: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +186,16 @@ HOSTILE_IDS = [
 ]
 
 
+def logged(server: Server, text: bytes) -> list[bytes]:
+    """Return the lines of the log with ``text``, which a thread writes a little later."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if lines := [line for line in server.log.read_bytes().splitlines() if text in line]:
+            return lines
+        time.sleep(0.02)
+    return []
+
+
 @pytest.mark.parametrize("given", HOSTILE_IDS)
 def test_a_request_id_that_could_do_harm_is_replaced(server: Server, given: bytes) -> None:
     answer = raw(server, b"GET /v1/model HTTP/1.1\r\nHost: x\r\nX-Request-ID: " + given)
@@ -194,7 +205,7 @@ def test_a_request_id_that_could_do_harm_is_replaced(server: Server, given: byte
     assert found is not None
     assert re.fullmatch(rb"[0-9a-f]{32}", found[1])
     assert b"set-cookie" not in answer.lower()
-    lines = [line for line in server.log.read_bytes().splitlines() if found[1] in line]
+    lines = logged(server, found[1])
     assert len(lines) == 1
     assert json.loads(lines[0])["request_id"] == found[1].decode()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.admission import BodyBudget
 from service.application import create_application
 from service.config import ServiceSettings
 from service.exchange import WorkerState
@@ -44,32 +45,28 @@ class Clock:
 def test_loading_says_which_stage_goes_on_and_for_how_long() -> None:
     clock = Clock()
     loading = Loading(clock=clock)
-    clock.now = 3.0
-    loading.begin("model")
-    clock.now = 5.25
+    clock.now = 2.25
 
     assert (
         loading.reason == "the service is still loading: the model is being loaded, for 2.2 s now"
     )
     assert loading.checks() == {
-        "importing": OK,
         "model": "the model is being loaded, for 2.2 s now",
         "gallery": "waits for what comes before it",
         "warm_up": "waits for what comes before it",
     }
     loading.begin("gallery")
     loading.begin("warm_up")
-    clock.now = 6.0
+    clock.now = 3.0
     loading.end()
 
     assert loading.reason is None
     assert loading.checks() == dict.fromkeys(LOADING, OK)
-    assert loading.seconds == {"importing": 3.0, "model": 2.25, "gallery": 0, "warm_up": 0.75}
+    assert loading.seconds == {"model": 2.25, "gallery": 0, "warm_up": 0.75}
 
 
 def test_a_failure_is_told_at_its_stage_without_folders() -> None:
     loading = Loading()
-    loading.begin("model")
     loading.fail(
         "/srv/my models/a/weights is missing (see /etc/private/x.toml); 3/4 of it",
         folders=[Path("/srv/my models/a")],
@@ -135,7 +132,7 @@ def test_work_that_does_not_end_is_seen_until_it_does(lane: Any) -> None:
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(ServiceSettings(), Metrics(), lanes=Lanes(clock=clock))
+    state = WorkerState(ServiceSettings(), Metrics(), BodyBudget(1), lanes=Lanes(clock=clock))
     state.loading.end()
     encoder = FakeEncoder()
 
@@ -211,7 +208,6 @@ def test_a_server_tells_how_far_it_is_until_it_is_ready(model: Path, tmp_path: P
         assert set(one["checks"]) == CHECKS
         assert "still loading" in one["detail"]
         assert any("now" in check for check in one["checks"].values())
-    assert any("imported" in one["checks"]["importing"] for one in early)
 
 
 def test_readyz_says_stopping_from_the_signal_on_and_requests_go_through_meanwhile(
