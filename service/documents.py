@@ -8,6 +8,11 @@ from service.body import MAX_IMAGES
 from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 
+_EXAMPLES = {
+    "crop": {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0},
+    "filter": {"must": []},
+    "metadata": {},
+}
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {
     "type": "string",
@@ -228,13 +233,18 @@ def _query(properties: dict[str, Any]) -> list[dict[str, Any]]:
             "required": False,
             "description": schema.get("description", ""),
             **(
-                {"content": {"application/json": {"schema": schema}}}
+                {"content": {"application/json": {"schema": schema, **_example(name)}}}
                 if _is_compound(schema)
                 else {"schema": _without_null(schema)}
             ),
         }
         for name, schema in properties.items()
     ]
+
+
+def _example(name: str) -> dict[str, Any]:
+    """Return what /docs fills in and sends when nobody changes it, which changes nothing."""
+    return {"example": _EXAMPLES[name]} if name in _EXAMPLES else {}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

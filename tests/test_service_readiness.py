@@ -143,9 +143,11 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
 
     async def probe() -> list[httpx.Response]:
         pipeline = Pipeline(
-            decode=lambda task: _decoded(encoder, task),
+            decode=lambda task, light_only: _decoded(encoder, task),
             encode=state.lanes.watched("network", encode),
             decode_threads=1,
+            decodes_itself=False,
+            is_quick=False,
             max_batch=2,
             on_batch=state.metrics.count_batch,
         )
