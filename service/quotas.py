@@ -38,7 +38,8 @@ class Quotas:
 
         ``secret``, the same in all workers, keeps outsiders from choosing names of one slot.
         """
-        self._limiter = SlidingWindowCounterRateLimiter(_SharedCounters(path, secret, clock))
+        self._counters = _SharedCounters(path, secret, clock)
+        self._limiter = SlidingWindowCounterRateLimiter(self._counters)
 
     def count(self, name: str, per_minute: int, sentence: str) -> None:
         """Count one request of ``name``; some 10 µs.
@@ -59,10 +60,17 @@ class Quotas:
             self._refuse(name, per_minute, sentence)
 
     def _refuse(self, name: str, per_minute: int, sentence: str) -> None:
-        stats = self._limiter.get_window_stats(RateLimitItemPerMinute(per_minute), name)
-        # The library adds the time of day to the seconds that are left; rounded up, never to 0.
-        left_s = math.floor(stats.reset_time - time.time()) + 1
-        raise TooManyRequestsError(sentence, retry_after_s=max(1, left_s))
+        item = RateLimitItemPerMinute(per_minute)
+        window_s = item.get_expiry()
+        previous, _, current, expires_in_s = self._counters.get_sliding_window(
+            item.key_for(name), window_s
+        )
+        left_s = expires_in_s - window_s  # of this window, at whose end its own count fades
+        if previous and current < per_minute:  # until the window before counts for less
+            left_s -= (per_minute - current) * window_s / previous
+        # One more is let in just after that instant, hence the millisecond. (`get_window_stats`
+        # reckons with the time of day, and says at a window's first instant: now.)
+        raise TooManyRequestsError(sentence, retry_after_s=max(1, math.ceil(left_s + 0.001)))
 
 
 class _SharedCounters(Storage, SlidingWindowCounterSupport):

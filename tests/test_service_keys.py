@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Scope
 
@@ -226,6 +226,7 @@ def test_keys_of_one_name_share_its_quota(gate: Callable[..., Gate]) -> None:
     per_minute=st.integers(1, 50),
     steps=st.lists(st.floats(0, 90, allow_subnormal=False), max_size=200),
 )
+@example(per_minute=1, steps=[0.0, 0.0])  # a window's first instant
 def test_waiting_as_long_as_told_is_enough_and_a_minute_never_holds_more(
     tmp_path_factory: pytest.TempPathFactory, per_minute: int, steps: list[float]
 ) -> None:
