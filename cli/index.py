@@ -14,7 +14,8 @@ from rich.table import Table
 from cli.console import print_json, progress, say, stdout
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
 from vision.image import DEFAULT_LIMITS, harden_pillow
-from vision.runtimes import RUNTIME_HELP, RuntimeName, open_encoder
+from vision.runtime_name import RUNTIME_HELP, RuntimeName
+from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.build import BuildReport

@@ -10,7 +10,7 @@ import typer
 
 from cli.checks import check_port, check_settings
 from cli.console import say
-from vision.runtimes import RUNTIME_HELP, RuntimeName
+from vision.runtime_name import RUNTIME_HELP, RuntimeName
 
 SERVICE = "service.app:Lookalike"
 GRACE_S = 30  # for requests in flight, after the signal to stop
@@ -219,7 +219,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
-    from service.workers import worker_count  # noqa: PLC0415 - takes pydantic with it
+    from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
 
     environment = {
         f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None

@@ -9,8 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cors import ANY
 from service.errors import ServiceConfigError
-from vision.image import ImageLimits
-from vision.runtimes import RuntimeName
+from vision.runtime_name import RuntimeName
 
 PREFIX = "LOOKALIKE_"
 # As browsers write it: lower case, no path, a port only where it is not the usual one.
@@ -123,8 +122,3 @@ class ServiceSettings(BaseSettings):
             first = error.errors(include_url=False, include_input=False)[0]
             name = PREFIX + str(first["loc"][0]).upper()
             raise ServiceConfigError(f"{name} cannot be used: {first['msg']}") from error
-
-    @property
-    def limits(self) -> ImageLimits:
-        """What one image may cost."""
-        return ImageLimits(max_bytes=self.max_body_bytes, max_pixels=self.max_pixels)

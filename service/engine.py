@@ -17,6 +17,7 @@ from index.gallery import Gallery
 from service.account import note_stage
 from service.admission import Admission, MemoryGate
 from service.config import ServiceSettings
+from service.cores import cores, worker_count
 from service.job_folder import JobFolder
 from service.jobs import Jobs
 from service.lanes import Lanes
@@ -24,7 +25,6 @@ from service.pipeline import Pipeline
 from service.query_answers import ModelName
 from service.readiness import Loading
 from service.task import Decoded, HeavyImage, Task
-from service.workers import cores, worker_count
 from vision.encoding import ImageEncoder
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
@@ -101,12 +101,11 @@ class Engine:
             None,
             partial(open_for_model, settings.gallery, manifest, model_folder=model_folder),
         )
+        limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
         pipeline = Pipeline(
             decode=lanes.watched(
                 "decode",
-                partial(
-                    _decode, manifest, settings.limits, MemoryGate(settings.decode_memory_bytes)
-                ),
+                partial(_decode, manifest, limits, MemoryGate(settings.decode_memory_bytes)),
             ),
             encode=lanes.watched("network", encoder.encode),
             decode_threads=own_cores,

@@ -1,41 +1,34 @@
-"""A worker that dies is replaced soon, and its replacement takes no request before it can answer.
+"""The process that supervises the workers, which is BentoML's: what of it we change.
 
-The supervising process is BentoML's. It looks at its workers every ten seconds, which no option
-changes: that long a server of two workers would be half a server.
+Its control ports are closed. They are on loopback, but take commands from every local user, whoever
+it is. And it looks at its workers every second: with BentoML's ten, which no option changes, a
+server of two workers would be half a server for that long after one died.
+``tests/test_service_contract.py`` tells when a new version undoes this.
 """
 
-import os
-from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bentoml._internal.utils import circus
+
+from service.errors import ServiceConfigError
 
 CHECK_S: Final = 1
 
 
-def look_often() -> None:
-    """Have a supervisor that is made in this process look every second."""
-    create = circus.create_standalone_arbiter
-    circus.create_standalone_arbiter = partial(create, check_delay=CHECK_S)
+class _Arbiter(circus.Arbiter):
+    """BentoML's supervisor, whose commands come from its own process only: by signals."""
+
+    def __init__(
+        self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
+    ) -> None:
+        if options.get("plugins"):
+            raise ServiceConfigError(
+                "--reload needs a control port, which this service never opens"
+            )
+        options["check_delay"] = CHECK_S
+        super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
 
-class Roster:
-    """Which workers of a server have loaded everything: a file named by the process of each."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def enter(self) -> None:
-        """Note that this worker has."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        (self._folder / f"ready.{os.getpid()}").touch()
-
-    def has_another(self) -> bool:
-        """Return whether another living worker has."""
-        return bool(self.living() - {os.getpid()})
-
-    def living(self) -> set[int]:
-        """Return those that have, and have not ended."""
-        pids = {int(path.suffix[1:]) for path in self._folder.glob("ready.*")}
-        return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+def adapt_supervisor() -> None:
+    """Have BentoML make our supervisor when it makes one in this process."""
+    circus.Arbiter = _Arbiter  # type: ignore[misc] # BentoML offers no other way

@@ -84,8 +84,9 @@ def routes(client: httpx.Client) -> list[tuple[str, str]]:
 
 def test_bentoml_is_the_version_that_was_looked_through() -> None:
     assert importlib.metadata.version("bentoml") == BENTOML, (
-        "BentoML changed: see that service/containment.py still closes its control ports and its "
-        "pickles, that service/front.py still stands before its routes, and run this whole file; "
+        "BentoML changed: see that service/supervision.py still closes its control ports and "
+        "service/containment.py its pickles, that service/front.py still stands before its "
+        "routes, and run this whole file; "
         "read the notes on deserialisation and file downloads of the releases in between"
     )
 
@@ -347,9 +348,9 @@ def test_usage_is_not_reported(server: Server) -> None:
 def test_the_supervisor_cannot_be_made_to_open_its_control_port() -> None:
     """`bentoml serve --reload` would need it, so that is refused."""
     program = (
-        "from service.containment import close_control_ports\n"
+        "from service.supervision import adapt_supervisor\n"
         "from bentoml._internal.utils.circus import create_standalone_arbiter\n"
-        "close_control_ports()\n"
+        "adapt_supervisor()\n"
         "arbiter = create_standalone_arbiter([])\n"
         "print(arbiter.endpoint, arbiter.ctrl.endpoint, arbiter.pubsub_endpoint)\n"
         "create_standalone_arbiter([], plugins=[{'use': 'x'}])"

@@ -17,6 +17,7 @@ from uvicorn.config import Config
 from service.front import Desk, Front
 from service.head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from service.protocol import LINGER_S, MAX_PIPELINED, WorkerProtocol
+from service.worker import Connection
 from tests.conftest import write_gallery
 from tests.pictures import encoded, png
 from tests.servers import Server, running_server
@@ -78,8 +79,8 @@ def test_a_worker_of_bentoml_uses_our_connections() -> None:
     config = Config(Front(app.Lookalike, desk=Desk()), log_config=None)
     config.load()
 
-    assert config.http_protocol_class is app.Connection
-    assert issubclass(app.Connection, WorkerProtocol)
+    assert config.http_protocol_class is Connection
+    assert issubclass(Connection, WorkerProtocol)
 
 
 MALFORMED = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.board import shared_folder
-from service.supervision import Roster
+from service.roster import Roster
 from tests.figures import Figure, missed, show
 from tests.load import Client, Reply, request_bytes, run
 from tests.pictures import png

@@ -4,18 +4,15 @@ The export is for the CPU; torch, which takes seconds to import, comes in only w
 """
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from vision.encoding import ImageEncoder
 from vision.errors import DeviceError
 from vision.exported import has_export
 from vision.manifest import read_manifest
 from vision.openvino_encoder import RUNTIME, OpenVinoEncoder
+from vision.runtime_name import RuntimeName
 
-RuntimeName = Literal["auto", "torch", "openvino"]
-RUNTIME_HELP: Final = (
-    "auto (the model's export on a CPU, where there is one, else torch), torch or openvino."
-)
 NVIDIA: Final = Path("/dev/nvidiactl")  # there with a driver for NVIDIA's devices
 
 

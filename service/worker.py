@@ -1,0 +1,153 @@
+"""The life of a worker: from BentoML's start of it to the last report it hands out."""
+
+import asyncio
+import resource
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Final, Self
+
+from service.access import Gate
+from service.admission import BodyBudget
+from service.application import create_application, load, unload
+from service.board import Board, shared_folder
+from service.config import ServiceSettings
+from service.containment import refuse_pickles
+from service.cors import Cors
+from service.deadlines import Watch
+from service.exchange import WorkerState
+from service.front import Desk
+from service.keys import WatchedKeys
+from service.logs import configure_logging
+from service.metrics import Metrics
+from service.protocol import WorkerProtocol
+from service.quotas import Quotas
+from service.roster import Roster
+from service.tracing import start_tracing
+from service.vitals import Vitals
+
+# How long one thread may keep the interpreter while another wants it. The network needs it back
+# after every layer, and Python's own 5 ms made photos wait at 32 connections.
+SWITCH_INTERVAL_S: Final = 0.001
+OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
+desk = Desk()
+
+
+class Connection(WorkerProtocol):
+    """A connection of this service: it calls the front, past all that BentoML puts around it."""
+
+    desk = desk
+    watch = Watch()
+
+
+class Worker:
+    """A process that answers requests. Start one; there is one ``desk`` per process."""
+
+    def __init__(self, state: WorkerState, vitals: Vitals, loading: "asyncio.Task[None]") -> None:
+        self._state = state
+        self._vitals = vitals
+        self._loading = loading
+
+    @classmethod
+    async def start(
+        cls, settings: ServiceSettings, model_folder: Path, *, server_id: str, index: int
+    ) -> Self:
+        """Answer probes at once, and load the model and the gallery meanwhile.
+
+        Args:
+            settings: of the service.
+            model_folder: of the model to serve.
+            server_id: the same for all workers of a server.
+            index: of this one among them, from 1.
+
+        Raises:
+            ServiceConfigError: the key file cannot be used.
+        """
+        refuse_pickles()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        desk.settings = settings
+        _allow_descriptors(settings.max_connections)
+        desk.log = configure_logging(settings.log_level)
+        shared = shared_folder(server_id)
+        shared.mkdir(mode=0o700, exist_ok=True)
+        desk.gate = _open_gate(settings, shared / "quotas", secret=server_id)
+        desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        desk.tracing = start_tracing(settings)
+        desk.worker = index
+        board = Board(server_id, index)
+        before = board.predecessor()
+        desk.metrics = Metrics(before)
+        state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
+        vitals = Vitals(state, board, log=desk.log, before=before, worker=index)
+        state.expose = vitals.exposition
+        vitals.start()
+        _announce_stop(state, drain_s=settings.drain_s)
+        roster = Roster(shared)
+        loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
+        desk.application = create_application(state)
+        if roster.has_another():  # which answers; this one, a replacement, does not listen yet
+            await loading
+        return cls(state, vitals, loading)
+
+    async def stop(self) -> None:
+        """Close the gallery after the last request."""
+        await unload(self._state, self._loading)
+        await asyncio.to_thread(self._end_reports)
+
+    def _end_reports(self) -> None:
+        """Hand out what was counted, traced and logged, to whoever takes it in time."""
+        self._vitals.close()
+        if desk.tracing is not None:
+            desk.tracing.close()
+        if desk.log is not None:
+            desk.log.flush()
+
+
+def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
+    """Have ``/readyz`` say that the service stops from the moment of SIGTERM on.
+
+    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out.
+    """
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)  # uvicorn's
+    if not callable(stop):  # not under uvicorn
+        return
+
+    def announce(number: int, frame: FrameType | None) -> None:
+        state.is_stopping = True
+        if drain_s == 0:
+            stop(number, frame)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
+
+    signal.signal(signal.SIGTERM, announce)
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Let this process open as many files as that many connections, and what else it does, need.
+
+    Twice the connections, because those past the limit are told so before they are closed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate | None:
+    """Return what the settings ask of requests; None: nothing. All workers share ``counts``.
+
+    Raises:
+        ServiceConfigError: the key file cannot be used.
+    """
+    if settings.api_keys_file is None and settings.requests_per_minute is None:
+        return None
+    return Gate(
+        quotas=Quotas(counts, secret=secret),
+        keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
+        requests_per_minute=settings.requests_per_minute,
+        wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
+        trusted_proxies=settings.trusted_proxies,
+    )
