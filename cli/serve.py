@@ -143,8 +143,14 @@ def serve(
         ),
     ] = 0.5,
     max_batch: Annotated[
-        int, typer.Option(envvar="LOOKALIKE_MAX_BATCH", help="Images the network takes at once.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            envvar="LOOKALIKE_MAX_BATCH",
+            min=1,
+            help="Images the network takes at once; by default as many as gain.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(envvar="LOOKALIKE_DEVICE", help="auto, cpu, cuda or cuda:N.")
     ] = "auto",

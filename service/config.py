@@ -73,7 +73,9 @@ class ServiceSettings(BaseSettings):
     max_wait_s: float = Field(
         0.5, gt=0, description="longest queue, seconds; or 1.5 x what a lone request takes"
     )
-    max_batch: int = Field(32, ge=1, description="images the network takes at once")
+    max_batch: int | None = Field(
+        None, ge=1, description="images the network takes at once; by default as many as gain"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     runtime: RuntimeName = Field(
         "auto", description="auto: the model's export on a CPU, where there is one; torch, openvino"

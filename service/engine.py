@@ -111,7 +111,7 @@ class Engine:
             decode_threads=own_cores,
             decodes_itself=own_cores == 1,
             is_quick=request_s < QUICK_S,
-            max_batch=settings.max_batch,
+            max_batch=settings.max_batch or encoder.batch_size,
             on_batch=on_batch,
         )
         engine = cls(
@@ -176,7 +176,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
         runtime=settings.runtime,
         threads=max(1, cores() // worker_count(settings) // 2),
     )
-    encoder.warm_up((1, settings.max_batch))
+    encoder.warm_up((1, settings.max_batch or encoder.batch_size))
     return encoder
 
 

@@ -45,6 +45,8 @@ class CudaEncoder:
     (0.3 to 0.5 GB), its own weights and its own graphs; ``warm_up`` logs the size of the last two.
     """
 
+    batch_size: Final = LARGEST
+
     def __init__(
         self, manifest: Manifest, network: Network, precision: torch.dtype, queues: Queues
     ) -> None:

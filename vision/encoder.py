@@ -5,7 +5,7 @@ Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class Encoder:
 
     Not for several threads at once: give it one lane.
     """
+
+    batch_size: Final = 32
 
     def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
         self.manifest = manifest

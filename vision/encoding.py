@@ -52,6 +52,11 @@ class ImageEncoder(Protocol):
         ...
 
     @property
+    def batch_size(self) -> int:
+        """How many images a batch should have at most: more of them gain nothing."""
+        ...
+
+    @property
     def width(self) -> int:
         """Numbers in a vector."""
         ...

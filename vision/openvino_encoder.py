@@ -34,6 +34,9 @@ class OpenVinoEncoder:
     """
 
     device_name: Final = "cpu"
+    # A `cnn` takes 60 µs an image in batches of 8, 55 of 16 and 61 of 32, a VGG-19 as long in all.
+    # OpenVINO keeps 1.5 to 8 MB for every size of batch that it has seen.
+    batch_size: Final = 16
 
     def __init__(
         self, manifest: Manifest, files: Mapping[str, bytes], *, runtime: Runtime, threads: int
