@@ -18,6 +18,7 @@ from index.table import View
 
 MAX_BYTES: Final = 64 * 2**20  # of remembered keys and rows, over all filters
 MAX_FILTERS: Final = 1024  # remembered, however few keys each of them lets through
+SPARE: Final = 1024  # keys that may be gone by now, beside as many as there are
 
 Keys = NDArray[np.int64]  # sorted, distinct
 
@@ -74,9 +75,12 @@ class AllowedKeys:
     Any number of threads may ask.
     """
 
-    def __init__(self, judge: Judge, *, newest: Callable[[], int]) -> None:
+    def __init__(
+        self, judge: Judge, *, newest: Callable[[], int], stored: Callable[[], int]
+    ) -> None:
         self._judge = judge
-        self._newest = newest
+        self._newest = newest  # operation
+        self._stored = stored  # how many keys are not gone
         self._lock = threading.Lock()
         # By values with their types: to Python 1 and True are equal, and so are such filters.
         self._known: OrderedDict[Hashable, Allowed] = OrderedDict()
@@ -93,8 +97,11 @@ class AllowedKeys:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
         name = _typed(wanted)
+        nothing = Allowed(np.empty(0, np.int64), judged_to=0)
         with self._lock:
-            known = self._known.pop(name, None) or Allowed(np.empty(0, np.int64), judged_to=0)
+            known = self._known.pop(name, nothing)
+            if len(known.keys_S) > 2 * self._stored() + SPARE:
+                known = nothing  # most of them are gone
             self._known[name] = known  # the latest used comes last
         if known.judged_to >= up_to:
             return known

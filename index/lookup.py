@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.allowed import Allowed, AllowedKeys
+from index.allowed import SPARE, Allowed, AllowedKeys
 from index.errors import GalleryFolderError
 from index.filter import Filter
 from index.follower import Follower
@@ -39,7 +39,11 @@ class Lookup:
     def __init__(self, store: Store, follower: Follower) -> None:
         self._store = store
         self._follower = follower
-        self._allowed = AllowedKeys(store.condition_keys, newest=lambda: follower.catch_up().seq)
+        self._allowed = AllowedKeys(
+            store.condition_keys,
+            newest=lambda: follower.catch_up().seq,
+            stored=lambda: follower.snapshot.count,
+        )
         self._items = Remembered(store)
 
     def search(
@@ -142,7 +146,8 @@ class Lookup:
             if not self._is_true_to(snapshot, allowed):
                 return None
         found = find(snapshot, allowed)
-        items = self._items.of([key for keys, _ in found for key in keys.tolist()])
+        keys = [key for keys, _ in found for key in keys.tolist()]
+        items = self._items.of(keys, stored=snapshot.count)
         if items is None:
             return None
         hits = [
@@ -165,8 +170,11 @@ class Remembered:
         self._lock = threading.Lock()
         self._items: dict[int, Item] = {}
 
-    def of(self, keys: list[int]) -> dict[int, Item] | None:
-        """Return a mapping that has all ``keys``, or ``None`` when one of them is not stored."""
+    def of(self, keys: list[int], *, stored: int) -> dict[int, Item] | None:
+        """Return a mapping that has all ``keys``, or ``None`` when one of them is not stored.
+
+        Of a gallery that holds ``stored`` items: what else is remembered was deleted or replaced.
+        """
         items = self._items  # it is replaced, never shrunk
         if all(map(items.__contains__, keys)):
             return items
@@ -175,7 +183,7 @@ class Remembered:
         if len(read) < len(set(missing)):
             return None
         with self._lock:
-            if len(self._items) + len(read) > REMEMBERED:
+            if len(self._items) + len(read) > min(REMEMBERED, 2 * stored + SPARE):
                 self._items = {}
             self._items.update(read)
         return {**{key: items[key] for key in keys if key in items}, **read}

@@ -1,6 +1,7 @@
 """The life of a worker: from BentoML's start of it to the last report it hands out."""
 
 import asyncio
+import ctypes
 import resource
 import signal
 import sys
@@ -30,6 +31,10 @@ from service.vitals import Vitals
 # How long one thread may keep the interpreter while another wants it. The network needs it back
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.
 SWITCH_INTERVAL_S: Final = 0.001
+# glibc gives each of up to 8 threads per core a heap of its own, and none of them what another gave
+# back: with 32 threads that write, a worker grew by 1 MB a minute more.
+HEAPS: Final = 2
+_M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
 desk = Desk()
 
@@ -66,6 +71,7 @@ class Worker:
         """
         refuse_pickles()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        _limit_heaps()
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
         desk.log = configure_logging(settings.log_level)
@@ -122,6 +128,13 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
             loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
 
     signal.signal(signal.SIGTERM, announce)
+
+
+def _limit_heaps() -> None:
+    """Have all threads of this process share two heaps, where the C library is glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, HEAPS)
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -1,6 +1,7 @@
 import threading
 from collections import Counter
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.allowed import Allowed, AllowedKeys
+from index.allowed import SPARE, Allowed, AllowedKeys
 from index.filter import Condition, Filter, Match, Range, parse_filter
 from index.table import Table
 from tests.bases import base_of
@@ -89,7 +90,7 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
     world = World()
     for value in (1, True, 1, 0, False):
         world.put(value)
-    allowed = AllowedKeys(world.judge, newest=lambda: 0)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
 
     def keys(value: object) -> list[int]:
         wanted = parse_filter({"must": [{"key": "v", "match": value}]})
@@ -104,11 +105,12 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
     assert keys([True, 0]) == [2, 4]
 
 
+@pytest.mark.parametrize("spare", [0, SPARE])
 @settings(deadline=None)
 @given(data=st.data())
-def test_what_is_remembered_equals_judging_everything_anew(data: st.DataObject) -> None:
+def test_what_is_remembered_equals_judging_everything_anew(spare: int, data: st.DataObject) -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: len(world.values))
     condition = st.lists(st.sampled_from(CONDITIONS), max_size=2)
     lists = st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["must", "should", "must_not"], condition)
@@ -124,7 +126,8 @@ def test_what_is_remembered_equals_judging_everything_anew(data: st.DataObject) 
             world.values.pop(key, None)
 
         for wanted in data.draw(st.lists(st.sampled_from(filters), max_size=4)):
-            found = allowed.of(wanted, up_to=world.last, everything=world.keys)
+            with patch("index.allowed.SPARE", spare):
+                found = allowed.of(wanted, up_to=world.last, everything=world.keys)
 
             alive = [key for key in found.keys_S.tolist() if key in world.values]
             assert alive == world.passing(wanted)
@@ -133,7 +136,7 @@ def test_what_is_remembered_equals_judging_everything_anew(data: st.DataObject) 
 
 def test_only_keys_that_came_since_are_judged() -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     for up_to in (10, 10, 25, 25):
         while world.last < up_to:
@@ -144,11 +147,24 @@ def test_only_keys_that_came_since_are_judged() -> None:
     assert world.asked == {0: 1, 10: 1}
 
 
+def test_keys_that_are_gone_are_forgotten_in_time() -> None:
+    world = World()
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: len(world.values))
+    wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
+    for _ in range(5 * SPARE):
+        world.values.clear()  # one item, replaced again and again
+        world.put("a")
+        found = allowed.of(wanted, up_to=world.last, everything=world.keys)
+
+        assert found.keys_S[-1] == world.last
+        assert len(found.keys_S) <= SPARE + 3
+
+
 def test_keys_that_the_asker_does_not_know_yet_are_left_for_later() -> None:
     world = World()
     for _ in range(9):
         world.put("a")
-    allowed = AllowedKeys(world.judge, newest=lambda: 0)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
 
     assert allowed.of(wanted, up_to=4, everything=world.keys).keys_S.tolist() == [1, 2, 3, 4]
@@ -170,7 +186,7 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
         judged[condition] += 1
         return keys_S[keys_S > after]
 
-    allowed = AllowedKeys(judge, newest=lambda: 0)
+    allowed = AllowedKeys(judge, newest=lambda: 0, stored=lambda: 10**6)
 
     def ask(number: int) -> None:
         allowed.of(filter_of(number), up_to=1000, everything=lambda: keys_S)
@@ -191,7 +207,7 @@ def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end
 ) -> None:
     monkeypatch.setattr("index.allowed.MAX_FILTERS", 50)
     nothing = np.empty(0, np.int64)
-    allowed = AllowedKeys(lambda _, /, *, after: nothing, newest=lambda: 0)
+    allowed = AllowedKeys(lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6)
 
     for number in range(400):
         allowed.of(filter_of(number), up_to=1000, everything=lambda: nothing)
@@ -209,7 +225,7 @@ def test_a_judge_that_fails_leaves_nothing_wrong_behind() -> None:
             raise OSError("the disk is gone")
         return world.judge(condition, after=after)
 
-    allowed = AllowedKeys(judge, newest=lambda: 0)
+    allowed = AllowedKeys(judge, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     with pytest.raises(OSError, match="gone"):
         allowed.of(wanted, up_to=1, everything=world.keys)
@@ -243,7 +259,7 @@ def test_threads_at_different_moments_all_get_what_they_know() -> None:
         world.put(VALUES[int(rng.integers(len(VALUES)))])
         if number % 7 == 0:
             world.values.pop(number // 2, None)
-    allowed = AllowedKeys(world.judge, newest=lambda: 0)
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
     filters = [parse_filter({"must_not": [one]}) for one in CONDITIONS[:3]]
     passing = {repr(wanted): np.array(world.passing(wanted)) for wanted in filters}
     wrong: list[object] = []
