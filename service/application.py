@@ -53,7 +53,7 @@ async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[]
             model_folder,
             on_batch=state.metrics.count_batch,
             loading=state.loading,
-            lanes=state.lanes,
+            busy=state.busy,
         )
         on_loaded()
     except (VisionError, VectorIndexError) as error:

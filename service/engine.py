@@ -1,4 +1,4 @@
-"""Everything a worker loads: the network, the gallery, and the lanes that use them."""
+"""Everything a worker loads, the network and the gallery, and the threads that use them."""
 
 import asyncio
 import logging
@@ -16,11 +16,11 @@ from index.folder import open_for_model
 from index.gallery import Gallery
 from service.account import note_stage
 from service.admission import Admission, MemoryGate
+from service.busy import BusyThreads
 from service.config import ServiceSettings
 from service.cores import cores, worker_count
 from service.job_folder import JobFolder
 from service.jobs import Jobs
-from service.lanes import Lanes
 from service.pipeline import Pipeline
 from service.query_answers import ModelName
 from service.readiness import Loading
@@ -54,7 +54,7 @@ class Engine:
         encoder: ImageEncoder,
         gallery: Gallery,
         pipeline: Pipeline,
-        lanes: Lanes,
+        busy: BusyThreads,
     ) -> None:
         self.settings = settings
         self.manifest = manifest = encoder.manifest
@@ -65,7 +65,7 @@ class Engine:
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
-        self._lanes = lanes
+        self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
@@ -77,7 +77,7 @@ class Engine:
         *,
         on_batch: Callable[[int], None],
         loading: Loading,
-        lanes: Lanes,
+        busy: BusyThreads,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
 
@@ -86,7 +86,7 @@ class Engine:
             model_folder: of the model to serve.
             on_batch: told the size of every batch, on the network's thread.
             loading: told what begins.
-            lanes: told what the threads are at.
+            busy: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
@@ -103,11 +103,11 @@ class Engine:
         )
         limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
         pipeline = Pipeline(
-            decode=lanes.watched(
+            decode=busy.watched(
                 "decode",
                 partial(_decode, manifest, limits, MemoryGate(settings.decode_memory_bytes)),
             ),
-            encode=lanes.watched("network", encoder.encode),
+            encode=busy.watched("network", encoder.encode),
             decode_threads=own_cores,
             decodes_itself=own_cores == 1,
             is_quick=request_s < QUICK_S,
@@ -115,7 +115,7 @@ class Engine:
             on_batch=on_batch,
         )
         engine = cls(
-            settings=settings, encoder=encoder, gallery=gallery, pipeline=pipeline, lanes=lanes
+            settings=settings, encoder=encoder, gallery=gallery, pipeline=pipeline, busy=busy
         )
         loading.begin("warm_up")
         engine.admission.expect(request_s)
@@ -149,7 +149,7 @@ class Engine:
         Writes of one request that must keep their order belong in one ``function``.
         """
         begun = time.perf_counter()
-        work = self._lanes.watched("write", function)
+        work = self._busy.watched("write", function)
         future = asyncio.get_running_loop().run_in_executor(self._writers, work)
         try:
             return await asyncio.shield(future)

@@ -14,10 +14,10 @@ from service.account import note_image
 from service.admission import BodyBudget
 from service.answers import Answer
 from service.body import Submission, read_submission
+from service.busy import BusyThreads
 from service.config import ServiceSettings
 from service.engine import Engine
 from service.errors import NotReadyError
-from service.lanes import Lanes
 from service.metrics import Metrics
 from service.options import Options
 from service.query_answers import QueryAnswer, Timings
@@ -37,7 +37,7 @@ class WorkerState:
     bodies: BodyBudget
     engine: Engine | None = None  # None: still loading, or failed
     loading: Loading = field(default_factory=Loading)
-    lanes: Lanes = field(default_factory=Lanes)
+    busy: BusyThreads = field(default_factory=BusyThreads)
     is_stopping: bool = False
     expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
 
@@ -54,7 +54,7 @@ class WorkerState:
 
     def stuck_reason(self) -> str | None:
         """Return which work on images does not end, a sentence; ``None``: none is known."""
-        return stuck_reason(self.lanes, "network") or stuck_reason(self.lanes, "decode")
+        return stuck_reason(self.busy, "network") or stuck_reason(self.busy, "decode")
 
 
 def worker_state(request: Request) -> WorkerState:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from service.lanes import STUCK_S, Lane, Lanes
+from service.busy import STUCK_S, Activity, BusyThreads
 
 LoadingStage = Literal["model", "gallery", "warm_up"]
 LOADING: Final[tuple[LoadingStage, ...]] = ("model", "gallery", "warm_up")
@@ -25,7 +25,7 @@ _DOES: Final[dict[LoadingStage, str]] = {
     "gallery": "the gallery is being loaded",
     "warm_up": "it is warming up",
 }
-_LANES: Final[dict[Lane, str]] = {
+_DOING: Final[dict[Activity, str]] = {
     "decode": "an image has been decoded",
     "network": "a batch has been in the network",
     "write": "a write has waited for the disk",
@@ -89,16 +89,16 @@ class Loading:
         return self._clock() - self._begun
 
 
-def stuck_reason(lanes: Lanes, lane: Lane) -> str | None:
+def stuck_reason(busy: BusyThreads, activity: Activity) -> str | None:
     """Return what has not ended for too long, a sentence; ``None``: nothing."""
-    if not lanes.is_stuck(lane):
+    if not busy.is_stuck(activity):
         return None
-    return f"{_LANES[lane]} for more than {STUCK_S:.0f} s; the service needs a restart"
+    return f"{_DOING[activity]} for more than {STUCK_S:.0f} s; the service needs a restart"
 
 
 def checks(
     loading: Loading,
-    lanes: Lanes,
+    busy: BusyThreads,
     *,
     is_stopping: bool,
     is_read_only: bool = False,
@@ -108,16 +108,16 @@ def checks(
 
     Args:
         loading: how far it is.
-        lanes: its threads.
+        busy: what its threads are at.
         is_stopping: it was told to end.
         is_read_only: its gallery takes no writes any more.
         has_trouble: the last look after the search structure failed.
     """
-    writing = READ_ONLY if is_read_only else stuck_reason(lanes, "write")
+    writing = READ_ONLY if is_read_only else stuck_reason(busy, "write")
     return {
         **loading.checks(),
-        "decoding": stuck_reason(lanes, "decode") or OK,
-        "network": stuck_reason(lanes, "network") or OK,
+        "decoding": stuck_reason(busy, "decode") or OK,
+        "network": stuck_reason(busy, "network") or OK,
         "writing": writing or OK,
         "upkeep": _UPKEEP if has_trouble else OK,
         "accepting": _STOPPING if is_stopping else OK,

@@ -78,7 +78,7 @@ async def readyz(request: Request) -> Response:
     is_read_only = gallery is not None and gallery.read_only_reason is not None
     found = checks(
         state.loading,
-        state.lanes,
+        state.busy,
         is_stopping=state.is_stopping,
         is_read_only=is_read_only,
         has_trouble=gallery is not None and gallery.upkeep.trouble is not None,

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from service.admission import BodyBudget
 from service.application import create_application
+from service.busy import STUCK_S, BusyThreads
 from service.config import ServiceSettings
 from service.exchange import WorkerState
 from service.front import Desk, Front
-from service.lanes import STUCK_S, Lanes
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.readiness import LOADING, OK, READ_ONLY, Loading, checks, without_folders
@@ -92,47 +92,47 @@ def test_paths_are_cut_down_to_their_last_part(sentence: str, told: str) -> None
 
 def test_every_check_has_a_sentence_of_its_own() -> None:
     clock = Clock()
-    loading, lanes = Loading(), Lanes(clock=clock)
+    loading, busy = Loading(), BusyThreads(clock=clock)
     loading.end()
     loading.seconds.update(dict.fromkeys(LOADING, 0.0))
-    assert checks(loading, lanes, is_stopping=False) == dict.fromkeys(CHECKS, OK)
+    assert checks(loading, busy, is_stopping=False) == dict.fromkeys(CHECKS, OK)
 
-    found = checks(loading, lanes, is_stopping=True, is_read_only=True, has_trouble=True)
+    found = checks(loading, busy, is_stopping=True, is_read_only=True, has_trouble=True)
 
     assert found["accepting"] == "the service is stopping"
     assert found["writing"] == READ_ONLY
     assert "search structure" in found["upkeep"]
 
 
-@pytest.mark.parametrize("lane", ["decode", "network", "write"])
-def test_work_that_does_not_end_is_seen_until_it_does(lane: Any) -> None:
+@pytest.mark.parametrize("activity", ["decode", "network", "write"])
+def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     clock = Clock()
-    lanes, release, begun = Lanes(clock=clock), threading.Event(), threading.Event()
+    busy, release, begun = BusyThreads(clock=clock), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         release.wait()
 
-    thread = threading.Thread(target=lanes.watched(lane, work))
+    thread = threading.Thread(target=busy.watched(activity, work))
     thread.start()
     begun.wait()
     clock.now = STUCK_S - 1
-    assert not lanes.is_stuck(lane)
+    assert not busy.is_stuck(activity)
     clock.now = STUCK_S + 1
-    assert lanes.is_stuck(lane)
-    assert lanes.longest_s(lane) == STUCK_S + 1
+    assert busy.is_stuck(activity)
+    assert busy.longest_s(activity) == STUCK_S + 1
     release.set()
     thread.join()
 
-    assert not lanes.is_stuck(lane)
+    assert not busy.is_stuck(activity)
     with pytest.raises(ZeroDivisionError):
-        lanes.watched(lane, lambda: 1 / 0)()
-    assert lanes.longest_s(lane) == 0
+        busy.watched(activity, lambda: 1 / 0)()
+    assert busy.longest_s(activity) == 0
 
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(ServiceSettings(), Metrics(), BodyBudget(1), lanes=Lanes(clock=clock))
+    state = WorkerState(ServiceSettings(), Metrics(), BodyBudget(1), busy=BusyThreads(clock=clock))
     state.loading.end()
     encoder = FakeEncoder()
 
@@ -144,7 +144,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
     async def probe() -> list[httpx.Response]:
         pipeline = Pipeline(
             decode=lambda task, light_only: _decoded(encoder, task),
-            encode=state.lanes.watched("network", encode),
+            encode=state.busy.watched("network", encode),
             decode_threads=1,
             decodes_itself=False,
             is_quick=False,

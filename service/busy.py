@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, ParamSpec, TypeVar
 
-Lane = Literal["decode", "network", "write"]
+Activity = Literal["decode", "network", "write"]
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 
@@ -14,20 +14,20 @@ Returned = TypeVar("Returned")
 STUCK_S: Final = 60.0
 
 
-class Lanes:
+class BusyThreads:
     """Notes when each thread began what it is at."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since: dict[tuple[Lane, int], float] = {}
+        self._since: dict[tuple[Activity, int], float] = {}
 
     def watched(
-        self, lane: Lane, function: Callable[Arguments, Returned]
+        self, activity: Activity, function: Callable[Arguments, Returned]
     ) -> Callable[Arguments, Returned]:
-        """Return ``function``, noted as work of ``lane`` while it runs."""
+        """Return ``function``, noted as work of ``activity`` while it runs."""
 
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-            place = (lane, threading.get_ident())
+            place = (activity, threading.get_ident())
             self._since[place] = self._clock()
             try:
                 return function(*args, **kwargs)
@@ -36,11 +36,11 @@ class Lanes:
 
         return run
 
-    def longest_s(self, lane: Lane) -> float:
-        """Return for how long the slowest thread of ``lane`` has been at one thing."""
-        begun = [since for (one, _), since in list(self._since.items()) if one == lane]
+    def longest_s(self, activity: Activity) -> float:
+        """Return for how long the slowest thread of ``activity`` has been at one thing."""
+        begun = [since for (one, _), since in list(self._since.items()) if one == activity]
         return self._clock() - min(begun) if begun else 0.0
 
-    def is_stuck(self, lane: Lane) -> bool:
-        """Whether a thread of ``lane`` is at work that will not end."""
-        return self.longest_s(lane) > STUCK_S
+    def is_stuck(self, activity: Activity) -> bool:
+        """Whether a thread of ``activity`` is at work that will not end."""
+        return self.longest_s(activity) > STUCK_S
