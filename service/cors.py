@@ -1,7 +1,9 @@
-"""Cross-origin requests of the origins that the operator named: headers for browsers.
+"""Requests that pages of other origins have a browser send: which of them may, and who may read.
 
-A browser keeps an answer from a page of another origin unless the answer allows it. Nothing here
-keeps a request away: that is what keys are for.
+A browser keeps an answer from a page of another origin unless the answer allows it. But it sends
+the request: a form on any page could store items in a service without keys on the reader's machine.
+So what is not only read is refused when the browser says that the page is of another site. The rule
+is that of Go's ``net/http.CrossOriginProtection``.
 """
 
 from collections.abc import Iterable
@@ -10,9 +12,12 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from service.errors import CrossSiteError
 from service.headers import Header
 
 ANY: Final = "*"
+_READING: Final = ("GET", "HEAD", "OPTIONS")
+_OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
 _PREFLIGHT_KEPT_S: Final = 600
 _VARY: Final = (b"vary", b"Origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location")
@@ -45,6 +50,30 @@ class Cors:
         """
         if method != "OPTIONS" or "access-control-request-method" not in headers:
             return None
-        if not (self._is_any or headers.get("origin") in self._origins):
+        if not self.allows(headers.get("origin")):
             return None
         return Response(status_code=204, headers=_PREFLIGHT)
+
+    def allows(self, origin: str | None) -> bool:
+        """Return whether pages of ``origin`` may call."""
+        return self._is_any or origin in self._origins
+
+
+def refuse_other_sites(method: str, headers: Headers, cors: Cors | None) -> None:
+    """Let pass what is only read, what no page sent, and what a page of ours or an allowed one did.
+
+    Browsers say with every other request which page sent it, in ``Origin``, and over a safe
+    connection in ``Sec-Fetch-Site`` too, which no proxy between makes wrong.
+
+    Raises:
+        CrossSiteError: a page of another site sent it.
+    """
+    if method in _READING:
+        return
+    origin = headers.get("origin")
+    if origin is None:  # no browser
+        return
+    site = headers.get("sec-fetch-site")
+    is_own = origin.partition("://")[2] == headers.get("host") if site is None else site in _OWN
+    if not is_own and not (cors is not None and cors.allows(origin)):
+        raise CrossSiteError("a page of another site sent this; name its origin to allow it")

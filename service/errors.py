@@ -11,6 +11,7 @@ RequestError                     the caller's
 │   └── InvalidKError            k
 ├── UnauthorizedError            no key, or a wrong one
 ├── ForbiddenError               a key without this right
+├── CrossSiteError               a page of another site would change something
 ├── IdConflictError              the id holds other content and was not to be replaced
 ├── JobConflictError             a job that would be in the way of this one has not ended
 ├── UnknownJobError              no job has this id
@@ -77,6 +78,10 @@ class UnauthorizedError(RequestError):
 
 class ForbiddenError(RequestError):
     """The API key has no right to this."""
+
+
+class CrossSiteError(RequestError):
+    """A page of another site would have a browser change something, unasked."""
 
 
 class IdConflictError(RequestError):

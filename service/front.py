@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access import Gate
 from service.account import note_stage, open_account
 from service.config import ServiceSettings
-from service.cors import Cors
+from service.cors import Cors, refuse_other_sites
 from service.errors import NotReadyError
 from service.headers import Header, secured
 from service.logs import LogLines
@@ -101,6 +101,7 @@ class Front:
             if preflight is not None:
                 await preflight(scope, exchange.receive, exchange.send)
                 return
+        refuse_other_sites(scope["method"], exchange.headers, desk.cors)
         if desk.gate is not None:
             exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
         await desk.application(scope, exchange.receive, exchange.send)

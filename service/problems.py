@@ -34,6 +34,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     vision_errors.EmptyImageError: (_BAD_REQUEST, "empty_image"),
     errors.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
     errors.ForbiddenError: (HTTPStatus.FORBIDDEN, "forbidden"),
+    errors.CrossSiteError: (HTTPStatus.FORBIDDEN, "cross_site"),
     index_errors.UnknownIdError: (HTTPStatus.NOT_FOUND, "unknown_id"),
     index_errors.NoThumbnailError: (HTTPStatus.NOT_FOUND, "no_image"),
     errors.UnknownJobError: (HTTPStatus.NOT_FOUND, "unknown_job"),

@@ -4,10 +4,12 @@ import gzip
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 
 from tests.conftest import StrictServer
+from tests.pictures import png
+from tests.servers import Server
 
 # Nothing of Chromium's own may reach for the network; the last line cuts it off altogether.
 CHROMIUM_FLAGS = [
@@ -548,3 +552,32 @@ def fulfil_problem(
         headers=headers | {"Content-Type": "application/problem+json"},
         body=json.dumps({"status": status, "code": code, "detail": detail}),
     )
+
+
+STORE = """async ([url, id, bytes]) => {
+  const form = new FormData();
+  form.append("image", new Blob([new Uint8Array(bytes)], { type: "image/png" }), "picture.png");
+  form.append("items", JSON.stringify([{ id }]));
+  // The browser keeps the answer from a page of another site, but has sent the form.
+  await fetch(url + "/v1/items", { method: "POST", mode: "no-cors", body: form }).catch(() => {});
+}"""
+
+
+@pytest.mark.parametrize(("host", "stored"), [(None, 200), ("127.0.0.1", 404), ("localhost", 404)])
+def test_a_page_of_another_site_cannot_store_anything(
+    server: Server, browser: Browser, host: str | None, stored: int
+) -> None:
+    other = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    try:
+        page.goto(f"http://{host}:{other.server_port}/" if host else server.url)
+        page.evaluate(STORE, [server.url, "by-a-page", list(png(3))])
+        found = httpx.get(f"{server.url}/v1/items/by-a-page")
+    finally:
+        page.close()
+        other.shutdown()
+        other.server_close()
+        httpx.delete(f"{server.url}/v1/items/by-a-page")
+
+    assert found.status_code == stored

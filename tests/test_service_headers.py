@@ -12,8 +12,8 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.config import ServiceSettings
-from service.cors import Cors
-from service.errors import ServiceConfigError
+from service.cors import Cors, refuse_other_sites
+from service.errors import CrossSiteError, ServiceConfigError
 from service.keys import make_key
 from tests.conftest import StrictServer, write_gallery
 from tests.pictures import png
@@ -139,6 +139,56 @@ def test_another_origin_is_told_nothing(shared: tuple[Server, str], origin: str)
     for answer in answers:
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),  # no browser
+        ({"Origin": "http://{host}"}, 201),
+        ({"Origin": "https://{host}"}, 201),  # a proxy in between speaks TLS
+        ({"Origin": "https://{host}.evil"}, 403),
+        ({"Origin": "https://other.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Origin": "http://{host}", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://seen.example", "Sec-Fetch-Site": "same-origin"}, 201),  # a proxy
+        ({"Origin": "null", "Sec-Fetch-Site": "none"}, 201),  # a person
+    ],
+)
+def test_only_our_own_pages_may_change_anything(
+    client: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    host = f"{client.base_url.host}:{client.base_url.port}"
+    sent = {name: value.format(host=host) for name, value in headers.items()}
+    item_id = f"by-page-{status}"
+    form = {"image": png(3)}
+
+    stored = client.put(f"/v1/items/{item_id}", files=form, headers=sent)
+    many = client.post(
+        "/v1/items", files=form, data={"items": f'[{{"id": "{item_id}"}}]'}, headers=sent
+    )
+    asked = client.post("/v1/classify", files=form, headers=sent)
+    read = client.get(f"/v1/items/{item_id}", headers=sent)
+    deleted = client.delete(f"/v1/items/{item_id}", headers=sent)
+
+    if status == 403:
+        for answer in (stored, many, asked, deleted):
+            assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+        assert read.status_code == 404
+    else:
+        statuses = [one.status_code for one in (stored, many, asked, read, deleted)]
+        assert statuses == [201, 207, 200, 200, 200]
+
+
+def test_pages_of_named_origins_may_change_things() -> None:
+    headers = Headers({"origin": SHOP, "sec-fetch-site": "cross-site", "host": "here"})
+    refuse_other_sites("POST", headers, Cors([SHOP]))
+    refuse_other_sites("DELETE", headers, Cors(["*"]))
+    for cors in (None, Cors(["https://another.example"])):
+        with pytest.raises(CrossSiteError):
+            refuse_other_sites("POST", headers, cors)
 
 
 def test_any_origin_may_be_let_in_but_never_with_cookies() -> None:
