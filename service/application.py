@@ -67,5 +67,6 @@ async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[]
 async def unload(state: WorkerState, loading: "asyncio.Task[None]") -> None:
     """Finish what was begun and close what ``load`` opened."""
     await loading
-    if state.engine is not None:
-        await state.engine.close()
+    engine, state.engine = state.engine, None  # so that nobody looks at a closed gallery
+    if engine is not None:
+        await engine.close()

@@ -35,7 +35,7 @@ class WorkerState:
     settings: ServiceSettings
     metrics: Metrics
     bodies: BodyBudget
-    engine: Engine | None = None  # None: still loading, or failed
+    engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
     busy: BusyThreads = field(default_factory=BusyThreads)
     is_stopping: bool = False
@@ -67,11 +67,11 @@ def ready_engine(request: Request) -> Engine:
     """Return the engine.
 
     Raises:
-        NotReadyError: it is still loading, or could not be loaded.
+        NotReadyError: it is still loading, could not be loaded, or is closed by now.
     """
     state = worker_state(request)
     if state.engine is None:
-        raise NotReadyError(str(state.loading.reason), retry_after_s=state.retry_after_s)
+        raise NotReadyError(str(state.unready_reason()), retry_after_s=state.retry_after_s)
     return state.engine
 
 
