@@ -23,7 +23,14 @@ API = (ROOT / "docs" / "api.md").read_text()
 NOT_SERVED = {
     *("rich", "typer"),
     *("onnx", "onnxruntime", "onnxscript"),
-    *("jinja2", "markupsafe", "pytorch-metric-learning", "scikit-learn", "threadpoolctl"),
+    *(
+        "imagehash",
+        "jinja2",
+        "markupsafe",
+        "pytorch-metric-learning",
+        "scikit-learn",
+        "threadpoolctl",
+    ),
 }
 
 
