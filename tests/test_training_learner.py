@@ -152,7 +152,7 @@ def test_more_groups_than_layers_are_refused() -> None:
 
 def test_a_moving_average_is_that_of_a_slow_loop() -> None:
     network: Network = small_learner(SMALL).network
-    average = average_of(network, 0.9)
+    average = average_of(network, 0.9, {})
     weight = network.classifier.weight
     slow = None
     for step in range(30):

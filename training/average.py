@@ -3,6 +3,7 @@
 Polyak averaging with exponential forgetting, as in Tan & Le 2019 (arXiv:1905.11946), section 5.2.
 """
 
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from torch import Tensor
@@ -15,10 +16,11 @@ Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 FORGETTING: Final = 10  # after n steps, at most n / (n + 10) of the average is kept
 
 
-def average_of(network: Network, decay: float) -> AveragedModel:
+def average_of(network: Network, decay: float, fixed: Mapping[str, Tensor]) -> AveragedModel:
     """Return the average of the network's weights and running means, a copy at first.
 
     Its decay per update grows from 0.1 to ``decay``, so that the random start is forgotten.
+    ``fixed`` are the network's tensors that never change, by name: the average has no copy of them.
     """
 
     def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
@@ -29,4 +31,8 @@ def average_of(network: Network, decay: float) -> AveragedModel:
             else:
                 mean.copy_(value)  # a counter
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    for name, tensor in fixed.items():
+        module, _, own = name.rpartition(".")
+        setattr(average.module.get_submodule(module), own, tensor)
+    return average

@@ -20,7 +20,9 @@ from training.data import LabelledImages
 from training.decoding import LoadReport
 from training.distributed import World
 from training.errors import RecipeError
-from training.recipe import Augmentation
+from training.optimization import DTYPES
+from training.recipe import Augmentation, Recipe
+from vision.network import Network
 from vision.normalisation import Normalisation
 from vision.preprocess import Preprocessing
 
@@ -136,6 +138,43 @@ class FeatureBatches:
 
     def _to_device(self, rows: Tensor) -> Tensor:
         return rows.to(self._world.device, non_blocking=True)
+
+
+def cut(
+    network: Network,
+    images: LabelledImages,
+    recipe: Recipe,
+    *,
+    views: int,
+    generator: Generator,
+    world: World,
+    report: LoadReport,
+) -> Batches:
+    """Return the images in batches; of a frozen backbone its features, of so many views of each.
+
+    ``report`` is told how many images it has embedded.
+    """
+    if not recipe.frozen:
+        return ImageBatches(
+            images,
+            recipe.preprocessing,
+            recipe.augmentation,
+            batch_size=recipe.batch_size,
+            world=world,
+        )
+    features_VNF = embed(
+        network.features.eval(),
+        images,
+        recipe.preprocessing,
+        recipe.augmentation,
+        views=views,
+        generator=generator,
+        device=world.device,
+        precision=DTYPES[recipe.precision],
+        report=report,
+    )
+    labels_N = torch.from_numpy(images.labels_N)
+    return FeatureBatches(features_VNF, labels_N, batch_size=recipe.batch_size, world=world)
 
 
 @torch.inference_mode()

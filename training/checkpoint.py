@@ -1,5 +1,6 @@
 """A training's state on disk after each epoch: what an interrupted training goes on from.
 
+Only what changes is in it: of the rest the state knows the SHA-256.
 The folder holds ``state.json`` (numbers, history, what is trained on what) and the safetensors file
 that it names with its SHA-256. The JSON is written last and renamed into place, so that there is
 always one whole checkpoint, the previous or the new one. Nothing in the folder can run code.
@@ -24,7 +25,7 @@ from training.errors import CheckpointError
 
 STATE_NAME: Final = "state.json"
 LOCK_NAME: Final = "lock"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2  # 1 held the tensors that never change, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class CheckpointFolder:
         try:
             _write_synced(tensors_path, data)
             _write_synced(self.folder / STATE_NAME, text)
-            for path in self.folder.glob("*.safetensors"):
+            for path in self.folder.glob("*.safetensors*"):  # a killed save leaves a .tmp
                 if path != tensors_path:
                     path.unlink()
         except OSError as error:
@@ -122,8 +123,15 @@ class CheckpointFolder:
         try:
             fields = json.loads(path.read_bytes())
             expected = fields.pop("sha256")
-            if expected != _digest(fields) or fields["format_version"] != FORMAT_VERSION:
-                raise CheckpointError(f"{path} was changed, or is of another version")
+            if expected != _digest(fields):
+                raise CheckpointError(f"{path} was changed after it was written")
+            if fields["format_version"] != FORMAT_VERSION:
+                raise CheckpointError(
+                    f"{self.folder} holds a training that another version of this program began "
+                    f"(checkpoint format {fields['format_version']}, this one has "
+                    f"{FORMAT_VERSION}): finish it with that version, or remove the folder and "
+                    "begin again"
+                )
             data = (self.folder / fields["tensors"]).read_bytes()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} is damaged: not the JSON we wrote") from error

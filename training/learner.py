@@ -64,15 +64,27 @@ class Learner(nn.Module):
     def let_learn(self, fine_tuning: FineTuning | None, *, epoch: int) -> bool:
         """Choose the parts that learn in ``epoch``; return whether that is a change."""
         before = [parameter.requires_grad for parameter in self.parameters()]
-        lowest = fine_tuning.lowest_group(epoch) if fine_tuning is not None else 0
-        if self._frozen:
-            lowest = len(self._groups)
+        lowest = self._lowest_group(fine_tuning, epoch)
         self._resting = [module for group in self._groups[:lowest] for module in group]
         for group, modules in enumerate(self._groups):
             for module in modules:
                 for parameter in module.parameters(recurse=False):
                     parameter.requires_grad_(group >= lowest)
         return before != [parameter.requires_grad for parameter in self.parameters()]
+
+    def fixed(self, recipe: Recipe) -> dict[str, Tensor]:
+        """Return the network's own tensors that no epoch of the recipe changes, by name."""
+        lowest = self._lowest_group(recipe.fine_tuning, recipe.epochs)  # groups only join
+        resting = {id(tensor) for tensor in _own_tensors(self._groups[:lowest])}
+        resting -= {id(tensor) for tensor in _own_tensors(self._groups[lowest:])}
+        state = self.network.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in state.items() if id(tensor) in resting}
+
+    def _lowest_group(self, fine_tuning: FineTuning | None, epoch: int) -> int:
+        """Return the lowest group that learns in ``epoch``; their number when none does."""
+        if self._frozen:
+            return len(self._groups)
+        return fine_tuning.lowest_group(epoch) if fine_tuning is not None else 0
 
     def train(self, mode: bool = True) -> "Learner":
         """Set the mode; what rests stays in evaluation, so that no running mean moves."""
@@ -153,6 +165,13 @@ def _holders(features: nn.Module) -> Iterator[nn.Module]:
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if own or isinstance(module, nn.Dropout):
             yield module
+
+
+def _own_tensors(groups: list[list[nn.Module]]) -> Iterator[Tensor]:
+    for group in groups:
+        for module in group:
+            yield from module.parameters(recurse=False)
+            yield from module.buffers(recurse=False)
 
 
 def _has_kernel(module: nn.Module) -> bool:

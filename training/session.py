@@ -6,6 +6,7 @@ Shape suffixes: B images, N images in all, L labels.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.average import average_of
-from training.batches import Batches, FeatureBatches, ImageBatches, embed
+from training.batches import Batches, FeatureBatches, cut
 from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, last_of_each_class
 from training.decoding import LoadReport
 from training.distributed import World, share_statistics
+from training.errors import CheckpointError
 from training.learner import Learner
 from training.loop import Stepper, StepReport
 from training.optimization import DTYPES, build_optimizer, build_scheduler
 from training.pca import set_pca
 from training.recipe import Recipe
+from training.tensors import channels_last, load_changing, prefixed, tensors_sha256, unprefixed
 from vision.network import Network
 
 
@@ -78,8 +81,20 @@ class TrainingSession:
             held_out = last_of_each_class(images.labels_N, recipe.validation)
             validation = images.only(np.flatnonzero(held_out))
             images = images.only(np.flatnonzero(~held_out))
-        self._batches = self._cut(images, views=recipe.views, report=report)
-        self._held_out = self._cut(validation, views=1, report=report) if validation else None
+
+        def cut_up(images: LabelledImages, views: int) -> Batches:
+            return cut(
+                self.network,
+                images,
+                recipe,
+                views=views,
+                generator=self._generator,
+                world=world,
+                report=report,
+            )
+
+        self._batches = cut_up(images, recipe.views)
+        self._held_out = cut_up(validation, 1) if validation else None
         if isinstance(self._batches, FeatureBatches) and recipe.reduction == "pca":
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
@@ -93,8 +108,11 @@ class TrainingSession:
             max_gradient_norm=recipe.max_gradient_norm,
             precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
         )
-        self._average = average_of(self.network, recipe.average) if recipe.average else None
-        self._best_weights: dict[str, Tensor] = {}
+        self._fixed = self._learner.fixed(recipe)
+        self._average = (
+            average_of(self.network, recipe.average, self._fixed) if recipe.average else None
+        )
+        self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
         self._called: nn.Module = self._parallel()
 
     @property
@@ -119,7 +137,7 @@ class TrainingSession:
     @property
     def kept_weights(self) -> dict[str, Tensor]:
         """The weights of ``kept_epoch``, averaged if the recipe says so."""
-        return self._best_weights or self._measured.state_dict()
+        return {**self._measured.state_dict(), **self._best_weights}
 
     def run_epoch(self, on_step: Callable[[StepReport], None]) -> EpochReport:
         """Learn from every image once, then measure with the held-out ones.
@@ -151,7 +169,7 @@ class TrainingSession:
         self.history.append(report)
         if self.recipe.keep_best and self._best_epoch == report.epoch:
             self._best_weights = {
-                name: tensor.clone() for name, tensor in self._measured.state_dict().items()
+                name: tensor.clone() for name, tensor in self._changing(self._measured).items()
             }
         return report
 
@@ -167,43 +185,56 @@ class TrainingSession:
         return fit_temperature(logits_NL.numpy(), labels_N.numpy())
 
     def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
-        """Return all that decides how this session goes on; it belongs to ``subject``."""
+        """Return all that decides how this session goes on; it belongs to ``subject``.
+
+        Of the network's tensors that never change only the SHA-256 is in it.
+        """
         optimizer = self._optimizer.state_dict()
         tensors = {
             "generator": self._generator.get_state(),
             "torch_generator": torch.get_rng_state(),
-            **_prefixed("learner", self._learner.state_dict()),
-            **_prefixed("best", self._best_weights),
+            **prefixed("learner", self._changing(self._learner, below="network.")),
+            **prefixed("best", self._best_weights),
         }
         if self._average is not None:
-            tensors |= _prefixed("average", self._average.state_dict())
+            tensors |= prefixed("average", self._changing(self._average, below="module."))
         if self.world.device.type == "cuda":
             tensors["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
         for index, values in optimizer["state"].items():
-            tensors |= _prefixed(f"optimizer.{index}", values)
+            tensors |= prefixed(f"optimizer.{index}", values)
         state = {
             "history": [asdict(report) for report in self.history],
             "optimizer_groups": optimizer["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
+            "fixed_sha256": self._fixed_sha256,
         }
         return Checkpoint(subject, state, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the session stood that made ``checkpoint``."""
+        """Stand where the session stood that made ``checkpoint``.
+
+        Raises:
+            CheckpointError: that session's network had other weights where it does not learn.
+        """
+        if checkpoint.state["fixed_sha256"] != self._fixed_sha256:
+            raise CheckpointError(
+                "the part of the network that does not learn has other weights now than when this "
+                "training began; begin with the same weights, or remove its folder"
+            )
         tensors = checkpoint.tensors
         self.history = [EpochReport(**report) for report in checkpoint.state["history"]]
-        self._learner.load_state_dict(_unprefixed("learner", tensors))
+        load_changing(self._learner, unprefixed("learner", tensors))
         if self._average is not None:
-            self._average.load_state_dict(_unprefixed("average", tensors))
+            load_changing(self._average, unprefixed("average", tensors))
         self._best_weights = {
             name: tensor.to(self.world.device)
-            for name, tensor in _unprefixed("best", tensors).items()
+            for name, tensor in unprefixed("best", tensors).items()
         }
         optimizer_state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _unprefixed("optimizer", tensors).items():
+        for name, tensor in unprefixed("optimizer", tensors).items():
             index, key = name.split(".", 1)
-            optimizer_state.setdefault(int(index), {})[key] = _channels_last(tensor)
+            optimizer_state.setdefault(int(index), {})[key] = channels_last(tensor)
         self._optimizer.load_state_dict(
             {"state": optimizer_state, "param_groups": checkpoint.state["optimizer_groups"]}
         )
@@ -228,33 +259,15 @@ class TrainingSession:
         losses = [r.validation_loss for r in self.history if r.validation_loss is not None]
         return losses.index(min(losses)) + 1 if losses else len(self.history)
 
-    def _cut(self, images: LabelledImages, *, views: int, report: LoadReport) -> Batches:
-        recipe = self.recipe
-        if not recipe.frozen:
-            return ImageBatches(
-                images,
-                recipe.preprocessing,
-                recipe.augmentation,
-                batch_size=recipe.batch_size,
-                world=self.world,
-            )
-        features_VNF = embed(
-            self.network.features.eval(),
-            images,
-            recipe.preprocessing,
-            recipe.augmentation,
-            views=views,
-            generator=self._generator,
-            device=self.world.device,
-            precision=DTYPES[recipe.precision],
-            report=report,
-        )
-        return FeatureBatches(
-            features_VNF,
-            torch.from_numpy(images.labels_N),
-            batch_size=recipe.batch_size,
-            world=self.world,
-        )
+    @cached_property
+    def _fixed_sha256(self) -> str:
+        """SHA-256 (hexadecimal) of the tensors that never change, with names and forms."""
+        return tensors_sha256(self._fixed)
+
+    def _changing(self, module: nn.Module, *, below: str = "") -> dict[str, Tensor]:
+        """Return the state of ``module``, in which the network's names begin with ``below``."""
+        state = module.state_dict().items()
+        return {name: t for name, t in state if name.removeprefix(below) not in self._fixed}
 
     def _parallel(self) -> nn.Module:
         """Return what steps call: the learner, compiled or shared out if that is wanted."""
@@ -284,17 +297,3 @@ class TrainingSession:
             logits.append(logits_BL.float().cpu())
             labels.append(labels_B.cpu())
         return torch.cat(logits), torch.cat(labels)
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _unprefixed(prefix: str, tensors: Any) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {name[len(start) :]: tensors[name] for name in tensors if name.startswith(start)}
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """Return the tensor laid out as the network's own, so that kernels round alike."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor  # noqa: PLR2004
