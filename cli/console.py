@@ -1,8 +1,14 @@
-"""What commands print: results on standard output, progress and errors on standard error."""
+"""What commands print: results on standard output, progress and errors on standard error.
+
+Labels, ids and file names are other people's input. All text is shown as it is: nothing in it is
+read as rich's markup, no control character reaches the terminal, and what the terminal's encoding
+lacks is shown by its number.
+"""
 
 import json
 import sys
-from typing import Any
+import unicodedata
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -12,18 +18,49 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-stdout = Console(emoji=False, highlight=False)
-stderr = Console(emoji=False, stderr=True, highlight=False)
+LAYOUT: Final = "\n\t"  # the control characters that sentences of ours contain
+UNSEEN: Final = ("Cc", "Cs")  # Unicode's categories: control characters, halves of surrogate pairs
+
+
+class PlainConsole(Console):
+    """A terminal that shows every text, cell and title as it is."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return ``text`` for display: rich asks this for every string that it is given."""
+        shown = visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(shown, **settings)
+
+
+stdout = PlainConsole()
+stderr = PlainConsole(stderr=True)
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with escapes in place of what would steer the terminal.
+
+    >>> visible("coat\\x1b[2J"), visible("h\\udcff.jpg"), visible("[/old] :smile:")
+    ('coat\\\\x1b[2J', 'h\\\\udcff.jpg', '[/old] :smile:')
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in UNSEEN and letter not in LAYOUT
+        else letter
+        for letter in text
+    )
 
 
 def progress() -> Progress:
     """Return a progress display on standard error: share, a note (field ``note``), time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),  # so that all of it fits a terminal of 80 columns
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
         console=stderr,
@@ -36,12 +73,17 @@ def silence() -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print ``value`` as one JSON document on standard output."""
+    """Print ``value`` as one JSON document on standard output, whatever its encoding."""
     if stdout.quiet:
         return
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def say(sentence: str) -> None:
     """Tell the person at the terminal something that is not a result."""
-    stderr.print(sentence, markup=False, soft_wrap=True)
+    stderr.print(sentence, soft_wrap=True)

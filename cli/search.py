@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
@@ -94,7 +93,7 @@ def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
     table = Table("score", "label", "id", "metadata")
     for hit in hits:
         members = ", ".join(f"{key}: {value}" for key, value in hit.metadata.items())
-        table.add_row(f"{hit.score:.4f}", escape(hit.label or ""), escape(hit.id), escape(members))
+        table.add_row(f"{hit.score:.4f}", hit.label or "", hit.id, members)
     stdout.print(table)
 
 
@@ -104,7 +103,7 @@ def _print_votes(votes: "list[Vote]") -> None:
         return
     table = Table("share of the votes", "label")
     for one in votes:
-        table.add_row(f"{one.share:.4f}", escape(one.label))
+        table.add_row(f"{one.share:.4f}", one.label)
     stdout.print(table)
 
 
@@ -143,7 +142,7 @@ def classify(
         return
     table = Table("probability", "label")
     for name, share in predictions:
-        table.add_row(f"{share:.4f}", escape(name))
+        table.add_row(f"{share:.4f}", name)
     stdout.print(table)
 
 
