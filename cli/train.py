@@ -2,24 +2,23 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load
 from cli.progress import TrainingProgress
+from cli.recipe import choose_recipe
 from training.recipe import MetricLoss, Precision, Recipe
-from training.recipes import RECIPE_NAMES, pick_recipe
+from training.recipes import RECIPE_NAMES
 from vision.manifest import Manifest, Reduction
 from vision.preprocess import Fit
 
 if TYPE_CHECKING:
     from training.observer import Observer
 
-RANDOM_WEIGHTS: Final = "none"
 NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
 LEARNING: Final = "Learning, in place of what the recipe says"
 
@@ -36,13 +35,15 @@ def train(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="torchvision:NAME or timm:NAME, for the backbone recipes.", rich_help_panel=NETWORK
+            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Pretrained weights: a published name, a file, or `none` for random ones.",
+            help="Weights to begin with: a published name, a file, a model folder to go on from, "
+            "or `none` for random ones.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -169,12 +170,14 @@ def train(
     with the very same weights. `torchrun --nproc-per-node N -m cli.main train …` trains on N GPUs.
     """
     try:
-        chosen = adjusted(
-            pick_recipe(recipe, data, backbone=backbone),
+        chosen = choose_recipe(
+            recipe,
+            data,
+            backbone=backbone,
+            weights=weights,
             preprocessing={"size": size, "fit": fit},
             augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
             frozen_groups=frozen_groups,
-            weights=weights,
             weights_sha256=weights_sha256,
             embedding_layer=layer,
             width=width,
@@ -216,39 +219,6 @@ def train(
         )
 
 
-def adjusted(
-    recipe: Recipe,
-    *,
-    preprocessing: dict[str, Any],
-    augmentation: dict[str, Any],
-    frozen_groups: int | None,
-    weights: str | None,
-    **settings: Any,
-) -> Recipe:
-    """Return the recipe with what was asked for, where it is not None, in place of its own.
-
-    Raises:
-        ValueError: the settings contradict one another.
-    """
-    if frozen_groups is not None:
-        if recipe.fine_tuning is None:
-            raise ValueError(f"{recipe.name} is no fine-tuning: it has no groups of layers")
-        tuning = replace(recipe.fine_tuning, frozen_groups=frozen_groups)
-        recipe = replace(recipe, fine_tuning=tuning)
-    if weights is not None:
-        recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
-    return replace(
-        recipe,
-        preprocessing=replace(recipe.preprocessing, **_given(preprocessing)),
-        augmentation=replace(recipe.augmentation, **_given(augmentation)),
-        **_given(settings),
-    )
-
-
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
 def split_names(names: str | None) -> tuple[str, ...]:
     """Return the names of a list with commas."""
     return tuple(name.strip() for name in names.split(",")) if names else ()
@@ -267,24 +237,27 @@ def run_training(
     """Train with progress on standard error and return the manifest of the new model folder.
 
     Raises:
-        TrainingError, VisionError: as ``training.train.train`` and ``training.data.load_dataset``.
+        TrainingError, VisionError: as ``training.train.train`` and ``training.data.load_dataset``;
+            what needs no image to be known, before any is read.
     """
-    from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
+    from training.checks import check_call  # noqa: PLC0415 - keeps `--help` quick
+    from training.observer import Observers  # noqa: PLC0415
     from training.tensorboard import TensorBoard  # noqa: PLC0415
     from training.train import train as train_model  # noqa: PLC0415
 
-    dataset = load(data, recipe.preprocessing, hold_out=hold_out)
+    check_call(recipe, out=out, device=device, resume=resume)
     with ExitStack() as stack:
-        watching = stack.enter_context(TrainingProgress())
-        observers: list[Observer] = [watching]
+        observers: list[Observer] = []
         if tensorboard is not None:
             observers.append(stack.enter_context(closing(TensorBoard(tensorboard))))
+        dataset = load(data, recipe.preprocessing, hold_out=hold_out)
+        watching = stack.enter_context(TrainingProgress())
         return train_model(
             recipe,
             dataset,
             out=out,
             device=device,
             resume=resume,
-            observer=Observers(*observers),
+            observer=Observers(watching, *observers),
             on_embedded=watching.embedded,
         )

@@ -145,7 +145,12 @@ def _training(manifest: Manifest) -> Iterator[str]:
             f"It took {things(int(metrics['epochs']), 'epoch')} and "
             f"{duration(metrics['train_seconds'])}{kept}."
         )
-    if recipe.get("weights"):
+    if recipe.get("predecessor"):
+        yield (
+            f"It goes on from the model {plain(str(recipe['weights']))}, fingerprint "
+            f"`{plain(str(recipe['predecessor']))}`, and knows what that model had learnt."
+        )
+    elif recipe.get("weights"):
         digest = recipe.get("weights_sha256")
         yield f"It began with pretrained weights: {plain(str(recipe['weights']))}" + (
             f", SHA-256 `{plain(str(digest))}`." if digest else "."

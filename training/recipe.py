@@ -103,8 +103,10 @@ class Recipe:
     reduction: Reduction | None = None  # of a backbone's numbers to width
     preprocessing: Preprocessing
 
-    weights: str | None = None  # pretrained ones: a published name or a file; None: random ones
+    # Those it begins with: a published name, a file or a model folder; None: random ones.
+    weights: str | None = None
     weights_sha256: str | None = None  # hexadecimal, of the file they came from
+    predecessor: str | None = None  # fingerprint of the model folder that it goes on from
     views: int = 0  # above 0: the backbone is frozen; so many copies of each image are embedded
     fine_tuning: FineTuning | None = None  # None: all layers learn alike
 

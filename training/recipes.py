@@ -10,7 +10,6 @@ from vision.preprocess import Preprocessing
 
 VGG19: Final = "torchvision:vgg19"
 TIMM: Final = "timm:"
-TORCHVISION_WEIGHTS: Final = "IMAGENET1K_V1"
 TIMM_WEIGHTS: Final = "pretrained"
 
 
@@ -105,14 +104,15 @@ def cnn_best() -> Recipe:
     )
 
 
-def backbone_frozen(backbone: str) -> Recipe:
+def backbone_frozen(backbone: str, weights: str | None = None) -> Recipe:
     """Return a pretrained backbone as a feature extractor: only a head of two layers is trained.
 
     The head is linear, because nothing bends between its projection and its classifier. The
     features are computed once, of the image as it is and of an augmented copy.
 
     Args:
-        backbone: ``torchvision:NAME`` or ``timm:NAME``.
+        backbone: ``torchvision:NAME``, ``timm:NAME`` or ``timm:NAME.TAG``.
+        weights: as ``Recipe.weights``; published ones decide how images are prepared.
     """
     return Recipe(
         name="backbone-frozen",
@@ -120,8 +120,8 @@ def backbone_frozen(backbone: str) -> Recipe:
         embedding_layer="penultimate",
         width=256,
         reduction="projection",
-        preprocessing=_weights_preprocessing(backbone),
-        weights=_published_weights(backbone),
+        preprocessing=_weights_preprocessing(backbone, weights),
+        weights=weights or _published_weights(backbone),
         views=2,
         epochs=10,
         batch_size=64,
@@ -138,17 +138,18 @@ def backbone_frozen(backbone: str) -> Recipe:
     )
 
 
-def backbone_finetune(backbone: str) -> Recipe:
+def backbone_finetune(backbone: str, weights: str | None = None) -> Recipe:
     """Return a pretrained backbone that learns on, lower layers more slowly than upper ones.
 
     The head alone comes first. The lowest quarter of the layers stays as it is: edges and colours
     are the same everywhere, and its large maps would take most of the time.
 
     Args:
-        backbone: ``torchvision:NAME`` or ``timm:NAME``.
+        backbone: as of ``backbone_frozen``.
+        weights: likewise.
     """
     return replace(
-        backbone_frozen(backbone),
+        backbone_frozen(backbone, weights),
         name="backbone-finetune",
         views=0,
         fine_tuning=FineTuning(groups=8, frozen_groups=2, head_epochs=1, rate=1.0, rate_decay=0.8),
@@ -192,17 +193,20 @@ OWN_RECIPES: Final[dict[str, Callable[[], Recipe]]] = {
     "vgg19-frozen": vgg19_frozen,
     "vgg19-finetune": vgg19_finetune,
 }
-BACKBONE_RECIPES: Final[dict[str, Callable[[str], Recipe]]] = {
+BACKBONE_RECIPES: Final[dict[str, Callable[[str, str | None], Recipe]]] = {
     "backbone-frozen": backbone_frozen,
     "backbone-finetune": backbone_finetune,
 }
 RECIPE_NAMES: Final = (*OWN_RECIPES, *BACKBONE_RECIPES)
 
 
-def pick_recipe(name: str, source: str, *, backbone: str | None = None) -> Recipe:
+def pick_recipe(
+    name: str, source: str, *, backbone: str | None = None, weights: str | None = None
+) -> Recipe:
     """Return the recipe called ``name`` for the data ``source``.
 
-    ``cnn`` means ``cnn-photos`` when the source is not Fashion-MNIST.
+    ``cnn`` means ``cnn-photos`` when the source is not Fashion-MNIST. Of backbones, published
+    ``weights`` decide how images are prepared.
 
     Raises:
         ValueError: there is no such recipe or backbone, or the backbone is missing or superfluous.
@@ -210,7 +214,7 @@ def pick_recipe(name: str, source: str, *, backbone: str | None = None) -> Recip
     if name in BACKBONE_RECIPES:
         if backbone is None:
             raise ValueError(f"{name} needs a backbone: torchvision:NAME or timm:NAME")
-        return BACKBONE_RECIPES[name](backbone)
+        return BACKBONE_RECIPES[name](backbone, weights)
     if name not in OWN_RECIPES:
         raise ValueError(f"unknown recipe {name!r}; known are {', '.join(RECIPE_NAMES)}")
     if backbone is not None:
@@ -223,12 +227,21 @@ def pick_recipe(name: str, source: str, *, backbone: str | None = None) -> Recip
     return OWN_RECIPES[name]()
 
 
-def _weights_preprocessing(backbone: str) -> Preprocessing:
+def recipes_of(network: str) -> list[str]:
+    """Return the recipes that train ``network``."""
+    own = [name for name, recipe in OWN_RECIPES.items() if recipe().network == network]
+    return [*own, *(BACKBONE_RECIPES if ":" in network else ())]
+
+
+def _weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
     """Return what the weights demand, but of the whole picture: a crop loses sleeves and soles."""
     from vision.backbone import default_preprocessing  # noqa: PLC0415 - torchvision is slow to import
 
-    return replace(default_preprocessing(backbone), fit="pad", crop_fraction=1.0)
+    published = default_preprocessing(backbone, weights=weights)
+    return replace(published, fit="pad", crop_fraction=1.0)
 
 
 def _published_weights(backbone: str) -> str:
-    return TIMM_WEIGHTS if backbone.startswith(TIMM) else TORCHVISION_WEIGHTS
+    from vision.backbone import default_weights  # noqa: PLC0415 - torchvision is slow to import
+
+    return TIMM_WEIGHTS if backbone.startswith(TIMM) else default_weights(backbone)

@@ -95,7 +95,8 @@ class TrainingSession:
 
         self._batches = cut_up(images, recipe.views)
         self._held_out = cut_up(validation, 1) if validation else None
-        if isinstance(self._batches, FeatureBatches) and recipe.reduction == "pca":
+        fitted = recipe.reduction == "pca" and recipe.predecessor is None  # which has fitted it
+        if isinstance(self._batches, FeatureBatches) and fitted:
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
         counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))

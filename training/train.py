@@ -5,28 +5,28 @@ While it runs, its state lies in a folder beside the model folder, ``OUT.trainin
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from training.checkpoint import CheckpointFolder
+from training.checks import (
+    check_data,
+    check_processes,
+    refuse_existing,
+    refuse_unfinished,
+    state_folder,
+)
 from training.data import Dataset
 from training.decoding import LoadReport
-from training.distributed import World, joined_world
-from training.errors import CheckpointError, RecipeError
+from training.distributed import joined_world
 from training.observer import Observer, Observers
-from training.optimization import pick_precision
+from training.preparation import prepare
 from training.publish import finish, publish
 from training.recipe import Recipe
 from training.session import TrainingSession
-from training.weights import load_pretrained
-from vision.backbone import Backbone
-from vision.errors import ModelFolderError
 from vision.manifest import Manifest
-from vision.network import Network, build_network
 
 
 def train(
@@ -64,49 +64,34 @@ def train(
         DivergenceError: the loss is no longer a number.
         RecipeError: the recipe does not fit its network, the device or the data.
     """
-    if out.exists():
-        raise ModelFolderError(f"{out} exists already; a model folder is never overwritten")
+    refuse_existing(out)
     with joined_world(device) as world, _reproducible(recipe.seed, world.device):
-        recipe, network = _prepare(recipe, len(dataset.label_names), world)
+        recipe, network = prepare(recipe, dataset.label_names, world.device)
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
-        state_folder = CheckpointFolder(out.with_name(f"{out.name}.training"))
-        with state_folder if world.is_first else nullcontext():
+        check_processes(recipe, world.size)
+        check_data(
+            *(recipe, network, dataset.train),
+            own_validation=dataset.validation is not None,
+            size=world.size,
+        )
+        state = CheckpointFolder(state_folder(out))
+        with state if world.is_first else nullcontext():
+            refuse_unfinished(state, resume=resume)  # before a backbone embeds all images
             session = TrainingSession(
                 *(recipe, network, dataset.train, dataset.validation),
                 world=world,
                 report=on_embedded,
             )
-            _go_on(session, state_folder, subject, resume=resume)
+            _go_on(session, state, subject)
             watching = observer if observer is not None and world.is_first else Observers()
-            _run(session, state_folder, subject, watching)
+            _run(session, state, subject, watching)
             finished = finish(session, dataset, subject)
             manifest = finished.manifest
             if world.is_first:
                 manifest = publish(finished, out)
-                state_folder.remove()
+                state.remove()
             world.wait()
     return manifest
-
-
-def _prepare(recipe: Recipe, num_labels: int, world: World) -> tuple[Recipe, Network]:
-    """Return the recipe with all that was left open, and the network it begins with."""
-    try:
-        network = build_network(recipe.architecture(num_labels), recipe.preprocessing)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    if recipe.weights is not None:
-        pretrained = load_pretrained(
-            network.features, recipe.network, recipe.weights, sha256=recipe.weights_sha256
-        )
-        recipe = replace(recipe, weights=pretrained.source, weights_sha256=pretrained.sha256)
-    side = recipe.augmentation.side(recipe.preprocessing.size)
-    if isinstance(network.features, Backbone) and not network.features.takes(side):
-        recipe = replace(recipe, augmentation=replace(recipe.augmentation, scale=1.0))
-    grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
-    precision = pick_precision(
-        recipe.precision, world.device, depthwise=grouped and not recipe.frozen
-    )
-    return replace(recipe, precision=precision), network
 
 
 @contextmanager
@@ -121,17 +106,10 @@ def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _go_on(
-    session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any], *, resume: bool
-) -> None:
-    """Restore the session from the folder if that is wanted; never pass over a state in silence."""
-    if not folder.exists():
-        return
-    if not resume:
-        raise CheckpointError(
-            f"{folder.folder} holds an interrupted training; resume it, or remove that folder"
-        )
-    session.restore(folder.load(subject))
+def _go_on(session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any]) -> None:
+    """Restore the session from the folder if there is a state in it."""
+    if folder.exists():
+        session.restore(folder.load(subject))
 
 
 def _run(

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from training.errors import WeightsError
 from vision.backbone import Backbone
-from vision.libraries import split_name, timm_library, torchvision_models
+from vision.libraries import published_weights, split_name, timm_library
+from vision.manifest import MANIFEST_NAME
 
 TIMM_SOURCE: Final = "pretrained"  # timm's name for the weights it fetches itself
 SAFETENSORS: Final = ".safetensors"
@@ -33,6 +34,8 @@ HUB_HASH: Final = re.compile(
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 WRAPPERS: Final = ("state_dict", "model")  # where a training script's checkpoint keeps the weights
 PARALLEL: Final = "module."  # what DataParallel puts before every name
+POSITIONS: Final = "pos_embed"  # in the names of tensors with a row for each patch of an image
+ONE_SIZE: Final = "position embeddings are for one size of image: leave the size as it is"
 COUNTER: Final = "num_batches_tracked"  # batch normalisation's; weights of before 2019 have none
 # torchvision's DenseNet weights are older than its names: norm.1 of a layer is norm1 now.
 DENSENET_NAME: Final = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -64,7 +67,10 @@ def load_pretrained(
             the backbone stays as it was.
     """
     if not isinstance(backbone, Backbone):
-        raise WeightsError(f"{network!r} is not a network with pretrained weights")
+        raise WeightsError(
+            f"{network!r} is not a network with pretrained weights; its weights are those of a "
+            f"model folder of the same network, or `none`, not {source!r}"
+        )
     expected = sha256.lower() if sha256 is not None else None
     if expected is not None and not SHA256.fullmatch(expected):
         raise WeightsError(f"a SHA-256 has 64 hexadecimal digits, got {sha256!r}")
@@ -87,14 +93,15 @@ def _published(
     if library == "timm":
         if source != TIMM_SOURCE:
             raise WeightsError(
-                f"weights of {network} are {TIMM_SOURCE!r} or a file ({_suffixes()}), "
-                f"not {source!r}"
+                f"weights of {network} are {TIMM_SOURCE!r}, a file ({_suffixes()}) or a model "
+                f"folder, not {source!r}"
             )
         return _fetched_by_timm(network, model, expected)
-    known = torchvision_models().get_model_weights(model).__members__
+    known = published_weights(model)
     if source not in known:
         raise WeightsError(
-            f"weights of {network} are {', '.join(known)} or a file ({_suffixes()}), not {source!r}"
+            f"weights of {network} are {', '.join(known)}, a file ({_suffixes()}) or a model "
+            f"folder, not {source!r}"
         )
     pretrained, given = _read(_in_hub_cache(network, known[source].url), expected)
     return Pretrained(known[source].name, pretrained.sha256), given
@@ -140,6 +147,11 @@ def _fetched_by_timm(
 
 def _read(path: Path, expected: str | None) -> tuple[Pretrained, dict[str, Tensor]]:
     """Return the tensors of a weights file by name, checked against what is known of its hash."""
+    if (path.parent / MANIFEST_NAME).exists():
+        raise WeightsError(
+            f"{path} is a part of a model folder; to go on from that model, name the folder "
+            f"{path.parent}"
+        )
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -226,6 +238,7 @@ def _fitting(
         raise WeightsError(
             f"{source} does not fit {network}: of {len(needed)} tensors {len(missing)} are missing "
             f"and {len(unlike)} of another form, and {len(unknown)} are unknown; {example}"
+            + (f"; {ONE_SIZE}" if any(POSITIONS in name for name in unlike) else "")
         )
     return {name: given[name] for name in needed if name in given}
 

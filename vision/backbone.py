@@ -20,9 +20,9 @@ from vision.libraries import (
     CHANNELS,
     build_known,
     own_side,
+    published_weights,
     split_name,
     timm_library,
-    torchvision_models,
 )
 from vision.preprocess import Preprocessing
 
@@ -51,10 +51,11 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, *, rows: Sequence[Row], whole: Mapping[str, torch.Size]
+        self, body: nn.Module, *, rows: Sequence[Row], whole: Mapping[str, torch.Size], side: int
     ) -> None:
         super().__init__()
         self.body = body
+        self.side = side  # pixels, of the images that the network was made for
         self.width = sum(row.width for row in rows)  # F
         self.whole = dict(
             whole
@@ -83,6 +84,11 @@ class Backbone(nn.Module):
             part.training = self.body.get_submodule(name).training
         return twin
 
+    @property
+    def takes_one_size(self) -> bool:
+        """Whether images of twice the pixels are not taken: the network is bound to its size."""
+        return not self.takes(2 * self.side)
+
     def takes(self, side: int) -> bool:
         """Say whether images of ``side`` x ``side`` pixels are not too small or of a wrong size."""
         try:
@@ -91,8 +97,10 @@ class Backbone(nn.Module):
             return False
 
 
-def build_backbone(name: str, layer: str = PENULTIMATE) -> Backbone:
+def build_backbone(name: str, layer: str = PENULTIMATE, *, side: int | None = None) -> Backbone:
     """Return the network called ``name`` up to ``layer``, with random weights.
+
+    It is made for images of ``side`` pixels where the library lets choose (see ``takes``).
 
     The layer is ``penultimate`` (the input of the last linear layer), the name of a module or graph
     node, for the VGG family of torchvision one of ``pool1`` to ``pool5``, ``fc6`` and ``fc7``
@@ -106,24 +114,37 @@ def build_backbone(name: str, layer: str = PENULTIMATE) -> Backbone:
     layers = layer.split(SEPARATOR)
     if len(set(layers)) < len(layers):
         raise ValueError(f"layer {layer!r} names a layer twice")
-    network = build_known(name)
+    network = build_known(name, side=side)
     whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    side = own_side(network)
+    made_for = own_side(network)
     body = cut(network, name, layers)
     rows: list[Row] = []
-    for part, shape in zip(layers, _output_shapes(body, side), strict=True):
+    for part, shape in zip(layers, _output_shapes(body, made_for), strict=True):
         row = _row_of(shape)
         if row is None:
             came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
             raise ValueError(f"layer {part!r} of {name} gives {came}, not one row or map per image")
         rows.append(row)
-    return Backbone(body, rows=rows, whole=whole)
+    return Backbone(body, rows=rows, whole=whole, side=made_for)
 
 
-def default_preprocessing(name: str, *, size: int | None = None) -> Preprocessing:
+def default_weights(name: str) -> str:
+    """Return the name of torchvision's first weights for a network, or of its best.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    known = published_weights(split_name(name)[1])
+    return FIRST_WEIGHTS if FIRST_WEIGHTS in known else str(known["DEFAULT"].name)
+
+
+def default_preprocessing(
+    name: str, *, weights: str | None = None, size: int | None = None
+) -> Preprocessing:
     """Return how images are prepared for the pretrained weights of the network called ``name``.
 
-    Of torchvision's weights the first ones decide; ``size`` replaces the side in pixels.
+    Of torchvision's published weights those called ``weights`` decide, or the first where that is
+    none of their names; of timm's those of the name's tag. ``size`` replaces the side in pixels.
 
     Raises:
         ValueError: there is no such network, timm is not installed, or nothing is known about the
@@ -131,8 +152,8 @@ def default_preprocessing(name: str, *, size: int | None = None) -> Preprocessin
     """
     library, model = split_name(name)
     if library == "torchvision":
-        weights = torchvision_models().get_model_weights(model)
-        chosen = weights.__members__.get(FIRST_WEIGHTS, weights.DEFAULT).transforms()
+        known = published_weights(model)
+        chosen = known[weights if weights in known else default_weights(name)].transforms()
         own = int(chosen.crop_size[0])
         fraction, squash = own / chosen.resize_size[0], False
         mean, std, interpolation = chosen.mean, chosen.std, chosen.interpolation.value

@@ -92,9 +92,13 @@ def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Ne
         )
     if preprocessing.channels != CHANNELS:
         raise ValueError(f"{name} looks at {CHANNELS} channels, not {preprocessing.channels}")
-    backbone = build_backbone(name, architecture.embedding_layer)
+    backbone = build_backbone(name, architecture.embedding_layer, side=preprocessing.size)
     if not backbone.takes(preprocessing.size):
-        raise ValueError(f"{name} does not take images of {preprocessing.size} pixels")
+        side = backbone.side
+        raise ValueError(
+            f"{name} does not take images of {preprocessing.size} pixels, "
+            + (f"only of {side}" if backbone.takes_one_size else f"it was made for {side}")
+        )
     embedding: nn.Module
     if architecture.reduction == "none":
         if width != backbone.width:

@@ -1,0 +1,108 @@
+"""The options of `lookalike train` in, the recipe that they ask for out."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from training.recipe import Recipe
+from training.recipes import BACKBONE_RECIPES, pick_recipe, recipes_of
+from vision.libraries import LIBRARIES
+from vision.manifest import Manifest
+
+RANDOM_WEIGHTS: Final = "none"
+GIVEN_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
+    "embedding_layer": "--layer",
+    "width": "--width",
+    "reduction": "--reduction",
+}
+
+
+def choose_recipe(
+    name: str,
+    data: str,
+    *,
+    backbone: str | None,
+    weights: str | None,
+    preprocessing: dict[str, Any],
+    augmentation: dict[str, Any],
+    frozen_groups: int | None,
+    **settings: Any,
+) -> Recipe:
+    """Return the recipe called ``name`` with what was asked for, where it is not None.
+
+    Where ``weights`` names a model folder, its network, layer, width, reduction and preprocessing
+    take the place of the recipe's.
+
+    Raises:
+        ValueError: there is no such recipe or network, or the settings contradict one another.
+        ModelFolderError: the folder that ``weights`` names holds no model, or a damaged one.
+    """
+    earlier = _model_in(weights)
+    if earlier is not None and backbone is None:
+        backbone = _backbone_of(name, earlier)
+    recipe = pick_recipe(name, data, backbone=backbone, weights=weights)
+    if frozen_groups is not None:
+        if recipe.fine_tuning is None:
+            raise ValueError(f"{recipe.name} is no fine-tuning: it has no groups of layers")
+        tuning = replace(recipe.fine_tuning, frozen_groups=frozen_groups)
+        recipe = replace(recipe, fine_tuning=tuning)
+    if weights is not None:
+        recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
+    asked, base = _given(settings), recipe.preprocessing
+    if earlier is not None:
+        asked, base = {**asked, **_taken(recipe, earlier, asked)}, earlier.preprocessing
+    return replace(
+        recipe,
+        preprocessing=replace(base, **_given(preprocessing)),
+        augmentation=replace(recipe.augmentation, **_given(augmentation)),
+        **asked,
+    )
+
+
+def _model_in(weights: str | None) -> Manifest | None:
+    """Return the manifest of the model folder that ``weights`` names, if it names a folder."""
+    if weights is None:
+        return None
+    from training.predecessor import Predecessor  # noqa: PLC0415 - keeps `--help` quick
+
+    earlier = Predecessor.at(weights)
+    return None if earlier is None else earlier.manifest
+
+
+def _backbone_of(recipe: str, earlier: Manifest) -> str | None:
+    """Return the network that a recipe for backbones goes on with; others bring their own."""
+    network = earlier.architecture.network
+    if recipe not in BACKBONE_RECIPES:
+        return None
+    if network.partition(":")[0] not in LIBRARIES:
+        raise ValueError(_other_network(recipe, "a network of torchvision or timm", network))
+    return network
+
+
+def _taken(recipe: Recipe, earlier: Manifest, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the earlier model decides."""
+    theirs = earlier.architecture
+    if theirs.network != recipe.network:
+        raise ValueError(_other_network(recipe.name, recipe.network, theirs.network))
+    for field, option in GIVEN_BY_MODEL.items():
+        kept = getattr(theirs, field)
+        if asked.get(field, kept) != kept:
+            raise ValueError(
+                f"the model to go on from has {field.replace('_', ' ')} {kept!r}, which "
+                f"{option} {asked[field]} cannot change: leave {option} out"
+            )
+    taken: dict[str, Any] = {field: getattr(theirs, field) for field in GIVEN_BY_MODEL}
+    if recipe.frozen and theirs.reduction != "projection":
+        taken["metric_loss"] = asked.get("metric_loss", "none")  # it would have nothing to move
+    return taken
+
+
+def _other_network(recipe: str, ours: str, theirs: str) -> str:
+    fitting = " or ".join(f"--recipe {name}" for name in recipes_of(theirs))
+    return (
+        f"the model to go on from is a {theirs!r} network, and {recipe} trains {ours}: "
+        f"go on with {fitting}"
+    )
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
