@@ -319,10 +319,10 @@ def test_what_timm_fetches_is_taken_and_what_it_cannot_is_told(
 
 
 def test_unknown_weights_are_refused_with_the_known_ones(backbone: Backbone) -> None:
-    refused(backbone, "IMAGENET22K", "are IMAGENET1K_V1, DEFAULT, a file .* or a model folder, not 'IMAGENET22K'")
+    refused(backbone, "IMAGENET22K", "IMAGENET1K_V1, DEFAULT, a file .* folder, not 'IMAGENET22K'")
     pytest.importorskip("timm")
     timm_backbone = build_backbone("timm:test_resnet")
-    with pytest.raises(WeightsError, match=r"are 'pretrained' or a file .*not 'DEFAULT'"):
+    with pytest.raises(WeightsError, match=r"are 'pretrained', a file .* folder, not 'DEFAULT'"):
         load_pretrained(timm_backbone, "timm:test_resnet", "DEFAULT")
 
 
