@@ -11,7 +11,7 @@ from cli.console import print_json, say
 from cli.data import DATA_HELP, load
 from cli.progress import TrainingProgress
 from cli.recipe import choose_recipe
-from training.recipe import MetricLoss, Precision, Recipe
+from training.recipe import MOST_SEEDS, MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES
 from vision.manifest import Manifest, Reduction
 from vision.preprocess import Fit
@@ -19,6 +19,8 @@ from vision.preprocess import Fit
 if TYPE_CHECKING:
     from training.observer import Observer
 
+MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
+MOST_WIDTH: Final = 65_536
 NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
 LEARNING: Final = "Learning, in place of what the recipe says"
 
@@ -61,7 +63,8 @@ def train(
         ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Numbers in a vector.", rich_help_panel=NETWORK)
+        int | None,
+        typer.Option(min=1, max=MOST_WIDTH, help="Numbers in a vector.", rich_help_panel=NETWORK),
     ] = None,
     reduction: Annotated[
         Reduction | None,
@@ -69,7 +72,12 @@ def train(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the network's input, pixels.", rich_help_panel=NETWORK),
+        typer.Option(
+            min=1,
+            max=MOST_SIDE,
+            help="Side of the network's input, pixels.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     fit: Annotated[
         Fit | None,
@@ -153,7 +161,10 @@ def train(
         typer.Option(help="Of activations; auto: the device's fastest.", rich_help_panel=LEARNING),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of everything random.", rich_help_panel=LEARNING)
+        int,
+        typer.Option(
+            min=0, max=MOST_SEEDS - 1, help="Of everything random.", rich_help_panel=LEARNING
+        ),
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     resume: Annotated[
@@ -221,7 +232,7 @@ def train(
 
 def split_names(names: str | None) -> tuple[str, ...]:
     """Return the names of a list with commas."""
-    return tuple(name.strip() for name in names.split(",")) if names else ()
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
 def run_training(

@@ -9,6 +9,7 @@ from torch import nn
 
 from training.checkpoint import CheckpointFolder
 from training.data import LabelledImages, last_of_each_class
+from training.distributed import world_size
 from training.errors import CheckpointError, RecipeError
 from training.learner import layer_groups
 from training.preparation import prepare
@@ -20,6 +21,7 @@ from vision.network import Network
 
 ANY_LABELS = ("one", "another")  # what stands for the data's labels before these are known
 FEWEST_NORMALISED = 2  # images in a batch that can be normalised by their own mean and deviation
+PAIR = 2  # images of one class in a batch, for a loss that compares them
 
 
 def state_folder(out: Path) -> Path:
@@ -47,6 +49,7 @@ def check_call(recipe: Recipe, *, out: Path, device: str, resume: bool) -> None:
         _, network = prepare(recipe, ANY_LABELS, place)
     layer_groups(network.features, recipe.fine_tuning)
     check_batch(recipe, network, recipe.batch_size)
+    check_pairs(recipe, most=recipe.batch_size)
 
 
 def check_data(
@@ -72,7 +75,9 @@ def check_data(
         count = int(counts_L.sum())
     if count < size:
         raise RecipeError(f"{count} images to learn from cannot be shared by {size} processes")
-    check_batch(recipe, network, min(recipe.batch_size, count) // size * size)
+    batch = min(recipe.batch_size, count) // size * size
+    check_batch(recipe, network, batch)
+    check_pairs(recipe, most=min(batch, int(counts_L.max(initial=0))))
     if recipe.reduction == "pca" and recipe.predecessor is None:
         assert isinstance(network.features, Backbone)
         most = min(count - 1, network.features.width)
@@ -82,11 +87,6 @@ def check_data(
                 f"up to {most} principal components; asked for {recipe.width}: take a smaller "
                 "width, or the reduction `projection`"
             )
-    if recipe.metric_loss != "none" and counts_L.max(initial=0) < FEWEST_NORMALISED:
-        raise RecipeError(
-            f"the metric loss {recipe.metric_loss} compares images of one class, and no class has "
-            "two images to learn from: take the metric loss `none`, or more images"
-        )
 
 
 def check_processes(recipe: Recipe, size: int) -> None:
@@ -124,6 +124,20 @@ def check_batch(recipe: Recipe, network: Network, images: int) -> None:
         )
 
 
+def check_pairs(recipe: Recipe, *, most: int) -> None:
+    """Refuse a loss on pairs of images where a batch has ``most`` images of one class, too few.
+
+    Raises:
+        RecipeError: no batch could ever hold a pair.
+    """
+    if recipe.metric_loss == "supervised-contrastive" and most < PAIR:
+        raise RecipeError(
+            "the metric loss supervised-contrastive compares images of one class within a batch, "
+            "and no batch would hold two of one: take another metric loss, or none, or larger "
+            "batches and more images"
+        )
+
+
 def refuse_existing(out: Path) -> None:
     """Raise where there is something at ``out`` already.
 
@@ -147,15 +161,3 @@ def refuse_unfinished(state: CheckpointFolder, *, resume: bool) -> None:
         raise CheckpointError(
             f"{state.folder} holds an interrupted training; resume it, or remove that folder"
         )
-
-
-def world_size() -> int:
-    """Return how many processes train together, as ``torchrun`` tells them.
-
-    Raises:
-        RecipeError: what the environment says is no such number.
-    """
-    told = os.environ.get("WORLD_SIZE", "1")
-    if not told.isdecimal() or int(told) < 1:
-        raise RecipeError(f"WORLD_SIZE is the number of processes that train, got {told!r}")
-    return int(told)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from training.errors import RecipeError
 from vision.encoder import pick_device
 
 
@@ -65,20 +66,40 @@ def joined_world(device: str) -> Iterator[World]:
 
     Raises:
         DeviceError: there is no such device here.
+        RecipeError: the environment is not as ``torchrun`` makes it, or the others cannot be
+            reached.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
     place = pick_device(device)
-    if size == 1:
+    if world_size() == 1:
         yield World(0, 1, place)
         return
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, place)
+        if place.type == "cuda":
+            place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RecipeError(
+            f"cannot join the other processes ({reason}): several of them are started by torchrun, "
+            "with a GPU for each or with --device cpu"
+        ) from error
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Return how many processes train together, as ``torchrun`` tells them.
+
+    Raises:
+        RecipeError: what the environment says is no such number.
+    """
+    told = os.environ.get("WORLD_SIZE", "1")
+    if not told.isdecimal() or int(told) < 1:
+        raise RecipeError(f"WORLD_SIZE is the number of processes that train, got {told!r}")
+    return int(told)
 
 
 def share_statistics(network: nn.Module, world: World) -> None:

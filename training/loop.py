@@ -3,6 +3,8 @@
 Shape suffixes: B images, C channels, H x W pixels, F features, L labels.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +98,18 @@ class Stepper:
                 f"at learning rate {report.learning_rate:.3g}; finite numbers were expected, try a "
                 "lower rate"
             )
+
+
+def refuse_endless(values: Iterable[float], what: str) -> None:
+    """Raise unless all values are finite.
+
+    Raises:
+        DivergenceError: one is not.
+    """
+    if not all(math.isfinite(value) for value in values):
+        raise DivergenceError(
+            f"the training diverged: {what} is not a finite number; try a lower learning rate"
+        )
 
 
 def _correct(logits_BL: Tensor, labels: Tensor) -> Tensor:

@@ -2,14 +2,16 @@
 model that it made."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from vision.manifest import EMBEDDING_LAYER, Architecture, Reduction
 from vision.preprocess import Preprocessing
 
 MetricLoss = Literal["none", "supervised-contrastive", "cosface"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+MOST_SEEDS: Final = 2**63  # torch's generators take no larger ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,8 @@ class Augmentation:
             "mixup": self.mixup,
             "cutmix": self.cutmix,
         }.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number from 0 on, got {value}")
 
     def side(self, whole: int) -> int:
         """Return the side, in pixels, of what is learnt from images of side ``whole``."""
@@ -135,34 +137,35 @@ class Recipe:
     seed: int = 0  # of weights, order, augmentation and dropout
 
     def __post_init__(self) -> None:
+        self._refuse_beyond_range()
+        self._refuse_contradictions()
+
+    def _refuse_beyond_range(self) -> None:
         at_least_1 = ("epochs", "batch_size", "width")
         above_0 = ("learning_rate", "max_gradient_norm")
         shares = ("momentum", "label_smoothing", "validation", "average")
-        not_negative = ("weight_decay", "patience", "seed", "metric_weight", "views")
-        for name in at_least_1:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in above_0:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in shares:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in not_negative:
-            if not (getattr(self, name) or 0) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 < self.warm_up < 1:
-            raise ValueError(f"warm_up must lie in (0, 1), got {self.warm_up}")
-        if not 0 <= self.class_balance <= 1:
-            raise ValueError(f"class_balance must lie in [0, 1], got {self.class_balance}")
-        if self.augmentation.shift >= self.preprocessing.size:
-            raise ValueError(
-                f"shift must be less than the image's {self.preprocessing.size} pixels, "
-                f"got {self.augmentation.shift}"
-            )
-        self._refuse_contradictions()
+        from_0_on = ("weight_decay", "patience", "seed", "metric_weight", "views")
+        for names, holds, range_ in (
+            (at_least_1, lambda value: value >= 1, "be at least 1"),
+            (above_0, lambda value: value > 0, "be above 0"),
+            (above_0, math.isfinite, "be a finite number"),
+            (shares, lambda value: 0 <= value < 1, "lie in [0, 1)"),
+            (from_0_on, lambda value: 0 <= (value or 0) < math.inf, "not be negative, but finite"),
+            (("seed",), lambda value: value < MOST_SEEDS, "be less than 2**63"),
+            (("warm_up",), lambda value: 0 < value < 1, "lie in (0, 1)"),
+            (("class_balance",), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not holds(value):
+                    raise ValueError(f"{name} must {range_}, got {value}")
 
     def _refuse_contradictions(self) -> None:
+        if self.augmentation.shift >= self.preprocessing.size:
+            raise ValueError(
+                f"{self.name} moves images by up to {self.augmentation.shift} pixels (shift): "
+                f"images of {self.preprocessing.size} pixels are too small"
+            )
         if self.views and self.reduction is None:
             raise ValueError(f"{self.name} has no pretrained backbone that could be frozen")
         if self.views and self.fine_tuning is not None:

@@ -6,7 +6,7 @@ Shape suffixes: B images, N images in all, L labels.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.average import average_of
-from training.batches import Batches, FeatureBatches, cut
+from training.batches import FeatureBatches, cut
 from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, last_of_each_class
@@ -23,7 +23,7 @@ from training.decoding import LoadReport
 from training.distributed import World, share_statistics
 from training.errors import CheckpointError
 from training.learner import Learner
-from training.loop import Stepper, StepReport
+from training.loop import Stepper, StepReport, refuse_endless
 from training.optimization import DTYPES, build_optimizer, build_scheduler
 from training.pca import set_pca
 from training.recipe import Recipe
@@ -48,7 +48,7 @@ class TrainingSession:
     """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
 
     The weights and dropout draw from torch's global generator, which the caller seeds; the order of
-    images and the augmentations draw from a generator of the session's own.
+    images and the augmentations draw from a generator of its own.
     """
 
     def __init__(
@@ -81,20 +81,16 @@ class TrainingSession:
             held_out = last_of_each_class(images.labels_N, recipe.validation)
             validation = images.only(np.flatnonzero(held_out))
             images = images.only(np.flatnonzero(~held_out))
-
-        def cut_up(images: LabelledImages, views: int) -> Batches:
-            return cut(
-                self.network,
-                images,
-                recipe,
-                views=views,
-                generator=self._generator,
-                world=world,
-                report=report,
-            )
-
-        self._batches = cut_up(images, recipe.views)
-        self._held_out = cut_up(validation, 1) if validation else None
+        cut_up = partial(
+            cut,
+            self.network,
+            recipe=recipe,
+            generator=self._generator,
+            world=world,
+            report=report,
+        )
+        self._batches = cut_up(images, views=recipe.views)
+        self._held_out = cut_up(validation, views=1) if validation else None
         fitted = recipe.reduction == "pca" and recipe.predecessor is None  # which has fitted it
         if isinstance(self._batches, FeatureBatches) and fitted:
             set_pca(self.network.embedding, self._batches.features_VNF[0])
@@ -158,6 +154,7 @@ class TrainingSession:
                 self._average.update_parameters(self.network)
             on_step(steps[-1])
         validation_loss, validation_accuracy = self._validate()
+        refuse_endless([validation_loss or 0.0], "the loss on held-out images")
         report = EpochReport(
             epoch=epoch,
             loss=sum(step.loss for step in steps) / len(steps),

@@ -17,7 +17,7 @@ class TensorBoard:
         """Open the folder.
 
         Raises:
-            TrainingError: TensorBoard is not installed.
+            TrainingError: TensorBoard is not installed, or the folder cannot be written.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow, and optional
@@ -25,7 +25,10 @@ class TensorBoard:
             raise TrainingError(
                 "writing for TensorBoard needs it: pip install 'lookalike[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(folder)
+        try:
+            self._writer = SummaryWriter(folder)
+        except OSError as error:
+            raise TrainingError(f"cannot write {folder}: {error.strerror}") from error
         self._step = 0
 
     def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:

@@ -21,6 +21,7 @@ from training.checks import (
 from training.data import Dataset
 from training.decoding import LoadReport
 from training.distributed import joined_world
+from training.loop import refuse_endless
 from training.observer import Observer, Observers
 from training.preparation import prepare
 from training.publish import finish, publish
@@ -86,6 +87,7 @@ def train(
             watching = observer if observer is not None and world.is_first else Observers()
             _run(session, state, subject, watching)
             finished = finish(session, dataset, subject)
+            refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
             if world.is_first:
                 manifest = publish(finished, out)
