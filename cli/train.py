@@ -204,6 +204,8 @@ def train(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if resume:
+        _say_what_is_resumed(out)
     manifest = run_training(
         chosen,
         data,
@@ -228,6 +230,14 @@ def train(
             f"{manifest.metrics['epochs']:.0f} epochs, "
             f"{manifest.metrics['train_seconds']:.0f} s of training"
         )
+
+
+def _say_what_is_resumed(out: Path) -> None:
+    """Say so where there is nothing to go on with: the path may be mistyped."""
+    from training.checks import state_folder  # noqa: PLC0415 - keeps `--help` quick
+
+    if not out.exists() and not state_folder(out).exists():
+        say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
 
 
 def split_names(names: str | None) -> tuple[str, ...]:

@@ -172,7 +172,6 @@ def assert_ends_well(result: Result, expected: str, out: Path) -> None:
         (f"{FROZEN} --weights IMAGENET22K", "are IMAGENET1K_V1"),
         (f"{FROZEN} --weights-sha256 12", MODEL),
         ("--recipe nothing", "unknown recipe"),
-        ("--resume --size 24", MODEL),
     ],
     ids=lambda value: value if value.startswith("--") else "",
 )
@@ -282,6 +281,12 @@ def test_weights_from_a_file_train_and_their_hash_is_checked(photos: Path, tmp_p
     for digest, expected in (("12", "64 hexadecimal digits"), ("0" * 64, "was expected")):
         result = run(photos, f"{options} {digest}", tmp_path / "m")
         assert_ends_well(result, expected, tmp_path / "m")
+
+
+def test_resuming_nothing_is_said_and_begins(photos: Path, tmp_path: Path) -> None:
+    result = run(photos, "--size 24 --resume", tmp_path / "m")
+    assert "there is nothing to resume, the training begins" in result.stderr
+    assert_ends_well(result, MODEL, tmp_path / "m")
 
 
 def test_a_model_goes_on_from_the_command_line(photos: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.checkpoint import CheckpointFolder
-from training.data import LabelledImages, last_of_each_class
+from training.data import LabelledImages
 from training.distributed import world_size
 from training.errors import CheckpointError, RecipeError
 from training.learner import layer_groups
@@ -52,33 +52,25 @@ def check_call(recipe: Recipe, *, out: Path, device: str, resume: bool) -> None:
     check_pairs(recipe, most=recipe.batch_size)
 
 
-def check_data(
-    recipe: Recipe, network: Network, images: LabelledImages, *, own_validation: bool, size: int
-) -> None:
+def check_data(recipe: Recipe, network: Network, images: LabelledImages, *, size: int) -> None:
     """Refuse data that the recipe cannot learn from, before a step is taken.
 
     Args:
         recipe: the set-up.
         network: the one it trains.
-        images: the training part.
-        own_validation: whether there is another part to hold against it.
+        images: what is learnt from, without what is held out.
         size: processes that train together.
 
     Raises:
         RecipeError: too few images for what is asked of them.
     """
-    counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
     count = len(images)
-    if not own_validation and recipe.validation:
-        held_out = last_of_each_class(images.labels_N, recipe.validation)
-        counts_L = np.bincount(images.labels_N[~held_out], minlength=len(counts_L))
-        count = int(counts_L.sum())
     if count < size:
         raise RecipeError(f"{count} images to learn from cannot be shared by {size} processes")
     batch = min(recipe.batch_size, count) // size * size
     check_batch(recipe, network, batch)
-    check_pairs(recipe, most=min(batch, int(counts_L.max(initial=0))))
-    if recipe.reduction == "pca" and recipe.predecessor is None:
+    check_pairs(recipe, most=min(batch, int(np.bincount(images.labels_N).max(initial=0))))
+    if recipe.fits_components:
         assert isinstance(network.features, Backbone)
         most = min(count - 1, network.features.width)
         if recipe.width > most:

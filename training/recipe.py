@@ -190,6 +190,11 @@ class Recipe:
         """Whether the backbone stays as it is, byte for byte."""
         return self.views > 0
 
+    @property
+    def fits_components(self) -> bool:
+        """Whether principal components are fitted; a predecessor's are taken as they are."""
+        return self.reduction == "pca" and self.predecessor is None
+
     def architecture(self, num_labels: int) -> Architecture:
         """Return the network's description for data of ``num_labels`` classes."""
         return Architecture(

@@ -18,6 +18,7 @@ from training.average import average_of
 from training.batches import FeatureBatches, cut
 from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
+from training.checks import check_data
 from training.data import LabelledImages, last_of_each_class
 from training.decoding import LoadReport
 from training.distributed import World, share_statistics
@@ -70,6 +71,9 @@ class TrainingSession:
             validation: what to hold against it; None: the share of the images the recipe says.
             world: the processes that train together.
             report: told how many images a frozen backbone has embedded.
+
+        Raises:
+            RecipeError: too few images for what the recipe asks of them.
         """
         self.recipe = recipe
         self.world = world
@@ -81,6 +85,7 @@ class TrainingSession:
             held_out = last_of_each_class(images.labels_N, recipe.validation)
             validation = images.only(np.flatnonzero(held_out))
             images = images.only(np.flatnonzero(~held_out))
+        check_data(recipe, self.network, images, size=world.size)
         cut_up = partial(
             cut,
             self.network,
@@ -91,8 +96,7 @@ class TrainingSession:
         )
         self._batches = cut_up(images, views=recipe.views)
         self._held_out = cut_up(validation, views=1) if validation else None
-        fitted = recipe.reduction == "pca" and recipe.predecessor is None  # which has fitted it
-        if isinstance(self._batches, FeatureBatches) and fitted:
+        if isinstance(self._batches, FeatureBatches) and recipe.fits_components:
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
         counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
@@ -106,9 +110,8 @@ class TrainingSession:
             precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
         )
         self._fixed = self._learner.fixed(recipe)
-        self._average = (
-            average_of(self.network, recipe.average, self._fixed) if recipe.average else None
-        )
+        decay = recipe.average
+        self._average = average_of(self.network, decay, self._fixed) if decay else None
         self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
         self._called: nn.Module = self._parallel()
 

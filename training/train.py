@@ -11,13 +11,7 @@ from typing import Any
 import torch
 
 from training.checkpoint import CheckpointFolder
-from training.checks import (
-    check_data,
-    check_processes,
-    refuse_existing,
-    refuse_unfinished,
-    state_folder,
-)
+from training.checks import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.data import Dataset
 from training.decoding import LoadReport
 from training.distributed import joined_world
@@ -70,11 +64,6 @@ def train(
         recipe, network = prepare(recipe, dataset.label_names, world.device)
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         check_processes(recipe, world.size)
-        check_data(
-            *(recipe, network, dataset.train),
-            own_validation=dataset.validation is not None,
-            size=world.size,
-        )
         state = CheckpointFolder(state_folder(out))
         with state if world.is_first else nullcontext():
             refuse_unfinished(state, resume=resume)  # before a backbone embeds all images
