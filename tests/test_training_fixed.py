@@ -16,6 +16,7 @@ from training.recipe import FineTuning, Recipe
 from training.recipes import backbone_finetune, backbone_frozen
 from training.session import EpochReport, TrainingSession
 from training.train import train
+from vision.errors import ModelFolderError
 from vision.manifest import WEIGHTS_NAME
 from vision.network import build_network
 
@@ -159,3 +160,19 @@ def test_what_a_killed_save_left_behind_goes_with_the_next_one(tmp_path: Path) -
     with CheckpointFolder(folder) as place:
         place.save(session_of(FROZEN).checkpoint({}))
     assert len(list(folder.glob("*.safetensors*"))) == 1
+
+
+def test_what_a_killed_publishing_left_behind_goes_with_the_next_one(tmp_path: Path) -> None:
+    out = tmp_path / "m [1]"
+    for name in (".m [1].123.tmp", ".m 1.123.tmp", ".m.9.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / WEIGHTS_NAME).write_bytes(bytes(10))
+    train(FROZEN, coloured(), out=out, device="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".m 1.123.tmp", ".m.9.tmp", "m [1]"]
+
+
+def test_a_state_left_behind_beside_a_finished_model_is_named(tmp_path: Path) -> None:
+    train(FROZEN, coloured(), out=tmp_path / "m", device="cpu")
+    (tmp_path / "m.training").mkdir()
+    with pytest.raises(ModelFolderError, match=r"m\.training is left over from its training"):
+        train(FROZEN, coloured(), out=tmp_path / "m", device="cpu", resume=True)

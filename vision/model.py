@@ -4,6 +4,7 @@ Nothing in the folder can run code: the weights are safetensors, the manifest is
 beside them (a training's report, for one) are never read back here.
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -62,7 +63,7 @@ def save_model(
         raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     manifest = replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest())
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = _temporary(folder, str(os.getpid()))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -78,3 +79,13 @@ def save_model(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of ``folder``; nobody else may be writing it now."""
+    for left in folder.parent.glob(_temporary(Path(glob.escape(folder.name)), "*").name):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _temporary(folder: Path, process: str) -> Path:
+    return folder.with_name(f".{folder.name}.{process}.tmp")
