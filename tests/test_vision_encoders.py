@@ -1,4 +1,4 @@
-"""Every encoder takes any array of the right shape and type, whoever owns it and however it lies."""
+"""Every encoder takes any array of the right shape, whoever owns it and however it lies."""
 
 import shutil
 from pathlib import Path
@@ -75,7 +75,9 @@ def test_any_array_of_the_right_shape_gives_the_same_answer(
         expected = encoder.encode(given_BCHW.copy(order="C"))
         answer = encoder.encode(given_BCHW)
 
-        np.testing.assert_allclose(answer.vectors_BD, expected.vectors_BD, atol=1e-6, err_msg=layout)
+        np.testing.assert_allclose(
+            answer.vectors_BD, expected.vectors_BD, atol=1e-6, err_msg=layout
+        )
         np.testing.assert_array_equal(given_BCHW, before_BCHW)
         batched = encode_all(encoder, given_BCHW, batch=4)
         np.testing.assert_allclose(

@@ -1,7 +1,7 @@
 """The markers of a JPEG file: what its decoder will hold, and how much of the picture is missing.
 
-Structure after ITU-T T.81, annex B. Nothing is decoded here but a file whose end is missing, in
-shades of gray or at an eighth of its size, to see how far the picture goes.
+Structure after ITU-T T.81, annex B. Nothing is decoded here but a file whose end is missing, to see
+how far the picture goes.
 """
 
 import io
@@ -25,12 +25,14 @@ _START_OF_SCAN: Final = 0xDA
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # Bytes that go on where the file ends. What is shown of a picture that is all there does not depend
-# on them. No 0xFF, which would be a marker.
-_TAILS: Final = (
-    bytes(64),
-    bytes((37 * number + 11) % 251 for number in range(64)),
-    bytes((101 * number + 170) % 251 for number in range(64)),
+# on them. None is 0xFF, which would be a marker.
+_TAILS: Final = tuple(
+    bytes((first, *((step * number + first) % 251 for number in range(63))))
+    for first, step in ((0x0B, 37), (0xAA, 101), (0x55, 73), (0xFE, 19), (0x7F, 151), (0, 0))
 )
+_FEW: Final = 2  # tails for larger pictures, of which a pixel more or less is no matter
+_SMALL: Final = 2**17  # pixels
+_INVISIBLE: Final = 0.5  # of 255, the mean over a small picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,18 @@ def share_missing(data: bytes) -> float:
     if refines:  # only the last bit of some coefficients is missing
         return 0.0
     coded = data.rstrip(b"\xff")
-    scale = 1 if frame.is_progressive else _EIGHTH
+    is_small = frame.width * frame.height <= _SMALL
+    scale = 1 if frame.is_progressive or is_small else _EIGHTH
     whole_HWC = _pixels(coded + END, scale)
-    unlike_HW: NDArray[np.bool_] = np.zeros(whole_HWC.shape[:2], bool)
-    for tail in _TAILS:
-        unlike_HW |= (_pixels(coded + tail + END, scale) != whole_HWC).any(axis=2)
+    height, width = whole_HWC.shape[:2]
+    unlike_HW: NDArray[np.bool_] = np.zeros((height, width), bool)
+    for tail in _TAILS[: None if is_small else _FEW]:
+        other_HWC = _pixels(coded + tail + END, scale)
+        if not is_small or _mean_difference(other_HWC, whole_HWC) > _INVISIBLE:
+            unlike_HW |= (other_HWC != whole_HWC).any(axis=2)
     if not unlike_HW.any():
         return 0.0
     across, down = frame.mcu[0] * _BLOCK // scale, frame.mcu[1] * _BLOCK // scale
-    height, width = unlike_HW.shape
     per_row, rows = -(-width // across), -(-height // down)
     row = int(unlike_HW.any(axis=1).argmax()) // down
     column = int(unlike_HW[row * down : (row + 1) * down].any(axis=0).argmax()) // across
@@ -122,9 +127,13 @@ def share_missing(data: bytes) -> float:
 def _pixels(data: bytes, scale: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         if scale > 1:
-            image.draft("L", (max(1, image.width // scale), max(1, image.height // scale)))
+            image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _mean_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 def _last_scan(data: bytes, frame: Frame) -> bool | None:
