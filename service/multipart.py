@@ -93,10 +93,18 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
                 "on_end": collector.on_end,
             },
         )
-        parser.write(body)
+        parser.write(_without_preamble(body, b"--" + boundary))
         parser.finalize()
     except FormParserError as error:
         raise MalformedMultipartError("the multipart body is damaged") from error
     if not collector.is_complete:
         raise MalformedMultipartError("the multipart body ends before its closing delimiter")
     return collector.parts
+
+
+def _without_preamble(body: bytes, delimiter: bytes) -> bytes:
+    """Return ``body`` from its first delimiter on; what is before it is no part (RFC 2046, 5.1)."""
+    if body.startswith(delimiter):
+        return body
+    start = body.find(b"\r\n" + delimiter)
+    return body if start < 0 else body[start + 2 :]

@@ -114,7 +114,7 @@ def test_a_crop_outside_the_image_is_refused(
 
 
 @pytest.mark.parametrize("side", ["top", "left", "bottom", "right"])
-@pytest.mark.parametrize("share", [5e-324, 2.2250738585072014e-308, 1e-300, 1e-17, 1e-9])
+@pytest.mark.parametrize("share", [5e-324, 2.2250738585072014e-308, 1e-300, 1e-17, 1e-10])
 def test_a_crop_of_next_to_nothing_is_refused(side: str, share: float) -> None:
     whole = {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0}
     value = share if side in ("bottom", "right") else 1 - share

@@ -28,8 +28,8 @@ REDUCING_GAP = 3.0
 DRAFT_FACTOR = 2
 DRAFT_MIN_SIDE = 256  # never below what a thumbnail needs
 
-# Thinner crops hold no pixel of any picture that is taken.
-MIN_CROP = 2**-20  # of a side
+# Of a side. Thinner crops than a pixel hold one, but numbers next to nothing are mistakes.
+MIN_CROP = 2**-32
 
 Fit = Literal["crop", "pad", "squash"]
 # How files become pixels. 1: colour profiles are ignored, of 16-bit gray the upper byte counts, as
@@ -55,7 +55,7 @@ class CropBox:
             )
         if min(self.bottom - self.top, self.right - self.left) < MIN_CROP:
             raise CropError(
-                f"a crop needs at least {MIN_CROP:.7f} of the height and the width, got "
+                f"a crop needs at least {MIN_CROP:.1e} of the height and the width, got "
                 f"{self._shown}"
             )
 
