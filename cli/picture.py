@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from vision.errors import ImageError
-from vision.image import DEFAULT_LIMITS, harden_pillow
+from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,12 +47,13 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     """
     harden_pillow()
     try:
-        with path.open("rb") as file:
-            data = file.read(DEFAULT_LIMITS.max_bytes + 1)
+        size = path.stat().st_size
+        if size > OWN_FILE_LIMITS.max_bytes:
+            raise too_many_bytes(size, OWN_FILE_LIMITS)
+        data = path.read_bytes()
+        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        image = encoder.manifest.preprocessing.decode(data, limits=DEFAULT_LIMITS)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
     return Picture(image, hashlib.sha256(data).hexdigest(), encoder)

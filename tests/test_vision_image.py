@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vision.errors import (
     TooManyPixelsError,
     UnsupportedImageError,
 )
-from vision.image import OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
+from vision.image import _ONE_LARGE, OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
 
 LOSSLESS = ("PNG", "BMP")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -368,3 +369,19 @@ def test_decoding_leaves_no_file_open() -> None:
 
     assert decode_image(stream.getvalue()).size == (40, 30)
     assert not stream.closed
+
+
+def test_large_pictures_wait_for_one_another_and_small_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vision.image.LARGE_BYTES", 100 * 100 * 8)
+    small, large = png(1, (100, 100)), png(1, (101, 100))
+
+    with ThreadPoolExecutor() as pool:
+        with _ONE_LARGE:
+            waiting = pool.submit(decode_image, large)
+            assert pool.submit(decode_image, small).result(30).size == (100, 100)
+            told = pool.submit(decode_image, large, before_pixels=lambda _: None)
+            assert told.result(30).size == (101, 100)
+            assert not waiting.done()
+        assert waiting.result(30).size == (101, 100)

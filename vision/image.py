@@ -8,7 +8,9 @@ only then is a single pixel decoded.
 import hashlib
 import io
 import struct
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,11 +75,13 @@ class ImageLimits:
 CODED_PER_PIXEL: Final = 8
 MOST_PIXELS: Final = 2**29  # Pillow's own limit, a second wall behind ours
 SCALES: Final = (1, 2, 4, 8)  # by which the JPEG decoder can shrink
+LARGE_BYTES: Final = 2**28  # while decoded
+_ONE_LARGE: Final = threading.Lock()
 BYTES_PER_PIXEL: Final = 8  # of an RGB picture while it is decoded; 4, and a copy of them
 
 DEFAULT_LIMITS: Final = ImageLimits()
 # For one's own files, which nobody made to do harm: a phone's photo of 200 megapixels, a scanned
-# sheet, a long panorama. The largest may take 5 GB to decode.
+# sheet, a long panorama. The largest may take 5 GB to decode, so large ones are decoded in turn.
 OWN_FILE_LIMITS: Final = ImageLimits(max_bytes=2**30, max_pixels=250_000_000, max_side=100_000)
 
 
@@ -105,7 +109,8 @@ def decode_image(
             querying must pass the same value), and further where the limits ask for it. ``None``
             decodes at full size.
         before_pixels: called, before the first pixel is decoded, with the most bytes that decoding
-            will hold at once, an estimate from the header; it may wait until there is room.
+            will hold at once, an estimate from the header; it may wait until there is room. Without
+            it pictures of more than 256 MiB wait for one another.
         managed: convert colours to sRGB by the embedded profile; else it stays in ``info``.
         bits: that count of gray samples of 16 bits, 8 to 16.
 
@@ -177,10 +182,13 @@ class _Decoding:
             if self.image_format == "JPEG":
                 kept_bytes = _draft(image, self.draft_side, self.limits, data)
             _check_size(image.size, full_size, kept_bytes, self.limits)
+            needed = _decode_bytes(image) + kept_bytes
             if self.before_pixels is not None:
-                self.before_pixels(_decode_bytes(image) + kept_bytes)
-            image.load()
-            return to_rgb(_upright(image), managed=self.managed, bits=self.bits)
+                self.before_pixels(needed)
+            is_large = self.before_pixels is None and needed > LARGE_BYTES
+            with _ONE_LARGE if is_large else nullcontext():
+                image.load()
+                return to_rgb(_upright(image), managed=self.managed, bits=self.bits)
 
     def decode_mended(self, data: bytes) -> Image.Image:
         versions = mended(data, self.image_format)
