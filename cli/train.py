@@ -10,6 +10,7 @@ import typer
 
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load
+from cli.depth import with_depth_of
 from cli.progress import TrainingProgress
 from training.recipe import MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES, pick_recipe
@@ -76,6 +77,10 @@ def train(
             help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
             rich_help_panel=NETWORK,
         ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(min=8, max=16, help="Of gray with 16, those in use.", rich_help_panel=NETWORK),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -171,7 +176,7 @@ def train(
     try:
         chosen = adjusted(
             pick_recipe(recipe, data, backbone=backbone),
-            preprocessing={"size": size, "fit": fit},
+            preprocessing={"size": size, "fit": fit, "bits": bits},
             augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
             frozen_groups=frozen_groups,
             weights=weights,
@@ -191,7 +196,7 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     manifest = run_training(
-        chosen,
+        chosen if bits else with_depth_of(data, chosen),
         data,
         out,
         device=device,

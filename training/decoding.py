@@ -51,7 +51,7 @@ def decode_images(
     def decode(position: int) -> bytes | Unreadable:
         path = paths[position]
         try:
-            picture = preprocessing.decode(_read(path), limits=OWN_FILE_LIMITS)
+            picture = preprocessing.decode(read_file(path), limits=OWN_FILE_LIMITS)
             pixels_CHW = preprocessing.pixels(picture)
         except ImageError as error:
             return Unreadable(path, str(error))
@@ -111,7 +111,7 @@ def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, in
     return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """Return the file's bytes.
 
     Raises:
