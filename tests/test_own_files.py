@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,3 +80,18 @@ def test_training_reads_large_files_and_tells_of_those_it_does_not(tmp_path: Pat
     assert decoded.images_NCHW[0].tolist() == [[[99] * 16] * 16]
     (refused,) = decoded.unreadable
     assert f"has {OWN_FILE_LIMITS.max_bytes + 5} bytes" in refused.reason
+
+
+def test_a_picture_of_few_bits_is_not_dark_in_silence(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "model").symlink_to(model)
+    gray = np.asarray(picture(3, (40, 30), "L"), np.uint32)
+    for bits in (12, 16):
+        values = (gray * ((1 << bits) - 1) // 255).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{bits}.png")
+
+    told = lookalike("classify", "model", "12.png", cwd=tmp_path)
+    silent = lookalike("classify", "model", "16.png", cwd=tmp_path)
+
+    assert (told.returncode, silent.returncode) == (0, 0)
+    assert "12.png uses only 12 of its 16 bits" in told.stderr
+    assert "bits" not in silent.stderr
