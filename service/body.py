@@ -23,13 +23,12 @@ from service.errors import (
     UnexpectedFieldError,
     UnsupportedBodyError,
 )
+from service.image_names import IMAGE_NAMES, wanted
 from service.multipart import Part, parse_multipart
 from service.options import Text
 from vision.formats import sniff_format
 
 MAX_IMAGES: Final = 256  # in one request
-# What a form may call its images, of which several languages' clients add the brackets.
-IMAGE_NAMES: Final = ("image", "image[]", "images", "images[]")
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _MOST_PADDING: Final = 2  # equals signs
 
@@ -187,5 +186,5 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _text(part: Part) -> Text:
     if part.is_file and sniff_format(part.data) is not None:
-        raise UnexpectedFieldError(f"'image' is wanted, got {part.name[:60]!r}")
+        raise UnexpectedFieldError(wanted(part.name))
     return Text(part.data.decode("utf-8", "replace"))

@@ -14,19 +14,11 @@ from service.errors import (
     InvalidParameterError,
     UnexpectedFieldError,
 )
+from service.image_names import unexpected
 
 MAX_K: Final = 1000
 MAX_RANGE: Final = 10_000  # hits of one answer
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
-
-# What clients call the image that they should call "image".
-_OTHER_NAMES: Final = frozenset(
-    (
-        *("file", "files", "img", "image", "images", "photo", "photos", "picture", "pictures"),
-        *("upload", "uploads", "uploadfile", "uploaded_file", "image_file", "imagefile"),
-        *("image_url", "image_base64", "base64", "b64", "data", "content", "url", "media", "blob"),
-    )
-)
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
 ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
@@ -292,18 +284,11 @@ def _named_error(error: ValidationError) -> Exception:
         return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return _unexpected(name)
+        return UnexpectedFieldError(unexpected(name))
     if first["type"] == "missing":
         return InvalidJsonError(f"{name!r} is missing")
     sentence = f"{name} cannot be used: {first['msg']}, got {_shown(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)
-
-
-def _unexpected(name: str) -> UnexpectedFieldError:
-    bare = name.lower().removesuffix("[]").rstrip("0123456789_-")
-    if bare in _OTHER_NAMES:
-        return UnexpectedFieldError(f"'image' is wanted, got {name[:60]!r}")
-    return UnexpectedFieldError(f"{name[:60]!r} is not a field of this route")
 
 
 def _shown(value: Any) -> str:

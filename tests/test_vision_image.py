@@ -204,7 +204,9 @@ def test_as_many_pixels_as_allowed_are_decoded(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (2**31 - 1, 2**31 - 1), (20_000, 1)])
 def test_a_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
-    with pytest.raises(TooManyPixelsError):
+    with pytest.raises(
+        TooManyPixelsError, match=r"the image has \d[\d x]* pixels; (at most|a side)"
+    ):
         decode_image(bomb_png(*size))
 
 

@@ -7,12 +7,12 @@ only then is a single pixel decoded.
 
 import hashlib
 import io
+import re
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -79,6 +79,8 @@ LARGE_BYTES: Final = 2**28  # while decoded
 _ONE_LARGE: Final = threading.Lock()
 BYTES_PER_PIXEL: Final = 8  # of an RGB picture while it is decoded; 4, and a copy of them
 
+_NUMBER: Final = re.compile(r"\d+")  # of pixels, in what Pillow says
+
 DEFAULT_LIMITS: Final = ImageLimits()
 # For one's own files, which nobody made to do harm: a phone's photo of 200 megapixels, a scanned
 # sheet, a long panorama. The largest may take 5 GB to decode, so large ones are decoded in turn.
@@ -135,9 +137,10 @@ def decode_image(
         except DECODER_ERRORS:
             return decoding.decode_mended(data)
     except Image.DecompressionBombError as error:  # Pillow's own limit, met while opening
+        found = _NUMBER.search(str(error))
+        count = found[0] if found else f"more than {MOST_PIXELS}"
         raise TooManyPixelsError(
-            f"the image has more than {2 * MOST_PIXELS:,} pixels; at most "
-            f"{limits.max_pixels:,} are allowed"
+            f"the image has {count} pixels; at most {limits.max_pixels} are allowed"
         ) from error
     except DECODER_ERRORS as error:
         raise CorruptImageError(f"the {image_format} image is truncated or damaged") from error
@@ -162,8 +165,7 @@ def harden_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoding:
+class _Decoding(NamedTuple):
     """How one picture is decoded, at first as it came, and then without its damage."""
 
     image_format: str
@@ -185,14 +187,18 @@ class _Decoding:
             needed = _decode_bytes(image) + kept_bytes
             if self.before_pixels is not None:
                 self.before_pixels(needed)
-            is_large = self.before_pixels is None and needed > LARGE_BYTES
-            with _ONE_LARGE if is_large else nullcontext():
-                image.load()
-                return to_rgb(_upright(image), managed=self.managed, bits=self.bits)
+            if self.before_pixels is None and needed > LARGE_BYTES:
+                with _ONE_LARGE:
+                    return self._load(image)
+            return self._load(image)
+
+    def _load(self, image: Image.Image) -> Image.Image:
+        image.load()
+        return to_rgb(_upright(image), managed=self.managed, bits=self.bits)
 
     def decode_mended(self, data: bytes) -> Image.Image:
         versions = mended(data, self.image_format)
-        again = replace(self, before_pixels=None)  # it was told of this picture
+        again = self._replace(before_pixels=None)  # it was told of this picture
         shown = None
         for version in versions:
             image = again.decode(version)
