@@ -120,6 +120,9 @@ _MULTIPART = {
     "a part cut in its headers": form(
         CLASSIFY, b'Content-Disposition: form-data; name="im', end=b""
     ),
+    "a part that is not the base64 it says": form(
+        CLASSIFY, b"Content-Transfer-Encoding: base64\r\n" + file(PICTURE)
+    ),
     "300 parts": form(CLASSIFY, *[field(b"x", b"1")] * 300),
     "a field of more than 1 MiB": form(CLASSIFY, file(PICTURE), field(b"k", b"1" * 1_048_577)),
     "a part with 10,000 headers": form(CLASSIFY, b"X: y\r\n" * 10_000 + b"\r\nx"),
@@ -207,6 +210,10 @@ _WORKS = {
     ),
     "a data URI in a form": form(
         CLASSIFY, field(b"image", f"data:image/png;base64,{PICTURE_TEXT}".encode())
+    ),
+    "a part in base64": form(
+        CLASSIFY,
+        b"Content-Transfer-Encoding: BASE64\r\n" + file(base64.encodebytes(PICTURE)),
     ),
     "base64 in a form": form(CLASSIFY, field(b"image", UNPADDED.encode())),
     **{

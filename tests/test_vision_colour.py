@@ -66,7 +66,9 @@ def test_a_picture_in_another_space_looks_like_its_srgb_original(
     data = encoded(wide, image_format, icc_profile=profile, **settings)
 
     assert error(wide, photo()) > 8
-    assert error(decode_image(data), plain) < 1
+    # ProPhoto's steps are so wide that rounding in a JPEG, of Y, Cb and Cr, shows by itself.
+    coarse = profile is PROPHOTO and image_format == "JPEG"
+    assert error(decode_image(data), plain) < (1.5 if coarse else 1)
 
 
 @pytest.mark.parametrize("profile", WIDE.values(), ids=WIDE)

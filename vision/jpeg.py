@@ -19,7 +19,7 @@ _MARKER: Final = re.compile(rb"[^\xff]*\xff+([^\xff])", re.DOTALL)
 _SCAN: Final = re.compile(rb"\xff\xda")  # in coded data 0xFF is followed by 0 or a restart marker
 _BLOCK: Final = 8  # pixels on a side
 _COEFFICIENTS: Final = _BLOCK * _BLOCK
-_EIGHTH: Final = 8  # of the size: one pixel per block, its mean
+_EIGHTH: Final = 8  # as small as the decoder makes it: one pixel per block, its mean
 _WITHOUT_LENGTH: Final = frozenset((0x01, *range(0xD0, 0xD9)))
 _START_OF_SCAN: Final = 0xDA
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -32,6 +32,7 @@ _TAILS: Final = tuple(
 )
 _FEW: Final = 2  # tails for larger pictures, of which a pixel more or less is no matter
 _SMALL: Final = 2**17  # pixels
+_DETAILED: Final = 2**22  # pixels that are compared of a progressive picture
 _INVISIBLE: Final = 0.5  # of 255, the mean over a small picture
 
 
@@ -106,7 +107,7 @@ def share_missing(data: bytes) -> float:
         return 0.0
     coded = data.rstrip(b"\xff")
     is_small = frame.width * frame.height <= _SMALL
-    scale = 1 if frame.is_progressive or is_small else _EIGHTH
+    scale = _scale(frame)
     whole_HWC = _pixels(coded + END, scale)
     height, width = whole_HWC.shape[:2]
     unlike_HW: NDArray[np.bool_] = np.zeros((height, width), bool)
@@ -122,6 +123,13 @@ def share_missing(data: bytes) -> float:
     column = int(unlike_HW[row * down : (row + 1) * down].any(axis=0).argmax()) // across
     missing: float = 1 - (row * per_row + column) / (rows * per_row)
     return missing
+
+
+def _scale(frame: Frame) -> int:
+    """Return by how much to shrink; of a progressive picture the detail matters most."""
+    most = _DETAILED if frame.is_progressive else _SMALL
+    pixels = frame.width * frame.height
+    return next((scale for scale in (1, 2, 4) if pixels <= most * scale * scale), _EIGHTH)
 
 
 def _pixels(data: bytes, scale: int) -> NDArray[np.uint8]:

@@ -52,7 +52,7 @@ def _mended_png(data: bytes) -> tuple[bytes, ...]:
     while at + 8 <= len(data) and len(kept) <= MAX_CHUNKS:
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + 12 + length
-        if not kind.isalpha() or len(kept) == MAX_CHUNKS:
+        if not kind.isalnum() or len(kept) == MAX_CHUNKS:
             break
         if kind in _PIXEL_CHUNKS or _is_sound_chunk(kind, data[at + 8 : end - 4], data[at:end]):
             kept.append(data[at:end])
