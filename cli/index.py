@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cli.console import print_json, progress, say, stdout
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
-from vision.image import DEFAULT_LIMITS, harden_pillow
+from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.runtimes import open_encoder
 
@@ -181,7 +181,7 @@ def fill(gallery: "Gallery", encoder: "ImageEncoder", data: str) -> "BuildReport
     source = open_source(data)
     with items_shown("indexing", source.count, "images") as show:
         report = build_from(
-            gallery, source.entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=show
+            gallery, source.entries, encoder=encoder, limits=OWN_FILE_LIMITS, on_progress=show
         )
     compact_if_due(gallery)
     return report

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from cli.console import say
+from vision.depth import FULL, depth_of, is_deep_gray, largest_sample
 from vision.errors import ImageError
-from vision.image import DEFAULT_LIMITS, harden_pillow
+from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
+from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,15 +50,29 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     """
     harden_pillow()
     try:
-        with path.open("rb") as file:
-            data = file.read(DEFAULT_LIMITS.max_bytes + 1)
+        size = path.stat().st_size
+        if size > OWN_FILE_LIMITS.max_bytes:
+            raise too_many_bytes(size, OWN_FILE_LIMITS)
+        data = path.read_bytes()
+        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        image = encoder.manifest.preprocessing.decode(data, limits=DEFAULT_LIMITS)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
+    _say_if_dark(path, data, encoder.manifest.preprocessing)
     return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
+
+
+def _say_if_dark(path: Path, data: bytes, preprocessing: Preprocessing) -> None:
+    """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
+    if preprocessing.bits < FULL or not is_deep_gray(data):
+        return
+    depth = depth_of(largest_sample(data))
+    if depth < FULL:
+        say(
+            f"{path} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
+            f"a dark picture; a model trained with --bits {depth} would not"
+        )
 
 
 def json_option(text: str, option: str) -> dict[str, Any]:

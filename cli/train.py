@@ -9,6 +9,7 @@ import typer
 
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load
+from cli.depth import with_depth_of
 from cli.progress import TrainingProgress
 from cli.recipe import choose_recipe
 from training.recipe import MOST_SEEDS, MetricLoss, Precision, Recipe
@@ -85,6 +86,10 @@ def train(
             help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
             rich_help_panel=NETWORK,
         ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(min=8, max=16, help="Of gray with 16, those in use.", rich_help_panel=NETWORK),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -186,7 +191,7 @@ def train(
             data,
             backbone=backbone,
             weights=weights,
-            preprocessing={"size": size, "fit": fit},
+            preprocessing={"size": size, "fit": fit, "bits": bits},
             augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
             frozen_groups=frozen_groups,
             weights_sha256=weights_sha256,
@@ -207,7 +212,7 @@ def train(
     if resume:
         _say_what_is_resumed(out)
     manifest = run_training(
-        chosen,
+        chosen if bits else with_depth_of(data, chosen),
         data,
         out,
         device=device,

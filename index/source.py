@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from index.errors import SourceError
 from index.items import CONTROL, MAX_LABEL_CHARS
-from vision.image import DEFAULT_LIMITS
+from vision.image import OWN_FILE_LIMITS
 
 MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
@@ -110,7 +110,7 @@ def _read(path: Path) -> tuple[bytes, str | None]:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             return b"", "not a regular file"
         with path.open("rb") as file:
-            return file.read(DEFAULT_LIMITS.max_bytes + 1), None
+            return file.read(OWN_FILE_LIMITS.max_bytes + 1), None
     except OSError as error:
         return b"", f"the file cannot be read: {error.strerror}"
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
@@ -19,12 +20,17 @@ from service.errors import (
     InvalidJsonError,
     MissingImageError,
     SlowRequestError,
+    UnexpectedFieldError,
     UnsupportedBodyError,
 )
-from service.multipart import parse_multipart
+from service.image_names import IMAGE_NAMES, wanted
+from service.multipart import Part, parse_multipart
 from service.options import Text
+from vision.formats import sniff_format
 
 MAX_IMAGES: Final = 256  # in one request
+_URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
+_MOST_PADDING: Final = 2  # equals signs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,8 @@ async def read_submission(request: Request, *, max_bytes: int, held: Reservation
     kind = header.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         parts = parse_multipart(body, header)
-        images = [part.data for part in parts if part.name == "image"]
-        texts = [(part.name, _text(part.data)) for part in parts if part.name != "image"]
+        images = [_image_of(part) for part in parts if part.name in IMAGE_NAMES]
+        texts = [(part.name, _text(part)) for part in parts if part.name not in IMAGE_NAMES]
         fields = _unique([*fields.items(), *texts])
     elif kind == "application/json":
         members = _json_object(body)
@@ -116,21 +122,41 @@ async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> b
 def decode_image_text(text: Any, *, name: str) -> bytes:
     """Return the bytes that ``text``, base64 or a data: URI, stands for.
 
+    The alphabet may be the one for addresses, line ends may be in it, and its padding may be
+    missing.
+
     Raises:
         InvalidJsonError: it is something else.
     """
     if not isinstance(text, str):
         raise InvalidJsonError(f"{name} must be base64 text or a data: URI")
-    if text.startswith(("http://", "https://")):
+    text = text.strip()
+    start = text[:8].lower()
+    if start.startswith(("http://", "https://")):
         raise InvalidJsonError(f"{name} is a URL; this service fetches nothing, send the bytes")
-    if text.startswith("data:"):
+    if start.startswith("data:"):
         head, _, text = text.partition(",")
-        if not head.endswith(";base64"):
+        if not head.lower().endswith(";base64"):
             raise InvalidJsonError(f"{name} is a data: URI without ;base64")
+        if "%" in text:
+            text = unquote(text)
+    text = "".join(text.split())
+    if "-" in text or "_" in text:
+        text = text.translate(_URL_SAFE)
+    bare = text.rstrip("=")
+    if len(text) - len(bare) > _MOST_PADDING:
+        raise InvalidJsonError(f"{name} is not valid base64: it ends with too many =")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidJsonError(f"{name} is not valid base64") from error
+
+
+def _image_of(part: Part) -> bytes:
+    """Return the image in a part of a form; a field without a file name may carry it as text."""
+    if part.is_file or not part.data.isascii() or sniff_format(part.data) is not None:
+        return part.data
+    return decode_image_text(part.data.decode("ascii"), name=part.name)
 
 
 def _images_of_json(values: Any) -> list[bytes]:
@@ -158,5 +184,7 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _text(data: bytes) -> Text:
-    return Text(data.decode("utf-8", "replace"))
+def _text(part: Part) -> Text:
+    if part.is_file and sniff_format(part.data) is not None:
+        raise UnexpectedFieldError(wanted(part.name))
+    return Text(part.data.decode("utf-8", "replace"))

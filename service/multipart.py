@@ -1,5 +1,7 @@
 """A multipart/form-data body in memory in, its parts out (RFC 7578, with python-multipart)."""
 
+import base64
+import binascii
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,12 +32,14 @@ class _Collector:
         self._header_name = b""
         self._header_value = b""
         self._disposition = b""
+        self._is_base64 = False  # as mail programs send parts
         self._chunks: list[bytes] = []
 
     def on_part_begin(self) -> None:
         if len(self.parts) == MAX_PARTS:
             raise MalformedMultipartError(f"a form may have at most {MAX_PARTS} parts")
         self._disposition = b""
+        self._is_base64 = False
         self._chunks = []
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -47,6 +51,8 @@ class _Collector:
     def on_header_end(self) -> None:
         if self._header_name.lower() == b"content-disposition":
             self._disposition = self._header_value
+        elif self._header_name.lower() == b"content-transfer-encoding":
+            self._is_base64 = self._header_value.strip().lower() == b"base64"
         self._header_name = self._header_value = b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -59,7 +65,8 @@ class _Collector:
                 'every part needs a header Content-Disposition: form-data; name="…"'
             )
         name = options[b"name"].decode("utf-8", "replace")
-        part = Part(name, b"filename" in options, b"".join(self._chunks))
+        data = b"".join(self._chunks)
+        part = Part(name, b"filename" in options, _plain(data) if self._is_base64 else data)
         if not part.is_file and len(part.data) > MAX_FIELD_BYTES:
             raise MalformedMultipartError(
                 f"a form field may have at most {MAX_FIELD_BYTES} bytes; send images as files"
@@ -93,10 +100,25 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
                 "on_end": collector.on_end,
             },
         )
-        parser.write(body)
+        parser.write(_without_preamble(body, b"--" + boundary))
         parser.finalize()
     except FormParserError as error:
         raise MalformedMultipartError("the multipart body is damaged") from error
     if not collector.is_complete:
         raise MalformedMultipartError("the multipart body ends before its closing delimiter")
     return collector.parts
+
+
+def _plain(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(data.split()), validate=True)
+    except binascii.Error as error:
+        raise MalformedMultipartError("a part that says it is base64 is not") from error
+
+
+def _without_preamble(body: bytes, delimiter: bytes) -> bytes:
+    """Return ``body`` from its first delimiter on; what is before it is no part (RFC 2046, 5.1)."""
+    if body.startswith(delimiter):
+        return body
+    start = body.find(b"\r\n" + delimiter)
+    return body if start < 0 else body[start + 2 :]

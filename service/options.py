@@ -14,6 +14,7 @@ from service.errors import (
     InvalidParameterError,
     UnexpectedFieldError,
 )
+from service.image_names import unexpected
 
 MAX_K: Final = 1000
 MAX_RANGE: Final = 10_000  # hits of one answer
@@ -283,7 +284,7 @@ def _named_error(error: ValidationError) -> Exception:
         return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return UnexpectedFieldError(f"{name[:60]!r} is not a field of this route")
+        return UnexpectedFieldError(unexpected(name))
     if first["type"] == "missing":
         return InvalidJsonError(f"{name!r} is missing")
     sentence = f"{name} cannot be used: {first['msg']}, got {_shown(first['input'])}"

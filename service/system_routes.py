@@ -28,7 +28,7 @@ async def get_model(request: Request) -> Response:
             labels=list(manifest.labels),
             metrics=manifest.metrics,
             architecture=manifest.architecture.to_json(),
-            preprocessing=asdict(manifest.preprocessing),
+            preprocessing=manifest.preprocessing.to_json(),
             created=manifest.created,
             device=engine.device,
             runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),

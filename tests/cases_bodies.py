@@ -1,5 +1,8 @@
 """Cases of how a request is sent: types, forms, JSON, fields that are missing, unknown or twice."""
 
+import base64
+from urllib.parse import quote
+
 from tests.cases import (
     FORM,
     PICTURE,
@@ -15,6 +18,15 @@ from tests.cases import (
     typed,
 )
 
+# Its base64 has both letters that differ in addresses, and needs padding.
+FOR_ADDRESSES = next(
+    text
+    for text in (
+        base64.urlsafe_b64encode(PICTURE + bytes([n, 250, 255])).decode() for n in range(9)
+    )
+    if "-" in text and "_" in text
+)
+UNPADDED = PICTURE_TEXT.rstrip("=")
 CLASSIFY, SEARCH, EMBED = "/v1/classify", "/v1/search", "/v1/embed"
 NESTED = b"[" * 9999
 
@@ -76,6 +88,15 @@ _UNEXPECTED = {
     "a page with an offset": get("/v1/items?offset=3"),
     "range with k": as_json("/v1/search/range", {"id": "item-00", "min_score": 0, "k": 3}),
     "a vote with min_score": as_json("/v1/search/vote", {"id": "item-00", "min_score": 0.5}),
+    **{
+        f"an image called {name.decode()}, to {path[4:]}": form(path, file(PICTURE, name=name))
+        for name in (b"file", b"photo", b"x")
+        for path in (CLASSIFY, EMBED, SEARCH, "/v1/search/vote")
+    },
+    "an image called file, to be stored": form(
+        "/v1/items/x", file(PICTURE, name=b"file"), method="PUT"
+    ),
+    "a member called file": as_json(CLASSIFY, {"file": PICTURE_TEXT}),
     "a URL as a member": as_json(CLASSIFY, {"url": "http://127.0.0.1/a.png"}),
 }
 _MULTIPART = {
@@ -88,9 +109,6 @@ _MULTIPART = {
     "a form that is an image": _form_of(b"multipart/form-data; boundary=edge", PICTURE),
     "a form that is JSON": _form_of(b"multipart/form-data; boundary=edge", b'{"image": ""}'),
     "no closing delimiter": form(CLASSIFY, file(PICTURE), end=b""),
-    "more before the first delimiter": typed(
-        CLASSIFY, b"hello\r\n--edge\r\n" + file(PICTURE) + b"\r\n--edge--\r\n", FORM
-    ),
     "half a closing delimiter": form(CLASSIFY, file(PICTURE), end=b"--edge"),
     "a part without a name": form(CLASSIFY, b"Content-Disposition: form-data\r\n\r\nx"),
     "a part without headers": form(CLASSIFY, b"\r\nx"),
@@ -101,6 +119,9 @@ _MULTIPART = {
     "a part's header with a NUL": form(CLASSIFY, b"Content\0Disposition: form-data\r\n\r\nx"),
     "a part cut in its headers": form(
         CLASSIFY, b'Content-Disposition: form-data; name="im', end=b""
+    ),
+    "a part that is not the base64 it says": form(
+        CLASSIFY, b"Content-Transfer-Encoding: base64\r\n" + file(PICTURE)
     ),
     "300 parts": form(CLASSIFY, *[field(b"x", b"1")] * 300),
     "a field of more than 1 MiB": form(CLASSIFY, file(PICTURE), field(b"k", b"1" * 1_048_577)),
@@ -134,7 +155,6 @@ _JSON = {
     "a list for an image": as_json(CLASSIFY, {"image": [PICTURE_TEXT]}),
     "text that is not base64": as_json(CLASSIFY, {"image": "é!"}),
     "base64 cut in the middle": as_json(CLASSIFY, {"image": PICTURE_TEXT[:-3]}),
-    "base64 for addresses": as_json(CLASSIFY, {"image": "_-_-"}),
     "base64 and more": as_json(CLASSIFY, {"image": PICTURE_TEXT + "===="}),
     "a URL": as_json(CLASSIFY, {"image": "http://127.0.0.1:1/cat.png"}),
     "a URL with TLS": as_json(CLASSIFY, {"image": "https://example.org/cat.png"}),
@@ -167,6 +187,40 @@ _WORKS = {
         CLASSIFY,
         {"image": "\n".join(PICTURE_TEXT[i : i + 76] for i in range(0, len(PICTURE_TEXT), 76))},
     ),
+    "a form with more before its first delimiter": typed(
+        CLASSIFY, b"hello\r\n--edge\r\n" + file(PICTURE) + b"\r\n--edge--\r\n", FORM
+    ),
+    "a form with line ends before its first delimiter": typed(
+        CLASSIFY, b"\r\n\r\n--edge\r\n" + file(PICTURE) + b"\r\n--edge--\r\n", FORM
+    ),
+    "base64 without padding": as_json(CLASSIFY, {"image": UNPADDED}),
+    "base64 for addresses": as_json(CLASSIFY, {"image": FOR_ADDRESSES}),
+    "base64 for addresses, without padding": as_json(SEARCH, {"image": FOR_ADDRESSES.rstrip("=")}),
+    "base64 with blanks around it": as_json(CLASSIFY, {"image": f"  {PICTURE_TEXT}\r\n"}),
+    "a data URI without padding": as_json(
+        EMBED, {"images": [f"data:image/png;base64,{UNPADDED}"] * 2}
+    ),
+    "a data URI in capitals": as_json(CLASSIFY, {"image": f"DATA:image/png;BASE64,{PICTURE_TEXT}"}),
+    "a data URI of no type": as_json(CLASSIFY, {"image": f"data:;base64,{PICTURE_TEXT}"}),
+    "a data URI with a parameter": as_json(
+        CLASSIFY, {"image": f"data:image/png;name=a.png;base64,{PICTURE_TEXT}"}
+    ),
+    "a data URI that is escaped": as_json(
+        CLASSIFY, {"image": f"data:image/png;base64,{quote(PICTURE_TEXT, safe='')}"}
+    ),
+    "a data URI in a form": form(
+        CLASSIFY, field(b"image", f"data:image/png;base64,{PICTURE_TEXT}".encode())
+    ),
+    "a part in base64": form(
+        CLASSIFY,
+        b"Content-Transfer-Encoding: BASE64\r\n" + file(base64.encodebytes(PICTURE)),
+    ),
+    "base64 in a form": form(CLASSIFY, field(b"image", UNPADDED.encode())),
+    **{
+        f"a file called {name.decode()}": form(path, file(PICTURE, name=name))
+        for name in (b"image[]", b"images", b"images[]")
+        for path in (CLASSIFY, EMBED, SEARCH)
+    },
     "a form with more behind its end": form(
         CLASSIFY, file(PICTURE), end=b"--edge--\r\ngoodbye\r\n"
     ),

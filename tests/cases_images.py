@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.cases import PICTURE, Case, file, form, four_ways, raw, typed
 from tests.pictures import bomb_png, encoded, picture
+from tests.profiles import DISPLAY_P3
 
 CLASSIFY = "/v1/classify"
 JPEG = encoded(picture(1), "JPEG")
@@ -34,10 +35,13 @@ def _flipped(data: bytes, offset: int) -> bytes:
     return data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :]
 
 
-def _text_bomb() -> bytes:
-    content = b"a\0\0" + zlib.compress(b"\0" * (64 * 2**20), 9)
-    checksum = zlib.crc32(b"zTXt" + content)
-    chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", checksum)
+def _zeros(mebibytes: int) -> bytes:
+    return zlib.compress(b"\0" * (mebibytes * 2**20), 9)
+
+
+def _with_chunk(kind: bytes, content: bytes, *, damage: int = 0) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content) ^ damage)
+    chunk = struct.pack(">I", len(content)) + kind + content + checksum
     return PICTURE[:33] + chunk + PICTURE[33:]
 
 
@@ -90,7 +94,6 @@ FAULTY = (
             ("a BMP's start", BMP[:10]),
             ("two letters of a BMP", b"BM"),
             ("a BMP of no size", BMP[:18] + bytes(8) + BMP[26:]),
-            ("a text of 64 MiB in a PNG", _text_bomb()),
         )
     ),
     *(
@@ -118,6 +121,14 @@ ODD = (
     ("a progressive JPEG", encoded(picture(1), "JPEG", progressive=True)),
     ("a JPEG with a broken colour profile", encoded(picture(1), "JPEG", icc_profile=bytes(300))),
     ("a JPEG before a ZIP", JPEG + _zip()),
+    ("a JPEG without its end", JPEG[:-2]),
+    ("a PNG without its end", PICTURE[:-12]),
+    ("a text of 64 MiB in a PNG", _with_chunk(b"zTXt", b"a\0\0" + _zeros(64))),
+    ("a colour profile of 2 MiB in a PNG", _with_chunk(b"iCCP", b"a\0\0" + _zeros(2))),
+    ("a text with a wrong checksum in a PNG", _with_chunk(b"tEXt", b"a\0b", damage=1)),
+    ("a JPEG in Display P3", encoded(picture(1), "JPEG", icc_profile=DISPLAY_P3)),
+    ("a JPEG of 48 megapixels", encoded(Image.new("RGB", (8000, 6000)), "JPEG")),
+    ("a JPEG 17,000 pixels wide", encoded(Image.new("RGB", (17_000, 900)), "JPEG")),
     *((f"a JPEG of orientation {number}", _with_exif(number)) for number in range(10)),
     ("a WebP", WEBP),
     ("a GIF", GIF),

@@ -7,14 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
 from cli.train import train
 from tests.pictures import picture, write_photographs
 from training.errors import CheckpointError, DataError, TrainingError
+from vision.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,3 +156,45 @@ def test_curves_for_tensorboard_are_written(photographs: Path, tmp_path: Path) -
     history = json.loads((tmp_path / "m" / "training.json").read_text())["history"]
     for event, epoch in zip(written.Scalars("epoch/loss"), history, strict=True):
         assert event.value == pytest.approx(epoch["loss"], rel=1e-5)
+
+
+def write_deep_photographs(folder: Path, *, bits: int) -> Path:
+    """Write gray pictures of 16 bits that use ``bits`` of them, in two classes."""
+    for label, shade in enumerate((60, 180)):
+        for number in range(12):
+            gray = np.asarray(picture(number, (40, 36), "L"), np.uint32) // 4 + shade
+            values = (gray * ((1 << bits) - 1) // 255).astype(np.uint16)
+            path = folder / f"kind-{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("bits", "options", "read_as"),
+    [
+        (12, [], 12),
+        (10, [], 10),
+        (16, [], 16),
+        (12, ["--bits", "16"], 16),
+        (12, ["--bits", "14"], 14),
+    ],
+)
+def test_gray_pictures_of_few_bits_are_seen_and_the_model_keeps_how(
+    tmp_path: Path, bits: int, options: list[str], read_as: int
+) -> None:
+    data = write_deep_photographs(tmp_path / "data", bits=bits)
+    out = tmp_path / "m"
+    short = ["--device", "cpu", "--epochs", "1", "--size", "24"]
+
+    trained = CliRunner().invoke(
+        app, ["train", "--out", str(out), "--data", str(data), *short, *options]
+    )
+
+    assert trained.exit_code == 0, trained.output
+    preprocessing = read_manifest(out).preprocessing
+    assert preprocessing.bits == read_as
+    assert (f"use only {bits} of them" in trained.stderr) == (bits < 16 and not options)
+    first = (data / "kind-1" / "0.png").read_bytes()
+    brightest = preprocessing.pixels(preprocessing.decode(first)).max()
+    assert brightest >= 180 * 2**bits // 2**read_as

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import get_args
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.pictures import encoded, picture
 from vision.errors import CropError
-from vision.preprocess import CropBox, Fit, Preprocessing
+from vision.preprocess import MIN_CROP, CropBox, Fit, Preprocessing
 
 GRAY = Preprocessing(size=28, channels=1, mean=(0.5,), std=(0.5,))
 COLOUR = Preprocessing(size=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -113,6 +113,25 @@ def test_a_crop_outside_the_image_is_refused(
         CropBox(top=top, left=left, bottom=bottom, right=right)
 
 
+@pytest.mark.parametrize("side", ["top", "left", "bottom", "right"])
+@pytest.mark.parametrize("share", [5e-324, 2.2250738585072014e-308, 1e-300, 1e-17, 1e-10])
+def test_a_crop_of_next_to_nothing_is_refused(side: str, share: float) -> None:
+    whole = {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0}
+    value = share if side in ("bottom", "right") else 1 - share
+
+    with pytest.raises(CropError):
+        CropBox(**{**whole, side: value})
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.5, 1 - 2 * MIN_CROP])
+def test_the_thinnest_crop_is_cut_from_pictures_of_any_size(edge: float) -> None:
+    box = CropBox(top=edge, left=edge, bottom=edge + 2 * MIN_CROP, right=edge + 2 * MIN_CROP)
+
+    for size in ((1, 1), (40, 30), (65_535, 2), (2, 65_535)):
+        assert box.cut(Image.new("L", size, 9)).getextrema() == (9, 9)
+    assert COLOUR.pixels(COLOUR.decode(encoded(picture(5), "JPEG"), crop=box), crop=box).shape
+
+
 def test_a_crop_thinner_than_a_pixel_still_holds_one() -> None:
     box = CropBox(top=0.5, left=0.5, bottom=0.5001, right=0.5001)
 
@@ -130,6 +149,9 @@ def test_a_crop_thinner_than_a_pixel_still_holds_one() -> None:
         ("crop_fraction", 0.0),
         ("crop_fraction", 1.5),
         ("interpolation", "nearest"),
+        ("decoding", 3),
+        ("bits", 7),
+        ("bits", 17),
     ],
 )
 def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
@@ -140,4 +162,5 @@ def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
 def test_the_description_survives_json() -> None:
     import json  # noqa: PLC0415
 
-    assert Preprocessing.from_json(json.loads(json.dumps(asdict(COLOUR)))) == COLOUR
+    for one in (COLOUR, replace(COLOUR, decoding=1), replace(COLOUR, bits=12)):
+        assert Preprocessing.from_json(json.loads(json.dumps(one.to_json()))) == one

@@ -16,7 +16,7 @@ from PIL import Image
 from training.errors import DataError
 from training.pixels import content_of, pixel_array
 from vision.errors import ImageError
-from vision.image import DEFAULT_LIMITS
+from vision.image import OWN_FILE_LIMITS, too_many_bytes
 from vision.preprocess import Preprocessing
 
 LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
@@ -51,7 +51,8 @@ def decode_images(
     def decode(position: int) -> bytes | Unreadable:
         path = paths[position]
         try:
-            pixels_CHW = preprocessing.pixels(preprocessing.decode(_read(path)))
+            picture = preprocessing.decode(read_file(path), limits=OWN_FILE_LIMITS)
+            pixels_CHW = preprocessing.pixels(picture)
         except ImageError as error:
             return Unreadable(path, str(error))
         except OSError as error:
@@ -110,13 +111,16 @@ def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, in
     return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
 
 
-def _read(path: Path) -> bytes:
-    """Return the file's bytes, or a little more than a decoder may see.
+def read_file(path: Path) -> bytes:
+    """Return the file's bytes.
 
     Raises:
+        TooManyBytesError: there are more than a decoder may see.
         OSError: it cannot be read, or is not a file: opening a pipe would wait for ever.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
         raise OSError("not a regular file")
-    with path.open("rb") as file:
-        return file.read(DEFAULT_LIMITS.max_bytes + 1)
+    if facts.st_size > OWN_FILE_LIMITS.max_bytes:
+        raise too_many_bytes(facts.st_size, OWN_FILE_LIMITS)
+    return path.read_bytes()

@@ -67,8 +67,8 @@ class Encoder:
 
         A row depends on its own image only, up to rounding of about 1e-6.
         """
-        # torch wants memory it may write to; pixels read from a file come without that right
-        pixels = torch.from_numpy(np.require(pixels_BCHW, requirements="W"))
+        # torch wants memory it may write to, in ascending order
+        pixels = torch.from_numpy(np.require(pixels_BCHW, requirements=("C", "W")))
         normalised_BCHW = self._normalise(pixels.to(self.device, non_blocking=True))
         vectors_BD, logits_BL = self._network(normalised_BCHW)
         probabilities_BL = torch.softmax(logits_BL.float() / self.manifest.temperature, dim=1)

@@ -62,7 +62,10 @@ class ImageEncoder(Protocol):
         ...
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
-        """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""
+        """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
+
+        The array may be any view, and one that must not be written to; it stays as it is.
+        """
         ...
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:

@@ -81,7 +81,7 @@ class Manifest:
         """SHA-256 (hexadecimal) of all that decides the vectors: equal ones, equal vectors."""
         deciding = {
             "architecture": self.architecture.to_json(),
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             "weights_sha256": self.weights_sha256,
         }
         return hashlib.sha256(canonical(deciding)).hexdigest()
@@ -90,6 +90,7 @@ class Manifest:
         """Return the manifest's text, with its own checksum as the last field."""
         fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         fields["architecture"] = self.architecture.to_json()
+        fields["preprocessing"] = self.preprocessing.to_json()
         return sealed(fields)
 
     @classmethod

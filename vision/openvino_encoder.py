@@ -84,7 +84,8 @@ class OpenVinoEncoder:
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""
-        pixels_BCHW = np.ascontiguousarray(pixels_BCHW)
+        # OpenVINO wants memory that it may write to, although it only reads.
+        pixels_BCHW = np.require(pixels_BCHW, requirements=("C", "W"))
         self._request.set_input_tensor(self._tensor(pixels_BCHW, shared_memory=True))
         self._request.infer()
         # Copies: the next batch is written to the same memory.

@@ -9,13 +9,14 @@ Shape suffixes: C channels, H x W pixels, B images.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision.depth import FULL, LEAST
 from vision.errors import CropError
 from vision.image import DEFAULT_LIMITS, ImageLimits, decode_image
 
@@ -27,7 +28,14 @@ REDUCING_GAP = 3.0
 DRAFT_FACTOR = 2
 DRAFT_MIN_SIDE = 256  # never below what a thumbnail needs
 
+# Of a side. Thinner crops than a pixel hold one, but numbers next to nothing are mistakes.
+MIN_CROP = 2**-32
+
 Fit = Literal["crop", "pad", "squash"]
+# How files become pixels. 1: colour profiles are ignored, of 16-bit gray the upper byte counts, as
+# up to version 0.4.0. 2: colours are converted to sRGB, and of 16-bit gray so many bits count.
+Decoding = Literal[1, 2]
+FIRST_DECODING: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +51,17 @@ class CropBox:
         inside = 0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1
         if not inside:
             raise CropError(
-                "a crop needs 0 <= top < bottom <= 1 and 0 <= left < right <= 1, got "
-                f"top={self.top}, left={self.left}, bottom={self.bottom}, right={self.right}"
+                f"a crop needs 0 <= top < bottom <= 1 and 0 <= left < right <= 1, got {self._shown}"
             )
+        if min(self.bottom - self.top, self.right - self.left) < MIN_CROP:
+            raise CropError(
+                f"a crop needs at least {MIN_CROP:.1e} of the height and the width, got "
+                f"{self._shown}"
+            )
+
+    @property
+    def _shown(self) -> str:
+        return f"top={self.top}, left={self.left}, bottom={self.bottom}, right={self.right}"
 
     def cut(self, image: Image.Image) -> Image.Image:
         """Return the part of ``image`` inside this box, at least one pixel wide and high."""
@@ -73,6 +89,8 @@ class Preprocessing:
     fit: Fit = "crop"
     crop_fraction: float = 1.0  # share of the scaled shorter side that stays, in (0, 1]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    decoding: Decoding = 2
+    bits: int = 16  # that count of gray samples of 16 bits, 8 to 16
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -89,10 +107,26 @@ class Preprocessing:
             raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation must be bilinear or bicubic, got {self.interpolation}")
+        if self.decoding not in get_args(Decoding):
+            raise ValueError(f"decoding must be 1 or 2, got {self.decoding!r}: use a newer program")
+        if not LEAST <= self.bits <= FULL:
+            raise ValueError(f"bits must lie between {LEAST} and {FULL}, got {self.bits}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without what says nothing new.
+
+        Folders written before there were several decodings keep their text and their fingerprint.
+        """
+        fields = asdict(self)
+        if self.decoding == FIRST_DECODING:
+            del fields["decoding"]
+        if self.bits == FULL:
+            del fields["bits"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, object]) -> Self:
-        """Return the description that ``dataclasses.asdict`` and JSON turned into ``fields``.
+        """Return the description that ``to_json`` and JSON turned into ``fields``.
 
         Raises:
             TypeError, ValueError: a field is missing, unknown or out of range.
@@ -100,7 +134,8 @@ class Preprocessing:
         mean, std = fields.get("mean"), fields.get("std")
         if not isinstance(mean, list) or not isinstance(std, list):
             raise TypeError("mean and std must be lists")
-        return cls(**{**fields, "mean": tuple(mean), "std": tuple(std)})  # type: ignore[arg-type]
+        values = {"decoding": FIRST_DECODING, **fields, "mean": tuple(mean), "std": tuple(std)}
+        return cls(**values)  # type: ignore[arg-type]
 
     def decode(
         self,
@@ -120,10 +155,20 @@ class Preprocessing:
         wanted = max(self._scaled_side * DRAFT_FACTOR, DRAFT_MIN_SIDE)
         if crop is not None:
             wanted = math.ceil(wanted / min(crop.bottom - crop.top, crop.right - crop.left))
-        return decode_image(data, limits=limits, draft_side=wanted, before_pixels=before_pixels)
+        return decode_image(
+            data,
+            limits=limits,
+            draft_side=wanted,
+            before_pixels=before_pixels,
+            managed=self.decoding != FIRST_DECODING,
+            bits=self.bits,
+        )
 
     def pixels(self, image: Image.Image, *, crop: CropBox | None = None) -> NDArray[np.uint8]:
-        """Return ``image`` (RGB) as the network's input before normalising: uint8 (C, H, W)."""
+        """Return ``image`` (RGB) as the network's input before normalising: uint8 (C, H, W).
+
+        The array is contiguous, the caller's own, and may be written to.
+        """
         if crop is not None:
             image = crop.cut(image)
         if self.channels == 1:
@@ -131,7 +176,7 @@ class Preprocessing:
         if image.size != (self.size, self.size):
             image = self._fitted(image)
         pixels_HWC = np.asarray(image).reshape(self.size, self.size, self.channels)
-        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+        return np.require(pixels_HWC.transpose(2, 0, 1), requirements=("C", "W"))
 
     @property
     def _scaled_side(self) -> int:

@@ -1,0 +1,28 @@
+"""What an image is called in a request, and what is said where it is called otherwise."""
+
+from typing import Final
+
+IMAGE: Final = "image"
+# What a form may call its images; clients in several languages add the brackets.
+IMAGE_NAMES: Final = (IMAGE, "image[]", "images", "images[]")
+# What clients call an image that is not taken under that name.
+_OTHER_NAMES: Final = frozenset(
+    (
+        *("file", "files", "img", "image", "images", "photo", "photos", "picture", "pictures"),
+        *("upload", "uploads", "uploadfile", "uploaded_file", "image_file", "imagefile"),
+        *("image_url", "image_base64", "base64", "b64", "data", "content", "url", "media", "blob"),
+    )
+)
+MAX_SHOWN: Final = 60  # characters of a name in a sentence
+
+
+def unexpected(name: str) -> str:
+    """Return a sentence for a field that a route does not know."""
+    if name.lower().removesuffix("[]").rstrip("0123456789_-") in _OTHER_NAMES:
+        return wanted(name)
+    return f"{name[:MAX_SHOWN]!r} is not a field of this route"
+
+
+def wanted(name: str) -> str:
+    """Return a sentence for a field that should have been called ``image``."""
+    return f"{IMAGE!r} is wanted, got {name[:MAX_SHOWN]!r}"

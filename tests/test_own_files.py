@@ -1,0 +1,97 @@
+"""One's own files on the command line: photos and panoramas larger than the server takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pictures import picture
+from tests.test_cli import lookalike
+from training.decoding import decode_images
+from vision.image import OWN_FILE_LIMITS
+from vision.preprocess import Preprocessing
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of a 48 megapixel JPEG, a panorama, a large PNG, and an ordinary picture."""
+    folder = tmp_path / "photos" / "view"
+    folder.mkdir(parents=True)
+    photo = picture(1, (800, 600))
+    photo.resize((8000, 6000)).save(folder / "phone.jpg", quality=40)
+    photo.resize((17_000, 900)).save(folder / "panorama.jpg", quality=40)
+    Image.new("L", (17_000, 1600), 99).save(folder / "scan.png")
+    photo.save(folder / "small.png")
+    return tmp_path
+
+
+def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
+    photos: Path, model: Path
+) -> None:
+    (photos / "model").symlink_to(model)
+    built = lookalike(
+        *("index", "build", "model", "--data", "photos", "--out", "gallery", "--json"), cwd=photos
+    )
+    assert built.returncode == 0, built.stderr
+    report = json.loads(built.stdout)
+    assert (report["added"], report["refused"]) == (4, [])
+
+    for name in ("phone.jpg", "panorama.jpg", "scan.png"):
+        path = f"photos/view/{name}"
+        said = lookalike("classify", "model", path, "--json", cwd=photos)
+        found = lookalike("search", "gallery", path, "-k", "1", "--json", cwd=photos)
+        replaced = lookalike("index", "replace", "gallery", "view:small.png", path, cwd=photos)
+        assert (said.returncode, found.returncode, replaced.returncode) == (0, 0, 0), found.stderr
+        assert json.loads(found.stdout)["hits"][0]["score"] > 0.999
+
+
+def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
+    tmp_path: Path, model: Path
+) -> None:
+    (tmp_path / "model").symlink_to(model)
+    with (tmp_path / "film.jpg").open("wb") as file:
+        file.truncate(OWN_FILE_LIMITS.max_bytes + 5)
+    Image.new("1", (110_000, 1)).save(tmp_path / "line.png")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    sentences = {
+        "film.jpg": f"the image has {OWN_FILE_LIMITS.max_bytes + 5} bytes; at most",
+        "line.png": "the image has 110000 x 1 pixels; a side may have at most 100000",
+        "phone.heic": "a HEIC photo; JPEG, PNG, WebP, GIF or BMP is wanted: convert it first",
+    }
+
+    for name, sentence in sentences.items():
+        done = lookalike("classify", "model", name, cwd=tmp_path)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+
+
+def test_training_reads_large_files_and_tells_of_those_it_does_not(tmp_path: Path) -> None:
+    Image.new("L", (17_000, 1600), 99).save(tmp_path / "scan.png")
+    with (tmp_path / "film.jpg").open("wb") as file:
+        file.truncate(OWN_FILE_LIMITS.max_bytes + 5)
+    preprocessing = Preprocessing(size=16, channels=1, mean=(0.5,), std=(0.5,))
+    paths = [tmp_path / "scan.png", tmp_path / "film.jpg"]
+
+    decoded = decode_images(paths, preprocessing, lambda _done, _total: None)
+
+    assert decoded.readable_M.tolist() == [0]
+    assert decoded.images_NCHW[0].tolist() == [[[99] * 16] * 16]
+    (refused,) = decoded.unreadable
+    assert f"has {OWN_FILE_LIMITS.max_bytes + 5} bytes" in refused.reason
+
+
+def test_a_picture_of_few_bits_is_not_dark_in_silence(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "model").symlink_to(model)
+    gray = np.asarray(picture(3, (40, 30), "L"), np.uint32)
+    for bits in (12, 16):
+        values = (gray * ((1 << bits) - 1) // 255).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{bits}.png")
+
+    told = lookalike("classify", "model", "12.png", cwd=tmp_path)
+    silent = lookalike("classify", "model", "16.png", cwd=tmp_path)
+
+    assert (told.returncode, silent.returncode) == (0, 0)
+    assert "12.png uses only 12 of its 16 bits" in told.stderr
+    assert "bits" not in silent.stderr

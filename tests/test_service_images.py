@@ -1,0 +1,143 @@
+"""What the service says of images that came otherwise than it wants them, on every route."""
+
+import base64
+
+import numpy as np
+import pytest
+from httpx import Client, Response
+from PIL import Image
+
+from tests.pictures import encoded, picture, png
+from tests.servers import Server
+
+CLIENT = Client(timeout=30)
+ROUTES = {
+    "/v1/classify": {},
+    "/v1/embed": {},
+    "/v1/search": {},
+    "/v1/search/range": {"min_score": "0.9"},
+    "/v1/search/vote": {},
+}
+
+
+def vectors(answer: Response) -> list[list[float]]:
+    return [result["vector"] for result in answer.json()["results"]]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("name", ["file", "img", "photo", "upload", "Image", "image1", "whatever"])
+def test_an_image_under_another_name_is_told_which_one_is_wanted(
+    server: Server, path: str, name: str
+) -> None:
+    answer = CLIENT.post(server.url + path, files={name: ("a.png", png(1))}, data=ROUTES[path])
+
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "unexpected_field"
+    assert answer.json()["detail"] == f"'image' is wanted, got {name!r}"
+
+
+@pytest.mark.parametrize("name", ["file", "url", "image_url", "photo", "data"])
+def test_a_member_that_means_the_image_is_told_its_name(server: Server, name: str) -> None:
+    text = base64.b64encode(png(1)).decode()
+    stored = CLIENT.put(f"{server.url}/v1/items/named", json={name: text})
+    answer = CLIENT.post(f"{server.url}/v1/classify", json={name: text})
+    many = CLIENT.post(f"{server.url}/v1/items", json={"items": [{"id": "named", name: text}]})
+
+    for problem in (answer.json(), stored.json(), many.json()["results"][0]):
+        assert problem["detail"] == f"'image' is wanted, got {name!r}"
+
+
+@pytest.mark.parametrize("name", ["image", "image[]", "images", "images[]"])
+def test_several_images_of_a_form_may_have_any_plural_of_the_name(
+    server: Server, name: str
+) -> None:
+    files = [(name, (f"{number}.png", png(number))) for number in range(3)]
+    wanted = [("image", one) for _, one in files]
+
+    answer = CLIENT.post(f"{server.url}/v1/embed", files=files)
+    expected = CLIENT.post(f"{server.url}/v1/embed", files=wanted)
+
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(vectors(answer), vectors(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_spelling_of_base64_is_the_same_image(server: Server, path: str) -> None:
+    data = png(4) + bytes([62, 250, 255])  # what is behind a PNG's end is not looked at
+    text = base64.b64encode(data).decode()
+    safe = base64.urlsafe_b64encode(data).decode()
+    spellings = [
+        text,
+        text.rstrip("="),
+        safe,
+        safe.rstrip("="),
+        base64.encodebytes(data).decode(),
+        text.replace("A", "A\r\n "),
+        f"data:image/png;base64,{text}",
+        f"data:application/octet-stream;base64,{safe.rstrip('=')}",
+    ]
+    fields = {name: float(value) for name, value in ROUTES[path].items()}
+
+    answers = [CLIENT.post(server.url + path, json={"image": one, **fields}) for one in spellings]
+
+    assert [answer.status_code for answer in answers] == [200] * len(spellings)
+    kept = [
+        {key: one for key, one in answer.json().items() if key not in ("request_id", "timings_ms")}
+        for answer in answers
+    ]
+    assert all(one == kept[0] for one in kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("é", "image is not valid base64"),
+        ("AAAAA", "image is not valid base64"),
+        ("AAAA====", "image is not valid base64: it ends with too many ="),
+        ("AA=A", "image is not valid base64"),
+        (" https://example.org/a.png", "image is a URL; this service fetches nothing"),
+        ("data:image/png,abc", "image is a data: URI without ;base64"),
+    ],
+)
+def test_what_is_not_base64_is_told_why(server: Server, text: str, sentence: str) -> None:
+    answer = CLIENT.post(f"{server.url}/v1/classify", json={"image": text})
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(sentence)
+
+
+def test_a_heic_photo_is_refused_by_its_name(server: Server) -> None:
+    answer = CLIENT.post(f"{server.url}/v1/classify", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+    assert answer.status_code == 415
+    assert "a HEIC photo; JPEG, PNG, WebP, GIF or BMP is wanted: convert it first" in answer.text
+
+
+def test_a_photo_of_a_phone_is_taken_and_a_scan_of_its_size_is_not(server: Server) -> None:
+    photo = encoded(picture(5, (800, 600)).resize((8000, 6000)), "JPEG", quality=30)
+    scan = encoded(Image.new("L", (8000, 6000)))
+    headers = {"Content-Type": "image/jpeg"}
+
+    taken = CLIENT.post(f"{server.url}/v1/classify", content=photo, headers=headers)
+    part = CLIENT.post(
+        f"{server.url}/v1/search", content=photo, headers=headers, params={"crop": '{"top": 0.9}'}
+    )
+    refused = CLIENT.post(f"{server.url}/v1/classify", content=scan, headers=headers)
+
+    assert (taken.status_code, part.status_code) == (200, 200)
+    assert refused.status_code == 422
+    assert "the image has 8000 x 6000 pixels; at most 25000000 are allowed" in refused.text
+
+
+def test_pixels_of_a_form_field_need_no_file_name(server: Server) -> None:
+    text = base64.b64encode(png(6)).decode()
+    values = [f"data:image/png;base64,{text}", text]
+
+    answers = [
+        CLIENT.post(f"{server.url}/v1/embed", files={"image": (None, one)}) for one in values
+    ]
+    expected = CLIENT.post(f"{server.url}/v1/embed", files={"image": ("a.png", png(6))})
+
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        np.testing.assert_allclose(vectors(answer), vectors(expected), atol=1e-5)
