@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from dataset.listing import Part
 from tests.pictures import picture
 from training.data import load_dataset
 from training.errors import DataError
-from training.listing import Part
 from training.table import list_table
 from vision.preprocess import Preprocessing
 

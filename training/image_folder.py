@@ -8,8 +8,9 @@ Three layouts: ``FOLDER/class/image``; ``FOLDER/train/class/image`` beside one o
 from pathlib import Path
 from typing import Final
 
+from dataset.listing import Part
 from training.errors import DataError
-from training.listing import Listing, Part, check_label_names
+from training.listing import Listing, check_label_names
 
 TRAIN_FOLDER: Final = "train"
 OTHER_FOLDERS: Final = {

@@ -2,21 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from dataset.listing import Part
 from training.errors import DataError
 
 FEWEST_CLASSES: Final = 2
-
-
-class Part(IntEnum):
-    """What an image is for; of two parts, the greater one has the better right to an image."""
-
-    TRAIN = 0
-    VALIDATION = 1
-    TEST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,21 @@ Shape suffixes: N images, M readable images, H x W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.findings import Findings
+from dataset.listing import Part
 from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
 from training.image_folder import list_images
 from training.leakage import number_contents
-from training.listing import FEWEST_CLASSES, Listing, Part
+from training.listing import FEWEST_CLASSES, Listing
 from training.table import is_table, list_table
 from vision.preprocess import Preprocessing
 
@@ -36,6 +38,7 @@ class Loaded:
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
+    findings: Findings = field(default_factory=Findings)  # what the listing skipped or guessed
 
 
 def load_images(

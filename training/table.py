@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from dataset.listing import Part
 from training.errors import DataError
-from training.listing import Listing, Part, check_label_names
+from training.listing import Listing, check_label_names
 
 CSV: Final = ".csv"
 PARQUET: Final = ".parquet"

@@ -1,0 +1,58 @@
+"""What was skipped, merged or guessed in a source: counts by reason, with a few examples."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+EXAMPLES: Final = 3  # kept of each reason; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason, how often it was met, and the first few that met it."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+class Findings:
+    """A collection of findings by reason, in the order in which the reasons were first met.
+
+    >>> findings = Findings()
+    >>> for number in range(4):
+    ...     findings.add("hidden", f".{number}")
+    >>> list(findings)
+    [Finding(reason='hidden', count=4, examples=('.0', '.1', '.2'))]
+    """
+
+    def __init__(self) -> None:
+        self._by_reason: dict[str, Finding] = {}
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(tuple(self._by_reason.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_reason)
+
+    def add(self, reason: str, example: str) -> None:
+        """Count ``example`` under ``reason``."""
+        self._merge(Finding(reason, 1, (example,)))
+
+    def extend(self, other: Iterable[Finding]) -> None:
+        """Count all that ``other`` has found, too."""
+        for finding in other:
+            self._merge(finding)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the findings as JSON values, those with the most first; ties in order."""
+        return [
+            {"reason": one.reason, "count": one.count, "examples": list(one.examples)}
+            for one in sorted(self, key=lambda one: -one.count)
+        ]
+
+    def _merge(self, new: Finding) -> None:
+        old = self._by_reason.get(new.reason, Finding(new.reason, 0, ()))
+        self._by_reason[new.reason] = Finding(
+            new.reason, old.count + new.count, (old.examples + new.examples)[:EXAMPLES]
+        )
