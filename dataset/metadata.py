@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from dataset.cells import RawTable
 from dataset.findings import Findings
-from dataset.text import plain
 
 # Not with zeros before it, which a number of an article may have, nor too long to be exact.
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?", re.ASCII)
 _WITH_COMMA: Final = re.compile(r"-?(0|[1-9][0-9]*)(,[0-9]+)?", re.ASCII)
-_INTEGER_LIMIT: Final = 2**63
+_INT64: Final = 2**63
+_NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # that a database cannot hold
 DEPTH: Final = 12  # of lists and objects inside one another
 
 
@@ -42,7 +42,7 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
         for row, cell in enumerate(cells):
             if not _is_empty(cell):
                 try:
-                    metadata[row][plain(name)] = read(cell)
+                    metadata[row][_text(name)] = read(cell)
                 except (ValueError, OverflowError):
                     findings.add(
                         f"a cell of {name!r} that metadata cannot hold: left out", table.place(row)
@@ -72,7 +72,7 @@ def _reader(
 
 
 def _text(cell: str) -> str:
-    return plain(cell.strip())
+    return _NOT_TEXT.sub("\ufffd", cell.strip())
 
 
 def _float(cell: str) -> int | float:
@@ -99,7 +99,7 @@ def _typed(cell: Any, depth: int = 0) -> Any:
             value = cell
         case str():
             value = _text(cell)
-        case int() if -_INTEGER_LIMIT <= cell < _INTEGER_LIMIT:
+        case int() if -_INT64 <= cell < _INT64:
             value = cell
         case float() | decimal.Decimal():
             value = _finite(float(cell))
@@ -108,7 +108,7 @@ def _typed(cell: Any, depth: int = 0) -> Any:
         case list() if depth < DEPTH:
             value = [_typed(one, depth + 1) for one in cell if one is not None]
         case dict() if depth < DEPTH:
-            filled = {plain(str(name)): one for name, one in cell.items() if one is not None}
+            filled = {_text(str(name)): one for name, one in cell.items() if one is not None}
             value = {name: _typed(one, depth + 1) for name, one in filled.items()}
         case _:
             raise ValueError("no value of JSON")

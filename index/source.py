@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from dataset.text import CONTROL
 from index.errors import SourceError
-from index.items import CONTROL, MAX_LABEL_CHARS
+from index.items import MAX_LABEL_CHARS
 from vision.image import DEFAULT_LIMITS
 
 MAX_ID_CHARS: Final = 128

@@ -288,11 +288,13 @@ def test_links_are_followed_once_and_real_places_win(tmp_path: Path) -> None:
     assert listing.unread == ("gone",)
 
 
-def test_pipes_and_sockets_are_named_and_nobody_waits_for_them(tmp_path: Path) -> None:
+def test_pipes_and_sockets_are_named_and_nobody_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, "hat/a.png")
     os.mkfifo(tmp_path / "hat" / "pipe.png")
     (tmp_path / "hat" / "link.png").symlink_to("pipe.png")
-    os.chdir(tmp_path / "hat")  # a socket's path may not be long
+    monkeypatch.chdir(tmp_path / "hat")  # a socket's path may not be long
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind("socket.png")
     listing = list_folder(tmp_path)
