@@ -1,6 +1,8 @@
 """What `--data` names in, images with labels out, with progress and a word on what was found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich import box
@@ -10,10 +12,12 @@ from rich.table import Table
 from cli.console import progress, stderr
 from dataset.findings import Findings
 from vision.image import harden_pillow
+from vision.manifest import read_manifest
 from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
+    from training.decoding import LoadReport
 
 DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
@@ -28,18 +32,34 @@ def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = (
         DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
     """
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
+    from training.found import findings_of  # noqa: PLC0415
 
+    with _reading() as report:
+        dataset = load_dataset(data, preprocessing, hold_out=hold_out, report=report)
+    say_findings(findings_of(dataset))
+    return dataset
+
+
+def load_to_measure(data: str, model: Path) -> "Dataset":
+    """Return the dataset as a model folder's model wants it.
+
+    Raises:
+        ModelFolderError: the folder is missing or damaged.
+        DatasetError, DataError: as ``load``.
+    """
+    from training.compare import held_out_classes  # noqa: PLC0415 - keeps `--help` quick
+
+    manifest = read_manifest(model)
+    return load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
+
+
+@contextmanager
+def _reading() -> Iterator["LoadReport"]:
+    """Show how many images were read."""
     harden_pillow()
     with progress() as display:
         task = display.add_task("reading images", total=None, note="")
-        dataset = load_dataset(
-            data,
-            preprocessing,
-            hold_out=hold_out,
-            report=lambda done, total: display.update(task, completed=done, total=total),
-        )
-    say_findings(dataset.findings)
-    return dataset
+        yield lambda done, total: display.update(task, completed=done, total=total)
 
 
 def say_findings(findings: Findings, *, title: str = "found in the data") -> None:

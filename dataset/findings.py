@@ -1,11 +1,13 @@
 """What was skipped, merged or guessed in a source: counts by reason, with a few examples."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dataset.text import plain
 
+_NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 EXAMPLES: Final = 3  # kept of each reason; the rest is counted
 
 
@@ -45,6 +47,18 @@ class Findings:
         """Count all that ``other`` has found, too."""
         for finding in other:
             self._merge(finding)
+
+    def add_alike(self, reasons: Iterable[tuple[str, str]]) -> None:
+        """Count (reason, example); reasons that differ in numbers alone are one, as it came first.
+
+        >>> findings = Findings()
+        >>> findings.add_alike([("has 900 pixels", "a.png"), ("has 8,000 pixels", "b.png")])
+        >>> list(findings)
+        [Finding(reason='has 900 pixels', count=2, examples=('a.png', 'b.png'))]
+        """
+        first: dict[str, str] = {}
+        for reason, example in reasons:
+            self.add(first.setdefault(_NUMBER.sub("0", reason), reason), example)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the findings as JSON values, those with the most first; ties in order."""
