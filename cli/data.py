@@ -70,7 +70,7 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
-    for one in sorted(findings, key=lambda one: -one.count):
+    for one in findings.frequent_first():
         examples = "\n".join(one.examples)
         table.add_row(f"{one.count:,}", escape(one.reason), escape(examples))
     stderr.print(table)

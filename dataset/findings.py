@@ -60,12 +60,31 @@ class Findings:
         for reason, example in reasons:
             self.add(first.setdefault(_NUMBER.sub("0", reason), reason), example)
 
+    def in_words(self) -> str:
+        """Return the findings as the end of a sentence; empty where there are none.
+
+        >>> findings = Findings()
+        >>> findings.add("a hidden file", ".a.png")
+        >>> findings.in_words()
+        ' (found: a hidden file, 1 time, such as .a.png)'
+        """
+        said = [
+            f"{one.reason}, {one.count} {'time' if one.count == 1 else 'times'}, such as "
+            f"{one.examples[0]}"
+            for one in self.frequent_first()
+        ]
+        return f" (found: {'; '.join(said)})" if said else ""
+
     def to_json(self) -> list[dict[str, Any]]:
         """Return the findings as JSON values, those with the most first; ties in order."""
         return [
             {"reason": one.reason, "count": one.count, "examples": list(one.examples)}
-            for one in sorted(self, key=lambda one: -one.count)
+            for one in self.frequent_first()
         ]
+
+    def frequent_first(self) -> list[Finding]:
+        """Return the findings, those that were met most often first; ties in order."""
+        return sorted(self, key=lambda one: -one.count)
 
     def _merge(self, new: Finding) -> None:
         old = self._by_reason.get(new.reason, Finding(new.reason, 0, ()))

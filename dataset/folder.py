@@ -29,7 +29,7 @@ def list_folder(folder: Path) -> Listing:
     findings = Findings()
     tree = walk(folder, findings)
     if not tree.files:
-        raise DatasetError(f"there are no images in {folder}")
+        raise DatasetError(f"there are no images in {folder}{findings.in_words()}")
     steps_of = {key: tuple(key.split("/")) for key in tree.files}
     parts = _parts(folder, steps_of.values(), findings)
     files: list[ListedFile] = []

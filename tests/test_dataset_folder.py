@@ -350,3 +350,12 @@ def test_what_is_no_folder_of_images_is_refused_with_a_sentence(
     make(folder)
     with pytest.raises(DatasetError, match=sentence):
         list_folder(folder)
+
+
+def test_what_was_skipped_is_told_where_nothing_is_left(tmp_path: Path) -> None:
+    write(tmp_path, "hat/@eaDir/a.png", "coat/._b.png")
+    (tmp_path / "coat" / "notes.txt").write_text("x")
+    with pytest.raises(DatasetError) as caught:
+        list_folder(tmp_path)
+    for part in ("@eaDir", "coat/._b.png", "coat/notes.txt", "a folder without pictures, 2 times"):
+        assert part in str(caught.value)

@@ -62,9 +62,12 @@ def load_images(
         _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
     listing = list_source(Path(source))
-    files = _labelled(listing)
-    label_names = _label_names(listing.source, files)
-    _check_hold_out(hold_out, label_names, source)
+    try:
+        files = _labelled(listing)
+        label_names = _label_names(listing.source, files)
+        _check_hold_out(hold_out, label_names, source)
+    except DataError as error:  # what was skipped may be why
+        raise DataError(f"{error}{listing.findings.in_words()}") from error
     return _files(listing, files, label_names, preprocessing, report)
 
 
