@@ -10,6 +10,7 @@ import typer
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load
 from cli.progress import TrainingProgress
+from dataset.names import label_of
 from training.recipe import MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES, pick_recipe
 from vision.manifest import Manifest, Reduction
@@ -192,7 +193,7 @@ def train(
         raise typer.BadParameter(str(error)) from error
     from training.found import findings_of  # noqa: PLC0415 - keeps `--help` quick
 
-    dataset = load(data, chosen.preprocessing, hold_out=split_names(hold_out))
+    dataset = load(data, chosen.preprocessing, hold_out=tuple(map(label_of, split_names(hold_out))))
     manifest = run_training(
         chosen, dataset, out, device=device, resume=resume, tensorboard=tensorboard
     )

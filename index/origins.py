@@ -89,7 +89,8 @@ class Origins:
 
     def brought(self) -> list[str]:
         """Return the ids of all items that this source was the last to bring, sorted."""
-        rows = self._rows("SELECT id FROM built WHERE source = ? ORDER BY id", self._source)
+        sql = "SELECT id FROM built WHERE source = ? AND id IN (SELECT id FROM items) ORDER BY id"
+        rows = self._rows(sql, self._source)
         return [item_id for (item_id,) in rows]
 
     def close(self) -> None:

@@ -135,6 +135,29 @@ def test_images_directly_in_parts_have_a_part_and_no_label(tmp_path: Path) -> No
     }
 
 
+def test_a_folder_around_all_parts_is_looked_into_and_that_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "archive/train/hat/a.png", "archive/test/hat/b.png")
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
+        "archive/test/hat/b.png": ("hat", Part.TEST),
+        "archive/train/hat/a.png": ("hat", Part.TRAIN),
+    }
+    assert found(listing) == {"a folder around all parts: looked into": (1, ("archive",))}
+
+
+def test_a_part_inside_a_folder_of_its_own_name_is_looked_into(tmp_path: Path) -> None:
+    write(tmp_path, *(f"training_set/training_set/{name}/a.png" for name in ("cat", "dog")))
+    write(tmp_path, "test_set/test_set/cat/a.png", "val/val/a.png", "dev/train/a.png")
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
+        "dev/train/a.png": ("train", Part.VALIDATION),
+        "test_set/test_set/cat/a.png": ("cat", Part.TEST),
+        "training_set/training_set/cat/a.png": ("cat", Part.TRAIN),
+        "training_set/training_set/dog/a.png": ("dog", Part.TRAIN),
+        "val/val/a.png": ("val", Part.VALIDATION),
+    }
+
+
 def test_parts_inside_classes_and_one_folder_around_all_are_said(tmp_path: Path) -> None:
     write(tmp_path / "a", "bottle/train/a.png", "bottle/test/b.png", "cable/train/c.png")
     assert found(list_folder(tmp_path / "a")) == {
