@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
 
 from index.database import Database
-from index.edits import Claim
+from index.edits import Claim, Memory
 from index.schema import DATABASE_NAME
 
 _TABLE: Final = """
@@ -27,13 +27,6 @@ CREATE TABLE IF NOT EXISTS built (
 """
 _IS_THERE: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'built'"
 SOURCE_DIGITS: Final = 16
-
-
-class Memory(NamedTuple):
-    """What was said of an item, and whether this source said it."""
-
-    claim: Claim
-    is_ours: bool
 
 
 class Origins:

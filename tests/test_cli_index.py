@@ -104,6 +104,9 @@ def test_a_table_gives_items_their_labels_and_metadata_and_a_later_build_prunes(
     table.write_text("\n".join(rows[:2]))
     stale = run_json(*asked)
     assert (stale["unchanged"], stale["stale"], stale["count"]) == (1, 1, 2)
+    would = run_json(*asked, "--prune", "--dry-run")
+    assert (would["unchanged"], would["pruned"], would["count"]) == (1, 1, 1)
+    assert run_json("index", "info", tmp_path / "g")["count"] == 2
     pruned = run_json(*asked, "--prune")
     assert (pruned["pruned"], pruned["stale"], pruned["count"]) == (1, 0, 1)
 
