@@ -42,6 +42,8 @@ def list_folder(folder: Path) -> Listing:
         name = inner[0] if len(inner) > 1 else None
         if name is not None:
             names.add(name)
+        elif part is not None:
+            findings.add("an image directly in a part, in no class folder: without a class", key)
         label = None if name is None else label_of(name)
         files.append(ListedFile(path=path, key=key, label=label, part=part))
     find_alike(names, findings)
@@ -110,8 +112,8 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
         raise DatasetError(
             f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
             f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
-            "move the classes into the parts, or what is neither out of the folder; if "
-            f"{_listed(with_classes)} is a class, give it another name"
+            "move the classes into the parts, or what is neither out of the folder; a class of "
+            "such a name needs another one"
         )
     for name in parts:
         findings.add(
@@ -138,11 +140,13 @@ def _say_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> No
     """Say what may have been meant otherwise: one folder around all, or parts inside classes."""
     firsts: set[str] = set()
     seconds: set[tuple[str, str]] = set()
+    in_first = False
     for steps in paths:
         firsts.add(steps[0] if len(steps) > 1 else "")
+        in_first |= len(steps) < DEPTH_OF_CLASSES
         if len(steps) >= DEPTH_OF_CLASSES:
             seconds.add((steps[0], steps[1]))
-    if len(firsts) == 1 and "" not in firsts and len(seconds) > 1:
+    if len(firsts) == 1 and "" not in firsts and not in_first:
         findings.add(
             "the only folder, with folders inside: taken for a class; if those inside are the "
             "classes, name this one as the data",

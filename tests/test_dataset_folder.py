@@ -63,6 +63,7 @@ def test_the_first_folder_is_the_class_however_deep_the_image_lies(tmp_path: Pat
         ("Testing", Part.TEST),
         ("eval", Part.TEST),
         ("Test Set", Part.TEST),
+        ("val2017", Part.VALIDATION),
     ],
 )
 def test_usual_names_of_parts_are_known_in_any_case(tmp_path: Path, name: str, part: Part) -> None:
@@ -107,7 +108,7 @@ def test_parts_beside_other_folders_are_refused_with_both_ways_out(
     tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
     write(tmp_path, *keys)
-    with pytest.raises(DatasetError, match=r"beside .*move the classes into .*another name"):
+    with pytest.raises(DatasetError, match=r"beside .*move the classes into .*such a name"):
         list_folder(tmp_path)
 
 
@@ -129,9 +130,13 @@ def test_two_names_of_one_part_are_taken_together_and_that_is_said(tmp_path: Pat
 
 def test_images_directly_in_parts_have_a_part_and_no_label(tmp_path: Path) -> None:
     write(tmp_path, "train/hat/a.png", "test/1.png")
-    assert claims(list_folder(tmp_path)) == {
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
         "test/1.png": (None, Part.TEST),
         "train/hat/a.png": ("hat", Part.TRAIN),
+    }
+    assert found(listing) == {
+        "an image directly in a part, in no class folder: without a class": (1, ("test/1.png",))
     }
 
 
@@ -167,9 +172,11 @@ def test_parts_inside_classes_and_one_folder_around_all_are_said(tmp_path: Path)
         )
     }
     write(tmp_path / "b", "photos/hat/a.png", "photos/coat/b.png")
-    ((reason, examples),) = found(list_folder(tmp_path / "b")).items()
-    assert reason.startswith("the only folder, with folders inside")
-    assert examples == (1, ("photos",))
+    write(tmp_path / "c", "photos/all/hat/a.png", "photos/all/coat/b.png")
+    for name in ("b", "c"):
+        ((reason, examples),) = found(list_folder(tmp_path / name)).items()
+        assert reason.startswith("the only folder, with folders inside")
+        assert examples == (1, ("photos",))
 
 
 # Names
