@@ -8,7 +8,8 @@ from rich import box
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, load
+from cli.data import DATA_HELP, load_to_measure
+from dataset.findings import Findings
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def compare(
     for folder, manifest in zip(new, manifests[1:], strict=True):
         check_comparable(str(base), manifests[0], str(folder), manifest)
 
-    contenders = _measured(folders, manifests, data, device)
+    contenders, findings = _measured(folders, manifests, data, device)
     comparisons = [compare_models(contenders[0], contender) for contender in contenders[1:]]
     lost = {
         comparison.new: figures
@@ -76,6 +77,7 @@ def compare(
                 "comparisons": [comparison.to_json() for comparison in comparisons],
                 "alpha": alpha,
                 "lost": {folder: list(figures) for folder, figures in lost.items()},
+                "findings": findings.to_json(),
             }
         )
     else:
@@ -89,18 +91,22 @@ def compare(
 
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, device: str
-) -> list["Contender"]:
-    """Measure each model on the data as it wants them; read them again only if that changes."""
-    from training.compare import held_out_classes, measure_contender  # noqa: PLC0415
+) -> tuple[list["Contender"], Findings]:
+    """Measure each model on the data as it wants them; read them again only if that changes.
+
+    Returns what was found in the data, too.
+    """
+    from training.compare import measure_contender  # noqa: PLC0415
+    from training.found import findings_of  # noqa: PLC0415
 
     contenders: list[Contender] = []
     preprocessing = None
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.preprocessing != preprocessing:
             preprocessing = manifest.preprocessing
-            dataset = load(data, preprocessing, hold_out=held_out_classes(manifest))
+            dataset = load_to_measure(data, folder)
         contenders.append(measure_contender(folder, dataset, device=device))
-    return contenders
+    return contenders, findings_of(dataset)
 
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:

@@ -8,6 +8,8 @@ lacks is shown by its number.
 import json
 import sys
 import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 LAYOUT: Final = "\n\t"  # the control characters that sentences of ours contain
@@ -67,6 +70,20 @@ def progress() -> Progress:
     )
 
 
+@contextmanager
+def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many of ``total`` are done, the rate and the time left."""
+    with progress() as bar:
+        task = bar.add_task(what, total=total, note="")
+
+        def show(done: int) -> None:
+            bar.advance(task, done)
+            speed = bar.tasks[0].speed
+            bar.update(task, note=f"{speed:,.0f} {unit}/s" if speed else "")
+
+        yield show
+
+
 def silence() -> None:
     """Print nothing from now on: another process of the same training does."""
     stdout.quiet = stderr.quiet = True
@@ -87,3 +104,13 @@ def print_json(value: dict[str, Any]) -> None:
 def say(sentence: str) -> None:
     """Tell the person at the terminal something that is not a result."""
     stderr.print(sentence, soft_wrap=True)
+
+
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table for the terminal; what is in it is shown as it is."""
+    table = Table(title=title, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

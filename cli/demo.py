@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.console import print_json, say
+from cli.data import load, load_to_measure
 from training.recipes import pick_recipe
 from vision.errors import ExportError
 from vision.exported import export_folder, has_export
@@ -59,7 +60,9 @@ def _trained(folder: Path, *, device: str) -> Manifest:
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
     say(f"1/4 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
-    manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
+    recipe = pick_recipe(RECIPE, DATA)
+    dataset = load(DATA, recipe.preprocessing)
+    manifest = run_training(recipe, dataset, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest
 
@@ -73,7 +76,7 @@ def _exported(model: Path) -> None:
 
     say("2/4 Exporting the model for servers on a CPU.")
     try:
-        exported = export_for_cpu(model, DATA)
+        exported = export_for_cpu(model, load_to_measure(DATA, model))
     except ExportError as error:  # the server then computes with torch
         say(f"    {error}")
         return
@@ -86,9 +89,10 @@ def _indexed(model: Path, gallery: Path, mark: Path, *, device: str) -> None:
         say(f"3/4 Using the gallery {gallery}.")
         return
     from cli.index import build_gallery  # noqa: PLC0415 - torch takes seconds
+    from cli.sources import open_source  # noqa: PLC0415
 
     say("3/4 Indexing 60,000 images.")
-    report = build_gallery(model, gallery, DATA, device=device, runtime="auto")
+    report = build_gallery(model, gallery, open_source(DATA), device=device, runtime="auto")
     mark.write_text(f"{report.added + report.replaced + report.unchanged} images\n")
 
 

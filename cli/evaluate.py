@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, load
-from vision.manifest import read_manifest
+from cli.data import DATA_HELP, load_to_measure
 
 if TYPE_CHECKING:
     from training.evaluate import Evaluation
@@ -34,15 +33,15 @@ def evaluate(
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because they keep `--help` quick.
-    from training.compare import held_out_classes  # noqa: PLC0415
     from training.evaluate import measure  # noqa: PLC0415
     from training.evidence import gather_evidence  # noqa: PLC0415
+    from training.found import findings_of  # noqa: PLC0415
     from training.report import render_report  # noqa: PLC0415
 
-    manifest = read_manifest(model)
-    dataset = load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
+    dataset = load_to_measure(data, model)
     measured = measure(model, dataset, device=device)
-    figures = measured.evaluation.to_json()
+    findings = findings_of(dataset)
+    figures = {**measured.evaluation.to_json(), "findings": findings.to_json()}
     if as_json:
         print_json(figures)
     else:

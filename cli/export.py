@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from cli.console import print_json, say
-from cli.data import DATA_HELP, load
+from cli.data import DATA_HELP, load_to_measure
 from cli.index import usable_cores
 from vision.exported import ExportManifest, Precision
 from vision.manifest import read_manifest
@@ -44,9 +44,12 @@ def export(
 
     The data calibrate int8 (training images) and measure the difference to torch (test images).
     """
+    from training.found import findings_of  # noqa: PLC0415 - keeps `--help` quick
+
+    dataset = load_to_measure(data, model)
     exported = export_for_cpu(
         model,
-        data,
+        dataset,
         precision=precision,
         min_cosine=min_cosine,
         max_accuracy_loss=max_accuracy_loss,
@@ -60,6 +63,7 @@ def export(
                 "precision": exported.precision,
                 "full_precision_layers": list(exported.full_precision_layers),
                 **exported.difference.to_json(),
+                "findings": findings_of(dataset).to_json(),
             }
         )
     else:
@@ -68,27 +72,24 @@ def export(
 
 def export_for_cpu(
     model: Path,
-    data: str,
+    dataset: "Dataset",
     *,
     precision: Precision = "int8",
     min_cosine: float = 0.99,
     max_accuracy_loss: float = 0.3,
     test_images: int = MAX_TEST_IMAGES,
 ) -> ExportManifest:
-    """Export a model with the data that ``data`` names; the loss is in percentage points.
+    """Export a model with a dataset of its own classes; the loss is in percentage points.
 
     Raises:
-        ModelFolderError, DataError: the model or the data cannot be used.
+        ModelFolderError, DataError: the model cannot be used, or not with these data.
         ExportError: the model cannot be exported, or loses more than allowed.
     """
     # Here, because they keep `--help` quick.
-    from training.compare import held_out_classes  # noqa: PLC0415
     from training.evaluate import check_classes  # noqa: PLC0415
     from vision.export import Limits, export_model  # noqa: PLC0415
 
-    manifest = read_manifest(model)
-    dataset = load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
-    check_classes(model, manifest, dataset)
+    check_classes(model, read_manifest(model), dataset)
     return export_model(
         model,
         sample_of(dataset, test_images),

@@ -18,6 +18,7 @@ from cli.keys import new_key
 from cli.search import classify, search
 from cli.serve import serve
 from cli.train import train
+from dataset.errors import DatasetError
 from index.errors import VectorIndexError
 from service.errors import ServiceConfigError
 from training.errors import TrainingError
@@ -55,7 +56,13 @@ def main() -> None:
         silence()
     try:
         app()
-    except (VisionError, VectorIndexError, TrainingError, ServiceConfigError) as error:
+    except (
+        VisionError,
+        DatasetError,
+        VectorIndexError,
+        TrainingError,
+        ServiceConfigError,
+    ) as error:
         say(f"lookalike: {error}")
         sys.exit(FAILED)
     except OSError as error:  # of a file that no floor takes care of, or a disk that filled up

@@ -1,6 +1,5 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -12,12 +11,14 @@ from cli.data import DATA_HELP, load
 from cli.depth import with_depth_of
 from cli.progress import TrainingProgress
 from cli.recipe import choose_recipe
+from dataset.names import label_of
 from training.recipe import MOST_SEEDS, MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES
 from vision.manifest import Manifest, Reduction
 from vision.preprocess import Fit
 
 if TYPE_CHECKING:
+    from training.data import Dataset
     from training.observer import Observer
 
 MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
@@ -209,16 +210,17 @@ def train(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    from training.checks import check_call  # noqa: PLC0415 - keeps `--help` quick
+    from training.found import findings_of  # noqa: PLC0415
+
     if resume:
         _say_what_is_resumed(out)
+    check_call(chosen, out=out, device=device, resume=resume)
+    if not bits:
+        chosen = with_depth_of(data, chosen)
+    dataset = load(data, chosen.preprocessing, hold_out=tuple(map(label_of, split_names(hold_out))))
     manifest = run_training(
-        chosen if bits else with_depth_of(data, chosen),
-        data,
-        out,
-        device=device,
-        resume=resume,
-        hold_out=split_names(hold_out),
-        tensorboard=tensorboard,
+        chosen, dataset, out, device=device, resume=resume, tensorboard=tensorboard
     )
     if as_json:
         print_json(
@@ -227,6 +229,7 @@ def train(
                 "fingerprint": manifest.fingerprint,
                 "data": manifest.data,
                 "metrics": manifest.metrics,
+                "findings": findings_of(dataset).to_json(),
             }
         )
     else:
@@ -252,31 +255,26 @@ def split_names(names: str | None) -> tuple[str, ...]:
 
 def run_training(
     recipe: Recipe,
-    data: str,
+    dataset: "Dataset",
     out: Path,
     *,
     device: str,
     resume: bool,
-    hold_out: Sequence[str] = (),
     tensorboard: Path | None = None,
 ) -> Manifest:
     """Train with progress on standard error and return the manifest of the new model folder.
 
     Raises:
-        TrainingError, VisionError: as ``training.train.train`` and ``training.data.load_dataset``;
-            what needs no image to be known, before any is read.
+        TrainingError, VisionError: as ``training.train.train``.
     """
-    from training.checks import check_call  # noqa: PLC0415 - keeps `--help` quick
-    from training.observer import Observers  # noqa: PLC0415
+    from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
     from training.tensorboard import TensorBoard  # noqa: PLC0415
     from training.train import train as train_model  # noqa: PLC0415
 
-    check_call(recipe, out=out, device=device, resume=resume)
     with ExitStack() as stack:
         observers: list[Observer] = []
         if tensorboard is not None:
             observers.append(stack.enter_context(closing(TensorBoard(tensorboard))))
-        dataset = load(data, recipe.preprocessing, hold_out=hold_out)
         watching = stack.enter_context(TrainingProgress())
         return train_model(
             recipe,

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from index.errors import GalleryFolderError, ModelMismatchError, SourceError, UnknownIdError
+from dataset.errors import DatasetError
+from index.errors import GalleryFolderError, ModelMismatchError, UnknownIdError
 from tests.models import write_model
 from tests.pictures import png
 from vision.errors import CorruptImageError
@@ -31,12 +32,13 @@ def run_json(*arguments: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 3 coats, 3 bags and a file that is no image."""
+    """A folder of 3 coats, 3 bags, a file that is no image and one that only seems to be one."""
     folder = tmp_path_factory.mktemp("images")
     for number, label in enumerate(["coat", "bag"] * 3):
         (folder / label).mkdir(exist_ok=True)
         (folder / label / f"{number}.png").write_bytes(png(number))
     (folder / "bag" / "notes.txt").write_text("no image")
+    (folder / "bag" / "broken.jpg").write_text("no image")
     return folder
 
 
@@ -46,7 +48,9 @@ def built(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("built") / "gallery"
     report = run_json("index", "build", model, "--data", images, "--out", folder, "--device", "cpu")
     assert (report["added"], report["count"]) == (6, 6)
-    assert [refused["id"] for refused in report["refused"]] == ["bag:notes.txt"]
+    assert [refused["id"] for refused in report["refused"]] == ["bag:broken.jpg"]
+    assert [one["examples"] for one in report["reasons"]] == [["bag:broken.jpg"]]
+    assert [one["examples"] for one in report["findings"]] == [["bag/notes.txt"]]
     return folder
 
 
@@ -69,7 +73,68 @@ def test_a_build_shows_a_table_and_the_refused_images(
 
     assert result.exit_code == 0
     assert "added" in result.stdout
-    assert "refused bag:notes.txt: the content is not a JPEG" in result.stderr
+    assert "bag/notes.txt" in result.stderr
+    assert "bag:broken.jpg" in result.stderr
+    assert "the content is not a JPEG" in result.stderr
+    assert max(map(len, result.stderr.splitlines())) <= 80
+
+
+def test_a_table_gives_items_their_labels_and_metadata_and_a_later_build_prunes(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    shop = shutil.copytree(images, tmp_path / "shop")
+    table = shop / "shop.csv"
+    rows = ["File;Class;Set;Price", "coat\\\\0.png;Coat;Train;49,5", "bag/1.png;Bag ;valid;12"]
+    table.write_text("\n".join(rows), encoding="utf-16")
+    asked = ("index", "build", model, "--data", table, "--out", tmp_path / "g")
+
+    report = run_json(*asked)
+
+    assert (report["added"], report["refused"]) == (2, [])
+    assert [one["reason"] for one in report["findings"]] == [
+        "a column of numbers with a comma for the point: read as numbers"
+    ]
+    cheap = (
+        '{"must": [{"key": "Price", "range": {"lt": 20}}, {"key": "split", "match": "validation"}]}'
+    )
+    (hit,) = run_json("search", tmp_path / "g", shop / "coat/0.png", "--filter", cheap)["hits"]
+    assert (hit["id"], hit["label"]) == ("bag:1.png", "Bag")
+    assert hit["metadata"] == {"path": "bag/1.png", "split": "validation", "Price": 12}
+
+    table.write_text("\n".join(rows[:2]))
+    stale = run_json(*asked)
+    assert (stale["unchanged"], stale["stale"], stale["count"]) == (1, 1, 2)
+    would = run_json(*asked, "--prune", "--dry-run")
+    assert (would["unchanged"], would["pruned"], would["count"]) == (1, 1, 1)
+    assert run_json("index", "info", tmp_path / "g")["count"] == 2
+    pruned = run_json(*asked, "--prune")
+    assert (pruned["pruned"], pruned["stale"], pruned["count"]) == (1, 0, 1)
+
+
+def test_parts_are_no_labels_of_a_gallery(tmp_path: Path, model: Path, images: Path) -> None:
+    for part in ("train", "test"):
+        shutil.copytree(images, tmp_path / "p" / part)
+    run_json("index", "build", model, "--data", tmp_path / "p", "--out", tmp_path / "g")
+    hits = run_json("search", tmp_path / "g", images / "coat" / "0.png", "-k", 2)["hits"]
+    assert {hit["label"] for hit in hits} == {"coat"}
+    assert {hit["metadata"]["split"] for hit in hits} == {"train", "test"}
+
+
+def test_nothing_is_pruned_while_a_part_of_the_data_is_out_of_reach(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    data = shutil.copytree(images, tmp_path / "data")
+    nas = shutil.move(data / "bag", tmp_path / "nas")
+    (data / "bag").symlink_to(nas)
+    asked = ("index", "build", model, "--data", data, "--out", tmp_path / "g")
+    assert run_json(*asked)["added"] == 6
+    shutil.move(nas, tmp_path / "unmounted")
+
+    refused = run(*asked, "--prune")
+
+    assert isinstance(refused.exception, DatasetError)
+    assert "bag" in str(refused.exception)
+    assert run_json(*asked)["count"] == 6
 
 
 def test_search_finds_the_same_image_with_the_model_the_gallery_remembers(
@@ -167,7 +232,7 @@ def test_faults_are_sentences_and_wrong_use_is_2(
     assert isinstance(run("classify", model, tmp_path / "cut.png").exception, CorruptImageError)
     assert isinstance(run("index", "info", tmp_path).exception, GalleryFolderError)
     missing = run("index", "add", built, "--data", tmp_path / "nowhere")
-    assert isinstance(missing.exception, SourceError)
+    assert isinstance(missing.exception, DatasetError)
     for wrong in (
         ("search", built, tmp_path / "nowhere.png"),
         ("search", built, notes, "-k", 0),

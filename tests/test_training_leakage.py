@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset.listing import Part
 from tests.pictures import picture
 from training.leakage import find_contradictions, find_leaks, name_leaks, number_contents
-from training.listing import Part
 from training.pixels import content_of
 from training.split import choose_contents, last_of_each_class
 

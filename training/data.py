@@ -4,18 +4,19 @@ Shape suffixes: N images, M loaded images, L labels, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.findings import Findings
+from dataset.listing import Part
 from training.decoding import LoadReport, Unreadable
 from training.errors import DataError
 from training.images import LabelledImages
 from training.leakage import Contradiction, Leak, find_contradictions, find_leaks, name_leaks
-from training.listing import Part
 from training.loading import FASHION_MNIST, Loaded, load_images
 from training.pixels import put_in_order
 from training.split import choose_contents, last_of_each_class
@@ -64,6 +65,7 @@ class Dataset:
     unreadable: tuple[Unreadable, ...] = ()  # files that were left out
     leaked: tuple[Leak, ...] = ()  # images that were left out
     contradictions: tuple[Contradiction, ...] = ()
+    findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -211,6 +213,7 @@ def _arrange(
         held_out=HeldOut(train=held_train, test=held_test) if held_names else None,
         unreadable=loaded.decoded.unreadable,
         leaked=leaked,
+        findings=loaded.findings,
         contradictions=find_contradictions(
             loaded.contents_M[in_train],
             loaded.labels_M[in_train],

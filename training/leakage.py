@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.listing import Part
+from dataset.listing import Part
 
 
 class Leak(NamedTuple):

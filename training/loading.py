@@ -3,7 +3,8 @@
 Shape suffixes: N images, M readable images, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,16 +12,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.findings import Findings
+from dataset.listing import ListedFile, Listing, Part
+from dataset.source import list_source
+from dataset.table import is_table
+from dataset.text import CONTROL
 from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
-from training.image_folder import list_images
 from training.leakage import number_contents
-from training.listing import FEWEST_CLASSES, Listing, Part
-from training.table import is_table, list_table
 from vision.preprocess import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
+FEWEST_CLASSES: Final = 2
+SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,28 +41,39 @@ class Loaded:
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
+    findings: Findings  # what was skipped, merged or guessed when the files were listed
 
 
 def load_images(
     source: str,
     preprocessing: Preprocessing,
     *,
-    hold_out: Sequence[str],
+    hold_out: Sequence[str] | None,
     cache: Path,
     report: LoadReport,
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
+    With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part.
+
     Raises:
-        DataError: they are missing or damaged, or lack a class of ``hold_out``.
+        DatasetError: they are missing or damaged, or it cannot be told what they are.
+        DataError: nothing can be learnt from them, or they lack a class of ``hold_out``.
     """
     if source == FASHION_MNIST:
-        _check_hold_out(hold_out, fashion_mnist.LABELS, source)
+        if hold_out is not None:
+            _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
-    path = Path(source)
-    listing = list_table(path) if is_table(path) else list_images(path)
-    _check_hold_out(hold_out, listing.label_names, source)
-    return _files(listing, preprocessing, report)
+    listing = list_source(Path(source))
+    try:
+        files = _labelled(listing)
+        label_names = _label_names(listing.source, files)
+        if hold_out is not None:
+            _check_learnable(listing.source, files, label_names)
+            _check_hold_out(hold_out, label_names, source)
+    except DataError as error:  # what was skipped may be why
+        raise DataError(f"{error}{listing.findings.in_words()}") from error
+    return _files(listing, files, label_names, preprocessing, report)
 
 
 def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> Loaded:
@@ -81,34 +97,117 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
             for part, (_, labels_N) in parts.items()
             for number in range(len(labels_N))
         ],
+        findings=Findings(),
     )
 
 
-def _files(listing: Listing, preprocessing: Preprocessing, report: LoadReport) -> Loaded:
-    parts = np.array(listing.parts, np.int64)
+def _labelled(listing: Listing) -> list[ListedFile]:
+    """Return the files that have a class; what has none is said.
+
+    Raises:
+        DataError: none has one.
+    """
+    files = [file for file in listing.files if file.label is not None]
+    if not files:
+        raise DataError(f"{listing.source} {_no_classes(listing)}")
+    for file in listing.files:
+        if file.label is None:
+            listing.findings.add("an image without a class: left out", file.key)
+    return files
+
+
+def _no_classes(listing: Listing) -> str:
+    if is_table(listing.source):
+        return "says no label; a column 'label' with the class of each image is needed"
+    if listing.parts:
+        return (
+            "holds images directly in its parts; one folder of images per class is needed inside "
+            "each of them (if the parts are the classes, give them other names)"
+        )
+    return "holds no class folders; one folder of images per class is needed"
+
+
+def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
+    """Return the classes, sorted.
+
+    Raises:
+        DataError: one of them cannot be written down.
+    """
+    names = tuple(sorted({file.label or "" for file in files}))
+    unprintable = [name for name in names if CONTROL.search(name)]
+    if unprintable:
+        raise DataError(
+            f"{source} has classes with unprintable names, {_listed(map(repr, unprintable))}; "
+            "rename them"
+        )
+    return names
+
+
+def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Sequence[str]) -> None:
+    """Check the classes of what is for training.
+
+    Raises:
+        DataError: there are too few, or other parts have other ones.
+    """
+    learnt = {file.label for file in files if not file.part}  # TRAIN, or no parts at all
+    if not learnt:
+        parts = sorted({file.part.name.lower() for file in files if file.part})
+        raise DataError(
+            f"{source} holds nothing to learn from: all its images are for {' and '.join(parts)}"
+        )
+    counts = Counter(file.label for file in files)
+    unknown = [f"{name!r} ({counts[name]})" for name in label_names if name not in learnt]
+    if unknown:
+        raise DataError(
+            f"{source} has classes that no training image is of, with so many other images: "
+            f"{_listed(unknown)}; add training images of them, or take them out"
+        )
+    if len(label_names) < FEWEST_CLASSES:
+        raise DataError(
+            f"{source} holds one class, {label_names[0]!r}; at least {FEWEST_CLASSES} are needed"
+        )
+
+
+def _files(
+    listing: Listing,
+    files: Sequence[ListedFile],
+    label_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    report: LoadReport,
+) -> Loaded:
+    label_of = {name: label for label, name in enumerate(label_names)}
+    labels = np.array([label_of[file.label or ""] for file in files], np.int64)
+    parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
-    decoded = decode_images(listing.paths, preprocessing, report)
+    decoded = decode_images([file.path for file in files], preprocessing, report)
     return Loaded(
         name=listing.source.resolve().name,
         source=str(listing.source),
-        label_names=listing.label_names,
+        label_names=label_names,
         named_parts=frozenset(map(Part, np.unique(parts))),
         decoded=decoded,
         contents_M=number_contents(decoded.contents_M),
-        labels_M=np.array(listing.labels, np.int64)[decoded.readable_M],
+        labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
-        names=[str(listing.paths[position]) for position in decoded.readable_M.tolist()],
+        names=[str(files[position].path) for position in decoded.readable_M.tolist()],
+        findings=listing.findings,
     )
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
-    for name in hold_out:
-        if name not in label_names:
-            raise DataError(f"{source} has no class {name!r} to hold out")
+    unknown = [name for name in hold_out if name not in label_names]
+    if unknown:
+        raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")
     left = len(label_names) - len(set(hold_out))
     if left < FEWEST_CLASSES:
         raise DataError(
             f"with {len(set(hold_out))} of {len(label_names)} classes of {source} held out "
             f"{left or 'none'} would be left; at least {FEWEST_CLASSES} are needed"
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from training import units
 from training.charts import Line, line_chart, reliability_diagram
 from training.exhibits import show_mistakes, show_searches
+from training.found import findings_of
 from training.vector_map import symbol, vector_map
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             searches=show_searches(evidence, dataset),
             mistakes=show_mistakes(evidence, dataset),
             map=_map(evidence, dataset, names),
+            findings=findings_of(dataset).to_json(),
             symbols=[symbol(label) for label in range(len(names))],
         )
     )
