@@ -1,4 +1,4 @@
-"""A source's name in, its readable images out: their classes, contents and parts as they came.
+"""A source's name in, its readable images out: their classes and parts as they came.
 
 Shape suffixes: N images, M readable images, H x W pixels.
 """
@@ -17,7 +17,6 @@ from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
 from training.image_folder import list_images
-from training.leakage import number_contents
 from training.listing import FEWEST_CLASSES, Listing
 from training.table import is_table, list_table
 from vision.preprocess import Preprocessing
@@ -34,7 +33,6 @@ class Loaded:
     label_names: tuple[str, ...]
     named_parts: frozenset[Part]  # those that the source has, whether or not they are readable
     decoded: Decoded
-    contents_M: NDArray[np.int64]  # equal for equal pixels
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
@@ -76,7 +74,6 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         label_names=fashion_mnist.LABELS,
         named_parts=frozenset(parts),
         decoded=decoded,
-        contents_M=number_contents(decoded.contents_M),
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
         names=[
@@ -98,7 +95,6 @@ def _files(listing: Listing, preprocessing: Preprocessing, report: LoadReport) -
         label_names=listing.label_names,
         named_parts=frozenset(map(Part, np.unique(parts))),
         decoded=decoded,
-        contents_M=number_contents(decoded.contents_M),
         labels_M=np.array(listing.labels, np.int64)[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
         names=[str(listing.paths[position]) for position in decoded.readable_M.tolist()],

@@ -44,8 +44,9 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
             figures=figures,
             names=names,
+            searched=_searched(figures),
             guessing=math.log(len(names)),  # the mean loss of equal probabilities, in nats
-            hardest_first=sorted(figures["classes"], key=lambda figure: figure["f1"] or 0.0),
+            hardest_first=sorted(figures["classes"], key=_hardness),
             matrix=_matrix(confusion) if len(names) <= MOST_CELLS else None,
             pairs=confused_pairs(confusion)[:MOST_PAIRS],
             curves=_curves(figures["history"]),
@@ -78,6 +79,21 @@ def _environment() -> Environment:
     )
     environment.filters |= {say.__name__: say for say in said}
     return environment
+
+
+def _searched(figures: dict[str, Any]) -> str:
+    """Return in words what the measured images were searched among."""
+    among = (figures["data"]["selection"] or {}).get("among", "training part")
+    if among == "measured images":
+        return f"the other {units.things(figures['gallery_images'] - 1, 'test image')}"
+    kind = "training image" if among == "training part" else "image that the model has learnt from"
+    many = None if among == "training part" else "images that the model has learnt from"
+    return f"the {units.things(figures['gallery_images'], kind, many)}"
+
+
+def _hardness(figure: dict[str, Any]) -> float:
+    """Return what classes are sorted by: their F1, those that were not measured last."""
+    return math.inf if figure["f1"] is None else figure["f1"]
 
 
 # -- confusion

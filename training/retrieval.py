@@ -56,8 +56,13 @@ def measure_retrieval(
     query_labels_Q: NDArray[np.int64],
     gallery_KD: NDArray[np.float32],
     gallery_labels_K: NDArray[np.int64],
+    *,
+    query_lots_Q: NDArray[np.uint64],
+    gallery_lots_K: NDArray[np.uint64],
 ) -> Retrieval:
     """Return how well each query's class is found; unit vectors in, time about Q x K log K.
+
+    Gallery vectors of the query's own lot, its copies and itself, are as if they were not there.
 
     Scores are computed for some queries at a time, on all cores; the answer does not depend on how
     many (but for the last bit of a score, which is BLAS's business).
@@ -65,6 +70,7 @@ def measure_retrieval(
     class_positions = {
         int(label): np.flatnonzero(gallery_labels_K == label) for label in np.unique(query_labels_Q)
     }
+    own_positions = _positions_of(query_lots_Q, gallery_lots_K)
     figures_Q4 = np.zeros((len(queries_QD), 4))
     rows = max(1, CHUNK_BYTES // (4 * len(gallery_KD)))
     # numpy sorts and searches without the interpreter's lock, so threads are enough
@@ -76,6 +82,7 @@ def measure_retrieval(
                 _measure_block,
                 scores_QK,
                 [class_positions[int(label)] for label in query_labels_Q[chunk]],
+                own_positions[chunk],
                 figures_Q4[chunk],
             )
             list(pool.map(measure, range(0, len(scores_QK), BLOCK)))
@@ -90,15 +97,32 @@ def measure_retrieval(
 def _measure_block(
     scores_QK: NDArray[np.float32],
     right_positions: list[NDArray[np.int64]],
+    own_positions: list[NDArray[np.int64]],
     figures_Q4: NDArray[np.float64],
     start: int,
 ) -> None:
     """Fill the rows of ``figures_Q4`` from ``start`` on; spoils their scores."""
     for row in range(start, min(start + BLOCK, len(scores_QK))):
-        if len(right_positions[row]):
+        right, own = right_positions[row], own_positions[row]
+        if len(own):
+            right = np.setdiff1d(right, own)
+            scores_QK[row, own] = -np.inf  # behind all others
+        if len(right):
             figures_Q4[row] = _figures(
-                _right_ranks(scores_QK[row], right_positions[row]), scores_QK.shape[1]
+                _right_ranks(scores_QK[row], right), scores_QK.shape[1] - len(own)
             )
+
+
+def _positions_of(
+    query_lots_Q: NDArray[np.uint64], gallery_lots_K: NDArray[np.uint64]
+) -> list[NDArray[np.int64]]:
+    """Return for each query the positions of its own lot in the gallery, mostly none."""
+    order_K = np.argsort(gallery_lots_K, kind="stable")
+    first_Q, last_Q = (
+        np.searchsorted(gallery_lots_K[order_K], query_lots_Q, side=side)
+        for side in ("left", "right")
+    )
+    return [order_K[first:last] for first, last in zip(first_Q, last_Q, strict=True)]
 
 
 def _right_ranks(

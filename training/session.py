@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.average import average_of
 from training.batches import Batches, FeatureBatches, ImageBatches, embed
-from training.calibration import fit_temperature
+from training.calibration import choose_temperature
 from training.checkpoint import Checkpoint
-from training.data import LabelledImages, last_of_each_class
+from training.data import LabelledImages
 from training.decoding import LoadReport
 from training.distributed import World, share_statistics
 from training.learner import Learner
@@ -75,9 +75,7 @@ class TrainingSession:
         share_statistics(self.network, world)
         self._generator = torch.Generator().manual_seed(recipe.seed)
         if validation is None and recipe.validation:
-            held_out = last_of_each_class(images.labels_N, recipe.validation)
-            validation = images.only(np.flatnonzero(held_out))
-            images = images.only(np.flatnonzero(~held_out))
+            images, validation = images.set_apart(recipe.validation)
         self._batches = self._cut(images, views=recipe.views, report=report)
         self._held_out = self._cut(validation, views=1, report=report) if validation else None
         if isinstance(self._batches, FeatureBatches) and recipe.reduction == "pca":
@@ -156,7 +154,7 @@ class TrainingSession:
         return report
 
     def temperature(self) -> float:
-        """Return what to divide the kept weights' logits by; 1 when nothing is held out.
+        """Return what to divide the kept weights' logits by; 1 when that is not known to help.
 
         From now on the network has the kept weights.
         """
@@ -164,7 +162,7 @@ class TrainingSession:
         if self._held_out is None:
             return 1.0
         logits_NL, labels_N = self._held_out_logits(self.network)
-        return fit_temperature(logits_NL.numpy(), labels_N.numpy())
+        return choose_temperature(logits_NL.numpy(), labels_N.numpy())
 
     def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
         """Return all that decides how this session goes on; it belongs to ``subject``."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95  # of every interval
 Z: Final = 1.959963984540054  # the standard normal lies within +-Z with that probability
+Z_ONE_SIDED: Final = 1.6448536269514722  # and below this one
 FLIPS: Final = 10_000  # so that a p is known to about 0.004, and is never below 0.0001
 FLIPPED_BYTES: Final = 32 * 2**20  # at a time
 FEWEST_FOR_SPREAD: Final = 2
@@ -62,7 +63,9 @@ class PairedDifference:
     p_worse: float  # chance of a difference as low as this one or lower, were both models as good
     p_two_sided: float  # chance of one as far from 0 or farther
     lowest: float  # that the true difference may have: one-sided bound at alpha
-    noticed: float | None  # the smallest true drop that p_worse shows four times of five; None: none
+    noticed: (
+        float | None
+    )  # the smallest true drop that p_worse shows four times of five; None: none
 
 
 def compare_shares(
@@ -113,6 +116,17 @@ def _score_bound(lost: int, won: int, images: int, *, z: float) -> float:
         return float((won - lost - images * bound) ** 2 - z**2 * variance)
 
     return float(brentq(excess, -1, difference - ROUNDING))
+
+
+def most_lost(lost: int, won: int, images: int) -> float:
+    """Return the largest loss of a share, in [0, 1], that the pairs allow: 95 %, one-sided.
+
+    Args:
+        lost: images that only the first is right of.
+        won: images that only the second is right of.
+        images: in all.
+    """
+    return max(0.0, -_score_bound(lost, won, images, z=Z_ONE_SIDED))
 
 
 def noticed_drop(images: int, *, won: float = 0.0, alpha: float = ALPHA) -> float | None:
