@@ -53,8 +53,7 @@ def evaluate(
         dataset.test.labels_N,
         measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
-        query_lots_N=dataset.test.lots_N,
-        gallery_lots_K=dataset.train.lots_N,
+        lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
     folder = report or model
     folder.mkdir(parents=True, exist_ok=True)

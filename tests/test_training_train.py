@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.filesystems import small_filesystem
+from tests.labelled import labelled
 from tests.pictures import picture
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset, LabelledImages, load_dataset
@@ -51,9 +52,7 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
         for image_CHW, label in zip(images_NCHW, labels_N, strict=True):
             top, left, side = rng.integers(1, 5), rng.integers(1, 5), 2 + 3 * label
             image_CHW[:, top : top + side, left : left + side] = 220
-        return LabelledImages(
-            images_NCHW=images_NCHW, labels_N=labels_N, label_names=("small", "middle", "large")
-        )
+        return labelled(images_NCHW, labels_N, ("small", "middle", "large"))
 
     return Dataset(name="squares", train=part(each), test=part(10))
 

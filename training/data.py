@@ -162,22 +162,28 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
         np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
         for part in (Part.TRAIN, Part.TEST)
     )
-    lacking = [name for name, there in zip(loaded.label_names, learnt_L, strict=True) if not there]
-    if lacking:
-        those = f"class {lacking[0]!r} has" if len(lacking) == 1 else f"{listed(lacking)} have"
-        why = ", or only some that are in another part too" if LEFT_OUT in parts_M else ""
+    lacking_L = ~learnt_L & ~held_L
+    if lacking_L.any():
+        names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
+        those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
+        leaked = (parts_M[lacking_L[loaded.labels_M]] == LEFT_OUT).any()
         raise DataError(
-            f"{those} no readable training image in {loaded.source}{why}; "
+            f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no "
+            f"{'training image that is in no other part' if leaked else 'readable training image'}; "
             "every class needs at least one to learn from"
         )
     if not (measured_L & ~held_L).any():
         raise DataError(
-            f"{loaded.source} leaves nothing to measure with: no class has two different photos"
-            if Part.TEST not in loaded.named_parts
-            else f"{loaded.source} has no readable test image of a class that is not held out"
+            f"{loaded.source} has no readable test image of a class that is learnt"
+            if Part.TEST in loaded.named_parts
+            else f"{loaded.source} leaves nothing to measure with: no class has two different "
+            "photos, one to learn from and one to measure with"
         )
-    if held_L.any() and not (measured_L & held_L).any():
-        raise DataError(f"{loaded.source} has no test image of a class that is held out")
+    if held_L.any() and not ((learnt_L & held_L).any() and (measured_L & held_L).any()):
+        raise DataError(
+            f"the classes held out of {loaded.source} have no image to search for and another one "
+            "to find"
+        )
 
 
 def _dataset(

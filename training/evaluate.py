@@ -174,8 +174,7 @@ def find_outcome(queries: Encoding, gallery: Encoding, dataset: Dataset) -> Outc
             labels_N,
             gallery.vectors_BD,
             dataset.train.labels_N,
-            query_lots_Q=dataset.test.lots_N,
-            gallery_lots_K=dataset.train.lots_N,
+            lots=(dataset.test.lots_N, dataset.train.lots_N),
         ),
     )
 
@@ -253,16 +252,14 @@ def _held_out_figures(
         new_labels_N,
         np.concatenate([known_gallery.vectors_BD, gallery_KD]),
         np.concatenate([known.labels_N, new_labels_K]),
-        query_lots_Q=held_out.test.lots_N,
-        gallery_lots_K=np.concatenate([known.lots_N, held_out.train.lots_N]),
+        lots=(held_out.test.lots_N, np.concatenate([known.lots_N, held_out.train.lots_N])),
     )
     among_held_out = measure_retrieval(
         queries_ND,
         new_labels_N,
         gallery_KD,
         new_labels_K,
-        query_lots_Q=held_out.test.lots_N,
-        gallery_lots_K=held_out.train.lots_N,
+        lots=(held_out.test.lots_N, held_out.train.lots_N),
     )
     return HeldOutFigures(
         classes=held_out.test.label_names,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.projection import project_vectors
+from training.retrieval import Lots
 from vision.encoding import Encoding
 
 MISTAKES: Final = 24
@@ -58,8 +59,7 @@ def gather_evidence(
     first_N: NDArray[np.bool_],
     gallery_KD: NDArray[np.float32],
     *,
-    query_lots_N: NDArray[np.uint64],
-    gallery_lots_K: NDArray[np.uint64],
+    lots: Lots,
     seed: int = 0,
 ) -> Evidence:
     """Return what to show of the test images; about ten seconds for 2,000 of them or more.
@@ -69,8 +69,8 @@ def gather_evidence(
         labels_N: the labels they have.
         first_N: whether the gallery vector nearest to each is of its class.
         gallery_KD: the vectors that were searched.
-        query_lots_N: of the test images; what is of an image's own lot is not shown beside it.
-        gallery_lots_K: of the images that were searched.
+        lots: of the test images and of those that were searched; what is of an image's own lot, a
+            copy or itself, is not shown beside it.
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def gather_evidence(
                 int(index),
                 queries.vectors_BD[index],
                 gallery_KD,
-                own_K=gallery_lots_K == query_lots_N[index],
+                own_K=lots[1] == lots[0][index],
             )
             for index in _pick_searches(labels_N, first_N, generator)
         ),

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 TOP: Final = 10  # hits that precision_at_10 looks at
 CHUNK_BYTES: Final = 128 * 2**20  # of scores at a time
 BLOCK: Final = 32  # queries that a thread takes at once
+NOWHERE: Final = np.zeros(0, np.int64)
+
+Lots = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,12 +60,12 @@ def measure_retrieval(
     gallery_KD: NDArray[np.float32],
     gallery_labels_K: NDArray[np.int64],
     *,
-    query_lots_Q: NDArray[np.uint64],
-    gallery_lots_K: NDArray[np.uint64],
+    lots: Lots | None = None,
 ) -> Retrieval:
     """Return how well each query's class is found; unit vectors in, time about Q x K log K.
 
-    Gallery vectors of the query's own lot, its copies and itself, are as if they were not there.
+    With ``lots``, of the queries and of the gallery, gallery vectors of a query's own lot (itself
+    and its copies) are as if they were not there.
 
     Scores are computed for some queries at a time, on all cores; the answer does not depend on how
     many (but for the last bit of a score, which is BLAS's business).
@@ -70,7 +73,7 @@ def measure_retrieval(
     class_positions = {
         int(label): np.flatnonzero(gallery_labels_K == label) for label in np.unique(query_labels_Q)
     }
-    own_positions = _positions_of(query_lots_Q, gallery_lots_K)
+    own_positions = _positions_of(*lots) if lots else [NOWHERE] * len(queries_QD)
     figures_Q4 = np.zeros((len(queries_QD), 4))
     rows = max(1, CHUNK_BYTES // (4 * len(gallery_KD)))
     # numpy sorts and searches without the interpreter's lock, so threads are enough
