@@ -54,6 +54,7 @@ def main() -> None:
             build(
                 gallery,
                 entries,
+                source="fashion-mnist",
                 encoder=encoder,
                 limits=DEFAULT_LIMITS,
                 on_progress=lambda _: None,

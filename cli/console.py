@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -12,6 +14,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 stdout = Console(emoji=False, highlight=False)
 stderr = Console(emoji=False, stderr=True, highlight=False)
@@ -45,3 +48,13 @@ def print_json(value: dict[str, Any]) -> None:
 def say(sentence: str) -> None:
     """Tell the person at the terminal something that is not a result."""
     stderr.print(sentence, markup=False, soft_wrap=True)
+
+
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table for the terminal; what is in it is shown as it is."""
+    table = Table(title=escape(title), show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[escape(cell) for cell in row])
+    return table

@@ -1,11 +1,16 @@
-"""What `--data` names in, images with labels out, with progress and a word on what was left out."""
+"""What `--data` names in, images with labels out, with progress and a word on what was found."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.console import progress, say
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from cli.console import progress, stderr
+from dataset.findings import Findings
 from vision.image import harden_pillow
 from vision.manifest import read_manifest
 from vision.preprocess import Preprocessing
@@ -17,20 +22,20 @@ if TYPE_CHECKING:
 DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
 )
-SHOWN: Final = 5  # files named one by one; the rest are counted
+IMAGES_HELP: Final = "`fashion-mnist`, a folder of images, or a CSV or Parquet of their paths."
 
 
 def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = ()) -> "Dataset":
-    """Return the dataset, showing progress and naming what was left out of it.
+    """Return the dataset, showing progress and saying what was found in it.
 
     Raises:
-        DataError: the data are missing, damaged, or not what can be learnt from.
+        DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
     """
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
 
     with _reading() as report:
         dataset = load_dataset(data, preprocessing, hold_out=hold_out, report=report)
-    _say_what_was_left_out(dataset)
+    say_findings(dataset.findings)
     return dataset
 
 
@@ -48,7 +53,7 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
         dataset = load_unlearnt(data, manifest, learnt, report=report)
-    _say_what_was_left_out(dataset)
+    say_findings(dataset.findings)
     return dataset
 
 
@@ -61,25 +66,15 @@ def _reading() -> Iterator["LoadReport"]:
         yield lambda done, total: display.update(task, completed=done, total=total)
 
 
-def _say_what_was_left_out(dataset: "Dataset") -> None:
-    _say_some([f"left out {path}: {reason}" for path, reason in dataset.unreadable])
-    _say_some(
-        [
-            f"left out {leak.name} ({leak.part}): the same image as {leak.twin} ({leak.twin_part})"
-            for leak in dataset.leaked
-        ]
-    )
-    _say_some(
-        [
-            f"the same image has two labels: {first}, {second}"
-            for first, second in dataset.contradictions
-        ]
-    )
-
-
-def _say_some(sentences: Sequence[str]) -> None:
-    """Say the first few, and how many more there are."""
-    for sentence in sentences[:SHOWN]:
-        say(sentence)
-    if len(sentences) > SHOWN:
-        say(f"… and {len(sentences) - SHOWN} more like these")
+def say_findings(findings: Findings, *, title: str = "found in the data") -> None:
+    """Say on standard error, in one table, what was found: counts by reason, a few examples."""
+    if not len(findings):
+        return
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("what", overflow="fold", ratio=1)
+    table.add_column("such as", overflow="fold", ratio=1)
+    for one in sorted(findings, key=lambda one: -one.count):
+        examples = "\n".join(one.examples)
+        table.add_row(f"{one.count:,}", escape(one.reason), escape(examples))
+    stderr.print(table)

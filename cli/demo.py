@@ -86,9 +86,10 @@ def _indexed(model: Path, gallery: Path, mark: Path, *, device: str) -> None:
         say(f"3/4 Using the gallery {gallery}.")
         return
     from cli.index import build_gallery  # noqa: PLC0415 - torch takes seconds
+    from cli.sources import open_source  # noqa: PLC0415
 
     say("3/4 Indexing 60,000 images.")
-    report = build_gallery(model, gallery, DATA, device=device, runtime="auto")
+    report = build_gallery(model, gallery, open_source(DATA), device=device, runtime="auto")
     mark.write_text(f"{report.added + report.replaced + report.unchanged} images\n")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cli.console import print_json, progress, say, stderr, stdout
+from cli.console import print_json, progress, say, stderr, stdout, table_of
 from cli.index import (
     DeviceOption,
     GalleryArgument,
@@ -16,7 +16,6 @@ from cli.index import (
     ModelOption,
     RuntimeOption,
     load_encoder_of,
-    table_of,
 )
 from cli.picture import ImageArgument, json_option, read_picture
 

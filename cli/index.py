@@ -1,35 +1,33 @@
 """`lookalike index …`: build, add, remove, info and verify a gallery of images."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from cli.console import print_json, progress, say, stdout
+from cli.build_report import print_report
+from cli.console import print_json, progress, say, stdout, table_of
+from cli.data import IMAGES_HELP, say_findings
+from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
 from vision.image import DEFAULT_LIMITS, harden_pillow
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
-    from index.build import BuildReport
+    from index.build_report import BuildReport
     from index.gallery import Gallery
     from vision.encoding import ImageEncoder
 
-SHOWN_REFUSALS = 20  # the rest is counted; --json lists all
 SHOWN_DIGITS = 12  # of a fingerprint
 FOUND_DAMAGE = 1
 
 GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
-DataOption = Annotated[
-    str, typer.Option("--data", help="`fashion-mnist` or a folder of images.", show_default=False)
-]
+DataOption = Annotated[str, typer.Option("--data", help=IMAGES_HELP, show_default=False)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -51,13 +49,26 @@ def build(
     out: Annotated[
         Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
     ],
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete what an earlier build from the same data stored and is no longer there.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn images into a gallery. Interrupted, the same command goes on where it was."""
-    report = build_gallery(model, out, data, device=device, runtime=runtime)
-    print_report(out, report, as_json=as_json)
+    """Turn images into a gallery. Interrupted, the same command goes on where it was.
+
+    Run again, it adds what is new and what has changed; labels and metadata that were edited since
+    stay, unless the file or what the data say of it has changed.
+    """
+    source = open_source(data, prune=prune)
+    say_findings(source.findings)
+    report = build_gallery(model, out, source, device=device, runtime=runtime, prune=prune)
+    print_report(out, report, findings=source.findings, as_json=as_json)
 
 
 @index_app.command()
@@ -70,13 +81,18 @@ def add(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Add images to a gallery; ids that are there already get the new image."""
+    """Add images to a gallery; ids that are there already get the new image.
+
+    Labels and metadata that were edited since an earlier build stay as with `build`.
+    """
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
 
+    source = open_source(data)
+    say_findings(source.findings)
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        report = fill(opened, encoder, data)
-    print_report(gallery, report, as_json=as_json)
+        report = fill(opened, encoder, source)
+    print_report(gallery, report, findings=source.findings, as_json=as_json)
 
 
 @index_app.command()
@@ -153,9 +169,15 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
 
 
 def build_gallery(
-    model: Path, gallery: Path, data: str, *, device: str, runtime: RuntimeName
+    model: Path,
+    gallery: Path,
+    source: Source,
+    *,
+    device: str,
+    runtime: RuntimeName,
+    prune: bool = False,
 ) -> "BuildReport":
-    """Add the images that ``data`` names to a gallery, new or not, and show progress.
+    """Add the images of ``source`` to a gallery, new or not, and show progress.
 
     Raises:
         ModelFolderError, DeviceError: the model cannot be used.
@@ -167,22 +189,28 @@ def build_gallery(
 
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
-        return fill(opened, encoder, data)
+        return fill(opened, encoder, source, prune=prune)
 
 
-def fill(gallery: "Gallery", encoder: "ImageEncoder", data: str) -> "BuildReport":
-    """Add the images that ``data`` names to an open gallery, and show progress.
+def fill(
+    gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
+) -> "BuildReport":
+    """Add the images of ``source`` to an open gallery, and show progress.
 
     Where many came, the search structure is built anew at the end.
     """
-    from cli.sources import open_source  # noqa: PLC0415
     from index.build import build as build_from  # noqa: PLC0415
 
     harden_pillow()
-    source = open_source(data)
     with items_shown("indexing", source.count, "images") as show:
         report = build_from(
-            gallery, source.entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=show
+            gallery,
+            source.entries,
+            source=source.identity,
+            encoder=encoder,
+            limits=DEFAULT_LIMITS,
+            on_progress=show,
+            prune=prune,
         )
     compact_if_due(gallery)
     return report
@@ -211,28 +239,6 @@ def compact_if_due(gallery: "Gallery") -> None:
         gallery.upkeep.rebuild()
     except RebuildError as error:
         say(f"all items are stored, but: {error}")
-
-
-def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None:
-    """Print what a build did, and the images it refused."""
-    if as_json:
-        refused = [{"id": item_id, "reason": reason} for item_id, reason in report.refused]
-        document = {"gallery": str(gallery), **asdict(report), "refused": refused}
-        print_json({**document, "images_per_second": report.images_per_second})
-        return
-    rows = {
-        "added": report.added,
-        "replaced": report.replaced,
-        "unchanged": report.unchanged,
-        "refused": len(report.refused),
-        "in the gallery": report.count,
-        "images/s": round(report.images_per_second),
-    }
-    stdout.print(table_of(str(gallery), ("", ""), [(k, f"{v:,}") for k, v in rows.items()]))
-    for item_id, reason in report.refused[:SHOWN_REFUSALS]:
-        say(f"refused {item_id}: {reason}")
-    if len(report.refused) > SHOWN_REFUSALS:
-        say(f"… and {len(report.refused) - SHOWN_REFUSALS} more; --json lists all")
 
 
 def load_encoder_of(
@@ -264,13 +270,3 @@ def load_encoder_of(
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table for the terminal; what is in it is shown as it is."""
-    table = Table(title=escape(title), show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*[escape(cell) for cell in row])
-    return table

@@ -1,4 +1,4 @@
-"""What a command may be pointed at with `--data`: Fashion-MNIST, or a folder of images."""
+"""What `lookalike index` may be pointed at with `--data`: Fashion-MNIST, a folder or a table."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -9,32 +9,53 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.source import Entry, folder_entries
+from dataset.errors import DatasetError
+from dataset.findings import Findings
+from dataset.source import list_source
+from index.source import Entry, entries_of
 from training.data import FASHION_MNIST, default_cache
 from training.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
+from vision.image import DEFAULT_LIMITS
+
+SHOWN = 3  # folders that a sentence names
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Images to index, one after another."""
 
-    name: str
+    identity: str  # the same each time
     count: int
     entries: Iterable[Entry]
+    findings: Findings
 
 
-def open_source(data: str) -> Source:
-    """Return the images of ``fashion-mnist`` (the 60,000 training images) or of a folder.
+def open_source(data: str, *, prune: bool = False) -> Source:
+    """Return the images of ``fashion-mnist`` (the 60,000 training images), a folder or a table.
+
+    Args:
+        data: what a person named.
+        prune: what the source does not hold will be deleted.
 
     Raises:
-        VectorIndexError, TrainingError: there are none, or they cannot be read.
+        DatasetError, TrainingError: there are none, or they cannot be read; or with ``prune`` a
+            part of them cannot be looked into.
     """
     if data == FASHION_MNIST:
         folder = find_fashion_mnist(default_cache() / FASHION_MNIST)
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
-        return Source(FASHION_MNIST, len(images_NHW), _fashion_mnist_entries(images_NHW, labels_N))
-    entries = folder_entries(Path(data))
-    return Source(Path(data).name, len(entries), entries)
+        entries = _fashion_mnist_entries(images_NHW, labels_N)
+        return Source(FASHION_MNIST, len(images_NHW), entries, Findings())
+    listing = list_source(Path(data))
+    if prune and listing.unread:
+        more = f" and {len(listing.unread) - SHOWN} more" if len(listing.unread) > SHOWN else ""
+        raise DatasetError(
+            f"{', '.join(listing.unread[:SHOWN])}{more} in {data} cannot be looked into now, so "
+            "what is missing there may only be out of reach: mend or remove that first, or leave "
+            "out --prune"
+        )
+    listed = entries_of(listing, max_bytes=DEFAULT_LIMITS.max_bytes)
+    return Source(str(listing.source.resolve()), len(listed), listed, listing.findings)
 
 
 def _fashion_mnist_entries(

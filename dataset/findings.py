@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dataset.text import plain
+
 EXAMPLES: Final = 3  # kept of each reason; the rest is counted
 
 
@@ -36,8 +38,8 @@ class Findings:
         return len(self._by_reason)
 
     def add(self, reason: str, example: str) -> None:
-        """Count ``example`` under ``reason``."""
-        self._merge(Finding(reason, 1, (example,)))
+        """Count ``example`` under ``reason``, both as they can be shown."""
+        self._merge(Finding(plain(reason), 1, (plain(example),)))
 
     def extend(self, other: Iterable[Finding]) -> None:
         """Count all that ``other`` has found, too."""

@@ -22,7 +22,7 @@ class ListedFile:
     """One file, and what is claimed of it."""
 
     path: Path
-    key: str  # relative to the source's folder, with "/"; distinct
+    key: str  # distinct; relative to the source's folder, with "/", where it lies in it
     label: str | None = None  # NFC, without spaces around it
     part: Part | None = None  # ``None`` where the source names no parts
     metadata: Mapping[str, Any] = field(default_factory=dict)  # a table's other columns
@@ -35,6 +35,7 @@ class Listing:
     source: Path
     files: tuple[ListedFile, ...]  # of a folder sorted by key, of a table in its order
     findings: Findings = field(default_factory=Findings)
+    unread: tuple[str, ...] = ()  # keys of folders and links that could not be looked into
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 Decoding runs on a few threads, one chunk ahead of the network; every chunk is one transaction.
 What is stored already is skipped before it is decoded, so a build that was interrupted at any
-moment goes on where it was, without duplicates.
+moment goes on where it was, without duplicates. Edits of items are kept (``edits.py``), and what
+was built from the same source before and is no longer in it is counted, or pruned.
 
 Shape suffixes: B images, C channels, H x W pixels, D vector width.
 """
@@ -12,15 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import VectorIndexError
+from index.build_report import BuildReport
+from index.edits import Claim, merge
+from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
-from index.items import Item, NewItem, check_id, check_label, encode_metadata
+from index.items import NewItem, check_id, check_label, encode_metadata
+from index.origins import Origins
 from index.source import Entry
 from vision.encoding import Encoding
 from vision.errors import ImageError
@@ -49,42 +53,17 @@ class ImageEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildReport:
-    """What a build did."""
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An entry, and what is to be stored of it: the entry's image, or the one that is there."""
 
-    added: int
-    replaced: int
-    unchanged: int  # stored already with the same content, label and metadata
-    refused: list[tuple[str, str]]  # (id, why), in the order of the entries
-    count: int  # images in the gallery now
-    seconds: float
-
-    @classmethod
-    def of(
-        cls, outcomes: Counter[str], refused: list[tuple[str, str]], *, count: int, started: float
-    ) -> Self:
-        """Return the report of work that began at ``started``, a ``time.perf_counter``."""
-        return cls(
-            added=outcomes["created"],
-            replaced=outcomes["replaced"],
-            unchanged=outcomes["unchanged"],
-            refused=refused,
-            count=count,
-            seconds=time.perf_counter() - started,
-        )
-
-    @property
-    def images_per_second(self) -> float:
-        """Images dealt with, refused and unchanged ones included."""
-        done = self.added + self.replaced + self.unchanged + len(self.refused)
-        return done / self.seconds if self.seconds else 0.0
+    entry: Entry
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    entry: Entry
-    content_sha256: str
+    wanted: _Wanted
     pixels_CHW: NDArray[np.uint8]
     thumbnail: Thumbnail
 
@@ -95,30 +74,39 @@ class _Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Chunk:
     """Entries of one transaction: the ones already stored, and the others while they decode."""
 
-    unchanged: int
-    slices: list[Future[list[_Decoded | _Refused]]]
+    unchanged: int = 0
+    kept: int = 0
+    slices: list[Future[list[_Decoded | _Refused]]] = field(default_factory=list)
+    edited: list[_Wanted] = field(default_factory=list)  # the image stays, something else does not
+    refused: list[_Refused] = field(default_factory=list)
+    news: dict[str, Claim] = field(default_factory=dict)  # to be remembered, by id
 
 
 def build(
     gallery: Gallery,
     entries: Iterable[Entry],
     *,
+    source: str,
     encoder: ImageEncoder,
     limits: ImageLimits,
     on_progress: Callable[[int], None],
+    prune: bool = False,
 ) -> BuildReport:
     """Store every entry that can be decoded; list the ones that cannot.
 
     Args:
-        gallery: of the encoder's model; what it holds under other ids stays.
-        entries: read lazily, at most two chunks ahead of what is stored.
+        gallery: of the encoder's model; what came from elsewhere stays.
+        entries: all that ``source`` holds, read lazily, at most two chunks ahead of what is stored.
+        source: where the entries come from, the same each time: what was built from it before, and
+            is not among the entries, is stale.
         encoder: the model.
         limits: what one image may cost.
         on_progress: called with the number of entries dealt with since its last call.
+        prune: delete what is stale, after everything else.
 
     Raises:
         ModelMismatchError: the gallery holds vectors of another model.
@@ -129,65 +117,114 @@ def build(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    origins = Origins(gallery.folder, source)
     pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
     try:
-        for chunk in _one_ahead(_decoding(pool, gallery, entries, encoder.manifest, limits)):
+        told = _told(entries, seen)
+        decoding = _decoding(pool, gallery, origins, told, manifest=encoder.manifest, limits=limits)
+        for chunk in _one_ahead(decoding):
             outcomes["unchanged"] += chunk.unchanged
+            outcomes["kept"] += chunk.kept
             on_progress(chunk.unchanged)
             results = [result for future in chunk.slices for result in future.result()]
-            broken = [result for result in results if isinstance(result, _Refused)]
+            broken = chunk.refused + [one for one in results if isinstance(one, _Refused)]
             refused += [(one.id, one.reason) for one in broken]
             on_progress(len(broken))
             decoded = [result for result in results if isinstance(result, _Decoded)]
-            items = list(_encoded(decoded, encoder, on_progress))
+            items = [*_encoded(decoded, encoder, on_progress), *_edited(gallery, chunk.edited)]
+            on_progress(len(chunk.edited))
             outcomes.update(result.outcome for result in gallery.put(items))
+            for one in broken:
+                chunk.news.pop(one.id, None)
+            if chunk.news:
+                origins.remember(chunk.news)
+        stale = [item_id for item_id in origins.brought() if item_id not in seen]
+        for start in range(0, len(stale) if prune else 0, CHUNK):
+            outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
+        outcomes["stale"] = 0 if prune else len(stale)
     finally:
         pool.shutdown(cancel_futures=True)
+        origins.close()
     return BuildReport.of(outcomes, refused, count=gallery.count, started=started)
+
+
+def _told(entries: Iterable[Entry], seen: set[str]) -> Iterator[Entry]:
+    for entry in entries:
+        seen.add(entry.id)
+        yield entry
 
 
 def _decoding(
     pool: ThreadPoolExecutor,
     gallery: Gallery,
+    origins: Origins,
     entries: Iterable[Entry],
+    *,
     manifest: Manifest,
     limits: ImageLimits,
 ) -> Iterator[_Chunk]:
     """Give chunk after chunk, its new entries already being decoded."""
-    for chunk in _chunks(entries):
-        hashes = [hashlib.sha256(entry.data).hexdigest() for entry in chunk]
-        stored = gallery.existing([entry.id for entry in chunk])
-        new = [
-            (entry, content_sha256)
-            for entry, content_sha256 in zip(chunk, hashes, strict=True)
-            if not _is_same(stored.get(entry.id), entry, content_sha256)
-        ]
-        slices = [new[start : start + SLICE] for start in range(0, len(new), SLICE)]
-        futures = [pool.submit(_decode, part, manifest.preprocessing, limits) for part in slices]
-        yield _Chunk(len(chunk) - len(new), futures)
+    for part in _chunks(entries):
+        ids = [entry.id for entry in part]
+        stored, memories = gallery.existing(ids), origins.recall(ids)
+        chunk = _Chunk()
+        to_decode: list[_Wanted] = []
+        for entry in part:
+            said = Claim.of(entry, hashlib.sha256(entry.data).hexdigest())
+            memory, item = memories.get(entry.id), stored.get(entry.id)
+            if item is None or entry.problem is not None:
+                to_decode.append(_Wanted(entry, said))
+                chunk.news[entry.id] = said
+                continue
+            if memory is None or not memory.is_ours or memory.claim != said:
+                chunk.news[entry.id] = said
+            before = memory.claim if memory is not None else said.unremembered(item)
+            wanted = merge(said, before, item)
+            chunk.kept += wanted != said
+            if wanted == Claim.stored(item):
+                chunk.unchanged += 1
+            elif wanted.content_sha256 != item.content_sha256:
+                to_decode.append(_Wanted(entry, wanted))
+            elif (fault := _fault(entry.id, wanted)) is not None:
+                chunk.refused.append(_Refused(entry.id, fault))
+            else:
+                chunk.edited.append(_Wanted(entry, wanted))
+        for start in range(0, len(to_decode), SLICE):
+            one_slice = to_decode[start : start + SLICE]
+            chunk.slices.append(pool.submit(_decode, one_slice, manifest.preprocessing, limits))
+        yield chunk
 
 
 def _decode(
-    part: list[tuple[Entry, str]], preprocessing: Preprocessing, limits: ImageLimits
+    part: list[_Wanted], preprocessing: Preprocessing, limits: ImageLimits
 ) -> list[_Decoded | _Refused]:
-    return [
-        _decode_one(entry, content_sha256, preprocessing, limits) for entry, content_sha256 in part
-    ]
+    return [_decode_one(wanted, preprocessing, limits) for wanted in part]
 
 
 def _decode_one(
-    entry: Entry, content_sha256: str, preprocessing: Preprocessing, limits: ImageLimits
+    wanted: _Wanted, preprocessing: Preprocessing, limits: ImageLimits
 ) -> _Decoded | _Refused:
-    if entry.problem is not None:
-        return _Refused(entry.id, entry.problem)
+    entry = wanted.entry
+    problem = entry.problem or _fault(entry.id, wanted.claim)
+    if problem is not None:
+        return _Refused(entry.id, problem)
     try:
-        check_id(entry.id)
-        check_label(entry.label)
-        encode_metadata(entry.metadata)
         image = preprocessing.decode(entry.data, limits=limits)
-    except (ImageError, VectorIndexError) as error:
+    except ImageError as error:
         return _Refused(entry.id, str(error))
-    return _Decoded(entry, content_sha256, preprocessing.pixels(image), make_thumbnail(image))
+    return _Decoded(wanted, preprocessing.pixels(image), make_thumbnail(image))
+
+
+def _fault(item_id: str, claim: Claim) -> str | None:
+    """Return why a gallery would not store ``claim``; ``None``: it would."""
+    try:
+        check_id(item_id)
+        check_label(claim.label)
+        encode_metadata(claim.metadata)
+    except VectorIndexError as error:
+        return str(error)
+    return None
 
 
 def _encoded(
@@ -197,23 +234,35 @@ def _encoded(
         batch = decoded[start : start + BATCH]
         vectors_BD = encoder.encode(np.stack([one.pixels_CHW for one in batch])).vectors_BD
         for one, vector_D in zip(batch, vectors_BD, strict=True):
-            yield NewItem(
-                id=one.entry.id,
-                vector_D=vector_D,
-                label=one.entry.label,
-                metadata=one.entry.metadata,
-                thumbnail=one.thumbnail,
-                content_sha256=one.content_sha256,
-            )
+            yield _item(one.wanted, vector_D, one.thumbnail)
         on_progress(len(batch))
 
 
-def _is_same(stored: Item | None, entry: Entry, content_sha256: str) -> bool:
-    return (
-        stored is not None
-        and stored.content_sha256 == content_sha256
-        and stored.label == entry.label
-        and stored.metadata == entry.metadata
+def _edited(gallery: Gallery, edited: list[_Wanted]) -> Iterator[NewItem]:
+    """Give items that keep their image, with what is new beside it."""
+    for wanted in edited:
+        try:
+            vector_D = gallery.vector(wanted.entry.id)
+            yield _item(wanted, vector_D, _thumbnail(gallery, wanted.entry.id))
+        except UnknownIdError:  # deleted meanwhile
+            continue
+
+
+def _thumbnail(gallery: Gallery, item_id: str) -> Thumbnail | None:
+    try:
+        return gallery.thumbnail(item_id)
+    except NoThumbnailError:
+        return None
+
+
+def _item(wanted: _Wanted, vector_D: NDArray[np.float32], thumbnail: Thumbnail | None) -> NewItem:
+    return NewItem(
+        id=wanted.entry.id,
+        vector_D=vector_D,
+        label=wanted.claim.label,
+        metadata=wanted.claim.metadata,
+        thumbnail=thumbnail,
+        content_sha256=wanted.claim.content_sha256,
     )
 
 

@@ -12,6 +12,7 @@ import apsw
 import numpy as np
 
 from index.items import NewItem, PutResult, encode_metadata
+from index.origins import forget
 from index.terms import Term, add_terms, remove_terms, terms_of
 from index.vectors import VECTOR_TYPE, unit_vectors
 from vision.thumbnail import Thumbnail
@@ -108,6 +109,7 @@ class Changes:
             return False
         key, _, metadata, *_ = old
         self._remove(key, metadata)
+        forget(self._cursor, item_id)
         self._log("delete", key)
         return True
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build import BuildReport
+from index.build_report import BuildReport
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
 from index.gallery import Gallery
 from index.items import NewItem, check_id, check_label, encode_metadata, shown

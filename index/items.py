@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.text import CONTROL
 from index.errors import (
     BadVectorsError,
     GalleryFolderError,
@@ -23,7 +24,6 @@ from vision.thumbnail import Thumbnail
 # Not "." and "..": as a step of a URL they mean another place, so nobody could fetch the item.
 ID_PATTERN: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", re.ASCII)
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
-CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
 MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another

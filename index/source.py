@@ -1,20 +1,23 @@
-"""A folder of images as entries to store: paths in, ids, labels and bytes out."""
+"""Listed files as entries to store: a listing in, ids, labels, metadata and bytes out."""
 
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from index.errors import SourceError
-from index.items import CONTROL, MAX_LABEL_CHARS
-from vision.image import DEFAULT_LIMITS
+from dataset.content import read_file
+from dataset.findings import Findings
+from dataset.listing import ListedFile, Listing
+from dataset.text import CONTROL, plain
+from index.errors import InvalidMetadataError
+from index.items import encode_metadata
 
 MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
+PATH: Final = "path"  # members of an item's metadata
+SPLIT: Final = "split"
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, without the separator
 
 
@@ -30,48 +33,51 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderEntries:
-    """The images of a folder, read one by one as they are asked for; may be walked again."""
+class ListedEntries:
+    """The images of a listing, read one by one as they are asked for; may be walked again."""
 
-    root: Path
-    paths: tuple[str, ...]  # relative, with "/", sorted
+    files: tuple[ListedFile, ...]
+    metadata: dict[str, dict[str, Any]]  # by key, of the files of which a table says more
+    max_bytes: int
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def __iter__(self) -> Iterator[Entry]:
-        for path in self.paths:
-            parts = PurePosixPath(path).parts
-            shown_path = _plain(path)
-            data, problem = _read(self.root / path)
+        for file in self.files:
+            data, problem = self._read(file)
             yield Entry(
-                id=id_of_path(path),
+                id=id_of_path(file.key),
                 data=data,
-                label=_plain(parts[0])[:MAX_LABEL_CHARS] if len(parts) > 1 else None,
-                metadata={"path": shown_path},
+                label=None if file.label is None else plain(file.label),
+                metadata=self.metadata.get(file.key) or _place(file),
                 problem=problem,
             )
 
+    def _read(self, file: ListedFile) -> tuple[bytes, str | None]:
+        """Return the file's bytes, a little more than the limit at most, or what was in the way."""
+        try:
+            return read_file(file.path, max_bytes=self.max_bytes), None
+        except OSError as error:
+            return b"", f"the file cannot be read: {error.strerror or error}"
 
-def folder_entries(root: Path) -> FolderEntries:
-    """Return the files below ``root``, in the order of their paths.
 
-    The first folder below ``root`` is the label; files directly in ``root`` have none. Hidden files
-    and folders are left out, and links that lead out of ``root``; linked folders are not entered.
+def entries_of(listing: Listing, *, max_bytes: int) -> ListedEntries:
+    """Return the files of ``listing`` as entries; what an item cannot hold is said in its findings.
+
     Names are no proof of an image: whatever is none is refused when it is decoded.
 
-    Raises:
-        SourceError: no such folder, it cannot be read, or there is no file in it.
+    Args:
+        listing: its labels become the items', its parts and a table's columns their metadata.
+        max_bytes: of one file; larger ones are read no further.
     """
-    if not root.is_dir():
-        raise SourceError(f"{root} is not a folder of images: there is no such folder")
-    try:
-        paths = tuple(sorted(_walk(root)))
-    except OSError as error:
-        raise SourceError(f"cannot read the folder {root}: {error.strerror}") from error
-    if not paths:
-        raise SourceError(f"there are no images in {root}")
-    return FolderEntries(root, paths)
+    for label in listing.labels:
+        if CONTROL.search(label):
+            listing.findings.add("a class name that is no plain text: shown with a mark", label)
+    metadata = {
+        file.key: _fitted(file, listing.findings) for file in listing.files if file.metadata
+    }
+    return ListedEntries(listing.files, metadata, max_bytes)
 
 
 def id_of_path(path: str) -> str:
@@ -87,34 +93,26 @@ def id_of_path(path: str) -> str:
     return f"{name[: MAX_ID_CHARS - HASH_DIGITS - 1]}-{digest}"
 
 
-def _walk(root: Path) -> Iterator[str]:
-    inside = root.resolve()
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for folder, folders, names in os.walk(root, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(folder, name)
-            if name.startswith(".") or (
-                path.is_symlink() and not path.resolve().is_relative_to(inside)
-            ):
-                continue
-            yield path.relative_to(root).as_posix()
+def _place(file: ListedFile) -> dict[str, Any]:
+    place = {PATH: plain(file.key)}
+    return place if file.part is None else {**place, SPLIT: file.part.name.lower()}
 
 
-def _read(path: Path) -> tuple[bytes, str | None]:
-    """Return the file's bytes, a little more than the limit at most, or what was in the way."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            return b"", "not a regular file"
-        with path.open("rb") as file:
-            return file.read(DEFAULT_LIMITS.max_bytes + 1), None
-    except OSError as error:
-        return b"", f"the file cannot be read: {error.strerror}"
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` with U+FFFD for control characters and bytes that are not UTF-8."""
-    return CONTROL.sub("\ufffd", text)
+def _fitted(file: ListedFile, findings: Findings) -> dict[str, Any]:
+    """Return the metadata of a file, without the largest members where all are too much."""
+    metadata = {**file.metadata, **_place(file)}
+    others = sorted(file.metadata, key=lambda name: len(repr(file.metadata[name])))
+    while True:
+        try:
+            encode_metadata(metadata)
+        except InvalidMetadataError as error:
+            if not others:
+                raise
+            name = others.pop()
+            if name not in _place(file):
+                del metadata[name]
+                findings.add(
+                    f"more metadata than an item holds ({error}): left out", f"{file.key}: {name}"
+                )
+        else:
+            return metadata

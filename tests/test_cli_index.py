@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from index.errors import GalleryFolderError, ModelMismatchError, SourceError, UnknownIdError
+from dataset.errors import DatasetError
+from index.errors import GalleryFolderError, ModelMismatchError, UnknownIdError
 from tests.models import write_model
 from tests.pictures import png
 from vision.errors import CorruptImageError
@@ -31,12 +32,13 @@ def run_json(*arguments: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 3 coats, 3 bags and a file that is no image."""
+    """A folder of 3 coats, 3 bags, a file that is no image and one that only seems to be one."""
     folder = tmp_path_factory.mktemp("images")
     for number, label in enumerate(["coat", "bag"] * 3):
         (folder / label).mkdir(exist_ok=True)
         (folder / label / f"{number}.png").write_bytes(png(number))
     (folder / "bag" / "notes.txt").write_text("no image")
+    (folder / "bag" / "broken.jpg").write_text("no image")
     return folder
 
 
@@ -46,7 +48,9 @@ def built(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("built") / "gallery"
     report = run_json("index", "build", model, "--data", images, "--out", folder, "--device", "cpu")
     assert (report["added"], report["count"]) == (6, 6)
-    assert [refused["id"] for refused in report["refused"]] == ["bag:notes.txt"]
+    assert [refused["id"] for refused in report["refused"]] == ["bag:broken.jpg"]
+    assert [one["examples"] for one in report["reasons"]] == [["bag:broken.jpg"]]
+    assert [one["examples"] for one in report["findings"]] == [["bag/notes.txt"]]
     return folder
 
 
@@ -69,7 +73,10 @@ def test_a_build_shows_a_table_and_the_refused_images(
 
     assert result.exit_code == 0
     assert "added" in result.stdout
-    assert "refused bag:notes.txt: the content is not a JPEG" in result.stderr
+    assert "bag/notes.txt" in result.stderr
+    assert "bag:broken.jpg" in result.stderr
+    assert "the content is not a JPEG" in result.stderr
+    assert max(map(len, result.stderr.splitlines())) <= 80
 
 
 def test_search_finds_the_same_image_with_the_model_the_gallery_remembers(
@@ -167,7 +174,7 @@ def test_faults_are_sentences_and_wrong_use_is_2(
     assert isinstance(run("classify", model, tmp_path / "cut.png").exception, CorruptImageError)
     assert isinstance(run("index", "info", tmp_path).exception, GalleryFolderError)
     missing = run("index", "add", built, "--data", tmp_path / "nowhere")
-    assert isinstance(missing.exception, SourceError)
+    assert isinstance(missing.exception, DatasetError)
     for wrong in (
         ("search", built, tmp_path / "nowhere.png"),
         ("search", built, notes, "-k", 0),

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index.build import BuildReport, build
+from dataset.source import list_source
+from index.build import build
+from index.build_report import BuildReport
 from index.errors import ModelMismatchError
 from index.gallery import Gallery
-from index.source import Entry, folder_entries
+from index.source import Entry, entries_of
 from tests.fakes import FakeEncoder
 from tests.pictures import bomb_png, encoded, picture, png
 from vision.image import DEFAULT_LIMITS
@@ -27,10 +29,22 @@ def make(folder: Path, encoder: FakeEncoder) -> Gallery:
 
 
 def run(
-    gallery: Gallery, entries: Iterable[Entry], encoder: FakeEncoder, progress: list[int]
+    gallery: Gallery,
+    entries: Iterable[Entry],
+    encoder: FakeEncoder,
+    progress: list[int],
+    *,
+    source: str = "here",
+    prune: bool = False,
 ) -> BuildReport:
     return build(
-        gallery, entries, encoder=encoder, limits=DEFAULT_LIMITS, on_progress=progress.append
+        gallery,
+        entries,
+        source=source,
+        encoder=encoder,
+        limits=DEFAULT_LIMITS,
+        on_progress=progress.append,
+        prune=prune,
     )
 
 
@@ -174,7 +188,8 @@ def test_a_folder_becomes_a_gallery(tmp_path: Path) -> None:
         path.write_bytes(png(n))
     encoder = FakeEncoder()
     with make(tmp_path / "g", encoder) as gallery:
-        report = run(gallery, folder_entries(tmp_path / "images"), encoder, [])
+        entries = entries_of(list_source(tmp_path / "images"), max_bytes=10_000)
+        report = run(gallery, entries, encoder, [])
 
         assert report.added == 4
         assert gallery.get("class1:3.png").label == "class1"
@@ -198,6 +213,7 @@ def test_entries_are_read_at_most_two_chunks_ahead(
         build(
             gallery,
             entries(),
+            source="here",
             encoder=encoder,
             limits=DEFAULT_LIMITS,
             on_progress=lambda _: ahead.append(read - gallery.count),

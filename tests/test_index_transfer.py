@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from index.build import BuildReport
+from index.build_report import BuildReport
 from index.errors import (
     DiskFullError,
     GalleryFolderError,

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import calculate_md5
 
+from dataset.errors import DatasetError
 from tests.filesystems import small_filesystem
 from tests.labelled import labelled
 from tests.pictures import picture
@@ -361,14 +362,29 @@ def test_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "coat" / "pipe.png")  # opening it would wait for ever
     dataset = load_dataset(str(tmp_path), SMALL)
     assert len(dataset.train) + len(dataset.test) == 8
-    assert {path.name for path, _ in dataset.unreadable} == {
-        "notes.txt",
-        "empty.jpg",
-        "half.png",
-        "gone.png",
-        "pipe.png",
-    }
+    assert {path.name for path, _ in dataset.unreadable} == {"empty.jpg", "half.png"}
     assert all(reason for _, reason in dataset.unreadable)
+    assert {example for one in dataset.findings for example in one.examples} >= {
+        "bag/notes.txt",
+        "coat/.hidden",
+        "coat/gone.png",
+        "coat/pipe.png",
+    }
+
+
+def test_empty_class_folders_and_images_without_a_class_are_said_and_left_out(
+    tmp_path: Path,
+) -> None:
+    class_folders(tmp_path, each=4)
+    for name in ("dress", "hat"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "loose.png", 7)
+    dataset = load_dataset(str(tmp_path), SMALL)
+    assert dataset.label_names == ("bag", "coat")
+    assert {one.reason: one.examples for one in dataset.findings} == {
+        "a folder without pictures": ("dress", "hat"),
+        "an image without a class: left out": ("loose.png",),
+    }
 
 
 def test_images_may_lie_deeper_in_a_class_folder_and_progress_is_told(tmp_path: Path) -> None:
@@ -396,26 +412,26 @@ def one_class(folder: Path) -> None:
     class_folders(folder, classes=("bag",), each=3)
 
 
-def an_empty_class(folder: Path) -> None:
-    class_folders(folder, each=2)
-    (folder / "dress").mkdir()
+def flat_parts(folder: Path) -> None:
+    save(folder / "train" / "a.png", 0)
+    save(folder / "test" / "b.png", 1)
 
 
 def no_images(folder: Path) -> None:
     for name in ("bag", "coat"):
         (folder / name).mkdir()
-        (folder / name / "a.txt").write_text("x")
+        (folder / name / "a.png").write_text("x")
 
 
 def a_class_of_unreadable_files(folder: Path) -> None:
     class_folders(folder, each=2)
     (folder / "dress").mkdir()
-    (folder / "dress" / "a.txt").write_text("x")
+    (folder / "dress" / "a.png").write_text("x")
 
 
-def an_unknown_class_in_test(folder: Path) -> None:
+def unknown_classes_in_test(folder: Path) -> None:
     class_folders(folder / "train", each=2)
-    class_folders(folder / "test", classes=("bag", "hat"), each=1)
+    class_folders(folder / "test", classes=("bag", "cap", "hat"), each=1)
 
 
 def an_unreadable_test_part(folder: Path) -> None:
@@ -430,41 +446,38 @@ def training_images_that_are_all_in_test(folder: Path) -> None:
     class_folders(folder / "test", each=2)
 
 
-def both_names_of_the_validation_part(folder: Path) -> None:
-    three_parts(folder)
-    class_folders(folder / "val", each=2)
-
-
 def a_validation_part_that_is_in_test(folder: Path) -> None:
     three_parts(folder)
     shutil.rmtree(folder / "validation")
     shutil.copytree(folder / "test", folder / "validation")
 
 
-def an_unprintable_class(folder: Path) -> None:
-    class_folders(folder, classes=("bag", "a\nb"), each=2)
+def unprintable_classes(folder: Path) -> None:
+    class_folders(folder, classes=("bag", "a\nb", "c\x7f"), each=2)
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (nothing, "is not there; a folder of class folders or a .csv or .parquet table was"),
-        (a_file, "is not a folder; a folder of class folders or a .csv or .parquet table"),
-        (lambda folder: None, "holds no class folders"),
+        (nothing, "is not there; a folder of images or a .csv, .tsv or .parquet table was"),
+        (a_file, "is not a folder; a folder of images or a .csv, .tsv or .parquet table"),
+        (lambda folder: None, "there are no images in"),
+        (flat_parts, "holds images directly in its parts; one folder of images per class is"),
         (loose_images, "holds no class folders"),
         (one_class, "holds one class, 'bag'; at least 2 are needed"),
-        (an_empty_class, "dress is empty"),
-        (no_images, "none of the 2 files is an image; the first, .*a.txt: the content is not"),
+        (no_images, "none of the 2 files is an image; the first, .*a.png: the content is not"),
         (a_class_of_unreadable_files, "class 'dress' in .* has no readable training image"),
         (an_unreadable_test_part, "data has no readable test image of a class that is learnt"),
         (
             training_images_that_are_all_in_test,
             "classes bag, coat in .* have no training image that is in no",
         ),
-        (both_names_of_the_validation_part, "holds both validation and val; one of them was"),
         (a_validation_part_that_is_in_test, "has a validation part, but no image in it that is"),
-        (an_unprintable_class, r"class 'a\\nb' in .* has an unprintable name; rename it"),
-        (an_unknown_class_in_test, "hat is a class that .*train does not have"),
+        (unprintable_classes, r"classes with unprintable names, 'a\\nb', 'c\\x7f'; rename them"),
+        (
+            unknown_classes_in_test,
+            r"no training image is of, .*: 'cap' \(1\), 'hat' \(1\); add",
+        ),
     ],
 )
 def test_a_folder_nothing_can_be_learnt_from_is_refused_with_a_sentence(
@@ -473,7 +486,7 @@ def test_a_folder_nothing_can_be_learnt_from_is_refused_with_a_sentence(
     folder = tmp_path / "data"
     folder.mkdir()
     make(folder)
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises((DataError, DatasetError), match=sentence):
         load_dataset(str(folder), SMALL)
 
 

@@ -14,13 +14,15 @@ from dataset.findings import Findings
 from dataset.listing import Part
 from training.copies import group_copies
 from training.images import LabelledImages
-from training.leakage import find_copies
+from training.leakage import Contradiction, Leak, find_copies
 from training.loading import FASHION_MNIST, Loaded
 from training.pixels import put_in_order
 from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
-SAME_PHOTO: Final = "the same photo as another file: both stay in one part"
+SAME_PHOTO: Final = "the same photo as another file: never in two parts"
+TWO_LABELS: Final = "the same photo has two labels"
+UNREADABLE: Final = "a file that is no readable image: left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,10 +79,21 @@ def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledIma
     ]
 
 
-def find_all(found: Identified) -> Findings:
-    """Return what the listing found, and the photos that are there more than once."""
+def find_all(
+    found: Identified, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
+) -> Findings:
+    """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()
     findings.extend(found.loaded.findings)
+    for path, reason in found.loaded.decoded.unreadable:
+        findings.add(UNREADABLE, f"{path}: {reason}")
+    for leak in leaked:
+        findings.add(
+            f"also in the {leak.twin_part} part: left out of the {leak.part} part",
+            f"{leak.name}, as {leak.twin}",
+        )
     for name, twin in find_copies(found.groups_M, found.loaded.names):
         findings.add(SAME_PHOTO, f"{name} and {twin}")
+    for name, twin in contradictions:
+        findings.add(TWO_LABELS, f"{name} and {twin}")
     return findings

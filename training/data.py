@@ -167,9 +167,9 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
         names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
         those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
         leaked = (parts_M[lacking_L[loaded.labels_M]] == LEFT_OUT).any()
+        missing = "training image that is in no other part" if leaked else "readable training image"
         raise DataError(
-            f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no "
-            f"{'training image that is in no other part' if leaked else 'readable training image'}; "
+            f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no {missing}; "
             "every class needs at least one to learn from"
         )
     if not (measured_L & ~held_L).any():
@@ -224,7 +224,8 @@ def _dataset(
             f"{loaded.source} has a validation part, but no image in it that is readable, in no "
             "test part and of a class that is not held out"
         )
-    findings = find_all(found)
+    contradictions = find_contradictions(found.groups_M, loaded.labels_M, loaded.names)
+    findings = find_all(found, leaked=leaked, contradictions=contradictions)
     for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
         findings.add(SEEN, loaded.names[position])
     for label, name in enumerate(names):
@@ -239,5 +240,5 @@ def _dataset(
         unreadable=loaded.decoded.unreadable,
         leaked=leaked,
         findings=findings,
-        contradictions=find_contradictions(found.groups_M, loaded.labels_M, loaded.names),
+        contradictions=contradictions,
     )

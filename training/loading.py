@@ -3,8 +3,9 @@
 Shape suffixes: N images, M readable images, H x W pixels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.findings import Findings
-from dataset.listing import Part
+from dataset.listing import ListedFile, Listing, Part
+from dataset.source import list_source
+from dataset.table import is_table
+from dataset.text import CONTROL
 from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
-from training.image_folder import list_images
-from training.listing import FEWEST_CLASSES, Listing
-from training.table import is_table, list_table
 from vision.preprocess import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
+FEWEST_CLASSES: Final = 2
+SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,29 +39,37 @@ class Loaded:
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
-    findings: Findings = field(default_factory=Findings)  # what the listing skipped or guessed
+    findings: Findings  # what was skipped, merged or guessed when the files were listed
 
 
 def load_images(
     source: str,
     preprocessing: Preprocessing,
     *,
-    hold_out: Sequence[str],
+    hold_out: Sequence[str] | None,
     cache: Path,
     report: LoadReport,
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
+    A ``hold_out`` of None is for those who only measure: any classes will do.
+
     Raises:
-        DataError: they are missing or damaged, or lack a class of ``hold_out``.
+        DatasetError: they are missing or damaged, or it cannot be told what they are.
+        DataError: nothing can be learnt from them, or they lack a class of ``hold_out``.
     """
     if source == FASHION_MNIST:
-        _check_hold_out(hold_out, fashion_mnist.LABELS, source)
+        if hold_out is not None:
+            _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
-    path = Path(source)
-    listing = list_table(path) if is_table(path) else list_images(path)
-    _check_hold_out(hold_out, listing.label_names, source)
-    return _files(listing, preprocessing, report)
+    listing = list_source(Path(source))
+    files = _labelled(listing)
+    if hold_out is None:
+        label_names = tuple(sorted({file.label or "" for file in files}))
+    else:
+        label_names = _label_names(listing.source, files)
+        _check_hold_out(hold_out, label_names, source)
+    return _files(listing, files, label_names, preprocessing, report)
 
 
 def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> Loaded:
@@ -81,33 +92,103 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
             for part, (_, labels_N) in parts.items()
             for number in range(len(labels_N))
         ],
+        findings=Findings(),
     )
 
 
-def _files(listing: Listing, preprocessing: Preprocessing, report: LoadReport) -> Loaded:
-    parts = np.array(listing.parts, np.int64)
+def _labelled(listing: Listing) -> list[ListedFile]:
+    """Return the files that have a class; what has none is said.
+
+    Raises:
+        DataError: none has one.
+    """
+    files = [file for file in listing.files if file.label is not None]
+    if not files:
+        raise DataError(f"{listing.source} {_no_classes(listing)}")
+    for file in listing.files:
+        if file.label is None:
+            listing.findings.add("an image without a class: left out", file.key)
+    return files
+
+
+def _no_classes(listing: Listing) -> str:
+    if is_table(listing.source):
+        return "says no label; a column 'label' with the class of each image is needed"
+    if listing.parts:
+        return (
+            "holds images directly in its parts; one folder of images per class is needed inside "
+            "each of them (if the parts are the classes, give them other names)"
+        )
+    return "holds no class folders; one folder of images per class is needed"
+
+
+def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
+    """Return the classes of what is for training, sorted; of all where nothing is.
+
+    Raises:
+        DataError: there are too few, other parts have other ones, or one cannot be written down.
+    """
+    counts = Counter(file.label or "" for file in files)
+    learnt = {file.label or "" for file in files if not file.part}
+    names = tuple(sorted(learnt or counts))
+    unprintable = [name for name in names if CONTROL.search(name)]
+    if unprintable:
+        raise DataError(
+            f"{source} has classes with unprintable names, {_listed(map(repr, unprintable))}; "
+            "rename them"
+        )
+    unknown = [f"{name!r} ({counts[name]})" for name in sorted(counts) if name not in names]
+    if unknown:
+        raise DataError(
+            f"{source} has classes that no training image is of, with so many other images: "
+            f"{_listed(unknown)}; add training images of them, or take them out"
+        )
+    if len(names) < FEWEST_CLASSES:
+        raise DataError(
+            f"{source} holds one class, {names[0]!r}; at least {FEWEST_CLASSES} are needed"
+        )
+    return names
+
+
+def _files(
+    listing: Listing,
+    files: Sequence[ListedFile],
+    label_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    report: LoadReport,
+) -> Loaded:
+    label_of = {name: label for label, name in enumerate(label_names)}
+    labels = np.array([label_of[file.label or ""] for file in files], np.int64)
+    parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
-    decoded = decode_images(listing.paths, preprocessing, report)
+    decoded = decode_images([file.path for file in files], preprocessing, report)
     return Loaded(
         name=listing.source.resolve().name,
         source=str(listing.source),
-        label_names=listing.label_names,
+        label_names=label_names,
         named_parts=frozenset(map(Part, np.unique(parts))),
         decoded=decoded,
-        labels_M=np.array(listing.labels, np.int64)[decoded.readable_M],
+        labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
-        names=[str(listing.paths[position]) for position in decoded.readable_M.tolist()],
+        names=[str(files[position].path) for position in decoded.readable_M.tolist()],
+        findings=listing.findings,
     )
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
-    for name in hold_out:
-        if name not in label_names:
-            raise DataError(f"{source} has no class {name!r} to hold out")
+    unknown = [name for name in hold_out if name not in label_names]
+    if unknown:
+        raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")
     left = len(label_names) - len(set(hold_out))
     if left < FEWEST_CLASSES:
         raise DataError(
             f"with {len(set(hold_out))} of {len(label_names)} classes of {source} held out "
             f"{left or 'none'} would be left; at least {FEWEST_CLASSES} are needed"
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

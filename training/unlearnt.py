@@ -63,7 +63,7 @@ def load_unlearnt(
         DataError: the data are missing or damaged, or nothing is left to measure.
     """
     loaded = load_images(
-        source, manifest.preprocessing, hold_out=(), cache=cache or default_cache(), report=report
+        source, manifest.preprocessing, hold_out=None, cache=cache or default_cache(), report=report
     )
     found = find_groups(loaded)
     labels_M = _labels(loaded, manifest.labels)
@@ -95,6 +95,7 @@ def load_unlearnt(
             )
         ],
     )
+    contradictions = find_contradictions(found.groups_M, loaded.labels_M, loaded.names)
     strange_M = (labels_M == UNKNOWN) & (held_M == UNKNOWN)
     strange = np.unique(loaded.labels_M[strange_M]).tolist()
     return Dataset(
@@ -105,8 +106,8 @@ def load_unlearnt(
         if len(held_train) and len(held_test)
         else None,
         unreadable=loaded.decoded.unreadable,
-        findings=find_all(found),
-        contradictions=find_contradictions(found.groups_M, loaded.labels_M, loaded.names),
+        findings=find_all(found, leaked=(), contradictions=contradictions),
+        contradictions=contradictions,
         selection=Selection(
             images=int(candidates_M.sum()),
             known=int((candidates_M & known_M).sum()),

@@ -1,0 +1,50 @@
+"""What a build or an import did, as a person or a program reads it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.console import print_json, say, stdout, table_of
+from cli.data import say_findings
+from dataset.findings import Findings
+
+if TYPE_CHECKING:
+    from index.build_report import BuildReport
+
+
+def print_report(
+    gallery: Path, report: "BuildReport", *, findings: Findings | None = None, as_json: bool
+) -> None:
+    """Print what a build or an import did, and why it refused what it refused.
+
+    Args:
+        gallery: what was changed.
+        report: of the work.
+        findings: what was found in the source before; they have been said already.
+        as_json: print one JSON document.
+    """
+    if as_json:
+        refused = [{"id": item_id, "reason": reason} for item_id, reason in report.refused]
+        document = {"gallery": str(gallery), **asdict(report), "refused": refused}
+        document["reasons"] = report.reasons.to_json()
+        if findings is not None:
+            document["findings"] = findings.to_json()
+        print_json({**document, "images_per_second": report.images_per_second})
+        return
+    rows = {
+        "added": report.added,
+        "replaced": report.replaced,
+        "unchanged": report.unchanged,
+        "refused": len(report.refused),
+        "edits kept": report.kept,
+        "no longer in the data, deleted": report.pruned,
+        "no longer in the data": report.stale,
+        "in the gallery": report.count,
+        "images/s": round(report.images_per_second),
+    }
+    always = ("added", "replaced", "unchanged", "refused", "in the gallery", "images/s")
+    shown = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
+    stdout.print(table_of(str(gallery), ("", ""), shown))
+    say_findings(report.reasons, title="refused")
+    if report.stale:
+        say("what is no longer in the data stays until a build with --prune")

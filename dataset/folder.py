@@ -1,0 +1,127 @@
+"""A folder in, the list of its pictures out, with the classes and parts that its folders say.
+
+``FOLDER/class/…/image`` has the class as label; ``FOLDER/part/class/…/image`` the class too, where
+the parts have usual names (``train``, ``valid``, ``Test``, …). Images that lie in no class folder
+have no label.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from dataset.errors import DatasetError
+from dataset.findings import Findings
+from dataset.listing import ListedFile, Listing, Part
+from dataset.names import find_alike, label_of, part_of
+from dataset.walk import walk
+
+DEPTH_OF_CLASSES: Final = 3  # part, class, image
+SHOWN_NAMES: Final = 5
+
+
+def list_folder(folder: Path) -> Listing:
+    """Return the pictures below ``folder``, sorted by their folders and names.
+
+    Raises:
+        DatasetError: it is missing, cannot be read, or holds none; or it cannot be told whether
+            some of its folders are parts or classes.
+    """
+    findings = Findings()
+    tree = walk(folder, findings)
+    if not tree.files:
+        raise DatasetError(f"there are no images in {folder}")
+    steps_of = {key: tuple(key.split("/")) for key in tree.files}
+    parts = _parts(folder, steps_of.values(), findings)
+    files: list[ListedFile] = []
+    names: set[str] = set()
+    for key, path in tree.files.items():
+        steps = steps_of[key]
+        part = parts.get(steps[0]) if len(steps) > 1 else None
+        inner = steps if part is None else steps[1:]
+        name = inner[0] if len(inner) > 1 else None
+        if name is not None:
+            names.add(name)
+        label = None if name is None else label_of(name)
+        files.append(ListedFile(path=path, key=key, label=label, part=part))
+    find_alike(names, findings)
+    if not parts:
+        _say_odd_nesting(steps_of.values(), findings)
+    return Listing(
+        source=folder, files=tuple(files), findings=findings, unread=tuple(sorted(tree.unread))
+    )
+
+
+def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -> dict[str, Part]:
+    """Return which of the first folders are parts; none where they are classes.
+
+    Raises:
+        DatasetError: it cannot be told.
+    """
+    classes: dict[str, set[str]] = {}  # folders inside the first folders
+    for steps in paths:
+        if len(steps) > 1:
+            inside = classes.setdefault(steps[0], set())
+            if len(steps) >= DEPTH_OF_CLASSES:
+                inside.add(steps[1])
+    parts = {name: part for name in classes if (part := part_of(name)) is not None}
+    others = [name for name in classes if name not in parts]
+    if not others:
+        _say_same_parts(parts, findings)
+        return parts
+    with_classes = [name for name in parts if classes[name]]
+    found = {parts[name] for name in with_classes}
+    inside = {name for part in with_classes for name in classes[part]}
+    if Part.TRAIN in found or len(found) > 1 or inside & set(others):
+        raise DatasetError(
+            f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
+            f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
+            "move the classes into the parts, or what is neither out of the folder; if "
+            f"{_listed(with_classes)} is a class, give it another name"
+        )
+    for name in parts:
+        findings.add(
+            "a folder called like a part, beside folders that are not: taken for a class", name
+        )
+    return {}
+
+
+def _look(names: list[str]) -> str:
+    return "look like parts" if len(names) > 1 else "looks like a part"
+
+
+def _say_same_parts(parts: dict[str, Part], findings: Findings) -> None:
+    for part in Part:
+        names = sorted(name for name, of in parts.items() if of == part)
+        if len(names) > 1:
+            findings.add(
+                f"several names of the {part.name.lower()} part: taken together",
+                " and ".join(names),
+            )
+
+
+def _say_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
+    """Say what may have been meant otherwise: one folder around all, or parts inside classes."""
+    firsts: set[str] = set()
+    seconds: set[tuple[str, str]] = set()
+    for steps in paths:
+        firsts.add(steps[0] if len(steps) > 1 else "")
+        if len(steps) >= DEPTH_OF_CLASSES:
+            seconds.add((steps[0], steps[1]))
+    if len(firsts) == 1 and "" not in firsts and len(seconds) > 1:
+        findings.add(
+            "the only folder, with folders inside: taken for a class; if those inside are the "
+            "classes, name this one as the data",
+            *firsts,
+        )
+    for first, second in sorted(seconds):
+        if part_of(second) is not None:
+            findings.add(
+                "a folder called like a part inside a class: its images are taken for the class's",
+                f"{first}/{second}",
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(map(repr, names[:SHOWN_NAMES])) + more

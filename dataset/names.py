@@ -1,0 +1,73 @@
+"""What classes, parts and columns are called in the wild, and what that means here."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from dataset.findings import Findings
+from dataset.listing import Part
+
+PART_NAMES: Final = {
+    Part.TRAIN: ("train", "training"),
+    Part.VALIDATION: ("validation", "valid", "val", "validate", "dev"),
+    Part.TEST: ("test", "testing", "eval", "evaluation"),
+}
+_PART_OF: Final = {
+    f"{name}{ending}": part
+    for part, names in PART_NAMES.items()
+    for name in names
+    for ending in ("", "set", "data", "images", "split")
+}
+_JOINTS: Final = re.compile(r"[\s_.-]+")
+
+
+def normalise(name: str) -> str:
+    """Return ``name`` without its case, spaces, hyphens and underscores, in one composition.
+
+    >>> normalise(" File-Name ")
+    'filename'
+    """
+    return _JOINTS.sub("", unicodedata.normalize("NFC", name).casefold())
+
+
+def part_of(name: str) -> Part | None:
+    """Return the part that ``name`` is a usual name of, in any case.
+
+    >>> part_of("Valid"), part_of("test_set"), part_of("trainer")
+    (<Part.VALIDATION: 1>, <Part.TEST: 2>, None)
+    """
+    return _PART_OF.get(normalise(name))
+
+
+def label_of(name: str) -> str:
+    """Return the class that ``name`` names: NFC, without the spaces around it.
+
+    >>> label_of("cafe\\u0301 ") == "caf\\u00e9"
+    True
+    """
+    label = unicodedata.normalize("NFC", name)
+    return label.strip() or label
+
+
+def find_alike(names: Iterable[str], findings: Findings) -> None:
+    """Say which different ``names`` are one class, and which look like one but are not."""
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    cases: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        spellings[label_of(name)].add(name)
+        cases[label_of(name).casefold()].add(label_of(name))
+    for label, ways in sorted(spellings.items()):
+        if len(ways) > 1:
+            findings.add(
+                "class names that differ only in spaces around them or in how their letters are "
+                "composed: taken for one class",
+                " and ".join(ascii(way) if way != label else repr(way) for way in sorted(ways)),
+            )
+    for _, labels in sorted(cases.items()):
+        if len(labels) > 1:
+            findings.add(
+                "class names that differ only in upper and lower case: kept as different classes",
+                " and ".join(map(repr, sorted(labels))),
+            )

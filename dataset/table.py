@@ -1,0 +1,183 @@
+"""A CSV or Parquet table of paths, and perhaps labels, splits and more, in; a list of files out."""
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.cells import RawTable, read_cells
+from dataset.columns import PATH, SPLIT, Columns, find_columns, has_path
+from dataset.errors import DatasetError
+from dataset.findings import Findings
+from dataset.listing import ListedFile, Listing, Part
+from dataset.metadata import read_metadata
+from dataset.names import PART_NAMES, find_alike, label_of, part_of
+from dataset.parquet import read_parquet
+
+CSV: Final = (".csv", ".tsv", ".tab")
+PARQUET: Final = (".parquet", ".pq")
+MOST_MISSING: Final = 1 / 3  # of the files a table names; beyond it, it is not this folder's table
+SHOWN: Final = 3  # rows or values that are named in a sentence
+
+
+def is_table(source: Path) -> bool:
+    """Return whether ``source`` is to be read as a table, by its name."""
+    return source.suffix.lower() in (*CSV, *PARQUET) and not source.is_dir()
+
+
+def list_table(table: Path) -> Listing:
+    """Return the files of ``table``, in its order; relative paths start at the table's folder.
+
+    A file that comes twice is taken once, with what is said first of it, but in the part that has
+    the best right to it. Whole numbers are labels as text.
+
+    Raises:
+        DatasetError: the table is missing, damaged or empty, says two things at once, has cells
+            that are no paths, labels or parts, or most of its files are not there.
+    """
+    findings = Findings()
+    if table.suffix.lower() in PARQUET:
+        raw = read_parquet(table)
+    else:
+        raw = read_cells(table, findings, is_header=has_path)
+    columns = find_columns(raw)
+    if not raw.rows:
+        raise DatasetError(f"{table} has no rows; one per image was expected")
+    paths = [row[columns.path] for row in raw.rows]
+    names = _labels(raw, columns)
+    parts = _parts(raw, columns, findings)
+    _check_paths(raw, paths)
+    metadata = read_metadata(raw, columns.used, findings)
+    find_alike((name for name in names if name is not None), findings)
+    files: dict[str, ListedFile] = {}
+    missing: list[str] = []
+    for row, cell in enumerate(paths):
+        if _is_empty(cell):
+            findings.add("a row without a path: left out", raw.place(row))
+            continue
+        key, path = _locate(table, cell)
+        name = names[row]
+        file = ListedFile(
+            path=path,
+            key=key,
+            label=None if name is None else label_of(name),
+            part=parts[row],
+            metadata=metadata[row],
+        )
+        if not os.path.exists(path):  # where a name is too long, too
+            missing.append(cell)
+        elif (real := os.path.realpath(path)) in files:
+            files[real] = _merged(files[real], file, findings)
+        else:
+            files[real] = file
+    _say_missing(table, missing, len(files), findings)
+    return Listing(source=table, files=tuple(files.values()), findings=findings)
+
+
+def _check_paths(raw: RawTable, paths: Sequence[Any]) -> None:
+    for row, cell in enumerate(paths):
+        if not _is_empty(cell) and (not isinstance(cell, str) or "\0" in cell):
+            raise DatasetError(
+                f"{raw.place(row)} has the {PATH} {cell!r}; a file's path was expected"
+            )
+
+
+def _labels(raw: RawTable, columns: Columns) -> list[str | None]:
+    """Return the label of each row as text, ``None`` where there is none."""
+    if columns.label is None:
+        return [None] * len(raw.rows)
+    labels: list[str | None] = []
+    wrong: list[str] = []
+    for number, row in enumerate(raw.rows):
+        cell = row[columns.label]
+        if isinstance(cell, float) and cell.is_integer():  # so pandas writes whole numbers
+            cell = int(cell)
+        if _is_empty(cell):
+            labels.append(None)
+        elif isinstance(cell, str) or type(cell) is int:  # True is no label
+            labels.append(str(cell))
+        else:
+            labels.append(None)
+            wrong.append(f"{raw.place(number)} has the label {cell!r}")
+    if wrong:
+        raise DatasetError(f"{_some(wrong)}; text or a whole number was expected")
+    return labels
+
+
+def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | None]:
+    """Return the part of each row; rows that name none are for training if others do name one."""
+    if columns.split is None or all(_is_empty(row[columns.split]) for row in raw.rows):
+        return [None] * len(raw.rows)
+    parts: list[Part | None] = []
+    unknown: dict[str, list[str]] = {}
+    for number, row in enumerate(raw.rows):
+        cell = row[columns.split]
+        if _is_empty(cell):
+            findings.add(f"a row without a {SPLIT}: taken for training", raw.place(number))
+            parts.append(Part.TRAIN)
+            continue
+        part = part_of(cell) if isinstance(cell, str) else None
+        if part is None:
+            unknown.setdefault(repr(cell), []).append(raw.place(number))
+        parts.append(part)
+    if unknown:
+        said = [f"{places[0]} has the {SPLIT} {cell}" for cell, places in unknown.items()]
+        usual = ", ".join(names[0] for names in PART_NAMES.values())
+        raise DatasetError(f"{_some(said)}; one of {usual} was expected")
+    return parts
+
+
+def _locate(table: Path, cell: str) -> tuple[str, Path]:
+    r"""Return the key and the path of a cell; ``\`` parts folders where no file is called so."""
+    for spelling in dict.fromkeys(
+        (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"))
+    ):
+        path = table.parent / spelling
+        if os.path.exists(path):
+            break
+    key = posixpath.normpath(spelling)
+    if key.startswith("/"):
+        inside = os.path.relpath(key, table.parent.absolute())
+        key = key if inside.startswith("..") else inside
+    return key, path
+
+
+def _merged(first: ListedFile, again: ListedFile, findings: Findings) -> ListedFile:
+    """Return one of two rows of a file."""
+    if first.label != again.label:
+        findings.add(
+            "a file with two labels: the first one counts",
+            f"{first.key}: {first.label!r} and {again.label!r}",
+        )
+    else:
+        findings.add("a file that a table names twice: taken once", first.key)
+    if first.part is None or again.part is None or first.part >= again.part:
+        return first
+    findings.add(
+        "a file in two parts: kept in the one that is measured with",
+        f"{first.key}: {first.part.name.lower()} and {again.part.name.lower()}",
+    )
+    return replace(first, part=again.part)
+
+
+def _say_missing(table: Path, missing: list[str], there: int, findings: Findings) -> None:
+    total = len(missing) + there
+    if missing and len(missing) > MOST_MISSING * total:
+        raise DatasetError(
+            f"{len(missing)} of the {total} files that {table} names are not there, such as "
+            f"{missing[0]!r}; their paths start at {table.parent}: put the table there where its "
+            "files are, or mend its paths"
+        )
+    for cell in missing:
+        findings.add("a file that a table names is not there", cell)
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _some(sentences: list[str]) -> str:
+    more = f", and {len(sentences) - SHOWN} more like these" if len(sentences) > SHOWN else ""
+    return "; ".join(sentences[:SHOWN]) + more

@@ -1,0 +1,63 @@
+"""What a build or an import did: counts of items by what became of them, and what was refused."""
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Self
+
+from dataset.findings import Findings
+
+_NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """What a build did."""
+
+    added: int
+    replaced: int
+    unchanged: int  # stored already as they should be, edits included
+    refused: list[tuple[str, str]]  # (id, why), in the order of the entries
+    count: int  # images in the gallery now
+    seconds: float
+    kept: int = 0  # of all entries: whose edits were kept
+    stale: int = 0  # built from this source before, no longer in it, and still stored
+    pruned: int = 0  # likewise, and deleted
+
+    @classmethod
+    def of(
+        cls,
+        outcomes: Counter[str],
+        refused: list[tuple[str, str]],
+        *,
+        count: int,
+        started: float,
+    ) -> Self:
+        """Return the report of work that began at ``started``, a ``time.perf_counter``."""
+        return cls(
+            added=outcomes["created"],
+            replaced=outcomes["replaced"],
+            unchanged=outcomes["unchanged"],
+            refused=refused,
+            count=count,
+            seconds=time.perf_counter() - started,
+            kept=outcomes["kept"],
+            stale=outcomes["stale"],
+            pruned=outcomes["pruned"],
+        )
+
+    @property
+    def images_per_second(self) -> float:
+        """Images dealt with, refused and unchanged ones included."""
+        done = self.added + self.replaced + self.unchanged + len(self.refused)
+        return done / self.seconds if self.seconds else 0.0
+
+    @property
+    def reasons(self) -> Findings:
+        """Why images were refused, each reason once: those that differ in numbers alone are one."""
+        findings = Findings()
+        first: dict[str, str] = {}
+        for item_id, reason in self.refused:
+            findings.add(first.setdefault(_NUMBER.sub("0", reason), reason), item_id)
+        return findings
