@@ -236,7 +236,9 @@ def test_a_new_folder_may_have_few_of_the_classes_and_some_of_its_own(
 
 def test_a_new_folder_of_one_class_is_measured(model: Path, tmp_path: Path) -> None:
     assert (
-        evaluated(model, photos(tmp_path / "new", each=4, labels=("hat",), first_seed=600))["images"]
+        evaluated(model, photos(tmp_path / "new", each=4, labels=("hat",), first_seed=600))[
+            "images"
+        ]
         == 4
     )
 

@@ -4,7 +4,8 @@ Two files are copies if their bytes or their pixels are equal, or if one photo w
 another quality or size, or cut by a hundredth. Those have perceptual hashes that differ in few bits
 and, so that photos that only look alike are not taken for copies, nearly equal thumbnails.
 
-Shape suffixes: M images, P pairs, B images of a block, T bytes of a thumbnail.
+Shape suffixes: M images, P pairs, B images of a block, T bytes of a thumbnail, Q pixels of it, C
+channels.
 """
 
 import os
@@ -84,12 +85,16 @@ def _split(pairs_P2: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 def _same_picture(thumbs_MT: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for each pair (P,) whether its thumbnails are nearly equal."""
-    first_PT, second_PT = (thumbs_MT[pairs_P2[:, side]].astype(np.float32) for side in (0, 1))
-    distances_P = np.abs(first_PT - second_PT).mean(axis=1)
-    first_PT -= first_PT.mean(axis=1, keepdims=True)
-    second_PT -= second_PT.mean(axis=1, keepdims=True)
-    lengths_P = np.linalg.norm(first_PT, axis=1) * np.linalg.norm(second_PT, axis=1)
-    products_P = (first_PT * second_PT).sum(axis=1)
+    first_PQC, second_PQC = (
+        thumbs_MT[pairs_P2[:, side]].reshape(len(pairs_P2), -1, 3).astype(np.float32)
+        for side in (0, 1)
+    )
+    distances_P = np.abs(first_PQC - second_PQC).mean(axis=(1, 2))
+    # Each channel less its mean: else a common colour would already be a correlation.
+    first_PQC -= first_PQC.mean(axis=1, keepdims=True)
+    second_PQC -= second_PQC.mean(axis=1, keepdims=True)
+    lengths_P = np.sqrt((first_PQC**2).sum(axis=(1, 2)) * (second_PQC**2).sum(axis=(1, 2)))
+    products_P = (first_PQC * second_PQC).sum(axis=(1, 2))
     near_P: NDArray[np.bool_] = (distances_P <= MOST_DISTANCE) & (
         products_P >= LEAST_CORRELATION * lengths_P
     )

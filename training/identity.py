@@ -15,6 +15,7 @@ from PIL import Image
 THUMB_SIDE: Final = 16  # pixels
 LOOK_SIDE: Final = 64  # pixels that the perceptual hash is taken from; it uses 32 itself
 FEWEST_PIXELS: Final = 32  # of the shorter side; smaller pictures have too little detail
+LEAST_SPREAD: Final = 4.0  # of 255, of a thumbnail's most varied channel: less is one colour
 NO_LOOK: Final = 0  # of small or one-coloured pictures: nothing that another might not have too
 
 
@@ -50,12 +51,14 @@ class Identities:
 
 def identify(data: bytes, picture: Image.Image) -> Identity:
     """Return what a photo is known again by; ``picture`` is what ``data`` decode to, RGB."""
-    small = picture.resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    small = picture.resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BOX)
     thumb = small.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
+    spread = np.asarray(thumb).std(axis=(0, 1)).max()
+    detailed = min(picture.size) >= FEWEST_PIXELS and spread >= LEAST_SPREAD
     return Identity(
         content=number_of(data),
         pixels=number_of(repr(picture.size).encode() + picture.tobytes()),
-        look=_look(small) if min(picture.size) >= FEWEST_PIXELS else NO_LOOK,
+        look=_look(small) if detailed else NO_LOOK,
         thumb=thumb.tobytes(),
     )
 
