@@ -102,9 +102,17 @@ def export_for_cpu(
     from vision.export import Limits, export_model  # noqa: PLC0415
 
     dataset = load_to_measure(data, model)
+    for sentence in dataset.selection.sentences() if dataset.selection else ():
+        say(sentence)
+    sample = sample_of(dataset, test_images)
+    if precision == "int8" and not len(sample.calibration_NCHW):
+        raise DataError(
+            f"{data} holds no images to calibrate int8 with besides those to measure with; more "
+            "images of each class are needed, or --precision fp32"
+        )
     return export_model(
         model,
-        sample_of(dataset, test_images),
+        sample,
         precision=precision,
         limits=Limits(min_cosine=min_cosine, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
@@ -122,11 +130,6 @@ def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
     train, test = dataset.train, dataset.test
     if train is test:
         test, train = test.set_apart(CALIBRATION_SHARE)
-    if not len(train):
-        raise DataError(
-            f"{dataset.name} holds no images to calibrate with besides those to measure with; more "
-            "images of each class are needed"
-        )
     chosen = test.only(_spread(len(test), test_images))
     return Sample(
         data=dataset.name,

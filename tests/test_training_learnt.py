@@ -99,6 +99,14 @@ def test_a_record_is_small_and_the_same_in_whatever_order_the_images_came(data: 
     assert again.knows(train.contents_N, train.looks_N).all()
 
 
+def test_what_looks_like_an_image_that_is_there_itself_is_judged_by_the_pictures() -> None:
+    numbers = np.array([1, 2, 3], np.uint64)
+    looks = np.array([0b1111_0000, 0b1111_0001, 0b1010_1010_1010_1010], np.uint64)
+    record = Learnt(contents_K=numbers[:1], looks_K=looks[:1])
+    assert record.knows(numbers, looks).tolist() == [True, False, False]
+    assert record.knows(numbers[1:], looks[1:]).tolist() == [True, False]
+
+
 def test_a_record_does_not_change_the_models_fingerprint(tmp_path: Path, data: Path) -> None:
     train = load_dataset(str(data), SMALL).train
     without = write_model(tmp_path / "without", None)

@@ -36,16 +36,15 @@ class Learnt:
     """The images that a training looked at: to learn from, to stop and to calibrate with."""
 
     contents_K: NDArray[np.uint64]  # ascending
-    looks_K: NDArray[np.uint64]  # ascending; without NO_LOOK
+    looks_K: NDArray[np.uint64]  # of each of them
 
     @classmethod
     def of(cls, *parts: LabelledImages) -> Self:
         """Return what a training looked at."""
-        looks = np.unique(np.concatenate([part.looks_N for part in parts]))
-        return cls(
-            contents_K=np.unique(np.concatenate([part.contents_N for part in parts])),
-            looks_K=looks[looks != NO_LOOK],
-        )
+        contents_N = np.concatenate([part.contents_N for part in parts])
+        looks_N = np.concatenate([part.looks_N for part in parts])
+        contents_K, first_K = np.unique(contents_N, return_index=True)
+        return cls(contents_K=contents_K, looks_K=looks_N[first_K])
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes: equal ones for equal images, in whatever order they came."""
@@ -63,18 +62,26 @@ class Learnt:
             contents_K, looks_K = arrays["contents"], arrays["looks"]
         except (SafetensorError, KeyError) as error:
             raise ModelFolderError(f"{LEARNT_NAME} is damaged: no list of contents") from error
-        if not {contents_K.dtype, looks_K.dtype} == {np.dtype(np.uint64)}:
-            raise ModelFolderError(f"{LEARNT_NAME} is damaged: numbers of 64 bits were expected")
+        if {contents_K.dtype, looks_K.dtype} != {np.dtype(np.uint64)} or (
+            contents_K.shape != looks_K.shape
+        ):
+            raise ModelFolderError(f"{LEARNT_NAME} is damaged: pairs of 64 bits were expected")
         return cls(contents_K=contents_K, looks_K=looks_K)
 
     def knows(
         self, contents_N: NDArray[np.uint64], looks_N: NDArray[np.uint64]
     ) -> NDArray[np.bool_]:
-        """Return a mask (N,) of the images that were learnt from, or are all but copies of one."""
+        """Return a mask (N,) of the images that were learnt from, or are all but copies of one.
+
+        Hashes are only compared with those of images that are not here themselves: of those that
+        are, ``training.copies`` knows the copies, and better.
+        """
         known_N = np.isin(contents_N, self.contents_K)
+        absent_K = ~np.isin(self.contents_K, contents_N) & (self.looks_K != NO_LOOK)
+        looks_K = self.looks_K[absent_K]
         for start in range(0, len(looks_N), BLOCK):
             looks_B = looks_N[start : start + BLOCK]
-            bits_BK = np.bitwise_count(looks_B[:, None] ^ self.looks_K)
+            bits_BK = np.bitwise_count(looks_B[:, None] ^ looks_K)
             near_B = (bits_BK <= MOST_BITS).any(axis=1) & (looks_B != NO_LOOK)
             known_N[start : start + BLOCK] |= near_B
         return known_N
