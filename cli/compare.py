@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
@@ -39,15 +40,27 @@ def compare(
             "1: whenever it is lower.",
         ),
     ] = 0.05,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Turn the burden of proof round: refuse unless a loss of more than this share "
+            "(0.01: one point) can be excluded at alpha.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure models on the same test images, each against the first, with significance.
+    """Measure models on the same images, each against the first, with significance.
 
-    Accuracy and the search figures are tested image by image: McNemar's exact test for shares, a
-    sign-flip permutation test for means.
+    Images that one of the models has learnt from are left out. Accuracy and the search figures are
+    tested file by file: McNemar's exact test for shares, a sign-flip permutation test for means.
     """
-    from training.compare import TESTED, check_comparable  # noqa: PLC0415 - keeps `--help` quick
+    # Here, because they keep `--help` quick.
+    from training.belief import guard_in_words, points  # noqa: PLC0415
+    from training.compare import TESTED, check_comparable  # noqa: PLC0415
     from training.compare import compare as compare_models  # noqa: PLC0415
 
     guarded = tuple(name.strip() for name in must_not_lose.split(",") if name.strip())
@@ -57,61 +70,92 @@ def compare(
             f"{unknown[0]!r} cannot be tested; known are {', '.join(TESTED)}",
             param_hint="--must-not-lose",
         )
+    if margin is not None and not guarded:
+        raise typer.BadParameter("it needs --must-not-lose", param_hint="--margin")
     folders = [base, *new]
     manifests = [read_manifest(folder) for folder in folders]
     for folder, manifest in zip(new, manifests[1:], strict=True):
         check_comparable(str(base), manifests[0], str(folder), manifest)
 
-    contenders, findings = _measured(folders, manifests, data, device)
-    comparisons = [compare_models(contenders[0], contender) for contender in contenders[1:]]
+    contenders, notes, findings = _measured(folders, manifests, data, device)
+    comparisons = [
+        compare_models(contenders[0], contender, alpha=alpha) for contender in contenders[1:]
+    ]
     lost = {
         comparison.new: figures
         for comparison in comparisons
-        if (figures := comparison.lost(guarded, alpha=alpha))
+        if (figures := comparison.lost(guarded, margin=margin))
+    }
+    could_see = {
+        comparison.new: [
+            guard_in_words(figure, comparison.differences[figure], comparison.images, alpha)
+            for figure in guarded
+            if figure not in lost.get(comparison.new, ())
+        ]
+        for comparison in comparisons
     }
     if as_json:
         print_json(
             {
-                "images": len(contenders[0].outcome.labels_N),
+                "images": comparisons[0].images,
                 "models": [contender.to_json() for contender in contenders],
                 "comparisons": [comparison.to_json() for comparison in comparisons],
                 "alpha": alpha,
+                "margin": margin,
                 "lost": {folder: list(figures) for folder, figures in lost.items()},
                 "findings": findings.to_json(),
+                "could_see": could_see,
+                "in_words": list(notes),
             }
         )
     else:
         for contender, comparison in zip(contenders[1:], comparisons, strict=True):
             stdout.print(_table(contenders[0], contender, comparison))
+        for note in notes:
+            stdout.print(escape(note), highlight=False)
+    if margin is None and alpha < 1:
+        for name, sentences in could_see.items():
+            for sentence in sentences:
+                say(f"{name}: {sentence}")
     if lost:
         worse = "; ".join(f"{folder}: {', '.join(figures)}" for folder, figures in lost.items())
-        say(f"lookalike: worse than {base} at alpha {alpha:g}: {worse}")
+        refused = (
+            f"worse than {base} at alpha {alpha:g}"
+            if margin is None
+            else f"a loss of more than {points(margin)} against {base} is not excluded at alpha "
+            f"{alpha:g}"
+        )
+        say(f"lookalike: {refused}: {worse}")
         raise typer.Exit(LOST)
 
 
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, device: str
-) -> tuple[list["Contender"], Findings]:
+) -> tuple[list["Contender"], tuple[str, ...], Findings]:
     """Measure each model on the data as it wants them; read them again only if that changes.
 
-    Returns what was found in the data, too.
+    Also returns what a reader must know of the images that were chosen, and what was found in
+    the data.
     """
-    from training.compare import measure_contender  # noqa: PLC0415
-    from training.found import findings_of  # noqa: PLC0415
+    from training.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
 
     contenders: list[Contender] = []
-    preprocessing = None
+    notes: dict[str, None] = {}  # in order, each once
+    wanted = None
     for folder, manifest in zip(folders, manifests, strict=True):
-        if manifest.preprocessing != preprocessing:
-            preprocessing = manifest.preprocessing
-            dataset = load_to_measure(data, folder)
+        if (manifest.preprocessing, manifest.labels) != wanted:
+            wanted = manifest.preprocessing, manifest.labels
+            others = [other for other in folders if other != folder]
+            dataset = load_to_measure(data, folder, others)
+            if dataset.selection:
+                notes |= dict.fromkeys(dataset.selection.sentences())
         contenders.append(measure_contender(folder, dataset, device=device))
-    return contenders, findings_of(dataset)
+    return contenders, tuple(notes), dataset.findings
 
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {len(new.outcome.labels_N)} test images",
+        title=escape(f"{new.folder} against {base.folder}, {comparison.images} images"),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns

@@ -31,25 +31,29 @@ def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = (
         DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
     """
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-    from training.found import findings_of  # noqa: PLC0415
 
     with _reading() as report:
         dataset = load_dataset(data, preprocessing, hold_out=hold_out, report=report)
-    say_findings(findings_of(dataset))
+    say_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(data: str, model: Path) -> "Dataset":
-    """Return the dataset as a model folder's model wants it.
+def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
+    """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
 
     Raises:
-        ModelFolderError: the folder is missing or damaged.
-        DatasetError, DataError: as ``load``.
+        ModelFolderError: a model folder is missing or damaged.
+        DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    from training.compare import held_out_classes  # noqa: PLC0415 - keeps `--help` quick
+    from training.learnt import read_learnt  # noqa: PLC0415 - keeps `--help` quick
+    from training.unlearnt import load_unlearnt  # noqa: PLC0415
 
     manifest = read_manifest(model)
-    return load(data, manifest.preprocessing, hold_out=held_out_classes(manifest))
+    learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
+    with _reading() as report:
+        dataset = load_unlearnt(data, manifest, learnt, report=report)
+    say_findings(dataset.findings)
+    return dataset
 
 
 @contextmanager

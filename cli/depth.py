@@ -12,7 +12,7 @@ def with_depth_of(data: str, recipe: Recipe) -> Recipe:
     """Return the recipe for so many bits as the gray pictures of 16 bits in ``data`` use, if any.
 
     Raises:
-        DataError: the data are missing, or not what can be learnt from.
+        DatasetError: the data are missing, or it cannot be told what they are.
     """
     from training.sample_depth import find_depth  # noqa: PLC0415 - keeps `--help` quick
 

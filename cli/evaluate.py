@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
@@ -28,20 +29,19 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a model on the test images: classes, confidence, and search among training images.
+    """Measure a model on images that it has not learnt from: classes, confidence, and search.
 
+    Of data with a test part, that is measured; of others, everything that is new to the model.
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because they keep `--help` quick.
     from training.evaluate import measure  # noqa: PLC0415
     from training.evidence import gather_evidence  # noqa: PLC0415
-    from training.found import findings_of  # noqa: PLC0415
     from training.report import render_report  # noqa: PLC0415
 
     dataset = load_to_measure(data, model)
     measured = measure(model, dataset, device=device)
-    findings = findings_of(dataset)
-    figures = {**measured.evaluation.to_json(), "findings": findings.to_json()}
+    figures = {**measured.evaluation.to_json(), "findings": dataset.findings.to_json()}
     if as_json:
         print_json(figures)
     else:
@@ -53,6 +53,7 @@ def evaluate(
         dataset.test.labels_N,
         measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
+        lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
     folder = report or model
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,18 +88,28 @@ def _print(evaluation: "Evaluation") -> None:
         stdout.print(_held_out(evaluation))
     classes = Table()
     classes.add_column("class")
-    for name in ("images", "precision", "recall", "F1"):
+    for name in ("images", "precision", "recall", "95 % interval", "F1"):
         classes.add_column(name, justify="right")
     for figure in evaluation.classes:
-        precision = "-" if figure.precision is None else f"{figure.precision:.3f}"
         classes.add_row(
-            figure.label,
+            escape(figure.label),
             str(figure.images),
-            precision,
-            f"{figure.recall:.3f}",
-            f"{figure.f1:.3f}",
+            _ratio(figure.precision),
+            _ratio(figure.recall),
+            _range(figure.recall_interval, digits=2),
+            _ratio(figure.f1),
         )
     stdout.print(classes)
+    for sentence in evaluation.in_words:
+        stdout.print(escape(sentence), highlight=False)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _range(bounds: tuple[float, float] | None, *, digits: int = 4) -> str:
+    return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}" if bounds else ""
 
 
 def _figures(evaluation: "Evaluation") -> Table:
@@ -110,7 +121,13 @@ def _figures(evaluation: "Evaluation") -> Table:
         ("accuracy", evaluation.accuracy, evaluation.accuracy_interval),
         ("balanced accuracy", evaluation.balanced_accuracy, None),
         ("mean loss, nats", evaluation.mean_loss, None),
-        ("calibration error", evaluation.calibration_error, None),
+        (
+            "calibration error beyond chance",
+            evaluation.calibration_error_beyond_chance,
+            evaluation.calibration_error_beyond_chance_interval,
+        ),
+        ("  calibration error as it is", evaluation.calibration_error, None),
+        ("  of honest probabilities", evaluation.calibration_error_honest, None),
         ("  before calibration", evaluation.calibration_error_uncalibrated, None),
         (
             f"right class at rank 1 of {evaluation.gallery_images}",
@@ -121,8 +138,7 @@ def _figures(evaluation: "Evaluation") -> Table:
         ("mean average precision", evaluation.map, evaluation.map_interval),
         ("mean average precision at R", evaluation.map_at_r, None),
     ):
-        low_to_high = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-        table.add_row(name, f"{value:.4f}", low_to_high)
+        table.add_row(name, f"{value:.4f}", _range(interval))
     speed = evaluation.speed
     table.add_row(f"ms for one image, {speed.device}", f"{speed.ms_one_image:.1f}", "")
     table.add_row("images/s in batches", f"{speed.images_per_s:,.0f}", "")

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load_to_measure
 from cli.index import usable_cores
+from training.errors import DataError
 from vision.exported import ExportManifest, Precision
-from vision.manifest import read_manifest
 
 if TYPE_CHECKING:
     from training.data import Dataset
     from vision.export import Sample
+    from vision.exported import Difference
 
 CALIBRATION_IMAGES = 300
+CALIBRATION_SHARE = 0.2  # of images of which none was learnt from
 MAX_TEST_IMAGES = 10_000
 
 
@@ -44,8 +46,6 @@ def export(
 
     The data calibrate int8 (training images) and measure the difference to torch (test images).
     """
-    from training.found import findings_of  # noqa: PLC0415 - keeps `--help` quick
-
     dataset = load_to_measure(data, model)
     exported = export_for_cpu(
         model,
@@ -63,11 +63,26 @@ def export(
                 "precision": exported.precision,
                 "full_precision_layers": list(exported.full_precision_layers),
                 **exported.difference.to_json(),
-                "findings": findings_of(dataset).to_json(),
+                "findings": dataset.findings.to_json(),
+                "in_words": _loss_in_words(exported.difference),
             }
         )
     else:
         say(f"exported for {exported.runtime} as {exported.precision}: {exported.difference}")
+        say(_loss_in_words(exported.difference))
+
+
+def _loss_in_words(difference: "Difference") -> str:
+    """Return which loss of accuracy so many images exclude."""
+    from training.belief import points  # noqa: PLC0415 - keeps `--help` quick
+    from training.significance import most_lost  # noqa: PLC0415
+
+    most = most_lost(difference.lost or 0, difference.won or 0, difference.images)
+    return (
+        f"{difference.lost} of {difference.images:,} test images are no longer right, "
+        f"{difference.won} are right only now; a loss of more than {points(most)} is excluded "
+        "(95 %)"
+    )
 
 
 def export_for_cpu(
@@ -86,13 +101,19 @@ def export_for_cpu(
         ExportError: the model cannot be exported, or loses more than allowed.
     """
     # Here, because they keep `--help` quick.
-    from training.evaluate import check_classes  # noqa: PLC0415
     from vision.export import Limits, export_model  # noqa: PLC0415
 
-    check_classes(model, read_manifest(model), dataset)
+    for sentence in dataset.selection.sentences() if dataset.selection else ():
+        say(sentence)
+    sample = sample_of(dataset, test_images)
+    if precision == "int8" and not len(sample.calibration_NCHW):
+        raise DataError(
+            f"{dataset.name} holds no images to calibrate int8 with besides those to measure "
+            "with; more images of each class are needed, or --precision fp32"
+        )
     return export_model(
         model,
-        sample_of(dataset, test_images),
+        sample,
         precision=precision,
         limits=Limits(min_cosine=min_cosine, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
@@ -101,10 +122,15 @@ def export_for_cpu(
 
 
 def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
-    """Return images spread evenly over the training and the test part."""
+    """Return images spread evenly over those to calibrate with and those to measure with.
+
+    Where the data hold nothing that the model has learnt from, a fifth of them calibrates.
+    """
     from vision.export import Sample  # noqa: PLC0415
 
     train, test = dataset.train, dataset.test
+    if train is test:
+        test, train = test.set_apart(CALIBRATION_SHARE)
     chosen = test.only(_spread(len(test), test_images))
     return Sample(
         data=dataset.name,

@@ -211,7 +211,6 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     from training.checks import check_call  # noqa: PLC0415 - keeps `--help` quick
-    from training.found import findings_of  # noqa: PLC0415
 
     if resume:
         _say_what_is_resumed(out)
@@ -229,7 +228,7 @@ def train(
                 "fingerprint": manifest.fingerprint,
                 "data": manifest.data,
                 "metrics": manifest.metrics,
-                "findings": findings_of(dataset).to_json(),
+                "findings": dataset.findings.to_json(),
             }
         )
     else:

@@ -7,7 +7,16 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from training.calibration import calibration_error, fit_temperature, reliability, uncalibrated
+from training.belief import calibration_in_words
+from training.calibration import (
+    CalibrationFigures,
+    calibration_error,
+    choose_temperature,
+    fit_temperature,
+    measure_calibration,
+    reliability,
+    uncalibrated,
+)
 
 seeds = st.integers(0, 2**31)
 
@@ -123,3 +132,101 @@ def test_a_fitted_temperature_mends_the_calibration_error() -> None:
     after = calibration_error(softmax(bold_NL[2000:] / temperature, axis=1), labels_N[2000:])
     assert before > 0.1
     assert after < 0.03
+
+
+# With few images
+
+
+def believable_logits(
+    rng: np.random.Generator, images: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return logits of ten classes, one of them likely, and labels drawn as the logits state."""
+    logits_NL = 2 * rng.normal(size=(images, 10))
+    logits_NL[np.arange(images), rng.integers(0, 10, images)] += 4
+    chances_NL = softmax(logits_NL, axis=1)
+    return logits_NL, (chances_NL.cumsum(axis=1) > rng.random((images, 1))).argmax(axis=1)
+
+
+def measured(images: int, *, seed: int, boldness: float = 1.0) -> CalibrationFigures:
+    logits_NL, labels_N = believable_logits(np.random.default_rng(seed), images)
+    return measure_calibration(softmax(boldness * logits_NL, axis=1), labels_N)
+
+
+@pytest.mark.parametrize(("images", "most"), [(20, 0.06), (73, 0.045), (341, 0.02)])
+def test_honest_probabilities_read_hardly_any_error_beyond_chance(images: int, most: float) -> None:
+    found = [measured(images, seed=seed) for seed in range(40)]
+    assert np.mean([one.beyond_chance for one in found]) < most
+    assert np.mean([one.error for one in found]) == pytest.approx(
+        np.mean([one.honest for one in found]), rel=0.15
+    )
+    assert sum(one.shown for one in found) <= 6  # 2 are expected
+
+
+@pytest.mark.parametrize("images", [341, 1000])
+def test_the_error_of_bold_probabilities_is_beyond_chance_and_near_the_true_one(
+    images: int,
+) -> None:
+    logits_NL, labels_N = believable_logits(np.random.default_rng(99), 50_000)
+    true = calibration_error(softmax(3 * logits_NL, axis=1), labels_N)
+    found = [measured(images, seed=seed, boldness=3) for seed in range(20)]
+    assert np.mean([one.beyond_chance for one in found]) == pytest.approx(true, rel=0.1)
+    assert all(one.shown for one in found)
+    assert sum(one.interval[0] <= true <= one.interval[1] for one in found) >= 17
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, images=st.integers(1, 60))
+def test_the_figures_of_calibration_are_in_order(seed: int, images: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities_NL = rng.dirichlet(np.full(3, 0.3), images).astype(np.float32)
+    labels_N = rng.integers(0, 3, images)
+    found = measure_calibration(probabilities_NL, labels_N)
+    assert found.error == calibration_error(probabilities_NL, labels_N)
+    low, high = found.interval
+    assert 0 <= low <= found.beyond_chance <= high <= 1
+    assert found.beyond_chance <= found.error + 1e-12
+    assert 0 <= found.honest <= 1
+    assert found == measure_calibration(probabilities_NL, labels_N)
+
+
+def test_words_say_whether_an_error_is_more_than_luck() -> None:
+    honest, bold = measured(73, seed=0), measured(341, seed=0, boldness=3)
+    assert "shows nothing: on so many images even honest" in calibration_in_words(honest)
+    assert "beyond chance" in calibration_in_words(bold)
+
+
+@pytest.mark.parametrize("images", [3, 12, 19])
+def test_a_temperature_is_not_fitted_to_a_handful_of_images(images: int) -> None:
+    logits_NL, labels_N = believable_logits(np.random.default_rng(0), images)
+    assert choose_temperature(3 * logits_NL, labels_N) == 1
+
+
+@pytest.mark.parametrize("images", [20, 60, 200])
+def test_honest_logits_keep_the_temperature_of_one(images: int) -> None:
+    chosen = [
+        choose_temperature(*believable_logits(np.random.default_rng(seed), images))
+        for seed in range(30)
+    ]
+    assert sum(temperature != 1 for temperature in chosen) <= 3
+
+
+@pytest.mark.parametrize("boldness", [0.4, 3.0])
+def test_a_temperature_that_helps_is_kept_as_it_was_fitted(boldness: float) -> None:
+    logits_NL, labels_N = believable_logits(np.random.default_rng(1), 400)
+    chosen = choose_temperature(boldness * logits_NL, labels_N)
+    assert chosen == fit_temperature(boldness * logits_NL, labels_N) != 1
+
+
+def test_a_chosen_temperature_makes_hardly_anything_worse_out_of_sample() -> None:
+    changes = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        logits_NL, labels_N = believable_logits(rng, 30)
+        others_NL, other_labels_N = believable_logits(rng, 2000)
+        temperature = choose_temperature(1.2 * logits_NL, labels_N)
+        changes.append(
+            loss(1.2 * others_NL, other_labels_N, temperature)
+            - loss(1.2 * others_NL, other_labels_N, 1)
+        )
+    assert np.mean(changes) < 0.003
+    assert sum(change > 0.001 for change in changes) <= 2

@@ -8,6 +8,8 @@ from markdown_it import MarkdownIt
 
 from tests.models import manifest
 from training.card import model_card, plain
+from training.evaluation import ClassFigures
+from training.significance import share_interval
 
 HOSTILE = "<script>alert(1)</script> | [x](https://e.example) **b** `c` # &lt; www.e.example\n- d"
 RECIPE = {
@@ -32,7 +34,23 @@ METRICS = {
 
 
 def card(*, recalls: dict[str, float] | None = None, **changes: Any) -> str:
-    return model_card(replace(manifest(), **changes), recalls=recalls or {})
+    return model_card(replace(manifest(), **changes), classes=of_recalls(recalls or {}))
+
+
+def of_recalls(recalls: dict[str, float]) -> dict[str, ClassFigures]:
+    """Return the figures of classes with so many right of 20 test images."""
+    return {
+        label: ClassFigures(
+            label=label,
+            images=20,
+            precision=None,
+            precision_interval=None,
+            recall=recall,
+            recall_interval=share_interval(round(20 * recall), 20),
+            f1=0.0,
+        )
+        for label, recall in recalls.items()
+    }
 
 
 def shown(text: str) -> str:
@@ -111,7 +129,7 @@ def test_weak_classes_are_named_the_weakest_first(recalls: dict[str, float], nam
 
 def test_thousands_of_classes_are_not_all_listed() -> None:
     names = tuple(f"class-{n}" for n in range(2000))
-    text = model_card(manifest(labels=names), recalls=dict.fromkeys(names, 0.5))
+    text = model_card(manifest(labels=names), classes=of_recalls(dict.fromkeys(names, 0.5)))
     assert "and 1,800 more" in text
     assert "and 1,990 more" in text
     assert "class-1999" not in text
@@ -119,7 +137,7 @@ def test_thousands_of_classes_are_not_all_listed() -> None:
 
 def test_names_are_shown_as_they_are_and_never_become_markup() -> None:
     labels = (HOSTILE, "coat")
-    text = model_card(manifest(labels=labels), recalls={HOSTILE: 0.1, "coat": 0.9})
+    text = model_card(manifest(labels=labels), classes=of_recalls({HOSTILE: 0.1, "coat": 0.9}))
     page = shown(replaced(text, name=HOSTILE))
     assert "<script" not in page
     assert "<a " not in page

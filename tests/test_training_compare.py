@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import scipy.stats
 import typer
 from click.testing import Result
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from cli.compare import compare as compare_command
 from tests.test_training_evaluate import squares_dataset, write_squares, write_tiny_model
+from training.belief import guard_in_words
 from training.compare import TESTED, Comparison, compare, measure_contender
 from training.data import Dataset
 from training.errors import DataError
@@ -25,6 +28,7 @@ from training.significance import (
     compare_means,
     compare_shares,
     mean_interval,
+    noticed_drop,
     share_interval,
 )
 
@@ -45,17 +49,38 @@ def test_the_interval_of_a_share_is_wilsons(images: int, share: float) -> None:
 
 @settings(deadline=None)
 @given(seed=seeds, count=st.integers(2, 50))
-def test_the_interval_of_a_mean_is_students(seed: int, count: int) -> None:
-    values_N = np.random.default_rng(seed).normal(size=count)
-    expected = scipy.stats.ttest_1samp(values_N, 0).confidence_interval()
-    assert mean_interval(values_N, low=-9, high=9) == pytest.approx(
-        (max(expected.low, -9), min(expected.high, 9))
+def test_the_interval_of_a_mean_is_students_of_the_values_and_two_at_either_bound(
+    seed: int, count: int
+) -> None:
+    values_N = np.random.default_rng(seed).random(count)
+    padded = [*values_N, 0, 0, 1, 1]
+    expected = scipy.stats.ttest_1samp(padded, 0).confidence_interval()
+    mean = float(values_N.mean())
+    assert mean_interval(values_N, low=0, high=1) == pytest.approx(
+        (max(min(expected.low, mean), 0), min(max(expected.high, mean), 1))
     )
 
 
-def test_one_value_says_nothing_and_equal_ones_leave_no_doubt() -> None:
+def test_one_value_says_nothing_and_equal_ones_leave_a_doubt() -> None:
     assert mean_interval(np.array([0.5]), low=0, high=1) == (0, 1)
-    assert mean_interval(np.full(9, 0.5), low=0, high=1) == (0.5, 0.5)
+    low, high = mean_interval(np.ones(20), low=0, high=1)
+    assert low == pytest.approx(0.80, abs=0.01)
+    assert high == 1
+
+
+@pytest.mark.parametrize("images", [10, 20, 50])
+@pytest.mark.parametrize(("wrong", "their_mean"), [(0.03, 0.2), (0.1, 0.5), (0.5, 0.5)])
+def test_the_interval_of_a_mean_covers_it_near_the_bounds_too(
+    images: int, wrong: float, their_mean: float
+) -> None:
+    rng = np.random.default_rng(1)
+    mean, covered = 1 - wrong + wrong * their_mean, 0
+    for _ in range(500):
+        low_ones = rng.random(images) * 2 * their_mean
+        values_N = np.where(rng.random(images) < wrong, np.minimum(low_ones, 1), 1.0)
+        low, high = mean_interval(values_N, low=0, high=1)
+        covered += low <= mean <= high
+    assert covered / 500 >= 0.93
 
 
 # Paired tests
@@ -122,7 +147,97 @@ def test_the_same_outcome_is_no_difference() -> None:
     values_N = np.random.default_rng(0).random(30)
     for same in (compare_means(values_N, values_N), compare_shares(values_N > 0.5, values_N > 0.5)):
         assert (same.difference, same.p_worse, same.p_two_sided) == (0, 1, 1)
-        assert same.interval == (0, 0)
+        low, high = same.interval
+        assert low == pytest.approx(-high)
+        assert 0.1 < high < 0.2  # thirty equal answers do not make two models the same
+
+
+def outcomes(images: int, *, lost: int = 0, won: int = 0) -> tuple[Any, Any]:
+    """Return which images two models are right of; all that they do not differ on."""
+    base_N, new_N = np.ones((2, images), np.bool_)
+    new_N[:lost] = False
+    base_N[lost : lost + won] = False
+    return base_N, new_N
+
+
+def score_of(lost: int, won: int, images: int, difference: float) -> float:
+    """Return how many standard errors the data lie above ``difference``: the slow twin.
+
+    The error is that of the most likely shares with this difference (Tango 1998), searched for.
+    """
+
+    def surprise(lost_share: float) -> float:
+        shares = (lost_share, lost_share + difference, 1 - 2 * lost_share - difference)
+        counts = (lost, won, images - lost - won)
+        return -float(scipy.special.xlogy(counts, np.maximum(shares, 1e-300)).sum())
+
+    least, most = max(0.0, -difference), (1 - difference) / 2
+    found = scipy.optimize.minimize_scalar(
+        surprise, bounds=(least, most), method="bounded", options={"xatol": 1e-12}
+    )
+    variance = images * (2 * found.x + difference - difference**2)
+    return float((won - lost - images * difference) / np.sqrt(variance))
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "won"), [(44, 1, 0), (44, 0, 1), (50, 8, 3), (341, 10, 25), (20, 12, 8)]
+)
+def test_paired_shares_have_the_score_interval_of_tango(images: int, lost: int, won: int) -> None:
+    low, high = compare_shares(*outcomes(images, lost=lost, won=won)).interval
+    assert score_of(lost, won, images, low) == pytest.approx(1.96, abs=2e-3)
+    assert score_of(lost, won, images, high) == pytest.approx(-1.96, abs=2e-3)
+
+
+def test_the_interval_of_paired_shares_has_a_width_at_the_ends() -> None:
+    reach = 1.96**2 / (20 + 1.96**2)
+    agreed = compare_shares(*outcomes(20)).interval
+    assert agreed == pytest.approx((-reach, reach), abs=1e-4)
+    low, high = compare_shares(*outcomes(20, lost=20)).interval
+    assert (low, high) == (-1, pytest.approx(2 * reach - 1, abs=1e-4))
+
+
+@pytest.mark.parametrize("images", [10, 20, 50, 200])
+@pytest.mark.parametrize(("loses", "wins"), [(0, 0), (0.01, 0.01), (0.05, 0), (0.3, 0.2)])
+def test_the_interval_and_the_bound_of_paired_shares_cover_the_difference(
+    images: int, loses: float, wins: float
+) -> None:
+    rng = np.random.default_rng(2)
+    covered = bounded = 0
+    for lost, won, _ in rng.multinomial(images, [loses, wins, 1 - loses - wins], size=300):
+        found = compare_shares(*outcomes(images, lost=int(lost), won=int(won)))
+        covered += found.interval[0] <= wins - loses <= found.interval[1]
+        bounded += found.lowest <= wins - loses
+    assert covered / 300 >= 0.92
+    assert bounded / 300 >= 0.91
+
+
+@pytest.mark.parametrize(("images", "won"), [(20, 0.0), (100, 0.05), (400, 0.02)])
+def test_a_drop_that_would_be_noticed_is_shown_four_times_of_five(images: int, won: float) -> None:
+    drop = noticed_drop(images, won=won)
+    assert drop is not None
+    rng = np.random.default_rng(3)
+    draws = rng.multinomial(images, [won + drop, won, 1 - drop - 2 * won], size=400)
+    shown = [
+        compare_shares(*outcomes(images, lost=int(lost), won=int(wins))).p_worse <= 0.05
+        for lost, wins, _ in draws
+    ]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.06)
+
+
+def test_with_few_images_only_large_drops_are_noticed_and_with_four_none() -> None:
+    assert noticed_drop(4) is None  # four losses of four have a p of .0625
+    drops = [noticed_drop(images) for images in (20, 341, 10_000)]
+    assert drops == pytest.approx([0.3133, 0.0196, 0.0007], abs=3e-4)
+
+
+def test_of_twenty_right_ones_four_lost_are_not_shown_but_not_excluded_either() -> None:
+    found = compare_shares(*outcomes(20, lost=4))
+    assert found.p_worse == pytest.approx(0.0625)
+    assert found.noticed == pytest.approx(0.3133, abs=1e-3)
+    assert found.lowest < -0.35
+    sentence = guard_in_words("accuracy", found, 20, 0.05)
+    assert "a drop of less than 31 points would hardly have been noticed" in sentence
+    assert "20 points lower here, which does not exclude chance (p = 0.062" in sentence
 
 
 @pytest.mark.parametrize("compare_outcomes", ["means", "shares"])
@@ -145,14 +260,21 @@ def test_of_models_that_are_as_good_one_in_twenty_seems_worse(compare_outcomes: 
 
 def paired(difference: float, p_worse: float) -> PairedDifference:
     return PairedDifference(
-        difference=difference, interval=(-1, 1), p_worse=p_worse, p_two_sided=1.0
+        difference=difference,
+        interval=(-1, 1),
+        p_worse=p_worse,
+        p_two_sided=1.0,
+        lowest=difference - 0.02,
+        noticed=0.01,
     )
 
 
-def test_a_figure_is_lost_when_it_is_lower_and_surely_so() -> None:
-    comparison = Comparison(
+def comparison_at(alpha: float) -> Comparison:
+    return Comparison(
         new="new",
         base="base",
+        images=100,
+        alpha=alpha,
         differences={
             "accuracy": paired(-0.01, 0.04),
             "r_at_1": paired(-0.01, 0.2),
@@ -160,18 +282,46 @@ def test_a_figure_is_lost_when_it_is_lower_and_surely_so() -> None:
             "map_at_r": paired(0, 1),
         },
     )
-    everything = tuple(comparison.differences)
-    assert comparison.lost(everything, alpha=0.05) == ("accuracy",)
-    assert comparison.lost(everything, alpha=1) == ("accuracy", "r_at_1")
-    assert comparison.lost(("map", "r_at_1"), alpha=0.05) == ()
 
 
-def test_models_measured_on_other_images_are_not_compared(tmp_path: Path) -> None:
+def test_a_figure_is_lost_when_it_is_lower_and_surely_so() -> None:
+    everything = ("accuracy", "r_at_1", "map", "map_at_r")
+    assert comparison_at(0.05).lost(everything) == ("accuracy",)
+    assert comparison_at(1).lost(everything) == ("accuracy", "r_at_1")
+    assert comparison_at(0.05).lost(("map", "r_at_1")) == ()
+
+
+def test_with_a_margin_what_may_be_lost_is_lost() -> None:
+    everything = ("accuracy", "r_at_1", "map", "map_at_r")
+    assert comparison_at(0.05).lost(everything, margin=0.025) == ("accuracy", "r_at_1")
+    assert comparison_at(0.05).lost(everything, margin=0.015) == ("accuracy", "r_at_1", "map_at_r")
+    assert comparison_at(0.05).lost(everything, margin=0.04) == ()
+
+
+def test_models_are_paired_by_the_content_of_the_files_not_by_their_places(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "m")
     whole = squares_dataset()
-    part = Dataset(name="part", train=whole.train, test=whole.test.only(np.arange(25)))
+    turned = np.random.default_rng(0).permutation(30)[:25]
+    part = Dataset(name="part", train=whole.train, test=whole.test.only(turned))
     contenders = [measure_contender(tmp_path / "m", data, device="cpu") for data in (whole, part)]
-    with pytest.raises(DataError, match="not measured on the same images: 30 and 25 of them"):
+    comparison = compare(*contenders)
+    assert comparison.images == 25
+    assert all(paired.difference == 0 for paired in comparison.differences.values())
+    assert all(paired.p_two_sided == 1 for paired in comparison.differences.values())
+
+
+def test_models_measured_on_no_image_in_common_are_not_compared(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "m")
+    whole = squares_dataset()
+    contenders = [
+        measure_contender(
+            tmp_path / "m",
+            Dataset(name="part", train=whole.train, test=whole.test.only(positions)),
+            device="cpu",
+        )
+        for positions in (np.arange(15), np.arange(15, 30))
+    ]
+    with pytest.raises(DataError, match="were measured on no image in common"):
         compare(*contenders)
 
 
@@ -242,6 +392,29 @@ def test_a_lost_figure_ends_with_exit_code_1_after_the_results(models: Path, dat
 
     sure = run(models, data, "first", "second", "--must-not-lose", figure, "--alpha", "0")
     assert sure.exit_code == 0
+    assert f"{figure}: with 30 images, no drop would have been noticed." in sure.stderr
+
+
+def test_a_gate_says_what_it_could_have_seen_and_a_margin_turns_the_proof_round(
+    models: Path, data: Path
+) -> None:
+    passed = run(models, data, "first", "first", "--must-not-lose", "accuracy")
+    assert passed.exit_code == 0
+    assert "accuracy: with 30 images, a drop of less than 21 points would hardly" in passed.stderr
+    refused = run(models, data, "first", "first", "--must-not-lose", "accuracy", "--margin", "0.05")
+    assert refused.exit_code == 1
+    assert "a loss of more than 5.0 points against" in refused.stderr
+    wide = run(models, data, "first", "first", "--must-not-lose", "accuracy", "--margin", "0.1")
+    assert wide.exit_code == 0, wide.output
+
+
+def test_models_that_count_their_classes_in_another_order_are_compared(
+    models: Path, data: Path, tmp_path: Path
+) -> None:
+    write_tiny_model(tmp_path / "turned", labels=("small", "large", "middle"))
+    result = run(models, data, "first", str(tmp_path / "turned"), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 30
 
 
 def test_a_model_loses_nothing_to_itself(models: Path, data: Path) -> None:

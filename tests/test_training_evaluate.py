@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from cli.evaluate import evaluate as evaluate_command
 from cli.evaluate import write_whole
+from tests.labelled import labelled
 from tests.models import manifest
 from training.calibration import calibration_error
 from training.data import Dataset, HeldOut, LabelledImages
@@ -29,6 +30,7 @@ from training.evaluate import (
     read_history,
 )
 from training.retrieval import measure_retrieval
+from training.significance import share_interval
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
 from vision.manifest import Manifest
@@ -56,7 +58,7 @@ def squares(each: int, *, seed: int, label_names: tuple[str, ...] = LABELS) -> L
     for image_CHW, label in zip(images_NCHW, labels_N, strict=True):
         top, left, side = rng.integers(1, 5), rng.integers(1, 5), SIDES[label]
         image_CHW[:, top : top + side, left : left + side] = 220
-    return LabelledImages(images_NCHW=images_NCHW, labels_N=labels_N, label_names=label_names)
+    return labelled(images_NCHW, labels_N, label_names)
 
 
 def squares_dataset(*, held_out: HeldOut | None = None) -> Dataset:
@@ -107,6 +109,7 @@ def test_class_figures_are_those_of_a_slow_count(seed: int, images: int) -> None
         assert figure.images == (labels == number).sum()
         assert figure.recall == pytest.approx(right / figure.images)
         assert figure.precision == (pytest.approx(right / predicted) if predicted else None)
+        assert figure.recall_interval == share_interval(right, figure.images)
         if figure.precision and figure.recall:
             harmonic = 2 / (1 / figure.precision + 1 / figure.recall)
             assert figure.f1 == pytest.approx(harmonic)
@@ -117,7 +120,8 @@ def test_class_figures_are_those_of_a_slow_count(seed: int, images: int) -> None
 KEYS = """model data images gallery_images accuracy accuracy_interval balanced_accuracy mean_loss
 temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
 r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
-speed"""
+speed noticed_drop in_words calibration_error_honest calibration_error_honest_high
+calibration_error_beyond_chance calibration_error_beyond_chance_interval"""
 
 
 def test_an_evaluation_becomes_json_values_and_nothing_else(
@@ -143,12 +147,16 @@ def test_an_evaluation_becomes_json_values_and_nothing_else(
         "train_images": 60,
         "test_images": 30,
         "test_fingerprint": squares_dataset().test.fingerprint,
+        "selection": None,
+        "findings": [],
     }
     assert (figures["images"], figures["gallery_images"]) == (30, 60)
     assert (figures["held_out"], figures["history"]) == (None, [])
     assert figures["speed"].keys() == {"device", "threads", "ms_one_image", "images_per_s"}
     assert figures["reliability"][0].keys() == {"low", "high", "images", "confidence", "accuracy"}
-    assert figures["classes"][0].keys() == {"label", "images", "precision", "recall", "f1"}
+    assert figures["classes"][0].keys() == {
+        *("label", "images", "precision", "precision_interval", "recall", "recall_interval", "f1")
+    }
 
 
 def test_the_figures_are_means_of_what_became_of_each_image(measured: Measurement) -> None:

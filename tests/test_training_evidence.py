@@ -28,6 +28,7 @@ def evidence_of(measured: Measurement, dataset: Dataset) -> Evidence:
         dataset.test.labels_N,
         measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
+        lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
 
 
@@ -71,6 +72,7 @@ def test_the_example_searches_show_every_class_and_right_beside_wrong(seed: int)
             labels_N,
             first_N,
             vectors_ND,
+            lots=(np.arange(len(labels_N)), np.arange(len(labels_N), 2 * len(labels_N))),
             seed=seed,
         )
     chosen = np.array([searched.position for searched in evidence.neighbours])
@@ -88,7 +90,9 @@ def test_the_map_has_of_each_class_about_the_same_share(seed: int, most: int) ->
         patch.setattr("training.evidence.MAP_POINTS", most)
         patch.setattr("training.evidence.project_vectors", lambda vectors_ND, seed: vectors_ND)
         encoding = Encoding(np.eye(120, 4, dtype=np.float32), np.eye(120, 3, dtype=np.float32))
-        points = gather_evidence(encoding, labels_N, labels_N > 0, np.eye(4)).map_points
+        points = gather_evidence(
+            encoding, labels_N, labels_N > 0, np.eye(4), lots=(np.arange(120), np.arange(120, 124))
+        ).map_points
     assert len(set(points.indexes.tolist())) == most
     shares = np.bincount(labels_N[points.indexes], minlength=3) / (20, 40, 60)
     assert shares == pytest.approx(most / 120, abs=0.06)

@@ -1,87 +1,106 @@
-"""Splits by content, leaks and contradictions, on numbers that stand for images."""
+"""Splits by lots, leaks, copies and contradictions, on numbers that stand for images."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.listing import Part
-from tests.pictures import picture
-from training.leakage import find_contradictions, find_leaks, name_leaks, number_contents
-from training.pixels import content_of
-from training.split import choose_contents, last_of_each_class
+from training.leakage import find_contradictions, find_copies, find_leaks, name_leaks
+from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SHARES = st.floats(0.05, 0.9)
-SEEDS = st.integers(0, 5)
+DRAWS = st.sampled_from(Draw)
+CONTENTS = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2)), max_size=40)
 
 
-def of_one_class_each(contents: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and contents, every content being of one class only."""
-    contents_N = number_contents([bytes([content]) for content in contents])
-    return np.array([content % 3 for content in contents], np.int64), contents_N
+def numbered(values: list[int]) -> np.ndarray:
+    """Return a number for each value, equal for equal ones: 0 and up, without gaps."""
+    return np.unique(np.array(values, np.uint64), return_inverse=True)[1].astype(np.int64)
+
+
+def lots_of(contents: list[int]) -> np.ndarray:
+    return lots_of_contents(np.array(contents, np.uint64), numbered(contents))
 
 
 # Splitting
 
 
-def choose_images(labels_N: np.ndarray, share: float, *, seed: int) -> np.ndarray:
-    """Return a mask of ``share`` of every class, image by image: the slow twin."""
-    order_N = np.random.default_rng(seed).permutation(len(labels_N))
-    chosen_N = np.zeros(len(labels_N), np.bool_)
-    chosen_N[order_N] = last_of_each_class(labels_N[order_N], share)
-    return chosen_N
-
-
-def test_a_choice_takes_its_share_of_every_class_but_never_all() -> None:
-    labels_N = np.array([0] * 50 + [1] * 5 + [2] * 2 + [3])
-    contents_N = np.arange(len(labels_N))
-    chosen_N = choose_contents(labels_N, contents_N, 0.2, seed=0)
-    assert np.bincount(labels_N[chosen_N], minlength=4).tolist() == [10, 1, 1, 0]
-    assert not np.array_equal(chosen_N, choose_contents(labels_N, contents_N, 0.2, seed=1))
-
-
-@given(st.lists(st.integers(0, 3), max_size=60), SHARES, SEEDS)
-def test_without_duplicates_whole_contents_are_chosen_as_single_images_are(
-    labels: list[int], share: float, seed: int
+@given(CONTENTS, SHARES, DRAWS)
+def test_no_lot_is_in_two_parts_and_no_class_is_taken_whole(
+    images: list[tuple[int, int]], share: float, draw: Draw
 ) -> None:
-    labels_N = np.array(labels, np.int64)
-    np.testing.assert_array_equal(
-        choose_contents(labels_N, np.arange(len(labels_N)), share, seed=seed),
-        choose_images(labels_N, share, seed=seed),
-    )
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=40), SHARES, SEEDS)
-def test_no_content_is_in_two_parts_whatever_its_classes(
-    images: list[tuple[int, int]], share: float, seed: int
-) -> None:
-    contents_N = number_contents([bytes([content]) for content, _ in images])
+    images += [(content, label) for content, label in images[:9]]  # some twice
+    lots_N = lots_of([content for content, _ in images])
     labels_N = np.array([label for _, label in images], np.int64)
-    chosen_N = choose_contents(labels_N, contents_N, share, seed=seed)
-    assert not set(contents_N[chosen_N]) & set(contents_N[~chosen_N])
-    for label in set(labels_N[chosen_N]):
-        assert not chosen_N[labels_N == label].all()
-
-
-@given(st.lists(st.integers(0, 14), max_size=40), SHARES, SEEDS)
-def test_a_class_of_two_contents_is_in_both_parts_and_keeps_near_its_share(
-    contents: list[int], share: float, seed: int
-) -> None:
-    labels_N, contents_N = of_one_class_each(contents)
-    chosen_N = choose_contents(labels_N, contents_N, share, seed=seed)
+    chosen_N = choose_lots(labels_N, lots_N, share, draw)
+    assert not set(lots_N[chosen_N]) & set(lots_N[~chosen_N])
     for label in set(labels_N):
         of_class_N = labels_N == label
-        sizes = np.unique(contents_N[of_class_N], return_counts=True)[1]
-        count = np.count_nonzero(chosen_N & of_class_N)
-        assert (0 < count < sizes.sum()) == (len(sizes) > 1)
-        assert count <= max(1, round(share * sizes.sum()), sizes.min())
+        kept, given_up = (set(lots_N[of_class_N & mask]) for mask in (~chosen_N, chosen_N))
+        assert kept
+        if len(kept) + len(given_up) == 1:
+            assert not given_up
 
 
-def test_a_choice_is_the_same_every_time_and_another_with_another_seed() -> None:
-    labels_N, contents_N = of_one_class_each([number // 2 for number in range(200)])
-    first, second, other = (
-        choose_contents(labels_N, contents_N, 0.2, seed=seed) for seed in (0, 0, 1)
-    )
-    assert first.tolist() == second.tolist() != other.tolist()
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=40, unique=True), SHARES, DRAWS)
+def test_a_class_of_two_lots_gives_one_and_keeps_one(
+    contents: list[int], share: float, draw: Draw
+) -> None:
+    labels_N = np.array([content % 3 for content in contents], np.int64)
+    chosen_N = choose_lots(labels_N, lots_of(contents), share, draw)
+    for label in set(labels_N):
+        of_class_N = labels_N == label
+        assert (0 < chosen_N[of_class_N].sum() < of_class_N.sum()) == (of_class_N.sum() > 1)
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), min_size=30, max_size=60), st.randoms())
+def test_an_image_more_or_another_order_moves_no_other_image(
+    contents: set[int], random: "np.random.Generator"
+) -> None:
+    before = sorted(contents)[1:]
+    after = sorted(contents)
+    random.shuffle(after)
+    chosen = [
+        dict(
+            zip(
+                some,
+                choose_lots(np.zeros(len(some), np.int64), lots_of(some), 0.5, Draw.TEST).tolist(),
+                strict=True,
+            )
+        )
+        for some in (before, after)
+    ]
+    assert {content: chosen[1][content] for content in before} == chosen[0]
+
+
+def test_a_share_is_about_what_was_asked_for_and_the_two_draws_are_independent() -> None:
+    contents = np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()
+    lots_N, labels_N = lots_of(contents), np.zeros(20_000, np.int64)
+    test_N, validation_N = (choose_lots(labels_N, lots_N, 0.2, draw) for draw in Draw)
+    assert test_N.mean() == pytest.approx(0.2, abs=0.01)
+    assert validation_N[~test_N].mean() == pytest.approx(0.2, abs=0.01)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), SHARES)
+def test_published_data_give_the_last_of_each_class(labels: list[int], share: float) -> None:
+    labels_N = np.array(labels, np.int64)
+    lots_N = lots_of_places(labels_N)
+    assert len(set(lots_N)) == len(labels_N)
+    chosen_N = choose_lots(labels_N, lots_N, share, Draw.VALIDATION)
+    for label in set(labels):
+        of_class = chosen_N[labels_N == label].tolist()
+        assert of_class == sorted(of_class)
+        if len(of_class) > 1:
+            wanted = min(max(1, share * len(of_class)), len(of_class) - 1)
+            assert abs(sum(of_class) - wanted) <= 0.5 + 1e-9
+
+
+def test_a_fiftieth_of_six_thousand_a_class_is_the_last_hundred_and_twenty() -> None:
+    labels_N = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
+    chosen_N = choose_lots(labels_N, lots_of_places(labels_N), 0.02, Draw.VALIDATION)
+    for label in range(10):
+        assert np.flatnonzero(chosen_N[labels_N == label]).tolist() == list(range(5880, 6000))
 
 
 # Leaks
@@ -90,29 +109,29 @@ IMAGES = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(Part)), max_size=
 
 
 def unpacked(images: list[tuple[int, Part]]) -> tuple[np.ndarray, np.ndarray]:
-    contents_N = number_contents([bytes([content]) for content, _ in images])
-    return contents_N, np.array([part for _, part in images], np.int64)
+    groups_N = numbered([content for content, _ in images])
+    return groups_N, np.array([part for _, part in images], np.int64)
 
 
 @given(IMAGES)
 def test_leaks_are_what_comparing_every_pair_finds(images: list[tuple[int, Part]]) -> None:
-    contents_N, parts_N = unpacked(images)
+    groups_N, parts_N = unpacked(images)
     expected = [
         any(content == other and part < other_part for other, other_part in images)
         for content, part in images
     ]
-    assert find_leaks(contents_N, parts_N).tolist() == expected
+    assert find_leaks(groups_N, parts_N).tolist() == expected
 
 
 @given(IMAGES)
 def test_every_leak_is_named_with_a_twin_that_stays(images: list[tuple[int, Part]]) -> None:
-    contents_N, parts_N = unpacked(images)
-    leaked_N = find_leaks(contents_N, parts_N)
-    leaks = name_leaks(contents_N, parts_N, [str(position) for position in range(len(images))])
+    groups_N, parts_N = unpacked(images)
+    leaked_N = find_leaks(groups_N, parts_N)
+    leaks = name_leaks(groups_N, parts_N, [str(position) for position in range(len(images))])
     assert [int(leak.name) for leak in leaks] == np.flatnonzero(leaked_N).tolist()
     for leak in leaks:
         name, twin = int(leak.name), int(leak.twin)
-        assert contents_N[name] == contents_N[twin]
+        assert groups_N[name] == groups_N[twin]
         assert (leak.part, leak.twin_part) == (
             Part(parts_N[name]).name.lower(),
             Part(parts_N[twin]).name.lower(),
@@ -121,9 +140,9 @@ def test_every_leak_is_named_with_a_twin_that_stays(images: list[tuple[int, Part
 
 
 def test_the_test_part_keeps_its_images_and_validation_keeps_its_from_training() -> None:
-    contents_N = number_contents([b"x", b"y", b"x", b"y", b"x", b"z"])
+    groups_N = np.array([0, 1, 0, 1, 0, 2])
     parts_N = np.array([0, 0, 1, 1, 2, 0])
-    assert name_leaks(contents_N, parts_N, list("abcdef")) == (
+    assert name_leaks(groups_N, parts_N, list("abcdef")) == (
         ("a", "train", "e", "test"),
         ("b", "train", "d", "validation"),
         ("c", "validation", "e", "test"),
@@ -134,18 +153,15 @@ def test_the_test_part_keeps_its_images_and_validation_keeps_its_from_training()
 
 
 def test_one_content_of_two_classes_contradicts_and_of_one_class_does_not() -> None:
-    contents_N = number_contents([b"x", b"y", b"x", b"y", b"x"])
+    groups_N = np.array([0, 1, 0, 1, 0])
     labels_N = np.array([0, 1, 0, 1, 2])
-    assert find_contradictions(contents_N, labels_N, list("abcde")) == (("a", "e"),)
-    assert find_contradictions(contents_N[:0], labels_N[:0], []) == ()
+    assert find_contradictions(groups_N, labels_N, list("abcde")) == (("a", "e"),)
+    assert find_contradictions(groups_N[:0], labels_N[:0], []) == ()
 
 
-# Contents
+# Copies
 
 
-def test_contents_are_equal_when_and_only_when_all_pixels_are() -> None:
-    image_CHW = np.asarray(picture(1)).transpose(2, 0, 1).copy()
-    other_CHW = image_CHW.copy()
-    assert content_of(image_CHW) == content_of(other_CHW)
-    other_CHW[2, 29, 39] ^= 1
-    assert content_of(image_CHW) != content_of(other_CHW)
+def test_every_copy_is_named_with_the_first_of_its_kind() -> None:
+    groups_N = np.array([0, 1, 0, 2, 0])
+    assert find_copies(groups_N, list("abcde")) == (("c", "a"), ("e", "a"))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from tests.labelled import labelled
 from tests.models import write_model
 from training.charts import grid_values
 from training.data import Dataset, LabelledImages
@@ -82,7 +83,7 @@ def make_dataset(names: tuple[str, ...], *, side: int = 12, channels: int = 1) -
         labels_N = np.tile(np.arange(len(names)), each)
         shape = (len(labels_N), channels, side, side)
         pixels = generator.integers(0, 256, shape, np.uint8)
-        return LabelledImages(images_NCHW=pixels, labels_N=labels_N, label_names=names)
+        return labelled(pixels, labels_N, names)
 
     return Dataset(name="squares", train=part(5), test=part(3))
 
@@ -114,6 +115,8 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
             "train_images": len(dataset.train),
             "test_images": len(dataset.test),
             "test_fingerprint": "fedcba9876543210" * 4,
+            "selection": None,
+            "findings": [{"reason": "odd <b>", "count": 3, "examples": ["x.png"]}],
         },
         "images": len(dataset.test),
         "gallery_images": len(dataset.train),
@@ -123,6 +126,11 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
         "mean_loss": 0.2612,
         "temperature": 1.3456,
         "calibration_error": 0.0123,
+        "calibration_error_honest": 0.0099,
+        "calibration_error_honest_high": 0.0144,
+        "calibration_error_beyond_chance": 0.0077,
+        "calibration_error_beyond_chance_interval": [0.0011, 0.0166],
+        "in_words": ["With so many images that is so."],
         "calibration_error_uncalibrated": 0.0456,
         "reliability": bins,
         "reliability_uncalibrated": bins,
@@ -134,7 +142,15 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
         "map_at_r": 0.7123,
         "held_out": None,
         "classes": [
-            {"label": name, "images": 3, "precision": 0.955, "recall": 0.945, "f1": 0.935}
+            {
+                "label": name,
+                "images": 3,
+                "precision": 0.955,
+                "precision_interval": [0.4444, 0.9999],
+                "recall": 0.945,
+                "recall_interval": [0.4321, 0.9998],
+                "f1": 0.935,
+            }
             for name in names
         ],
         "confusion": confusion,
@@ -279,10 +295,18 @@ def test_one_epoch_without_held_out_images_is_drawn() -> None:
 
 
 def test_a_class_that_was_never_given_has_no_precision() -> None:
-    nothing = {"label": "cat", "images": 3, "precision": None, "recall": 0.0, "f1": None}
+    nothing = {
+        "label": "cat",
+        "images": 3,
+        "precision": None,
+        "precision_interval": None,
+        "recall": 0.0,
+        "recall_interval": [0.0, 0.5615],
+        "f1": None,
+    }
     dataset = make_dataset(("cat", "dog", "cow"))
     classes = [nothing, *make_figures(dataset)["classes"][1:]]
-    assert f"cat {NOTHING} 0% {NOTHING} 3" in Read(raw=render(classes=classes)).text
+    assert f"cat {NOTHING} 0% 0% to 56.1% {NOTHING} 3" in Read(raw=render(classes=classes)).text
 
 
 def test_a_model_that_is_always_right_has_no_mistakes_to_show() -> None:
@@ -373,6 +397,7 @@ def test_a_real_measurement_can_be_shown(tmp_path: Path) -> None:
         dataset.test.labels_N,
         measurement.outcome.retrieval.first_Q,
         measurement.gallery.vectors_BD,
+        lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
     text = Read(raw=render_report(measurement.evaluation, evidence, dataset)).text
     assert "test-model" in text

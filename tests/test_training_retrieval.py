@@ -148,3 +148,19 @@ def test_looking_only_as_far_as_r_never_scores_higher(seed: int) -> None:
     assert (found.average_precision_at_r_Q <= found.average_precision_Q + 1e-12).all()
     assert (as_array(found) >= 0).all()
     assert (as_array(found) <= 1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, images=st.integers(1, 30))
+def test_what_is_of_a_querys_own_lot_is_as_if_it_were_not_there(seed: int, images: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, labels, _, _ = coarse_question(rng, images, 1, 3)
+    lots = rng.integers(0, max(1, images - 3), images).astype(np.uint64)  # some are copies
+    found = measure_retrieval(vectors, labels, vectors, labels, lots=(lots, lots))
+    for query in range(images):
+        others = lots != lots[query]
+        expected = np.zeros(4)
+        if (labels[others] == labels[query]).any():
+            alone = (vectors[[query]], labels[[query]], vectors[others], labels[others])
+            expected = as_array(measure_retrieval(*alone))[0]
+        np.testing.assert_allclose(as_array(found)[query], expected, rtol=1e-6)

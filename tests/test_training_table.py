@@ -85,8 +85,8 @@ def test_without_a_split_column_a_fifth_is_the_test_part(tmp_path: Path, write: 
     rows = image_rows(tmp_path, splits={"train": 10})
     table = write(tmp_path, without(rows, "split"))
     dataset = load_dataset(str(table), SMALL)
-    assert np.bincount(dataset.train.labels_N).tolist() == [8, 8]
-    assert np.bincount(dataset.test.labels_N).tolist() == [2, 2]
+    assert np.bincount(dataset.train.labels_N).tolist() == [9, 8]  # drawn, file by file
+    assert np.bincount(dataset.test.labels_N).tolist() == [1, 2]
     only_train = load_dataset(str(write(tmp_path, rows)), SMALL)
     assert only_train.to_json() == dataset.to_json()
 
@@ -119,9 +119,10 @@ def test_a_table_and_a_folder_of_the_same_images_give_the_same(tmp_path: Path) -
 
 def test_classes_can_be_held_out_of_a_table(tmp_path: Path) -> None:
     rows = image_rows(tmp_path, splits={"train": 4, "test": 2})
-    for name, split in (("x.png", "train"), ("y.png", "train"), ("z.png", "test")):
-        picture(90 + len(rows), (16, 14)).save(tmp_path / name)
-        rows.append({"path": name, "label": "hat", "split": split})
+    rows += [{**row, "label": "hat"} for row in rows[:2]]  # known to the network: left out
+    for number, split in enumerate(("train", "train", "test")):
+        picture(99 - number, (16, 14)).save(tmp_path / f"hat-{number}.png")
+        rows.append({"path": f"hat-{number}.png", "label": "hat", "split": split})
     dataset = load_dataset(str(write_csv(tmp_path, rows)), SMALL, hold_out=["hat"])
     assert dataset.held_out is not None
     assert (len(dataset.held_out.train), len(dataset.held_out.test)) == (2, 1)
@@ -136,7 +137,10 @@ def test_files_that_are_missing_or_unreadable_are_left_out_and_named(tmp_path: P
     rows += [{"path": name, "label": "bag", "split": "train"} for name in lost]
     dataset = load_dataset(str(write_csv(tmp_path, rows)), SMALL)
     assert [path.name for path, _ in dataset.unreadable] == ["notes.txt", "folder"]
-    assert [(one.count, one.examples[0]) for one in dataset.findings] == [(2, "gone.png")]
+    gone, unreadable = dataset.findings
+    assert (gone.count, gone.examples[0]) == (2, "gone.png")
+    assert unreadable.reason == "a file that is no readable image: left out"
+    assert (unreadable.count, len(unreadable.examples)) == (2, 2)
     assert len(dataset.train) == 6
 
 

@@ -14,20 +14,23 @@ import torch
 from PIL import Image
 
 from tests.filesystems import small_filesystem
+from tests.labelled import labelled
 from tests.pictures import picture
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset, LabelledImages, load_dataset
 from training.errors import CheckpointError, DivergenceError
 from training.evaluate import measure
 from training.fashion_mnist import PACKAGE_FOLDER
+from training.learnt import read_learnt
 from training.loop import StepReport
 from training.recipe import Precision, Recipe
 from training.recipes import cnn, cnn_photos, deck_cnn
 from training.session import EpochReport
+from training.split import lots_of_places
 from training.train import train
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
-from vision.manifest import WEIGHTS_NAME, Manifest
+from vision.manifest import WEIGHTS_NAME, Manifest, read_manifest
 from vision.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[1]
@@ -51,9 +54,8 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
         for image_CHW, label in zip(images_NCHW, labels_N, strict=True):
             top, left, side = rng.integers(1, 5), rng.integers(1, 5), 2 + 3 * label
             image_CHW[:, top : top + side, left : left + side] = 220
-        return LabelledImages(
-            images_NCHW=images_NCHW, labels_N=labels_N, label_names=("small", "middle", "large")
-        )
+        images = labelled(images_NCHW, labels_N, ("small", "middle", "large"))
+        return replace(images, lots_N=lots_of_places(labels_N))  # the last ones are held out
 
     return Dataset(name="squares", train=part(each), test=part(10))
 
@@ -96,6 +98,26 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 both_recipes = pytest.mark.parametrize("recipe", [OURS, LECTURE], ids=lambda recipe: recipe.name)
+
+
+def test_what_is_held_out_to_calibrate_with_is_no_copy_of_what_is_learnt() -> None:
+    images = easy_dataset(each=10).train
+    twice = images.only(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
+    rest, held_out = twice.set_apart(0.2)
+    assert len(rest) + len(held_out) == 60
+    assert len(held_out) == 12
+    assert not set(rest.contents_N.tolist()) & set(held_out.contents_N.tolist())
+    assert set(held_out.labels_N.tolist()) == {0, 1, 2}
+
+
+def test_a_model_keeps_what_its_training_looked_at_and_nothing_else(
+    uninterrupted: dict[str, Path],
+) -> None:
+    folder, dataset = uninterrupted[LECTURE.name], easy_dataset()
+    learnt = read_learnt(folder, read_manifest(folder))
+    assert learnt is not None
+    assert learnt.knows(dataset.train.contents_N, dataset.train.looks_N).all()
+    assert not learnt.knows(dataset.test.contents_N, dataset.test.looks_N).any()
 
 
 @both_recipes

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from training.belief import accuracy_in_words
+from training.evaluation import ClassFigures
 from training.units import count, day, decimal, duration, interval, percent, things
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest
 
@@ -37,20 +39,20 @@ DATA: Final = {  # what the manifest keeps of the data, in words
     "held_out_classes": "Classes left out of the training",
     "unreadable": "Files left out because they could not be read",
     "leaked": "Training images left out because they are among the test images",
-    "contradictions": "Training images that occur with two labels, and were kept",
+    "contradictions": "Copies of one photo that have two labels, and were kept",
+    "learnt_sha256": "SHA-256 of the list of images it has learnt from",
     "train_fingerprint": "SHA-256 of the training images",
     "validation_fingerprint": "SHA-256 of the held-out images",
     "test_fingerprint": "SHA-256 of the test images",
 }
 
 
-def model_card(manifest: Manifest, *, recalls: Mapping[str, float]) -> str:
+def model_card(manifest: Manifest, *, classes: Mapping[str, ClassFigures]) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
         manifest: of the model; where its weights are not yet known, their SHA-256 is not told.
-        recalls: by label, of the test images that have it the share that was given it; may be
-            empty.
+        classes: by label, the figures of those that have test images; may be empty.
     """
     sections = (
         _introduction(manifest),
@@ -59,7 +61,7 @@ def model_card(manifest: Manifest, *, recalls: Mapping[str, float]) -> str:
         _data(manifest.data),
         _training(manifest),
         _figures(manifest),
-        _recalls(recalls),
+        _recalls(classes),
         _use(),
         _files(),
     )
@@ -168,8 +170,14 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     if {"test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
         bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
         rows.append(("95% interval of the accuracy", interval(bounds)))
+    if "calibration_error_beyond_chance" in metrics:
+        beyond = percent(metrics["calibration_error_beyond_chance"])
+        rows.append(("Calibration error beyond chance", beyond))
     if "calibration_error" in metrics:
         rows.append(("Calibration error (ECE, 15 bins)", percent(metrics["calibration_error"])))
+    if "calibration_error_honest" in metrics:
+        honest = percent(metrics["calibration_error_honest"])
+        rows.append(("The same of honest probabilities, on so many images", honest))
     if "calibration_error_uncalibrated" in metrics:
         before = percent(metrics["calibration_error_uncalibrated"])
         rows.append(("The same before calibration", before))
@@ -182,20 +190,38 @@ def _figures(manifest: Manifest) -> Iterator[str]:
         "Accuracy is the share of test images that get the right class; the calibration error is "
         "the mean distance between the stated probability and the share that is right."
     )
+    if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
+        bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
+        yield accuracy_in_words(int(metrics["test_images"]), bounds)
 
 
-def _recalls(recalls: Mapping[str, float]) -> Iterator[str]:
-    if not recalls:
+def _recalls(classes: Mapping[str, ClassFigures]) -> Iterator[str]:
+    measured = [
+        (label, one.recall, one.recall_interval, one.images)
+        for label, one in classes.items()
+        if one.recall is not None and one.recall_interval is not None
+    ]
+    if not measured:
         return
-    lowest_first = sorted(recalls.items(), key=lambda item: item[1])
-    weak = [item for item in lowest_first if item[1] < WEAK_RECALL] or lowest_first[:FEWEST_WEAK]
-    named = ", ".join(f"{plain(label)} ({percent(recall)})" for label, recall in weak[:MOST_WEAK])
+    measured.sort(key=lambda row: row[1])
+    weak = [row for row in measured if row[1] < WEAK_RECALL] or measured[:FEWEST_WEAK]
+    named = ", ".join(
+        f"{plain(label)} ({percent(recall)})" for label, recall, *_ in weak[:MOST_WEAK]
+    )
     more = len(weak) - MOST_WEAK
     yield "### Recall of each class"
-    yield "Of the test images that have a class, the share that was given it."
+    yield (
+        "Of the test images that have a class, the share that was given it, and the shares that so "
+        "many images cannot tell from it (95%)."
+    )
     yield f"Weakest: {named}" + (f" and {count(more)} more." if more > 0 else ".")
-    rows = [(label, percent(recall)) for label, recall in lowest_first[:MOST_LABELS]]
-    yield _table(("Class", "Recall"), rows)
+    yield _table(
+        ("Class", "Recall"),
+        [
+            (label, f"{percent(recall)} ({interval(bounds)}; {things(images, 'image')})")
+            for label, recall, bounds, images in measured[:MOST_LABELS]
+        ],
+    )
 
 
 def _use() -> Iterator[str]:
@@ -218,13 +244,16 @@ def _files() -> Iterator[str]:
             f"- `{MANIFEST_NAME}`: the facts above but the recalls, and the SHA-256 of the weights "
             "and of itself.",
             f"- `{WEIGHTS_NAME}`: the weights; they hold numbers only and cannot run code.",
+            "- `learnt.safetensors`: 16 bytes for each image it has learnt from, so that it is not "
+            "measured with them; no picture can be made of them.",
             "- `training.json`: how the training went, epoch by epoch.",
             "- `README.md`: this card.",
         )
     )
     yield (
         "Manifest and weights are checked by SHA-256 whenever the model is loaded: one changed "
-        "byte is refused. The other two files are for people, and nothing checks them."
+        "byte is refused; so is the list, when the model is measured. The other two files are for "
+        "people, and nothing checks them."
     )
 
 

@@ -1,18 +1,22 @@
 """Measurements of two models on the same images in, what changed and what was lost out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.calibration import calibration_error
 from training.data import Dataset
 from training.errors import DataError
-from training.evaluate import Outcome, encode_all, find_outcome, load_encoder
-from training.significance import PairedDifference, compare_means, compare_shares
+from training.evaluate import Outcome, encode_parts, find_outcome, load_encoder
+from training.significance import ALPHA, PairedDifference, compare_means, compare_shares
 from training.speed import median_s
+from training.units import listed
+from training.unlearnt import held_out_classes
 from vision.manifest import Manifest
 
 # The figures that are known image by image, and so can be tested; higher is better.
@@ -61,17 +65,25 @@ class Comparison:
 
     new: str  # folders
     base: str
+    images: int  # that both were measured on
+    alpha: float
     differences: dict[str, PairedDifference]  # by the names in TESTED
 
-    def lost(self, figures: Sequence[str], *, alpha: float) -> tuple[str, ...]:
+    def lost(self, figures: Sequence[str], *, margin: float | None = None) -> tuple[str, ...]:
         """Return which of ``figures`` are lower, and surely so: one-sided p at most ``alpha``.
 
-        At an alpha of 1 every lower figure counts.
+        At an alpha of 1 every lower figure counts. With a margin, in [0, 1], the burden of proof is
+        turned round: those are returned whose loss may be larger than it.
         """
         return tuple(
             figure
             for figure in figures
-            if self.differences[figure].difference < 0 and self.differences[figure].p_worse <= alpha
+            if (
+                self.differences[figure].lowest < -margin
+                if margin is not None
+                else self.differences[figure].difference < 0
+                and self.differences[figure].p_worse <= self.alpha
+            )
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +91,7 @@ class Comparison:
         return {
             "new": self.new,
             "base": self.base,
+            "images": self.images,
             "differences": {
                 figure: {**asdict(paired), "interval": list(paired.interval)}
                 for figure, paired in self.differences.items()
@@ -93,8 +106,7 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
         ModelFolderError, DeviceError, DataError: as ``training.evaluate.measure``.
     """
     encoder = load_encoder(folder, dataset, device=device)
-    gallery = encode_all(encoder, dataset.train.images_NCHW)
-    queries = encode_all(encoder, dataset.test.images_NCHW)
+    queries, gallery = encode_parts(encoder, dataset)
     return Contender(
         folder=str(folder),
         name=encoder.manifest.name,
@@ -106,37 +118,62 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
     )
 
 
-def compare(base: Contender, new: Contender) -> Comparison:
-    """Compare two models image by image.
+def compare(base: Contender, new: Contender, *, alpha: float = ALPHA) -> Comparison:
+    """Compare two models image by image, on the files that both were measured on.
 
     Raises:
-        DataError: they were not measured on the same images.
+        DataError: there are none.
     """
-    if not np.array_equal(base.outcome.labels_N, new.outcome.labels_N):
-        raise DataError(
-            f"{base.folder} and {new.folder} were not measured on the same images: "
-            f"{len(base.outcome.labels_N)} and {len(new.outcome.labels_N)} of them, "
-            "or in another order"
-        )
+    ours, theirs = _pair(base.outcome, new.outcome)
+    if not len(ours):
+        raise DataError(f"{base.folder} and {new.folder} were measured on no image in common")
     before, after = base.outcome.retrieval, new.outcome.retrieval
+
+    def shares(base_N: NDArray[np.bool_], new_N: NDArray[np.bool_]) -> PairedDifference:
+        return compare_shares(base_N[ours], new_N[theirs], alpha=alpha)
+
+    def means(base_N: NDArray[np.float64], new_N: NDArray[np.float64]) -> PairedDifference:
+        return compare_means(base_N[ours], new_N[theirs], alpha=alpha)
+
     return Comparison(
         new=new.folder,
         base=base.folder,
+        images=len(ours),
+        alpha=alpha,
         differences={
-            "accuracy": compare_shares(base.outcome.correct_N, new.outcome.correct_N),
-            "r_at_1": compare_shares(before.first_Q, after.first_Q),
-            "precision_at_10": compare_means(before.precision_Q, after.precision_Q),
-            "map": compare_means(before.average_precision_Q, after.average_precision_Q),
-            "map_at_r": compare_means(
-                before.average_precision_at_r_Q, after.average_precision_at_r_Q
-            ),
+            "accuracy": shares(base.outcome.correct_N, new.outcome.correct_N),
+            "r_at_1": shares(before.first_Q, after.first_Q),
+            "precision_at_10": means(before.precision_Q, after.precision_Q),
+            "map": means(before.average_precision_Q, after.average_precision_Q),
+            "map_at_r": means(before.average_precision_at_r_Q, after.average_precision_at_r_Q),
         },
     )
 
 
-def held_out_classes(manifest: Manifest) -> tuple[str, ...]:
-    """Return the classes of its data that the model never saw, in order."""
-    return tuple(manifest.data.get("held_out_classes", []))
+def _pair(base: Outcome, new: Outcome) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the same images in both: equal files of the same class, one by one.
+
+    Positions alone say nothing: a file that only one preprocessing can read shifts all others.
+    """
+    ours, theirs = _keys(base), _keys(new)
+    common = [key for key in ours if key in theirs]
+    return (
+        np.array([ours[key] for key in common], np.int64),
+        np.array([theirs[key] for key in common], np.int64),
+    )
+
+
+def _keys(outcome: Outcome) -> dict[tuple[int, str, int], int]:
+    """Return the position of each image by its content, its class, and which such image it is."""
+    met: Counter[tuple[int, str]] = Counter()
+    positions: dict[tuple[int, str, int], int] = {}
+    for position, (content, label) in enumerate(
+        zip(outcome.contents_N.tolist(), outcome.labels_N.tolist(), strict=True)
+    ):
+        image = (content, outcome.label_names[label])
+        positions[*image, met[image]] = position
+        met[image] += 1
+    return positions
 
 
 def check_comparable(base: str, base_manifest: Manifest, new: str, manifest: Manifest) -> None:
@@ -149,10 +186,9 @@ def check_comparable(base: str, base_manifest: Manifest, new: str, manifest: Man
         ("know", base_manifest.labels, manifest.labels),
         ("held out", held_out_classes(base_manifest), held_out_classes(manifest)),
     ):
-        if ours != theirs:
-            odd = sorted(set(ours) ^ set(theirs))
-            detail = f"only one has {', '.join(odd[:5])}" if odd else "their order differs"
+        odd = sorted(set(ours) ^ set(theirs))
+        if odd:
             raise DataError(
-                f"{base} and {new} {what} different classes ({detail}): "
+                f"{base} and {new} {what} different classes (only one has {listed(odd)}): "
                 "they cannot be measured on the same images"
             )

@@ -13,13 +13,27 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
+from training.arrangement import (
+    Identified,
+    Stretch,
+    arrange,
+    find_all,
+    find_groups,
+    split_by_content,
+)
 from training.decoding import LoadReport, Unreadable
 from training.errors import DataError
 from training.images import LabelledImages
-from training.leakage import Contradiction, Leak, find_contradictions, find_leaks, name_leaks
+from training.leakage import (
+    Contradiction,
+    Leak,
+    find_contradictions,
+    find_leaks,
+    name_leaks,
+)
 from training.loading import FASHION_MNIST, Loaded, load_images
-from training.pixels import put_in_order
-from training.split import choose_contents, last_of_each_class
+from training.selection import Selection
+from training.units import listed
 from vision.preprocess import Preprocessing
 
 __all__ = [
@@ -31,13 +45,11 @@ __all__ = [
     "Leak",
     "Unreadable",
     "default_cache",
-    "last_of_each_class",
     "load_dataset",
 ]
 
-# A source without a test part is split the same way every time, whatever the training's seed.
-SPLIT_SHARE: Final = 0.2
-SPLIT_SEED: Final = 0
+SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
+NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"
 
 LEFT_OUT: Final = -1  # the part of a training image that another part holds too
 
@@ -54,7 +66,7 @@ class HeldOut:
 class Dataset:
     """Images to learn from and, apart from them, images to measure with.
 
-    No content is in two parts.
+    No photo is in two parts, nor a copy of it. A class may lack test images; never all of them do.
     """
 
     name: str
@@ -66,6 +78,7 @@ class Dataset:
     leaked: tuple[Leak, ...] = ()  # images that were left out
     contradictions: tuple[Contradiction, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
+    selection: Selection | None = None  # why these images are measured; None: they are a test part
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -113,9 +126,12 @@ def load_dataset(
     loaded = load_images(
         source, preprocessing, hold_out=hold_out, cache=cache or default_cache(), report=report
     )
-    parts_M, leaked = _assign_parts(loaded)
-    _check_classes(loaded, parts_M)
-    return _arrange(loaded, parts_M, leaked, hold_out)
+    found = find_groups(loaded)
+    parts_M, leaked = _assign_parts(found)
+    held_L = np.array([name in hold_out for name in loaded.label_names])
+    parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
+    _check_classes(loaded, parts_M, held_L)
+    return _dataset(found, parts_M, leaked, held_L)
 
 
 def default_cache() -> Path:
@@ -123,88 +139,98 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "lookalike"
 
 
-def _assign_parts(loaded: Loaded) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
-    """Return the part of each image, some ``LEFT_OUT`` as leaks; no content is in two parts."""
+def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
+    """Return the part of each image, some ``LEFT_OUT`` as leaks; no photo is in two parts."""
+    loaded = found.loaded
     if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(loaded.contents_M, loaded.parts_M)
-        leaks = name_leaks(loaded.contents_M, loaded.parts_M, loaded.names)
+        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
+        leaks = name_leaks(found.groups_M, loaded.parts_M, loaded.names)
         return np.where(leaked_M, LEFT_OUT, loaded.parts_M), leaks
-    in_test_M = choose_contents(loaded.labels_M, loaded.contents_M, SPLIT_SHARE, seed=SPLIT_SEED)
-    return np.where(in_test_M, Part.TEST, Part.TRAIN), ()
+    return split_by_content(found), ()
 
 
-def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
-    for part, part_name in ((Part.TRAIN, "training"), (Part.TEST, "test")):
-        labels = loaded.labels_M[parts_M == part]
-        counts_L = np.bincount(labels, minlength=len(loaded.label_names))
-        if counts_L.min() > 0:
-            continue
-        of_class_M = loaded.labels_M == counts_L.argmin()
-        there = f"class {loaded.label_names[counts_L.argmin()]!r} in {loaded.source} has"
-        needed = "every class needs at least one to learn from and one to measure with"
-        if part == Part.TEST and part not in loaded.named_parts:
-            raise DataError(f"{there} {_too_few(loaded.contents_M[of_class_M])}; {needed}")
-        if part == Part.TRAIN and LEFT_OUT in parts_M[of_class_M]:
-            raise DataError(f"{there} no training image that is in no other part; {needed}")
-        raise DataError(f"{there} no readable {part_name} image; {needed}")
+def _seen_in_held_out(found: Identified, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
+    held_M = held_L[found.loaded.labels_M]
+    seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
+    return seen_M
 
 
-def _too_few(contents: NDArray[np.int64]) -> str:
-    """Return in words why images of these contents cannot be split."""
-    if len(contents) == 1:
-        return "only one readable image"
-    if len(np.unique(contents)) == 1:
-        return f"{len(contents)} readable images, but all of the same content"
-    return f"{len(contents)} readable images, but of contents that other classes have too"
-
-
-def _arrange(
-    loaded: Loaded, parts_M: NDArray[np.int64], leaked: tuple[Leak, ...], hold_out: Sequence[str]
-) -> Dataset:
-    """Return the dataset; its parts are neighbouring stretches of the one array of pixels."""
-    held_L = np.array([name in hold_out for name in loaded.label_names])
-    held_M = held_L[loaded.labels_M]
-    stretches = [
-        np.flatnonzero((parts_M == part) & (held_M == held))
-        for part, held in (
-            (Part.TRAIN, False),
-            (Part.VALIDATION, False),
-            (Part.TEST, False),
-            (Part.TRAIN, True),
-            (Part.TEST, True),
-        )
-    ]
-    images_NCHW = put_in_order(
-        loaded.decoded.images_NCHW, loaded.decoded.readable_M[np.concatenate(stretches)]
+def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]) -> None:
+    """Check that every class can be learnt, and that something is left to measure with."""
+    learnt_L, measured_L = (
+        np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
+        for part in (Part.TRAIN, Part.TEST)
     )
-    ends = np.cumsum([len(stretch) for stretch in stretches])
+    lacking_L = ~learnt_L & ~held_L
+    if lacking_L.any():
+        names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
+        those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
+        leaked = (parts_M[lacking_L[loaded.labels_M]] == LEFT_OUT).any()
+        missing = "training image that is in no other part" if leaked else "readable training image"
+        raise DataError(
+            f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no {missing}; "
+            "every class needs at least one to learn from"
+        )
+    if not (measured_L & ~held_L).any():
+        raise DataError(
+            f"{loaded.source} has no readable test image of a class that is learnt"
+            if Part.TEST in loaded.named_parts
+            else f"{loaded.source} leaves nothing to measure with: no class has two different "
+            "photos, one to learn from and one to measure with"
+        )
+    if held_L.any() and not ((learnt_L & held_L).any() and (measured_L & held_L).any()):
+        raise DataError(
+            f"the classes held out of {loaded.source} have no image to search for and another one "
+            "to find"
+        )
+
+
+def _dataset(
+    found: Identified,
+    parts_M: NDArray[np.int64],
+    leaked: tuple[Leak, ...],
+    held_L: NDArray[np.bool_],
+) -> Dataset:
+    loaded = found.loaded
+    held_M = held_L[loaded.labels_M]
     # The classes that stay and those held out are counted apart, each from 0.
-    new_labels_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
+    labels_M = (np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1)[loaded.labels_M]
     names, held_names = (
         tuple(
             name for name, is_held in zip(loaded.label_names, held_L, strict=True) if is_held == h
         )
         for h in (False, True)
     )
-    train, validation, test, held_train, held_test = (
-        LabelledImages(
-            images_NCHW=part_NCHW,
-            labels_N=new_labels_L[loaded.labels_M[stretch]],
-            label_names=label_names,
-        )
-        for part_NCHW, stretch, label_names in zip(
-            np.split(images_NCHW, ends[:-1]),
-            stretches,
-            (names, names, names, held_names, held_names),
-            strict=True,
-        )
+    train, validation, test, held_train, held_test = arrange(
+        found,
+        [
+            Stretch(
+                np.flatnonzero((parts_M == part) & (held_M == held)),
+                labels_M,
+                held_names if held else names,
+            )
+            for part, held in (
+                (Part.TRAIN, False),
+                (Part.VALIDATION, False),
+                (Part.TEST, False),
+                (Part.TRAIN, True),
+                (Part.TEST, True),
+            )
+        ],
     )
     if Part.VALIDATION in loaded.named_parts and not len(validation):
         raise DataError(
             f"{loaded.source} has a validation part, but no image in it that is readable, in no "
             "test part and of a class that is not held out"
         )
-    in_train = np.flatnonzero(parts_M == Part.TRAIN)
+    contradictions = find_contradictions(found.groups_M, loaded.labels_M, loaded.names)
+    findings = find_all(found, leaked=leaked, contradictions=contradictions)
+    for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
+        findings.add(SEEN, loaded.names[position])
+    for label, name in enumerate(names):
+        if not (test.labels_N == label).any():
+            findings.add(NOT_MEASURED, name)
     return Dataset(
         name=loaded.name,
         train=train,
@@ -213,10 +239,6 @@ def _arrange(
         held_out=HeldOut(train=held_train, test=held_test) if held_names else None,
         unreadable=loaded.decoded.unreadable,
         leaked=leaked,
-        findings=loaded.findings,
-        contradictions=find_contradictions(
-            loaded.contents_M[in_train],
-            loaded.labels_M[in_train],
-            [loaded.names[position] for position in in_train.tolist()],
-        ),
+        findings=findings,
+        contradictions=contradictions,
     )

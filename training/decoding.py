@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import DataError
-from training.pixels import content_of, pixel_array
+from training.identity import Identities, Identity, identify, identify_pixels
+from training.pixels import pixel_array
 from vision.errors import ImageError
 from vision.image import OWN_FILE_LIMITS, too_many_bytes
 from vision.preprocess import Preprocessing
@@ -34,7 +35,7 @@ class Decoded(NamedTuple):
 
     images_NCHW: NDArray[np.uint8]
     readable_M: NDArray[np.int64]  # positions of the images that count, ascending
-    contents_M: tuple[bytes, ...]  # SHA-256 of the pixels of each of them
+    identities: Identities  # what each of them is known again by
     unreadable: tuple[Unreadable, ...]
 
 
@@ -48,20 +49,20 @@ def decode_images(
     """
     images_NCHW = pixel_array(_shape(len(paths), preprocessing))
 
-    def decode(position: int) -> bytes | Unreadable:
+    def decode(position: int) -> Identity | Unreadable:
         path = paths[position]
         try:
-            picture = preprocessing.decode(read_file(path), limits=OWN_FILE_LIMITS)
-            pixels_CHW = preprocessing.pixels(picture)
+            data = read_file(path)
+            picture = preprocessing.decode(data, limits=OWN_FILE_LIMITS)
         except ImageError as error:
             return Unreadable(path, str(error))
         except OSError as error:
             return Unreadable(path, error.strerror or str(error))
-        images_NCHW[position] = pixels_CHW
-        return content_of(pixels_CHW)
+        images_NCHW[position] = preprocessing.pixels(picture)
+        return identify(data, picture)
 
     readable: list[int] = []
-    contents: list[bytes] = []
+    identities: list[Identity] = []
     unreadable: list[Unreadable] = []
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
         for position, result in enumerate(pool.map(decode, range(len(paths)))):
@@ -69,14 +70,16 @@ def decode_images(
                 unreadable.append(result)
             else:
                 readable.append(position)
-                contents.append(result)
+                identities.append(result)
             report(position + 1, len(paths))
     if not readable:
         raise DataError(
             f"none of the {len(paths)} files is an image; the first, {unreadable[0].path}: "
             f"{unreadable[0].reason}"
         )
-    return Decoded(images_NCHW, np.array(readable, np.int64), tuple(contents), tuple(unreadable))
+    return Decoded(
+        images_NCHW, np.array(readable, np.int64), Identities.of(identities), tuple(unreadable)
+    )
 
 
 def fit_grey_images(
@@ -88,23 +91,20 @@ def fit_grey_images(
         DataError: there is no room for the pixels.
     """
     total, side, _ = images_NHW.shape
+    identities = Identities.of([identify_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
-        contents = tuple(map(content_of, images_NHW))
         report(total, total)
-        return Decoded(images_NHW[:, None], np.arange(total), contents, ())
+        return Decoded(images_NHW[:, None], np.arange(total), identities, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
-    def fit(position: int) -> bytes:
+    def fit(position: int) -> None:
         picture = Image.fromarray(images_NHW[position]).convert("RGB")
         images_NCHW[position] = preprocessing.pixels(picture)
-        return content_of(images_NCHW[position])
 
-    fitted: list[bytes] = []
     with ThreadPoolExecutor() as pool:
-        for content in pool.map(fit, range(total)):
-            fitted.append(content)
-            report(len(fitted), total)
-    return Decoded(images_NCHW, np.arange(total), tuple(fitted), ())
+        for done, _ in enumerate(pool.map(fit, range(total)), start=1):
+            report(done, total)
+    return Decoded(images_NCHW, np.arange(total), identities, ())
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.batches import images_at_once
-from training.calibration import calibration_error, reliability, uncalibrated
+from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
+from training.calibration import (
+    calibration_error,
+    measure_calibration,
+    reliability,
+    uncalibrated,
+)
 from training.data import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
 from training.evaluation import (
@@ -25,13 +31,14 @@ from training.evaluation import (
 )
 from training.evidence import Evidence
 from training.retrieval import Retrieval, measure_retrieval
-from training.significance import mean_interval, share_interval
+from training.significance import mean_interval, noticed_drop, share_interval
 from training.speed import measure_speed
+from training.units import listed
 from vision import encoding
 from vision.encoder import Encoder
 from vision.encoding import Encoding
 from vision.errors import ModelFolderError
-from vision.manifest import WEIGHTS_NAME, Manifest
+from vision.manifest import WEIGHTS_NAME
 
 __all__ = [
     "HISTORY_NAME",
@@ -50,6 +57,8 @@ HISTORY_NAME: Final = "training.json"  # in a model folder: how its training wen
 class Outcome:
     """What became of each test image: what paired tests compare."""
 
+    contents_N: NDArray[np.uint64]  # of the files: what models of other input sizes are paired by
+    label_names: tuple[str, ...]
     labels_N: NDArray[np.int64]
     given_N: NDArray[np.int64]  # the labels they were given
     correct_N: NDArray[np.bool_]  # given the label it has
@@ -77,14 +86,16 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
     encoder = load_encoder(model_folder, dataset, device=device)
     manifest = encoder.manifest
     history = read_history(model_folder)
-    gallery = encode_all(encoder, dataset.train.images_NCHW)
-    queries = encode_all(encoder, dataset.test.images_NCHW)
+    queries, gallery = encode_parts(encoder, dataset)
     outcome = find_outcome(queries, gallery, dataset)
     labels_N, correct_N, retrieval = outcome.labels_N, outcome.correct_N, outcome.retrieval
     confusion_LL = count_confusion(labels_N, outcome.given_N, len(dataset.label_names))
     classes = class_figures(confusion_LL, dataset.label_names)
     likelihoods_N = queries.probabilities_BL[np.arange(len(labels_N)), labels_N]
     raw_NL = uncalibrated(queries.probabilities_BL, manifest.temperature)
+    calibration = measure_calibration(queries.probabilities_BL, labels_N)
+    accuracy_interval = share_interval(int(correct_N.sum()), len(labels_N))
+    recalls = [figure.recall for figure in classes if figure.recall is not None]
 
     evaluation = Evaluation(
         model=_model_facts(model_folder, encoder),
@@ -93,15 +104,21 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
             train_images=len(dataset.train),
             test_images=len(dataset.test),
             test_fingerprint=dataset.test.fingerprint,
+            selection=dataset.selection,
         ),
         images=len(dataset.test),
         gallery_images=len(dataset.train),
         accuracy=float(correct_N.mean()),
-        accuracy_interval=share_interval(int(correct_N.sum()), len(labels_N)),
-        balanced_accuracy=sum(figure.recall for figure in classes) / len(classes),
+        accuracy_interval=accuracy_interval,
+        noticed_drop=noticed_drop(len(labels_N)),
+        balanced_accuracy=sum(recalls) / len(recalls),
         mean_loss=float(-np.log(np.maximum(likelihoods_N, np.finfo(np.float32).tiny)).mean()),
         temperature=manifest.temperature,
-        calibration_error=calibration_error(queries.probabilities_BL, labels_N),
+        calibration_error=calibration.error,
+        calibration_error_honest=calibration.honest,
+        calibration_error_honest_high=calibration.honest_high,
+        calibration_error_beyond_chance=calibration.beyond_chance,
+        calibration_error_beyond_chance_interval=calibration.interval,
         calibration_error_uncalibrated=calibration_error(raw_NL, labels_N),
         reliability=reliability(queries.probabilities_BL, labels_N),
         reliability_uncalibrated=reliability(raw_NL, labels_N),
@@ -117,44 +134,47 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         classes=classes,
         confusion=tuple(tuple(row) for row in confusion_LL.tolist()),
         history=history,
+        in_words=(
+            *(dataset.selection.sentences() if dataset.selection else ()),
+            accuracy_in_words(len(labels_N), accuracy_interval),
+            calibration_in_words(calibration),
+            *classes_in_words(classes),
+        ),
         speed=measure_speed(encoder),
     )
     return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
 
 
 def load_encoder(model_folder: Path, dataset: Dataset, *, device: str) -> Encoder:
-    """Return the encoder of a model that knows the classes of ``dataset``.
+    """Return the encoder of a model that counts its classes as ``dataset`` does.
 
     Raises:
         ModelFolderError, DeviceError, DataError: as ``measure``.
     """
     encoder = Encoder.load(model_folder, device=device)
-    check_classes(model_folder, encoder.manifest, dataset)
-    return encoder
-
-
-def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:
-    """Check that a model knows the classes of ``dataset``, in the same order.
-
-    Raises:
-        DataError: it knows others.
-    """
-    if dataset.label_names != manifest.labels:
+    if dataset.label_names != encoder.manifest.labels:
         raise DataError(
-            f"{model_folder} knows the classes {_listed(manifest.labels)}; "
-            f"the data have {_listed(dataset.label_names)}"
+            f"{model_folder} knows the classes {listed(encoder.manifest.labels)}; "
+            f"the data have {listed(dataset.label_names)}"
         )
+    return encoder
 
 
 def find_outcome(queries: Encoding, gallery: Encoding, dataset: Dataset) -> Outcome:
     """Return what became of the test images, given encodings of them and the training images."""
     labels_N, given_N = dataset.test.labels_N, queries.probabilities_BL.argmax(axis=1)
     return Outcome(
+        contents_N=dataset.test.contents_N,
+        label_names=dataset.label_names,
         labels_N=labels_N,
         given_N=given_N,
         correct_N=given_N == labels_N,
         retrieval=measure_retrieval(
-            queries.vectors_BD, labels_N, gallery.vectors_BD, dataset.train.labels_N
+            queries.vectors_BD,
+            labels_N,
+            gallery.vectors_BD,
+            dataset.train.labels_N,
+            lots=(dataset.test.lots_N, dataset.train.lots_N),
         ),
     )
 
@@ -181,6 +201,14 @@ def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
     return encoding.encode_all(encoder, images_NCHW, batch=batch)
 
 
+def encode_parts(encoder: Encoder, dataset: Dataset) -> tuple[Encoding, Encoding]:
+    """Return what the network says of the test images and of those that are searched."""
+    queries = encode_all(encoder, dataset.test.images_NCHW)
+    if dataset.train is dataset.test:
+        return queries, queries
+    return queries, encode_all(encoder, dataset.train.images_NCHW)
+
+
 def count_confusion(
     labels_N: NDArray[np.int64], given_N: NDArray[np.int64], num_labels: int
 ) -> NDArray[np.int64]:
@@ -192,18 +220,24 @@ def count_confusion(
 def class_figures(
     confusion_LL: NDArray[np.int64], label_names: tuple[str, ...]
 ) -> tuple[ClassFigures, ...]:
-    """Return precision, recall and F1 of every class; each has at least one image."""
+    """Return precision, recall and F1 of every class, also of those without an image."""
     right_L, images_L, given_L = confusion_LL.diagonal(), confusion_LL.sum(1), confusion_LL.sum(0)
-    return tuple(
-        ClassFigures(
-            label=label,
-            images=int(images),
-            precision=float(right / given) if given else None,
-            recall=float(right / images),
-            f1=float(2 * right / (images + given)),
+    figures: list[ClassFigures] = []
+    for label, right, images, given in zip(
+        label_names, right_L.tolist(), images_L.tolist(), given_L.tolist(), strict=True
+    ):
+        figures.append(
+            ClassFigures(
+                label=label,
+                images=images,
+                precision=right / given if given else None,
+                precision_interval=share_interval(right, given) if given else None,
+                recall=right / images if images else None,
+                recall_interval=share_interval(right, images) if images else None,
+                f1=2 * right / (images + given) if images else None,
+            )
         )
-        for label, right, images, given in zip(label_names, right_L, images_L, given_L, strict=True)
-    )
+    return tuple(figures)
 
 
 def _held_out_figures(
@@ -218,8 +252,15 @@ def _held_out_figures(
         new_labels_N,
         np.concatenate([known_gallery.vectors_BD, gallery_KD]),
         np.concatenate([known.labels_N, new_labels_K]),
+        lots=(held_out.test.lots_N, np.concatenate([known.lots_N, held_out.train.lots_N])),
     )
-    among_held_out = measure_retrieval(queries_ND, new_labels_N, gallery_KD, new_labels_K)
+    among_held_out = measure_retrieval(
+        queries_ND,
+        new_labels_N,
+        gallery_KD,
+        new_labels_K,
+        lots=(held_out.test.lots_N, held_out.train.lots_N),
+    )
     return HeldOutFigures(
         classes=held_out.test.label_names,
         images=len(held_out.test),
@@ -251,8 +292,3 @@ def _model_facts(model_folder: Path, encoder: Encoder) -> ModelFacts:
         weights_bytes=(model_folder / WEIGHTS_NAME).stat().st_size,
         created=manifest.created,
     )
-
-
-def _listed(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(labels[:5])
-    return f"{shown} and {len(labels) - 5} more" if len(labels) > 5 else shown  # noqa: PLR2004

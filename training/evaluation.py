@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.calibration import ReliabilityBin
+from training.selection import Selection
 from training.significance import Interval
 from training.speed import Speed
 
@@ -29,20 +30,23 @@ class DataFacts:
     """What it was measured on."""
 
     name: str
-    train_images: int
+    train_images: int  # that were searched
     test_images: int
     test_fingerprint: str  # SHA-256 of the test images' pixels and labels, hexadecimal
+    selection: Selection | None  # why these images; None: they are the data's test part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFigures:
-    """One class of the test images. A ratio is None where nothing was predicted to divide by."""
+    """One class of the test images. A figure is None where there is nothing to divide by."""
 
     label: str
-    images: int
+    images: int  # may be 0: not measured
     precision: float | None  # of the images given this label, the share that has it
-    recall: float  # of the images that have this label, the share given it
-    f1: float  # harmonic mean of both; 0 where no image was given its label rightly
+    precision_interval: Interval | None
+    recall: float | None  # of the images that have this label, the share given it
+    recall_interval: Interval | None
+    f1: float | None  # harmonic mean of both; 0 where no image was given its label rightly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +72,9 @@ class HeldOutFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Figures on the test images; ratios in [0, 1]. The gallery is the training images.
+    """Figures on the measured images; ratios in [0, 1]. ``data.selection`` says what was searched.
 
-    Intervals are of 95 %: Wilson's of shares, Student's of means.
+    Intervals are of 95 %: Wilson's of shares, of means as ``training.significance`` says.
     """
 
     model: ModelFacts
@@ -79,11 +83,16 @@ class Evaluation:
     gallery_images: int
     accuracy: float
     accuracy_interval: Interval
-    balanced_accuracy: float  # mean recall of the classes
+    noticed_drop: float | None  # the smallest that `compare` would show with 80 %; None: none
+    balanced_accuracy: float  # mean recall of the classes that have images
     mean_loss: float  # negative log-likelihood in nats, calibrated probabilities
     temperature: float
     calibration_error: float  # ECE, 15 equal bins (Guo et al. 2017, section 2)
-    calibration_error_uncalibrated: float  # the same at temperature 1
+    calibration_error_honest: float  # what true probabilities would have on so many images
+    calibration_error_honest_high: float  # and a twentieth of them would exceed
+    calibration_error_beyond_chance: float
+    calibration_error_beyond_chance_interval: Interval
+    calibration_error_uncalibrated: float  # ECE at temperature 1
     reliability: tuple[ReliabilityBin, ...]
     reliability_uncalibrated: tuple[ReliabilityBin, ...]
     r_at_1: float
@@ -96,6 +105,7 @@ class Evaluation:
     classes: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...]  # images; row: the label they have, column: were given
     history: tuple[dict[str, Any], ...]  # of the training, by epoch; empty if it was not kept
+    in_words: tuple[str, ...]  # how much the figures can be believed, for people
     speed: Speed
 
     def to_json(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.projection import project_vectors
+from training.retrieval import Lots
 from vision.encoding import Encoding
 
 MISTAKES: Final = 24
@@ -45,7 +46,7 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evidence:
-    """What a report shows beside the figures; the gallery is the training images."""
+    """What a report shows beside the figures; the gallery is what was searched."""
 
     mistakes: tuple[Mistake, ...]  # the surest first
     map_points: MapPoints
@@ -58,6 +59,7 @@ def gather_evidence(
     first_N: NDArray[np.bool_],
     gallery_KD: NDArray[np.float32],
     *,
+    lots: Lots,
     seed: int = 0,
 ) -> Evidence:
     """Return what to show of the test images; about ten seconds for 2,000 of them or more.
@@ -67,6 +69,8 @@ def gather_evidence(
         labels_N: the labels they have.
         first_N: whether the gallery vector nearest to each is of its class.
         gallery_KD: the vectors that were searched.
+        lots: of the test images and of those that were searched; what is of an image's own lot, a
+            copy or itself, is not shown beside it.
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
@@ -80,7 +84,12 @@ def gather_evidence(
             given=given_N[mapped_M],
         ),
         neighbours=tuple(
-            _nearest(int(index), queries.vectors_BD[index], gallery_KD)
+            _nearest(
+                int(index),
+                queries.vectors_BD[index],
+                gallery_KD,
+                own_K=lots[1] == lots[0][index],
+            )
             for index in _pick_searches(labels_N, first_N, generator)
         ),
     )
@@ -97,10 +106,15 @@ def _surest_mistakes(
 
 
 def _nearest(
-    index: int, query_D: NDArray[np.float32], gallery_KD: NDArray[np.float32]
+    index: int,
+    query_D: NDArray[np.float32],
+    gallery_KD: NDArray[np.float32],
+    *,
+    own_K: NDArray[np.bool_],
 ) -> Neighbours:
-    scores_K = gallery_KD @ query_D
-    nearest = np.argsort(-scores_K, kind="stable")[:HITS]
+    scores_K = np.where(own_K, -np.inf, gallery_KD @ query_D)
+    others = np.count_nonzero(~own_K)
+    nearest = np.argsort(-scores_K, kind="stable")[: min(HITS, others)]
     return Neighbours(index, tuple(nearest.tolist()), tuple(scores_K[nearest].tolist()))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.pixels import pixel_array
+from training.split import Draw, choose_lots
 
 HASHED_BYTES: Final = 16 * 2**20  # at a time, so that pixels on disk need not fit in memory
 
@@ -22,6 +23,9 @@ class LabelledImages:
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]  # positions in label_names
     label_names: tuple[str, ...]
+    contents_N: NDArray[np.uint64]  # of each file; training.identity says of what
+    looks_N: NDArray[np.uint64]  # perceptual hashes
+    lots_N: NDArray[np.uint64]  # equal for copies; training.split says what they decide
 
     def __post_init__(self) -> None:
         if self.images_NCHW.ndim != 4 or self.images_NCHW.dtype != np.uint8:  # noqa: PLR2004
@@ -50,7 +54,21 @@ class LabelledImages:
             images_NCHW=self._pixels(positions),
             labels_N=self.labels_N[positions],
             label_names=self.label_names,
+            contents_N=self.contents_N[positions],
+            looks_N=self.looks_N[positions],
+            lots_N=self.lots_N[positions],
         )
+
+    def set_apart(self, share: float) -> tuple[Self, Self]:
+        """Return the images without about ``share`` of every class, and that share.
+
+        Neither has a copy of what the other has; a class of one photo gives nothing.
+
+        Raises:
+            DataError: there is no room for a copy of the pixels.
+        """
+        apart_N = choose_lots(self.labels_N, self.lots_N, share, Draw.VALIDATION)
+        return self.only(np.flatnonzero(~apart_N)), self.only(np.flatnonzero(apart_N))
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""A source's name in, its readable images out: their classes, contents and parts as they came.
+"""A source's name in, its readable images out: their classes and parts as they came.
 
 Shape suffixes: N images, M readable images, H x W pixels.
 """
@@ -20,7 +20,6 @@ from dataset.text import CONTROL
 from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
-from training.leakage import number_contents
 from vision.preprocess import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
@@ -37,7 +36,6 @@ class Loaded:
     label_names: tuple[str, ...]
     named_parts: frozenset[Part]  # those that the source has, whether or not they are readable
     decoded: Decoded
-    contents_M: NDArray[np.int64]  # equal for equal pixels
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
@@ -89,7 +87,6 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         label_names=fashion_mnist.LABELS,
         named_parts=frozenset(parts),
         decoded=decoded,
-        contents_M=number_contents(decoded.contents_M),
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
         names=[
@@ -187,7 +184,6 @@ def _files(
         label_names=label_names,
         named_parts=frozenset(map(Part, np.unique(parts))),
         decoded=decoded,
-        contents_M=number_contents(decoded.contents_M),
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],

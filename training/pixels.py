@@ -1,9 +1,8 @@
-"""The one array that all pixels of a dataset lie in: made, put in order, told apart by content.
+"""The one array that all pixels of a dataset lie in: made, and put in order.
 
 Shape suffixes: N images, C channels, H x W pixels.
 """
 
-import hashlib
 import math
 import os
 import tempfile
@@ -61,8 +60,3 @@ def put_in_order(images_NCHW: NDArray[np.uint8], order_M: NDArray[np.int64]) -> 
         images_NCHW[place] = first_CHW
         moved_N[place] = True
     return images_NCHW[: len(order_M)]
-
-
-def content_of(image_CHW: NDArray[np.uint8]) -> bytes:
-    """Return the SHA-256 of an image's pixels: equal for files that differ in metadata only."""
-    return hashlib.sha256(image_CHW.data).digest()

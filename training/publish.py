@@ -1,9 +1,10 @@
 """A finished training in, a measured model folder out.
 
-Beside the manifest and the weights lie ``training.json`` (how it went) and ``README.md`` (the model
-card).
+Beside the manifest and the weights lie ``training.json`` (how it went), ``learnt.safetensors``
+(what it has learnt from) and ``README.md`` (the model card).
 """
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.calibration import calibration_error, uncalibrated
+from training.calibration import calibration_error, measure_calibration, uncalibrated
 from training.card import model_card
 from training.data import Dataset
 from training.evaluate import HISTORY_NAME, class_figures, count_confusion, encode_all
+from training.evaluation import ClassFigures
+from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
 from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
@@ -37,7 +40,8 @@ class Finished:
 
     manifest: Manifest  # not yet bound to the weights
     weights: Mapping[str, Tensor]  # on the CPU
-    recalls: Mapping[str, float]  # by class, on the test images
+    classes: Mapping[str, ClassFigures]  # by name: those that have test images
+    learnt: bytes  # what the training looked at
     history: bytes  # JSON: how the training went, epoch by epoch, and where
 
 
@@ -50,6 +54,7 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
         subject: recipe and data as JSON values.
     """
     recipe = session.recipe
+    learnt = Learnt.of(*filter(None, (dataset.train, dataset.validation))).to_bytes()
     manifest = Manifest(
         name=f"{dataset.name}-{recipe.name}",
         architecture=recipe.architecture(len(dataset.label_names)),
@@ -59,7 +64,7 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         temperature=session.temperature(),
         recipe=subject["recipe"],
-        data=subject["data"],
+        data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
     encoder = Encoder(manifest, session.network, session.world.device)
     encoding = encode_all(encoder, dataset.test.images_NCHW)
@@ -76,7 +81,8 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
     return Finished(
         manifest,
         {name: tensor.cpu() for name, tensor in session.network.state_dict().items()},
-        {figures.label: figures.recall for figures in classes},
+        {one.label: one for one in classes if one.images},
+        learnt,
         json.dumps(history, indent=1, allow_nan=False).encode(),
     )
 
@@ -89,8 +95,12 @@ def publish(finished: Finished, folder: Path) -> Manifest:
     """
 
     def describe(manifest: Manifest) -> dict[str, bytes]:
-        card = model_card(manifest, recalls=finished.recalls)
-        return {HISTORY_NAME: finished.history, CARD_NAME: card.encode()}
+        card = model_card(manifest, classes=finished.classes)
+        return {
+            HISTORY_NAME: finished.history,
+            LEARNT_NAME: finished.learnt,
+            CARD_NAME: card.encode(),
+        }
 
     return save_model(folder, finished.manifest, finished.weights, describe)
 
@@ -103,11 +113,18 @@ def _test_figures(
 ) -> dict[str, float]:
     low, high = share_interval(int(right_N.sum()), len(right_N))
     before_NL = uncalibrated(encoding.probabilities_BL, temperature)
+    calibration = measure_calibration(encoding.probabilities_BL, labels_N)
     return {
         "test_accuracy": float(right_N.mean()),
         "test_accuracy_low": low,
         "test_accuracy_high": high,
-        "calibration_error": calibration_error(encoding.probabilities_BL, labels_N),
+        "calibration_error": calibration.error,
+        "calibration_error_honest": calibration.honest,
+        "calibration_error_honest_high": calibration.honest_high,
+        "calibration_error_beyond_chance": calibration.beyond_chance,
+        "calibration_error_beyond_chance_low": calibration.interval[0],
+        "calibration_error_beyond_chance_high": calibration.interval[1],
+        "test_images": float(len(labels_N)),
         "calibration_error_uncalibrated": calibration_error(before_NL, labels_N),
     }
 

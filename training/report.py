@@ -15,7 +15,6 @@ from markupsafe import Markup
 from training import units
 from training.charts import Line, line_chart, reliability_diagram
 from training.exhibits import show_mistakes, show_searches
-from training.found import findings_of
 from training.vector_map import symbol, vector_map
 
 if TYPE_CHECKING:
@@ -45,8 +44,9 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
             figures=figures,
             names=names,
+            searched=_searched(figures),
             guessing=math.log(len(names)),  # the mean loss of equal probabilities, in nats
-            hardest_first=sorted(figures["classes"], key=lambda figure: figure["f1"] or 0.0),
+            hardest_first=sorted(figures["classes"], key=_hardness),
             matrix=_matrix(confusion) if len(names) <= MOST_CELLS else None,
             pairs=confused_pairs(confusion)[:MOST_PAIRS],
             curves=_curves(figures["history"]),
@@ -60,7 +60,7 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             searches=show_searches(evidence, dataset),
             mistakes=show_mistakes(evidence, dataset),
             map=_map(evidence, dataset, names),
-            findings=findings_of(dataset).to_json(),
+            findings=dataset.findings.to_json(),
             symbols=[symbol(label) for label in range(len(names))],
         )
     )
@@ -80,6 +80,21 @@ def _environment() -> Environment:
     )
     environment.filters |= {say.__name__: say for say in said}
     return environment
+
+
+def _searched(figures: dict[str, Any]) -> str:
+    """Return in words what the measured images were searched among."""
+    among = (figures["data"]["selection"] or {}).get("among", "training part")
+    if among == "measured images":
+        return f"the other {units.things(figures['gallery_images'] - 1, 'test image')}"
+    kind = "training image" if among == "training part" else "image that the model has learnt from"
+    many = None if among == "training part" else "images that the model has learnt from"
+    return f"the {units.things(figures['gallery_images'], kind, many)}"
+
+
+def _hardness(figure: dict[str, Any]) -> float:
+    """Return what classes are sorted by: their F1, those that were not measured last."""
+    return math.inf if figure["f1"] is None else figure["f1"]
 
 
 # -- confusion

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 TOP: Final = 10  # hits that precision_at_10 looks at
 CHUNK_BYTES: Final = 128 * 2**20  # of scores at a time
 BLOCK: Final = 32  # queries that a thread takes at once
+NOWHERE: Final = np.zeros(0, np.int64)
+
+Lots = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,8 +59,13 @@ def measure_retrieval(
     query_labels_Q: NDArray[np.int64],
     gallery_KD: NDArray[np.float32],
     gallery_labels_K: NDArray[np.int64],
+    *,
+    lots: Lots | None = None,
 ) -> Retrieval:
     """Return how well each query's class is found; unit vectors in, time about Q x K log K.
+
+    With ``lots``, of the queries and of the gallery, gallery vectors of a query's own lot (itself
+    and its copies) are as if they were not there.
 
     Scores are computed for some queries at a time, on all cores; the answer does not depend on how
     many (but for the last bit of a score, which is BLAS's business).
@@ -65,6 +73,7 @@ def measure_retrieval(
     class_positions = {
         int(label): np.flatnonzero(gallery_labels_K == label) for label in np.unique(query_labels_Q)
     }
+    own_positions = _positions_of(*lots) if lots else [NOWHERE] * len(queries_QD)
     figures_Q4 = np.zeros((len(queries_QD), 4))
     rows = max(1, CHUNK_BYTES // (4 * len(gallery_KD)))
     # numpy sorts and searches without the interpreter's lock, so threads are enough
@@ -76,6 +85,7 @@ def measure_retrieval(
                 _measure_block,
                 scores_QK,
                 [class_positions[int(label)] for label in query_labels_Q[chunk]],
+                own_positions[chunk],
                 figures_Q4[chunk],
             )
             list(pool.map(measure, range(0, len(scores_QK), BLOCK)))
@@ -90,15 +100,32 @@ def measure_retrieval(
 def _measure_block(
     scores_QK: NDArray[np.float32],
     right_positions: list[NDArray[np.int64]],
+    own_positions: list[NDArray[np.int64]],
     figures_Q4: NDArray[np.float64],
     start: int,
 ) -> None:
     """Fill the rows of ``figures_Q4`` from ``start`` on; spoils their scores."""
     for row in range(start, min(start + BLOCK, len(scores_QK))):
-        if len(right_positions[row]):
+        right, own = right_positions[row], own_positions[row]
+        if len(own):
+            right = np.setdiff1d(right, own)
+            scores_QK[row, own] = -np.inf  # behind all others
+        if len(right):
             figures_Q4[row] = _figures(
-                _right_ranks(scores_QK[row], right_positions[row]), scores_QK.shape[1]
+                _right_ranks(scores_QK[row], right), scores_QK.shape[1] - len(own)
             )
+
+
+def _positions_of(
+    query_lots_Q: NDArray[np.uint64], gallery_lots_K: NDArray[np.uint64]
+) -> list[NDArray[np.int64]]:
+    """Return for each query the positions of its own lot in the gallery, mostly none."""
+    order_K = np.argsort(gallery_lots_K, kind="stable")
+    first_Q, last_Q = (
+        np.searchsorted(gallery_lots_K[order_K], query_lots_Q, side=side)
+        for side in ("left", "right")
+    )
+    return [order_K[first:last] for first, last in zip(first_Q, last_Q, strict=True)]
 
 
 def _right_ranks(

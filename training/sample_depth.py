@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dataset.source import list_source
 from training.decoding import read_file
-from training.image_folder import list_images
 from training.loading import FASHION_MNIST
-from training.table import is_table, list_table
 from vision.depth import depth_of, is_deep_gray, largest_sample
 from vision.errors import ImageError
 from vision.image import DECODER_ERRORS
@@ -23,13 +22,11 @@ def find_depth(source: str) -> int | None:
     """Return 8, 10, 12, 14 or 16 for the gray pictures of 16 bits in ``source``, None without any.
 
     Raises:
-        DataError: ``source`` is missing, or not what can be learnt from.
+        DatasetError: ``source`` is missing, or it cannot be told what it is.
     """
     if source == FASHION_MNIST:
         return None
-    path = Path(source)
-    listing = list_table(path) if is_table(path) else list_images(path)
-    return depth_of_files(listing.paths)
+    return depth_of_files(file.path for file in list_source(Path(source)).files)
 
 
 def depth_of_files(paths: Iterable[Path]) -> int | None:

@@ -16,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.average import average_of
 from training.batches import FeatureBatches, cut
-from training.calibration import fit_temperature
+from training.calibration import choose_temperature
 from training.checkpoint import Checkpoint
 from training.checks import check_data
-from training.data import LabelledImages, last_of_each_class
+from training.data import LabelledImages
 from training.decoding import LoadReport
 from training.distributed import World, share_statistics
 from training.errors import CheckpointError
@@ -82,9 +82,7 @@ class TrainingSession:
         share_statistics(self.network, world)
         self._generator = torch.Generator().manual_seed(recipe.seed)
         if validation is None and recipe.validation:
-            held_out = last_of_each_class(images.labels_N, recipe.validation)
-            validation = images.only(np.flatnonzero(held_out))
-            images = images.only(np.flatnonzero(~held_out))
+            images, validation = images.set_apart(recipe.validation)
         check_data(recipe, self.network, images, size=world.size)
         cut_up = partial(
             cut,
@@ -175,7 +173,7 @@ class TrainingSession:
         return report
 
     def temperature(self) -> float:
-        """Return what to divide the kept weights' logits by; 1 when nothing is held out.
+        """Return what to divide the kept weights' logits by; 1 when that is not known to help.
 
         From now on the network has the kept weights.
         """
@@ -183,7 +181,7 @@ class TrainingSession:
         if self._held_out is None:
             return 1.0
         logits_NL, labels_N = self._held_out_logits(self.network)
-        return fit_temperature(logits_NL.numpy(), labels_N.numpy())
+        return choose_temperature(logits_NL.numpy(), labels_N.numpy())
 
     def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
         """Return all that decides how this session goes on; it belongs to ``subject``.

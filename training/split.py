@@ -1,65 +1,87 @@
-"""Labels in, a mask of the images that are kept apart out.
+"""Labels and lots in, a mask of the images that are kept apart out.
+
+A *lot* is a 64-bit number that decides which part an image falls to, as if it had been drawn.
+Images of equal lots stay together. A lot is made of the file's content alone, so that adding,
+renaming or moving files moves no other file from part to part.
 
 Shape suffixes: N images, L labels.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+import hashlib
+from enum import Enum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+HALF: Final = 2**32
 
-def choose_contents(
-    labels_N: NDArray[np.int64], contents_N: NDArray[np.int64], share: float, *, seed: int
-) -> NDArray[np.bool_]:
-    """Return a mask that picks ``share`` of every class at random, and every content as a whole.
 
-    A class never gives more than its share, unless its smallest content exceeds it; one of two
-    contents or more gives at least one and keeps at least one, as long as no content is shared with
-    another class. Without duplicates it takes the last of each class in a random order.
+class Draw(Enum):
+    """Which half of a lot decides: two draws that know nothing of each other."""
 
-    Args:
-        labels_N: the class of each image.
-        contents_N: equal for images of equal content; 0 and up, without gaps.
-        share: of the images, in (0, 1).
-        seed: of the random order.
+    TEST = "upper"
+    VALIDATION = "lower"
+
+
+def lots_of_contents(
+    contents_N: NDArray[np.uint64], groups_N: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Return the lot of each image: a hash of the smallest content of its group of copies."""
+    smallest_G = np.full(groups_N.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest_G, groups_N, contents_N)
+    lots_G = [
+        int.from_bytes(hashlib.blake2b(number.tobytes(), digest_size=8).digest(), "big")
+        for number in smallest_G
+    ]
+    return np.array(lots_G, np.uint64)[groups_N]
+
+
+def lots_of_places(labels_N: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return lots by the place within the class, the last one being the first to be kept apart.
+
+    For published data whose order never changes: it is as good as a draw.
     """
-    members = _members(contents_N)
-    labels_of = [Counter(labels_N[positions].tolist()) for positions in members]
-    counts_L = np.bincount(labels_N).tolist()
-    shares_L = [min(max(1, round(share * count)), count - 1) for count in counts_L]
-    chosen_L = [0] * len(counts_L)
-    chosen: set[int] = set()  # contents
-
-    def choose(contents: Iterable[int], most_L: list[int]) -> None:
-        for content in contents:
-            labels = labels_of[content].items()
-            if content not in chosen and all(chosen_L[lb] + n <= most_L[lb] for lb, n in labels):
-                chosen.add(content)
-                for label, count in labels:
-                    chosen_L[label] += count
-
-    order_N = np.random.default_rng(seed).permutation(len(labels_N))
-    contents = list(dict.fromkeys(contents_N[order_N[::-1]].tolist()))
-    choose(contents, shares_L)
-    for content in sorted(contents, key=lambda content: len(members[content])):
-        if any(chosen_L[label] == 0 for label in labels_of[content]):
-            choose([content], [count - 1 for count in counts_L])
-    return np.isin(contents_N, list(chosen))
-
-
-def last_of_each_class(labels_N: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Return a mask of the last ``share`` of every class: at least one image, and not all."""
-    chosen_N = np.zeros(len(labels_N), np.bool_)
+    lots_N = np.zeros(len(labels_N), np.uint64)
     for label in np.unique(labels_N):
         positions = np.flatnonzero(labels_N == label)
-        count = min(max(1, round(share * len(positions))), len(positions) - 1)
-        chosen_N[positions[len(positions) - count :]] = True
-    return chosen_N
+        from_end = np.arange(len(positions))[::-1] + 0.5
+        lots_N[positions] = (from_end / len(positions) * HALF).astype(np.uint64)
+    return lots_N + np.arange(len(labels_N)).astype(np.uint64) * np.uint64(HALF)
 
 
-def _members(contents_N: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the positions of each content's images."""
-    order_N = np.argsort(contents_N, kind="stable")
-    return np.split(order_N, np.flatnonzero(np.diff(contents_N[order_N])) + 1)
+def choose_lots(
+    labels_N: NDArray[np.int64], lots_N: NDArray[np.uint64], share: float, draw: Draw
+) -> NDArray[np.bool_]:
+    """Return a mask (N,) of about ``share`` of the images, drawn by their lots.
+
+    A class of two lots or more keeps at least one and gives at least one, unless that would take
+    another class's last. A class of a single lot gives nothing.
+    """
+    drawn_N = (lots_N >> np.uint64(32) if draw is Draw.TEST else lots_N % np.uint64(HALF)) / HALF
+    chosen_N = drawn_N < share
+    lots, places_N = np.unique(lots_N, return_inverse=True)
+    order = np.argsort(drawn_N, kind="stable")
+    of_label = {
+        int(label): list(dict.fromkeys(places_N[order[labels_N[order] == label]].tolist()))
+        for label in np.unique(labels_N)
+    }  # the places of each label's lots, in the order in which they would be chosen
+    labels_of: list[set[int]] = [set() for _ in lots]
+    chosen = set(places_N[chosen_N].tolist())
+    for label, places in of_label.items():
+        for place in places:
+            labels_of[place].add(label)
+        if chosen.issuperset(places):
+            chosen.discard(places[-1])
+    left = {label: len(set(places) - chosen) for label, places in of_label.items()}
+    for places in of_label.values():
+        if not chosen.isdisjoint(places):
+            continue
+        for place in places:
+            if all(left[other] > 1 for other in labels_of[place]):
+                chosen.add(place)
+                for other in labels_of[place]:
+                    left[other] -= 1
+                break
+    mask_N: NDArray[np.bool_] = np.isin(places_N, list(chosen))
+    return mask_N

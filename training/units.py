@@ -1,5 +1,6 @@
 """Numbers in, text with units out: as people read them, and never rounded into a bolder claim."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -8,6 +9,7 @@ NEARLY_ALL: Final = 0.9994  # above it, one decimal would say 100 %
 HARDLY_ANY: Final = 0.0005  # below it, one decimal would say 0 %
 NEARLY_EQUAL: Final = 0.9995  # above it, three decimals would say 1.000
 ROUNDING: Final = 1e-6  # two equal float32 unit vectors have a product this near to one
+MOST_NAMES: Final = 5  # in a sentence
 MINUTE_S: Final = 60
 HOUR_S: Final = 3600
 
@@ -64,6 +66,16 @@ def things(number: int, one: str, many: str | None = None) -> str:
     ('1 class', '10,000 images')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return at most five names in a row, and how many more there are.
+
+    >>> listed(["a", "b"]), listed("abcdefg")
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def decimal(number: float | None) -> str:

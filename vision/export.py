@@ -128,17 +128,18 @@ def export_model(
 def compare(wanted: Encoding, given: Encoding, labels_N: NDArray[np.int64]) -> Difference:
     """Return how far ``given`` is from ``wanted``, torch's, on images with these labels."""
     cosines_N = np.einsum("nd,nd->n", wanted.vectors_BD, given.vectors_BD, dtype=np.float64)
-    right, right_wanted = (
-        float((encoding.probabilities_BL.argmax(axis=1) == labels_N).mean())
-        for encoding in (given, wanted)
+    right_N, right_wanted_N = (
+        encoding.probabilities_BL.argmax(axis=1) == labels_N for encoding in (given, wanted)
     )
     return Difference(
         images=len(labels_N),
         cosine_mean=float(cosines_N.mean()),
         cosine_low=float(np.percentile(cosines_N, LOW_PERCENTILE)),
         cosine_min=float(cosines_N.min()),
-        accuracy_torch=right_wanted,
-        accuracy=right,
+        accuracy_torch=float(right_wanted_N.mean()),
+        accuracy=float(right_N.mean()),
+        lost=int((right_wanted_N & ~right_N).sum()),
+        won=int((right_N & ~right_wanted_N).sum()),
     )
 
 

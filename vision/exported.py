@@ -34,6 +34,8 @@ class Difference:
     cosine_min: float
     accuracy_torch: float  # in [0, 1], on images that are labelled
     accuracy: float  # likewise, of the export
+    lost: int | None = None  # images that only torch is right of; None in exports of up to 0.4.0
+    won: int | None = None  # images that only the export is right of
 
     @property
     def accuracy_loss(self) -> float:
@@ -41,8 +43,8 @@ class Difference:
         return self.accuracy_torch - self.accuracy
 
     def to_json(self) -> dict[str, float]:
-        """Return the figures as JSON values."""
-        return asdict(self)
+        """Return the figures as JSON values, without those that are not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         return (
@@ -80,6 +82,7 @@ class ExportManifest:
         """Return the manifest's text, with its own checksum as the last field."""
         fields = asdict(self)
         fields["full_precision_layers"] = list(self.full_precision_layers)
+        fields["difference"] = self.difference.to_json()
         return sealed({"format": FORMAT, "format_version": FORMAT_VERSION, **fields})
 
     @classmethod

@@ -1,0 +1,23 @@
+"""Labelled images for tests, known by their pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.identity import NO_LOOK, number_of
+from training.images import LabelledImages
+
+
+def labelled(
+    images_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], label_names: tuple[str, ...]
+) -> LabelledImages:
+    """Return images that stand for files with these pixels; equal ones are copies."""
+    numbers = [number_of(image.tobytes()) for image in images_NCHW]
+    contents_N = np.array(numbers, np.uint64)
+    return LabelledImages(
+        images_NCHW=images_NCHW,
+        labels_N=labels_N,
+        label_names=label_names,
+        contents_N=contents_N,
+        looks_N=np.full(len(labels_N), NO_LOOK, np.uint64),
+        lots_N=contents_N,
+    )

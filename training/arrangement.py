@@ -1,0 +1,99 @@
+"""Loaded images in, which of them are copies, and parts of the one array of their pixels out.
+
+Shape suffixes: M loaded images, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.findings import Findings
+from dataset.listing import Part
+from training.copies import group_copies
+from training.images import LabelledImages
+from training.leakage import Contradiction, Leak, find_copies
+from training.loading import FASHION_MNIST, Loaded
+from training.pixels import put_in_order
+from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
+
+SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
+SAME_PHOTO: Final = "the same photo as another file: never in two parts"
+TWO_LABELS: Final = "the same photo has two labels"
+UNREADABLE: Final = "a file that is no readable image: left out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Identified:
+    """Loaded images, and which of them are copies of one photo."""
+
+    loaded: Loaded
+    groups_M: NDArray[np.int64]  # equal for copies: 0 and up, without gaps
+    lots_M: NDArray[np.uint64]  # equal for copies: what decides on their part
+
+
+def find_groups(loaded: Loaded) -> Identified:
+    """Return which images are copies of one photo; takes seconds for 40,000 of them."""
+    groups_M = group_copies(loaded.decoded.identities)
+    if loaded.source == FASHION_MNIST:
+        lots_M = lots_of_places(loaded.labels_M)
+    else:
+        lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
+    return Identified(loaded=loaded, groups_M=groups_M, lots_M=lots_M)
+
+
+def split_by_content(found: Identified) -> NDArray[np.int64]:
+    """Return the part of each image of a source that names no test part."""
+    in_test_M = choose_lots(found.loaded.labels_M, found.lots_M, SPLIT_SHARE, Draw.TEST)
+    return np.where(in_test_M, Part.TEST, Part.TRAIN)
+
+
+class Stretch(NamedTuple):
+    """Images that become one part."""
+
+    positions: NDArray[np.int64]  # among the loaded ones
+    labels_M: NDArray[np.int64]  # of all the loaded ones, as this part counts them
+    label_names: tuple[str, ...]
+
+
+def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledImages]:
+    """Return the parts: neighbouring stretches of the one array of pixels, which is reordered."""
+    decoded = found.loaded.decoded
+    images_NCHW = put_in_order(
+        decoded.images_NCHW,
+        decoded.readable_M[np.concatenate([stretch.positions for stretch in stretches])],
+    )
+    ends = np.cumsum([len(stretch.positions) for stretch in stretches])
+    return [
+        LabelledImages(
+            images_NCHW=part_NCHW,
+            labels_N=stretch.labels_M[stretch.positions],
+            label_names=stretch.label_names,
+            contents_N=decoded.identities.contents_M[stretch.positions],
+            looks_N=decoded.identities.looks_M[stretch.positions],
+            lots_N=found.lots_M[stretch.positions],
+        )
+        for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
+    ]
+
+
+def find_all(
+    found: Identified, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
+) -> Findings:
+    """Return what the listing found, and all that was found in the images themselves."""
+    findings = Findings()
+    findings.extend(found.loaded.findings)
+    for path, reason in found.loaded.decoded.unreadable:
+        findings.add(UNREADABLE, f"{path}: {reason}")
+    for leak in leaked:
+        findings.add(
+            f"also in the {leak.twin_part} part: left out of the {leak.part} part",
+            f"{leak.name}, as {leak.twin}",
+        )
+    for name, twin in find_copies(found.groups_M, found.loaded.names):
+        findings.add(SAME_PHOTO, f"{name} and {twin}")
+    for name, twin in contradictions:
+        findings.add(TWO_LABELS, f"{name} and {twin}")
+    return findings
