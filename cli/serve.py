@@ -225,6 +225,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
+    from index.process import module_environment  # noqa: PLC0415
     from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
 
     environment = {
@@ -237,11 +238,11 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[1]
     command = [
-        *(sys.executable, "-m", "bentoml", "serve", SERVICE),
+        *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
-    os.execv(command[0], command)
+    os.execve(command[0], command, module_environment())  # its workers inherit that
 
 
 def _browsable(host: str) -> str:

@@ -166,7 +166,7 @@ def train(
     """Train a network on labelled images and write a model folder.
 
     It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
-    with the very same weights. `torchrun --nproc-per-node N -m cli.main train …` trains on N GPUs.
+    with the very same weights. `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`: N GPUs.
     """
     try:
         chosen = adjusted(

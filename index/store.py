@@ -7,7 +7,7 @@ Shape suffixes: N items, D vector width.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import NO_THUMBNAIL, Row, last_seq
+from index.changes import NO_THUMBNAIL, Changes, Row, last_seq
 from index.creation import create_folder
 from index.database import Database, sentences
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
@@ -231,12 +231,25 @@ class Store:
     def set_setting(self, name: str, value: str) -> None:
         """Remember ``value``, durably and for all processes; a new value moves ``data_version``.
 
+        Raises as ``set_settings``.
+        """
+        self.set_settings({name: value})
+
+    def set_settings(self, settings: Mapping[str, str]) -> None:
+        """Remember all of ``settings``, value by name, or none, as ``set_setting`` does.
+
         Raises:
-            ValueError: empty, or a name the gallery itself uses; nothing is changed.
+            ValueError: a name that is empty, or that the gallery itself uses; nothing is changed.
             ReadOnlyError, DiskFullError, StorageError: nothing is changed.
         """
-        check_setting(name)
-        self._writer.run(lambda changes: write_setting(changes.writer, name, value), items=1)
+        for name in settings:
+            check_setting(name)
+
+        def write(changes: Changes) -> None:
+            for name, value in settings.items():
+                write_setting(changes.writer, name, value)
+
+        self._writer.run(write, items=1)
 
     def load(self) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
         """Return the last seq and, as of it, all keys (N,), increasing, and vectors (N, D).

@@ -99,7 +99,7 @@ class Upkeep:
         """
         view = self._follower.snapshot.base
         used = 0 if view is None else view.base.generation
-        numbers = self._generations.numbers()
+        numbers = self._generations.known(self._store)
         for gone in self._refused.keys() - set(numbers):
             del self._refused[gone]  # one of the same number may come in its place
         for number in numbers:
@@ -177,6 +177,8 @@ class Upkeep:
 
     def start(self) -> None:
         """From now on, look after the structure in the background; for processes that stay."""
+        if self._store.read_only_reason is None:
+            self._generations.sweep(self._store)
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
@@ -188,12 +190,18 @@ class Upkeep:
         if self._thread is not None:
             self._thread.join()
 
+    def _pays(self) -> bool:
+        """Whether a new structure would pay now, or at the next start: the files may be gone."""
+        view = self._follower.snapshot.base
+        numbers = self._generations.numbers()
+        return self.is_due or (view is not None and view.base.generation not in numbers)
+
     def _run(self) -> None:
         pause_s = PERIOD_S
         while not self._ended.wait(pause_s):
             pause_s = PERIOD_S
             try:
-                if not self.take_over() and self._store.read_only_reason is None and self.is_due:
+                if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
                 self.trouble = None
