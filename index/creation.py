@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from index.database import check_sqlite_version, sync_folder
+from index.database import check_sqlite_version
+from index.durable import sync_folder
 from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
 from index.schema import DATABASE_NAME, Binding, write_empty
 

@@ -13,7 +13,7 @@ from typing import Final
 from index.changes import last_seq
 from index.compaction import Compaction
 from index.database import folder_bytes
-from index.errors import GenerationError, RebuildBusyError, VectorIndexError
+from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
 from index.follower import Follower
 from index.generations import Generations
 from index.items import GalleryInfo
@@ -77,9 +77,11 @@ class Upkeep:
             on_stage: told what begins.
 
         Raises:
+            ReadOnlyError: nothing can be written.
             RebuildBusyError: another process is at it.
             RebuildError: it failed, or the gallery was closed; the old structure stays.
         """
+        self.check_writable()
         rebuild = Rebuild(self._store.folder, target, tune)
         self._running.add(rebuild)
         try:
@@ -90,6 +92,16 @@ class Upkeep:
             self._running.discard(rebuild)
         self.take_over()
         return made
+
+    def check_writable(self) -> None:
+        """Accept a gallery that lies where it was opened, and where it can be written to.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says why.
+        """
+        self._store.look_at_place()
+        if self._store.read_only_reason is not None:
+            raise ReadOnlyError(self._store.read_only_reason)
 
     def take_over(self) -> bool:
         """Search on the newest sound generation, if it is newer than the one in use.
@@ -200,6 +212,7 @@ class Upkeep:
         pause_s = PERIOD_S
         while not self._ended.wait(pause_s):
             pause_s = PERIOD_S
+            self._store.look_at_place()
             try:
                 if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()

@@ -21,9 +21,11 @@ def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> W
 
     Raises:
         InvalidParameterError, NoBackupsFolderError, BackupExistsError: there can be no such backup.
+        ReadOnlyError: it would change a gallery that cannot be written to.
     """
     match options:
         case RebuildJob() | TuneJob():
+            gallery.upkeep.check_writable()
             return _rebuild(gallery, recall=options.recall, tune=options.kind == "tune")
         case BackupJob():
             return _back_up(gallery, backup_folder(backups, options.name))
