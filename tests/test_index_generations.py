@@ -16,8 +16,7 @@ from index.manifest import sealed, unsealed
 from index.startup import load, load_on
 from index.store import Store
 from tests.crash_writer import WIDTH, item_of
-from tests.crashes import create, rebuild
-from tests.filesystems import mount_read_only, small_filesystem
+from tests.crashes import rebuild
 
 ITEMS = 60
 
@@ -275,15 +274,6 @@ def test_attempts_that_fail_do_not_make_the_database_forget_its_generations(stor
     assert generations.numbers() == [1]
     assert load(store, generations).snapshot.base is not None
     assert len(json.loads(store.setting("generations") or "")) == 1
-
-
-def test_a_gallery_on_a_read_only_file_system_opens_or_says_why_not(tmp_path: Path) -> None:
-    with small_filesystem(tmp_path / "small", megabytes=4) as place:
-        create(place / "g")
-        mount_read_only(place)
-
-        with pytest.raises(VectorIndexError, match=r"cannot be opened for writing; check its perm"):
-            Gallery.open(place / "g", fingerprint=None)
 
 
 def test_a_file_where_the_generations_should_be_leaves_the_database(tmp_path: Path) -> None:
