@@ -166,7 +166,8 @@ def train(
     """Train a network on labelled images and write a model folder.
 
     It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
-    with the very same weights. `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`: N GPUs.
+    with the very same weights. On N GPUs, it is
+    `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
     """
     try:
         chosen = adjusted(

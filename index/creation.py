@@ -35,7 +35,7 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
         Whatever ``write`` raises. In every case nothing is left behind.
     """
     check_sqlite_version()
-    _check_free(folder)
+    check_free(folder)
     there = folder.is_dir()  # empty, and perhaps a mount point, which cannot be replaced
     place = folder if there else folder.absolute().parent
     unfinished = place / f".{folder.name}.{secrets.token_hex(4)}"
@@ -54,7 +54,12 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Accept a place for a new gallery: a path where nothing is, or an empty folder.
+
+    Raises:
+        GalleryFolderError: something is in the way.
+    """
     if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
         raise GalleryFolderError(f"cannot create the gallery {folder}: a file is in the way")
     ours = (f".{folder.name}.", "lost+found")  # a rival's unfinished gallery; a file system's own
