@@ -21,6 +21,7 @@ from index.errors import DiskFullError, GalleryFolderError
 from index.gallery import Gallery
 from index.migration import migrate
 from index.schema import DATABASE_NAME, check_format, read_meta
+from index.space import check_room
 from index.store import Store
 from index.verify import store_problems
 
@@ -88,10 +89,13 @@ def _copy(
             reader.set_busy_timeout(BUSY_TIMEOUT_MS)
             check_format(reader, source)
             found = read_meta(reader, source).database_id
+            size = reader.pragma("page_count") * reader.pragma("page_size")
         if database_id not in (None, found):
             raise GalleryFolderError(
                 f"{source.parent} is another gallery now than the one that was opened"
             )
+
+        check_room(folder, size, f"a copy of {source.parent}")
 
         def write(path: Path) -> None:
             on_progress(0.0)

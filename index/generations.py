@@ -30,6 +30,7 @@ from index.manifest import sealed, unsealed
 from index.matrix import Matrix, matrix_header
 from index.plan import Plan
 from index.record import known_numbers, record
+from index.space import check_room
 from index.store import Store
 from index.structure import Structure
 
@@ -71,10 +72,7 @@ class Generations:
         return cls(store.folder, owner)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all generations there are, the newest first; sound or not.
-
-        A folder that cannot be read has none.
-        """
+        """Return the numbers of those that can be seen, the newest first; sound or not."""
         try:
             return self._numbers()
         except OSError as error:
@@ -126,8 +124,7 @@ class Generations:
         """Let the block write and prune, and no other process.
 
         Raises:
-            BlockingIOError: another process does.
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be made; a BlockingIOError: another process does.
         """
         if not self.folder.is_dir():
             self.folder.mkdir()
@@ -139,14 +136,17 @@ class Generations:
     def begin(self, store: Store) -> int:
         """Make room for the next generation, and return its number: numbers only grow.
 
-        What killed writers left behind is deleted, and so is what the database knows nothing of. To
-        be called within ``writing``.
+        What killed writers left is deleted, and what the database does not know. To be called
+        within ``writing``.
 
         Raises:
             OSError: it cannot be seen which there are.
+            DiskFullError: there is not even room for the vectors.
         """
         numbers = known_numbers(store) or self._numbers()
         self.prune(store)
+        needed = store.count() * (8 + 4 * self._owner.width)  # keys and vectors
+        check_room(self.folder, needed, "a new structure, at least,")
         return max(numbers, default=0) + 1
 
     def write(
