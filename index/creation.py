@@ -1,8 +1,6 @@
 """Makes the folder of a new gallery: complete, or not there at all. A path and its content in."""
 
 import errno
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from index.database import check_sqlite_version
 from index.durable import sync_folder
 from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
 from index.schema import DATABASE_NAME, Binding, write_empty
+from vision.unfinished import unfinished
 
 
 def create_folder(folder: Path, binding: Binding) -> None:
@@ -38,20 +37,17 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
     check_free(folder)
     there = folder.is_dir()  # empty, and perhaps a mount point, which cannot be replaced
     place = folder if there else folder.absolute().parent
-    unfinished = place / f".{folder.name}.{secrets.token_hex(4)}"
     try:
-        unfinished.mkdir(parents=True)
-        write(unfinished / DATABASE_NAME)
-        sync_folder(unfinished)
-        if there:
-            (folder / DATABASE_NAME).hardlink_to(unfinished / DATABASE_NAME)
-        else:
-            unfinished.rename(folder)  # like the link, this never replaces a rival's gallery
-        sync_folder(place)
+        with unfinished(place / folder.name) as made:
+            write(made / DATABASE_NAME)
+            sync_folder(made)
+            if there:
+                (folder / DATABASE_NAME).hardlink_to(made / DATABASE_NAME)
+            else:
+                made.rename(folder)  # like the link, this never replaces a rival's gallery
+            sync_folder(place)
     except OSError as error:
         raise _cannot_create(folder, error) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
 
 
 def check_free(folder: Path) -> None:

@@ -9,6 +9,7 @@ from index.schema import DATABASE_NAME
 from index.store import read_binding
 from service.config import ServiceSettings
 from vision.manifest import Manifest
+from vision.unfinished import sweep
 
 if TYPE_CHECKING:
     from index.gallery import Gallery
@@ -55,6 +56,8 @@ def make_gallery(settings: ServiceSettings, manifest: Manifest, *, model_folder:
 def open_gallery(settings: ServiceSettings, manifest: Manifest, *, model_folder: Path) -> "Gallery":
     """Return the gallery, which is made first where the settings say so.
 
+    What backups that were killed left in their folder is removed.
+
     Raises:
         GalleryFolderError, StorageError: as ``check_gallery``, or it cannot be read.
     """
@@ -62,6 +65,8 @@ def open_gallery(settings: ServiceSettings, manifest: Manifest, *, model_folder:
 
     check_gallery(settings, manifest)
     make_gallery(settings, manifest, model_folder=model_folder)
+    if settings.backups_dir is not None:
+        sweep(settings.backups_dir)
     return Gallery.open(settings.gallery, fingerprint=manifest.fingerprint)
 
 
