@@ -93,6 +93,16 @@ class Upkeep:
         self.take_over()
         return made
 
+    def check_place(self) -> None:
+        """Accept a gallery that lies where it was opened, for work that opens it anew by its path.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says what is missing.
+        """
+        displaced = self._store.look_at_place()
+        if displaced is not None:
+            raise ReadOnlyError(displaced)
+
     def check_writable(self) -> None:
         """Accept a gallery that lies where it was opened, and where it can be written to.
 

@@ -21,8 +21,9 @@ def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> W
 
     Raises:
         InvalidParameterError, NoBackupsFolderError, BackupExistsError: there can be no such backup.
-        ReadOnlyError: it would change a gallery that cannot be written to.
+        ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
     """
+    gallery.upkeep.check_place()
     match options:
         case RebuildJob() | TuneJob():
             gallery.upkeep.check_writable()

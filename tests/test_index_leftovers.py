@@ -21,7 +21,7 @@ from index.rebuild import Rebuild
 from index.store import Store
 from tests.crash_writer import item_of
 from tests.crashes import create, wrong_answers
-from tests.test_index_upkeep import wait_until
+from tests.test_index_upkeep import FakeProgram, wait_until
 
 STAGES = ("reading", "measuring", "writing")
 
@@ -66,6 +66,26 @@ def test_a_rebuild_that_is_stopped_changes_nothing_that_is_remembered(
         made = gallery.upkeep.rebuild()
         assert made.generation == 2
         assert made.plan.recall_target != 0.5
+
+
+LATE = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"stage": "writing"}', flush=True)
+time.sleep(0.2)
+print('{"made": {"generation": 7, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}}')
+"""
+
+
+def test_who_stops_a_rebuild_too_late_hears_that_it_was_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeProgram(monkeypatch, LATE)
+
+    def refuse(_: str) -> None:
+        raise RuntimeError("the job was cancelled")
+
+    assert Rebuild(folder).run(refuse).generation == 7
 
 
 def test_a_rebuild_that_ended_is_remembered_with_its_target(folder: Path) -> None:
