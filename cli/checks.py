@@ -2,7 +2,6 @@
 
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.errors import ServiceConfigError
@@ -22,12 +21,13 @@ def check_settings() -> "ServiceSettings":
         ServiceConfigError: a setting is out of range, the key file cannot be used, nothing can be
             written to the folder for backups, or what makes traces is not installed.
         ModelFolderError: the model folder is missing, damaged or changed.
-        GalleryFolderError: the gallery cannot be used, or belongs to another model.
+        GalleryFolderError: the gallery cannot be used, belongs to another model, or is not there
+            and may not be made.
     """
     # Their imports take a good part of a second, which `lookalike --help` should not.
-    from index.store import read_binding  # noqa: PLC0415
     from service.config import ServiceSettings  # noqa: PLC0415
     from service.keys import KeyRing  # noqa: PLC0415
+    from service.opening import check_gallery  # noqa: PLC0415
     from service.tracing import check_tracing  # noqa: PLC0415
 
     settings = ServiceSettings.from_environment()
@@ -45,8 +45,7 @@ def check_settings() -> "ServiceSettings":
         read_export(settings.model, manifest, RUNTIME)
     else:
         read_weights(settings.model, manifest)
-    if not _is_new(settings.gallery):
-        read_binding(settings.gallery).check(manifest.fingerprint, settings.gallery)
+    check_gallery(settings, manifest)
     if settings.device not in ("auto", "cpu"):
         from vision.encoder import pick_device  # noqa: PLC0415
 
@@ -70,7 +69,3 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}; "
                 "choose another with --port"
             ) from error
-
-
-def _is_new(gallery: Path) -> bool:
-    return not gallery.exists() or (gallery.is_dir() and not any(gallery.iterdir()))

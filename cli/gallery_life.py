@@ -101,12 +101,17 @@ def rebuild(
 def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     """Fold recent items into the search structure, cut the log, and give room back to the disk.
 
-    Where much was deleted, whoever writes waits for the end; searches go on.
+    Where much was deleted, whoever writes waits for the end; searches go on. Meanwhile that takes
+    twice the room of what is kept, in the gallery's own folder; it is checked before.
     """
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.space import give_back_space  # noqa: PLC0415
+    from index.space import give_back_space, room_to_give_back  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
+        opened.upkeep.check_writable()
+        needed = room_to_give_back(gallery)
+        if needed:
+            say(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
         made = opened.upkeep.rebuild(on_stage=show)
         show("giving room back")
         saved = give_back_space(gallery)

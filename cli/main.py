@@ -54,6 +54,7 @@ def main() -> None:
     """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
     if os.environ.get("RANK", "0") != "0":  # as torchrun numbers its processes
         silence()
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:
         app()
     except (

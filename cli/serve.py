@@ -23,12 +23,16 @@ def serve(
     ],
     gallery: Annotated[
         Path,
-        typer.Option(
-            envvar="LOOKALIKE_GALLERY",
-            help="Gallery folder; made, empty, when it does not exist.",
-            show_default=False,
-        ),
+        typer.Option(envvar="LOOKALIKE_GALLERY", help="Gallery folder.", show_default=False),
     ],
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create",
+            envvar="LOOKALIKE_CREATE",
+            help="Make the gallery, empty, when it does not exist; else that is an error.",
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
     workers: Annotated[
@@ -190,6 +194,7 @@ def serve(
     settings = {
         "MODEL": model.resolve(),
         "GALLERY": gallery.resolve(),
+        "CREATE": create,
         "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
         "WRONG_KEYS_PER_MINUTE": wrong_keys_per_minute,
         "REQUESTS_PER_MINUTE": requests_per_minute,
@@ -225,23 +230,30 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
+    from index.process import module_environment  # noqa: PLC0415
     from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
+    from service.opening import make_gallery  # noqa: PLC0415
+    from vision.manifest import read_manifest  # noqa: PLC0415
 
     environment = {
         f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
     }
     os.environ.update(environment)
-    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(check_settings()))
+    checked = check_settings()
+    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(checked))
     check_port(host, port)
+    if checked.model is not None:
+        make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
+    os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
     say(f"Starting. The page will be at http://{_browsable(host)}:{port}/ in a few seconds.")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[1]
     command = [
-        *(sys.executable, "-m", "bentoml", "serve", SERVICE),
+        *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
-    os.execv(command[0], command)
+    os.execve(command[0], command, module_environment())  # its workers inherit that
 
 
 def _browsable(host: str) -> str:

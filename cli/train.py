@@ -184,7 +184,8 @@ def train(
     """Train a network on labelled images and write a model folder.
 
     It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
-    with the very same weights. `torchrun --nproc-per-node N -m cli.main train …` trains on N GPUs.
+    with the very same weights. On N GPUs, it is
+    `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
     """
     try:
         chosen = choose_recipe(

@@ -14,12 +14,14 @@ from uuid import uuid4
 
 import apsw
 
+from index.access import LOG, Access, access_to, beside, connect
 from index.creation import fill_folder
 from index.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
 from index.errors import DiskFullError, GalleryFolderError
 from index.gallery import Gallery
 from index.migration import migrate
 from index.schema import DATABASE_NAME, check_format, read_meta
+from index.space import check_room
 from index.store import Store
 from index.verify import store_problems
 
@@ -43,7 +45,9 @@ def back_up(gallery: Gallery, folder: Path, *, on_progress: Callable[[float], No
         DiskFullError, StorageError: the copy cannot be written. In every case none is left.
     """
     path = gallery.folder / DATABASE_NAME
-    _copy(path, folder, on_progress, uri=_uri(path))
+    with sentences(path):
+        reader = connect(path, access_to(path))
+    _copy(reader, path, folder, on_progress, database_id=gallery.binding.database_id)
 
 
 def restore(backup: Path, folder: Path, *, on_progress: Callable[[float], None]) -> None:
@@ -65,20 +69,33 @@ def restore(backup: Path, folder: Path, *, on_progress: Callable[[float], None])
         raise GalleryFolderError(f"{backup} is not a backup: no {DATABASE_NAME} in it")
     # Nobody writes to a backup, and SQLite reads a file that it need not lock from any disk; with
     # a write-ahead log beside it, somebody did open it as a gallery, and perhaps still does.
-    quiet = not path.with_name(f"{DATABASE_NAME}-wal").exists()
-    _copy(path, folder, on_progress, uri=_uri(path) + ("?mode=ro&immutable=1" if quiet else ""))
+    quiet = not beside(path, LOG).exists()
+    with sentences(path):
+        reader = connect(path, Access.FROZEN if quiet else access_to(path))
+    _copy(reader, path, folder, on_progress)
 
 
-def _copy(source: Path, folder: Path, on_progress: Callable[[float], None], *, uri: str) -> None:
+def _copy(
+    reader: apsw.Connection,
+    source: Path,
+    folder: Path,
+    on_progress: Callable[[float], None],
+    *,
+    database_id: str | None = None,
+) -> None:
     check_sqlite_version()
-    with sentences(source):
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
-        reader = apsw.Connection(uri, flags=flags)
     with closing(reader):
         with sentences(source):
             reader.set_busy_timeout(BUSY_TIMEOUT_MS)
             check_format(reader, source)
-            read_meta(reader, source)
+            found = read_meta(reader, source).database_id
+            size = reader.pragma("page_count") * reader.pragma("page_size")
+        if database_id not in (None, found):
+            raise GalleryFolderError(
+                f"{source.parent} is another gallery now than the one that was opened"
+            )
+
+        check_room(folder, size, f"a copy of {source.parent}")
 
         def write(path: Path) -> None:
             on_progress(0.0)
@@ -141,7 +158,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()

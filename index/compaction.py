@@ -6,10 +6,12 @@ Shape suffixes: N rows, D vector width.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from index.errors import StorageError
 from index.generations import Generations
 from index.matrix import Matrix
 from index.measure import Sample, Trial, hold_out, measure
@@ -21,6 +23,7 @@ SETTING: Final = "plan"  # in the database: what was tuned, and over how many ro
 TARGET: Final = "recall"  # in the database: what was asked for last
 OUTGROWN: Final = 4  # times as many rows, or as few: what was tuned no longer counts
 LEAST_ROWS: Final = 1_000  # fewer cannot be measured, and need no structure
+logger = logging.getLogger("lookalike.index")
 
 Progress = Callable[[str], None]  # called with the stage that begins
 
@@ -47,6 +50,10 @@ class TunedPlan:
         """Whether it can still be believed when there are ``rows`` now."""
         return self.rows / OUTGROWN <= rows <= self.rows * OUTGROWN
 
+    def to_json(self) -> str:
+        """Return it as it is stored."""
+        return json.dumps({"plan": self.plan.to_json(), "rows": self.rows})
+
 
 def compact(
     store: Store,
@@ -55,6 +62,7 @@ def compact(
     target: float | None = None,
     tune: bool = False,
     on_stage: Progress,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> Compaction:
     """Build the structure anew over everything stored, and write it as the next generation.
 
@@ -65,6 +73,10 @@ def compact(
         tune: measure all structures that are worth trying and take the quickest, instead of the
             one that was chosen before, or else the first that reaches the recall.
         on_stage: told what begins.
+        before_commit: called when all is written, before it counts.
+
+    Until all is written nothing has changed: neither what is searched, nor what is remembered of
+    ``target`` and of what was tuned.
 
     Raises:
         BlockingIOError: another process is at it.
@@ -72,12 +84,13 @@ def compact(
         GalleryFolderError, StorageError: the database cannot be read.
     """
     with generations.writing():
+        number = generations.begin(store)
         on_stage("reading")
         seq, keys_N, vectors_ND = store.load()
         chosen = stored_plan(store)
-        if target is not None:
-            store.set_setting(TARGET, str(target))
-        target = float(store.setting(TARGET) or RECALL)
+        settings = {} if target is None else {TARGET: str(target)}  # remembered in the end
+        if target is None:
+            target = float(store.setting(TARGET) or RECALL)
         on_stage("measuring")
         if len(keys_N) < LEAST_ROWS:
             matrix, structure, trials = Matrix.of(vectors_ND), None, tuple[Trial, ...]()
@@ -91,19 +104,24 @@ def compact(
             structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
         plan = _best(trials).plan if trials else replace(EXACT, recall_target=target)
         on_stage("writing")
-        number = generations.record(store, seq=seq)
+        if tune:
+            settings[SETTING] = TunedPlan(plan, len(keys_N)).to_json()
         generations.write(
             number,
+            store=store,
             seq=seq,
             keys_N=keys_N,
             matrix=matrix,
             plan=plan,
             structure=None if structure is None else structure.completed(),
+            settings=settings,
+            before_commit=before_commit,
         )
-        generations.prune()
-    store.cut_log(generations.oldest_seq())
-    if tune:
-        store_plan(store, TunedPlan(plan, len(keys_N)))
+        generations.prune(store)
+    try:
+        store.cut_log(generations.oldest_seq())
+    except StorageError as error:  # the structure is in use already, and the next one cuts more
+        logger.warning("the log of %s was not cut: %s", store.folder, error)
     return Compaction(number, seq, len(keys_N), plan, trials)
 
 
@@ -118,8 +136,7 @@ def stored_plan(store: Store) -> TunedPlan | None:
 
 def store_plan(store: Store, tuned: TunedPlan) -> None:
     """Let this be the plan of the gallery from its next compaction on."""
-    text = json.dumps({"plan": tuned.plan.to_json(), "rows": tuned.rows})
-    store.set_setting(SETTING, text)
+    store.set_setting(SETTING, tuned.to_json())
 
 
 def _choose(

@@ -1,14 +1,14 @@
 """Makes the folder of a new gallery: complete, or not there at all. A path and its content in."""
 
 import errno
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from index.database import check_sqlite_version, sync_folder
+from index.database import check_sqlite_version
+from index.durable import sync_folder
 from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
 from index.schema import DATABASE_NAME, Binding, write_empty
+from vision.unfinished import unfinished
 
 
 def create_folder(folder: Path, binding: Binding) -> None:
@@ -34,26 +34,28 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
         Whatever ``write`` raises. In every case nothing is left behind.
     """
     check_sqlite_version()
-    _check_free(folder)
+    check_free(folder)
     there = folder.is_dir()  # empty, and perhaps a mount point, which cannot be replaced
     place = folder if there else folder.absolute().parent
-    unfinished = place / f".{folder.name}.{secrets.token_hex(4)}"
     try:
-        unfinished.mkdir(parents=True)
-        write(unfinished / DATABASE_NAME)
-        sync_folder(unfinished)
-        if there:
-            (folder / DATABASE_NAME).hardlink_to(unfinished / DATABASE_NAME)
-        else:
-            unfinished.rename(folder)  # like the link, this never replaces a rival's gallery
-        sync_folder(place)
+        with unfinished(place / folder.name) as made:
+            write(made / DATABASE_NAME)
+            sync_folder(made)
+            if there:
+                (folder / DATABASE_NAME).hardlink_to(made / DATABASE_NAME)
+            else:
+                made.rename(folder)  # like the link, this never replaces a rival's gallery
+            sync_folder(place)
     except OSError as error:
         raise _cannot_create(folder, error) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Accept a place for a new gallery: a path where nothing is, or an empty folder.
+
+    Raises:
+        GalleryFolderError: something is in the way.
+    """
     if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
         raise GalleryFolderError(f"cannot create the gallery {folder}: a file is in the way")
     ours = (f".{folder.name}.", "lost+found")  # a rival's unfinished gallery; a file system's own

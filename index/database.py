@@ -9,17 +9,20 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import apsw
 
+from index.access import Access, access_to, connect, why_read_only
 from index.errors import DiskFullError, GalleryFolderError, ReadOnlyError, StorageError
+from index.place import Place
 
 SAFE_SQLITE: Final = (3, 51, 3)
 BUSY_TIMEOUT_MS: Final = 10_000  # how long to wait for another process's write
+RESCUE_TIMEOUT_MS: Final = 1_000  # likewise, and for readers, with a log that was torn away
 CACHE_KIB: Final = 16 * 1024  # page cache per connection
 # How long the write-ahead log gets before the commit that reaches it empties it into the database:
 # 4 MB take milliseconds. Four times as many: 20 ms at the 99th percentile of writes instead of 13.
@@ -35,6 +38,10 @@ class Database:
     An apsw connection serves one thread at a time. Writers take turns at a lock; each reading block
     borrows a connection from a pool that grows to the number of concurrent readers.
 
+    A database that is no longer where it was opened (the folder was moved, deleted, replaced or
+    unmounted) takes no writes either, until the very same files are back: it is looked for before
+    every write, and after the commit, before anybody hears of it.
+
     An I/O error while writing is never tried again: after a failed fsync the kernel may call pages
     clean that never reached the disk ("fsyncgate", PostgreSQL 2018), so a second try that succeeds
     proves nothing. From then on this object only reads, and leaves the files as they are.
@@ -42,26 +49,42 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.read_only_reason: str | None = None  # a sentence, after an I/O error in a write
+        self.read_only_reason: str | None = None  # a sentence
+        self._displaced: str | None = None  # that reason, when it is the place of the files
         self._closed = False
         self._write_lock = threading.Lock()
-        self._writer = _connect(path, query_only=False)
+        try:
+            self._access = access_to(path)
+            if self._access is not Access.WRITABLE:
+                self.read_only_reason = why_read_only(path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
+        self._writer = _prepared(path, self._access, query_only=self._access is not Access.WRITABLE)
         self._writer.set_wal_hook(self._note_log_pages)
         self._log_pages = 0  # in the write-ahead log after the last commit
         self._idle: deque[apsw.Connection] = deque()
         self._readers: list[apsw.Connection] = []
+        try:
+            with sentences(path):
+                self._writer.pragma("schema_version")  # opens the files beside it, too
+            self._place = Place(path)
+        except BaseException:
+            self._writer.close()
+            raise
 
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:
         """Give the block a write transaction, committed to the disk when the block ends.
 
         Raises:
-            ReadOnlyError: an earlier write met an I/O error; nothing was tried.
+            ReadOnlyError: it can only be read, as ``read_only_reason`` says; nothing was tried.
             DiskFullError, GalleryFolderError: nothing was written.
-            StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
+            StorageError: nothing was written; or, on an I/O error, or when the files were taken
+                away in that very moment, perhaps all: read-only from now.
         """
         with self._write_lock, sentences(self.path):
             self._check_open()
+            self._look_at_place()
             if self.read_only_reason is not None:
                 raise ReadOnlyError(self.read_only_reason)
             writer = self._writer
@@ -75,7 +98,17 @@ class Database:
                         writer.execute("ROLLBACK")
             except apsw.IOError as error:
                 raise self._after_io_error(error, writer.system_errno) from error
+            self._look_at_place()
+            if self._displaced is not None:
+                raise StorageError(f"{self._displaced}. Whether the change was made shows there")
             self._empty_log()
+
+    def look_at_place(self) -> str | None:
+        """Be read-only while the files are not where they were; say what is missing, or nothing."""
+        with self._write_lock:
+            if not self._closed:
+                self._look_at_place()
+        return self._displaced
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -93,6 +126,10 @@ class Database:
                 if reader.in_transaction:
                     reader.execute("ROLLBACK")
                 self._idle.append(reader)
+            if self._access.is_unguarded and self._place.was_written_to:
+                raise StorageError(
+                    f"{self.path} was written to while it was read here; open it anew"
+                )
 
     def borrow(self) -> apsw.Connection:
         """Return a reading connection; the pool closes it, whether or not it comes back."""
@@ -100,21 +137,51 @@ class Database:
         try:
             return self._idle.pop()
         except IndexError:
-            reader = _connect(self.path, query_only=True)
+            reader = _prepared(self.path, self._access, query_only=True)
+            trouble = self._place.trouble()
+            if trouble is not None:  # it may be of another database
+                reader.close()
+                raise StorageError(f"reading failed, since {trouble}") from None
             self._readers.append(reader)
             return reader
 
     def close(self) -> None:
         """Close every connection; the last one to close empties the write-ahead log.
 
-        After an I/O error in a write the log stays for the next opening to recover from.
+        A log that could not be written to, or that lies elsewhere by now, stays for the next
+        opening to recover from.
         """
+        self.look_at_place()
         with self._write_lock, sentences(self.path):
             self._closed = True
             for connection in [*self._readers, self._writer]:
                 if self.read_only_reason is not None:
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
+
+    def _look_at_place(self) -> None:
+        trouble = self._place.trouble()
+        if trouble is None:
+            if self._displaced is not None and self.read_only_reason == self._displaced:
+                self.read_only_reason = None  # the very same files are back
+            self._displaced = None
+        elif self.read_only_reason is None:
+            self._displaced = self.read_only_reason = (
+                f"nothing is stored in {self.path.parent} any more, since {trouble}: "
+                "put it back, or restart"
+            )
+            if self._place.can_be_rescued:
+                self._rescue()
+
+    def _rescue(self) -> None:
+        """Put what only the log holds into the database, which it may have been torn from.
+
+        Then nothing is lost with the log, and it cannot be taken for that of another database.
+        """
+        self._writer.set_busy_timeout(RESCUE_TIMEOUT_MS)
+        with suppress(apsw.Error):
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _note_log_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._log_pages = pages
@@ -171,7 +238,7 @@ def sentences(path: Path) -> Iterator[None]:
         ) from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
         raise StorageError(
-            f"{path} cannot be opened for writing; check its permissions, "
+            f"{path} cannot be opened; check its permissions, "
             "and how many files may be open at once"
         ) from error
     except apsw.ConnectionClosedError as error:
@@ -182,15 +249,6 @@ def sentences(path: Path) -> Iterator[None]:
         raise GalleryFolderError(f"{path} is damaged: its content is not what we wrote") from error
     except apsw.Error as error:
         raise StorageError(f"reading or writing {path} failed") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the entries of ``folder`` durable: created and renamed files survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -214,10 +272,10 @@ def check_sqlite_version() -> None:
         )
 
 
-def _connect(path: Path, *, query_only: bool) -> apsw.Connection:
+def _prepared(path: Path, access: Access, *, query_only: bool) -> apsw.Connection:
     check_sqlite_version()
     with sentences(path):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = connect(path, access)
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             connection.pragma("synchronous", SYNC_FULL)

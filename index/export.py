@@ -9,8 +9,6 @@ Shape suffixes: N items, D vector width.
 import csv
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from index.errors import DiskFullError, GalleryFolderError, SourceError, Storage
 from index.gallery import Gallery
 from index.stored import Contents, Facts, Stored, contents
 from index.vectors import VECTOR_TYPE
+from vision.unfinished import unfinished
 
 GROUP_ROWS: Final = 4_096  # in a row group: 8 MiB of vectors at width 512
 FACTS_KEY: Final = b"lookalike"  # of the Parquet file's own metadata
@@ -49,9 +48,9 @@ def export_parquet(
         DiskFullError, StorageError: it cannot be written. In every case nothing is left.
     """
     pyarrow, parquet = load_pyarrow()
-    with contents(gallery.folder) as stored, _new(path) as unfinished:
+    with contents(gallery.folder) as stored, _new(path) as made:
         schema = _schema(pyarrow, stored.facts, thumbnails=thumbnails)
-        with unfinished.open("xb") as file:
+        with made.open("xb") as file:
             with parquet.ParquetWriter(
                 file, schema, compression="zstd", use_dictionary=["label"]
             ) as writer:
@@ -70,11 +69,11 @@ def export_folder(
     ``vectors.npy`` is (N, D) float32; row n of it belongs to line n of ``items.jsonl``, or of
     ``items.csv`` after its heading. Raises as ``export_parquet``.
     """
-    with contents(gallery.folder) as stored, _new(folder) as unfinished:
-        unfinished.mkdir()
+    with contents(gallery.folder) as stored, _new(folder) as made:
+        made.mkdir()
         with (
-            (unfinished / VECTORS_NAME).open("xb") as vectors,
-            (unfinished / f"{TABLE_STEM}.{table}").open("x", encoding="utf-8", newline="") as lines,
+            (made / VECTORS_NAME).open("xb") as vectors,
+            (made / f"{TABLE_STEM}.{table}").open("x", encoding="utf-8", newline="") as lines,
         ):
             np.lib.format.write_array_header_1_0(
                 vectors,
@@ -92,10 +91,10 @@ def export_folder(
                 on_progress(len(group))
             _sync(vectors)
             _sync(lines)
-        with (unfinished / FACTS_NAME).open("x") as file:
+        with (made / FACTS_NAME).open("x") as file:
             json.dump(stored.facts.to_json(), file, indent=1)
             _sync(file)
-        sync_folder(unfinished)
+        sync_folder(made)
         return stored.facts
 
 
@@ -119,24 +118,20 @@ def _new(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise GalleryFolderError(f"cannot export to {path}: it is there already")
     place = path.absolute().parent
-    unfinished = place / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        if unfinished.is_dir():
-            unfinished.rename(path)
-        else:
-            path.hardlink_to(unfinished)  # unlike a renaming, it never replaces a rival's file
-        sync_folder(place)
+        with unfinished(path) as folder:
+            made = folder / path.name
+            yield made
+            if made.is_dir():
+                made.rename(path)
+            else:
+                path.hardlink_to(made)  # unlike a renaming, it never replaces a rival's file
+            sync_folder(place)
     except OSError as error:
         sentence = f"cannot export to {path}: {error.strerror or error}"
         if error.errno in NO_ROOM:
             raise DiskFullError(sentence) from error
         raise StorageError(sentence) from error
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.unlink(missing_ok=True)
 
 
 def _groups(stored: Contents, *, thumbnails: bool) -> Iterator[list[Stored]]:

@@ -1,11 +1,14 @@
 """A gallery folder that may or may not be there yet: opened, or made by whoever comes first."""
 
+import logging
 from pathlib import Path
 
 from index.errors import GalleryFolderError
 from index.gallery import Gallery
 from index.schema import DATABASE_NAME
 from vision.manifest import Manifest
+
+logger = logging.getLogger("lookalike.index")
 
 
 def open_or_create(
@@ -18,12 +21,14 @@ def open_or_create(
 ) -> Gallery:
     """Return the gallery in ``folder``, or a new, empty one when there is none.
 
-    Several processes may call this at once: one makes the gallery, all of them get it. The
-    arguments and the errors are those of ``Gallery.create`` and ``Gallery.open``.
+    A new one is told of by a warning, which commands show: the path may be a typing error. Several
+    processes may call this at once: one makes the gallery, all of them get it. The arguments and
+    the errors are those of ``Gallery.create`` and ``Gallery.open``.
     """
     if not (folder / DATABASE_NAME).exists():
+        was_there = folder.is_dir()
         try:
-            return Gallery.create(
+            made = Gallery.create(
                 folder,
                 model_name=model_name,
                 fingerprint=fingerprint,
@@ -33,6 +38,10 @@ def open_or_create(
         except GalleryFolderError:
             if not (folder / DATABASE_NAME).exists():  # in the way is no gallery of a quicker one
                 raise
+        else:
+            warning = "; the folder was there, and empty: is its disk mounted?" if was_there else ""
+            logger.warning("made the new gallery %s%s", folder, warning)
+            return made
     return Gallery.open(folder, fingerprint=fingerprint)
 
 

@@ -5,22 +5,19 @@ manifest that names size and checksum of each file. A generation is written besi
 and renamed when all of it is on the disk; the newest two are kept. Whatever does not match its
 manifest, its database or its model is refused: then the one before is used, or the database.
 
-The database knows the generations that were made of it. One that was made of writes which a
-restored backup has undone is unknown to it: other items may have its keys by now.
+One counts from the moment the database knows it (`index.record`).
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import faiss
 import numpy as np
@@ -29,8 +26,11 @@ from numpy.typing import NDArray
 from index.base import Base
 from index.durable import Buffer, FileFacts, read_facts, sync_folder, write_bytes, write_file
 from index.errors import GenerationError
+from index.manifest import sealed, unsealed
 from index.matrix import Matrix, matrix_header
 from index.plan import Plan
+from index.record import known_numbers, record
+from index.space import check_room
 from index.store import Store
 from index.structure import Structure
 
@@ -43,7 +43,6 @@ KEYS: Final = "keys.i64"
 VECTORS: Final = "vectors.f32"
 STRUCTURE: Final = "structure.faiss"
 MANIFEST: Final = "manifest.json"
-RECORD: Final = "generations"  # the setting in the database: [number, seq] of each
 WRITTEN_ROWS: Final = 65_536  # at a time
 _UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
 logger = logging.getLogger("lookalike.index")
@@ -73,22 +72,24 @@ class Generations:
         return cls(store.folder, owner)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all generations there are, the newest first; sound or not.
-
-        A folder that cannot be read has none.
-        """
+        """Return the numbers of those that can be seen, the newest first; sound or not."""
         try:
             return self._numbers()
         except OSError as error:
             logger.warning("no generation can be used: %s", error)
             return []
 
+    def known(self, store: Store) -> list[int]:
+        """Return the numbers of those that the database knows, the newest first; sound or not."""
+        known = set(known_numbers(store))
+        return [number for number in self.numbers() if number in known]
+
     def oldest_seq(self) -> int:
         """Return the operation of the oldest generation whose manifest can be read; 0: none."""
         seqs = []
         for number in self.numbers():
             try:
-                seqs.append(int(_unsealed((self.path(number) / MANIFEST).read_bytes())["seq"]))
+                seqs.append(int(unsealed((self.path(number) / MANIFEST).read_bytes())["seq"]))
             except _UNUSABLE:  # it is no generation that anybody starts from
                 continue
         return min(seqs, default=0)
@@ -123,8 +124,7 @@ class Generations:
         """Let the block write and prune, and no other process.
 
         Raises:
-            BlockingIOError: another process does.
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be made; a BlockingIOError: another process does.
         """
         if not self.folder.is_dir():
             self.folder.mkdir()
@@ -133,38 +133,44 @@ class Generations:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 
-    def record(self, store: Store, *, seq: int) -> int:
-        """Tell the database of the generation that comes next, and return its number.
+    def begin(self, store: Store) -> int:
+        """Make room for the next generation, and return its number: numbers only grow.
 
-        To be called within ``writing``, before ``write``.
+        What killed writers left is deleted, and what the database does not know. To be called
+        within ``writing``.
 
         Raises:
             OSError: it cannot be seen which there are.
-            ReadOnlyError, DiskFullError, StorageError: nothing was changed.
+            DiskFullError: there is not even room for the vectors.
         """
-        there = self._numbers()
-        number = max(there, default=0) + 1
-        known = [pair for pair in recorded(store.setting(RECORD)) if pair[0] in there]
-        store.set_setting(RECORD, json.dumps([*known, (number, seq)]))
-        return number
+        numbers = known_numbers(store) or self._numbers()
+        self.prune(store)
+        needed = store.count() * (8 + 4 * self._owner.width)  # keys and vectors
+        check_room(self.folder, needed, "a new structure, at least,")
+        return max(numbers, default=0) + 1
 
     def write(
         self,
         number: int,
         *,
+        store: Store,
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
         plan: Plan,
         structure: Structure | None,
+        settings: Mapping[str, str],
+        before_commit: Callable[[], None],
     ) -> None:
-        """Write a new generation, as of operation ``seq``.
+        """Write a new generation, as of operation ``seq``, and tell the database of it.
 
-        To be called within ``writing``.
+        One transaction lets it be used and remembers ``settings``; before it comes
+        ``before_commit``, and until then nothing has changed.
+        To be called within ``writing``, with the number that ``begin`` gave.
 
         Raises:
-            OSError: it could not be written; nothing unfinished is left, as far as that could be
-                deleted. (When only syncing the folder failed, it is there, and whole.)
+            OSError, ReadOnlyError, DiskFullError, StorageError: it could not be written; nothing of
+                it is left, as far as that could be deleted.
         """
         unfinished = self.folder / _hidden(self.path(number).name)
         unfinished.mkdir()
@@ -174,8 +180,12 @@ class Generations:
                 VECTORS: write_bytes(unfinished / VECTORS, _pieces(matrix)),
             }
             if structure is not None:
+                # FAISS's own file writer neither syncs nor tells that the last bytes found no room.
                 files[STRUCTURE] = write_file(
-                    unfinished / STRUCTURE, lambda append: _serialise(structure.index, append)
+                    unfinished / STRUCTURE,
+                    lambda append: faiss.write_index(
+                        structure.index, faiss.PyCallbackIOWriter(append)
+                    ),
                 )
             manifest = {
                 "format": FORMAT,
@@ -188,26 +198,46 @@ class Generations:
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
-            write_bytes(unfinished / MANIFEST, [_sealed(manifest)])
+            write_bytes(unfinished / MANIFEST, [sealed(manifest)])
             sync_folder(unfinished)
             unfinished.rename(self.path(number))
             sync_folder(self.folder)
+            before_commit()
+            there = set(self._numbers()) - {number}
+            record(store, number, seq, there=there, settings=settings)
+        except BaseException:
+            if self.path(number).is_dir():  # nobody uses what the database does not know
+                self.path(number).rename(unfinished)
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # not there any more when all went well
 
-    def prune(self) -> None:
+    def prune(self, store: Store) -> None:
         """Delete all but the newest generations, and what writers that were killed left behind.
 
-        To be called within ``writing``. A process that has an old one mapped keeps reading it.
+        To be called within ``writing``. A process that has an old one mapped keeps reading it. What
+        cannot be deleted stays until the next time.
         """
-        for number in self._numbers()[KEPT:]:  # under its name it is whole, or not there
-            path = self.path(number)
-            path.rename(path.with_name(_hidden(path.name)))
-        for path in self.folder.glob(f".{PREFIX}*"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:  # somebody put it there
-                path.unlink()
+        known = known_numbers(store)
+        try:
+            numbers = self._numbers()  # under its name it is whole, or not there
+            kept = [number for number in numbers if number in known][:KEPT]
+            for number in set(numbers) - set(kept):
+                path = self.path(number)
+                path.rename(path.with_name(_hidden(path.name)))
+            for path in self.folder.glob(f".{PREFIX}*"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:  # somebody put it there
+                    path.unlink()
+        except OSError as error:
+            logger.warning("what is left of old generations stays: %s", error)
+
+    def sweep(self, store: Store) -> None:
+        """Prune, unless another process is writing, or there is nothing."""
+        if self.folder.is_dir():
+            with suppress(OSError), self.writing():
+                self.prune(store)
 
     def _numbers(self) -> list[int]:
         try:
@@ -222,7 +252,7 @@ class Generations:
         return self.folder / f"{PREFIX}{number:08}"
 
     def _load(self, folder: Path, number: int, last_seq: int) -> Base:
-        manifest = _unsealed((folder / MANIFEST).read_bytes())
+        manifest = unsealed((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {manifest['format']}, not {FORMAT}")
         owner = Owner(manifest["database_id"], manifest["fingerprint"], manifest["width"])
@@ -263,36 +293,8 @@ def _hidden(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}"
 
 
-def recorded(text: str | None) -> list[tuple[int, int]]:
-    """Return number and seq of the generations that the database's record tells of."""
-    try:
-        return [(int(number), int(seq)) for number, seq in json.loads(text or "[]")]
-    except (ValueError, TypeError):  # damaged: all of them are made anew
-        return []
-
-
 def _pieces(matrix: Matrix) -> Iterator[Buffer]:
     rows_ND = matrix.rows_ND
     yield matrix_header(*rows_ND.shape)
     for start in range(0, len(rows_ND), WRITTEN_ROWS):
         yield rows_ND[start : start + WRITTEN_ROWS].data.cast("B")
-
-
-def _serialise(index: Any, append: Callable[[Buffer], None]) -> None:
-    """FAISS's own file writer neither syncs nor tells that the last bytes found no room."""
-    faiss.write_index(index, faiss.PyCallbackIOWriter(append))
-
-
-def _sealed(manifest: dict[str, Any]) -> bytes:
-    text = json.dumps(manifest, sort_keys=True)
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps({"manifest": manifest, "sha256": seal}, sort_keys=True, indent=1).encode()
-
-
-def _unsealed(data: bytes) -> dict[str, Any]:
-    document = json.loads(data)
-    manifest: dict[str, Any] = document["manifest"]
-    text = json.dumps(manifest, sort_keys=True)
-    if hashlib.sha256(text.encode()).hexdigest() != document["sha256"]:
-        raise ValueError("its manifest was changed")
-    return manifest

@@ -11,6 +11,7 @@ from uuid import uuid4
 import apsw
 
 from index.database import Database
+from index.errors import StorageError
 from index.schema import FORMAT_VERSION, check_format
 from index.terms import TERMS_TABLE, fill_terms
 
@@ -30,6 +31,11 @@ def migrate(path: Path) -> None:
         with database.reading() as reader:
             version = check_format(reader, path)
         if version < FORMAT_VERSION:
+            if database.read_only_reason is not None:
+                raise StorageError(
+                    f"{path} has format version {version}, and is brought to {FORMAT_VERSION} when "
+                    f"it is opened; but {database.read_only_reason}"
+                )
             with database.writing() as writer:
                 if check_format(writer, path) < FORMAT_VERSION:  # another process may have done it
                     _from_1_to_2(writer)

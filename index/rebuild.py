@@ -1,12 +1,13 @@
 """A compaction in a process of its own: its memory and its crashes are not the server's.
 
-``python -m index.rebuild GALLERY`` says what it is doing on its standard output, one JSON object
-per line: stages, and at the end what it made or why not.
+The module, run with a gallery's folder, says on its standard output what it is doing, one JSON
+object per line: stages, and at the end what it made or why not.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.generations import Generations
 from index.measure import Trial
 from index.plan import Plan
+from index.process import module_command, module_environment
 from index.store import Store
 
 NICENESS: Final = 10  # whoever serves goes first
@@ -41,7 +43,7 @@ class Rebuild:
             RebuildBusyError: another process rebuilds this gallery.
             RebuildError: it failed, or was stopped; the gallery is as it was.
         """
-        command = [sys.executable, "-m", "index.rebuild", str(self.gallery.absolute())]
+        command = module_command("index.rebuild", str(self.gallery.absolute()))
         if self.target is not None:
             command += ["--recall", str(self.target)]
         if self.tune:
@@ -52,7 +54,7 @@ class Rebuild:
                 stdout=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=_environment(),
+                env=module_environment(),
                 process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
             )
         except OSError as error:
@@ -68,13 +70,18 @@ class Rebuild:
                     last = message or last
                     if "stage" in message:
                         on_stage(message["stage"])
-            except BaseException:  # of ``on_stage``, or an interrupt: nobody waits for it any more
+            except (
+                BaseException
+            ) as error:  # of ``on_stage``, or an interrupt: nobody waits for it any more
                 process.terminate()
-                raise
+                rest = [_message(line) for line in process.stdout]
+                last = rest[-1] if rest else {}
+                if "made" not in last or not isinstance(error, Exception):
+                    raise  # else whoever stopped it came too late
         return _result(last, self.gallery, process.returncode)
 
     def stop(self) -> None:
-        """End the process, if it runs; what it had not finished is left out."""
+        """End the process, if it runs: all it did is left out, unless all was written already."""
         self._stopped = True
         if self._process is not None:
             self._process.terminate()
@@ -97,6 +104,7 @@ def main() -> int:
                 target=arguments.recall,
                 tune=arguments.tune,
                 on_stage=lambda stage: _say({"stage": stage}),
+                before_commit=_go_on_to_the_end,
             )
         finally:
             store.close()
@@ -108,6 +116,11 @@ def main() -> int:
         return 1
     _say({"made": asdict(made)})
     return 0
+
+
+def _go_on_to_the_end() -> None:
+    """From now on there is something to tell: whoever stops this process is late by a moment."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _say(message: dict[str, Any]) -> None:
@@ -126,13 +139,6 @@ def _message(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return message if isinstance(message, dict) else {}
-
-
-def _environment() -> dict[str, str]:
-    """Let the process find this very package."""
-    root = str(Path(__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _result(last: dict[str, Any], gallery: Path, status: int) -> Compaction:

@@ -1,5 +1,12 @@
-"""Room that a gallery no longer needs, given back to the disk. A folder in, bytes saved out."""
+"""Room on the disk: what work on a gallery needs of it, and what a gallery gives back.
 
+Run as a module with a gallery's folder, it drops the free pages of the database in a process of its
+own, the only way to have SQLite's temporary copy beside the database and not in ``/var/tmp``.
+"""
+
+import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -7,29 +14,112 @@ from typing import Final
 import apsw
 
 from index.database import BUSY_TIMEOUT_MS, SYNC_FULL, check_sqlite_version, folder_bytes, sentences
+from index.errors import DiskFullError, StorageError, VectorIndexError
+from index.process import module_command, module_environment
 from index.schema import DATABASE_NAME
 
 FREE_SHARE: Final = 0.1  # of the pages; fewer free ones are left for what is stored next
+COPIES: Final = 2  # of what is kept, while free pages are dropped: one aside, one in the log
+NO_ROOM: Final = 3  # the exit status that says so
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much can be written to ``folder``, or to the first of its parents that exists."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    found = os.statvfs(place)
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    return blocks * found.f_frsize
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Accept a disk with room for ``needed`` bytes in ``folder``.
+
+    Raises:
+        DiskFullError: there is less; ``what`` begins the sentence, such as "the copy".
+    """
+    free = free_bytes(folder)
+    if free < needed:
+        raise DiskFullError(
+            f"no room left: {what} needs {_shown(needed)} in {folder}, {_shown(free)} are free; "
+            "nothing was changed"
+        )
+
+
+def room_to_give_back(folder: Path) -> int:
+    """Return how many bytes ``give_back_space`` needs for a while, in ``folder`` itself.
+
+    Raises:
+        DiskFullError: there are not so many.
+        StorageError: the database cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    with sentences(path), closing(_connect(path)) as connection:
+        if not _is_worth_it(connection):
+            return 0
+        pages = connection.pragma("page_count") - connection.pragma("freelist_count")
+        needed = int(COPIES * pages * connection.pragma("page_size"))
+    check_room(folder, needed, "dropping what was deleted")
+    return needed
 
 
 def give_back_space(folder: Path) -> int:
     """Empty the write-ahead log, and drop free pages where they are many; return the bytes saved.
 
-    Dropping free pages writes the whole database anew: that takes as much room again meanwhile, and
+    Dropping free pages writes the whole database anew: that takes ``room_to_give_back``, and
     whoever writes has to wait. A log that somebody still reads is left as it is.
 
     Raises:
         DiskFullError, StorageError: the database is as it was.
     """
-    check_sqlite_version()
-    path = folder / DATABASE_NAME
     before = folder_bytes(folder)
-    with sentences(path):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        with closing(connection):
-            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    room_to_give_back(folder)
+    place = folder.absolute()
+    done = subprocess.run(
+        module_command("index.space", str(place)),
+        env=module_environment(SQLITE_TMPDIR=str(place)),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        why = done.stdout.strip() or f"the process ended with status {done.returncode}"
+        kind = DiskFullError if done.returncode == NO_ROOM else StorageError
+        raise kind(f"{folder} is as large as it was: {why}")
+    return before - folder_bytes(folder)
+
+
+def main() -> int:
+    """Drop the free pages of the gallery named on the command line."""
+    path = Path(sys.argv[1]) / DATABASE_NAME
+    try:
+        with sentences(path), closing(_connect(path)) as connection:
             connection.pragma("synchronous", SYNC_FULL)
-            if connection.pragma("freelist_count") > FREE_SHARE * connection.pragma("page_count"):
+            if _is_worth_it(connection):
                 connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return before - folder_bytes(folder)
+    except VectorIndexError as error:
+        sys.stdout.write(f"{error}\n")
+        return NO_ROOM if isinstance(error, DiskFullError) else 1
+    return 0
+
+
+def _connect(path: Path) -> apsw.Connection:
+    check_sqlite_version()
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return connection
+
+
+def _is_worth_it(connection: apsw.Connection) -> bool:
+    return bool(connection.pragma("freelist_count") > FREE_SHARE * connection.pragma("page_count"))
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

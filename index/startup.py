@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from index.base import Base
 from index.changes import last_seq
 from index.errors import GenerationError
-from index.generations import RECORD, Generations, recorded
+from index.generations import Generations
 from index.loading import load_vectors
+from index.record import RECORD, recorded
 from index.schema import read_setting
 from index.selection import keys_of
 from index.snapshot import Live
@@ -37,7 +38,7 @@ def load(store: Store, generations: Generations) -> Live:
         GalleryFolderError: a vector is missing from the database, or not of the right width.
         StorageError: the database cannot be read.
     """
-    for number in generations.numbers():
+    for number in generations.known(store):
         try:
             base = generations.load(number, last_seq=store.last_seq())
             return load_on(store, base)

@@ -7,8 +7,8 @@ Shape suffixes: N items, D vector width.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import NO_THUMBNAIL, Row, last_seq
+from index.changes import NO_THUMBNAIL, Changes, Row, last_seq
 from index.creation import create_folder
 from index.database import Database, sentences
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
@@ -81,8 +81,12 @@ class Store:
 
     @property
     def read_only_reason(self) -> str | None:
-        """Since when and why nothing can be written, a sentence; ``None`` while writing goes on."""
+        """Why nothing can be written, a sentence; ``None`` while writing goes on."""
         return self._database.read_only_reason
+
+    def look_at_place(self) -> str | None:
+        """Be read-only while the gallery is not where it was opened, and say what is missing."""
+        return self._database.look_at_place()
 
     def after_commits(self, work: Callable[[], object]) -> None:
         """Have ``work`` done after each commit, before its callers hear; they get its errors."""
@@ -120,8 +124,7 @@ class Store:
 
     def items_by_key(self, keys: NDArray[np.int64]) -> dict[int, Item]:
         """Return the items among ``keys`` that are stored, by key."""
-        wanted = "SELECT value FROM json_each(?)"
-        sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key IN ({wanted})"
+        sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key IN (SELECT value FROM json_each(?))"
         with self._database.reading() as reader:
             rows = reader.execute(sql, (json.dumps(keys.tolist()),))
             return {key: item_of(columns) for key, *columns in rows}
@@ -136,8 +139,7 @@ class Store:
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
         """Return the keys above ``after`` of the items for which ``condition`` holds: int64 (N,).
 
-        Increasing and distinct. Costs about 0.1 microseconds per key, and per index entry within
-        a range.
+        Increasing and distinct. Costs about 0.1 microseconds per key, and per entry of a range.
         """
         with self._database.reading() as reader:
             return condition_keys(reader, condition, after=after)
@@ -196,7 +198,7 @@ class Store:
     def cut_log(self, up_to: int) -> int:
         """Delete the operations up to and including the seq ``up_to``, and return how many.
 
-        In transactions of a few milliseconds each, between which others write. The last seq stays.
+        In transactions of a few milliseconds each; others write between them. The last seq stays.
 
         Raises:
             ReadOnlyError, DiskFullError, StorageError: a part may have been cut.
@@ -220,23 +222,29 @@ class Store:
             return int(reader.execute("SELECT count(*) FROM items").get)
 
     def setting(self, name: str) -> str | None:
-        """Return what ``set_setting`` last set ``name`` to, ``None`` before that.
-
-        Raises:
-            ValueError: not a name for a setting.
-        """
+        """Return what ``name`` was last set to, ``None`` before that; ValueError: no such name."""
         with self._database.reading() as reader:
             return read_setting(reader, name)
 
     def set_setting(self, name: str, value: str) -> None:
-        """Remember ``value``, durably and for all processes; a new value moves ``data_version``.
+        """Remember one setting, as ``set_settings`` does."""
+        self.set_settings({name: value})
+
+    def set_settings(self, settings: Mapping[str, str]) -> None:
+        """Remember value by name, durably and for all processes; that moves ``data_version``.
 
         Raises:
-            ValueError: empty, or a name the gallery itself uses; nothing is changed.
+            ValueError: a name that is empty, or that the gallery itself uses; nothing is changed.
             ReadOnlyError, DiskFullError, StorageError: nothing is changed.
         """
-        check_setting(name)
-        self._writer.run(lambda changes: write_setting(changes.writer, name, value), items=1)
+        for name in settings:
+            check_setting(name)
+
+        def write(changes: Changes) -> None:
+            for name, value in settings.items():
+                write_setting(changes.writer, name, value)
+
+        self._writer.run(write, items=1)
 
     def load(self) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
         """Return the last seq and, as of it, all keys (N,), increasing, and vectors (N, D).
@@ -256,10 +264,7 @@ class Store:
         return self._database.writing()
 
     def data_version(self) -> int:
-        """Return a number that differs after every commit of any process; one thread at a time.
-
-        Costs about 6 microseconds.
-        """
+        """Return a number that every commit changes, in 6 microseconds; one thread at a time."""
         with sentences(self._database.path):
             return int(self._poll.pragma("data_version"))
 
@@ -283,13 +288,9 @@ def read_binding(folder: Path) -> Binding:
         StorageError: it cannot be read.
     """
     path = _database_path(folder)
-    database = Database(path)
-    try:
-        with database.reading() as reader:
-            check_format(reader, path)
-            return read_meta(reader, path)
-    finally:
-        database.close()
+    with closing(Database(path)) as database, database.reading() as reader:
+        check_format(reader, path)
+        return read_meta(reader, path)
 
 
 def _database_path(folder: Path) -> Path:

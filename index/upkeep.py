@@ -13,7 +13,7 @@ from typing import Final
 from index.changes import last_seq
 from index.compaction import Compaction
 from index.database import folder_bytes
-from index.errors import GenerationError, RebuildBusyError, VectorIndexError
+from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
 from index.follower import Follower
 from index.generations import Generations
 from index.items import GalleryInfo
@@ -77,9 +77,11 @@ class Upkeep:
             on_stage: told what begins.
 
         Raises:
+            ReadOnlyError: nothing can be written.
             RebuildBusyError: another process is at it.
             RebuildError: it failed, or the gallery was closed; the old structure stays.
         """
+        self.check_writable()
         rebuild = Rebuild(self._store.folder, target, tune)
         self._running.add(rebuild)
         try:
@@ -91,6 +93,26 @@ class Upkeep:
         self.take_over()
         return made
 
+    def check_place(self) -> None:
+        """Accept a gallery that lies where it was opened, for work that opens it anew by its path.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says what is missing.
+        """
+        displaced = self._store.look_at_place()
+        if displaced is not None:
+            raise ReadOnlyError(displaced)
+
+    def check_writable(self) -> None:
+        """Accept a gallery that lies where it was opened, and where it can be written to.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says why.
+        """
+        self._store.look_at_place()
+        if self._store.read_only_reason is not None:
+            raise ReadOnlyError(self._store.read_only_reason)
+
     def take_over(self) -> bool:
         """Search on the newest sound generation, if it is newer than the one in use.
 
@@ -99,7 +121,7 @@ class Upkeep:
         """
         view = self._follower.snapshot.base
         used = 0 if view is None else view.base.generation
-        numbers = self._generations.numbers()
+        numbers = self._generations.known(self._store)
         for gone in self._refused.keys() - set(numbers):
             del self._refused[gone]  # one of the same number may come in its place
         for number in numbers:
@@ -177,6 +199,8 @@ class Upkeep:
 
     def start(self) -> None:
         """From now on, look after the structure in the background; for processes that stay."""
+        if self._store.read_only_reason is None:
+            self._generations.sweep(self._store)
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
@@ -188,12 +212,19 @@ class Upkeep:
         if self._thread is not None:
             self._thread.join()
 
+    def _pays(self) -> bool:
+        """Whether a new structure would pay now, or at the next start: the files may be gone."""
+        view = self._follower.snapshot.base
+        numbers = self._generations.numbers()
+        return self.is_due or (view is not None and view.base.generation not in numbers)
+
     def _run(self) -> None:
         pause_s = PERIOD_S
         while not self._ended.wait(pause_s):
             pause_s = PERIOD_S
+            self._store.look_at_place()
             try:
-                if not self.take_over() and self._store.read_only_reason is None and self.is_due:
+                if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
                 self.trouble = None

@@ -24,8 +24,9 @@ class ServiceSettings(BaseSettings):
     model: Path | None = Field(
         None, description="model folder; without it the model packed in the bento is served"
     )
-    gallery: Path = Field(
-        Path("gallery"), description="gallery folder; made, empty, when it does not exist"
+    gallery: Path = Field(Path("gallery"), description="gallery folder")
+    create: bool = Field(
+        False, description="make the gallery, empty, when it does not exist; else that is an error"
     )
     api_keys_file: Path | None = Field(
         None, description="TOML file of API keys; without it everybody may do everything"

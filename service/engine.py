@@ -12,7 +12,6 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 
-from index.folder import open_for_model
 from index.gallery import Gallery
 from service.account import note_stage
 from service.admission import Admission, MemoryGate
@@ -21,6 +20,7 @@ from service.config import ServiceSettings
 from service.cores import cores, worker_count
 from service.job_folder import JobFolder
 from service.jobs import Jobs
+from service.opening import open_gallery
 from service.pipeline import Pipeline
 from service.query_answers import ModelName
 from service.readiness import Loading
@@ -99,7 +99,7 @@ class Engine:
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
             None,
-            partial(open_for_model, settings.gallery, manifest, model_folder=model_folder),
+            partial(open_gallery, settings, manifest, model_folder=model_folder),
         )
         limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
         pipeline = Pipeline(

@@ -30,7 +30,9 @@ async def begin_job(request: Request) -> Response:
     if submission.images:
         raise UnexpectedFieldError("'image' is not a field of this route")
     options = parse_job(submission.fields)
-    work = work_of(options, engine.gallery, backups=engine.settings.backups_dir)
+    work = await asyncio.to_thread(
+        work_of, options, engine.gallery, backups=engine.settings.backups_dir
+    )
     parameters = options.model_dump(exclude={"kind"}, exclude_none=True)
     job = await asyncio.to_thread(engine.jobs.start, options.kind, parameters, work)
     answer = _answer(request, job, status=HTTPStatus.ACCEPTED)

@@ -21,9 +21,12 @@ def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> W
 
     Raises:
         InvalidParameterError, NoBackupsFolderError, BackupExistsError: there can be no such backup.
+        ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
     """
+    gallery.upkeep.check_place()
     match options:
         case RebuildJob() | TuneJob():
+            gallery.upkeep.check_writable()
             return _rebuild(gallery, recall=options.recall, tune=options.kind == "tune")
         case BackupJob():
             return _back_up(gallery, backup_folder(backups, options.name))

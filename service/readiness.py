@@ -16,7 +16,8 @@ LOADING: Final[tuple[LoadingStage, ...]] = ("model", "gallery", "warm_up")
 OK: Final = "ok"
 # Not the gallery's own sentence, which names its folder.
 READ_ONLY: Final = (
-    "a write met an I/O error: check the disk, then restart the service; its log says more"
+    "nothing can be stored: the disk failed, or can only be read, or the gallery is not where it "
+    "was; /v1/gallery says which: mend that, then restart the service"
 )
 _UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
 _STOPPING: Final = "the service is stopping"

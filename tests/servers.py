@@ -78,8 +78,13 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def running_server(
     model: Path, gallery: Path, log: Path, *options: str, wait: bool = True
 ) -> Iterator[Server]:
-    """Start `lookalike serve`, wait until it is ready, and stop it after the block."""
+    """Start `lookalike serve`, wait until it is ready, and stop it after the block.
+
+    A gallery that does not exist is made.
+    """
     port = free_port()
+    if not gallery.exists():
+        options = ("--create", *options)
     with log.open("wb") as output:
         process = subprocess.Popen(
             serve_command(model, gallery, port, *options),

@@ -88,7 +88,9 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in ServiceSettings.model_fields.items():
         (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
         default = row.split("|")[2].strip(" `")
-        if isinstance(field.default, int | float):
+        if isinstance(field.default, bool):
+            assert default == str(field.default).lower(), name
+        elif isinstance(field.default, int | float):
             assert float(default) == field.default, name
 
 

@@ -19,8 +19,10 @@ import pytest
 from numpy.typing import NDArray
 
 from index.backup import restore
+from index.compaction import SETTING, TARGET
 from index.gallery import Gallery
 from index.plan import candidates
+from index.store import Store
 from service.errors import JobConflictError, UnknownJobError
 from service.job_folder import KEPT, JobFolder
 from service.jobs import Course, Jobs
@@ -201,6 +203,28 @@ def test_a_cancelled_rebuild_ends_its_process_and_leaves_everything(
     again = client.delete(f"/v1/jobs/{job['id']}")
     assert (again.status_code, again.json()["state"]) == (200, "cancelled")
     assert ended(client, begin(client, "rebuild")["id"])["state"] == "done"
+
+
+@pytest.mark.parametrize("kind", ["rebuild", "tune"])
+def test_a_cancelled_job_leaves_no_recall_to_the_next(
+    own: Server, client: httpx.Client, kind: str
+) -> None:
+    def remembered() -> tuple[str | None, str | None]:
+        store = Store.open(own.log.parent / "gallery")
+        try:
+            return store.setting(TARGET), store.setting(SETTING)
+        finally:
+            store.close()
+
+    before = remembered()
+    job = begin(client, kind, recall=0.5)
+    client.delete(f"/v1/jobs/{job['id']}")
+
+    assert ended(client, job["id"])["state"] == "cancelled"
+    assert remembered() == before
+    refused = client.post("/v1/jobs", json={"kind": "rebuild", "recall": 0.5, "tune": 1})
+    assert refused.status_code == 400
+    assert remembered() == before
 
 
 def test_two_jobs_that_would_be_in_each_others_way_conflict(client: httpx.Client) -> None:

@@ -60,3 +60,40 @@ def test_an_io_error_makes_the_gallery_read_only_and_says_so_everywhere(
     with Gallery.open(gallery, fingerprint=None) as opened:
         assert opened.verify() == []
         assert opened.count in (STORED + 2, STORED + 3)  # whether "failed" was stored is open
+
+
+def test_a_gallery_that_is_moved_under_a_server_takes_no_write_until_it_is_back(
+    model: Path, tmp_path: Path
+) -> None:
+    gallery = tmp_path / "gallery"
+    write_gallery(gallery, model)
+    log = tmp_path / "log"
+    with running_server(model, gallery, log) as server, server.client() as client:
+        assert put(client, "before").status_code == 201
+
+        gallery.rename(tmp_path / "elsewhere")
+
+        for answer in (
+            put(client, "lost"),
+            client.delete("/v1/items/before"),
+            client.post("/v1/jobs", json={"kind": "rebuild"}),
+            client.post("/v1/jobs", json={"kind": "duplicates", "min_score": 0.9}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "read_only"), answer.text
+        shown = client.get("/v1/gallery").json()
+        assert shown["state"] == "read-only"
+        assert "is gone: moved, deleted" in shown["reason"]
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["gallery"]) == (200, "read-only")
+        hits = client.post("/v1/search", json={"id": "before", "k": 1}).json()["hits"]
+        assert hits[0]["id"] == "before"
+        assert not gallery.exists(), "nothing was made in its place"
+
+        (tmp_path / "elsewhere").rename(gallery)
+
+        assert put(client, "after").status_code == 201
+        for item_id, status in (("before", 200), ("after", 200), ("lost", 404)):
+            assert client.get(f"/v1/items/{item_id}").status_code == status
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        assert opened.count == STORED + 2
+        assert opened.verify() == []

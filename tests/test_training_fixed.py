@@ -164,11 +164,11 @@ def test_what_a_killed_save_left_behind_goes_with_the_next_one(tmp_path: Path) -
 
 def test_what_a_killed_publishing_left_behind_goes_with_the_next_one(tmp_path: Path) -> None:
     out = tmp_path / "m [1]"
-    for name in (".m [1].123.tmp", ".m 1.123.tmp", ".m.9.tmp"):
+    for name in (".m [1].0123abcd.unfinished", ".m [1].tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / WEIGHTS_NAME).write_bytes(bytes(10))
     train(FROZEN, coloured(), out=out, device="cpu")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".m 1.123.tmp", ".m.9.tmp", "m [1]"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".m [1].tmp", "m [1]"]
 
 
 def test_a_state_left_behind_beside_a_finished_model_is_named(tmp_path: Path) -> None:

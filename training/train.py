@@ -22,7 +22,6 @@ from training.publish import finish, publish
 from training.recipe import Recipe
 from training.session import TrainingSession
 from vision.manifest import Manifest
-from vision.model import sweep_unfinished
 
 
 def train(
@@ -80,7 +79,6 @@ def train(
             refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
             if world.is_first:
-                sweep_unfinished(out)
                 manifest = publish(finished, out)
                 state.remove()
             world.wait()

@@ -4,10 +4,7 @@ Nothing in the folder can run code: the weights are safetensors, the manifest is
 beside them (a training's report, for one) are never read back here.
 """
 
-import glob
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from vision.errors import ModelFolderError
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
 from vision.network import Network, build_network
 from vision.synced import sync_folder, write_synced
+from vision.unfinished import unfinished
 
 
 def load_model(folder: Path) -> tuple[Manifest, Network]:
@@ -63,29 +61,15 @@ def save_model(
         raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     manifest = replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest())
-    temporary = _temporary(folder, str(os.getpid()))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        write_synced(temporary / WEIGHTS_NAME, data)
-        write_synced(temporary / MANIFEST_NAME, manifest.to_bytes())
-        for name, document in describe(manifest).items():
-            write_synced(temporary / name, document)
-        sync_folder(temporary)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
+        with unfinished(folder) as made:
+            write_synced(made / WEIGHTS_NAME, data)
+            write_synced(made / MANIFEST_NAME, manifest.to_bytes())
+            for name, document in describe(manifest).items():
+                write_synced(made / name, document)
+            sync_folder(made)
+            made.rename(folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
-
-
-def sweep_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of ``folder``; nobody else may be writing it now."""
-    for left in folder.parent.glob(_temporary(Path(glob.escape(folder.name)), "*").name):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _temporary(folder: Path, process: str) -> Path:
-    return folder.with_name(f".{folder.name}.{process}.tmp")

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from vision.unfinished import unfinished
+
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file that must not be there yet, and sync it; its folder is not synced.
@@ -22,13 +24,10 @@ def replace_synced(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_synced(temporary, data)
-        temporary.replace(path)
+    with unfinished(path) as folder:
+        write_synced(folder / path.name, data)
+        (folder / path.name).replace(path)
         sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -53,7 +53,7 @@ OURS = Rival(
     packages=(),
     command=(
         *("python", "-m", "cli.main", "serve", "--port", "{port}"),
-        *("--model", "{model}", "--gallery", "{gallery}"),
+        *("--model", "{model}", "--gallery", "{gallery}", "--create"),
     ),
     path="/v1/classify",
     upload="raw",
