@@ -11,7 +11,7 @@ from typing import Final, Literal, Self
 import apsw
 import numpy as np
 
-from index.items import NewItem, PutResult, encode_metadata
+from index.items import NewItem, PutResult, clean_label, encode_metadata
 from index.terms import Term, add_terms, remove_terms, terms_of
 from index.vectors import VECTOR_TYPE, unit_vectors
 from vision.thumbnail import Thumbnail
@@ -44,7 +44,7 @@ class Row:
         metadata = encode_metadata(item.metadata)
         return cls(
             id=item.id,
-            label=item.label,
+            label=clean_label(item.label),
             metadata=metadata,
             content_sha256=item.content_sha256,
             created=created,
