@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -59,6 +59,8 @@ class BuildReport:
     refused: list[tuple[str, str]]  # (id, why), in the order of the entries
     count: int  # images in the gallery now
     seconds: float
+    # Of how many stored items an import did not have a part, which stayed as it was.
+    kept: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(

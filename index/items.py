@@ -35,6 +35,7 @@ INT64: Final = 2**63  # SQLite compares integers of this range exactly
 ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
 Outcome = Literal["created", "unchanged", "replaced", "conflict"]
+Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,9 @@ class NewItem:
     metadata: Mapping[str, Any]  # a JSON object
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
+    created: str | None = None  # ISO 8601, UTC; ``None``: now
+    # Of an import: what its source says of the item. The rest stays as stored, where it is stored.
+    brings: frozenset[Part] | None = None  # None: it says everything
 
 
 @dataclass(frozen=True, slots=True)
