@@ -223,6 +223,7 @@ def _connect(path: Path, *, query_only: bool) -> apsw.Connection:
             connection.pragma("synchronous", SYNC_FULL)
             connection.pragma("wal_autocheckpoint", 0)  # it would keep its errors to itself
             connection.pragma("foreign_keys", True)
+            connection.pragma("secure_delete", True)  # zeros where deleted items lay
             connection.pragma("cache_size", -CACHE_KIB)
             connection.pragma("query_only", query_only)
         except BaseException:
