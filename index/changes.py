@@ -80,6 +80,12 @@ class Changes:
         used = dict(writer.execute("SELECT name, seq FROM sqlite_sequence"))
         self._key: int = used.get("items", 0)
         self._seq: int = used.get("operations", 0)
+        self._seq_before: int = self._seq
+
+    @property
+    def logged(self) -> int:
+        """How many operations were logged."""
+        return self._seq - self._seq_before
 
     def put(self, row: Row, *, upsert: bool) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
