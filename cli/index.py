@@ -229,8 +229,8 @@ def print_report(gallery: Path, report: "BuildReport", *, as_json: bool) -> None
         "images/s": round(report.images_per_second),
     }
     stdout.print(table_of(str(gallery), ("", ""), [(k, f"{v:,}") for k, v in rows.items()]))
-    if report.kept:
-        parts = ", ".join(f"{part} of {count:,}" for part, count in report.kept.items())
+    if report.left_as_stored:
+        parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
         say(f"left as stored, since the source does not have it: {parts}")
     for item_id, reason in report.refused[:SHOWN_REFUSALS]:
         say(f"refused {item_id}: {reason}")

@@ -60,7 +60,7 @@ class BuildReport:
     count: int  # images in the gallery now
     seconds: float
     # Of how many stored items an import did not have a part, which stayed as it was.
-    kept: dict[str, int] = field(default_factory=dict)
+    left_as_stored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -64,7 +64,7 @@ def store_vectors(
         gallery.binding.check(source.facts.fingerprint, gallery.folder)
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
+    left: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
     for chunk in _chunks(_checked(source.entries, gallery.binding.width, normalize=normalize)):
         items = [one.item for one in chunk if isinstance(one, _Sound)]
@@ -73,10 +73,10 @@ def store_vectors(
         outcomes.update(result.outcome for result in results)
         for item, result in zip(items, results, strict=True):
             if result.outcome != "created":
-                kept.update(part for part in PARTS if part not in (item.brings or ()))
+                left.update(part for part in PARTS if part not in (item.brings or ()))
         on_progress(len(chunk))
     report = BuildReport.of(outcomes, refused, count=gallery.count, started=started)
-    return replace(report, kept=dict(kept))
+    return replace(report, left_as_stored=dict(left))
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ def test_items_go_out_to_files_and_come_back(place: Path) -> None:
     table = ("index", "import", "pictures", "csv/items.csv", "--vectors", "csv/vectors.npy")
     made = answer(*table)
     assert (made["unchanged"], made["replaced"]) == (STORED, 0)
-    assert made["kept"]["picture"] == STORED
+    assert made["left_as_stored"]["picture"] == STORED
     told = run(*table).stderr
     assert f"left as stored, since the source does not have it: picture of {STORED}" in told
     assert "it is there already" in refusal("index", "export", "pictures", "csv")

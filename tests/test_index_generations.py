@@ -112,7 +112,7 @@ def test_a_pruning_that_is_killed_leaves_no_half_a_generation_under_its_name(
 
     generations = Generations.of(store)
     assert generations.numbers() == [3, 2]
-    assert generations.problems(last_seq=store.last_seq()) == []
+    assert generations.problems(last_seq=store.last_seq) == []
     compacted(store)
     assert len(list(generations.folder.iterdir())) == 3
 
@@ -127,7 +127,7 @@ def test_verify_does_not_miss_a_generation_that_is_pruned_while_it_reads(store: 
                 compacted(store)  # another process prunes it
             return super().load(number, last_seq=last_seq)
 
-    assert Slow.of(store).problems(last_seq=store.last_seq()) == []
+    assert Slow.of(store).problems(last_seq=store.last_seq) == []
     assert generations.numbers() == [3, 2]
 
 
@@ -195,7 +195,7 @@ def test_a_sealed_manifest_that_does_not_fit_is_refused(
 
     with pytest.raises(GenerationError, match=sentence):
         generations.load(1, last_seq=store.last_seq())
-    assert generations.problems(last_seq=store.last_seq())
+    assert generations.problems(last_seq=store.last_seq)
     assert load(store, generations).snapshot.count == ITEMS
 
 

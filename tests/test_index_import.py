@@ -221,7 +221,7 @@ def test_a_new_gallery_gets_all_that_the_source_has(
         report = imported(new, **write(gallery, tmp_path))
 
         assert counts(report) == (COUNT, 0, 0, 0)
-        assert report.kept == {}
+        assert report.left_as_stored == {}
         for item_id, (label, metadata, content, created, vector, picture) in state(new).items():
             was = before[item_id]
             assert vector == was[4]
@@ -236,10 +236,14 @@ def test_a_new_gallery_gets_all_that_the_source_has(
 
 def test_the_report_counts_what_stayed_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
     report = imported(gallery, **as_plain_csv(gallery, tmp_path))
-    assert report.kept == dict.fromkeys(("label", "metadata", "picture", "created"), COUNT)
+    assert report.left_as_stored == dict.fromkeys(
+        ("label", "metadata", "picture", "created"), COUNT
+    )
 
     report = imported(gallery, **as_csv(gallery, tmp_path))
-    assert report.kept == {"label": 3, "picture": COUNT}, "three have no label in the export too"
+    assert report.left_as_stored == {"label": 3, "picture": COUNT}, (
+        "three have no label in the export too"
+    )
 
 
 def test_pictures_that_were_lost_come_back_with_an_export_that_has_them(

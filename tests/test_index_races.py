@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.errors import GalleryFolderError, StorageError
 from index.filter import parse_filter
 from index.gallery import Gallery
+from index.generations import Generations
 from index.items import Item
 from index.lookup import ATTEMPTS, READ_ONLY_ATTEMPTS
 from index.store import Store
@@ -129,6 +130,23 @@ def test_an_item_that_went_without_a_word_in_the_log_is_damage(
 
     with pytest.raises(GalleryFolderError, match="its log and its items disagree"):
         gallery.search(QUERY, k=200)
+
+
+def test_a_generation_made_while_the_gallery_is_verified_is_no_fault(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuilt(gallery.folder)
+    generations = Generations.of(gallery._store)
+
+    def looking() -> list[int]:
+        replace_one(gallery, 3)
+        rebuilt(gallery.folder)
+        return Generations.numbers(generations)
+
+    monkeypatch.setattr(generations, "numbers", looking)
+
+    assert generations.problems(last_seq=gallery._store.last_seq) == []
+    assert Generations.numbers(generations) == [2, 1]
 
 
 def test_filtered_pages_are_whole_while_items_are_replaced_and_generations_taken_over(
