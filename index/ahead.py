@@ -32,9 +32,7 @@ class LogKeeper:
     def __init__(self, writer: apsw.Connection, path: Path) -> None:
         self._writer = writer
         self._path = path
-        self._page_bytes: int = writer.pragma("page_size")
         self._wait_from = LONG_BYTES  # of the log, until the next wait
-        writer.pragma("journal_size_limit", LONG_BYTES)
 
     def empty(self, pages: int, *, busy_timeout_ms: int) -> None:
         """Move a log of ``pages`` into the database where it is long; readers may go on.
@@ -45,7 +43,7 @@ class LogKeeper:
         if pages < CHECKPOINT_PAGES:
             return
         self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        size = pages * self._page_bytes
+        size: int = pages * self._writer.pragma("page_size")
         if size < LONG_BYTES:
             self._wait_from = LONG_BYTES
         elif size >= self._wait_from:

@@ -16,7 +16,7 @@ from typing import Final
 
 import apsw
 
-from index.ahead import LogKeeper, ReadingTime, too_long
+from index.ahead import LONG_BYTES, LogKeeper, ReadingTime, too_long
 from index.errors import DiskFullError, GalleryFolderError, ReadOnlyError, StorageError
 
 SAFE_SQLITE: Final = (3, 51, 3)
@@ -224,6 +224,7 @@ def _connect(path: Path, *, query_only: bool) -> apsw.Connection:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             connection.pragma("synchronous", SYNC_FULL)
             connection.pragma("wal_autocheckpoint", 0)  # it would keep its errors to itself
+            connection.pragma("journal_size_limit", LONG_BYTES)  # what is left of a longer log
             connection.pragma("foreign_keys", True)
             connection.pragma("secure_delete", True)  # zeros where deleted items lay
             connection.pragma("cache_size", -CACHE_KIB)

@@ -116,6 +116,7 @@ def foreign_reader(gallery: Gallery) -> Iterator[None]:
 def small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 2 MiB be a long log, and 8 MiB one that ends readers, at once."""
     monkeypatch.setattr("index.ahead.LONG_BYTES", 2 * MIB)
+    monkeypatch.setattr("index.database.LONG_BYTES", 2 * MIB)
     monkeypatch.setattr("index.ahead.WAIT_AGAIN_BYTES", 2 * MIB)
     monkeypatch.setattr("index.ahead.WAIT_MS", 20)
     monkeypatch.setattr("index.ahead.MAX_BYTES", 8 * MIB)
