@@ -45,6 +45,9 @@ def print_report(
     always = ("added", "replaced", "unchanged", "refused", "in the gallery", "images/s")
     shown = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
     stdout.print(table_of(str(gallery), ("", ""), shown))
+    if report.left_as_stored:
+        parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
+        say(f"left as stored, since the source does not have it: {parts}")
     say_findings(report.reasons, title="refused")
     if report.stale:
         say("what is no longer in the data stays until a build with --prune")

@@ -15,6 +15,7 @@ from cli.gallery_files import backup, export, import_, restore
 from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
+from cli.purge import purge
 from cli.search import classify, search
 from cli.serve import serve
 from cli.train import train
@@ -39,7 +40,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command("export")(export_model)
-for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore):
+for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
     index_app.command()(command)
 index_app.command("import")(import_)
 app.add_typer(index_app, name="index")

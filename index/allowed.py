@@ -5,14 +5,14 @@ Shape suffixes: S keys that are allowed.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Base
-from index.filter import Condition, Filter, Match
+from index.filter import Condition, Filter
 from index.selection import distinct
 from index.table import View
 
@@ -82,21 +82,21 @@ class AllowedKeys:
         self._newest = newest  # operation
         self._stored = stored  # how many keys are not gone
         self._lock = threading.Lock()
-        # By values with their types: to Python 1 and True are equal, and so are such filters.
-        self._known: OrderedDict[Hashable, Allowed] = OrderedDict()
+        # By their text: to Python 1 and True are equal, and so are such filters.
+        self._known: OrderedDict[str, Allowed] = OrderedDict()
 
-    def of(self, wanted: Filter, *, up_to: int, everything: Callable[[], Keys]) -> Allowed:
+    def of(self, wanted: Filter, *, up_to: int, everything: Callable[[int], Keys]) -> Allowed:
         """Return the keys that ``wanted`` lets through, all keys up to ``up_to`` judged.
 
         Args:
             wanted: a filter with at least one condition.
             up_to: the last key the asker knows.
-            everything: gives all keys, for filters that only exclude.
+            everything: gives all keys above one, sorted, for filters that only exclude.
 
         Raises:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        name = _typed(wanted)
+        name = repr(wanted)
         nothing = Allowed(np.empty(0, np.int64), judged_to=0)
         with self._lock:
             known = self._known.pop(name, nothing)
@@ -115,7 +115,7 @@ class AllowedKeys:
                 size -= self._known.popitem(last=False)[1].nbytes
         return known
 
-    def _judged(self, wanted: Filter, after: int, everything: Callable[[], Keys]) -> Keys:
+    def _judged(self, wanted: Filter, after: int, everything: Callable[[int], Keys]) -> Keys:
         keys: Keys | None = None
         for condition in wanted.must:
             held = self._judge(condition, after=after)
@@ -125,25 +125,7 @@ class AllowedKeys:
             held = distinct(np.concatenate(parts))
             keys = held if keys is None else np.intersect1d(keys, held, assume_unique=True)
         if keys is None:
-            keys = np.sort(everything())
-            keys = keys[keys > after]
+            keys = everything(after)
         for condition in wanted.must_not:
             keys = np.setdiff1d(keys, self._judge(condition, after=after), assume_unique=True)
         return keys
-
-
-def _typed(wanted: Filter) -> Hashable:
-    """Return what tells filters apart."""
-    return tuple(
-        tuple(
-            (condition.key, tuple((value.__class__, value) for value in condition.values))
-            if isinstance(condition, Match)
-            else (
-                condition.key,
-                tuple((*bound, bound[1].__class__) for bound in condition.bounds),
-                0,
-            )
-            for condition in conditions
-        )
-        for conditions in (wanted.must, wanted.should, wanted.must_not)
-    )

@@ -6,6 +6,7 @@ ever be taken for something of the other.
 """
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from uuid import uuid4
 import apsw
 
 from index.access import LOG, Access, access_to, beside, connect
+from index.ahead import is_in_the_way, too_long
 from index.creation import fill_folder
 from index.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
 from index.errors import DiskFullError, GalleryFolderError
@@ -34,6 +36,7 @@ def back_up(gallery: Gallery, folder: Path, *, on_progress: Callable[[float], No
 
     SQLite's online backup, within one read transaction: everybody goes on writing meanwhile, and
     none of what they write gets into the copy. The write-ahead log grows until the copy is done.
+    (It ends with a StorageError when that would fill the disk.)
 
     Args:
         gallery: any number of threads and processes may be writing to it.
@@ -100,7 +103,7 @@ def _copy(
         def write(path: Path) -> None:
             on_progress(0.0)
             with sentences(folder / DATABASE_NAME):
-                _copy_pages(reader, path, on_progress)
+                _copy_pages(reader, source, path, on_progress)
             try:
                 migrate(path)
                 _give_identity(path)
@@ -120,17 +123,22 @@ def _copy(
     on_progress(1.0)
 
 
-def _copy_pages(reader: apsw.Connection, path: Path, on_progress: Callable[[float], None]) -> None:
+def _copy_pages(
+    reader: apsw.Connection, source: Path, path: Path, on_progress: Callable[[float], None]
+) -> None:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     with closing(apsw.Connection(str(path), flags=flags)) as copy:
         copy.pragma("journal_mode", "off")  # whatever happens, an unfinished copy is thrown away
         # Without a transaction around the steps, each write of another process would make SQLite
         # begin anew, and under steady writes the copy would never end.
         reader.execute("BEGIN")
+        began = time.monotonic()
         try:
             reader.execute("SELECT count(*) FROM meta").get  # noqa: B018 (now the state is chosen)
             with copy.backup("main", reader, "main") as backup:
                 while not backup.done:
+                    if is_in_the_way(source, since=began):
+                        raise too_long(source)
                     backup.step(STEP_PAGES)
                     done = 1 - backup.remaining / max(1, backup.page_count)
                     on_progress(COPIED * done)

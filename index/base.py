@@ -42,17 +42,17 @@ class Base:
         self.structure = structure  # None: exact
         self._sorted = bool(np.all(np.diff(keys_N) > 0))
         self._order = np.empty(0, np.int64) if self._sorted else np.argsort(keys_N)
-        self._sorted_keys = keys_N if self._sorted else keys_N[self._order]
-        self.last_key = int(self._sorted_keys[-1]) if len(keys_N) else 0
+        self.sorted_keys_N = keys_N if self._sorted else keys_N[self._order]
+        self.last_key = int(self.sorted_keys_N[-1]) if len(keys_N) else 0
 
     def __len__(self) -> int:
         return len(self.keys_N)
 
     def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of ``keys``, which are sorted and distinct; unknown ones are left out."""
-        places = np.searchsorted(self._sorted_keys, keys)
-        known = places < len(self._sorted_keys)
-        known[known] = self._sorted_keys[places[known]] == keys[known]
+        places = np.searchsorted(self.sorted_keys_N, keys)
+        known = places < len(self.sorted_keys_N)
+        known[known] = self.sorted_keys_N[places[known]] == keys[known]
         return places[known] if self._sorted else np.sort(self._order[places[known]])
 
 

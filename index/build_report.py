@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from dataset.findings import Findings
@@ -21,6 +21,8 @@ class BuildReport:
     kept: int = 0  # of all entries: whose edits were kept
     stale: int = 0  # built from this source before, no longer in it, and still stored
     pruned: int = 0  # likewise, and deleted
+    # Of how many stored items an import did not have a part, which stayed as it was.
+    left_as_stored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(

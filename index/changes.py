@@ -5,19 +5,24 @@ reader that stops between them finds a key that is gone, and reads on.
 """
 
 import zlib
-from dataclasses import dataclass
-from typing import Final, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Self
 
 import apsw
 import numpy as np
 
-from index.items import NewItem, PutResult, encode_metadata
+from index.items import NewItem, Part, PutResult, clean_label, encode_metadata
 from index.origins import forget
 from index.terms import Term, add_terms, remove_terms, terms_of
 from index.vectors import VECTOR_TYPE, unit_vectors
 from vision.thumbnail import Thumbnail
 
-_FIND: Final = "SELECT key, label, metadata, content_sha256, seq FROM items WHERE id = ?"
+_FIND: Final = "SELECT key, seq, created, label, metadata, content_sha256 FROM items WHERE id = ?"
+_FIND_BYTES: Final = (
+    "SELECT v.data, t.media_type, t.data FROM items LEFT JOIN vectors v USING (key) "
+    "LEFT JOIN thumbnails t USING (key) WHERE key = ?"
+)
+TERMS_PER_ITEM: Final = 64  # writing so many terms takes as long as writing the rest of an item
 # Stored where there is no picture: a row of `thumbnails` that is not there at all is damage.
 NO_THUMBNAIL: Final = Thumbnail("", b"")
 _INSERT: Final = (
@@ -38,6 +43,7 @@ class Row:
     terms: set[Term]
     vector: bytes
     thumbnail: Thumbnail
+    brings: frozenset[Part] | None  # the rest stays as stored; ``None``: it brings everything
 
     @classmethod
     def of(cls, item: NewItem, *, created: str) -> Self:
@@ -45,16 +51,22 @@ class Row:
         metadata = encode_metadata(item.metadata)
         return cls(
             id=item.id,
-            label=item.label,
+            label=clean_label(item.label),
             metadata=metadata,
             content_sha256=item.content_sha256,
-            created=created,
+            created=item.created or created,
             terms=terms_of(metadata),
             vector=unit_vectors(item.vector_D[np.newaxis], width=len(item.vector_D))
             .astype(VECTOR_TYPE)
             .tobytes(),
             thumbnail=item.thumbnail or NO_THUMBNAIL,
+            brings=item.brings,
         )
+
+    @property
+    def work(self) -> int:
+        """What writing it costs, in items with little metadata."""
+        return 1 + len(self.terms) // TERMS_PER_ITEM
 
 
 class Changes:
@@ -69,17 +81,28 @@ class Changes:
         used = dict(writer.execute("SELECT name, seq FROM sqlite_sequence"))
         self._key: int = used.get("items", 0)
         self._seq: int = used.get("operations", 0)
+        self._seq_before: int = self._seq
+
+    @property
+    def logged(self) -> int:
+        """How many operations were logged."""
+        return self._seq - self._seq_before
 
     def put(self, row: Row, *, upsert: bool) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
+
+        Of a row that does not bring everything, the rest stays as it is stored.
 
         With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
         """
         cursor = self._cursor
         old = cursor.execute(_FIND, (row.id,)).get
         if old is not None:
-            old_key, *content, old_seq = old
-            if content == [row.label, row.metadata, row.content_sha256]:
+            old_key, old_seq, _, *content = old
+            is_same = content == [row.label, row.metadata, row.content_sha256]
+            if row.brings is not None:
+                row, is_same = self._completed(row, old)
+            if is_same:
                 return PutResult(row.id, "unchanged", old_seq)
             if not upsert:
                 return PutResult(row.id, "conflict", old_seq)
@@ -107,11 +130,37 @@ class Changes:
         old = self._cursor.execute(_FIND, (item_id,)).get
         if old is None:
             return False
-        key, _, metadata, *_ = old
+        key, _, _, _, metadata, _ = old
         self._remove(key, metadata)
         forget(self._cursor, item_id)
         self._log("delete", key)
         return True
+
+    def _completed(self, row: Row, old: tuple[Any, ...]) -> tuple[Row, bool]:
+        """Return ``row`` with what it does not bring as stored, and whether nothing is new in it.
+
+        A picture that is not brought stays, unless the source tells that its image is another one.
+        """
+        assert row.brings is not None
+        key, _, created, label, metadata, content_sha256 = old
+        ((vector, media_type, picture),) = self._cursor.execute(_FIND_BYTES, (key,))
+        thumbnail = NO_THUMBNAIL if media_type is None else Thumbnail(media_type, picture)
+        same_image = row.content_sha256 == content_sha256 or "content" not in row.brings
+        kept: dict[str, Any] = {}
+        if "label" not in row.brings:
+            kept["label"] = label
+        if "metadata" not in row.brings:
+            kept |= {"metadata": metadata, "terms": terms_of(metadata)}
+        if "content" not in row.brings and vector == row.vector:
+            kept["content_sha256"] = content_sha256
+        if "picture" not in row.brings and same_image:
+            kept["thumbnail"] = thumbnail
+        if "created" not in row.brings:
+            kept["created"] = created
+        row = replace(row, **kept)
+        return row, (row.label, row.metadata, row.content_sha256, row.vector, row.thumbnail) == (
+            *(label, metadata, content_sha256, vector, thumbnail),
+        )
 
     def _remove(self, key: int, metadata: str) -> None:
         self._cursor.execute("DELETE FROM items WHERE key = ?", (key,))

@@ -17,6 +17,7 @@ from typing import Final
 import apsw
 
 from index.access import Access, access_to, connect, why_read_only
+from index.ahead import LONG_BYTES, LogKeeper, ReadingTime, too_long
 from index.errors import DiskFullError, GalleryFolderError, ReadOnlyError, StorageError
 from index.place import Place
 
@@ -24,9 +25,6 @@ SAFE_SQLITE: Final = (3, 51, 3)
 BUSY_TIMEOUT_MS: Final = 10_000  # how long to wait for another process's write
 RESCUE_TIMEOUT_MS: Final = 1_000  # likewise, and for readers, with a log that was torn away
 CACHE_KIB: Final = 16 * 1024  # page cache per connection
-# How long the write-ahead log gets before the commit that reaches it empties it into the database:
-# 4 MB take milliseconds. Four times as many: 20 ms at the 99th percentile of writes instead of 13.
-CHECKPOINT_PAGES: Final = 1000
 SYNC_FULL: Final = 2  # PRAGMA synchronous: every commit is on the disk before it returns
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 SYNC_FAULTS: Final = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
@@ -62,8 +60,9 @@ class Database:
         self._writer = _prepared(path, self._access, query_only=self._access is not Access.WRITABLE)
         self._writer.set_wal_hook(self._note_log_pages)
         self._log_pages = 0  # in the write-ahead log after the last commit
+        self._log_keeper = LogKeeper(self._writer, path)
         self._idle: deque[apsw.Connection] = deque()
-        self._readers: list[apsw.Connection] = []
+        self._readers: dict[apsw.Connection, ReadingTime] = {}
         try:
             with sentences(path):
                 self._writer.pragma("schema_version")  # opens the files beside it, too
@@ -119,10 +118,13 @@ class Database:
         """
         with sentences(self.path):
             reader = self.borrow()
+            reading_time = self._readers[reader]
             try:
                 reader.execute("BEGIN")
+                reading_time.begin()
                 yield reader
             finally:
+                reading_time.end()
                 if reader.in_transaction:
                     reader.execute("ROLLBACK")
                 self._idle.append(reader)
@@ -142,7 +144,7 @@ class Database:
             if trouble is not None:  # it may be of another database
                 reader.close()
                 raise StorageError(f"reading failed, since {trouble}") from None
-            self._readers.append(reader)
+            self._readers[reader] = ReadingTime(reader, self.path)
             return reader
 
     def close(self) -> None:
@@ -193,10 +195,8 @@ class Database:
         What was committed is safe in the log whatever happens here, so nobody hears of it: without
         room, the next commit tries again; an I/O error makes this object read-only.
         """
-        if self._log_pages < CHECKPOINT_PAGES:
-            return
         try:
-            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._log_keeper.empty(self._log_pages, busy_timeout_ms=BUSY_TIMEOUT_MS)
         except apsw.IOError as error:
             self._after_io_error(error, self._writer.system_errno)
         except apsw.Error:  # no room; busy, since another process does it; damage, for readers
@@ -241,6 +241,8 @@ def sentences(path: Path) -> Iterator[None]:
             f"{path} cannot be opened; check its permissions, "
             "and how many files may be open at once"
         ) from error
+    except apsw.InterruptError as error:
+        raise too_long(path) from error
     except apsw.ConnectionClosedError as error:
         raise StorageError(f"{path.parent} was closed") from error
     except UnicodeDecodeError as error:
@@ -280,7 +282,9 @@ def _prepared(path: Path, access: Access, *, query_only: bool) -> apsw.Connectio
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             connection.pragma("synchronous", SYNC_FULL)
             connection.pragma("wal_autocheckpoint", 0)  # it would keep its errors to itself
+            connection.pragma("journal_size_limit", LONG_BYTES)  # what is left of a longer log
             connection.pragma("foreign_keys", True)
+            connection.pragma("secure_delete", True)  # zeros where deleted items lay
             connection.pragma("cache_size", -CACHE_KIB)
             connection.pragma("query_only", query_only)
         except BaseException:

@@ -1,35 +1,58 @@
-"""Which items a search may return: the API's ``filter`` in, a frozen description and SQL out.
+"""Which items a search may return: the API's ``filter`` in, frozen conditions out.
 
-A condition looks at one ``key``: ``label`` is the item's label, any other key is the metadata
-member of exactly that name (dots and brackets have no meaning). What holds, and what does not:
+A condition looks at one ``key``: ``id``, ``label``, or a member of the metadata. Members of objects
+are named by their path, joined with dots: ``size.eu`` is the member ``eu`` of ``size``. Where the
+metadata has a member called ``size.eu`` itself, the one that lies less deep counts. A key that
+begins with ``metadata.`` is always a member, so ``metadata.id`` is the member called ``id``.
 
-- An absent key, ``null`` and an object hold no condition; ``must_not`` of them therefore holds.
 - Text, numbers and booleans never equal one another; 1 and 1.0 are equal.
-- For an array in the metadata, a condition holds when any one element fulfils all of it.
+- For an array, a match or a range holds when any one element fulfils all of it; what is absent,
+  ``null`` or an object holds neither, and ``must_not`` of them therefore holds.
 - Ranges compare numbers by value and text by code point (dates as ISO 8601 compare rightly).
+- Text is compared in Unicode's composed form (NFC); upper and lower case differ.
+- What no item can ever fulfil is refused instead of finding nothing.
 """
 
-import json
-from collections.abc import Sequence
+import operator
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
-from index.errors import FilterError
-from index.items import is_number, is_text, shown
+from index.errors import FilterError, InvalidIdError, InvalidMetadataError
+from index.items import check_id, check_label, clean_label, is_number, is_text, shown
+from index.terms import NULL, OTHER, TEXT, kind_of, nfc, terms_of
 
 MAX_CONDITIONS: Final = 64  # in one filter
 MAX_VALUES: Final = 1000  # to match, in one filter
+ID_KEY: Final = "id"
 LABEL_KEY: Final = "label"
+MEMBER_PREFIX: Final = "metadata."
 OPERATORS: Final = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
+_TESTS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "gte": operator.ge,
+    "gt": operator.gt,
+    "lte": operator.le,
+    "lt": operator.lt,
+}
+_KINDS: Final = ("match", "range", "exists", "is_null")
 
 Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a condition looks at."""
+
+    name: str  # of the member; or ``id``, ``label``
+    column: bool  # whether it is the item's own id or label
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """Holds when the key's value is one of ``values``."""
 
-    key: str
+    key: Key
     values: tuple[Value, ...]  # at least one
 
 
@@ -37,11 +60,30 @@ class Match:
 class Range:
     """Holds when the key's value lies within all the bounds, which are all text or all numbers."""
 
-    key: str
+    key: Key
     bounds: tuple[tuple[str, str | int | float], ...]  # (gte | gt | lte | lt, bound), at least one
 
 
-Condition = Match | Range
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """Holds when the key is there, ``null`` or not; or with ``wanted`` off when it is not."""
+
+    key: Key
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """Holds when the key is there and ``null``; or with ``wanted`` off there and not ``null``.
+
+    A label is never ``null``: it is there or not.
+    """
+
+    key: Key
+    wanted: bool
+
+
+Condition = Match | Range | Exists | IsNull
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +99,11 @@ def parse_filter(value: object) -> Filter:
     """Return the filter that decoded JSON describes; ``{}`` lets everything through.
 
     >>> parse_filter({"must": [{"key": "label", "match": "coat"}]}).must
-    (Match(key='label', values=('coat',)),)
+    (Match(key=Key(name='label', column=True), values=('coat',)),)
 
     Raises:
-        FilterError: malformed, or more than 64 conditions or 1,000 values to match.
+        FilterError: malformed, more than 64 conditions or 1,000 values to match, or a condition
+            that no item can ever fulfil.
     """
     members = _object(value, "a filter", allowed=("must", "should", "must_not"))
     lists = {name: _conditions(name, listed) for name, listed in members.items()}
@@ -75,20 +118,26 @@ def parse_filter(value: object) -> Filter:
     return Filter(**lists)
 
 
-def filter_sql(wanted: Filter) -> tuple[str, list[Value]]:
-    """Return an SQL condition over the table ``items``, true or false, and its parameters."""
-    parameters: list[Value] = []
-
-    def sql_of(condition: Condition) -> str:
-        sql, needed = _condition_sql(condition)
-        parameters.extend(needed)
-        return sql
-
-    parts = [sql_of(condition) for condition in wanted.must]
-    if wanted.should:
-        parts.append("(" + " OR ".join([sql_of(condition) for condition in wanted.should]) + ")")
-    parts += [f"NOT {sql_of(condition)}" for condition in wanted.must_not]
-    return " AND ".join(parts) or "1", parameters
+def holds(condition: Condition, *, item_id: str, label: str | None, metadata: str) -> bool:
+    """Whether ``condition`` holds for one item, whose metadata is JSON text."""
+    key = condition.key
+    if key.column:
+        text = item_id if key.name == ID_KEY else label
+        terms: list[tuple[int, Value]] = [] if text is None else [(TEXT, text)]
+    else:
+        terms = [(kind, value) for name, kind, value in terms_of(metadata) if name == key.name]
+    if isinstance(condition, Exists):
+        return bool(terms) == condition.wanted
+    if isinstance(condition, IsNull):
+        return any((term == (OTHER, NULL)) == condition.wanted for term in terms)
+    if isinstance(condition, Match):
+        wanted = {(kind_of(one), one) for one in condition.values}
+        return any(term in wanted for term in terms)
+    kind = kind_of(condition.bounds[0][1])
+    return any(
+        kind == term_kind and all(_TESTS[name](value, bound) for name, bound in condition.bounds)
+        for term_kind, value in terms
+    )
 
 
 def _conditions(name: str, value: object) -> tuple[Condition, ...]:
@@ -98,46 +147,100 @@ def _conditions(name: str, value: object) -> tuple[Condition, ...]:
 
 
 def _condition(value: object) -> Condition:
-    members = _object(value, "a condition", allowed=("key", "match", "range"))
+    members = _object(value, "a condition", allowed=("key", *_KINDS))
     key = members.get("key")
     if not isinstance(key, str) or not is_text(key):
         raise FilterError(f"a condition needs a 'key' of text, got {shown(key)}")
-    if ("match" in members) == ("range" in members):
-        raise FilterError(f"the condition on {shown(key)} needs either 'match' or 'range'")
-    if "match" in members:
-        return Match(key, _match_values(key, members["match"]))
-    return Range(key, _bounds(key, members["range"]))
+    kinds = [kind for kind in _KINDS if kind in members]
+    if len(kinds) != 1:
+        raise FilterError(
+            f"the condition on {shown(key)} needs one of 'match', 'range', 'exists' and 'is_null'"
+        )
+    (kind,) = kinds
+    wanted, of = members[kind], _key(key)
+    if kind == "match":
+        return Match(of, _match_values(of, wanted))
+    if kind == "range":
+        return Range(of, _bounds(of, wanted))
+    if not isinstance(wanted, bool):
+        raise FilterError(f"{kind!r} on {shown(key)} is true or false, got {shown(wanted)}")
+    if of == Key(ID_KEY, column=True):
+        raise FilterError(f"{kind!r} on 'id' tells no items apart: every item has an id")
+    if kind == "exists":
+        return Exists(of, wanted)
+    if of.column and wanted:
+        raise FilterError(
+            "a label is never null: for items without a label, ask for "
+            '{"key": "label", "exists": false}'
+        )
+    return IsNull(of, wanted)
 
 
-def _match_values(key: str, match: object) -> tuple[Value, ...]:
-    if isinstance(match, list):
-        if not match:
-            raise FilterError(f"'match' on {shown(key)} needs at least one value")
-        return tuple(_match_value(key, value) for value in match)
-    return (_match_value(key, match),)
+def _key(key: str) -> Key:
+    if key in (ID_KEY, LABEL_KEY):
+        return Key(key, column=True)
+    return Key(nfc(key.removeprefix(MEMBER_PREFIX)), column=False)
 
 
-def _match_value(key: str, value: object) -> Value:
-    if isinstance(value, bool) or _is_comparable(value):
-        return value
-    raise FilterError(
-        f"'match' on {shown(key)} takes text, finite numbers and booleans, got {shown(value)}"
-    )
+def _match_values(key: Key, match: object) -> tuple[Value, ...]:
+    if not isinstance(match, list):
+        match = [match]
+    if not match:
+        raise FilterError(f"'match' on {shown(key.name)} needs at least one value")
+    values = [_match_value(key, value) for value in match]
+    if key == Key(LABEL_KEY, column=True):
+        return tuple(spelling for value in values for spelling in _spellings(str(value)))
+    return tuple(nfc(value) if isinstance(value, str) else value for value in values)
 
 
-def _bounds(key: str, value: object) -> tuple[tuple[str, str | int | float], ...]:
-    members = _object(value, f"'range' on {shown(key)}", allowed=tuple(OPERATORS))
+def _match_value(key: Key, value: object) -> Value:
+    if value is None:
+        raise FilterError(
+            f"'match' on {shown(key.name)} takes text, finite numbers and booleans; for null, ask "
+            'for {"key": …, "is_null": true}'
+        )
+    if not isinstance(value, bool) and not _is_comparable(value):
+        raise FilterError(
+            f"'match' on {shown(key.name)} takes text, finite numbers and booleans, "
+            f"got {shown(value)}"
+        )
+    if key.column:
+        _check_column(key, value)
+    return value
+
+
+def _check_column(key: Key, value: object) -> None:
+    """Refuse what no id, or no label, can be."""
+    if not isinstance(value, str):
+        raise FilterError(f"'{key.name}' is text, and never equals {shown(value)}")
+    try:
+        check_id(value) if key.name == ID_KEY else check_label(value)
+    except (InvalidIdError, InvalidMetadataError) as error:
+        raise FilterError(f"no item has this {key.name}: {error}") from error
+
+
+def _spellings(label: str) -> list[str]:
+    """Return how ``label`` may be stored: as labels are today, or as they came in the past."""
+    cleaned = clean_label(label)
+    assert cleaned is not None  # it was checked
+    return list(dict.fromkeys([label, cleaned, unicodedata.normalize("NFD", cleaned)]))
+
+
+def _bounds(key: Key, value: object) -> tuple[tuple[str, str | int | float], ...]:
+    members = _object(value, f"'range' on {shown(key.name)}", allowed=tuple(OPERATORS))
     if not members:
-        raise FilterError(f"'range' on {shown(key)} needs one of gte, gt, lte and lt")
+        raise FilterError(f"'range' on {shown(key.name)} needs one of gte, gt, lte and lt")
     bounds: list[tuple[str, str | int | float]] = []
     for name, bound in members.items():
         if not _is_comparable(bound):
             raise FilterError(
-                f"{name!r} on {shown(key)} must be text or a finite number, got {shown(bound)}"
+                f"{name!r} on {shown(key.name)} must be text or a finite number, got {shown(bound)}"
             )
-        bounds.append((name, bound))
+        if key.column and not isinstance(bound, str):
+            raise FilterError(f"'{key.name}' is text, and never compares with {shown(bound)}")
+        bounds.append((name, nfc(bound) if isinstance(bound, str) else bound))
     if len({isinstance(bound, str) for _, bound in bounds}) > 1:
-        raise FilterError(f"'range' on {shown(key)} mixes text and numbers")
+        raise FilterError(f"'range' on {shown(key.name)} mixes text and numbers")
     return tuple(bounds)
 
 
@@ -152,46 +255,3 @@ def _object(value: object, what: str, *, allowed: tuple[str, ...]) -> dict[str, 
     if unknown:
         raise FilterError(f"{what} has {', '.join(allowed)}, not {shown(unknown[0])}")
     return value
-
-
-def _condition_sql(condition: Condition) -> tuple[str, list[Value]]:
-    if condition.key == LABEL_KEY:
-        sql, parameters = _test_sql(condition, kind="'text'", value="items.label")
-        return f"(items.label IS NOT NULL AND {sql})", parameters
-    sql, parameters = _test_sql(condition, kind="member.type", value="member.value")
-    # json_each gives a scalar as one row, an array as a row per element, and an object as a row per
-    # member, which alone has text for its key. JSON escapes are SQLite's path escapes as well.
-    return (
-        "EXISTS (SELECT 1 FROM json_each(items.metadata, ?) AS member "
-        f"WHERE typeof(member.key) <> 'text' AND {sql})",
-        ["$." + json.dumps(condition.key, ensure_ascii=False), *parameters],
-    )
-
-
-def _test_sql(condition: Condition, *, kind: str, value: str) -> tuple[str, list[Value]]:
-    """Return the test of one value; ``kind`` and ``value`` are SQL for its JSON type and itself."""
-    if isinstance(condition, Match):
-        return _match_sql(condition.values, kind, value)
-    bounds = [bound for _, bound in condition.bounds]
-    tests = [f"{value} {OPERATORS[name]} ?" for name, _ in condition.bounds]
-    kinds = "('text')" if isinstance(bounds[0], str) else "('integer', 'real')"
-    return " AND ".join([f"{kind} IN {kinds}", *tests]), [*bounds]
-
-
-def _match_sql(values: tuple[Value, ...], kind: str, value: str) -> tuple[str, list[Value]]:
-    texts = [wanted for wanted in values if isinstance(wanted, str)]
-    truths = [wanted for wanted in values if isinstance(wanted, bool)]
-    numbers = [wanted for wanted in values if not isinstance(wanted, str | bool)]
-    tests = []
-    if texts:
-        tests.append(f"({kind} = 'text' AND {value} IN ({_marks(texts)}))")
-    if numbers:
-        tests.append(f"({kind} IN ('integer', 'real') AND {value} IN ({_marks(numbers)}))")
-    if truths:
-        tests.append(f"{kind} IN ({_marks(truths)})")
-    names = ["true" if wanted else "false" for wanted in truths]
-    return f"({' OR '.join(tests)})", [*texts, *numbers, *names]
-
-
-def _marks(values: Sequence[Value]) -> str:
-    return ", ".join("?" * len(values))

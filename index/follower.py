@@ -117,6 +117,7 @@ class Follower:
 
 
 def _instead_of(old: Live, new: Live) -> Live:
-    """Return ``new``, which tells readers of ``old`` that something may have been removed."""
-    new.snapshot = replace(new.snapshot, removals=old.snapshot.removals + 1)
+    """Return ``new``, which tells readers of ``old`` whether something may have been removed."""
+    removals = old.snapshot.removals + (new.snapshot.seq != old.snapshot.seq)
+    new.snapshot = replace(new.snapshot, removals=removals)
     return new

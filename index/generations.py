@@ -108,12 +108,12 @@ class Generations:
         except _UNUSABLE as error:
             raise GenerationError(f"{folder} cannot be used: {error}") from error
 
-    def problems(self, *, last_seq: int) -> list[str]:
+    def problems(self, *, last_seq: Callable[[], int]) -> list[str]:
         """Return a sentence for every generation that cannot be used. Reads all of them."""
         problems = []
         for number in self.numbers():
             try:
-                self.load(number, last_seq=last_seq)
+                self.load(number, last_seq=last_seq())  # asked now: it may be of a moment ago
             except GenerationError as error:
                 if self.path(number).exists():  # nobody pruned it meanwhile
                     problems.append(str(error))

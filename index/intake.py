@@ -1,14 +1,22 @@
 """Stores vectors that come from elsewhere: checked one by one, in transactions of many.
 
+What a source does not have stays as it is stored: a picture, a label, metadata, a creation time. An
+empty cell has nothing. Ids and labels are taken as the text they clearly are (the number 7 as "7",
+true as "true"); whatever cannot be stored is listed.
+
 Shape suffix: D vector width.
 """
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +25,14 @@ from numpy.typing import NDArray
 from index.build_report import BuildReport
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
 from index.gallery import Gallery
-from index.items import NewItem, check_id, check_label, encode_metadata, shown
+from index.items import NewItem, Part, check_id, check_label, clean_label, encode_metadata, shown
 from index.vector_source import VectorEntry, VectorSource
 from index.vectors import VECTOR_TYPE, check_vectors
 
 CHUNK: Final = 1_000  # items per transaction
+CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
 SHA256: Final = re.compile("[0-9a-f]{64}")
+PARTS: Final[tuple[Part, ...]] = ("label", "metadata", "picture", "created")
 
 
 def store_vectors(
@@ -34,9 +44,10 @@ def store_vectors(
 ) -> BuildReport:
     """Store every entry that can be stored; list the ones that cannot.
 
-    What is stored already stays as it is, so an import that was interrupted can be run again. An
-    entry's content hash is its picture's where an export tells it, and else the SHA-256 of its
-    vector's bytes; the picture comes along where the source has it.
+    What is stored already stays as it is, so an import that was interrupted can be run again. What
+    the source does not have of an item stays as stored, and is counted in the report. A new entry's
+    content hash is its picture's where an export tells it, and else the SHA-256 of its vector's
+    bytes; the picture comes along where the source has it.
 
     Args:
         gallery: what it holds under other ids stays.
@@ -53,75 +64,150 @@ def store_vectors(
         gallery.binding.check(source.facts.fingerprint, gallery.folder)
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
+    left: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
     for chunk in _chunks(_checked(source.entries, gallery.binding.width, normalize=normalize)):
-        items = [one for one in chunk if isinstance(one, NewItem)]
-        refused += [one for one in chunk if not isinstance(one, NewItem)]
-        outcomes.update(result.outcome for result in gallery.put(items))
+        items = [one.item for one in chunk if isinstance(one, _Sound)]
+        refused += [(one.id, one.reason) for one in chunk if isinstance(one, _Refused)]
+        results = gallery.put(items)
+        outcomes.update(result.outcome for result in results)
+        for item, result in zip(items, results, strict=True):
+            if result.outcome != "created":
+                left.update(part for part in PARTS if part not in (item.brings or ()))
         on_progress(len(chunk))
-    return BuildReport.of(outcomes, refused, count=gallery.count, started=started)
+    report = BuildReport.of(outcomes, refused, count=gallery.count, started=started)
+    return replace(report, left_as_stored=dict(left))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    item: NewItem
+    bytes: int  # of metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    id: str
+    reason: str
 
 
 def _checked(
     entries: Iterable[VectorEntry], width: int, *, normalize: bool
-) -> Iterator[NewItem | tuple[str, str]]:
+) -> Iterator[_Sound | _Refused]:
     """Give every entry as an item, or its id and why it is refused."""
     seen: set[str] = set()
     for row, entry in enumerate(entries, start=1):
-        name = entry.id if isinstance(entry.id, str) and entry.id else f"row {row}"
+        item_id = _text(entry.id)
         try:
-            item = _item(entry, width, normalize=normalize)
-            if item.id in seen:  # else each import would store first the one and then the other
+            sound = _item(entry, item_id, width, normalize=normalize)
+            if sound.item.id in seen:  # else each import would store first the one, then the other
                 raise InvalidIdError("its id came before")
         except VectorIndexError as error:
-            yield name, str(error)
+            yield _Refused(item_id or f"row {row}", str(error))
             continue
-        seen.add(item.id)
-        yield item
+        seen.add(sound.item.id)
+        yield sound
 
 
-def _item(entry: VectorEntry, width: int, *, normalize: bool) -> NewItem:
+def _item(entry: VectorEntry, item_id: str | None, width: int, *, normalize: bool) -> _Sound:
     """Return what is stored of an entry.
 
     Raises:
         InvalidIdError, InvalidMetadataError, BadVectorsError: it cannot be stored.
     """
-    check_id(entry.id)
-    check_label(entry.label)
-    metadata = _metadata(entry.metadata)
-    encode_metadata(metadata)
+    check_id(entry.id if item_id is None else item_id)
+    assert item_id is not None
+    if entry.problem is not None:
+        raise BadVectorsError(entry.problem)
+    label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
+    text = encode_metadata({} if metadata is None else metadata)
     vector_D = _vector(entry.vector, width, normalize=normalize)
-    content_sha256 = entry.content_sha256
-    if content_sha256 is None:
-        content_sha256 = hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest()
-    elif not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256):
+    content_sha256 = entry.content_sha256 or None
+    if content_sha256 is not None and (
+        not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
+    ):
         raise InvalidMetadataError(f"its content hash is none: {shown(content_sha256)}")
-    return NewItem(
-        id=entry.id,
+    brought: dict[Part, object] = {
+        "label": label,
+        "metadata": metadata,
+        "picture": entry.thumbnail,
+        "content": content_sha256,
+        "created": created,
+    }
+    item = NewItem(
+        id=item_id,
         vector_D=vector_D,
-        label=entry.label,
-        metadata=metadata,
+        label=label,
+        metadata={} if metadata is None else metadata,
         thumbnail=entry.thumbnail,
-        content_sha256=content_sha256,
+        content_sha256=content_sha256
+        or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
+        created=created,
+        brings=frozenset(part for part, value in brought.items() if value is not None),
     )
+    return _Sound(item, len(text))
+
+
+def _text(value: Any) -> str | None:
+    """Return a cell as the text it clearly is; ``None`` when it is none, or empty."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, str | int | Decimal | date):
+        return str(value) or None
+    return None
+
+
+def _label(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    label = clean_label(_text(value))
+    check_label(value if label is None else label)
+    return label
 
 
 def _metadata(value: Any) -> Any:
     if value is None or value == "":
-        return {}
+        return None
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        metadata = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise InvalidMetadataError(f"its metadata is not JSON: {shown(value)}") from error
+    if metadata is None:
+        raise InvalidMetadataError("metadata must be a JSON object, got null")
+    return metadata
+
+
+def _time(value: Any) -> str | None:
+    """Return a creation time as it is stored."""
+    if value is None or value == "":
+        return None
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidMetadataError(
+            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {shown(value)}"
+        ) from error
 
 
 def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadVectorsError(f"its vector is no list of numbers: {shown(value)}") from None
     try:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
-        raise BadVectorsError("its vector has something else than numbers") from error
+        raise BadVectorsError(f"its vector has {_no_number(value)}") from error
     if numbers_D.shape != (width,):
         has = f"{len(numbers_D)} numbers" if numbers_D.ndim == 1 else "no row of numbers"
         raise BadVectorsError(f"its vector has {has}, not {width}")
@@ -139,14 +225,26 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
     return vector_D
 
 
-def _chunks(
-    entries: Iterator[NewItem | tuple[str, str]],
-) -> Iterator[list[NewItem | tuple[str, str]]]:
-    chunk: list[NewItem | tuple[str, str]] = []
+def _no_number(value: Any) -> str:
+    """Say what in ``value`` is none of a vector's numbers."""
+    for place, number in enumerate(value if isinstance(value, list | tuple) else [], start=1):
+        if number in ("", None):
+            return f"nothing as its number {place}"
+        try:
+            float(number)
+        except (ValueError, TypeError, OverflowError):
+            return f"something else than a number at {place}: {shown(number)}"
+    return "something else than numbers"
+
+
+def _chunks(entries: Iterator[_Sound | _Refused]) -> Iterator[list[_Sound | _Refused]]:
+    chunk: list[_Sound | _Refused] = []
+    size = 0
     for entry in entries:
         chunk.append(entry)
-        if len(chunk) == CHUNK:
+        size += entry.bytes if isinstance(entry, _Sound) else 0
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
             yield chunk
-            chunk = []
+            chunk, size = [], 0
     if chunk:
         yield chunk

@@ -18,6 +18,7 @@ from index.errors import (
     InvalidMetadataError,
 )
 from index.plan import Kind
+from index.terms import nfc, terms_of
 from index.vectors import check_vectors
 from vision.thumbnail import Thumbnail
 
@@ -27,11 +28,14 @@ NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse 
 MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
 MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another
+MAX_TERMS: Final = 512  # values in metadata; 1,000 items of so many are 1.5 s of writing
+MAX_NAME_CHARS: Final = 64 * 1024  # of their names, each with the names of the objects around it
 INT64: Final = 2**63  # SQLite compares integers of this range exactly
 
 ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
 Outcome = Literal["created", "unchanged", "replaced", "conflict"]
+Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,9 @@ class NewItem:
     metadata: Mapping[str, Any]  # a JSON object
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
+    created: str | None = None  # ISO 8601, UTC; ``None``: now
+    # Of an import: what its source says of the item. The rest stays as stored, where it is stored.
+    brings: frozenset[Part] | None = None  # None: it says everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +179,24 @@ def check_id(item_id: str) -> None:
 
 
 def check_label(label: str | None) -> None:
-    """Accept no label, or 1 to 256 characters without control characters.
+    """Accept no label, or 1 to 256 characters, not only spaces, without control characters.
 
     Raises:
         InvalidMetadataError: anything else.
     """
     if label is None:
         return
-    if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL_CHARS:
+    if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_CHARS:
         raise InvalidMetadataError(
-            f"a label has 1 to {MAX_LABEL_CHARS} characters, got {shown(label)}"
+            f"a label has 1 to {MAX_LABEL_CHARS} characters, not only spaces, got {shown(label)}"
         )
     if CONTROL.search(label):
         raise InvalidMetadataError(f"a label has no control characters, got {shown(label)}")
+
+
+def clean_label(label: str | None) -> str | None:
+    """Return ``label`` as it is stored: composed (NFC), without white space around it."""
+    return None if label is None else nfc(label).strip()
 
 
 def encode_metadata(metadata: Mapping[str, Any]) -> str:
@@ -192,7 +204,8 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
 
     Raises:
         InvalidMetadataError: not a JSON object, not finite, nested deeper than 16, an integer
-            beyond 64 bits, text that is not Unicode, or more than 16 KiB as JSON.
+            beyond 64 bits, text that is not Unicode, more than 16 KiB as JSON, or more than 512
+            values.
     """
     if not isinstance(metadata, Mapping):
         raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
@@ -205,6 +218,8 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
         raise InvalidMetadataError(
             f"metadata has {size} bytes as JSON; at most {MAX_METADATA_BYTES} are allowed"
         )
+    if size > MAX_TERMS:  # fewer bytes cannot hold too many
+        _check_terms(text)
     return text
 
 
@@ -217,6 +232,22 @@ def shown(value: object) -> str:
 def is_text(value: str) -> bool:
     """Whether SQLite can hold ``value`` unchanged: no NUL, no lone surrogate."""
     return not NOT_TEXT.search(value)
+
+
+def _check_terms(metadata: str) -> None:
+    """Refuse what would keep other writers waiting: each term is a row of an index."""
+    terms = terms_of(metadata)
+    if len(terms) > MAX_TERMS:
+        raise InvalidMetadataError(
+            f"metadata has {len(terms)} values that filters can look for, elements of arrays "
+            f"counted each; at most {MAX_TERMS} are allowed"
+        )
+    chars = sum(len(name) for name, _, _ in terms)
+    if chars > MAX_NAME_CHARS:
+        raise InvalidMetadataError(
+            f"the names of the metadata's values have {chars} characters, those of the objects "
+            f"around them included; at most {MAX_NAME_CHARS} are allowed"
+        )
 
 
 def _check_json(value: object, *, depth: int) -> None:

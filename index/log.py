@@ -15,6 +15,7 @@ from index.changes import last_seq
 from index.errors import GalleryFolderError, LogCutError
 from index.vectors import decode_vector
 
+KEPT_ROWS: Final = 65_536  # operations; whoever slept through more loads the items anew
 CUT_ROWS: Final = 4096  # operations cut in one transaction; writers wait for it for milliseconds
 
 
@@ -66,14 +67,26 @@ def log_start(connection: apsw.Connection) -> int:
         ) from error
 
 
-def cut_operations(writer: apsw.Connection, *, up_to: int) -> tuple[int, bool]:
-    """Cut the oldest operations in the caller's transaction: 4096 at most, none above ``up_to``.
+def trim_log(writer: apsw.Connection, *, logged: int) -> None:
+    """Cut what is older than the newest 65,536 operations, now and then and a part at a time.
 
-    Returns how many were cut, and whether more are left to cut.
+    In the caller's transaction, which ``logged`` so many: more than that are cut.
+    """
+    keep_from = last_seq(writer) - KEPT_ROWS
+    if keep_from - log_start(writer) >= CUT_ROWS:
+        cut_operations(writer, up_to=keep_from, at_most=max(CUT_ROWS, 2 * logged))
+
+
+def cut_operations(
+    writer: apsw.Connection, *, up_to: int, at_most: int | None = None
+) -> tuple[int, bool]:
+    """Cut the oldest operations in the caller's transaction, none above ``up_to``.
+
+    Of many 4096, or ``at_most``. Returns how many were cut, and whether more are left to cut.
     """
     start = log_start(writer)
     wanted = min(up_to, last_seq(writer))
-    stop = min(wanted, start + CUT_ROWS)
+    stop = min(wanted, start + (at_most or CUT_ROWS))
     if stop <= start:
         return 0, False
     writer.execute("DELETE FROM operations WHERE seq <= ?", (stop,))

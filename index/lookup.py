@@ -10,14 +10,13 @@ Shape suffixes: Q queries, D vector width.
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.allowed import SPARE, Allowed, AllowedKeys
-from index.errors import GalleryFolderError
+from index.errors import GalleryFolderError, StorageError
 from index.filter import Filter
 from index.follower import Follower
 from index.items import Hit, Item, RangeResult, SearchResult
@@ -26,6 +25,7 @@ from index.snapshot import Snapshot
 from index.store import Store
 
 ATTEMPTS: Final = 4  # before writers are made to wait
+READ_ONLY_ATTEMPTS: Final = 100  # where they cannot be
 REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
 
 _EVERYTHING: Final = Filter()
@@ -59,6 +59,7 @@ class Lookup:
 
         Raises:
             GalleryFolderError: the index holds a key that neither the items nor the log explain.
+            StorageError: the gallery is read-only here, and others keep changing it.
         """
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
@@ -104,14 +105,28 @@ class Lookup:
         result = attempt(self._follower.recent())
         if result is not None:
             return result
-        for _ in range(ATTEMPTS):
-            result = attempt(self._follower.catch_up())
+        # Without the right to write we cannot make the others wait, and so try more often.
+        read_only = self._store.read_only_reason is not None
+        for _ in range(READ_ONLY_ATTEMPTS if read_only else ATTEMPTS):
+            result = self._tried(attempt)
             if result is not None:
                 return result
-        read_only = self._store.read_only_reason is not None  # others may write all the same
-        with nullcontext() if read_only else self._store.writing():
-            result = attempt(self._follower.catch_up())
-        if result is None:
+        if not read_only:
+            with self._store.writing():
+                result = self._tried(attempt)
+            if result is not None:
+                return result
+        raise StorageError(f"{self._store.folder} kept changing while it was searched; try again")
+
+    def _tried(self, attempt: Callable[[Snapshot], T | None]) -> T | None:
+        """Return what ``attempt`` does, or ``None`` when something changed under its hands.
+
+        Raises:
+            GalleryFolderError: it failed although nothing was written meanwhile.
+        """
+        snapshot = self._follower.catch_up()
+        result = attempt(snapshot)
+        if result is None and self._store.last_seq() == snapshot.seq:
             raise GalleryFolderError(
                 f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
@@ -120,7 +135,7 @@ class Lookup:
     def _page(
         self, snapshot: Snapshot, after: int, limit: int, wanted: Filter
     ) -> list[tuple[int, Item]] | None:
-        allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
+        allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys_above)
         keys_S = allowed.keys_S[np.searchsorted(allowed.keys_S, after, side="right") :]
         found: list[tuple[int, Item]] = []
         while len(found) < limit and keys_S.size:  # some of the keys may be gone
@@ -142,7 +157,9 @@ class Lookup:
     ) -> SearchResult | None:
         allowed = None
         if wanted is not None and wanted != _EVERYTHING:
-            allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys)
+            allowed = self._allowed.of(
+                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
+            )
             if not self._is_true_to(snapshot, allowed):
                 return None
         found = find(snapshot, allowed)

@@ -19,8 +19,8 @@ from index.terms import TERMS_TABLE, fill_terms
 def migrate(path: Path) -> None:
     """Give the database at ``path`` the present format; nothing is done when it has it.
 
-    From version 1 the terms of all items are written: some 8 seconds per million items with two
-    members of metadata each.
+    The terms of all items are written anew: some 8 seconds per million items with two members of
+    metadata each.
 
     Raises:
         GalleryFolderError: not a gallery's database, or of an unknown or newer version.
@@ -37,15 +37,22 @@ def migrate(path: Path) -> None:
                     f"it is opened; but {database.read_only_reason}"
                 )
             with database.writing() as writer:
-                if check_format(writer, path) < FORMAT_VERSION:  # another process may have done it
-                    _from_1_to_2(writer)
+                version = check_format(writer, path)  # another process may have done it
+                if version < FORMAT_VERSION:
+                    if version == 1:
+                        _from_1_to_2(writer)
+                    _from_2_to_3(writer)
     finally:
         database.close()
 
 
 def _from_1_to_2(writer: apsw.Connection) -> None:
-    writer.execute(TERMS_TABLE)
-    fill_terms(writer)
     new = {"database_id": uuid4().hex, "log_start": "0"}
     writer.executemany("INSERT INTO meta VALUES (?, ?)", new.items())
-    writer.pragma("user_version", 2)
+
+
+def _from_2_to_3(writer: apsw.Connection) -> None:
+    writer.execute("DROP TABLE IF EXISTS terms")
+    writer.execute(TERMS_TABLE)
+    fill_terms(writer)
+    writer.pragma("user_version", FORMAT_VERSION)

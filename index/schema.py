@@ -12,7 +12,8 @@ from index.terms import TERMS_TABLE
 
 DATABASE_NAME: Final = "gallery.sqlite"
 APPLICATION_ID: Final = 0x4C4B474C  # "LKGL", in the file's header: tells our files from others
-FORMAT_VERSION: Final = 2  # 1: without terms, database_id and log_start
+# 1: without terms, database_id and log_start; 2: terms of scalars at the top alone.
+FORMAT_VERSION: Final = 3
 OLDEST_VERSION: Final = 1  # that can be migrated to the present one
 PAGE_BYTES: Final = 4096
 SHOWN_DIGITS: Final = 12  # of a fingerprint's 64

@@ -1,6 +1,6 @@
 """Items picked out of the database: by one condition of a filter, or for sharing a content.
 
-A condition is answered from an index: ``items_by_label``, or the table ``terms`` for metadata.
+A condition is answered from an index: over ids, over labels, or the table ``terms`` for metadata.
 Shape suffixes: N keys.
 """
 
@@ -11,12 +11,25 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filter import LABEL_KEY, OPERATORS, Condition, Filter, Match, Value, filter_sql
-from index.terms import TEXT, kind_of
+from index.errors import GalleryFolderError
+from index.filter import (
+    OPERATORS,
+    Condition,
+    Exists,
+    IsNull,
+    Key,
+    Match,
+    Range,
+    Value,
+    holds,
+)
+from index.items import shown
+from index.terms import NULL, OTHER, kind_of
 
-# Reading one item's metadata costs as much as this many entries of an index (measured: 0.33 and
-# 0.06 microseconds).
-SCAN_COST: Final = 5
+TERMS_VERSION: Final = 3  # format of the database from which on ``terms`` has every member
+# Reading one item's metadata costs as much as this many entries of an index (measured: 4 and 0.06
+# microseconds).
+SCAN_COST: Final = 60
 
 
 def keys_of(
@@ -36,35 +49,40 @@ def condition_keys(
 ) -> NDArray[np.int64]:
     """Return the keys above ``after`` of the items for which ``condition`` holds: int64 (N,).
 
-    Increasing and distinct. A range costs all the index entries within it, whatever their keys; so
-    when it turns out to hold more of them than reading the few items above ``after`` would cost,
-    those are read instead. It never costs more than twice the better way.
+    Increasing and distinct. A match costs what it finds. Anything else costs all the index entries
+    that it covers, whatever their keys; so when there turn out to be more of them than reading the
+    few items above ``after`` would cost, those are read instead. It never costs more than twice the
+    better way. Where the index is of an older format, all items above ``after`` are read.
     """
+    if reader.pragma("user_version") < TERMS_VERSION:
+        return scan_keys(reader, condition, after=after)
     if isinstance(condition, Match):
         return distinct(_matching(reader, condition, after))
-    bounds = [bound for _, bound in condition.bounds]
-    entries = _entries(condition.key, kind_of(bounds[0]))
-    if entries is None:
-        return _numbers(None)
-    newest = reader.execute("SELECT max(key) FROM items").get or 0
-    limit = SCAN_COST * max(newest - after, 0)
-    sql, column, parameters = entries
-    tests = " AND ".join([f"{column} {OPERATORS[name]} ?" for name, _ in condition.bounds])
-    count, text = reader.execute(
-        "SELECT count(*), group_concat(key, ' ') FILTER (WHERE key > ?) "
-        f"FROM ({sql} {tests} LIMIT ?)",
-        (after, *parameters, *bounds, limit + 1),
-    ).get
-    if count > limit:
+    found = _covered(reader, condition, after)
+    if found is None:
         return scan_keys(reader, condition, after=after)
-    return distinct(_numbers(text))
+    if isinstance(condition, Exists) and not condition.wanted:
+        keys = distinct(keys_of(reader, "SELECT key FROM items WHERE key > ?", (after,)))
+        return np.setdiff1d(keys, distinct(found), assume_unique=True)
+    return distinct(found)
 
 
 def scan_keys(reader: apsw.Connection, condition: Condition, *, after: int) -> NDArray[np.int64]:
-    """Return what ``condition_keys`` does, by reading every item above ``after``."""
-    sql, parameters = filter_sql(Filter(must=(condition,)))
-    found = keys_of(reader, f"SELECT key FROM items WHERE key > ? AND {sql}", (after, *parameters))
-    return distinct(found)
+    """Return what ``condition_keys`` does, by reading every item above ``after``.
+
+    Raises:
+        GalleryFolderError: the metadata of an item is damaged.
+    """
+    sql = "SELECT key, id, label, metadata FROM items WHERE key > ? ORDER BY key"
+    found = []
+    for key, item_id, label, metadata in reader.execute(sql, (after,)):
+        try:
+            if holds(condition, item_id=item_id, label=label, metadata=metadata):
+                found.append(key)
+        except ValueError as error:
+            sentence = f"the metadata of item {shown(item_id)} is damaged"
+            raise GalleryFolderError(sentence) from error
+    return np.array(found, np.int64)
 
 
 def same_content(reader: apsw.Connection) -> list[list[str]]:
@@ -86,23 +104,53 @@ def _matching(reader: apsw.Connection, condition: Match, after: int) -> NDArray[
         kinds.setdefault(kind_of(value), []).append(value)
     found = [_numbers(None)]
     for kind, values in kinds.items():
-        entries = _entries(condition.key, kind)
-        if entries is not None:
-            sql, column, parameters = entries
-            marks = ", ".join("?" * len(values))
-            sql = f"{sql} {column} IN ({marks}) AND key > ?"
-            found.append(keys_of(reader, sql, (*parameters, *values, after)))
+        sql, column, parameters = _entries(condition.key, kind)
+        marks = ", ".join("?" * len(values))
+        sql = f"{sql} {column} IN ({marks}) AND key > ?"
+        found.append(keys_of(reader, sql, (*parameters, *values, after)))
     return np.concatenate(found)
 
 
-def _entries(key: str, kind: int) -> tuple[str, str, list[Value]] | None:
-    """Return the start of a query for index entries, their value's column, and parameters.
+def _covered(
+    reader: apsw.Connection, condition: Range | Exists | IsNull, after: int
+) -> NDArray[np.int64] | None:
+    """Return the keys above ``after`` among the index entries; ``None`` when there are too many.
 
-    ``None`` when there can be none: a label is text.
+    Of ``Exists``, what is there whether or not that is wanted.
     """
-    if key != LABEL_KEY:
-        return "SELECT key FROM terms WHERE name = ? AND kind = ? AND", "value", [key, kind]
-    return ("SELECT key FROM items WHERE", "label", []) if kind == TEXT else None
+    sql, parameters = _covering(condition)
+    newest = reader.execute("SELECT max(key) FROM items").get or 0
+    limit = SCAN_COST * max(newest - after, 0)
+    count, text = reader.execute(
+        f"SELECT count(*), group_concat(key, ' ') FILTER (WHERE key > ?) FROM ({sql} LIMIT ?)",
+        (after, *parameters, limit + 1),
+    ).get
+    return None if count > limit else _numbers(text)
+
+
+def _covering(condition: Range | Exists | IsNull) -> tuple[str, list[Value]]:
+    """Return a query for the index entries that the condition covers, and its parameters."""
+    key = condition.key
+    if isinstance(condition, Range):
+        bounds = [bound for _, bound in condition.bounds]
+        sql, column, parameters = _entries(key, kind_of(bounds[0]))
+        tests = " AND ".join([f"{column} {OPERATORS[name]} ?" for name, _ in condition.bounds])
+        return f"{sql} {tests}", [*parameters, *bounds]
+    if key.column:
+        return "SELECT key FROM items WHERE label IS NOT NULL", []
+    sql = "SELECT key FROM terms WHERE name = ?"
+    if isinstance(condition, Exists):
+        return sql, [key.name]
+    if condition.wanted:
+        return f"{sql} AND kind = ? AND value = ?", [key.name, OTHER, NULL]
+    return f"{sql} AND (kind < ? OR value <> ?)", [key.name, OTHER, NULL]
+
+
+def _entries(key: Key, kind: int) -> tuple[str, str, list[Value]]:
+    """Return the start of a query for index entries, their value's column, and parameters."""
+    if key.column:
+        return "SELECT key FROM items WHERE", key.name, []
+    return "SELECT key FROM terms WHERE name = ? AND kind = ? AND", "value", [key.name, kind]
 
 
 def _numbers(text: str | None) -> NDArray[np.int64]:

@@ -44,12 +44,17 @@ class Snapshot:
             return int(self.recent.keys_N[-1])
         return 0 if self.base is None else self.base.base.last_key
 
-    def keys(self) -> NDArray[np.int64]:
-        """Return the keys of all rows that a search may return, in no order."""
-        recent = self.recent.keys_N[self.recent.alive_rows()]
-        if self.base is None:
+    def keys_above(self, after: int) -> NDArray[np.int64]:
+        """Return the keys above ``after``, increasing; those of dead rows may be among them.
+
+        Costs what comes back: nothing is sorted.
+        """
+        recent = self.recent.keys_N
+        recent = recent[np.searchsorted(recent, after, side="right") :]
+        if self.base is None or after >= self.base.base.last_key:
             return recent
-        return np.concatenate([self.base.keys_N[self.base.alive_rows()], recent])
+        base = self.base.base.sorted_keys_N
+        return np.concatenate([base[np.searchsorted(base, after, side="right") :], recent])
 
     def search(
         self,

@@ -103,7 +103,8 @@ class Store:
         """
         rows = [Row.of(item, created=created) for item in items]
         return self._writer.run(
-            lambda changes: [changes.put(row, upsert=upsert) for row in rows], items=len(rows)
+            lambda changes: [changes.put(row, upsert=upsert) for row in rows],
+            items=sum(row.work for row in rows),
         )
 
     def delete(self, ids: Sequence[str]) -> list[bool]:

@@ -18,6 +18,7 @@ from index.stored import Facts
 
 VECTOR: Final = "vector"
 KNOWN: Final = (*COLUMNS, VECTOR, "thumbnail_type", "thumbnail")
+PROBLEM: Final = "\0"  # no column's name: why a row cannot be read, a sentence
 BATCH_ROWS: Final = 1_000  # of a Parquet file at a time
 
 Cells = dict[str, Any]
@@ -77,7 +78,7 @@ def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Ce
     elif VECTOR in row:
         row[VECTOR] = _json(row[VECTOR])
     if len(cells) != len(names):
-        row[VECTOR] = None  # which number is missing, or too many, nobody knows
+        row[PROBLEM] = f"its line has {len(cells)} cells, the heading {len(names)}"
     return row
 
 

@@ -1,11 +1,13 @@
-"""The index over metadata: which texts, numbers and booleans stand under which name of an item.
+"""The index over metadata: what stands under which name of an item.
 
-One row of the table ``terms`` per scalar member, and per scalar element of an array member; null,
-objects and what lies deeper have none, since no condition of a filter holds for them. The rows of
-an item follow from its metadata alone, so they are worked out anew when it is deleted.
+One row of the table ``terms`` per text, number and boolean, elements of arrays each for itself; and
+one for a member that holds none of these, so that its presence is known. A member of an object is
+named by its path, joined with dots; of several members of one name those count that lie least deep.
+The rows of an item follow from its metadata alone, so they are worked out anew when it is deleted.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -15,8 +17,8 @@ Term = tuple[str, int, str | int | float]  # name, kind, value
 
 TERMS_TABLE: Final = """
 CREATE TABLE terms (
-    name TEXT,                     -- of the metadata member
-    kind INTEGER,                  -- 0 boolean, 1 number, 2 text: these never equal one another
+    name TEXT,                     -- of the metadata member: its path, joined with dots
+    kind INTEGER,                  -- 0 boolean, 1 number, 2 text: never equal; 3 none of these
     value,                         -- of no type: kept as it came, numbers compared by value
     key INTEGER,
     PRIMARY KEY (name, kind, value, key)
@@ -25,6 +27,10 @@ CREATE TABLE terms (
 BOOLEAN: Final = 0
 NUMBER: Final = 1
 TEXT: Final = 2
+OTHER: Final = 3
+NULL: Final = 0  # values of the kind OTHER
+ARRAY: Final = 1  # without a text, number or boolean in it
+OBJECT: Final = 2
 _INSERT: Final = "INSERT INTO terms VALUES (?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM terms WHERE name = ? AND kind = ? AND value = ? AND key = ?"
 
@@ -32,18 +38,37 @@ _DELETE: Final = "DELETE FROM terms WHERE name = ? AND kind = ? AND value = ? AN
 def terms_of(metadata: str) -> set[Term]:
     """Return the terms of metadata given as JSON text; equal ones (1 and 1.0) once.
 
+    >>> sorted(terms_of('{"size": {"eu": 40}, "tags": ["a", "b"], "sold": null}'))
+    [('size', 3, 2), ('size.eu', 1, 40), ('sold', 3, 0), ('tags', 2, 'a'), ('tags', 2, 'b')]
+
     Raises:
         ValueError: not JSON, or not an object.
     """
     members = json.loads(metadata)
     if not isinstance(members, dict):
         raise ValueError("metadata must be a JSON object")  # noqa: TRY004 (damage, not a bug)
-    return {
-        (name, kind_of(value), value)
-        for name, member in members.items()
-        for value in (member if isinstance(member, list) else (member,))
-        if isinstance(value, str | int | float)
-    }
+    terms: set[Term] = set()
+    known: set[str] = set()  # names that were met less deep
+    level: list[tuple[str, dict[str, Any]]] = [("", members)]
+    while level:
+        names: set[str] = set()
+        deeper: list[tuple[str, dict[str, Any]]] = []
+        for prefix, members in level:
+            for member_name, member in members.items():
+                name = nfc(prefix + member_name)
+                if isinstance(member, dict):
+                    deeper.append((f"{name}.", member))
+                if name not in known:
+                    names.add(name)
+                    terms |= _member_terms(name, member)
+        known |= names
+        level = deeper
+    return terms
+
+
+def nfc(text: str) -> str:
+    """Return ``text`` composed: accents as a part of their letter."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def kind_of(value: str | int | float) -> int:
@@ -94,6 +119,20 @@ def term_faults(reader: apsw.Connection) -> Iterator[str]:
         for name, kind, value, key, metadata in reader.execute(f"{rows} USING (key)"):
             if (name, kind, value) not in _readable(metadata):
                 yield f"key {key}: filters find it by {name!a}, which its metadata lacks"
+
+
+def _member_terms(name: str, member: Any) -> set[Term]:
+    if member is None:
+        return {(name, OTHER, NULL)}
+    if isinstance(member, dict):
+        return {(name, OTHER, OBJECT)}
+    values = member if isinstance(member, list) else [member]
+    terms = {
+        (name, kind_of(value), nfc(value) if isinstance(value, str) else value)
+        for value in values
+        if isinstance(value, str | int | float)
+    }
+    return terms or {(name, OTHER, ARRAY)}
 
 
 def _readable(metadata: Any) -> set[Term]:

@@ -187,7 +187,7 @@ class Upkeep:
         """
         problems = [
             *store_problems(self._store),
-            *self._generations.problems(last_seq=self._store.last_seq()),
+            *self._generations.problems(last_seq=self._store.last_seq),
         ]
         for _ in range(VERIFY_ATTEMPTS):
             with self._store.reading() as reader:

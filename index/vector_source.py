@@ -18,7 +18,7 @@ from index.errors import SourceError
 from index.export import FACTS_NAME, TABLE_STEM, VECTORS_NAME
 from index.schema import DATABASE_NAME
 from index.stored import Facts, contents
-from index.tables import Cells, Table, open_table
+from index.tables import PROBLEM, Cells, Table, open_table
 from vision.thumbnail import Thumbnail
 
 THUMBNAIL_TYPES: Final = {"image/png": b"\x89PNG\r\n", "image/jpeg": b"\xff\xd8\xff"}
@@ -31,10 +31,12 @@ class VectorEntry:
 
     id: Any
     vector: Any  # numbers, one after another
-    label: Any = None
+    label: Any = None  # or nothing
     metadata: Any = None  # an object, JSON text of one, or nothing
+    created: Any = None  # ISO 8601, or nothing
     content_sha256: str | None = None  # of the image, where an export says so
     thumbnail: Thumbnail | None = None
+    problem: str | None = None  # why it cannot be read, a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def open_vectors(
     Args:
         path: a gallery; a folder or a Parquet file that was exported; a ``.parquet``, ``.csv`` or
             ``.jsonl`` with ``id``, ``vector`` (or a column per number), and, if there are any,
-            ``label`` and ``metadata``; or a ``.npy`` with a row per vector.
+            ``label``, ``metadata`` and ``created``; or a ``.npy`` with a row per vector.
         ids: for a ``.npy``: a text file with an id per line.
         vectors: for a table: a ``.npy`` whose rows are the vectors of the table's rows.
 
@@ -99,6 +101,7 @@ def _gallery(folder: Path) -> VectorSource:
                     vector=item.vector_D,
                     label=item.label,
                     metadata=item.metadata,
+                    created=item.created,
                     content_sha256=item.content_sha256,
                     thumbnail=item.thumbnail,
                 )
@@ -171,10 +174,12 @@ def _entry(cells: Cells, *, trusted: bool) -> VectorEntry:
     return VectorEntry(
         id=cells.get("id"),
         vector=cells.get("vector"),
-        label=cells.get("label") or None,
+        label=cells.get("label"),
         metadata=cells.get("metadata"),
+        created=cells.get("created"),
         content_sha256=cells.get("content_sha256") if trusted else None,
         thumbnail=_thumbnail(cells) if trusted else None,
+        problem=cells.get(PROBLEM),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from index.changes import Changes
 from index.database import Database
 from index.errors import StorageError, VectorIndexError
+from index.log import trim_log
 
 MAX_REQUESTS: Final = 256  # in one transaction, so that nobody waits long for others' changes
 MAX_ITEMS: Final = 1024  # likewise; one request with more has a transaction of its own
@@ -66,6 +67,8 @@ class GroupWriter:
             with self._database.writing() as writer:
                 changes = Changes(writer)
                 results = [request.change(changes) for request in batch]
+                if changes.logged:
+                    trim_log(writer, logged=changes.logged)
             for request, result in zip(batch, results, strict=True):
                 request.result = result
             self.on_commit()  # once for all of them: each on its own thread would take much longer

@@ -5,7 +5,7 @@ from typing import Any
 from index.filter import MAX_CONDITIONS
 from service.answers import ProblemAnswer
 from service.body import MAX_IMAGES
-from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
+from service.options import ID_SCHEMA, JOBS, LABEL_SCHEMA, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 
 _EXAMPLES = {
@@ -22,13 +22,15 @@ _BASE64 = {
 }
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _NUMBER = {"type": "number", "description": "of 64 bits, if written as an integer"}
-_SCALAR = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
-_CONDITION = {
-    "type": "object",
-    "required": ["key"],
-    "properties": {
-        "key": _TEXT,
-        "match": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]},
+_SCALAR: dict[str, Any] = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
+_TRUTH = {"type": "boolean"}
+
+
+def _condition(key: dict[str, Any], value: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """Return the description of a condition on ``key``: of one value or many, or of a range."""
+    bounds = [_TEXT, _NUMBER] if value is _SCALAR else [_TEXT]
+    tests = {
+        "match": {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]},
         "range": {
             "anyOf": [
                 {
@@ -37,12 +39,36 @@ _CONDITION = {
                     "additionalProperties": False,
                     "minProperties": 1,
                 }
-                for bound in (_TEXT, _NUMBER)
+                for bound in bounds
             ]
         },
-    },
-    "additionalProperties": False,
-    "oneOf": [{"required": ["match"]}, {"required": ["range"]}],
+        **others,
+    }
+    return {
+        "type": "object",
+        "required": ["key"],
+        "properties": {"key": key, **tests},
+        "additionalProperties": False,
+        "oneOf": [{"required": [name]} for name in tests],
+    }
+
+
+_CONDITION = {
+    "anyOf": [
+        _condition(
+            {"type": "string", "pattern": r"^(?!(id|label)$)[^\u0000]*$"},
+            _SCALAR,
+            exists=_TRUTH,
+            is_null=_TRUTH,
+        ),
+        _condition(
+            {"const": "label"},
+            {"type": "string", **LABEL_SCHEMA},
+            exists=_TRUTH,
+            is_null={"const": False},
+        ),
+        _condition({"const": "id"}, {"type": "string", **ID_SCHEMA}),
+    ]
 }
 _FILTER = {
     "type": "object",

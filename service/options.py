@@ -22,7 +22,7 @@ MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
 ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
-LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
+LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
 _ERRORS: Final[dict[str, type[Exception]]] = {
@@ -133,7 +133,7 @@ class QueryOptions(Options):
     filter: Annotated[
         dict[str, Any] | None,
         BeforeValidator(_json_text),
-        Field(description="{must, should, must_not} of conditions on label and metadata"),
+        Field(description="{must, should, must_not} of conditions on id, label and metadata"),
     ] = None
     crop: Annotated[
         CropOption | None,

@@ -80,6 +80,13 @@ def test_an_item_gets_another_image_and_keeps_what_is_not_given(place: Path) -> 
     answer("index", "replace", "pictures", "item-04", "new.png", *other)
     hit = answer("search", "pictures", "new.png", "-k", 1)["hits"][0]
     assert (hit["label"], hit["metadata"]) == ("gown", {"size": 1})
+    answer("index", "replace", "pictures", "item-04", "new.png", "--label", " Cafe\u0301 ")
+    hit = answer("search", "pictures", "new.png", "-k", 1)["hits"][0]
+    assert (hit["label"], hit["metadata"]) == ("Caf\u00e9", {"size": 1})
+    for wrong in ("", "  ", "x" * 257):
+        assert "a label has 1 to 256 characters" in refusal(
+            "index", "replace", "pictures", "item-04", "new.png", "--label", wrong
+        )
     assert "no item has the id 'nobody'" in refusal(
         "index", "replace", "pictures", "nobody", "new.png"
     )
@@ -165,6 +172,12 @@ def test_items_go_out_to_files_and_come_back(place: Path) -> None:
         assert (made["added"], made["refused"]) == (STORED, [])
         assert answer("index", "import", f"from-{source}", source)["unchanged"] == STORED
         assert answer("index", "verify", f"from-{source}")["ok"]
+    table = ("index", "import", "pictures", "csv/items.csv", "--vectors", "csv/vectors.npy")
+    made = answer(*table)
+    assert (made["unchanged"], made["replaced"]) == (STORED, 0)
+    assert made["left_as_stored"]["picture"] == STORED
+    told = run(*table).stderr
+    assert f"left as stored, since the source does not have it: picture of {STORED}" in told
     assert "it is there already" in refusal("index", "export", "pictures", "csv")
     assert "holds vectors of model 'fake'" in refusal("index", "import", "vectors", "x.parquet")
     refusal("index", "export", "pictures", "y", "--thumbnails", code=2)

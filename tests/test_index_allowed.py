@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.allowed import SPARE, Allowed, AllowedKeys
-from index.filter import Condition, Filter, Match, Range, parse_filter
+from index.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
 from index.table import Table
 from tests.bases import base_of
 from tests.fakes import unit_vectors
 
-VALUES: list[Any] = [None, 0, 1, 2, 2.5, True, False, "1", "a", ["a", 1], [True, "b"]]
+VALUES: list[Any] = ["absent", None, 0, 1, 2, 2.5, True, False, "1", "a", ["a", 1], [True, "b"]]
 CONDITIONS = [
     {"key": "v", "match": 1},
     {"key": "v", "match": True},
@@ -24,7 +24,12 @@ CONDITIONS = [
     {"key": "v", "match": "1"},
     {"key": "v", "range": {"gte": 1}},
     {"key": "v", "range": {"lt": "b"}},
+    {"key": "v", "exists": True},
+    {"key": "v", "exists": False},
+    {"key": "v", "is_null": True},
+    {"key": "v", "is_null": False},
 ]
+ABSENT = "absent"
 
 
 class World:
@@ -34,6 +39,7 @@ class World:
         self.values: dict[int, Any] = {}
         self.last = 0
         self.asked: Counter[int] = Counter()  # by ``after``
+        self.listed: list[int] = []  # ``after``, whenever all keys above it were wanted
 
     def put(self, value: Any) -> None:
         self.last += 1
@@ -46,14 +52,21 @@ class World:
         ]
         return np.array(held, np.int64)
 
-    def keys(self) -> NDArray[np.int64]:
-        return np.array(list(self.values)[::-1], np.int64)  # in no order
+    def keys(self, after: int) -> NDArray[np.int64]:
+        self.listed.append(after)
+        return np.array([key for key in self.values if key > after], np.int64)
 
     def passing(self, wanted: Filter) -> list[int]:
         return [key for key, value in self.values.items() if passes(wanted, value)]
 
 
 def holds(condition: Condition, member: Any) -> bool:
+    if isinstance(condition, Exists):
+        return (member != ABSENT) == condition.wanted
+    if member == ABSENT:
+        return False
+    if isinstance(condition, IsNull):
+        return (member is None) == condition.wanted
     for value in member if isinstance(member, list) else [member]:
         if isinstance(condition, Match):
             if any(_kind(value) == _kind(one) and value == one for one in condition.values):
@@ -147,6 +160,19 @@ def test_only_keys_that_came_since_are_judged() -> None:
     assert world.asked == {0: 1, 10: 1}
 
 
+def test_a_filter_that_only_excludes_is_given_only_the_keys_that_came_since() -> None:
+    world = World()
+    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    wanted = parse_filter({"must_not": [{"key": "v", "match": "b"}]})
+    for up_to in (10, 10, 11, 25, 25):
+        while world.last < up_to:
+            world.put("a")
+        found = allowed.of(wanted, up_to=up_to, everything=world.keys)
+        assert found.keys_S.tolist() == list(range(1, up_to + 1))
+
+    assert world.listed == [0, 10, 11]
+
+
 def test_keys_that_are_gone_are_forgotten_in_time() -> None:
     world = World()
     allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: len(world.values))
@@ -172,7 +198,7 @@ def test_keys_that_the_asker_does_not_know_yet_are_left_for_later() -> None:
 
 
 def filter_of(number: int) -> Filter:
-    return Filter(must=(Match("v", (f"user {number}",)),))
+    return Filter(must=(Match(Key("v", column=False), (f"user {number}",)),))
 
 
 def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
@@ -189,7 +215,7 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
     allowed = AllowedKeys(judge, newest=lambda: 0, stored=lambda: 10**6)
 
     def ask(number: int) -> None:
-        allowed.of(filter_of(number), up_to=1000, everything=lambda: keys_S)
+        allowed.of(filter_of(number), up_to=1000, everything=lambda _: keys_S)
 
     for number in range(30):
         ask(number)
@@ -210,7 +236,7 @@ def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end
     allowed = AllowedKeys(lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6)
 
     for number in range(400):
-        allowed.of(filter_of(number), up_to=1000, everything=lambda: nothing)
+        allowed.of(filter_of(number), up_to=1000, everything=lambda _: nothing)
 
     assert len(allowed._known) <= 50
 

@@ -121,7 +121,7 @@ def pragma(sql: str) -> Callable[[Path], object]:
         (cut(0.5), "is damaged"),
         (cut(0.01), "is damaged"),
         (pragma("PRAGMA application_id = 1"), "is damaged, or not a gallery"),
-        (pragma("PRAGMA user_version = 9"), "version 9; this program reads up to 2: use a newer"),
+        (pragma("PRAGMA user_version = 9"), "version 9; this program reads up to 3: use a newer"),
         (pragma("PRAGMA user_version = 0"), "unknown format version 0"),
         (pragma("DELETE FROM meta WHERE name = 'width'"), "does not say its model"),
         (pragma("DROP TABLE vectors"), "is damaged"),

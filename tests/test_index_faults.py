@@ -122,7 +122,7 @@ def use(folder: Path, oracle: Oracle, aside: Path) -> None:
     together(store, oracle)
     oracle.expect(store, {}, lambda: checkpoint(store))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index.database.CHECKPOINT_PAGES", 1)  # every commit empties the log
+        patch.setattr("index.ahead.CHECKPOINT_PAGES", 1)  # every commit empties the log
         oracle.expect(store, {"late": 8}, lambda: put(store, item("late", 8)))
         oracle.expect(store, {"i2": None}, lambda: store.delete(["i2"]))
         oracle.expect(store, {}, lambda: store.cut_log(3))
@@ -313,7 +313,7 @@ def test_a_write_whose_commit_is_on_the_disk_succeeds_though_emptying_the_log_fa
     with faulty_files() as faults:
         store = Store.open(folder)
         put(store, item("new", 7))
-        monkeypatch.setattr("index.database.CHECKPOINT_PAGES", 1)
+        monkeypatch.setattr("index.ahead.CHECKPOINT_PAGES", 1)
         faults.arm(kind, at=0)
         honest = FaultyFile.xWrite
 

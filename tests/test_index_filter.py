@@ -1,4 +1,3 @@
-import json
 import math
 import re
 from typing import Any
@@ -12,131 +11,19 @@ from hypothesis import strategies as st
 from index import selection
 from index.changes import Changes, Row
 from index.errors import FilterError
-from index.filter import Condition, Filter, Match, Range, filter_sql, parse_filter
-from index.items import encode_metadata
-from index.schema import TABLES
+from index.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
+from index.schema import FORMAT_VERSION, TABLES
 from index.selection import condition_keys, scan_keys
 from index.terms import term_faults
 from tests.fakes import new_item
-
-# Few distinct values, so that conditions often hold, and every trap: 1 == True in Python, but
-# not here; keys with quotes, dots and brackets, which mean something in SQLite's paths.
-TEXT = st.sampled_from(["", "a", "b", "1", "true", "é", "\U0001f600", "\uffff", "A", 'q"\\'])
-NUMBERS = st.sampled_from(
-    [0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63), 1.0, -0.0, 0.1, 1e300, 2.0**53]
-)
-FREE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
-KEYS = (
-    st.sampled_from(["label", "k", "a.b", "x[0]", 'q"uo\\te', "", "$", "é", "\n", "'; --"]) | FREE
-)
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | NUMBERS
-    | TEXT
-    | FREE
-    | st.floats(allow_nan=False).filter(math.isfinite)
-)
-VALUES = (
-    SCALARS | st.lists(SCALARS | st.just([1]) | st.just({"k": 1}), max_size=3) | st.just({"k": 1})
-)
-COMPARABLE = NUMBERS | TEXT
-MATCHED = COMPARABLE | st.booleans()
-BOUNDS = st.sampled_from(["gte", "gt", "lte", "lt"])
+from tests.filters import METADATA, TEXT, Items, conditions, holds, named
 
 
-@st.composite
-def conditions(draw: st.DrawFn) -> dict[str, Any]:
-    key = draw(KEYS)
-    if draw(st.booleans()):
-        return {"key": key, "match": draw(MATCHED | st.lists(MATCHED, min_size=1, max_size=3))}
-    values = draw(st.sampled_from([NUMBERS, TEXT]))
-    return {"key": key, "range": draw(st.dictionaries(BOUNDS, values, min_size=1, max_size=3))}
-
-
-@st.composite
-def filters(draw: st.DrawFn) -> dict[str, Any]:
-    names = draw(st.sets(st.sampled_from(["must", "should", "must_not"])))
-    return {name: draw(st.lists(conditions(), max_size=2)) for name in names}
-
-
-def kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    return "text" if isinstance(value, str) else "other"
-
-
-def holds(condition: dict[str, Any], label: str | None, metadata: dict[str, Any]) -> bool:
-    """The slow twin of one condition, written from the rules in index/filter.py."""
-    key = condition["key"]
-    value = label if key == "label" else metadata.get(key)
-    elements = value if isinstance(value, list) else [value]
-    if "match" in condition:
-        wanted = condition["match"]
-        wanted = wanted if isinstance(wanted, list) else [wanted]
-        return any(
-            kind(element) == kind(one) != "other" and element == one
-            for element in elements
-            for one in wanted
-        )
-    tests = {
-        "gte": lambda element, bound: element >= bound,
-        "gt": lambda element, bound: element > bound,
-        "lte": lambda element, bound: element <= bound,
-        "lt": lambda element, bound: element < bound,
-    }
-    return any(
-        all(
-            kind(element) == kind(bound) and tests[name](element, bound)
-            for name, bound in condition["range"].items()
-        )
-        for element in elements
-    )
-
-
-def passes(wanted: dict[str, Any], label: str | None, metadata: dict[str, Any]) -> bool:
-    def found(name: str) -> list[bool]:
-        return [holds(condition, label, metadata) for condition in wanted.get(name, [])]
-
-    should = found("should")
-    return all(found("must")) and (not should or any(should)) and not any(found("must_not"))
-
-
-def let_through(
-    wanted: dict[str, Any], items: list[tuple[str | None, dict[str, Any]]]
-) -> list[int]:
-    """Return the places of the items that the filter's SQL lets through."""
-    connection = apsw.Connection(":memory:")
-    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
-    for key, (label, metadata) in enumerate(items):
-        row = (key, label, encode_metadata(metadata))
-        connection.execute("INSERT INTO items VALUES (?, ?, ?)", row)
-    condition, parameters = filter_sql(parse_filter(json.loads(json.dumps(wanted))))
-    sql = f"SELECT key FROM items WHERE {condition} ORDER BY key"
-    return [key for (key,) in connection.execute(sql, parameters)]
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    wanted=filters(),
-    items=st.lists(
-        st.tuples(st.none() | TEXT, st.dictionaries(KEYS, VALUES, max_size=4)), max_size=6
-    ),
-)
-def test_sql_lets_the_same_items_through_as_plain_python(
-    wanted: dict[str, Any], items: list[tuple[str | None, dict[str, Any]]]
-) -> None:
-    assert let_through(wanted, items) == [
-        key for key, (label, metadata) in enumerate(items) if passes(wanted, label, metadata)
-    ]
-
-
-def stored(items: list[tuple[str | None, dict[str, Any]]]) -> apsw.Connection:
+def stored(items: Items) -> apsw.Connection:
     """Return a database with ``items`` under the keys 1, 2, …"""
     connection = apsw.Connection(":memory:")
     connection.execute(TABLES)
+    connection.pragma("user_version", FORMAT_VERSION)
     changes = Changes(connection)
     for number, (label, metadata) in enumerate(items):
         item = new_item(f"i{number}", label=label, metadata=metadata)
@@ -159,20 +46,23 @@ def check_condition(
         assert found.dtype == np.int64
         assert found.tolist() == holding, (condition, scan_cost)
     assert scan_keys(connection, parsed(condition), after=after).tolist() == holding
+    connection.pragma("user_version", 2)  # an older index, which does not know all of it
+    connection.execute("CREATE TEMP TABLE terms (none)")  # in front of ours
+    assert condition_keys(connection, parsed(condition), after=after).tolist() == holding
+    connection.execute("DROP TABLE temp.terms")
+    connection.pragma("user_version", FORMAT_VERSION)
 
 
 @settings(deadline=None, max_examples=300)
 @given(
     condition=conditions(),
-    items=st.lists(
-        st.tuples(st.none() | TEXT, st.dictionaries(KEYS, VALUES, max_size=4)), max_size=8
-    ),
+    items=st.lists(st.tuples(st.none() | TEXT.filter(bool), METADATA), max_size=8),
     gone=st.sets(st.integers(0, 7)),
     after=st.integers(0, 9),
 )
 def test_the_index_the_scan_and_plain_python_find_the_same_keys(
     condition: dict[str, Any],
-    items: list[tuple[str | None, dict[str, Any]]],
+    items: Items,
     gone: set[int],
     after: int,
 ) -> None:
@@ -181,8 +71,8 @@ def test_the_index_the_scan_and_plain_python_find_the_same_keys(
         Changes(connection).delete(f"i{number}")
     holding = [
         number + 1
-        for number, (label, metadata) in enumerate(items)
-        if number not in gone and number + 1 > after and holds(condition, label, metadata)
+        for number, item in enumerate(named(items))
+        if number not in gone and number + 1 > after and holds(condition, item)
     ]
 
     check_condition(connection, condition, after=after, holding=holding)
@@ -191,16 +81,23 @@ def test_the_index_the_scan_and_plain_python_find_the_same_keys(
 
 def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -> None:
     connection = stored([("a", {"k": [1, 1.0, True, "1", None, [2], {"k": 3}], "n": None})])
-    terms = "SELECT name, kind, value, key FROM terms ORDER BY key, kind"
+    terms = "SELECT name, kind, value, key FROM terms ORDER BY key, name, kind"
     assert connection.execute(terms).fetchall() == [
         ("k", 0, 1, 1),
         ("k", 1, 1, 1),
         ("k", 2, "1", 1),
+        ("n", 3, 0, 1),
     ]
 
-    replacing = new_item("i0", metadata={"k": 2.5, "": "", "o": {"k": 1}})
+    replacing = new_item("i0", metadata={"k": 2.5, "": "", "o": {"k": 1}, "o.k": 2, "e": [[]]})
     Changes(connection).put(Row.of(replacing, created=""), upsert=True)
-    assert connection.execute(terms).fetchall() == [("k", 1, 2.5, 2), ("", 2, "", 2)]
+    assert connection.execute(terms).fetchall() == [
+        ("", 2, "", 2),
+        ("e", 3, 1, 2),
+        ("k", 1, 2.5, 2),
+        ("o", 3, 2, 2),
+        ("o.k", 1, 2, 2),
+    ]
 
     Changes(connection).delete("i0")
     assert connection.execute(terms).fetchall() == []
@@ -225,6 +122,10 @@ def test_an_item_with_damaged_metadata_is_deleted_with_its_terms() -> None:
         ),
         ({"key": "label", "match": ["a", "b"]}, "SEARCH items USING .*items_by_label .*rowid>"),
         ({"key": "label", "range": {"gt": "a"}}, "SEARCH items USING .*items_by_label .label>"),
+        ({"key": "id", "match": ["a", "b"]}, "SEARCH items USING .*autoindex_items_1 .id=. AND"),
+        ({"key": "id", "range": {"gt": "a"}}, "SEARCH items USING .*autoindex_items_1 .id>"),
+        ({"key": "k", "exists": True}, "SEARCH terms USING PRIMARY KEY .name=.*"),
+        ({"key": "k", "is_null": True}, "SEARCH terms USING PRIMARY KEY .name=. AND kind=. AND"),
     ],
 )
 def test_conditions_are_looked_up_and_not_searched_for(
@@ -232,7 +133,7 @@ def test_conditions_are_looked_up_and_not_searched_for(
 ) -> None:
     connection = stored([("a", {"k": n}) for n in range(50)])
     asked: list[tuple[str, Any]] = []
-    connection.exec_trace = lambda _, sql, values: not asked.append((sql, values))
+    connection.exec_trace = lambda _, sql, values: asked.append((sql, values)) is None
 
     condition_keys(connection, parsed(condition), after=3)
 
@@ -249,37 +150,80 @@ TRAPS += ["", "1", "true", "null", "a", "A", "é", "\uffff", "\U0001f600", "[1]"
 TRAPS += [[], [1], [True], ["1"], [None], [1, "a"], [[1]], [{"k": 1}], {}, {"k": 1}, {"0": "a"}]
 
 
-@pytest.mark.parametrize("key", ["label", "k", 'q"uo\\te', "a.b[0]", ""])
-@pytest.mark.parametrize("place", ["must", "should", "must_not"])
-def test_sql_and_plain_python_agree_on_every_pair_of_value_and_condition(
-    key: str, place: str
-) -> None:
-    labels = [trap for trap in TRAPS if isinstance(trap, str)]
-    items: list[tuple[str | None, dict[str, Any]]] = [(None, {key: trap}) for trap in TRAPS]
-    items += [(label, {}) for label in labels] + [(None, {})]
+@pytest.mark.parametrize("key", ["k", 'q"uo\\te', "a.b[0]", "", "metadata.id", "o.k"])
+@pytest.mark.parametrize("after", [0, 2])
+def test_all_ways_agree_on_every_pair_of_value_and_condition(key: str, after: int) -> None:
+    name = key.removeprefix("metadata.")
+    items: Items = [(None, {name: trap}) for trap in TRAPS]
+    if name == "o.k":
+        items += [(None, {"o": {"k": trap}}) for trap in TRAPS]
+    items.append((None, {}))
     scalars = [trap for trap in TRAPS if isinstance(trap, str | int | float)]
     tests: list[dict[str, Any]] = [{"match": scalar} for scalar in scalars]
     tests += [{"match": ["a", 1, True]}, {"match": [False, "é"]}]
+    tests += [{kind: wanted} for kind in ("exists", "is_null") for wanted in (True, False)]
     for bound in [scalar for scalar in scalars if not isinstance(scalar, bool)]:
         tests += [{"range": {name: bound}} for name in ("gte", "gt", "lte", "lt")]
     tests += [{"range": {"gte": 0, "lt": 1}}, {"range": {"gt": "", "lte": "a"}}]
 
     connection = stored(items)
     for test in tests:
-        wanted = {place: [{"key": key, **test}]}
-        check_condition(
-            connection,
-            {"key": key, **test},
-            after=2,
-            holding=[
-                number + 1
-                for number, (label, meta) in enumerate(items)
-                if number >= 2 and holds({"key": key, **test}, label, meta)
-            ],
-        )
-        assert let_through(wanted, items) == [
-            number for number, (label, meta) in enumerate(items) if passes(wanted, label, meta)
-        ], wanted
+        condition = {"key": key, **test}
+        holding = [
+            number + 1
+            for number, item in enumerate(named(items))
+            if number >= after and holds(condition, item)
+        ]
+        check_condition(connection, condition, after=after, holding=holding)
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ({"key": "id", "match": "i1"}, {"i1"}),
+        ({"key": "id", "match": ["i1", "i2", "never"]}, {"i1", "i2"}),
+        ({"key": "id", "range": {"gte": "i2"}}, {"i2", "i3", "i4"}),
+        ({"key": "metadata.id", "match": 7}, {"i0"}),
+        ({"key": "metadata.label", "match": "x"}, {"i0"}),
+        ({"key": "size.eu", "match": 40}, {"i0", "i1"}),
+        ({"key": "size.eu", "match": 41}, set()),  # behind the member that is called so
+        ({"key": "size.uk.men", "range": {"gt": 6}}, {"i0"}),
+        ({"key": "size.uk.men", "range": {"gt": 7}}, set()),
+        ({"key": "metadata.size.eu", "match": 40}, {"i0", "i1"}),
+        ({"key": "sold", "is_null": True}, {"i0"}),
+        ({"key": "sold", "is_null": False}, {"i1"}),
+        ({"key": "sold", "exists": True}, {"i0", "i1"}),
+        ({"key": "sold", "exists": False}, {"i2", "i3", "i4"}),
+        ({"key": "size", "exists": True}, {"i0", "i1"}),
+        ({"key": "tags", "exists": True}, {"i2"}),
+        ({"key": "label", "exists": True}, {"i0", "i3", "i4"}),
+        ({"key": "label", "exists": False}, {"i1", "i2"}),
+        ({"key": "label", "match": " Cafe\u0301 "}, {"i3", "i4"}),
+        ({"key": "label", "match": "café"}, set()),
+        ({"key": "note", "match": "e\u0301"}, {"i3", "i4"}),
+        ({"key": "note", "match": "é"}, {"i3", "i4"}),
+    ],
+)
+def test_examples_of_the_documents(condition: dict[str, Any], found: set[str]) -> None:
+    items: Items = [
+        ("coat", {"id": 7, "label": "x", "size": {"eu": 40, "uk": {"men": 6.5}}, "sold": None}),
+        (None, {"size.eu": 40, "size": {"eu": 41}, "sold": False}),
+        (None, {"tags": []}),
+        ("Caf\u00e9", {"note": "\u00e9"}),
+        (" Cafe\u0301", {"note": ["e\u0301", 1]}),
+    ]
+    keys = [number + 1 for number in range(5) if f"i{number}" in found]
+
+    check_condition(stored(items), condition, after=0, holding=keys)
+
+
+def test_a_label_that_an_older_program_stored_decomposed_or_with_spaces_is_found() -> None:
+    connection = stored([("é", {}), ("hat", {}), ("hat", {})])
+    connection.execute("UPDATE items SET label = 'e\u0301' WHERE key = 1")
+    connection.execute("UPDATE items SET label = 'hat ' WHERE key = 2")
+
+    check_condition(connection, {"key": "label", "match": "é"}, after=0, holding=[1])
+    check_condition(connection, {"key": "label", "match": "hat "}, after=0, holding=[2, 3])
 
 
 def test_a_filter_is_read_into_frozen_conditions() -> None:
@@ -289,8 +233,14 @@ def test_a_filter_is_read_into_frozen_conditions() -> None:
     }
 
     assert parse_filter(wanted) == Filter(
-        must=(Match("label", ("coat", "shirt")),),
-        must_not=(Range("price", (("gte", 10), ("lt", 20.5))),),
+        must=(Match(Key("label", column=True), ("coat", "shirt")),),
+        must_not=(Range(Key("price", column=False), (("gte", 10), ("lt", 20.5))),),
+    )
+    assert parse_filter({"should": [{"key": "a", "exists": False}]}) == Filter(
+        should=(Exists(Key("a", column=False), wanted=False),)
+    )
+    assert parse_filter({"should": [{"key": "metadata.id", "is_null": True}]}) == Filter(
+        should=(IsNull(Key("id", column=False), wanted=True),)
     )
 
 
@@ -302,14 +252,31 @@ def test_a_filter_is_read_into_frozen_conditions() -> None:
         ({"most": []}, "a filter has must, should, must_not, not 'most'"),
         ({"must": {"key": "a", "match": 1}}, "'must' must be a list"),
         ({"must": ["a"]}, "a condition must be a JSON object"),
-        ({"must": [{"must": []}]}, "a condition has key, match, range, not 'must'"),
+        (
+            {"must": [{"must": []}]},
+            "a condition has key, match, range, exists, is_null, not 'must'",
+        ),
         ({"must": [{"match": 1}]}, "needs a 'key' of text"),
         ({"must": [{"key": 1, "match": 1}]}, "needs a 'key' of text"),
         ({"must": [{"key": "\ud800", "match": 1}]}, "needs a 'key' of text"),
-        ({"must": [{"key": "a"}]}, "needs either 'match' or 'range'"),
-        ({"must": [{"key": "a", "match": 1, "range": {"gt": 1}}]}, "either 'match' or 'range'"),
+        ({"must": [{"key": "a"}]}, "needs one of 'match', 'range', 'exists' and 'is_null'"),
+        ({"must": [{"key": "a", "match": 1, "range": {"gt": 1}}]}, "needs one of 'match'"),
         ({"must": [{"key": "a", "match": []}]}, "at least one value"),
-        ({"must": [{"key": "a", "match": None}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "match": None}]}, 'for null, ask for {"key": …, "is_null": true}'),
+        ({"must": [{"key": "a", "match": ["b", None]}]}, "for null, ask for"),
+        ({"must": [{"key": "a", "match": {}}]}, "takes text, finite numbers and booleans"),
+        ({"must": [{"key": "a", "exists": 1}]}, "'exists' on 'a' is true or false, got 1"),
+        ({"must": [{"key": "a", "is_null": None}]}, "'is_null' on 'a' is true or false"),
+        ({"must": [{"key": "id", "exists": True}]}, "every item has an id"),
+        ({"must": [{"key": "id", "is_null": False}]}, "every item has an id"),
+        ({"must": [{"key": "label", "is_null": True}]}, "a label is never null"),
+        ({"must": [{"key": "label", "match": 1}]}, "'label' is text, and never equals 1"),
+        ({"must": [{"key": "label", "match": ["a", True]}]}, "never equals True"),
+        ({"must": [{"key": "label", "match": " "}]}, "no item has this label"),
+        ({"must": [{"key": "label", "match": "x" * 300}]}, "no item has this label"),
+        ({"must": [{"key": "id", "match": "a/b"}]}, "no item has this id: an id has"),
+        ({"must": [{"key": "id", "match": 5}]}, "'id' is text, and never equals 5"),
+        ({"must": [{"key": "label", "range": {"gt": 1}}]}, "never compares with 1"),
         ({"must": [{"key": "a", "match": [[1]]}]}, "takes text, finite numbers and booleans"),
         ({"must": [{"key": "a", "match": math.nan}]}, "takes text, finite numbers and booleans"),
         ({"must": [{"key": "a", "match": 2**63}]}, "takes text, finite numbers and booleans"),
@@ -325,17 +292,5 @@ def test_a_filter_is_read_into_frozen_conditions() -> None:
     ],
 )
 def test_a_malformed_filter_is_refused_with_a_sentence(wanted: object, sentence: str) -> None:
-    with pytest.raises(FilterError, match=sentence):
+    with pytest.raises(FilterError, match=re.escape(sentence)):
         parse_filter(wanted)
-
-
-def test_the_largest_filter_allowed_is_run() -> None:
-    wanted = {"should": [{"key": f"k{i}", "match": list(range(15))} for i in range(64)]}
-    condition, parameters = filter_sql(parse_filter(wanted))
-    connection = apsw.Connection(":memory:")
-    connection.execute("CREATE TABLE items (key INTEGER PRIMARY KEY, label TEXT, metadata TEXT)")
-    connection.execute("""INSERT INTO items VALUES (1, NULL, '{"k63": 14}'), (2, NULL, '{}')""")
-
-    rows = list(connection.execute(f"SELECT key FROM items WHERE {condition}", parameters))
-
-    assert rows == [(1,)]

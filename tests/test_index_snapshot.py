@@ -69,7 +69,11 @@ def test_a_snapshot_answers_as_sorting_all_its_rows_would(
 
     assert snapshot.seq == seq
     assert snapshot.count == len(twin.vectors)
-    assert sorted(snapshot.keys().tolist()) == sorted(twin.vectors)
+    for after in (0, last // 2, last):
+        above = snapshot.keys_above(after).tolist()
+        assert above == sorted(set(above)), "increasing, and each once"
+        assert {key for key in twin.vectors if key > after} <= set(above)
+        assert not above or after < above[0] <= above[-1] <= last
     assert snapshot.last_key >= max(twin.vectors, default=0)
     exact = snapshot.search(queries_QD, k=k, allowed=allowed, exact=True)
     quick = snapshot.search(queries_QD, k=k, allowed=allowed)

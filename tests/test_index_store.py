@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from index import writer as writer_module
 from index.changes import Changes
 from index.errors import GalleryFolderError, LogCutError, StorageError
-from index.filter import Match, Range
+from index.filter import IsNull, Key, Match, Range
 from index.gallery import Gallery
 from index.items import NewItem, PutResult
 from index.schema import Binding
@@ -325,14 +325,44 @@ def test_a_gallery_of_version_1_is_migrated_when_it_is_opened(version_1: Path) -
     assert len(store.binding.database_id) == 32
     assert store.binding.count == 4
     assert (store.log_start(), store.last_seq()) == (0, 6)
-    assert store.condition_keys(Match("sizes", (2,)), after=0).tolist() == [1, 2, 4, 5]
+    assert store.condition_keys(Match(Key("sizes", column=False), (2,)), after=0).tolist() == [
+        1,
+        2,
+        4,
+        5,
+    ]
     assert store_problems(store) == []
     put(store, new_item("later", metadata=METADATA))
     assert store.stored_keys().tolist() == [1, 2, 4, 5, 6]
     store.close()
-    assert format_version(version_1) == 2
+    assert format_version(version_1) == 3
     again = Store.open(version_1)
     assert again.binding.database_id == store.binding.database_id
+    assert store_problems(again) == []
+    again.close()
+
+
+def test_the_terms_of_a_gallery_of_version_2_are_completed_when_it_is_opened(
+    store: Store,
+) -> None:
+    put(store, new_item("i0", metadata={"a": {"b": 1}, "n": None, "k": 2}), new_item("i1"))
+    terms = "SELECT name, kind, value, key FROM terms ORDER BY name"
+    with store.reading() as reader:
+        complete = reader.execute(terms).fetchall()
+    nested, null = (Match(Key("a.b", column=False), (1,)), IsNull(Key("n", column=False), True))
+    with store.writing() as writer:  # as the version before left it
+        writer.execute("DELETE FROM terms WHERE name <> 'k'")
+        writer.pragma("user_version", 2)
+    for condition in (nested, null):
+        assert store.condition_keys(condition, after=0).tolist() == [1], "read, not looked up"
+
+    again = Store.open(store.folder)
+
+    assert format_version(store.folder) == 3
+    with again.reading() as reader:
+        assert reader.execute(terms).fetchall() == complete
+    for condition in (nested, null):
+        assert again.condition_keys(condition, after=0).tolist() == [1]
     assert store_problems(again) == []
     again.close()
 
@@ -356,13 +386,13 @@ from index import migration
 from index.store import Store
 def die(writer):
     migration.fill_terms(writer)
-    assert writer.execute("SELECT count(*) FROM terms").get == 4 * 5
+    assert writer.execute("SELECT count(*) FROM terms").get > 4 * 5
     writer.cache_flush()
     os.kill(os.getpid(), signal.SIGKILL)
 def half(writer):
     writer.execute(migration.TERMS_TABLE)
     die(writer)
-migration._from_1_to_2 = half
+migration._from_2_to_3 = half
 Store.open(Path(sys.argv[1]))
 """
 
@@ -570,8 +600,10 @@ def test_few_new_items_are_read_and_many_are_looked_up(
         return scan_keys(reader, condition, after=after)
 
     monkeypatch.setattr("index.selection.scan_keys", counting)
+    monkeypatch.setattr("index.selection.SCAN_COST", 5)
     put(store, *[new_item(f"i{n}", seed=n, metadata={"n": n}) for n in range(100)])
-    whole, narrow = Range("n", (("gte", 0),)), Range("n", (("gte", 98),))
+    n = Key("n", column=False)
+    whole, narrow = Range(n, (("gte", 0),)), Range(n, (("gte", 98),))
 
     assert len(store.condition_keys(whole, after=0)) == 100
     assert store.condition_keys(narrow, after=90).tolist() == [99, 100]

@@ -332,7 +332,7 @@ def test_rows_that_cannot_be_stored_are_listed_and_the_others_stored(
         "long": "expected unit vectors",
         "wide": "has 9 numbers, not 8",
         "none": "no row of numbers",
-        "text": "something else than numbers",
+        "text": "something else than a number at 1: 'x'",
         "flat": "no row of numbers",
         "bad/id": "an id has",
         "row 11": "an id has",

@@ -235,6 +235,53 @@ def test_a_write_is_found_by_the_very_next_search(client: httpx.Client, scratch:
         assert hits[0]["score"] > 0.99999
 
 
+def test_labels_are_stored_as_the_text_they_are_or_refused(
+    client: httpx.Client, scratch: str
+) -> None:
+    address = f"/v1/items/{scratch}"
+    image = base64.b64encode(png(230)).decode()
+
+    def put(label: object) -> httpx.Response:
+        return client.put(address, json={"image": image, "label": label})
+
+    for sent, kept in ((" Cafe\u0301 ", "Caf\u00e9"), ("0", "0"), ("false", "false"), ("[]", "[]")):
+        assert put(sent).status_code in (200, 201)
+        assert client.get(address).json()["label"] == kept
+        assert put(f"{sent} ").json()["outcome"] == "unchanged"
+        wanted = json.dumps({"must": [{"key": "label", "match": sent}]})
+        found = client.get("/v1/items", params={"filter": wanted}).json()["items"]
+        assert scratch in {item["id"] for item in found}
+    wrongs: list[object] = [0, False, [], {}, "  ", "", "x" * 257]
+    for wrong in wrongs:
+        refused = put(wrong)
+        assert refused.status_code == 422, wrong
+        assert "label" in refused.json()["detail"]
+    form = client.put(address, files={"image": png(230)}, data={"label": "0"})
+    assert form.json()["outcome"] == "replaced"
+    assert client.get(address).json()["label"] == "0"
+
+    items = [{"id": f"{scratch}-{n}", "image": image} for n in range(3)]
+    items[0] |= {"label": 0}  # type: ignore[dict-item]
+    items[1] |= {"metadata": []}  # type: ignore[dict-item]
+    items[2] |= {"label": " x "}
+    results = client.post("/v1/items", json={"items": items}).json()["results"]
+    assert [result["status"] for result in results] == [422, 422, 201]
+    assert "label" in results[0]["detail"]
+    assert "metadata" in results[1]["detail"]
+    assert client.get(f"/v1/items/{scratch}-2").json()["label"] == "x"
+    client.delete(f"/v1/items/{scratch}-2")
+
+
+def test_metadata_of_too_many_values_is_refused(client: httpx.Client, scratch: str) -> None:
+    metadata = {"tags": [f"tag {n}" for n in range(600)]}
+    sent = {"image": base64.b64encode(png(231)).decode(), "metadata": metadata}
+
+    refused = client.put(f"/v1/items/{scratch}", json=sent)
+
+    assert refused.status_code == 422
+    assert "has 600 values that filters can look for" in refused.json()["detail"]
+
+
 def test_an_item_that_is_stored_already_may_be_sent_again_without_upsert(
     client: httpx.Client, scratch: str
 ) -> None:

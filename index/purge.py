@@ -1,0 +1,112 @@
+"""Makes what was deleted unreadable: a gallery in, its files without a trace of it out.
+
+A deleted item's row is overwritten with zeros where it lay; but the write-ahead log, pages that
+were rearranged, older generations of the search structure, and lists of duplicates may still hold
+its bytes. Here all of them are written anew or deleted.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from index.database import BUSY_TIMEOUT_MS, SYNC_FULL, check_sqlite_version, folder_bytes, sentences
+from index.durable import sync_folder
+from index.errors import RebuildBusyError, StorageError
+from index.gallery import Gallery
+from index.generations import FOLDER, Generations, Owner
+from index.schema import DATABASE_NAME
+
+JOBS: Final = "jobs"  # folder of the records of jobs
+LISTS_IDS: Final = "duplicates"  # the kind of job whose result does
+ENDED: Final = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purge:
+    """What a purge did."""
+
+    seq: int  # whatever was deleted up to this operation is gone
+    generations: int  # of the search structure, deleted
+    lists: int  # of duplicates, deleted
+    bytes_saved: int
+
+
+def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
+    """Leave no bytes of deleted or replaced items in the gallery's folder.
+
+    The structure is built anew, the older ones are deleted, the database is written anew, its
+    write-ahead log emptied. Searches go on meanwhile; whoever writes waits while the database is
+    written, which takes as much room again. Backups and exports that were made before are not
+    touched, and what programs hold in memory goes with their end.
+
+    Raises:
+        RebuildBusyError: another process builds the structure; nothing was changed.
+        RebuildError: building it failed; the old one stays, with what was deleted.
+        DiskFullError, StorageError: the database is as it was; or somebody still reads an older
+            state of it. Another purge does the rest.
+    """
+    before = folder_bytes(gallery.folder)
+    seq = gallery.catch_up()
+    binding = gallery.binding
+    owner = Owner(binding.database_id, binding.fingerprint, binding.width)
+    removed = 0
+    generations = Generations(gallery.folder, owner)
+    if generations.numbers():
+        made = gallery.upkeep.rebuild(on_stage=on_stage)
+        removed = _delete_older(generations, than=made.generation)
+    on_stage("writing the database anew")
+    _write_anew(gallery.folder / DATABASE_NAME)
+    lists = _delete_lists(gallery.folder / JOBS)
+    saved = before - folder_bytes(gallery.folder)
+    return Purge(seq=seq, generations=removed, lists=lists, bytes_saved=saved)
+
+
+def _delete_older(generations: Generations, *, than: int) -> int:
+    """Delete the generations before ``than``; processes that have them mapped keep reading them."""
+    try:
+        with generations.writing():
+            older = [number for number in generations.numbers() if number < than]
+            for number in older:
+                shutil.rmtree(generations.path(number))
+            sync_folder(generations.folder)
+    except BlockingIOError as error:
+        raise RebuildBusyError("the search structure is being built; purge again later") from error
+    except OSError as error:
+        raise StorageError(f"cannot delete older generations in {FOLDER}: {error}") from error
+    return len(older)
+
+
+def _write_anew(path: Path) -> None:
+    check_sqlite_version()
+    with sentences(path):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        with closing(connection):
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.pragma("synchronous", SYNC_FULL)
+            connection.execute("VACUUM")
+            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if busy:
+        raise StorageError(
+            f"what was deleted is still in the write-ahead log of {path}, since a backup, an "
+            "export or another reader that began before has not ended: purge again when it has"
+        )
+
+
+def _delete_lists(folder: Path) -> int:
+    """Delete the records of ended jobs that list ids."""
+    deleted = 0
+    for path in folder.glob("*.json"):
+        try:
+            record = json.loads(path.read_bytes())
+            if record["kind"] == LISTS_IDS and record["state"] in ENDED:
+                path.unlink()
+                deleted += 1
+        except (OSError, ValueError, KeyError, TypeError):  # gone by now, or none of ours
+            continue
+    return deleted
