@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from index.alive import Alive
 from index.matrix import Matrix
+from index.plan import BYTES
+from index.scan import ROUNDING
 
 if TYPE_CHECKING:
     from index.structure import Structure
 
 COMPARED_NUMBERS: Final = 100_000  # rows x width that a query is compared with: ten microseconds
+MOST_EQUAL: Final = 8  # of rows that equal one another are remembered; any of them will do
+CROWDED: Final = 8  # squared steps of a byte to the next row's code; rounding may move it by a few
 ASKED_ROWS: Final = 8_192  # at a time
 
 
@@ -34,7 +38,9 @@ class Strays:
         self._vectors_SD = matrix.rows_ND[self._compared_S]
         self._equal: dict[int, list[int]] = {}  # by the hash of their bytes
         for row in rows[len(self._compared_S) :].tolist():
-            self._equal.setdefault(hash(matrix.rows_ND[row].tobytes()), []).append(row)
+            equal = self._equal.setdefault(hash(matrix.rows_ND[row].tobytes()), [])
+            if len(equal) < MOST_EQUAL:
+                equal.append(row)
 
     def work_in(
         self,
@@ -44,7 +50,7 @@ class Strays:
         alive: Alive | None,
     ) -> None:
         """Put those that belong there into the hits of each query, in place, best first."""
-        scores_QS = queries_QD @ self._vectors_SD.T
+        scores_QS = queries_QD @ self._vectors_SD.T + ROUNDING
         worst_Q1 = np.where(rows_QK[:, -1:] < 0, -2, scores_QK[:, -1:])
         near_Q = (scores_QS.max(axis=1) >= worst_Q1[:, 0]).tolist()
         for query, is_near in enumerate(near_Q):
@@ -70,23 +76,26 @@ class Strays:
         if alive is not None:
             more_S = alive.among(more_S)
         apart_SD = self._rows_ND[more_S] - query_D
-        more_scores_S = 1 - np.einsum("sd,sd->s", apart_SD, apart_SD) / 2  # as the structure does
-        found = rows_K >= 0
-        rows = np.concatenate([rows_K[found], more_S])
-        scores = np.concatenate([scores_K[found], np.maximum(more_scores_S, -1)])
+        distances_S = np.einsum("sd,sd->s", apart_SD, apart_SD)
+        more_scores_S = np.maximum(1 - distances_S / 2, -1)  # as the structure does
+        found, same = rows_K >= 0, distances_S == 0
+        # In this order where scores tie, because they are rounded: the query itself comes first.
+        rows = np.concatenate([more_S[same], rows_K[found], more_S[~same]])
+        scores = np.concatenate([more_scores_S[same], scores_K[found], more_scores_S[~same]])
         best = np.argsort(-scores, kind="stable")[: len(rows_K)]
         rows_K[: len(best)], scores_K[: len(best)] = rows[best], scores[best]
 
 
 def strays_of(structure: "Structure") -> NDArray[np.int64]:
-    """Return the rows that ``structure`` does not find by their own vectors, the least alike first.
+    """Return the rows that ``structure`` may not find by their own vectors, the least alike first.
 
-    Every row is asked for with half the candidates, so that another rounding does not hide one. A
-    row that equals it byte for byte is as good as itself. Uses all threads that FAISS has.
+    Every row is asked for with half the candidates. What equals it byte for byte is as good as
+    itself. Rows whose codes others share, or nearly, come last: they may be found now and not in
+    another batch, which rounds in another way. Uses all threads that FAISS has.
     """
     rows_ND = structure.rows_ND
     careful = structure.with_fewer_candidates()
-    strays, likeness = [], []
+    strays, likeness, crowded = [], [], []
     for start in range(0, len(rows_ND), ASKED_ROWS):
         block_ND = rows_ND[start : start + ASKED_ROWS]
         scores_N1, found_N1 = careful.search(block_ND, 1)
@@ -95,5 +104,9 @@ def strays_of(structure: "Structure") -> NDArray[np.int64]:
         astray = astray[(others_ND != block_ND[astray]).any(axis=1)]
         strays.append(astray + start)
         likeness.append(scores_N1[astray, 0])
+        if structure.plan.factory.startswith(BYTES):
+            steps_N2, _ = structure.index.search(block_ND, 2)
+            crowded.append(np.flatnonzero(steps_N2[:, 1] <= CROWDED) + start)
     order = np.argsort(np.concatenate(likeness), kind="stable")
-    return np.concatenate(strays)[order]
+    missed = np.concatenate(strays)[order]
+    return np.concatenate([missed, np.setdiff1d(np.concatenate([missed[:0], *crowded]), missed)])

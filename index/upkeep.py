@@ -38,8 +38,6 @@ def is_due(snapshot: Snapshot) -> bool:
     if snapshot.base is None:
         return snapshot.count >= EXACT_ROWS
     rows = len(snapshot.base.base)
-    if snapshot.base.base.plan == OUTDATED:
-        return True
     recent = snapshot.recent.alive > max(RECENT_ROWS, int(RECENT_SHARE * rows))
     return recent or snapshot.base.dead > max(RECENT_ROWS, int(DEAD_SHARE * rows))
 
@@ -60,7 +58,9 @@ class Upkeep:
     @property
     def is_due(self) -> bool:
         """Whether a new structure would pay."""
-        return is_due(self._follower.snapshot)
+        snapshot = self._follower.snapshot
+        outdated = snapshot.base is not None and snapshot.base.base.plan == OUTDATED
+        return outdated or is_due(snapshot)
 
     def rebuild(
         self,
