@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMPARED_NUMBERS: Final = 100_000  # rows x width that a query is compared with: ten microseconds
 MOST_EQUAL: Final = 8  # of rows that equal one another are remembered; any of them will do
-CROWDED: Final = 8  # squared steps of a byte to the next row's code; rounding may move it by a few
+CROWDED: Final = 8  # squared steps between two rows' codes: rounding moves them by a few
 ASKED_ROWS: Final = 8_192  # at a time
 
 
@@ -105,8 +105,8 @@ def strays_of(structure: "Structure") -> NDArray[np.int64]:
         strays.append(astray + start)
         likeness.append(scores_N1[astray, 0])
         if structure.plan.factory.startswith(BYTES):
-            steps_N2, _ = structure.index.search(block_ND, 2)
-            crowded.append(np.flatnonzero(steps_N2[:, 1] <= CROWDED) + start)
+            steps_N2 = structure.steps_to_codes(block_ND)
+            crowded.append(np.flatnonzero(steps_N2[:, 1] <= steps_N2[:, 0] + CROWDED) + start)
     order = np.argsort(np.concatenate(likeness), kind="stable")
     missed = np.concatenate(strays)[order]
     return np.concatenate([missed, np.setdiff1d(np.concatenate([missed[:0], *crowded]), missed)])

@@ -126,6 +126,12 @@ class Structure:
         """Return the same structure, which refines half as many candidates."""
         return self.with_plan(replace(self.plan, k_factor=max(1.0, self.plan.k_factor / 2)))
 
+    def steps_to_codes(self, queries_QD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the distances to the two nearest codes (Q, 2), in squared steps of a byte."""
+        inner = self._inner_parameters(16 if self.plan.kind == "graph" else 4, None)
+        distances_Q2: NDArray[np.float32] = self.index.search(queries_QD, 2, params=inner)[0]
+        return distances_Q2
+
     @cached_property
     def _harder(self) -> "Structure":
         plan, more = self.plan, HARDER_K_FACTOR
@@ -181,6 +187,12 @@ class Structure:
         return min(MAX_EFFORT, int(self.plan.effort * more / share))
 
     def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
+        inner = self._inner_parameters(effort, alive)
+        return faiss.IndexRefineSearchParameters(
+            k_factor=self.plan.k_factor, base_index_params=inner
+        )
+
+    def _inner_parameters(self, effort: int, alive: Alive | None) -> Any:
         selector = None if alive is None else alive.selector
         if self.plan.kind == "graph":
             inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
@@ -188,9 +200,7 @@ class Structure:
             inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
         if isinstance(self.index, faiss.IndexPreTransform):
             inner = faiss.SearchParametersPreTransform(index_params=inner)
-        return faiss.IndexRefineSearchParameters(
-            k_factor=self.plan.k_factor, base_index_params=inner
-        )
+        return inner
 
 
 def _on_bytes(
