@@ -241,4 +241,5 @@ def _print_made(made: "Compaction", *, as_json: bool) -> None:
 
 def _said(made: "Compaction") -> str:
     recall = "" if made.plan.recall is None else f", recall {made.plan.recall:.4f}"
-    return f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
+    said = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
+    return f"{said}\n{made.plan.note}" if made.plan.note else said

@@ -19,6 +19,7 @@ from vision.runtimes import open_encoder
 if TYPE_CHECKING:
     from index.build_report import BuildReport
     from index.gallery import Gallery
+    from index.items import GalleryInfo
     from vision.encoding import ImageEncoder
 
 SHOWN_DIGITS = 12  # of a fingerprint
@@ -140,12 +141,25 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "model folder": model_folder or "not known",
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
-        "recall": "not known" if facts.recall is None else f"{facts.recall:.4f} (measured)",
+        "recall": _recall(facts),
         "recent": f"{facts.recent:,} images that are not in the index yet",
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }
     stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
+    if facts.note:
+        say(facts.note)
+
+
+def _recall(facts: "GalleryInfo") -> str:
+    if facts.recall is None:
+        return "not known"
+    if not facts.recall_queries or facts.recall_low is None or facts.recall_high is None:
+        return f"{facts.recall:.4f}"
+    return (
+        f"{facts.recall:.4f}, and between {facts.recall_low:.4f} and {facts.recall_high:.4f} "
+        f"(measured with {facts.recall_queries:,} queries, 95 % confidence in each)"
+    )
 
 
 @index_app.command()

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from index.alive import Alive
 from index.matrix import Matrix
 from index.plan import Plan
 from index.scan import Hits, nearest
-from index.structure import Alive, Structure
+from index.structure import MEASURED_K, Structure
 
 EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
 LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
@@ -115,12 +116,12 @@ class BaseView:
         if allowed is None:
             if structure is None or self.count <= k:
                 return nearest(self, queries_QD, k=k)
-            scores_QK, rows_QK = structure.search(
+            scores_QK, rows_QK, far_Q = structure.look(
                 queries_QD, k, alive=self.alive, share=self._share
             )
-            if self.alive is None or self._share > MOST_ALIVE:
-                return self._hits(queries_QD, scores_QK, rows_QK, None)
-            far_Q = self._share_near(structure, queries_QD, self.alive, self._share) < FAIR
+            if self.alive is not None and self._share <= MOST_ALIVE:
+                lost_Q = self._lost(structure, queries_QD, self.alive, self._share, FAIR)
+                far_Q = lost_Q if far_Q is None else far_Q | lost_Q
             return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
         among = self.alive_among(allowed)
         share = len(among) / max(1, len(self.base))
@@ -129,27 +130,31 @@ class BaseView:
             return nearest(self, queries_QD, k=k, among=among)
         alive = Alive.only(among, count=len(self.base))
         scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
-        far_Q = self._share_near(structure, queries_QD, alive, share) < FAIR * share
-        return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=far_Q)
+        lost_Q = self._lost(structure, queries_QD, alive, share, FAIR * share)
+        return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=lost_Q)
 
-    def _share_near(
+    def _lost(
         self,
         structure: Structure,
         queries_QD: NDArray[np.float32],
         alive: Alive,
         share: float,
-    ) -> NDArray[np.float64]:
-        """Return which share of the rows near each query may be found: float64 (Q,).
+        fair: float,
+    ) -> NDArray[np.bool_]:
+        """Return for which queries (Q,) less than a ``fair`` share of what is near may be found.
 
         Filters often follow what images look like. When the rows that are allowed lie far from a
-        query, a structure comes back with some of them long before it has seen the nearest.
+        query, a structure comes back with some of them long before it has seen the nearest. So it
+        does when all rows lie far from a query.
         """
-        look = min(len(self.base), int(NEAR_ALLOWED / share) + 1)
-        _, rows_QL = structure.search(queries_QD, look)
+        look = min(len(self.base), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
+        scores_QL, rows_QL = structure.search(queries_QD, look)
         found_QL = rows_QL >= 0
         alive_QL = found_QL & alive.flags(np.maximum(rows_QL, 0))
-        share_Q: NDArray[np.float64] = alive_QL.sum(axis=1) / np.maximum(found_QL.sum(axis=1), 1)
-        return share_Q
+        few_Q = alive_QL.sum(axis=1) < fair * np.maximum(found_QL.sum(axis=1), 1)
+        far_Q = structure.far(scores_QL)
+        lost_Q: NDArray[np.bool_] = few_Q if far_Q is None else few_Q | far_Q
+        return lost_Q
 
     def _hits(
         self,
@@ -183,8 +188,8 @@ class BaseView:
         return hits
 
 
-def merged(one: Hits, other: Hits, *, k: int) -> Hits:
-    """Return the best ``k`` of two lists of hits, best first, ties by the smaller key."""
+def merged(one: Hits, other: Hits, *, k: int | None) -> Hits:
+    """Return the best ``k``, or all, of two lists of hits, best first, ties by the smaller key."""
     if not len(other[0]):
         return one[0][:k], one[1][:k]
     if not len(one[0]):

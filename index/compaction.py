@@ -14,9 +14,11 @@ from typing import Final
 from index.errors import StorageError
 from index.generations import Generations
 from index.matrix import Matrix
-from index.measure import Sample, Trial, hold_out, measure
-from index.plan import EASY_EFFORT, EXACT, RECALL, Plan, candidates
+from index.measure import Trial, measure
+from index.plan import EASY_EFFORT, EXACT, EXACT_ROWS, RECALL, Plan, candidates
+from index.sample import Sample, hold_out
 from index.store import Store
+from index.strays import strays_of
 from index.structure import Structure
 
 SETTING: Final = "plan"  # in the database: what was tuned, and over how many rows
@@ -48,7 +50,18 @@ class TunedPlan:
 
     def suits(self, rows: int) -> bool:
         """Whether it can still be believed when there are ``rows`` now."""
-        return self.rows / OUTGROWN <= rows <= self.rows * OUTGROWN
+        small = min(rows, self.rows) < EXACT_ROWS <= max(rows, self.rows)
+        return not small and self.rows / OUTGROWN <= rows <= self.rows * OUTGROWN
+
+    def before(self, ladder: Sequence[Plan], *, rows: int) -> list[Plan]:
+        """Return the structures to try over ``rows`` rows, this one first where it still suits.
+
+        How hard it must look is measured anew: another recall may be asked for by now.
+        """
+        if not self.suits(rows):
+            return list(ladder)
+        mine = replace(self.plan, effort=0, k_factor=0.0)
+        return [mine, *(plan for plan in ladder if plan.factory != mine.factory)]
 
     def to_json(self) -> str:
         """Return it as it is stored."""
@@ -95,14 +108,23 @@ def compact(
         if len(keys_N) < LEAST_ROWS:
             matrix, structure, trials = Matrix.of(vectors_ND), None, tuple[Trial, ...]()
         else:
-            keys_N, sample = hold_out(keys_N, vectors_ND)
+            keys_N, sample = hold_out(keys_N, vectors_ND, target=target)
             matrix = sample.matrix
             del vectors_ND
             wanted = candidates(len(keys_N), store.binding.width)
-            if chosen is not None and not tune and chosen.suits(len(keys_N)):
-                wanted = [chosen.plan, EXACT]
-            structure, trials = _choose(sample, wanted, target=target, all_of_them=tune)
+            tuned = None if tune else chosen
+            if tuned is not None:
+                wanted = tuned.before(wanted, rows=len(keys_N))
+            structure, trials = _choose(
+                sample, wanted, target=target, all_of_them=tune, tuned=tuned
+            )
         plan = _best(trials).plan if trials else replace(EXACT, recall_target=target)
+        if structure is not None:
+            structure = structure.completed()
+            structure = structure.with_strays(strays_of(structure))
+        plan = replace(plan, note=_note(plan, trials, None if tune else chosen, len(keys_N)))
+        if plan.note:
+            logger.warning("%s: %s", store.folder, plan.note)
         on_stage("writing")
         if tune:
             settings[SETTING] = TunedPlan(plan, len(keys_N)).to_json()
@@ -113,7 +135,7 @@ def compact(
             keys_N=keys_N,
             matrix=matrix,
             plan=plan,
-            structure=None if structure is None else structure.completed(),
+            structure=structure,
             settings=settings,
             before_commit=before_commit,
         )
@@ -140,7 +162,12 @@ def store_plan(store: Store, tuned: TunedPlan) -> None:
 
 
 def _choose(
-    sample: Sample, wanted: Sequence[Plan], *, target: float, all_of_them: bool
+    sample: Sample,
+    wanted: Sequence[Plan],
+    *,
+    target: float,
+    all_of_them: bool,
+    tuned: TunedPlan | None,
 ) -> tuple[Structure | None, tuple[Trial, ...]]:
     """Return the first structure that reaches the recall, or the quickest of all; and trials."""
     trials: list[Trial] = []
@@ -151,7 +178,8 @@ def _choose(
         if _best(trials) is trial:
             best = structure
         easy = trial.plan.effort <= EASY_EFFORT.get(plan.kind, 0)
-        if trial.reached and easy and not all_of_them:
+        was_quickest = tuned is not None and tuned.plan.factory == plan.factory
+        if trial.reached and (easy or was_quickest) and not all_of_them:
             break
     return best, tuple(trials)
 
@@ -160,3 +188,27 @@ def _best(trials: Sequence[Trial]) -> Trial:
     """Return the quickest that reached its recall; exact search always does."""
     reached = [trial for trial in trials if trial.reached] or list(trials[:1])
     return min(reached, key=lambda trial: trial.plan.microseconds or 0.0)
+
+
+def _note(plan: Plan, trials: Sequence[Trial], tuned: TunedPlan | None, rows: int) -> str:
+    """Return what became of what was tuned, and why everything is scanned; mostly nothing."""
+    notes = []
+    if tuned is not None and not tuned.suits(rows):
+        notes.append(
+            f"what was tuned over {tuned.rows:,} items no longer suits {rows:,}: "
+            "the usual structures were tried; tune again"
+        )
+    elif tuned is not None and plan.factory != tuned.plan.factory:
+        notes.append(
+            f"the tuned structure ({tuned.plan.kind}) does not reach recall {plan.recall_target:g} "
+            f"any more, so {plan.kind} was taken; tune again"
+        )
+    missed = [trial.plan for trial in trials if not trial.reached]
+    if plan.kind == "exact" and missed:
+        best = max(missed, key=lambda one: one.recall_low or 0.0)
+        notes.append(
+            f"every search looks at every item: no structure is sure to reach recall "
+            f"{plan.recall_target:g}; the best, {best.kind}, reached {best.recall:.4f}, "
+            f"at least {best.recall_low:.4f}"
+        )
+    return "; ".join(notes)

@@ -3,6 +3,7 @@
 Shape suffixes: N items, U different vectors, B rows of a batch, D vector width.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from index.changes import last_seq
 from index.database import Database
 from index.gallery import Gallery
-from index.links import Links, link_near
+from index.links import Links, link_near, seconds_of_all_pairs
 from index.loading import load_vectors
 from index.schema import DATABASE_NAME
 from index.selection import same_content
@@ -25,6 +26,8 @@ FIRST_K: Final = 16  # neighbours asked for at first, where not all pairs are lo
 GROWTH: Final = 8
 QUERIES: Final = 1_024  # in one search
 HITS: Final = 65_536  # in one search
+GRACE_S: Final = 2.0  # that asking for neighbours may be behind before all pairs are looked at
+SCORED_ROWS: Final = 4_096  # of a group, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ def find_duplicates(
     All pairs are looked at in blocks: nothing is missed, and beside the vectors the memory is
     bounded. In galleries with a search structure and more than 150,000 items each item's neighbours
     are asked for instead, more and more while all of them score enough; then the structure's recall
-    is the share of the links that is found. Vectors with the same bytes are always linked.
+    is the share of the links that is found. Where items crowd so much that this turns out slower
+    than all pairs, all pairs are looked at. Vectors with the same bytes are always linked.
 
     Args:
         gallery: others may write to it meanwhile.
         min_score: cosine in [-1, 1] from which two items are linked.
-        on_progress: told the share of the work that is done, in [0, 1].
+        on_progress: told the share of the work that is done, in [0, 1], several times a second;
+            what it raises ends the work.
 
     Raises:
         ValueError: ``min_score`` is not in [-1, 1].
@@ -73,13 +78,13 @@ def find_duplicates(
     if not -1 <= min_score <= 1:
         raise ValueError(f"min_score must be in [-1, 1], got {min_score}")
     info = gallery.info()
-    complete = info.structure == "exact" or info.count <= PAIRED_ROWS
     with closing(_Items(gallery)) as items:
-        links = Links(len(items.ids))
+        links, done = Links(len(items.ids)), 0.0
+        if info.structure != "exact" and info.count > PAIRED_ROWS:
+            done = _link_neighbours(gallery, items, links, min_score, on_progress)
+        complete = done < 1
         if complete:
-            _link_all(items, links, min_score, on_progress)
-        else:
-            _link_neighbours(gallery, items, links, min_score, on_progress)
+            _link_all(items, links, min_score, lambda more: on_progress(done + (1 - done) * more))
         found = Duplicates(
             exact=items.groups_of(items.same),
             near=items.groups_of(links.groups()),
@@ -143,14 +148,18 @@ class _Items:
         return [members for _, members in made]
 
     def _members(self, rows: NDArray[np.int64]) -> list[Member]:
-        rows, vectors_ND = self.some(rows)
-        if not len(rows):
-            return []
-        scores = (vectors_ND.astype(np.float64) * vectors_ND[0]).sum(axis=1)
-        scores = np.clip(scores, -1, 1).astype(np.float32)
-        later = 1 + np.argsort(-scores[1:], kind="stable")
-        order = [0, *later.tolist()]
-        return [Member(self.ids[rows[place]], float(scores[place])) for place in order]
+        members: list[Member] = []
+        first_D: NDArray[np.float64] | None = None
+        for start in range(0, len(rows), SCORED_ROWS):
+            stored, vectors_ND = self.some(rows[start : start + SCORED_ROWS])
+            if not len(stored):
+                continue
+            if first_D is None:
+                first_D = vectors_ND[0].astype(np.float64)
+            scores = np.clip((vectors_ND * first_D).sum(axis=1), -1, 1).astype(np.float32)
+            pairs = zip(stored.tolist(), scores.tolist(), strict=True)
+            members += [Member(self.ids[row], score) for row, score in pairs]
+        return members[:1] + sorted(members[1:], key=lambda member: -member.score)
 
 
 def _link_all(
@@ -173,15 +182,21 @@ def _link_neighbours(
     links: Links,
     min_score: float,
     on_progress: Callable[[float], None],
-) -> None:
-    for start in range(0, len(items.ids), QUERIES):
-        stop = min(start + QUERIES, len(items.ids))
+) -> float:
+    """Return the share of the items that was asked for: less than 1 when all pairs are quicker."""
+    count, began_s = len(items.ids), time.perf_counter()
+    limit_s = seconds_of_all_pairs(count, items.width)
+    for start in range(0, count, QUERIES):
+        stop = min(start + QUERIES, count)
         rows_B, vectors_BD = items.some(np.arange(start, stop))
         k = FIRST_K
         while len(rows_B):
             full = []  # places whose k hits all score enough: there may be more
             at_once = max(1, HITS // k)
             for place in range(0, len(rows_B), at_once):
+                on_progress(start / count)
+                if time.perf_counter() - began_s > GRACE_S + limit_s * stop / count:
+                    return start / count
                 queries = slice(place, place + at_once)
                 found = gallery.search(vectors_BD[queries], k=k, min_score=min_score).hits
                 pairs = [
@@ -195,4 +210,5 @@ def _link_neighbours(
                 full += [place + at for at, hits in enumerate(found) if len(hits) == k]
             rows_B, vectors_BD = rows_B[full], vectors_BD[full]
             k *= GROWTH
-        on_progress(stop / len(items.ids))
+    on_progress(1.0)
+    return 1.0

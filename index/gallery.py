@@ -191,7 +191,7 @@ class Gallery:
     def vector(self, item_id: str) -> NDArray[np.float32]:
         """Return the unit vector (D,) of an item. Raises as ``get``."""
         check_id(item_id)
-        return self._store.vector(item_id)
+        return self._store.vector(item_id)[1]
 
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the small picture of an item. Raises as ``get``, or NoThumbnailError."""
@@ -224,6 +224,7 @@ class Gallery:
         filter: Filter | None = None,
         min_score: float | None = None,
         exact: bool = False,
+        itself: str | None = None,
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
@@ -236,13 +237,17 @@ class Gallery:
             filter: applied during the search, so it never costs hits.
             min_score: cosine in [-1, 1] that every hit reaches.
             exact: look at every item.
+            itself: the stored item whose vector the one query is; it comes before its equals.
 
         Raises:
+            UnknownIdError: ``itself`` is not stored.
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
             ValueError: ``k`` is less than 1.
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        return self._lookup.search(queries_QD, k=k, wanted=filter, min_score=min_score, exact=exact)
+        return self._lookup.search(
+            queries_QD, k=k, wanted=filter, min_score=min_score, exact=exact, itself=itself
+        )
 
     def above(
         self,

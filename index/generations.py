@@ -28,7 +28,7 @@ from index.durable import Buffer, FileFacts, read_facts, sync_folder, write_byte
 from index.errors import GenerationError
 from index.manifest import sealed, unsealed
 from index.matrix import Matrix, matrix_header
-from index.plan import Plan
+from index.plan import OUTDATED, Plan
 from index.record import known_numbers, record
 from index.space import check_room
 from index.store import Store
@@ -195,6 +195,7 @@ class Generations:
                 "fingerprint": self._owner.fingerprint,
                 "width": self._owner.width,
                 "plan": plan.to_json(),
+                "strays": structure.strays.rows.tolist() if structure and structure.strays else [],
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
@@ -272,12 +273,14 @@ class Generations:
         if len(keys_N) != count:
             raise ValueError(f"it has {len(keys_N)} keys, not {count}")
         matrix = Matrix.mapped(folder / VECTORS, count=count, width=owner.width)
-        structure = None
+        structure, strays = None, manifest.get("strays")
+        if plan.kind != "exact" and strays is None:
+            plan = OUTDATED
         if plan.kind != "exact":
             index = faiss.read_index(str(folder / STRUCTURE), faiss.IO_FLAG_MMAP_IFC)
             if (index.ntotal, index.d) != (count, owner.width):
                 raise ValueError(f"its structure holds {index.ntotal} rows of {index.d} numbers")
-            structure = Structure(index, matrix, plan)
+            structure = Structure(index, matrix, plan).with_strays(np.array(strays, np.int64))
         return Base(
             generation=number,
             seq=manifest["seq"],

@@ -117,6 +117,10 @@ class GalleryInfo:
     seq: int  # newest operation in memory
     structure: Kind
     recall: float | None  # of the structure, measured on held-out items when it was built
+    recall_low: float | None  # with 95 % confidence it is no lower; None: not known
+    recall_high: float | None  # with 95 % confidence it is no higher
+    recall_queries: int  # that it was measured with; 0: everything is scanned, or it is not known
+    note: str | None  # what a person should know about how searches are answered, a sentence
     generation: int  # of the structure; 0: there is none, everything is scanned
     recent: int  # items stored since, which are scanned
     state: Literal["writable", "read-only"]

@@ -4,6 +4,7 @@ Shape suffixes: N rows, U rows that are compared, B x C of them in a block, P pa
 S some of these, D vector width.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ from index.scan import ROUNDING
 BLOCK_ROWS: Final = 1_024  # a block's products take 16 MiB
 BLOCK_COLUMNS: Final = 4_096
 PENDING: Final = 2**20  # pairs that are kept before they are worked in
+TIMED_BLOCKS: Final = 3
 SUMMED_NUMBERS: Final = 2**22  # of vectors that are multiplied in double precision at a time
 
 
@@ -95,6 +97,7 @@ def link_near(
         for left in range(top, count, BLOCK_COLUMNS):
             products_BC = block_BD @ vectors_UD[left : left + BLOCK_COLUMNS].T
             places_P = np.flatnonzero(products_BC >= min_score - ROUNDING)
+            on_progress((done + len(block_BD) * (left - top)) / count**2)
             if not len(places_P):
                 continue
             one_P, other_P = np.divmod(places_P, products_BC.shape[1])
@@ -111,6 +114,20 @@ def link_near(
         links.settle()
         done += len(block_BD) * (2 * (count - top) - len(block_BD))
         on_progress(done / count**2)
+
+
+def seconds_of_all_pairs(count: int, width: int) -> float:
+    """Return about how long ``link_near`` takes over ``count`` vectors of ``width`` numbers here.
+
+    One block is multiplied: a few hundredths of a second.
+    """
+    block_BD = np.full((BLOCK_ROWS, width), width**-0.5, np.float32)
+    columns_CD = np.zeros((BLOCK_COLUMNS, width), np.float32)
+    started = time.perf_counter()
+    for _ in range(TIMED_BLOCKS):
+        np.flatnonzero(block_BD @ columns_CD.T >= 1)
+    of_one = (time.perf_counter() - started) / TIMED_BLOCKS
+    return of_one * count**2 / (2 * BLOCK_ROWS * BLOCK_COLUMNS)
 
 
 def _scores(

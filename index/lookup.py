@@ -54,16 +54,27 @@ class Lookup:
         wanted: Filter | None,
         min_score: float | None,
         exact: bool,
+        itself: str | None = None,
     ) -> SearchResult:
         """Return the nearest items of each query, best first.
 
+        The item with the id ``itself`` comes before all that equal it, unless the filter excludes
+        it; a query that is not its vector finds it like any other.
+
         Raises:
+            UnknownIdError: there is no item ``itself``.
             GalleryFolderError: the index holds a key that neither the items nor the log explain.
             StorageError: the gallery is read-only here, and others keep changing it.
         """
+        key = None
+        if itself is not None:
+            key, vector_D = self._store.vector(itself)
+            key = key if np.array_equal(queries_QD, vector_D[np.newaxis]) else None
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
             found = snapshot.search(queries_QD, k=k, allowed=allowed, exact=exact)
+            if key is not None and snapshot.holds(key, allowed):
+                found = [led_by(key, hits, k=k) for hits in found]
             return found if min_score is None else [_above(hits, min_score) for hits in found]
 
         return self._run(find, wanted)
@@ -81,9 +92,8 @@ class Lookup:
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
             nonlocal total
-            keys, scores = snapshot.above(query_D, min_score=min_score, allowed=allowed)
-            total = len(keys)
-            return [(keys[:limit], scores[:limit])]
+            hits, total = snapshot.above(query_D, min_score=min_score, limit=limit, allowed=allowed)
+            return [hits]
 
         found = self._run(find, wanted)
         return RangeResult(found.hits[0], total, found.seq)
@@ -204,6 +214,16 @@ class Remembered:
                 self._items = {}
             self._items.update(read)
         return {**{key: items[key] for key in keys if key in items}, **read}
+
+
+def led_by(key: int, hits: Hits, *, k: int) -> Hits:
+    """Return ``hits`` with ``key``, whose vector was asked for, first: its score is 1."""
+    keys, scores = hits
+    others = keys != key
+    return (
+        np.concatenate([np.array([key]), keys[others]])[:k],
+        np.concatenate([np.ones(1, np.float32), scores[others]])[:k],
+    )
 
 
 def _above(hits: Hits, min_score: float) -> Hits:

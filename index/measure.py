@@ -1,9 +1,10 @@
-"""Builds structures over a gallery's own vectors and measures them. Vectors in, a plan out.
+"""Builds structures over a gallery's own vectors and measures them. A sample in, a plan out.
 
-Some rows are held out: they are the queries, and the structures that are measured do not hold
-them. The truth is an exact scan of the same rows.
+A structure reaches a recall when that holds with 95 % confidence, of rows as they are and of rows
+moved a little alike, and when queries from outside are either found out as such, and answered by a
+scan, or find nearly all that is near them.
 
-Shape suffixes: N rows, Q queries, K hits, D vector width.
+Shape suffixes: Q queries, K hits, D vector width.
 """
 
 import time
@@ -16,13 +17,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.matrix import Matrix
+from index.confidence import Recall, recall_between
 from index.plan import EXACT, Plan
+from index.sample import Queries, Sample
 from index.structure import MAX_EFFORT, MEASURED_K, Structure
 
-QUERIES: Final = 1_000  # held out
-TRUTH: Final = 60e9  # rows x width x queries of the exact scan at most: a few seconds
-MAX_SHARE: Final = 0.1  # of the rows, held out at most
+OUTSIDE: Final = 0.95  # recall of each kind of queries from outside, with those that are scanned
 K_FACTORS: Final = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # tried, when the plan names none
 FIRST_EFFORT: Final = {"lists": 1, "graph": 16, "quantized": 1}
 PATIENCE: Final = 32  # effort from which a recall that stands still will not grow
@@ -40,36 +40,6 @@ class Trial:
     build_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """All rows: the ones that are measured, then the ones held out as queries, and the truth."""
-
-    matrix: Matrix
-    built: int  # so many of the first rows are in the structures that are measured
-    truth_QK: NDArray[np.float32]  # squared distances of the K nearest of those
-
-    @property
-    def queries_QD(self) -> NDArray[np.float32]:
-        """The rows that were held out."""
-        return self.matrix.rows_ND[self.built :]
-
-
-def hold_out(
-    keys_N: NDArray[np.int64], vectors_ND: NDArray[np.float32], *, seed: int = 0
-) -> tuple[NDArray[np.int64], Sample]:
-    """Return the keys in a new order, some random ones last, and the rows in that order."""
-    quick = int(TRUTH / vectors_ND.size)
-    queries = max(1, min(QUERIES, quick, int(MAX_SHARE * len(keys_N))))
-    held = np.zeros(len(keys_N), np.bool_)
-    held[np.random.default_rng(seed).permutation(len(keys_N))[:queries]] = True
-    order = np.concatenate([np.flatnonzero(~held), np.flatnonzero(held)])
-    matrix = Matrix.of(vectors_ND, order=order)
-    built = len(order) - queries
-    k = min(MEASURED_K, built)
-    truth_QK, _ = matrix.flat_of(built).search(matrix.rows_ND[built:], k)
-    return keys_N[order], Sample(matrix, built, truth_QK)
-
-
 def measure(plan: Plan, sample: Sample, *, target: float) -> tuple[Trial, Structure | None]:
     """Build what ``plan`` says and find the least effort that reaches ``target`` recall@10.
 
@@ -82,24 +52,37 @@ def measure(plan: Plan, sample: Sample, *, target: float) -> tuple[Trial, Struct
     structure = Structure.build(sample.matrix, plan, count=sample.built)
     build_s = time.perf_counter() - started
     factors = [plan.k_factor] if plan.k_factor else K_FACTORS
-    found: list[Plan] = []
+    found: list[Trial] = []
     for k_factor in factors:
-        found.append(_least_effort(structure, sample, target, k_factor))
-        if len(found) > 1 and _reaches(found[-2], target) and _cost(found[-1]) > _cost(found[-2]):
+        plan, reached = _least_effort(structure, sample, target, k_factor)
+        found.append(Trial(plan, reached, round(build_s, 2)))
+        if len(found) > 1 and found[-2].reached and _cost(found[-1]) > _cost(found[-2]):
             break  # to refine more costs more from here on
-    reached = [one for one in found if _reaches(one, target)]
-    best = min(reached, key=_cost) if reached else max(found, key=lambda one: one.recall or 0.0)
-    best = replace(best, recall_target=target)
-    return Trial(best, bool(reached), round(build_s, 2)), structure.with_plan(best)
+    reached_by = [trial for trial in found if trial.reached]
+    best = min(reached_by, key=_cost) if reached_by else max(found, key=_low)
+    return best, structure.with_plan(best.plan)
 
 
-def recall_of(structure: Structure, sample: Sample) -> float:
-    """Return the share of the nearest rows that ``structure`` finds; equally near ones count."""
-    k = sample.truth_QK.shape[1]
-    scores_QK, rows_QK = structure.search(sample.queries_QD, k)
+def shares_found(structure: Structure, asked: Queries) -> NDArray[np.float64]:
+    """Return the share of its nearest rows that each query (Q,) finds; equally near ones count.
+
+    Queries that ``structure`` knows it cannot answer are scanned, and so find all.
+    """
+    k = asked.truth_QK.shape[1]
+    scores_QK, rows_QK, lost_Q = structure.look(asked.queries_QD, k)
     distances_QK = np.where(rows_QK >= 0, 2 - 2 * scores_QK, np.inf)
-    limit_Q1 = sample.truth_QK[:, -1:] + 1e-6
-    return float(np.mean(np.sum(distances_QK <= limit_Q1, axis=1) / k))
+    limit_Q1 = asked.truth_QK[:, -1:] + 1e-6
+    found_Q: NDArray[np.float64] = np.sum(distances_QK <= limit_Q1, axis=1) / k
+    if lost_Q is not None:
+        found_Q[lost_Q] = 1.0
+    return found_Q
+
+
+def recall_of(structure: Structure, sample: Sample) -> Recall:
+    """Return the recall of the rows held out, as they are or moved a little: the lower one."""
+    k = sample.inside[0].truth_QK.shape[1]
+    both = [recall_between(shares_found(structure, asked), k=k) for asked in sample.inside]
+    return min(both, key=lambda recall: recall.low)
 
 
 @contextmanager
@@ -113,40 +96,56 @@ def one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def _least_effort(structure: Structure, sample: Sample, target: float, k_factor: float) -> Plan:
-    """Double the effort until the recall is reached, then close in on the least that does."""
+def _least_effort(
+    structure: Structure, sample: Sample, target: float, k_factor: float
+) -> tuple[Plan, bool]:
+    """Double the effort until the recall is reached, then close in on the least that does.
 
-    def tried(effort: int) -> tuple[Plan, float]:
-        plan = replace(structure.plan, effort=effort, k_factor=k_factor)
-        return plan, recall_of(structure.with_plan(plan), sample)
+    Returns:
+        The plan, and whether it reaches the recall.
+    """
+
+    def tried(effort: int) -> tuple[Plan, bool, float]:
+        """Return also what is found, inside and outside, to be compared."""
+        plan = replace(
+            structure.plan,
+            effort=effort,
+            k_factor=k_factor,
+            floors=sample.floors,
+            queries=len(sample.inside[0].queries_QD),
+            recall_target=target,
+        )
+        searched = structure.with_plan(plan)
+        recall = recall_of(searched, sample)
+        outside = min(float(shares_found(searched, kind).mean()) for kind in sample.outside)
+        plan = replace(plan, recall=recall.mean, recall_low=recall.low, recall_high=recall.high)
+        return plan, recall.low >= target and outside >= OUTSIDE, recall.mean + outside
 
     low, high = 0, FIRST_EFFORT[structure.plan.kind]
-    best, recall = tried(high)
-    while recall < target and high < MAX_EFFORT:
-        low, high = high, min(2 * high, MAX_EFFORT)
-        better, more = tried(high)
-        stands_still = more - recall < STANDSTILL and low >= PATIENCE
-        best, recall = better, more
-        if stands_still:  # more effort finds next to nothing new: the codes end here
-            break
-    while recall >= target and high - low > max(1, high // 16):
+    best, reached, found = tried(high)
+    while not reached and high < MAX_EFFORT:
+        low, high, before = high, min(2 * high, MAX_EFFORT), found
+        best, reached, found = tried(high)
+        if found - before < STANDSTILL and low >= PATIENCE:
+            break  # more effort finds next to nothing new: the codes end here
+    while reached and high - low > max(1, high // 16):
         middle = (low + high) // 2
-        plan, here = tried(middle)
-        if here >= target:
-            high, best, recall = middle, plan, here
+        plan, enough, _ = tried(middle)
+        if enough:
+            high, best = middle, plan
         else:
             low = middle
     chosen = structure.with_plan(best)
-    microseconds = _microseconds(lambda query: chosen.search(query, MEASURED_K), sample)
-    return replace(best, recall=round(recall, 4), microseconds=round(microseconds, 1))
+    microseconds = _microseconds(lambda query: chosen.look(query, MEASURED_K), sample)
+    return replace(best, microseconds=round(microseconds, 1)), reached
 
 
-def _reaches(plan: Plan, target: float) -> bool:
-    return plan.recall is not None and plan.recall >= target
+def _cost(trial: Trial) -> float:
+    return np.inf if trial.plan.microseconds is None else trial.plan.microseconds
 
 
-def _cost(plan: Plan) -> float:
-    return np.inf if plan.microseconds is None else plan.microseconds
+def _low(trial: Trial) -> float:
+    return trial.plan.recall_low or 0.0
 
 
 def _measure_exact(sample: Sample, target: float) -> Trial:
@@ -161,7 +160,8 @@ def _microseconds(search: Callable[[NDArray[np.float32]], object], sample: Sampl
 
     In time of the processor, so that other processes count little.
     """
-    queries = [sample.queries_QD[row : row + 1] for row in range(len(sample.queries_QD))]
+    queries_QD = sample.inside[0].queries_QD
+    queries = [queries_QD[row : row + 1] for row in range(len(queries_QD))]
     best = np.inf
     with one_thread():
         for _ in range(ROUNDS):

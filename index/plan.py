@@ -6,7 +6,7 @@ lists of 4-bit codes where a million rows and more should take little memory. Ea
 exact distances, and which one it is to be is measured.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import log2, sqrt
 from typing import Any, Final, Literal, Self
 
@@ -32,9 +32,16 @@ class Plan:
     construction: int = 0  # graph: efConstruction
     effort: int = 0  # graph: candidates kept (efSearch); lists visited (nprobe) else
     k_factor: float = 0.0  # candidates per hit that are refined; 0: as measurements say
-    recall: float | None = None  # measured recall@10 on held-out rows
+    recall: float | None = (
+        None  # measured recall@10 on held-out rows, as they are or moved a little
+    )
+    recall_low: float | None = None  # with 95 % confidence it is no lower, and
+    recall_high: float | None = None  # with 95 % confidence no higher
+    queries: int = 0  # that it was measured with; 0: not measured, or by a version that did not say
     microseconds: float | None = None  # measured per query, one by one, on one thread
     recall_target: float = RECALL
+    floors: tuple[float, ...] = ()  # scores of the 1st, 2nd, ... hit below which it looks harder
+    note: str = ""  # what a person should know about how it was chosen, a sentence
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON."""
@@ -47,10 +54,15 @@ class Plan:
         Raises:
             TypeError: unknown members, or none for ``kind``.
         """
-        return cls(**value)
+        return cls(**{**value, "floors": tuple(value.get("floors", ()))})
 
 
-EXACT: Final = Plan(kind="exact", recall=1.0)
+EXACT: Final = Plan(kind="exact", recall=1.0, recall_low=1.0, recall_high=1.0)
+OUTDATED: Final = replace(  # instead of one that was built without looking for what it misses
+    EXACT,
+    note="every search looks at every item: an older version built the structure, and did not look "
+    "for the items that it misses; lookalike index rebuild builds it anew",
+)
 
 
 def candidates(rows: int, width: int) -> list[Plan]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 # candidates must reach this far below the k-th score before they are known to hold the best k.
 ROUNDING: Final = 4e-6
 SPARE: Final = 16
-BLOCK_ROWS: Final = 16_384  # rows gathered at a time for many queries: 32 MiB at width 512
+BLOCK_NUMBERS: Final = 2**21  # of rows that are gathered or compared at a time: 8 MiB
 GATHER_QUERIES: Final = 8  # from so many on, gathering rows for the matrix product pays
 
 Hits = tuple[NDArray[np.int64], NDArray[np.float32]]  # keys and scores, best first
@@ -72,21 +72,11 @@ def nearest(
     fetch = min(k + dead + SPARE, scanned)
     if len(queries_QD) == 1:
         return [_nearest_of_one(rows, queries_QD, k, fetch, among)]
-    answers = [NOTHING] * len(queries_QD)
-    unsettled = np.arange(len(queries_QD))
-    while len(unsettled):
-        scores_QF, rows_QF = _fetch(rows.vectors_ND, queries_QD[unsettled], fetch, among)
-        left = []
-        for query, scores_F, rows_F in zip(unsettled, scores_QF, rows_QF, strict=True):
-            keys, scores = ranked(rows, queries_QD[query], rows_F)
-            # Duplicates can tie beyond the last candidate; then look at more of them.
-            if fetch < scanned and scores_F.min() > scores[k - 1] - ROUNDING:
-                left.append(query)
-            else:
-                answers[query] = keys[:k], scores[:k]
-        unsettled = np.array(left, np.int64)
-        fetch = min(4 * fetch, scanned)
-    return answers
+    scores_QF, rows_QF = _fetch(rows.vectors_ND, queries_QD, fetch, among)
+    return [
+        _settled(rows, query_D, k, (scores_F, rows_F), among)
+        for query_D, scores_F, rows_F in zip(queries_QD, scores_QF, rows_QF, strict=True)
+    ]
 
 
 def _nearest_of_one(
@@ -97,13 +87,26 @@ def _nearest_of_one(
     among: NDArray[np.int64] | None,
 ) -> Hits:
     """As ``nearest`` for one query, without what several cost."""
+    scores_1F, rows_1F = _fetch(rows.vectors_ND, query_1D, fetch, among)
+    return _settled(rows, query_1D[0], k, (scores_1F[0], rows_1F[0]), among)
+
+
+def _settled(
+    rows: Rows,
+    query_D: NDArray[np.float32],
+    k: int,
+    fetched: tuple[NDArray[np.float32], NDArray[np.int64]],
+    among: NDArray[np.int64] | None,
+) -> Hits:
+    """Return the best ``k`` of the candidates, or of all rows where others may be as good."""
+    scores_F, rows_F = fetched
+    keys, scores = ranked(rows, query_D, rows_F)
     scanned = len(rows.keys_N) if among is None else len(among)
-    while True:
-        scores_1F, rows_1F = _fetch(rows.vectors_ND, query_1D, fetch, among)
-        keys, scores = ranked(rows, query_1D[0], rows_1F[0])
-        if fetch == scanned or scores_1F.min() <= scores[k - 1] - ROUNDING:
-            return keys[:k], scores[:k]
-        fetch = min(4 * fetch, scanned)
+    if len(rows_F) == scanned or scores_F.min() <= scores[k - 1] - ROUNDING:
+        return keys[:k], scores[:k]
+    # Duplicates can tie beyond the last candidate.
+    hits, _ = above(rows, query_D, min_score=float(scores[k - 1]), limit=k, among=among)
+    return hits
 
 
 def above(
@@ -111,36 +114,74 @@ def above(
     query_D: NDArray[np.float32],
     *,
     min_score: float,
+    limit: int | None = None,
     among: NDArray[np.int64] | None = None,
-) -> Hits:
-    """Return every row that scores at least ``min_score``, best first, ties by the smaller key."""
-    if among is None:
-        among = rows.alive_rows() if rows.dead else None
-    found = []
+) -> tuple[Hits, int]:
+    """Return the rows that score at least ``min_score``, and how many there are.
+
+    The best ``limit`` of them, or all; best first, ties by the smaller key. The memory that it
+    takes follows what is returned, not the rows.
+    """
+    if among is None and rows.dead:
+        among = rows.alive_rows()
+    best, total, least = NOTHING, 0, np.float32(min_score)
     scanned = len(rows.keys_N) if among is None else len(among)
-    for start in range(0, scanned, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, scanned)
+    step = _block_rows(query_D)
+    for start in range(0, scanned, step):
+        stop = min(start + step, scanned)
         block = np.arange(start, stop) if among is None else among[start:stop]
         vectors_SD = rows.vectors_ND[start:stop] if among is None else rows.vectors_ND[block]
-        found.append(block[vectors_SD @ query_D >= min_score - ROUNDING])
-    if not found:
-        return NOTHING
-    keys, scores = ranked(rows, query_D, np.concatenate(found))
-    enough = int(np.searchsorted(-scores, -np.float32(min_score), side="right"))
-    return keys[:enough], scores[:enough]
+        products_S = vectors_SD @ query_D
+        # What a product rounds to decides nothing: those close to a border are summed again.
+        close = np.flatnonzero(np.abs(products_S - least) < ROUNDING)
+        total += int(np.count_nonzero(products_S >= least + ROUNDING))
+        total += int(np.count_nonzero(_scores(rows, query_D, block[close]) >= least))
+        border = least
+        if limit is not None and len(best[0]) == limit:
+            border = max(border, best[1][-1])
+        if limit is not None and limit < len(products_S):
+            border = max(border, np.partition(products_S, -limit)[-limit] - np.float32(ROUNDING))
+        keys, scores = ranked(rows, query_D, block[products_S >= border - ROUNDING])
+        enough = int(np.searchsorted(-scores, -least, side="right"))
+        best = _best(best, (keys[:enough], scores[:enough]), limit)
+    return best, total
+
+
+def _best(one: Hits, other: Hits, limit: int | None) -> Hits:
+    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    order = np.lexsort((keys, -scores))[:limit]
+    return keys[order], scores[order]
+
+
+def _block_rows(query_D: NDArray[np.float32]) -> int:
+    return max(1, BLOCK_NUMBERS // len(query_D))
 
 
 def ranked(rows: Rows, query_D: NDArray[np.float32], candidates_F: NDArray[np.int64]) -> Hits:
     """Return keys and scores of the alive ones of ``candidates_F``, best first, ties by key."""
     if rows.dead:
         candidates_F = rows.alive_among(candidates_F)
-    # Summed here, one row at a time and in double precision: FAISS's sums depend on the position of
-    # the row and on the size of the batch, which would make ties and repeated calls differ.
-    products_FD = rows.vectors_ND[candidates_F].astype(np.float64) * query_D
-    scores_F = np.clip(products_FD.sum(axis=1), -1, 1).astype(np.float32)
+    scores_F = _scores(rows, query_D, candidates_F)
     keys_F = rows.keys_N[candidates_F]
     order = np.lexsort((keys_F, -scores_F))
     return keys_F[order], scores_F[order]
+
+
+def _scores(
+    rows: Rows, query_D: NDArray[np.float32], some_F: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the scores of some rows: (F,).
+
+    Summed one row at a time and in double precision: FAISS's sums depend on the position of the row
+    and on the size of the batch, which would make ties and repeated calls differ.
+    """
+    step = _block_rows(query_D)
+    scores_F = np.empty(len(some_F), np.float32)
+    for start in range(0, len(some_F), step):
+        vectors_SD = rows.vectors_ND[some_F[start : start + step]].astype(np.float64)
+        np.multiply(vectors_SD, query_D, out=vectors_SD)
+        scores_F[start : start + step] = np.clip(vectors_SD.sum(axis=1), -1, 1)
+    return scores_F
 
 
 def _fetch(
@@ -154,15 +195,18 @@ def _fetch(
         return _knn(queries_QD, vectors_ND, fetch)
     if len(queries_QD) < GATHER_QUERIES:
         return _knn_in_place(queries_QD, vectors_ND, among, fetch)
-    found = []
-    for start in range(0, len(among), BLOCK_ROWS):
-        block = among[start : start + BLOCK_ROWS]
-        scores_QF, places_QF = _knn(queries_QD, vectors_ND[block], min(fetch, len(block)))
-        found.append((scores_QF, block[places_QF]))
-    scores_QF = np.concatenate([scores for scores, _ in found], axis=1)
-    rows_QF = np.concatenate([block_rows for _, block_rows in found], axis=1)
-    best_QF = np.argsort(-scores_QF, axis=1)[:, :fetch]
-    return np.take_along_axis(scores_QF, best_QF, 1), np.take_along_axis(rows_QF, best_QF, 1)
+    scores_QF = np.empty((len(queries_QD), 0), np.float32)
+    rows_QF = np.empty((len(queries_QD), 0), np.int64)
+    step = _block_rows(queries_QD[0])
+    for start in range(0, len(among), step):
+        block = among[start : start + step]
+        more_QF, places_QF = _knn(queries_QD, vectors_ND[block], min(fetch, len(block)))
+        scores_QF = np.concatenate([scores_QF, more_QF], axis=1)
+        rows_QF = np.concatenate([rows_QF, block[places_QF]], axis=1)
+        best_QF = np.argsort(-scores_QF, axis=1)[:, :fetch]
+        scores_QF = np.take_along_axis(scores_QF, best_QF, 1)
+        rows_QF = np.take_along_axis(rows_QF, best_QF, 1)
+    return scores_QF, rows_QF
 
 
 def _knn(

@@ -56,6 +56,18 @@ class Snapshot:
         base = self.base.base.sorted_keys_N
         return np.concatenate([base[np.searchsorted(base, after, side="right") :], recent])
 
+    def holds(self, key: int, allowed: Allowed | None) -> bool:
+        """Whether a search may return this key."""
+        wanted = np.array([key])
+        if allowed is not None:
+            place = np.searchsorted(allowed.keys_S, key)
+            if place == len(allowed.keys_S) or allowed.keys_S[place] != key:
+                return False
+        if self.recent.rows_of(wanted).size:
+            return True
+        base = self.base
+        return base is not None and bool(base.alive_among(base.base.rows_of(wanted)).size)
+
     def search(
         self,
         queries_QD: NDArray[np.float32],
@@ -96,21 +108,28 @@ class Snapshot:
         return [merged(one, other, k=k) for one, other in zip(bulk, recent, strict=True)]
 
     def above(
-        self, query_D: NDArray[np.float32], *, min_score: float, allowed: Allowed | None = None
-    ) -> Hits:
-        """Return all keys that score at least ``min_score``, best first. Looks at every row.
+        self,
+        query_D: NDArray[np.float32],
+        *,
+        min_score: float,
+        limit: int | None = None,
+        allowed: Allowed | None = None,
+    ) -> tuple[Hits, int]:
+        """Return the keys that score at least ``min_score``, and how many there are.
+
+        The best ``limit`` of them, or all; best first. Looks at every row.
 
         Raises:
             BadVectorsError: not of shape (width,), not finite, or not of unit length.
         """
         query_D = unit_vectors(query_D[np.newaxis], width=self.width)[0]
         among = None if allowed is None else allowed.rows_of(self.recent)
-        recent = above(self.recent, query_D, min_score=min_score, among=among)
+        recent, total = above(self.recent, query_D, min_score=min_score, limit=limit, among=among)
         if self.base is None:
-            return recent
+            return recent, total
         among = None if allowed is None else self.base.alive_among(allowed.rows_in(self.base.base))
-        bulk = above(self.base, query_D, min_score=min_score, among=among)
-        return merged(bulk, recent, k=len(bulk[0]) + len(recent[0]))
+        bulk, more = above(self.base, query_D, min_score=min_score, limit=limit, among=among)
+        return merged(bulk, recent, k=limit), total + more
 
     def _recent(
         self, queries_QD: NDArray[np.float32], k: int, allowed: Allowed | None

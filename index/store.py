@@ -158,14 +158,14 @@ class Store:
         with self._database.reading() as reader:
             return same_content(reader)
 
-    def vector(self, item_id: str) -> NDArray[np.float32]:
-        """Return the vector (D,) of an item.
+    def vector(self, item_id: str) -> tuple[int, NDArray[np.float32]]:
+        """Return the key and the vector (D,) of an item.
 
         Raises:
             UnknownIdError: there is no such item.
         """
-        (data,) = self._row("SELECT v.data FROM items JOIN vectors v USING (key)", item_id)
-        return decode_vector(data, width=self.binding.width)
+        key, data = self._row("SELECT key, v.data FROM items JOIN vectors v USING (key)", item_id)
+        return key, decode_vector(data, width=self.binding.width)
 
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the stored thumbnail of an item.

@@ -5,60 +5,39 @@ Works on squared L2 distances, which order unit vectors as the cosine does: scor
 Shape suffixes: N rows, Q queries, K hits, D vector width.
 """
 
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.alive import Alive
 from index.byte_codes import SAMPLE_ROWS, add_as_bytes, byte_transform, train_on_bytes
 from index.matrix import Matrix
 from index.plan import BYTES, Plan
+from index.strays import Strays
 
 TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
 MAX_EFFORT: Final = 4_096
 MEASURED_K: Final = 10  # what a plan's recall was measured for
+HARDER: Final = 8  # times the effort, where what was found lies farther away than a plan's floors
+HARDER_K_FACTOR: Final = 2  # times as many candidates, there
+FAR: Final = 1.3  # times a floor's squared distance; what lies beyond even then is left to a scan
 _MINUS_HALF: Final = np.array(-0.5, np.float32)  # Python's numbers take numpy twice as long
 _ONE: Final = np.array(1, np.float32)
-
-
-class Alive:
-    """Which rows a search may return: one bit for each, and FAISS's selector of them."""
-
-    def __init__(self, bits: NDArray[np.uint8]) -> None:
-        self.bits = bits
-        self.selector = faiss.IDSelectorBitmap(bits)
-        self.parameters: dict[tuple[int, float], Any] = {}  # of searches among them
-
-    @classmethod
-    def only(cls, rows: NDArray[np.int64], *, count: int) -> "Alive":
-        """Return the selection of ``rows`` out of ``count``."""
-        flags = np.zeros(count, np.bool_)
-        flags[rows] = True
-        return cls(np.packbits(flags, bitorder="little"))
-
-    def without(self, rows: NDArray[np.int64]) -> "Alive":
-        """Return a selection in which ``rows`` are dead too."""
-        bits = self.bits.copy()
-        np.bitwise_and.at(bits, rows >> 3, ~(1 << (rows & 7)).astype(np.uint8))
-        return Alive(bits)
-
-    def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of ``rows`` that are selected, in their order."""
-        return rows[self.flags(rows)]
-
-    def flags(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return for each of ``rows``, of any shape, whether it is selected."""
-        selected: NDArray[np.bool_] = (self.bits[rows >> 3] >> (rows & 7)) & 1 == 1
-        return selected
 
 
 class Structure:
     """An approximate index that never changes; any number of threads may search it."""
 
-    def __init__(self, index: Any, matrix: Matrix, plan: Plan) -> None:
+    def __init__(
+        self, index: Any, matrix: Matrix, plan: Plan, strays: Strays | None = None
+    ) -> None:
         self.index = index
         self.plan = plan
+        self.strays = strays  # looked at besides
         self._flat = matrix.flat_of(index.ntotal)
         self._refined = faiss.IndexRefine(index, self._flat)
         self._matrix = matrix  # FAISS points into it
@@ -74,7 +53,7 @@ class Structure:
         chosen = np.random.default_rng(seed).permutation(count)[:TRAINING_ROWS]
         sample_ND = rows_ND[np.sort(chosen)]
         if plan.factory.startswith(BYTES):
-            index = _on_bytes(plan, sample_ND, seed)
+            index = _on_bytes(plan, sample_ND, rows_ND, seed)
         else:
             index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
             if plan.kind == "graph":
@@ -89,7 +68,75 @@ class Structure:
 
     def with_plan(self, plan: Plan) -> "Structure":
         """Return the same structure, searched as ``plan`` says."""
-        return Structure(self.index, self._matrix, plan)
+        return Structure(self.index, self._matrix, plan, self.strays)
+
+    def with_strays(self, rows: NDArray[np.int64]) -> "Structure":
+        """Return the same structure, which looks at ``rows`` in every search."""
+        strays = Strays(rows, self._matrix) if len(rows) else None
+        return Structure(self.index, self._matrix, self.plan, strays)
+
+    @property
+    def rows_ND(self) -> NDArray[np.float32]:
+        """The rows that are in it."""
+        return self._matrix.rows_ND[: self.index.ntotal]
+
+    def look(
+        self,
+        queries_QD: NDArray[np.float32],
+        k: int,
+        *,
+        alive: Alive | None = None,
+        share: float = 1.0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
+        """Search, and search harder where what is found lies farther away than it mostly does.
+
+        Then the query comes from where the rows do not lie, and its nearest are scattered.
+
+        Returns:
+            As ``search``; and for which queries (Q,) they are far away still, so that only a scan
+            is to be believed. ``None``: for none.
+        """
+        scores_QK, rows_QK = self.search(queries_QD, k, alive=alive, share=share)
+        doubtful_Q = self._below(scores_QK, 1.0)
+        if doubtful_Q is None:
+            return scores_QK, rows_QK, None
+        again = np.flatnonzero(doubtful_Q)
+        scores_QK[again], rows_QK[again] = self._harder.search(
+            np.ascontiguousarray(queries_QD[again]), k, alive=alive, share=share
+        )
+        return scores_QK, rows_QK, self.far(scores_QK)
+
+    def far(self, scores_QK: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Return which queries (Q,) lie far from all that they found; ``None``: none of them."""
+        return self._below(scores_QK, FAR)
+
+    def _below(self, scores_QK: NDArray[np.float32], times: float) -> NDArray[np.bool_] | None:
+        """Return which answers (Q,) are ``times`` as far away as the plan's floor, or farther."""
+        floors = self.plan.floors
+        if not floors:
+            return None
+        place = min(scores_QK.shape[1], len(floors)) - 1
+        floor = max(1 - times * (1 - floors[place]), -1.0)
+        if len(scores_QK) == 1:
+            return np.ones(1, np.bool_) if scores_QK.item(place) < floor else None
+        below_Q: NDArray[np.bool_] = scores_QK[:, place] < floor
+        return below_Q if np.count_nonzero(below_Q) else None
+
+    def with_fewer_candidates(self) -> "Structure":
+        """Return the same structure, which refines half as many candidates."""
+        return self.with_plan(replace(self.plan, k_factor=max(1.0, self.plan.k_factor / 2)))
+
+    def steps_to_codes(self, queries_QD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the distances to the two nearest codes (Q, 2), in squared steps of a byte."""
+        inner = self._inner_parameters(16 if self.plan.kind == "graph" else 4, None)
+        distances_Q2: NDArray[np.float32] = self.index.search(queries_QD, 2, params=inner)[0]
+        return distances_Q2
+
+    @cached_property
+    def _harder(self) -> "Structure":
+        plan, more = self.plan, HARDER_K_FACTOR
+        effort = min(MAX_EFFORT, HARDER * plan.effort)
+        return self.with_plan(replace(plan, effort=effort, k_factor=more * plan.k_factor))
 
     def search(
         self,
@@ -122,6 +169,8 @@ class Structure:
         np.add(scores_QK, _ONE, scores_QK)
         if len(scores_QK) > 1 or scores_QK.item(-1) < -1:  # of opposite vectors, by rounding
             np.maximum(scores_QK, -1, out=scores_QK)
+        if self.strays is not None:
+            self.strays.work_in(queries_QD, scores_QK, rows_QK, alive)
         return scores_QK, rows_QK
 
     def _how(self, k: int, alive: Alive | None, share: float) -> Any:
@@ -138,6 +187,12 @@ class Structure:
         return min(MAX_EFFORT, int(self.plan.effort * more / share))
 
     def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
+        inner = self._inner_parameters(effort, alive)
+        return faiss.IndexRefineSearchParameters(
+            k_factor=self.plan.k_factor, base_index_params=inner
+        )
+
+    def _inner_parameters(self, effort: int, alive: Alive | None) -> Any:
         selector = None if alive is None else alive.selector
         if self.plan.kind == "graph":
             inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
@@ -145,15 +200,15 @@ class Structure:
             inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
         if isinstance(self.index, faiss.IndexPreTransform):
             inner = faiss.SearchParametersPreTransform(index_params=inner)
-        return faiss.IndexRefineSearchParameters(
-            k_factor=self.plan.k_factor, base_index_params=inner
-        )
+        return inner
 
 
-def _on_bytes(plan: Plan, sample_ND: NDArray[np.float32], seed: int) -> Any:
+def _on_bytes(
+    plan: Plan, sample_ND: NDArray[np.float32], rows_ND: NDArray[np.float32], seed: int
+) -> Any:
     """Return an index without rows, trained to hold them as bytes."""
     every = -(-len(sample_ND) // SAMPLE_ROWS)
-    transform = byte_transform(sample_ND[::every], seed=seed)
+    transform = byte_transform(sample_ND[::every], rows_ND, seed=seed)
     width, code = transform.d_out, faiss.ScalarQuantizer.QT_8bit_direct
     what = plan.factory.removeprefix(BYTES)
     if plan.kind == "graph":

@@ -17,7 +17,7 @@ from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, Vecto
 from index.follower import Follower
 from index.generations import Generations
 from index.items import GalleryInfo
-from index.plan import EXACT_ROWS
+from index.plan import EXACT_ROWS, OUTDATED
 from index.rebuild import Rebuild
 from index.snapshot import Snapshot
 from index.store import Store
@@ -58,7 +58,9 @@ class Upkeep:
     @property
     def is_due(self) -> bool:
         """Whether a new structure would pay."""
-        return is_due(self._follower.snapshot)
+        snapshot = self._follower.snapshot
+        outdated = snapshot.base is not None and snapshot.base.base.plan == OUTDATED
+        return outdated or is_due(snapshot)
 
     def rebuild(
         self,
@@ -150,6 +152,10 @@ class Upkeep:
             seq=snapshot.seq,
             structure="exact" if base is None else base.base.plan.kind,
             recall=1.0 if base is None else base.base.plan.recall,
+            recall_low=1.0 if base is None else base.base.plan.recall_low,
+            recall_high=1.0 if base is None else base.base.plan.recall_high,
+            recall_queries=0 if base is None else base.base.plan.queries,
+            note=None if base is None else base.base.plan.note or None,
             generation=0 if base is None else base.base.generation,
             recent=snapshot.recent.alive,
             state="writable" if reason is None else "read-only",
@@ -227,6 +233,8 @@ class Upkeep:
                 if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
+                    if made.plan.note:
+                        logger.warning("generation %d: %s", made.generation, made.plan.note)
                 self.trouble = None
             except RebuildBusyError:
                 pause_s = BUSY_S

@@ -118,6 +118,10 @@ class GalleryAnswer(Answer):
     seq: int
     structure: Kind = Field(description="what a search goes through; exact: every item")
     recall: float | None = Field(description="of the structure at 10 hits, as measured")
+    recall_low: float | None = Field(description="it is no lower, with 95 % confidence")
+    recall_high: float | None = Field(description="it is no higher, with 95 % confidence")
+    recall_queries: int = Field(description="queries that it was measured with; 0: none")
+    note: str | None = Field(description="what to know about how searches are answered")
     generation: int = Field(description="of the structure; 0: none was built yet")
     recent: int = Field(description="items stored since, which every search looks at")
     state: State = Field(description="read-only after an I/O error, until a restart")

@@ -80,6 +80,9 @@ def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
             "count": made.count,
             "structure": made.plan.kind,
             "recall": made.plan.recall,
+            "recall_low": made.plan.recall_low,
+            "recall_high": made.plan.recall_high,
+            "note": made.plan.note or None,
             "trials": trials,
         }
 

@@ -102,6 +102,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             filter=query.filter,
             min_score=options.min_score,
             exact=options.exact,
+            itself=options.id,
         )
         if not options.with_vector:
             return result, []
@@ -121,7 +122,10 @@ def _above(query: Query[RangeOptions]) -> RangeResult:
 def _electorate(query: Query[VoteOptions]) -> SearchResult:
     k, asked_for = query.options.k, query.options.id
     found = query.gallery.search(
-        query.vector_D[np.newaxis], k=k + (asked_for is not None), filter=query.filter
+        query.vector_D[np.newaxis],
+        k=k + (asked_for is not None),
+        filter=query.filter,
+        itself=asked_for,
     )
     others = [hit for hit in found.hits[0] if hit.id != asked_for]
     return SearchResult([others[:k]], found.seq)

@@ -9,11 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from index.base import Base
-from index.compaction import Compaction, compact
+from index.compaction import Compaction, _best, _choose, compact
+from index.confidence import Recall
 from index.generations import Generations
 from index.matrix import Matrix
-from index.plan import EXACT, Plan
+from index.plan import EXACT, RECALL, Plan, candidates
+from index.sample import hold_out
 from index.store import Store
+from index.strays import strays_of
 from index.structure import Structure
 from tests.fakes import unit
 
@@ -57,6 +60,24 @@ def base_of(
     )
 
 
+def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) -> Base:
+    """Return the base that a rebuild makes of the rows, under the keys 1, 2, ..., in memory."""
+    keys_N, sample = hold_out(np.arange(1, len(vectors_ND) + 1), vectors_ND, target=target)
+    wanted = candidates(*vectors_ND.shape)
+    structure, trials = _choose(sample, wanted, target=target, all_of_them=False, tuned=None)
+    if structure is not None:
+        structure = structure.completed()
+        structure = structure.with_strays(strays_of(structure))
+    return Base(
+        generation=1,
+        seq=0,
+        keys_N=keys_N,
+        matrix=sample.matrix,
+        plan=_best(trials).plan,
+        structure=structure,
+    )
+
+
 def scores_of(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return every cosine, summed in double precision: float32 (N,)."""
     products_ND = vectors_ND.astype(np.float64) * query_D
@@ -93,6 +114,13 @@ def small_structures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("index.plan.EXACT_ROWS", 100)
     patch.setattr("index.base.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.measure.ROUNDS", 1)
+    patch.setattr("index.measure.recall_between", as_measured)
+
+
+def as_measured(found_Q: NDArray[np.float64], *, k: int) -> Recall:
+    """Return the mean alone, as if there had been queries without end."""
+    del k
+    return Recall(*[round(float(found_Q.mean()), 5)] * 3)
 
 
 def rebuilt(

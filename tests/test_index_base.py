@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.alive import Alive
 from index.base import Base, BaseView, merged
-from index.measure import hold_out, measure
+from index.measure import measure
 from index.plan import EXACT, Plan
+from index.sample import hold_out
 from index.scan import Hits, nearest
-from index.structure import Alive
 from tests.bases import GRAPH, PLANS, QUANTIZED, base_of, best, clustered, scores_of
 from tests.fakes import unit_vectors
 

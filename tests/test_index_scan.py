@@ -1,13 +1,16 @@
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index.base import BaseView
 from index.errors import BadVectorsError
 from index.scan import Hits, above, nearest
 from index.table import MIN_DEAD, Table
+from tests.bases import base_of
 from tests.fakes import unit_vectors
 
 
@@ -97,7 +100,7 @@ def test_a_score_does_not_depend_on_the_batch_or_on_k() -> None:
 def test_a_filtered_search_over_more_rows_than_a_block_agrees_with_an_unfiltered_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("index.scan.BLOCK_ROWS", 64)
+    monkeypatch.setattr("index.scan.BLOCK_NUMBERS", 64 * 8)
     index = filled(unit_vectors(500, 8, seed=0))
     queries = unit_vectors(9, 8, seed=1)
 
@@ -162,14 +165,65 @@ def test_above_finds_exactly_the_rows_that_score_enough(data: st.DataObject) -> 
     index.apply(keys_N=keys_of(), vectors_ND=vectors[:0], removed=keys_of(*sorted(removed)))
     query = vectors[0] if data.draw(st.booleans()) else unit_vectors(1, 4, seed + 1)[0]
     least = data.draw(st.sampled_from([-1.0, 0.0, 0.5, 0.99, 1.0]))
+    limit = data.draw(st.none() | st.integers(1, 70))
 
-    keys, scores = above(index.view, query, min_score=least)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("index.scan.BLOCK_NUMBERS", 4 * data.draw(st.sampled_from([1, 7, 1000])))
+        (keys, scores), total = above(index.view, query, min_score=least)
+        (first, first_scores), same_total = above(index.view, query, min_score=least, limit=limit)
 
+    assert total == same_total == len(keys)
+    assert first.tolist() == keys[:limit].tolist()
+    assert first_scores.tolist() == scores[:limit].tolist()
     alive = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
     everything = sorted_by_cosine(alive, query, count)
     assert keys.tolist() == everything[: len(keys)]
     assert (scores >= np.float32(least)).all()
     assert all(alive[key] @ query < least + 1e-5 for key in everything[len(keys) :])
+
+
+@pytest.mark.parametrize("limit", [1, 10, 1000])
+@pytest.mark.parametrize("distinct", [1, 3, 5000])
+def test_the_first_of_many_that_score_enough_are_those_of_all_ties_by_key(
+    limit: int, distinct: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.scan.BLOCK_NUMBERS", 700 * 16)
+    index = filled(np.resize(unit_vectors(distinct, 16, seed=0), (5000, 16)))
+    index.apply(keys_N=keys_of(), vectors_ND=np.empty((0, 16), np.float32), removed=keys_of(1, 77))
+    query = unit_vectors(1, 16, seed=0)[0]
+
+    (keys, scores), total = above(index.view, query, min_score=-1)
+    (first, first_scores), same_total = above(index.view, query, min_score=-1, limit=limit)
+
+    assert total == same_total == 4998
+    assert first.tolist() == keys[:limit].tolist()
+    assert first_scores.tolist() == scores[:limit].tolist()
+    ((nearest_keys, _),) = search(index, query[np.newaxis], k=limit)
+    assert nearest_keys.tolist() == first.tolist()
+
+
+@pytest.mark.parametrize("dead", [0, 60_000])
+@pytest.mark.parametrize("what", ["range", "nearest", "equal"])
+def test_memory_follows_what_is_asked_for_not_what_is_stored(what: str, dead: int) -> None:
+    count, width = 200_000, 64
+    vectors = unit_vectors(count, width, seed=0)
+    if what == "equal":
+        vectors[:] = vectors[0]
+    base = BaseView(base_of(vectors)).without(np.arange(1, dead + 1))
+    base.alive_rows()  # remembered once for all searches
+    queries = unit_vectors(4, width, seed=1)
+    tracemalloc.start()
+
+    if what == "range":
+        (keys, _), total = above(base, queries[0], min_score=-1, limit=1)
+        assert (len(keys), total) == (1, count - dead)
+    else:
+        for keys, _ in nearest(base, queries, k=10):
+            assert len(keys) == 10
+
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 40e6  # the vectors take 51 MB, in double precision twice as much
 
 
 @pytest.mark.parametrize("keys", [[3], [2], [5, 5], [6, 4]])

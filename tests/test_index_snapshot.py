@@ -91,7 +91,12 @@ def test_a_snapshot_answers_as_sorting_all_its_rows_would(
         assert len(set(quick_hits[0].tolist())) == len(quick_hits[0])
 
         least = data.draw(st.sampled_from([-1.0, 0.2, 0.8]))
-        above_keys, above_scores = snapshot.above(query_D, min_score=least, allowed=allowed)
+        (above_keys, above_scores), total = snapshot.above(
+            query_D, min_score=least, allowed=allowed
+        )
+        (first, _), same_total = snapshot.above(query_D, min_score=least, limit=3, allowed=allowed)
+        assert first.tolist() == above_keys[:3].tolist()
+        assert total == same_total == len(above_keys)
         all_keys, all_scores = twin.search(query_D, 1000, chosen)
         enough = all_scores >= np.float32(least)
         assert above_keys.tolist() == all_keys[enough].tolist()

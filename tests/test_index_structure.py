@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.alive import Alive
 from index.matrix import Matrix
 from index.plan import Plan
-from index.structure import MAX_EFFORT, MEASURED_K, Alive, Structure
+from index.structure import MAX_EFFORT, MEASURED_K, Structure
 from tests.bases import PLANS, clustered, scores_of
 
 ROWS = 2000
