@@ -1,5 +1,6 @@
 """`lookalike demo`: the whole way on Fashion-MNIST: train, export, build a gallery, serve."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,10 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fewer than the recipe's, for a quick look.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network on Fashion-MNIST, build a gallery of its 60,000 images, and serve both.
@@ -35,7 +40,7 @@ def demo(
     if serve:
         check_port(host, port)  # now, and not after five minutes
     model, gallery = out / "model", out / "gallery"
-    manifest = _trained(model, device=device)
+    manifest = _trained(model, device=device, epochs=epochs)
     _exported(model)
     _indexed(model, gallery, out / "gallery.complete", device=device)
     if as_json:
@@ -50,7 +55,7 @@ def demo(
         start_server(settings, host=host, port=port)
 
 
-def _trained(folder: Path, *, device: str) -> Manifest:
+def _trained(folder: Path, *, device: str, epochs: int | None) -> Manifest:
     """Return the manifest of the demo's model, training it where it is not there yet."""
     if folder.exists():
         manifest = read_manifest(folder)
@@ -58,8 +63,12 @@ def _trained(folder: Path, *, device: str) -> Manifest:
         return manifest
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
-    say(f"1/4 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
-    manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
+    recipe = pick_recipe(RECIPE, DATA)
+    minutes = "about three and a half minutes on two CPU cores"
+    if epochs is not None:
+        recipe, minutes = replace(recipe, epochs=epochs), f"{epochs} of {recipe.epochs} epochs"
+    say(f"1/4 Training {RECIPE} on {DATA}: {minutes}.")
+    manifest = run_training(recipe, DATA, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest
 
