@@ -4,7 +4,6 @@ Nothing heavy is imported above: from the first line on, Ctrl-C ends with a sent
 """
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ import threading
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it; typer's code for Ctrl-C
+NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, of GPU and CPU
 STREAMS = 3  # standard input, output and error
 
 
@@ -77,7 +77,8 @@ def _foreseen(error: BaseException) -> str | None:
         # Of a file that no floor takes care of, or of the output, which has no name.
         reason = error.strerror or os.strerror(error.errno)
         return f"{error.filename or 'reading or writing failed'}: {reason}"
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
         return "there is not enough memory for this"
     return None
 
@@ -114,10 +115,11 @@ def _prepare_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) < STREAMS:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    encoding = sys.stdout.encoding if sys.stdout else None
+    # With a buffer also under PYTHONUNBUFFERED: without, what a pipe or a disk does not take at
+    # once is lost, and nobody told.
+    sys.stdout = os.fdopen(1, "w", encoding=encoding, errors="backslashreplace", closefd=False)
 
 
 def _discard_output() -> None:
