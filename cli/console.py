@@ -36,12 +36,10 @@ def silence() -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print ``value`` as one JSON document on standard output, in any encoding."""
+    """Print ``value`` as one JSON document on standard output."""
     if stdout.quiet:
         return
-    escaped = not sys.stdout.encoding.lower().startswith("utf")
-    sys.stdout.write(json.dumps(value, ensure_ascii=escaped, indent=2, allow_nan=False) + "\n")
-    sys.stdout.flush()  # before a server takes the place of this process
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def say(sentence: str) -> None:

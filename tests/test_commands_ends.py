@@ -74,7 +74,6 @@ UNFORESEEN = {
         "ZeroDivisionError: division by zero"
     ),
     'raise BaseExceptionGroup("two", [ValueError("a"), KeyError("b")])': "two (2 sub-exceptions)",
-    'stdout.print("[/wrong]")': "MarkupError: ",
 }
 
 
