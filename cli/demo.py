@@ -53,6 +53,7 @@ def demo(
             "DEVICE": device,
         }
         start_server(settings, host=host, port=port)
+    say(f"Ready: lookalike serve --model {model} --gallery {gallery}")
 
 
 def _trained(folder: Path, *, device: str, epochs: int | None) -> Manifest:

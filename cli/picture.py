@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 
     from vision.encoding import Encoding, ImageEncoder
 
+DASH: Final = Path("-")  # standard input
+
 ImageArgument = Annotated[
     Path,
     typer.Argument(
-        help="JPEG, PNG, WebP, GIF or BMP file.", exists=True, dir_okay=False, show_default=False
+        help="JPEG, PNG, WebP, GIF or BMP file; - reads standard input.",
+        exists=True,
+        dir_okay=False,
+        allow_dash=True,
+        show_default=False,
     ),
 ]
 
@@ -40,21 +47,22 @@ class Picture:
 
 
 def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
-    """Return the image in a file.
+    """Return the image in a file, or on standard input where ``path`` is ``-``.
 
     Raises:
         ImageError: it cannot be read, or is no image.
     """
     harden_pillow()
+    name = "standard input" if path == DASH else str(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if path != DASH else os.fdopen(0, "rb", closefd=False) as file:
             data = file.read(DEFAULT_LIMITS.max_bytes + 1)
     except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+        raise ImageError(f"{name} cannot be read: {error.strerror}") from error
     try:
         image = encoder.manifest.preprocessing.decode(data, limits=DEFAULT_LIMITS)
     except ImageError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
 
 
