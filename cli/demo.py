@@ -1,5 +1,6 @@
 """`lookalike demo`: the whole way on Fashion-MNIST: train, export, build a gallery, serve."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,10 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fewer than the recipe's, for a quick look.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network on Fashion-MNIST, build a gallery of its 60,000 images, and serve both.
@@ -36,7 +41,7 @@ def demo(
     if serve:
         check_port(host, port)  # now, and not after five minutes
     model, gallery = out / "model", out / "gallery"
-    manifest = _trained(model, device=device)
+    manifest = _trained(model, device=device, epochs=epochs)
     _exported(model)
     _indexed(model, gallery, out / "gallery.complete", device=device)
     if as_json:
@@ -49,9 +54,10 @@ def demo(
             "DEVICE": device,
         }
         start_server(settings, host=host, port=port)
+    say(f"Ready: lookalike serve --model {model} --gallery {gallery}")
 
 
-def _trained(folder: Path, *, device: str) -> Manifest:
+def _trained(folder: Path, *, device: str, epochs: int | None) -> Manifest:
     """Return the manifest of the demo's model, training it where it is not there yet."""
     if folder.exists():
         manifest = read_manifest(folder)
@@ -59,8 +65,11 @@ def _trained(folder: Path, *, device: str) -> Manifest:
         return manifest
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
-    say(f"1/4 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
     recipe = pick_recipe(RECIPE, DATA)
+    minutes = "about three and a half minutes on two CPU cores"
+    if epochs is not None:
+        recipe, minutes = replace(recipe, epochs=epochs), f"{epochs} of {recipe.epochs} epochs"
+    say(f"1/4 Training {RECIPE} on {DATA}: {minutes}.")
     dataset = load(DATA, recipe.preprocessing)
     manifest = run_training(recipe, dataset, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")

@@ -1,79 +1,160 @@
-"""The `lookalike` program: its commands, and how their errors end."""
+"""The `lookalike` program: runs a command, and tells every end of it in one sentence.
 
+Nothing heavy is imported above: from the first line on, Ctrl-C ends with a sentence as well.
+"""
+
+import contextlib
 import os
+import signal
 import sys
-
-import typer
-
-from cli.bento import pack
-from cli.compare import compare
-from cli.console import say, silence
-from cli.demo import demo
-from cli.evaluate import evaluate
-from cli.export import export as export_model
-from cli.gallery_files import backup, export, import_, restore
-from cli.gallery_life import compact, duplicates, rebuild, replace, tune
-from cli.index import index_app
-from cli.keys import new_key
-from cli.purge import purge
-from cli.search import classify, search
-from cli.serve import serve
-from cli.train import train
-from dataset.errors import DatasetError
-from index.errors import VectorIndexError
-from service.errors import ServiceConfigError
-from training.errors import TrainingError
-from vision.errors import VisionError
+import threading
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it; typer's code for Ctrl-C
-
-app = typer.Typer(
-    name="lookalike",
-    help="A visual-search service you train yourself.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.command()(demo)
-app.command()(train)
-app.command()(evaluate)
-app.command()(compare)
-app.command("export")(export_model)
-for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
-    index_app.command()(command)
-index_app.command("import")(import_)
-app.add_typer(index_app, name="index")
-app.command()(search)
-app.command()(classify)
-app.command()(serve)
-app.command()(pack)
-app.command("new-key")(new_key)
+NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, of GPU and CPU
+STREAMS = 3  # standard input, output and error
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
-    if os.environ.get("RANK", "0") != "0":  # as torchrun numbers its processes
+    """Run the command line; an error is one sentence on standard error and exit code 1."""
+    try:
+        _prepare_streams()
+        failed_threads = _watch_threads()
+        code = _run()
+        sys.stdout.flush()
+        code = code or (FAILED if failed_threads else 0)
+    except BaseException as error:
+        code = _tell(error)
+    if code == INTERRUPTED:
+        # Whoever presses Ctrl-C again does not wait for what is being cleared away.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resumable = ", and --resume goes on from there" if "train" in sys.argv else ""
+        _say(f"interrupted; what was finished is kept{resumable}")
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Return the exit code of the command."""
+    from cli.commands import app  # noqa: PLC0415
+    from cli.console import silence  # noqa: PLC0415
+
+    if _is_one_of_several():
         silence()
     os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:
         app()
-    except (
-        VisionError,
-        DatasetError,
-        VectorIndexError,
-        TrainingError,
-        ServiceConfigError,
-    ) as error:
-        say(f"lookalike: {error}")
-        sys.exit(FAILED)
-    except OSError as error:  # of a file that no floor takes care of, or a disk that filled up
-        say(f"lookalike: {error.filename or 'a file'}: {error.strerror or error}")
-        sys.exit(FAILED)
-    except SystemExit as exit_:
-        if exit_.code == INTERRUPTED:
-            say("lookalike: interrupted; what was finished is kept (train goes on with --resume)")
-        raise
+    except SystemExit as exit_:  # typer's way to end
+        return exit_.code if isinstance(exit_.code, int) else FAILED
+    return 0
+
+
+def _tell(error: BaseException) -> int:
+    """Say why the program ends, and return its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
+        _discard_output()
+        return FAILED
+    sentence = _foreseen(error)
+    if sentence is None:
+        _say_unforeseen(error)
+    elif not _is_one_of_several():  # the first of them says it
+        _say(sentence)
+    if isinstance(error, OSError):
+        _discard_output()  # it may be what failed, and would fail again when Python ends
+    return FAILED
+
+
+def _foreseen(error: BaseException) -> str | None:
+    """Return the sentence for an error that a person can do something about, else None."""
+    from dataset.errors import DatasetError  # noqa: PLC0415
+    from index.errors import VectorIndexError  # noqa: PLC0415
+    from service.errors import ServiceConfigError  # noqa: PLC0415
+    from training.errors import TrainingError  # noqa: PLC0415
+    from vision.errors import VisionError  # noqa: PLC0415
+
+    ours = VisionError | DatasetError | VectorIndexError | TrainingError | ServiceConfigError
+    if isinstance(error, ours):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        # Of a file that no floor takes care of, or of the output, which has no name.
+        reason = error.strerror or os.strerror(error.errno)
+        return f"{error.filename or 'reading or writing failed'}: {reason}"
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
+        return "there is not enough memory for this"
+    return None
+
+
+def _say_unforeseen(error: BaseException) -> None:
+    """Say that a fault of ours was met, and where all that is known of it was written."""
+    from cli.crash_report import place_of, without_secrets, write_report  # noqa: PLC0415
+
+    said = str(error).strip().split("\n")[0][:300]
+    what = without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    written = write_report(error, sys.argv)
+    _say(
+        f"something went wrong that should not have: {what.rstrip('.')}. "
+        + (
+            f"The full report is in {written}; please attach it when you report this"
+            if written
+            else f"It happened in {place_of(error)}; a full report could not be written"
+        )
+    )
+
+
+def _say(sentence: str) -> None:
+    """Print a sentence on standard error, where there is one."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"lookalike: {sentence}\n")
+        sys.stderr.flush()
+
+
+def _prepare_streams() -> None:
+    """Make standard output take every character; what is printed to a closed stream goes nowhere.
+
+    No file may get the number of a closed stream: what libraries print would be written into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < STREAMS:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    encoding = sys.stdout.encoding if sys.stdout else None
+    # With a buffer also under PYTHONUNBUFFERED: without, what a pipe or a disk does not take at
+    # once is lost, and nobody told.
+    sys.stdout = os.fdopen(1, "w", encoding=encoding, errors="backslashreplace", closefd=False)
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere, quietly."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _watch_threads() -> list[BaseException]:
+    """Return a list that gets what ends a thread, each told when it happens.
+
+    The same for errors that Python cannot raise, as in a destructor; they end nothing.
+    """
+    failed: list[BaseException] = []
+
+    def ended(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            failed.append(args.exc_value)
+            _tell(args.exc_value)
+
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        if args.exc_value is not None:
+            _tell(args.exc_value)
+
+    threading.excepthook, sys.unraisablehook = ended, unraisable
+    return failed
+
+
+def _is_one_of_several() -> bool:
+    """Return whether other processes of the same training tell it all, as torchrun numbers them."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -12,7 +13,7 @@ import typer
 from cli.console import say
 from vision.depth import FULL, depth_of, is_deep_gray, largest_sample
 from vision.errors import ImageError
-from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
+from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
 
     from vision.encoding import Encoding, ImageEncoder
 
+DASH: Final = Path("-")  # standard input
+
 ImageArgument = Annotated[
     Path,
     typer.Argument(
-        help="JPEG, PNG, WebP, GIF or BMP file.", exists=True, dir_okay=False, show_default=False
+        help="JPEG, PNG, WebP, GIF or BMP file; - reads standard input.",
+        exists=True,
+        dir_okay=False,
+        allow_dash=True,
+        show_default=False,
     ),
 ]
 
@@ -43,34 +50,34 @@ class Picture:
 
 
 def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
-    """Return the image in a file.
+    """Return the image in a file, or on standard input where ``path`` is ``-``.
 
     Raises:
         ImageError: it cannot be read, or is no image.
     """
     harden_pillow()
+    name = "standard input" if path == DASH else str(path)
     try:
-        size = path.stat().st_size
-        if size > OWN_FILE_LIMITS.max_bytes:
-            raise too_many_bytes(size, OWN_FILE_LIMITS)
-        data = path.read_bytes()
-        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
+        with path.open("rb") if path != DASH else os.fdopen(0, "rb", closefd=False) as file:
+            data = file.read(OWN_FILE_LIMITS.max_bytes + 1)
     except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+        raise ImageError(f"{name} cannot be read: {error.strerror}") from error
+    try:
+        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
     except ImageError as error:
-        raise type(error)(f"{path}: {error}") from error
-    _say_if_dark(path, data, encoder.manifest.preprocessing)
+        raise type(error)(f"{name}: {error}") from error
+    _say_if_dark(name, data, encoder.manifest.preprocessing)
     return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
 
 
-def _say_if_dark(path: Path, data: bytes, preprocessing: Preprocessing) -> None:
+def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
     """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
     if preprocessing.bits < FULL or not is_deep_gray(data):
         return
     depth = depth_of(largest_sample(data))
     if depth < FULL:
         say(
-            f"{path} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
+            f"{name} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
             f"a dark picture; a model trained with --bits {depth} would not"
         )
 

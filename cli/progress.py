@@ -77,7 +77,8 @@ class TrainingProgress:
             )
         self._display.console.print(
             f"epoch {report.epoch}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}"
-            f"{held_out}, {report.seconds:.0f} s"
+            f"{held_out}, {report.seconds:.0f} s",
+            soft_wrap=True,
         )
         if self._task is not None:
             self._display.update(

@@ -253,6 +253,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
+    sys.stdout.flush()  # what was printed would go with this process
     os.execve(command[0], command, module_environment())  # its workers inherit that
 
 

@@ -18,6 +18,7 @@ from index.plan import EXACT_ROWS, candidates
 from index.store import Store
 from service.keys import make_key
 from tests.models import LABELS, write_model
+from tests.newcomer import made_once, make_demo, make_photo_model
 from tests.pictures import png
 from tests.servers import Server, running_server
 from vision.encoder import Encoder
@@ -158,3 +159,15 @@ def strict_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     )
     with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
         yield StrictServer(running, {name: key.token for name, key in keys.items()})
+
+
+@pytest.fixture(scope="session")
+def demo_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `lookalike demo` makes, after one epoch; to be read, not changed."""
+    return made_once(tmp_path_factory, "demo-desk", make_demo)
+
+
+@pytest.fixture(scope="session")
+def photo_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, their model and their gallery; to be read, not changed."""
+    return made_once(tmp_path_factory, "photo-desk", make_photo_model)

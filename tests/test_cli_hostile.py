@@ -12,8 +12,8 @@ import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
+from cli.commands import app
 from cli.console import PlainConsole, print_json, progress, say, stdout
-from cli.main import app
 from tests.pictures import picture
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from cli.commands import app
 from dataset.errors import DatasetError
 from index.errors import GalleryFolderError, ModelMismatchError, UnknownIdError
 from tests.models import write_model

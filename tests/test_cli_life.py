@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from cli.commands import app
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from tests.conftest import STORED, write_gallery

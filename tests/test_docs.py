@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.main import app
+from cli.commands import app
 from service.config import PREFIX, ServiceSettings
 from service.problems import PROBLEMS
 from tests.pictures import encoded, picture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from index.backup import back_up
 from index.errors import StorageError
 from index.gallery import Gallery

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from index.backup import back_up, restore
 from index.duplicates import find_duplicates
 from index.errors import ReadOnlyError, StorageError

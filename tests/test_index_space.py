@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from index.backup import back_up, restore
 from index.errors import DiskFullError, RebuildError
 from index.gallery import Gallery

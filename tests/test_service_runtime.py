@@ -57,7 +57,7 @@ def test_what_the_command_and_the_supervisor_import_knows_no_torch(exported: Pat
     program = f"""
 import os, sys
 os.environ |= {{"LOOKALIKE_MODEL": {str(exported)!r}, "LOOKALIKE_GALLERY": "/nowhere/gallery"}}
-import cli.main
+import cli.commands
 from cli.checks import check_settings
 check_settings()
 import service.app, service.application

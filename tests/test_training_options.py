@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from cli.commands import app
 from index.errors import VectorIndexError
 from tests.pictures import picture
 from training.errors import TrainingError

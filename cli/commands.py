@@ -1,0 +1,39 @@
+"""The commands of `lookalike`, by their names."""
+
+import typer
+
+from cli.bento import pack
+from cli.compare import compare
+from cli.demo import demo
+from cli.evaluate import evaluate
+from cli.export import export as export_model
+from cli.gallery_files import backup, export, import_, restore
+from cli.gallery_life import compact, duplicates, rebuild, replace, tune
+from cli.index import index_app
+from cli.keys import new_key
+from cli.purge import purge
+from cli.search import classify, search
+from cli.serve import serve
+from cli.train import train
+
+app = typer.Typer(
+    name="lookalike",
+    help="A visual-search service you train yourself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(demo)
+app.command()(train)
+app.command()(evaluate)
+app.command()(compare)
+app.command("export")(export_model)
+for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
+    index_app.command()(command)
+index_app.command("import")(import_)
+app.add_typer(index_app, name="index")
+app.command()(search)
+app.command()(classify)
+app.command()(serve)
+app.command()(pack)
+app.command("new-key")(new_key)
