@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
+from dataset.findings import Findings
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def compare(
     for folder, manifest in zip(new, manifests[1:], strict=True):
         check_comparable(str(base), manifests[0], str(folder), manifest)
 
-    contenders, notes = _measured(folders, manifests, data, device)
+    contenders, notes, findings = _measured(folders, manifests, data, device)
     comparisons = [
         compare_models(contenders[0], contender, alpha=alpha) for contender in contenders[1:]
     ]
@@ -102,6 +103,7 @@ def compare(
                 "alpha": alpha,
                 "margin": margin,
                 "lost": {folder: list(figures) for folder, figures in lost.items()},
+                "findings": findings.to_json(),
                 "could_see": could_see,
                 "in_words": list(notes),
             }
@@ -129,10 +131,11 @@ def compare(
 
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, device: str
-) -> tuple[list["Contender"], tuple[str, ...]]:
+) -> tuple[list["Contender"], tuple[str, ...], Findings]:
     """Measure each model on the data as it wants them; read them again only if that changes.
 
-    Also returns what a reader must know of the images that were chosen.
+    Also returns what a reader must know of the images that were chosen, and what was found in
+    the data.
     """
     from training.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
 
@@ -147,7 +150,7 @@ def _measured(
             if dataset.selection:
                 notes |= dict.fromkeys(dataset.selection.sentences())
         contenders.append(measure_contender(folder, dataset, device=device))
-    return contenders, tuple(notes)
+    return contenders, tuple(notes), dataset.findings
 
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,20 @@ def progress() -> Progress:
         TextColumn("left"),
         console=stderr,
     )
+
+
+@contextmanager
+def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many of ``total`` are done, the rate and the time left."""
+    with progress() as bar:
+        task = bar.add_task(what, total=total, note="")
+
+        def show(done: int) -> None:
+            bar.advance(task, done)
+            speed = bar.tasks[0].speed
+            bar.update(task, note=f"{speed:,.0f} {unit}/s" if speed else "")
+
+        yield show
 
 
 def silence() -> None:

@@ -44,7 +44,7 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
 
     Raises:
         ModelFolderError: a model folder is missing or damaged.
-        DataError: the data are missing or damaged, or nothing is left to measure.
+        DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
     from training.learnt import read_learnt  # noqa: PLC0415 - keeps `--help` quick
     from training.unlearnt import load_unlearnt  # noqa: PLC0415
@@ -74,7 +74,7 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
-    for one in sorted(findings, key=lambda one: -one.count):
+    for one in findings.frequent_first():
         examples = "\n".join(one.examples)
         table.add_row(f"{one.count:,}", escape(one.reason), escape(examples))
     stderr.print(table)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.console import print_json, say
+from cli.data import load, load_to_measure
 from training.recipes import pick_recipe
 from vision.errors import ExportError
 from vision.exported import export_folder, has_export
@@ -59,7 +60,9 @@ def _trained(folder: Path, *, device: str) -> Manifest:
     from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
 
     say(f"1/4 Training {RECIPE} on {DATA}: about three and a half minutes on two CPU cores.")
-    manifest = run_training(pick_recipe(RECIPE, DATA), DATA, folder, device=device, resume=True)
+    recipe = pick_recipe(RECIPE, DATA)
+    dataset = load(DATA, recipe.preprocessing)
+    manifest = run_training(recipe, dataset, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest
 
@@ -73,7 +76,7 @@ def _exported(model: Path) -> None:
 
     say("2/4 Exporting the model for servers on a CPU.")
     try:
-        exported = export_for_cpu(model, DATA)
+        exported = export_for_cpu(model, load_to_measure(DATA, model))
     except ExportError as error:  # the server then computes with torch
         say(f"    {error}")
         return

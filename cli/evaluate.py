@@ -41,7 +41,7 @@ def evaluate(
 
     dataset = load_to_measure(data, model)
     measured = measure(model, dataset, device=device)
-    figures = measured.evaluation.to_json()
+    figures = {**measured.evaluation.to_json(), "findings": dataset.findings.to_json()}
     if as_json:
         print_json(figures)
     else:

@@ -46,9 +46,10 @@ def export(
 
     The data calibrate int8 (training images) and measure the difference to torch (test images).
     """
+    dataset = load_to_measure(data, model)
     exported = export_for_cpu(
         model,
-        data,
+        dataset,
         precision=precision,
         min_cosine=min_cosine,
         max_accuracy_loss=max_accuracy_loss,
@@ -62,6 +63,7 @@ def export(
                 "precision": exported.precision,
                 "full_precision_layers": list(exported.full_precision_layers),
                 **exported.difference.to_json(),
+                "findings": dataset.findings.to_json(),
                 "in_words": _loss_in_words(exported.difference),
             }
         )
@@ -85,30 +87,29 @@ def _loss_in_words(difference: "Difference") -> str:
 
 def export_for_cpu(
     model: Path,
-    data: str,
+    dataset: "Dataset",
     *,
     precision: Precision = "int8",
     min_cosine: float = 0.99,
     max_accuracy_loss: float = 0.3,
     test_images: int = MAX_TEST_IMAGES,
 ) -> ExportManifest:
-    """Export a model with the data that ``data`` names; the loss is in percentage points.
+    """Export a model with a dataset of its own classes; the loss is in percentage points.
 
     Raises:
-        ModelFolderError, DataError: the model or the data cannot be used.
+        ModelFolderError, DataError: the model cannot be used, or not with these data.
         ExportError: the model cannot be exported, or loses more than allowed.
     """
     # Here, because they keep `--help` quick.
     from vision.export import Limits, export_model  # noqa: PLC0415
 
-    dataset = load_to_measure(data, model)
     for sentence in dataset.selection.sentences() if dataset.selection else ():
         say(sentence)
     sample = sample_of(dataset, test_images)
     if precision == "int8" and not len(sample.calibration_NCHW):
         raise DataError(
-            f"{data} holds no images to calibrate int8 with besides those to measure with; more "
-            "images of each class are needed, or --precision fp32"
+            f"{dataset.name} holds no images to calibrate int8 with besides those to measure "
+            "with; more images of each class are needed, or --precision fp32"
         )
     return export_model(
         model,

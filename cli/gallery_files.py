@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.build_report import print_report
-from cli.console import print_json, say, stdout
+from cli.console import items_shown, print_json, say, stdout
 from cli.gallery_life import share
-from cli.index import GalleryArgument, JsonOption, compact_if_due, items_shown
+from cli.index import GalleryArgument, JsonOption, compact_if_due
 from index.errors import GalleryFolderError
 
 if TYPE_CHECKING:

@@ -1,8 +1,6 @@
 """`lookalike index …`: build, add, remove, info and verify a gallery of images."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.build_report import print_report
-from cli.console import print_json, progress, say, stdout, table_of
+from cli.console import items_shown, print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, say_findings
 from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
@@ -56,6 +54,10 @@ def build(
             help="Delete what an earlier build from the same data stored and is no longer there.",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
+    ] = False,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -67,7 +69,11 @@ def build(
     """
     source = open_source(data, prune=prune)
     say_findings(source.findings)
-    report = build_gallery(model, out, source, device=device, runtime=runtime, prune=prune)
+    if dry_run:
+        report = preview_build(model, out, source, prune=prune)
+        say("this is what would be done; nothing was changed")
+    else:
+        report = build_gallery(model, out, source, device=device, runtime=runtime, prune=prune)
     print_report(out, report, findings=source.findings, as_json=as_json)
 
 
@@ -192,6 +198,26 @@ def build_gallery(
         return fill(opened, encoder, source, prune=prune)
 
 
+def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) -> "BuildReport":
+    """Return what ``build_gallery`` would do to a gallery that is there.
+
+    Raises:
+        ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
+    """
+    from index.gallery import Gallery  # noqa: PLC0415
+    from index.preview import preview  # noqa: PLC0415
+    from vision.manifest import read_manifest  # noqa: PLC0415
+
+    fingerprint = read_manifest(model).fingerprint
+    with (
+        Gallery.open(gallery, fingerprint=fingerprint) as opened,
+        items_shown("reading", source.count, "images") as show,
+    ):
+        return preview(
+            opened, source.entries, source=source.identity, on_progress=show, prune=prune
+        )
+
+
 def fill(
     gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
 ) -> "BuildReport":
@@ -214,20 +240,6 @@ def fill(
         )
     compact_if_due(gallery)
     return report
-
-
-@contextmanager
-def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how many of ``total`` are done, the rate and the time left."""
-    with progress() as bar:
-        task = bar.add_task(what, total=total, note="")
-
-        def show(done: int) -> None:
-            bar.advance(task, done)
-            speed = bar.tasks[0].speed
-            bar.update(task, note=f"{speed:,.0f} {unit}/s" if speed else "")
-
-        yield show
 
 
 def compact_if_due(gallery: "Gallery") -> None:

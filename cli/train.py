@@ -1,6 +1,5 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,14 @@ import typer
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load
 from cli.progress import TrainingProgress
+from dataset.names import label_of
 from training.recipe import MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES, pick_recipe
 from vision.manifest import Manifest, Reduction
 from vision.preprocess import Fit
 
 if TYPE_CHECKING:
+    from training.data import Dataset
     from training.observer import Observer
 
 RANDOM_WEIGHTS: Final = "none"
@@ -190,14 +191,10 @@ def train(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+    dataset = load(data, chosen.preprocessing, hold_out=tuple(map(label_of, split_names(hold_out))))
     manifest = run_training(
-        chosen,
-        data,
-        out,
-        device=device,
-        resume=resume,
-        hold_out=split_names(hold_out),
-        tensorboard=tensorboard,
+        chosen, dataset, out, device=device, resume=resume, tensorboard=tensorboard
     )
     if as_json:
         print_json(
@@ -206,6 +203,7 @@ def train(
                 "fingerprint": manifest.fingerprint,
                 "data": manifest.data,
                 "metrics": manifest.metrics,
+                "findings": dataset.findings.to_json(),
             }
         )
     else:
@@ -256,24 +254,22 @@ def split_names(names: str | None) -> tuple[str, ...]:
 
 def run_training(
     recipe: Recipe,
-    data: str,
+    dataset: "Dataset",
     out: Path,
     *,
     device: str,
     resume: bool,
-    hold_out: Sequence[str] = (),
     tensorboard: Path | None = None,
 ) -> Manifest:
     """Train with progress on standard error and return the manifest of the new model folder.
 
     Raises:
-        TrainingError, VisionError: as ``training.train.train`` and ``training.data.load_dataset``.
+        TrainingError, VisionError: as ``training.train.train``.
     """
     from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
     from training.tensorboard import TensorBoard  # noqa: PLC0415
     from training.train import train as train_model  # noqa: PLC0415
 
-    dataset = load(data, recipe.preprocessing, hold_out=hold_out)
     with ExitStack() as stack:
         watching = stack.enter_context(TrainingProgress())
         observers: list[Observer] = [watching]

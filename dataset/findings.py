@@ -1,11 +1,13 @@
 """What was skipped, merged or guessed in a source: counts by reason, with a few examples."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dataset.text import plain
 
+_NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 EXAMPLES: Final = 3  # kept of each reason; the rest is counted
 
 
@@ -46,12 +48,43 @@ class Findings:
         for finding in other:
             self._merge(finding)
 
+    def add_alike(self, reasons: Iterable[tuple[str, str]]) -> None:
+        """Count (reason, example); reasons that differ in numbers alone are one, as it came first.
+
+        >>> findings = Findings()
+        >>> findings.add_alike([("has 900 pixels", "a.png"), ("has 8,000 pixels", "b.png")])
+        >>> list(findings)
+        [Finding(reason='has 900 pixels', count=2, examples=('a.png', 'b.png'))]
+        """
+        first: dict[str, str] = {}
+        for reason, example in reasons:
+            self.add(first.setdefault(_NUMBER.sub("0", reason), reason), example)
+
+    def in_words(self) -> str:
+        """Return the findings as the end of a sentence; empty where there are none.
+
+        >>> findings = Findings()
+        >>> findings.add("a hidden file", ".a.png")
+        >>> findings.in_words()
+        ' (found: a hidden file, 1 time, such as .a.png)'
+        """
+        said = [
+            f"{one.reason}, {one.count} {'time' if one.count == 1 else 'times'}, such as "
+            f"{one.examples[0]}"
+            for one in self.frequent_first()
+        ]
+        return f" (found: {'; '.join(said)})" if said else ""
+
     def to_json(self) -> list[dict[str, Any]]:
         """Return the findings as JSON values, those with the most first; ties in order."""
         return [
             {"reason": one.reason, "count": one.count, "examples": list(one.examples)}
-            for one in sorted(self, key=lambda one: -one.count)
+            for one in self.frequent_first()
         ]
+
+    def frequent_first(self) -> list[Finding]:
+        """Return the findings, those that were met most often first; ties in order."""
+        return sorted(self, key=lambda one: -one.count)
 
     def _merge(self, new: Finding) -> None:
         old = self._by_reason.get(new.reason, Finding(new.reason, 0, ()))

@@ -29,18 +29,21 @@ def list_folder(folder: Path) -> Listing:
     findings = Findings()
     tree = walk(folder, findings)
     if not tree.files:
-        raise DatasetError(f"there are no images in {folder}")
-    steps_of = {key: tuple(key.split("/")) for key in tree.files}
+        raise DatasetError(f"there are no images in {folder}{findings.in_words()}")
+    steps_of = _without_wrapper({key: tuple(key.split("/")) for key in tree.files}, findings)
     parts = _parts(folder, steps_of.values(), findings)
+    twice = _named_twice(steps_of.values(), parts, findings)
     files: list[ListedFile] = []
     names: set[str] = set()
     for key, path in tree.files.items():
         steps = steps_of[key]
         part = parts.get(steps[0]) if len(steps) > 1 else None
-        inner = steps if part is None else steps[1:]
+        inner = steps if part is None else steps[2 if steps[0] in twice else 1 :]
         name = inner[0] if len(inner) > 1 else None
         if name is not None:
             names.add(name)
+        elif part is not None:
+            findings.add("an image directly in a part, in no class folder: without a class", key)
         label = None if name is None else label_of(name)
         files.append(ListedFile(path=path, key=key, label=label, part=part))
     find_alike(names, findings)
@@ -49,6 +52,40 @@ def list_folder(folder: Path) -> Listing:
     return Listing(
         source=folder, files=tuple(files), findings=findings, unread=tuple(sorted(tree.unread))
     )
+
+
+def _without_wrapper(
+    steps_of: dict[str, tuple[str, ...]], findings: Findings
+) -> dict[str, tuple[str, ...]]:
+    """Return the steps without a folder that is around all parts, as archives often have one."""
+    firsts = {steps[0] for steps in steps_of.values()}
+    deep = all(len(steps) > DEPTH_OF_CLASSES for steps in steps_of.values())
+    if len(firsts) > 1 or not deep or any(part_of(steps[1]) is None for steps in steps_of.values()):
+        return steps_of
+    (first,) = firsts
+    if part_of(first) is not None:
+        return steps_of
+    findings.add("a folder around all parts: looked into", first)
+    return {key: steps[1:] for key, steps in steps_of.items()}
+
+
+def _named_twice(
+    paths: Iterable[tuple[str, ...]], parts: dict[str, Part], findings: Findings
+) -> set[str]:
+    """Return the parts that hold one folder, called like them, which holds the classes."""
+    inner: dict[str, set[str]] = {}
+    for steps in paths:
+        if steps[0] in parts:
+            deep = len(steps) > DEPTH_OF_CLASSES
+            inner.setdefault(steps[0], set()).add(steps[1] if deep else "")
+    twice = {
+        name
+        for name, inside in inner.items()
+        if len(inside) == 1 and part_of(next(iter(inside))) == parts[name]
+    }
+    for name in sorted(twice):
+        findings.add("a part inside a folder of its own name: looked into", name)
+    return twice
 
 
 def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -> dict[str, Part]:
@@ -75,8 +112,8 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
         raise DatasetError(
             f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
             f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
-            "move the classes into the parts, or what is neither out of the folder; if "
-            f"{_listed(with_classes)} is a class, give it another name"
+            "move the classes into the parts, or what is neither out of the folder; a class of "
+            "such a name needs another one"
         )
     for name in parts:
         findings.add(
@@ -103,11 +140,13 @@ def _say_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> No
     """Say what may have been meant otherwise: one folder around all, or parts inside classes."""
     firsts: set[str] = set()
     seconds: set[tuple[str, str]] = set()
+    in_first = False
     for steps in paths:
         firsts.add(steps[0] if len(steps) > 1 else "")
+        in_first |= len(steps) < DEPTH_OF_CLASSES
         if len(steps) >= DEPTH_OF_CLASSES:
             seconds.add((steps[0], steps[1]))
-    if len(firsts) == 1 and "" not in firsts and len(seconds) > 1:
+    if len(firsts) == 1 and "" not in firsts and not in_first:
         findings.add(
             "the only folder, with folders inside: taken for a class; if those inside are the "
             "classes, name this one as the data",

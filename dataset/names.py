@@ -20,6 +20,7 @@ _PART_OF: Final = {
     for name in names
     for ending in ("", "set", "data", "images", "split")
 }
+_YEAR: Final = re.compile(r"(19|20)[0-9][0-9]$")  # train2017
 _JOINTS: Final = re.compile(r"[\s_.-]+")
 
 
@@ -38,7 +39,7 @@ def part_of(name: str) -> Part | None:
     >>> part_of("Valid"), part_of("test_set"), part_of("trainer")
     (<Part.VALIDATION: 1>, <Part.TEST: 2>, None)
     """
-    return _PART_OF.get(normalise(name))
+    return _PART_OF.get(_YEAR.sub("", normalise(name)))
 
 
 def label_of(name: str) -> str:

@@ -51,27 +51,29 @@ def list_table(table: Path) -> Listing:
     _check_paths(raw, paths)
     metadata = read_metadata(raw, columns.used, findings)
     find_alike((name for name in names if name is not None), findings)
-    files: dict[str, ListedFile] = {}
+    files: dict[str, ListedFile] = {}  # by their real paths
     missing: list[str] = []
+    folder = str(table.parent)
+    real_folders: dict[str, str] = {}
     for row, cell in enumerate(paths):
         if _is_empty(cell):
             findings.add("a row without a path: left out", raw.place(row))
             continue
-        key, path = _locate(table, cell)
+        found = _find(folder, cell)
+        if found is None:
+            missing.append(cell)
+            continue
         name = names[row]
+        path = os.path.join(folder, found)
         file = ListedFile(
-            path=path,
-            key=key,
+            path=Path(path),
+            key=_key(folder, found),
             label=None if name is None else label_of(name),
             part=parts[row],
             metadata=metadata[row],
         )
-        if not os.path.exists(path):  # where a name is too long, too
-            missing.append(cell)
-        elif (real := os.path.realpath(path)) in files:
-            files[real] = _merged(files[real], file, findings)
-        else:
-            files[real] = file
+        real = _real(path, real_folders)
+        files[real] = _merged(files[real], file, findings) if real in files else file
     _say_missing(table, missing, len(files), findings)
     return Listing(source=table, files=tuple(files.values()), findings=findings)
 
@@ -129,19 +131,29 @@ def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | N
     return parts
 
 
-def _locate(table: Path, cell: str) -> tuple[str, Path]:
-    r"""Return the key and the path of a cell; ``\`` parts folders where no file is called so."""
-    for spelling in dict.fromkeys(
-        (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"))
-    ):
-        path = table.parent / spelling
-        if os.path.exists(path):
-            break
-    key = posixpath.normpath(spelling)
-    if key.startswith("/"):
-        inside = os.path.relpath(key, table.parent.absolute())
-        key = key if inside.startswith("..") else inside
-    return key, path
+def _find(folder: str, cell: str) -> str | None:
+    r"""Return a cell as a path from ``folder``; ``\`` parts folders where no file is called so."""
+    for spelling in (cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/")):
+        if os.path.exists(os.path.join(folder, spelling)):
+            return spelling
+    return None
+
+
+def _key(folder: str, found: str) -> str:
+    """Return a path as it is seen from the table's folder, or whole where it lies elsewhere."""
+    key = posixpath.normpath(found)
+    inside = f"{os.path.abspath(folder)}/"
+    return key.removeprefix(inside) if key.startswith("/") else key
+
+
+def _real(path: str, real_folders: dict[str, str]) -> str:
+    """Return the real path, looking at each folder once."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    if folder not in real_folders:
+        real_folders[folder] = os.path.realpath(folder)
+    return os.path.join(real_folders[folder], name)
 
 
 def _merged(first: ListedFile, again: ListedFile, findings: Findings) -> ListedFile:

@@ -8,7 +8,6 @@ was built from the same source before and is no longer in it is counted, or prun
 Shape suffixes: B images, C channels, H x W pixels, D vector width.
 """
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.build_report import BuildReport
-from index.edits import Claim, merge
+from index.edits import Claim, Decision, decide
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
 from index.items import NewItem, check_id, check_label, encode_metadata
@@ -54,16 +53,8 @@ class ImageEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """An entry, and what is to be stored of it: the entry's image, or the one that is there."""
-
-    entry: Entry
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
 class _Decoded:
-    wanted: _Wanted
+    wanted: Decision
     pixels_CHW: NDArray[np.uint8]
     thumbnail: Thumbnail
 
@@ -78,10 +69,11 @@ class _Refused:
 class _Chunk:
     """Entries of one transaction: the ones already stored, and the others while they decode."""
 
+    places: dict[str, int]  # of the ids among the entries
     unchanged: int = 0
     kept: int = 0
     slices: list[Future[list[_Decoded | _Refused]]] = field(default_factory=list)
-    edited: list[_Wanted] = field(default_factory=list)  # the image stays, something else does not
+    edited: list[Decision] = field(default_factory=list)  # the image stays, something else does not
     refused: list[_Refused] = field(default_factory=list)
     news: dict[str, Claim] = field(default_factory=dict)  # to be remembered, by id
 
@@ -129,6 +121,7 @@ def build(
             on_progress(chunk.unchanged)
             results = [result for future in chunk.slices for result in future.result()]
             broken = chunk.refused + [one for one in results if isinstance(one, _Refused)]
+            broken.sort(key=lambda one: chunk.places[one.id])
             refused += [(one.id, one.reason) for one in broken]
             on_progress(len(broken))
             decoded = [result for result in results if isinstance(result, _Decoded)]
@@ -165,31 +158,26 @@ def _decoding(
     limits: ImageLimits,
 ) -> Iterator[_Chunk]:
     """Give chunk after chunk, its new entries already being decoded."""
-    for part in _chunks(entries):
+    for part in chunks(entries):
         ids = [entry.id for entry in part]
         stored, memories = gallery.existing(ids), origins.recall(ids)
-        chunk = _Chunk()
-        to_decode: list[_Wanted] = []
+        chunk = _Chunk({item_id: place for place, item_id in enumerate(ids)})
+        to_decode: list[Decision] = []
         for entry in part:
-            said = Claim.of(entry, hashlib.sha256(entry.data).hexdigest())
-            memory, item = memories.get(entry.id), stored.get(entry.id)
-            if item is None or entry.problem is not None:
-                to_decode.append(_Wanted(entry, said))
-                chunk.news[entry.id] = said
-                continue
-            if memory is None or not memory.is_ours or memory.claim != said:
-                chunk.news[entry.id] = said
-            before = memory.claim if memory is not None else said.unremembered(item)
-            wanted = merge(said, before, item)
-            chunk.kept += wanted != said
-            if wanted == Claim.stored(item):
+            decision = decide(entry, stored.get(entry.id), memories.get(entry.id))
+            chunk.kept += decision.keeps_edits
+            if decision.is_news:
+                chunk.news[entry.id] = decision.said
+            if entry.problem is not None:
+                chunk.refused.append(_Refused(entry.id, entry.problem))
+            elif decision.is_unchanged:
                 chunk.unchanged += 1
-            elif wanted.content_sha256 != item.content_sha256:
-                to_decode.append(_Wanted(entry, wanted))
-            elif (fault := _fault(entry.id, wanted)) is not None:
+            elif (fault := find_fault(entry.id, decision.claim)) is not None:
                 chunk.refused.append(_Refused(entry.id, fault))
+            elif decision.keeps_image:
+                chunk.edited.append(decision)
             else:
-                chunk.edited.append(_Wanted(entry, wanted))
+                to_decode.append(decision)
         for start in range(0, len(to_decode), SLICE):
             one_slice = to_decode[start : start + SLICE]
             chunk.slices.append(pool.submit(_decode, one_slice, manifest.preprocessing, limits))
@@ -197,18 +185,15 @@ def _decoding(
 
 
 def _decode(
-    part: list[_Wanted], preprocessing: Preprocessing, limits: ImageLimits
+    part: list[Decision], preprocessing: Preprocessing, limits: ImageLimits
 ) -> list[_Decoded | _Refused]:
     return [_decode_one(wanted, preprocessing, limits) for wanted in part]
 
 
 def _decode_one(
-    wanted: _Wanted, preprocessing: Preprocessing, limits: ImageLimits
+    wanted: Decision, preprocessing: Preprocessing, limits: ImageLimits
 ) -> _Decoded | _Refused:
     entry = wanted.entry
-    problem = entry.problem or _fault(entry.id, wanted.claim)
-    if problem is not None:
-        return _Refused(entry.id, problem)
     try:
         image = preprocessing.decode(entry.data, limits=limits)
     except ImageError as error:
@@ -216,7 +201,7 @@ def _decode_one(
     return _Decoded(wanted, preprocessing.pixels(image), make_thumbnail(image))
 
 
-def _fault(item_id: str, claim: Claim) -> str | None:
+def find_fault(item_id: str, claim: Claim) -> str | None:
     """Return why a gallery would not store ``claim``; ``None``: it would."""
     try:
         check_id(item_id)
@@ -238,7 +223,7 @@ def _encoded(
         on_progress(len(batch))
 
 
-def _edited(gallery: Gallery, edited: list[_Wanted]) -> Iterator[NewItem]:
+def _edited(gallery: Gallery, edited: list[Decision]) -> Iterator[NewItem]:
     """Give items that keep their image, with what is new beside it."""
     for wanted in edited:
         try:
@@ -255,7 +240,7 @@ def _thumbnail(gallery: Gallery, item_id: str) -> Thumbnail | None:
         return None
 
 
-def _item(wanted: _Wanted, vector_D: NDArray[np.float32], thumbnail: Thumbnail | None) -> NewItem:
+def _item(wanted: Decision, vector_D: NDArray[np.float32], thumbnail: Thumbnail | None) -> NewItem:
     return NewItem(
         id=wanted.entry.id,
         vector_D=vector_D,
@@ -266,7 +251,8 @@ def _item(wanted: _Wanted, vector_D: NDArray[np.float32], thumbnail: Thumbnail |
     )
 
 
-def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Give the entries in parts that fit into memory twice."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:
@@ -279,10 +265,10 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield chunk
 
 
-def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+def _one_ahead(decoding: Iterator[_Chunk]) -> Iterator[_Chunk]:
     """Give every chunk only after the next one has begun to decode."""
     waiting: _Chunk | None = None
-    for chunk in chunks:
+    for chunk in decoding:
         if waiting is not None:
             yield waiting
         waiting = chunk

@@ -1,14 +1,11 @@
 """What a build or an import did: counts of items by what became of them, and what was refused."""
 
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from dataset.findings import Findings
-
-_NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +54,5 @@ class BuildReport:
     def reasons(self) -> Findings:
         """Why images were refused, each reason once: those that differ in numbers alone are one."""
         findings = Findings()
-        first: dict[str, str] = {}
-        for item_id, reason in self.refused:
-            findings.add(first.setdefault(_NUMBER.sub("0", reason), reason), item_id)
+        findings.add_alike((reason, item_id) for item_id, reason in self.refused)
         return findings

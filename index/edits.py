@@ -5,8 +5,9 @@ that, not with the item: so an edit of the item is no difference, and lives on u
 something new to say about the same thing.
 """
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from index.items import Item
 from index.source import PATH, Entry
@@ -46,6 +47,49 @@ class Claim:
         return Claim(
             item.content_sha256, label if label == item.label else self.label, {PATH: path}
         )
+
+
+class Memory(NamedTuple):
+    """What was said of an item, and whether the same source said it."""
+
+    claim: Claim
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a build makes of an entry."""
+
+    entry: Entry
+    claim: Claim  # to be stored
+    said: Claim  # by the entry
+    item: Item | None  # that is there
+    is_news: bool  # what is said is to be remembered
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether all is stored already."""
+        return self.item is not None and self.claim == Claim.stored(self.item)
+
+    @property
+    def keeps_image(self) -> bool:
+        """Whether the image that is stored stays."""
+        return self.item is not None and self.claim.content_sha256 == self.item.content_sha256
+
+    @property
+    def keeps_edits(self) -> bool:
+        """Whether something else is stored than the entry says."""
+        return self.claim != self.said
+
+
+def decide(entry: Entry, item: Item | None, memory: Memory | None) -> Decision:
+    """Return what is to be stored of an entry, given what is there and what was said of it."""
+    said = Claim.of(entry, hashlib.sha256(entry.data).hexdigest())
+    is_news = memory is None or not memory.is_ours or memory.claim != said
+    if item is None or entry.problem is not None:
+        return Decision(entry, said, said, item, is_news=is_news or item is None)
+    before = memory.claim if memory is not None else said.unremembered(item)
+    return Decision(entry, merge(said, before, item), said, item, is_news=is_news)
 
 
 def merge(new: Claim, before: Claim, item: Item) -> Claim:

@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
 
 from index.database import Database
-from index.edits import Claim
+from index.edits import Claim, Memory
 from index.schema import DATABASE_NAME
 
 _TABLE: Final = """
@@ -27,13 +27,6 @@ CREATE TABLE IF NOT EXISTS built (
 """
 _IS_THERE: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'built'"
 SOURCE_DIGITS: Final = 16
-
-
-class Memory(NamedTuple):
-    """What was said of an item, and whether this source said it."""
-
-    claim: Claim
-    is_ours: bool
 
 
 class Origins:
@@ -89,7 +82,8 @@ class Origins:
 
     def brought(self) -> list[str]:
         """Return the ids of all items that this source was the last to bring, sorted."""
-        rows = self._rows("SELECT id FROM built WHERE source = ? ORDER BY id", self._source)
+        sql = "SELECT id FROM built WHERE source = ? AND id IN (SELECT id FROM items) ORDER BY id"
+        rows = self._rows(sql, self._source)
         return [item_id for (item_id,) in rows]
 
     def close(self) -> None:

@@ -79,6 +79,64 @@ def test_a_build_shows_a_table_and_the_refused_images(
     assert max(map(len, result.stderr.splitlines())) <= 80
 
 
+def test_a_table_gives_items_their_labels_and_metadata_and_a_later_build_prunes(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    shop = shutil.copytree(images, tmp_path / "shop")
+    table = shop / "shop.csv"
+    rows = ["File;Class;Set;Price", "coat\\\\0.png;Coat;Train;49,5", "bag/1.png;Bag ;valid;12"]
+    table.write_text("\n".join(rows), encoding="utf-16")
+    asked = ("index", "build", model, "--data", table, "--out", tmp_path / "g")
+
+    report = run_json(*asked)
+
+    assert (report["added"], report["refused"]) == (2, [])
+    assert [one["reason"] for one in report["findings"]] == [
+        "a column of numbers with a comma for the point: read as numbers"
+    ]
+    cheap = (
+        '{"must": [{"key": "Price", "range": {"lt": 20}}, {"key": "split", "match": "validation"}]}'
+    )
+    (hit,) = run_json("search", tmp_path / "g", shop / "coat/0.png", "--filter", cheap)["hits"]
+    assert (hit["id"], hit["label"]) == ("bag:1.png", "Bag")
+    assert hit["metadata"] == {"path": "bag/1.png", "split": "validation", "Price": 12}
+
+    table.write_text("\n".join(rows[:2]))
+    stale = run_json(*asked)
+    assert (stale["unchanged"], stale["stale"], stale["count"]) == (1, 1, 2)
+    would = run_json(*asked, "--prune", "--dry-run")
+    assert (would["unchanged"], would["pruned"], would["count"]) == (1, 1, 1)
+    assert run_json("index", "info", tmp_path / "g")["count"] == 2
+    pruned = run_json(*asked, "--prune")
+    assert (pruned["pruned"], pruned["stale"], pruned["count"]) == (1, 0, 1)
+
+
+def test_parts_are_no_labels_of_a_gallery(tmp_path: Path, model: Path, images: Path) -> None:
+    for part in ("train", "test"):
+        shutil.copytree(images, tmp_path / "p" / part)
+    run_json("index", "build", model, "--data", tmp_path / "p", "--out", tmp_path / "g")
+    hits = run_json("search", tmp_path / "g", images / "coat" / "0.png", "-k", 2)["hits"]
+    assert {hit["label"] for hit in hits} == {"coat"}
+    assert {hit["metadata"]["split"] for hit in hits} == {"train", "test"}
+
+
+def test_nothing_is_pruned_while_a_part_of_the_data_is_out_of_reach(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    data = shutil.copytree(images, tmp_path / "data")
+    nas = shutil.move(data / "bag", tmp_path / "nas")
+    (data / "bag").symlink_to(nas)
+    asked = ("index", "build", model, "--data", data, "--out", tmp_path / "g")
+    assert run_json(*asked)["added"] == 6
+    shutil.move(nas, tmp_path / "unmounted")
+
+    refused = run(*asked, "--prune")
+
+    assert isinstance(refused.exception, DatasetError)
+    assert "bag" in str(refused.exception)
+    assert run_json(*asked)["count"] == 6
+
+
 def test_search_finds_the_same_image_with_the_model_the_gallery_remembers(
     built: Path, images: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_first_folder_is_the_class_however_deep_the_image_lies(tmp_path: Pat
         ("Testing", Part.TEST),
         ("eval", Part.TEST),
         ("Test Set", Part.TEST),
+        ("val2017", Part.VALIDATION),
     ],
 )
 def test_usual_names_of_parts_are_known_in_any_case(tmp_path: Path, name: str, part: Part) -> None:
@@ -107,7 +108,7 @@ def test_parts_beside_other_folders_are_refused_with_both_ways_out(
     tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
     write(tmp_path, *keys)
-    with pytest.raises(DatasetError, match=r"beside .*move the classes into .*another name"):
+    with pytest.raises(DatasetError, match=r"beside .*move the classes into .*such a name"):
         list_folder(tmp_path)
 
 
@@ -129,9 +130,36 @@ def test_two_names_of_one_part_are_taken_together_and_that_is_said(tmp_path: Pat
 
 def test_images_directly_in_parts_have_a_part_and_no_label(tmp_path: Path) -> None:
     write(tmp_path, "train/hat/a.png", "test/1.png")
-    assert claims(list_folder(tmp_path)) == {
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
         "test/1.png": (None, Part.TEST),
         "train/hat/a.png": ("hat", Part.TRAIN),
+    }
+    assert found(listing) == {
+        "an image directly in a part, in no class folder: without a class": (1, ("test/1.png",))
+    }
+
+
+def test_a_folder_around_all_parts_is_looked_into_and_that_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "archive/train/hat/a.png", "archive/test/hat/b.png")
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
+        "archive/test/hat/b.png": ("hat", Part.TEST),
+        "archive/train/hat/a.png": ("hat", Part.TRAIN),
+    }
+    assert found(listing) == {"a folder around all parts: looked into": (1, ("archive",))}
+
+
+def test_a_part_inside_a_folder_of_its_own_name_is_looked_into(tmp_path: Path) -> None:
+    write(tmp_path, *(f"training_set/training_set/{name}/a.png" for name in ("cat", "dog")))
+    write(tmp_path, "test_set/test_set/cat/a.png", "val/val/a.png", "dev/train/a.png")
+    listing = list_folder(tmp_path)
+    assert claims(listing) == {
+        "dev/train/a.png": ("train", Part.VALIDATION),
+        "test_set/test_set/cat/a.png": ("cat", Part.TEST),
+        "training_set/training_set/cat/a.png": ("cat", Part.TRAIN),
+        "training_set/training_set/dog/a.png": ("dog", Part.TRAIN),
+        "val/val/a.png": ("val", Part.VALIDATION),
     }
 
 
@@ -144,9 +172,11 @@ def test_parts_inside_classes_and_one_folder_around_all_are_said(tmp_path: Path)
         )
     }
     write(tmp_path / "b", "photos/hat/a.png", "photos/coat/b.png")
-    ((reason, examples),) = found(list_folder(tmp_path / "b")).items()
-    assert reason.startswith("the only folder, with folders inside")
-    assert examples == (1, ("photos",))
+    write(tmp_path / "c", "photos/all/hat/a.png", "photos/all/coat/b.png")
+    for name in ("b", "c"):
+        ((reason, examples),) = found(list_folder(tmp_path / name)).items()
+        assert reason.startswith("the only folder, with folders inside")
+        assert examples == (1, ("photos",))
 
 
 # Names
@@ -350,3 +380,12 @@ def test_what_is_no_folder_of_images_is_refused_with_a_sentence(
     make(folder)
     with pytest.raises(DatasetError, match=sentence):
         list_folder(folder)
+
+
+def test_what_was_skipped_is_told_where_nothing_is_left(tmp_path: Path) -> None:
+    write(tmp_path, "hat/@eaDir/a.png", "coat/._b.png")
+    (tmp_path / "coat" / "notes.txt").write_text("x")
+    with pytest.raises(DatasetError) as caught:
+        list_folder(tmp_path)
+    for part in ("@eaDir", "coat/._b.png", "coat/notes.txt", "a folder without pictures, 2 times"):
+        assert part in str(caught.value)

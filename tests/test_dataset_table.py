@@ -116,6 +116,20 @@ def test_paths_with_backslashes_spaces_or_dots_lead_to_the_same_file(tmp_path: P
     ]
 
 
+def test_keys_are_the_same_however_the_table_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tables"
+    table = files(folder, "hat/a.png")
+    files(tmp_path, "b.png")
+    table.write_text(f"path\nhat/a.png\n../b.png\n{folder}/hat/../hat/a.png\n{tmp_path}/b.png\n")
+    monkeypatch.chdir(folder)
+    for named in (table, Path("images.csv"), Path("../tables/images.csv"), Path("./images.csv")):
+        listing = list_table(named)
+        assert [file.key for file in listing.files] == ["hat/a.png", "../b.png"]
+        assert reasons(listing) == {"a file that a table names twice: taken once": 2}
+
+
 def test_tables_are_told_by_their_names(tmp_path: Path) -> None:
     names = ("a.csv", "A.CSV", "a.tsv", "a.parquet", "a.txt", "a")
     assert [is_table(tmp_path / name) for name in names] == [True] * 4 + [False] * 2

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from index.build_report import BuildReport
 from index.database import Database
 from index.gallery import Gallery
 from index.items import NewItem
+from index.preview import preview
 from index.schema import DATABASE_NAME
 from index.source import entries_of
 from tests.fakes import FakeEncoder
@@ -195,6 +197,30 @@ def test_a_gallery_built_before_builds_remembered_is_taken_over_and_nothing_is_p
     assert (first.unchanged, first.stale, first.pruned, first.count) == (4, 0, 0, 5)
     (photos / "coat" / "2.png").unlink()
     assert run(gallery, photos, prune=True).pruned == 1
+
+
+def test_a_preview_says_what_the_build_then_does_and_changes_nothing(
+    gallery: Gallery, photos: Path
+) -> None:
+    run(gallery, photos)
+    change(gallery, "hat:1.png", label="cap")
+    (photos / "coat" / "1.png").unlink()
+    (photos / "coat" / "2.png").write_bytes(png(50, SIZE))
+    (photos / "coat" / "4.png").write_bytes(png(51, SIZE))
+    seq = gallery.seq
+
+    foreseen = preview(
+        gallery,
+        entries_of(list_source(photos), max_bytes=100_000),
+        source=str(photos.resolve()),
+        on_progress=lambda _: None,
+        prune=True,
+    )
+
+    assert gallery.seq == seq
+    done = run(gallery, photos, prune=True)
+    assert replace(foreseen, seconds=0) == replace(done, seconds=0)
+    assert (done.added, done.replaced, done.unchanged, done.pruned, done.kept) == (1, 1, 3, 1, 1)
 
 
 # Edits

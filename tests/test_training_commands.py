@@ -25,9 +25,10 @@ app.command()(evaluate)
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of twenty pictures each, and a file that is none."""
+    """Two classes of twenty pictures each, a file that is none and one that only seems one."""
     folder = write_photographs(tmp_path_factory.mktemp("photographs"), classes=2)
     (folder / "kind-1" / "notes.txt").write_text("not an image")
+    (folder / "kind-1" / "broken.jpg").write_text("not an image")
     return folder
 
 
@@ -42,12 +43,18 @@ def test_train_and_evaluate_print_json_on_standard_output(
     result = json.loads(trained.stdout)
     assert result["metrics"]["epochs"] == 2
     assert result["data"]["unreadable"] == 1
-    assert "notes.txt" in trained.stderr
+    assert [one["count"] for one in result["findings"]] == [1, 1]
+    for name in ("notes.txt", "broken.jpg"):
+        assert name in trained.stderr.replace("\n", "")
+        assert name in str(result["findings"])
 
     measured = CliRunner().invoke(app, ["evaluate", out, *asked])
     figures = json.loads(measured.stdout)
     assert figures["accuracy"] == result["metrics"]["test_accuracy"]
-    assert figures["images"] == 8
+    assert figures["images"] == result["data"]["test_images"]
+    assert figures["findings"] == result["findings"]
+    assert json.loads(Path(out, "report.json").read_text()) == figures
+    assert "kind-1/notes.txt" in Path(out, "report.html").read_text()
     assert [figure["label"] for figure in figures["classes"]] == ["kind-0", "kind-1"]
 
     table = CliRunner().invoke(app, ["evaluate", out, "--data", str(photographs)])
@@ -65,7 +72,7 @@ def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Pat
             picture(number).save(path)
     result = CliRunner().invoke(app, ["evaluate", out, "--data", str(tmp_path / "other")])
     assert isinstance(result.exception, DataError)
-    assert "knows the classes kind-0, kind-1; the data have hat, shoe" in str(result.exception)
+    assert "it knows kind-0, kind-1; the data have hat, shoe" in str(result.exception)
 
 
 @pytest.mark.parametrize(

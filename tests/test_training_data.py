@@ -18,6 +18,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import calculate_md5
 
 from dataset.errors import DatasetError
+from dataset.listing import Part
 from tests.filesystems import small_filesystem
 from tests.labelled import labelled
 from tests.pictures import picture
@@ -36,6 +37,7 @@ from training.fashion_mnist import (
     find_fashion_mnist,
     read_fashion_mnist,
 )
+from training.loading import load_images
 from training.pixels import pixel_array, put_in_order
 from training.recipes import cnn
 from vision.preprocess import Preprocessing
@@ -395,6 +397,15 @@ def test_images_may_lie_deeper_in_a_class_folder_and_progress_is_told(tmp_path: 
     assert calls[-1] == (5, 5)
 
 
+def test_where_nothing_is_to_be_learnt_one_class_in_any_part_is_enough(tmp_path: Path) -> None:
+    class_folders(tmp_path / "test", classes=("bag",), each=3)
+    loaded = load_images(
+        str(tmp_path), SMALL, hold_out=None, cache=tmp_path, report=lambda _done, _all: None
+    )
+    assert (loaded.label_names, loaded.labels_M.tolist()) == (("bag",), [0, 0, 0])
+    assert set(loaded.parts_M.tolist()) == {Part.TEST}
+
+
 def nothing(folder: Path) -> None:
     folder.rmdir()
 
@@ -415,6 +426,11 @@ def one_class(folder: Path) -> None:
 def flat_parts(folder: Path) -> None:
     save(folder / "train" / "a.png", 0)
     save(folder / "test" / "b.png", 1)
+
+
+def no_training_part(folder: Path) -> None:
+    class_folders(folder / "test", each=2)
+    class_folders(folder / "dev", each=2)
 
 
 def no_images(folder: Path) -> None:
@@ -465,6 +481,7 @@ def unprintable_classes(folder: Path) -> None:
         (flat_parts, "holds images directly in its parts; one folder of images per class is"),
         (loose_images, "holds no class folders"),
         (one_class, "holds one class, 'bag'; at least 2 are needed"),
+        (no_training_part, "holds nothing to learn from: all its images are for test and valid"),
         (no_images, "none of the 2 files is an image; the first, .*a.png: the content is not"),
         (a_class_of_unreadable_files, "class 'dress' in .* has no readable training image"),
         (an_unreadable_test_part, "data has no readable test image of a class that is learnt"),

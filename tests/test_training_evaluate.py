@@ -148,7 +148,6 @@ def test_an_evaluation_becomes_json_values_and_nothing_else(
         "test_images": 30,
         "test_fingerprint": squares_dataset().test.fingerprint,
         "selection": None,
-        "findings": [],
     }
     assert (figures["images"], figures["gallery_images"]) == (30, 60)
     assert (figures["held_out"], figures["history"]) == (None, [])

@@ -105,7 +105,6 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
             test_images=len(dataset.test),
             test_fingerprint=dataset.test.fingerprint,
             selection=dataset.selection,
-            findings=dataset.findings.to_json(),
         ),
         images=len(dataset.test),
         gallery_images=len(dataset.train),

@@ -34,7 +34,6 @@ class DataFacts:
     test_images: int
     test_fingerprint: str  # SHA-256 of the test images' pixels and labels, hexadecimal
     selection: Selection | None  # why these images; None: they are the data's test part
-    findings: list[dict[str, Any]]  # what was skipped, merged, guessed or left out of the data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ def load_images(
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
-    A ``hold_out`` of None is for those who only measure: any classes will do.
+    With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part.
 
     Raises:
         DatasetError: they are missing or damaged, or it cannot be told what they are.
@@ -63,12 +63,14 @@ def load_images(
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
     listing = list_source(Path(source))
-    files = _labelled(listing)
-    if hold_out is None:
-        label_names = tuple(sorted({file.label or "" for file in files}))
-    else:
+    try:
+        files = _labelled(listing)
         label_names = _label_names(listing.source, files)
-        _check_hold_out(hold_out, label_names, source)
+        if hold_out is not None:
+            _check_learnable(listing.source, files, label_names)
+            _check_hold_out(hold_out, label_names, source)
+    except DataError as error:  # what was skipped may be why
+        raise DataError(f"{error}{listing.findings.in_words()}") from error
     return _files(listing, files, label_names, preprocessing, report)
 
 
@@ -123,31 +125,44 @@ def _no_classes(listing: Listing) -> str:
 
 
 def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
-    """Return the classes of what is for training, sorted; of all where nothing is.
+    """Return the classes, sorted.
 
     Raises:
-        DataError: there are too few, other parts have other ones, or one cannot be written down.
+        DataError: one of them cannot be written down.
     """
-    counts = Counter(file.label or "" for file in files)
-    learnt = {file.label or "" for file in files if not file.part}
-    names = tuple(sorted(learnt or counts))
+    names = tuple(sorted({file.label or "" for file in files}))
     unprintable = [name for name in names if CONTROL.search(name)]
     if unprintable:
         raise DataError(
             f"{source} has classes with unprintable names, {_listed(map(repr, unprintable))}; "
             "rename them"
         )
-    unknown = [f"{name!r} ({counts[name]})" for name in sorted(counts) if name not in names]
+    return names
+
+
+def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Sequence[str]) -> None:
+    """Check the classes of what is for training.
+
+    Raises:
+        DataError: there are too few, or other parts have other ones.
+    """
+    learnt = {file.label for file in files if not file.part}  # TRAIN, or no parts at all
+    if not learnt:
+        parts = sorted({file.part.name.lower() for file in files if file.part})
+        raise DataError(
+            f"{source} holds nothing to learn from: all its images are for {' and '.join(parts)}"
+        )
+    counts = Counter(file.label for file in files)
+    unknown = [f"{name!r} ({counts[name]})" for name in label_names if name not in learnt]
     if unknown:
         raise DataError(
             f"{source} has classes that no training image is of, with so many other images: "
             f"{_listed(unknown)}; add training images of them, or take them out"
         )
-    if len(names) < FEWEST_CLASSES:
+    if len(label_names) < FEWEST_CLASSES:
         raise DataError(
-            f"{source} holds one class, {names[0]!r}; at least {FEWEST_CLASSES} are needed"
+            f"{source} holds one class, {label_names[0]!r}; at least {FEWEST_CLASSES} are needed"
         )
-    return names
 
 
 def _files(

@@ -60,6 +60,7 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             searches=show_searches(evidence, dataset),
             mistakes=show_mistakes(evidence, dataset),
             map=_map(evidence, dataset, names),
+            findings=dataset.findings.to_json(),
             symbols=[symbol(label) for label in range(len(names))],
         )
     )
