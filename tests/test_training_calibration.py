@@ -189,6 +189,12 @@ def test_the_figures_of_calibration_are_in_order(seed: int, images: int) -> None
     assert found == measure_calibration(probabilities_NL, labels_N)
 
 
+def test_where_all_images_are_wrong_the_interval_still_has_a_width() -> None:
+    probabilities_NL = np.tile([0.4, 0.3, 0.3], (24, 1))
+    low, high = measure_calibration(probabilities_NL, np.full(24, 1)).interval
+    assert high - low > 0.1
+
+
 def test_words_say_whether_an_error_is_more_than_luck() -> None:
     honest, bold = measured(73, seed=0), measured(341, seed=0, boldness=3)
     assert "shows nothing: on so many images even honest" in calibration_in_words(honest)

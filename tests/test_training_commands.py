@@ -54,7 +54,7 @@ def test_train_and_evaluate_print_json_on_standard_output(
     measured = CliRunner().invoke(app, ["evaluate", out, *asked])
     figures = json.loads(measured.stdout)
     assert figures["accuracy"] == result["metrics"]["test_accuracy"]
-    assert figures["images"] == 8
+    assert figures["images"] == result["data"]["test_images"]
     assert figures["findings"] == result["findings"]
     assert json.loads(Path(out, "report.json").read_text()) == figures
     assert "kind-1/notes.txt" in Path(out, "report.html").read_text()
@@ -75,7 +75,7 @@ def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Pat
             picture(number).save(path)
     result = CliRunner().invoke(app, ["evaluate", out, "--data", str(tmp_path / "other")])
     assert isinstance(result.exception, DataError)
-    assert "knows the classes kind-0, kind-1; the data have hat, shoe" in str(result.exception)
+    assert "it knows kind-0, kind-1; the data have hat, shoe" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,6 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
             "test_images": len(dataset.test),
             "test_fingerprint": "fedcba9876543210" * 4,
             "selection": None,
-            "findings": [{"reason": "odd <b>", "count": 3, "examples": ["x.png"]}],
         },
         "images": len(dataset.test),
         "gallery_images": len(dataset.train),

@@ -21,8 +21,7 @@ from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
 SAME_PHOTO: Final = "the same photo as another file: never in two parts"
-TWO_LABELS: Final = "the same photo has two labels"
-UNREADABLE: Final = "a file that is no readable image: left out"
+TWO_LABELS: Final = "the same image with two labels: both stay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,12 +84,14 @@ def find_all(
     """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()
     findings.extend(found.loaded.findings)
-    for path, reason in found.loaded.decoded.unreadable:
-        findings.add(UNREADABLE, f"{path}: {reason}")
+    findings.add_alike(
+        (f"left out, since it is no readable image: {reason}", str(path))
+        for path, reason in found.loaded.decoded.unreadable
+    )
     for leak in leaked:
         findings.add(
-            f"also in the {leak.twin_part} part: left out of the {leak.part} part",
-            f"{leak.name}, as {leak.twin}",
+            f"left out of {leak.part}, since the same image is in {leak.twin_part}",
+            f"{leak.name} and {leak.twin}",
         )
     for name, twin in find_copies(found.groups_M, found.loaded.names):
         findings.add(SAME_PHOTO, f"{name} and {twin}")

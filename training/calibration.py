@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.significance import Interval
+from training.significance import Interval, share_interval
 
 CONFIDENCE_BINS: Final = 15  # as in Guo et al. 2017
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures; trained networks need about 0.5 to 5
@@ -174,7 +174,8 @@ def measure_calibration(
 
     The honest one is simulated: a thousand times each image is right with the very chance that was
     stated. The interval reaches as far to both sides as 95 % of bootstrap samples of the images do
-    upwards: downwards they stop at 0, where they say nothing.
+    upwards (downwards they stop at 0, where they say nothing), and as far as the accuracy itself is
+    uncertain: where all images are wrong, samples of them do not differ.
     """
     confidences_N = probabilities_NL.max(axis=1).astype(np.float64)
     right_N = probabilities_NL.argmax(axis=1) == labels_N
@@ -196,7 +197,8 @@ def measure_calibration(
         resampled.append(_beyond_chance(weights_SN @ gaps_NK, variances_SK, count))
     honest_S = np.concatenate(honest)
     beyond = float(_beyond_chance(gaps_NK.sum(axis=0)[None], variances_K[None], count)[0])
-    reach = max(0.0, float(np.quantile(np.concatenate(resampled), 0.975)) - beyond)
+    low, high = share_interval(int(right_N.sum()), count)
+    reach = max((high - low) / 2, float(np.quantile(np.concatenate(resampled), 0.975)) - beyond)
     return CalibrationFigures(
         error=calibration_error(probabilities_NL, labels_N),
         honest=float(honest_S.mean()),
