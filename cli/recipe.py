@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from training.recipe import Recipe
-from training.recipes import BACKBONE_RECIPES, pick_recipe, recipes_of
-from vision.libraries import LIBRARIES
+from training.recipes import BACKBONE_RECIPES, is_of_library, pick_recipe, recipes_of
 from vision.manifest import Manifest
 
 RANDOM_WEIGHTS: Final = "none"
@@ -73,7 +72,7 @@ def _backbone_of(recipe: str, earlier: Manifest) -> str | None:
     network = earlier.architecture.network
     if recipe not in BACKBONE_RECIPES:
         return None
-    if network.partition(":")[0] not in LIBRARIES:
+    if not is_of_library(network):
         raise ValueError(_other_network(recipe, "a network of torchvision or timm", network))
     return network
 

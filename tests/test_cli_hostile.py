@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -220,3 +221,23 @@ def test_no_command_prints_past_the_console() -> None:
             found = re.search(rf"(?<![\w.]){re.escape(way)}", text)
             assert found is None, f"{path.name}: {way}"
     assert isinstance(progress(), Progress)
+
+
+def test_a_model_of_a_hostile_name_is_packed(model: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml")}
+    packed = subprocess.run(
+        [sys.executable, "-m", "cli.main", "pack", str(model), "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert packed.returncode == 0, packed.stderr
+    assert json.loads(packed.stdout)["fingerprint"]
+
+
+def test_a_key_for_a_hostile_client_is_refused_with_a_sentence() -> None:
+    result = CliRunner().invoke(app, ["new-key", "[/x] :smile:"])
+    assert result.exit_code == 2
+    assert "a name has 1 to 64 letters" in result.output

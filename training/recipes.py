@@ -227,10 +227,15 @@ def pick_recipe(
     return OWN_RECIPES[name]()
 
 
+def is_of_library(network: str) -> bool:
+    """Return whether ``network`` is one of torchvision or timm, and not our own."""
+    return ":" in network
+
+
 def recipes_of(network: str) -> list[str]:
     """Return the recipes that train ``network``."""
     own = [name for name, recipe in OWN_RECIPES.items() if recipe().network == network]
-    return [*own, *(BACKBONE_RECIPES if ":" in network else ())]
+    return [*own, *(BACKBONE_RECIPES if is_of_library(network) else ())]
 
 
 def _weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
