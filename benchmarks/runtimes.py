@@ -24,9 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, installed
-from cli.data import load
 from cli.export import sample_of
-from training.data import Dataset
+from training.data import Dataset, load_dataset
 from vision.encoder import Encoder
 from vision.encoding import Encoding, Runtime
 from vision.export import Sample, compare, openvino_files
@@ -73,7 +72,7 @@ def measure(model: Path, arguments: argparse.Namespace) -> None:
     """Print the table of one model."""
     torch.set_num_threads(arguments.threads)
     manifest = read_manifest(model)
-    dataset: Dataset = load(arguments.data, manifest.preprocessing)
+    dataset: Dataset = load_dataset(arguments.data, manifest.preprocessing)
     sample = sample_of(dataset, arguments.images)
     contenders = contenders_for(model, sample, threads=arguments.threads)
     batches = {
@@ -157,7 +156,7 @@ def write_vgg(folder: Path, data: str) -> Path:
     preprocessing = Preprocessing(
         size=224, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
-    labels = load(data, preprocessing).label_names
+    labels = load_dataset(data, preprocessing).label_names
     architecture = Architecture(
         network="torchvision:vgg19",
         embedding_layer="fc7",

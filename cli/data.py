@@ -10,9 +10,9 @@ from rich.table import Table
 
 from cli.console import progress, stderr
 from dataset.findings import Findings
+from training.recipe import Recipe
 from vision.image import harden_pillow
 from vision.manifest import read_manifest
-from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -24,16 +24,19 @@ DATA_HELP: Final = (
 IMAGES_HELP: Final = "`fashion-mnist`, a folder of images, or a CSV or Parquet of their paths."
 
 
-def load(data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = ()) -> "Dataset":
-    """Return the dataset, showing progress and saying what was found in it.
+def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
+    """Return the dataset to train on, showing progress and saying what was found in it.
 
     Raises:
         DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
+        ModelFolderError: the model to go on from is damaged.
     """
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
+    from training.succession import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
-        dataset = load_dataset(data, preprocessing, hold_out=hold_out, report=report)
+        dataset = load_dataset(data, recipe.preprocessing, hold_out=hold_out, report=report)
+    dataset = after_predecessor(dataset, recipe)
     say_findings(dataset.findings)
     return dataset
 

@@ -70,7 +70,7 @@ def _trained(folder: Path, *, device: str, epochs: int | None) -> Manifest:
     if epochs is not None:
         recipe, minutes = replace(recipe, epochs=epochs), f"{epochs} of {recipe.epochs} epochs"
     say(f"1/4 Training {RECIPE} on {DATA}: {minutes}.")
-    dataset = load(DATA, recipe.preprocessing)
+    dataset = load(DATA, recipe)
     manifest = run_training(recipe, dataset, folder, device=device, resume=True)
     say(f"    {folder}: test accuracy {_accuracy(manifest)}.")
     return manifest

@@ -218,7 +218,7 @@ def train(
     check_call(chosen, out=out, device=device, resume=resume)
     if not bits:
         chosen = with_depth_of(data, chosen)
-    dataset = load(data, chosen.preprocessing, hold_out=tuple(map(label_of, split_names(hold_out))))
+    dataset = load(data, chosen, hold_out=tuple(map(label_of, split_names(hold_out))))
     manifest = run_training(
         chosen, dataset, out, device=device, resume=resume, tensorboard=tensorboard
     )

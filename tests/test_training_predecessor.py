@@ -18,6 +18,7 @@ from tests.test_training_train import LECTURE, OURS, easy_dataset
 from training.data import Dataset, LabelledImages
 from training.errors import WeightsError
 from training.evaluate import measure
+from training.learnt import LEARNT_NAME
 from training.recipe import Recipe
 from training.recipes import backbone_finetune, backbone_frozen, cnn_best
 from training.train import train
@@ -159,7 +160,7 @@ def test_an_interrupted_one_goes_on_and_another_predecessor_is_refused(
 def folder_like(model: Path, folder: Path, **changed: bytes) -> Path:
     """Return a copy of the model folder with some files changed."""
     folder.mkdir()
-    for name in (MANIFEST_NAME, WEIGHTS_NAME):
+    for name in (MANIFEST_NAME, WEIGHTS_NAME, LEARNT_NAME):
         (folder / name).write_bytes(changed.get(name.split(".")[0], (model / name).read_bytes()))
     return folder
 

@@ -31,6 +31,7 @@ from training.leakage import (
     find_leaks,
     name_leaks,
 )
+from training.learnt import Learnt
 from training.loading import FASHION_MNIST, Loaded, load_images
 from training.selection import Selection
 from training.units import listed
@@ -78,6 +79,7 @@ class Dataset:
     leaked: tuple[Leak, ...] = ()  # images that were left out
     contradictions: tuple[Contradiction, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
+    learnt_before: Learnt | None = None  # by the model that a training goes on from
     selection: Selection | None = None  # why these images are measured; None: they are a test part
 
     @property

@@ -46,6 +46,18 @@ class Learnt:
         contents_K, first_K = np.unique(contents_N, return_index=True)
         return cls(contents_K=contents_K, looks_K=looks_N[first_K])
 
+    @classmethod
+    def nothing(cls) -> Self:
+        """Return the record of a model of which it is not known what it has learnt from."""
+        return cls(contents_K=np.empty(0, np.uint64), looks_K=np.empty(0, np.uint64))
+
+    def joined(self, other: Self) -> Self:
+        """Return what either has learnt from."""
+        contents_N = np.concatenate([self.contents_K, other.contents_K])
+        contents_K, first_K = np.unique(contents_N, return_index=True)
+        looks_N = np.concatenate([self.looks_K, other.looks_K])
+        return type(self)(contents_K=contents_K, looks_K=looks_N[first_K])
+
     def to_bytes(self) -> bytes:
         """Return the file's bytes: equal ones for equal images, in whatever order they came."""
         return safetensors.numpy.save({"contents": self.contents_K, "looks": self.looks_K})

@@ -54,7 +54,8 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
         subject: recipe and data as JSON values.
     """
     recipe = session.recipe
-    learnt = Learnt.of(*filter(None, (dataset.train, dataset.validation))).to_bytes()
+    record = Learnt.of(*filter(None, (dataset.train, dataset.validation)))
+    learnt = record.joined(dataset.learnt_before or Learnt.nothing()).to_bytes()
     manifest = Manifest(
         name=f"{dataset.name}-{recipe.name}",
         architecture=recipe.architecture(len(dataset.label_names)),

@@ -21,6 +21,7 @@ from training.preparation import prepare
 from training.publish import finish, publish
 from training.recipe import Recipe
 from training.session import TrainingSession
+from training.succession import after_predecessor
 from vision.manifest import Manifest
 
 
@@ -58,8 +59,10 @@ def train(
         CheckpointError: another training is in the way, or its state cannot be saved or read.
         DivergenceError: the loss is no longer a number.
         RecipeError: the recipe does not fit its network, the device or the data.
+        DataError: the model to go on from leaves nothing to measure with.
     """
     refuse_existing(out)
+    dataset = after_predecessor(dataset, recipe)
     with joined_world(device) as world, _reproducible(recipe.seed, world.device):
         recipe, network = prepare(recipe, dataset.label_names, world.device)
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
