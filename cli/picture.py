@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
 DASH: Final = Path("-")  # standard input
 
+
+def _that_is_there(path: Path) -> Path:
+    if path != DASH and not path.exists():
+        raise typer.BadParameter(f"file {str(path)!r} does not exist.")
+    return path
+
+
 ImageArgument = Annotated[
     Path,
     typer.Argument(
         help="JPEG, PNG, WebP, GIF or BMP file; - reads standard input.",
-        exists=True,
+        callback=_that_is_there,
         dir_okay=False,
-        allow_dash=True,
         show_default=False,
     ),
 ]
