@@ -23,7 +23,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-LAYOUT: Final = "\n\t"  # the control characters that sentences of ours contain
 UNSEEN: Final = ("Cc", "Cs")  # Unicode's categories: control characters, halves of surrogate pairs
 
 
@@ -51,7 +50,7 @@ def visible(text: str) -> str:
     """
     return "".join(
         letter.encode("unicode_escape").decode()
-        if unicodedata.category(letter) in UNSEEN and letter not in LAYOUT
+        if unicodedata.category(letter) in UNSEEN
         else letter
         for letter in text
     )

@@ -182,8 +182,8 @@ def test_the_terminal_shows_a_text_as_it_is_wherever_it_stands(text: str) -> Non
 
 def test_what_steers_a_terminal_is_shown_and_not_sent() -> None:
     with stdout.capture() as printed:
-        stdout.print("a\x1b[2Jb\rc\x07d\x9be", os.fsdecode(b"h\xff.jpg"))
-    assert printed.get() == "a\\x1b[2Jb\\rc\\x07d\\x9be h\\udcff.jpg\n"
+        stdout.print("a\x1b[2Jb\rc\x07d\x9be\nf", os.fsdecode(b"h\xff.jpg"))
+    assert printed.get() == "a\\x1b[2Jb\\rc\\x07d\\x9be\\nf h\\udcff.jpg\n"
 
 
 def test_a_terminal_without_unicode_gets_numbers_in_place_of_letters() -> None:
