@@ -8,19 +8,16 @@ its bytes. Here all of them are written anew or deleted.
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import apsw
-
-from index.database import BUSY_TIMEOUT_MS, SYNC_FULL, check_sqlite_version, folder_bytes, sentences
+from index.database import folder_bytes
 from index.durable import sync_folder
 from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
 from index.generations import FOLDER, Generations, Owner
-from index.schema import DATABASE_NAME
+from index.space import write_anew
 
 JOBS: Final = "jobs"  # folder of the records of jobs
 LISTS_IDS: Final = "duplicates"  # the kind of job whose result does
@@ -61,7 +58,7 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
         made = gallery.upkeep.rebuild(on_stage=on_stage)
         removed = _delete_older(generations, than=made.generation)
     on_stage("writing the database anew")
-    _write_anew(gallery.folder / DATABASE_NAME)
+    write_anew(gallery.folder)
     lists = _delete_lists(gallery.folder / JOBS)
     saved = before - folder_bytes(gallery.folder)
     return Purge(seq=seq, generations=removed, lists=lists, bytes_saved=saved)
@@ -80,22 +77,6 @@ def _delete_older(generations: Generations, *, than: int) -> int:
     except OSError as error:
         raise StorageError(f"cannot delete older generations in {FOLDER}: {error}") from error
     return len(older)
-
-
-def _write_anew(path: Path) -> None:
-    check_sqlite_version()
-    with sentences(path):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        with closing(connection):
-            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            connection.pragma("synchronous", SYNC_FULL)
-            connection.execute("VACUUM")
-            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if busy:
-        raise StorageError(
-            f"what was deleted is still in the write-ahead log of {path}, since a backup, an "
-            "export or another reader that began before has not ended: purge again when it has"
-        )
 
 
 def _delete_lists(folder: Path) -> int:

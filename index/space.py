@@ -1,7 +1,7 @@
 """Room on the disk: what work on a gallery needs of it, and what a gallery gives back.
 
-Run as a module with a gallery's folder, it drops the free pages of the database in a process of its
-own, the only way to have SQLite's temporary copy beside the database and not in ``/var/tmp``.
+Run as a module with a gallery's folder, it writes the database anew, without free pages, in a
+process of its own, the only way to have SQLite's temporary copy beside it and not in ``/var/tmp``.
 """
 
 import os
@@ -21,6 +21,7 @@ from index.schema import DATABASE_NAME
 FREE_SHARE: Final = 0.1  # of the pages; fewer free ones are left for what is stored next
 COPIES: Final = 2  # of what is kept, while free pages are dropped: one aside, one in the log
 NO_ROOM: Final = 3  # the exit status that says so
+ALWAYS: Final = "always"  # the argument after the folder: also where few pages are free
 
 
 def free_bytes(folder: Path) -> int:
@@ -56,10 +57,7 @@ def room_to_give_back(folder: Path) -> int:
     """
     path = folder / DATABASE_NAME
     with sentences(path), closing(_connect(path)) as connection:
-        if not _is_worth_it(connection):
-            return 0
-        pages = connection.pragma("page_count") - connection.pragma("freelist_count")
-        needed = int(COPIES * pages * connection.pragma("page_size"))
+        needed = _needed(connection) if _is_worth_it(connection) else 0
     check_room(folder, needed, "dropping what was deleted")
     return needed
 
@@ -75,9 +73,36 @@ def give_back_space(folder: Path) -> int:
     """
     before = folder_bytes(folder)
     room_to_give_back(folder)
+    _write_anew(folder)
+    return before - folder_bytes(folder)
+
+
+def write_anew(folder: Path) -> None:
+    """Write the whole database anew, and empty its log: no page of it stays where it was.
+
+    Whoever writes has to wait.
+
+    Raises:
+        DiskFullError, StorageError: the database is as it was; or the log still holds older pages,
+            since somebody reads them.
+    """
+    path = folder / DATABASE_NAME
+    with sentences(path), closing(_connect(path)) as connection:
+        check_room(folder, _needed(connection), "writing the database anew")
+    _write_anew(folder, ALWAYS)
+    with sentences(path), closing(_connect(path)) as connection:
+        ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if busy:
+        raise StorageError(
+            f"what was deleted is still in the write-ahead log of {path}, since a backup, an "
+            "export or another reader that began before has not ended: purge again when it has"
+        )
+
+
+def _write_anew(folder: Path, *arguments: str) -> None:
     place = folder.absolute()
     done = subprocess.run(
-        module_command("index.space", str(place)),
+        module_command("index.space", str(place), *arguments),
         env=module_environment(SQLITE_TMPDIR=str(place)),
         capture_output=True,
         text=True,
@@ -88,16 +113,15 @@ def give_back_space(folder: Path) -> int:
         why = done.stdout.strip() or f"the process ended with status {done.returncode}"
         kind = DiskFullError if done.returncode == NO_ROOM else StorageError
         raise kind(f"{folder} is as large as it was: {why}")
-    return before - folder_bytes(folder)
 
 
 def main() -> int:
-    """Drop the free pages of the gallery named on the command line."""
+    """Write the database of the gallery named on the command line anew, where that is worth it."""
     path = Path(sys.argv[1]) / DATABASE_NAME
     try:
         with sentences(path), closing(_connect(path)) as connection:
             connection.pragma("synchronous", SYNC_FULL)
-            if _is_worth_it(connection):
+            if ALWAYS in sys.argv[2:] or _is_worth_it(connection):
                 connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except VectorIndexError as error:
@@ -111,6 +135,11 @@ def _connect(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
+
+
+def _needed(connection: apsw.Connection) -> int:
+    pages = connection.pragma("page_count") - connection.pragma("freelist_count")
+    return int(COPIES * pages * connection.pragma("page_size"))
 
 
 def _is_worth_it(connection: apsw.Connection) -> bool:

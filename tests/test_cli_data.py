@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import data
-from cli.main import app
+from cli.commands import app
 from dataset.findings import Findings
 from tests.models import write_model
 from tests.pictures import write_photographs

@@ -1,6 +1,8 @@
 """What is left in a gallery's files of items that were deleted: every file is searched for it."""
 
 import json
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,13 +57,19 @@ def traces(one: NewItem, *, with_id: bool = True) -> Traces:
 
 
 def found_in(folder: Path, wanted: dict[str, Traces]) -> set[tuple[str, str]]:
-    """Return (file, part) for every trace in any file below ``folder``."""
+    """Return (file, part) for every trace in any file below ``folder``.
+
+    Another process reads them: a process that closes a file loses all its locks on it (POSIX), and
+    SQLite with them.
+    """
     found = set()
-    for path in folder.rglob("*"):
-        if path.is_file():
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place, "copy")
+        subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
+        for path in filter(Path.is_file, copy.rglob("*")):
             data = path.read_bytes()
             found |= {
-                (str(path.relative_to(folder)), part)
+                (str(path.relative_to(copy)), part)
                 for parts in wanted.values()
                 for part, trace in parts.items()
                 if trace in data
