@@ -20,7 +20,7 @@ from index.strays import COMPARED_NUMBERS, strays_of
 from index.structure import Structure
 from tests.bases import measured_base, rebuilt, scores_of
 from tests.fakes import new_item, unit, unit_vectors
-from tests.worlds import WORLDS, Rows, homogeneous, mixture, near_twins, vectors_of
+from tests.worlds import WORLDS, Rows, homogeneous, near_twins, vectors_of
 
 ROWS = 400
 WIDTHS = [2, 3, 17, 64]
@@ -136,7 +136,7 @@ def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     assert not_themselves(BaseView(base), np.arange(1500), at_once=100) == []
 
 
-@pytest.mark.parametrize("world", [homogeneous, mixture], ids=lambda world: world.__name__)
+@pytest.mark.parametrize("world", [homogeneous], ids=lambda world: world.__name__)
 def test_queries_from_another_world_find_what_a_scan_finds(world: World) -> None:
     rng = np.random.default_rng(5)
     vectors_ND = vectors_of(world, 21_000, 32, seed=0)
