@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from index.confidence import Recall, recall_between
 from index.plan import EXACT, Plan
 from index.sample import Queries, Sample
-from index.structure import MAX_EFFORT, MEASURED_K, Structure
+from index.structure import MEASURED_K, Structure
 
 OUTSIDE: Final = 0.95  # recall of each kind of queries from outside, with those that are scanned
 K_FACTORS: Final = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # tried, when the plan names none
@@ -121,10 +121,10 @@ def _least_effort(
         plan = replace(plan, recall=recall.mean, recall_low=recall.low, recall_high=recall.high)
         return plan, recall.low >= target and outside >= OUTSIDE, recall.mean + outside
 
-    low, high = 0, FIRST_EFFORT[structure.plan.kind]
+    low, high, most = 0, FIRST_EFFORT[structure.plan.kind], structure.most_effort
     best, reached, found = tried(high)
-    while not reached and high < MAX_EFFORT:
-        low, high, before = high, min(2 * high, MAX_EFFORT), found
+    while not reached and high < most:
+        low, high, before = high, min(2 * high, most), found
         best, reached, found = tried(high)
         if found - before < STANDSTILL and low >= PATIENCE:
             break  # more effort finds next to nothing new: the codes end here

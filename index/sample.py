@@ -23,7 +23,8 @@ MOST_QUERIES: Final = 20_000
 SHOWING: Final = 5  # queries for each one that may miss everything: so many show a recall
 TRUTH: Final = 2e12  # rows x width x queries of an exact scan at most: about a minute on two cores
 MAX_SHARE: Final = 0.1  # of the rows, held out at most
-MOVED: Final = 0.95  # cosine of a row that was moved a little to what it was
+MOVED: Final = 0.25  # of the squared distance to its neighbours, by which a row is moved a little,
+MOST_MOVED: Final = 0.95  # but at most to this cosine
 MUCH_MOVED: Final = 0.65  # the same, of rows that are hardly to be known again
 OUTSIDERS: Final = 200  # of each kind
 USUAL: Final = 0.995  # share of the queries from inside that lie no farther from their neighbours
@@ -84,8 +85,9 @@ def hold_out(
     matrix = Matrix.of(vectors_ND, order=order)
     built = len(order) - queries
     held_QD = matrix.rows_ND[built:]
-    moved_QD = _moved(held_QD, MOVED, rng)
-    inside = _asked(matrix, built, held_QD), _asked(matrix, built, moved_QD)
+    held_as_is = _asked(matrix, built, held_QD)
+    near = float(np.median(held_as_is.truth_QK[:, -1])) * MOVED / 2
+    inside = held_as_is, _asked(matrix, built, _moved(held_QD, max(MOST_MOVED, 1 - near), rng))
     outsiders = _outsiders(matrix.rows_ND[:built], rng)
     outside = tuple(_asked(matrix, built, queries_QD) for queries_QD in outsiders)
     return keys_N[order], Sample(matrix, built, inside, outside, _floors(inside))

@@ -76,6 +76,12 @@ class Structure:
         return Structure(self.index, self._matrix, self.plan, strays)
 
     @property
+    def most_effort(self) -> int:
+        """What more than this finds no more."""
+        lists = getattr(bare_index(self.index), "nlist", MAX_EFFORT)
+        return min(MAX_EFFORT, lists)
+
+    @property
     def rows_ND(self) -> NDArray[np.float32]:
         """The rows that are in it."""
         return self._matrix.rows_ND[: self.index.ntotal]

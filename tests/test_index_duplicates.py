@@ -152,6 +152,64 @@ def test_groups_are_those_found_by_hand_with_and_without_looking_at_all_pairs(
     assert progress[-1] == 1
 
 
+def with_a_structure(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gallery say that it is large and has a structure; it answers exactly."""
+    monkeypatch.setattr(duplicates, "PAIRED_ROWS", 0)
+    info = gallery.info
+    monkeypatch.setattr(
+        gallery, "info", lambda: type("Info", (), {"structure": "graph", "count": info().count})
+    )
+
+
+def test_where_asking_for_neighbours_is_slower_all_pairs_are_looked_at(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_a_structure(gallery, monkeypatch)
+    monkeypatch.setattr(duplicates, "QUERIES", 50)
+    monkeypatch.setattr(duplicates, "GRACE_S", 0.0)
+    monkeypatch.setattr(duplicates, "seconds_of_all_pairs", lambda count, width: 1e-9)
+    vectors = crowd(300, 3, 0.001, seed=3)  # tight: each asks for a hundred neighbours
+    put(gallery, vectors)
+    progress: list[float] = []
+
+    answer = find_duplicates(gallery, min_score=0.98, on_progress=progress.append)
+
+    assert answer.complete
+    groups = [{int(member.id[1:]) for member in group} for group in answer.near]
+    assert groups == [set(group) for group in groups_by_hand(vectors, 0.98)]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_progress_raises_ends_the_work_within_a_batch(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    if asks:
+        with_a_structure(gallery, monkeypatch)
+    monkeypatch.setattr(duplicates, "FIRST_K", 2)
+    monkeypatch.setattr(duplicates, "HITS", 2)
+    monkeypatch.setattr(links, "BLOCK_COLUMNS", 10)
+    put(gallery, crowd(300, 3, 0.001, seed=3))  # one batch, one block of rows
+    calls = 0
+
+    def stop(done: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        find_duplicates(gallery, min_score=0.98, on_progress=stop)
+    assert calls == 5
+
+
+def test_the_time_of_all_pairs_grows_with_the_square_of_the_items() -> None:
+    few, many = links.seconds_of_all_pairs(10_000, 64), links.seconds_of_all_pairs(1_000_000, 64)
+
+    assert 0 < 100 * few < many
+
+
 def test_a_chain_is_one_group_though_its_ends_are_far_apart(gallery: Gallery) -> None:
     angles = np.arange(5) * 0.1
     put(gallery, unit(np.stack([np.cos(angles), np.sin(angles), *[0 * angles] * 6], axis=1)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.compaction import stored_plan
+from index.compaction import TunedPlan, store_plan, stored_plan
 from index.confidence import recall_between
 from index.gallery import Gallery
 from index.matrix import Matrix
@@ -425,3 +425,47 @@ def test_a_target_for_a_small_gallery_is_remembered_for_when_it_has_grown(galler
     plan = saved_plan(gallery)
     assert plan is not None
     assert plan.recall_target == 0.9 != RECALL
+
+
+def test_what_was_tuned_for_less_is_said_when_it_no_longer_does(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(gallery, 300)
+    hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
+    monkeypatch.setattr("index.measure.K_FACTORS", (1.0,))
+    store = Store.open(gallery.folder)
+    store_plan(store, TunedPlan(hopeless, 300))
+    store.close()
+
+    made = rebuilt(gallery.folder, target=0.999)
+
+    assert not made.trials[0].reached
+    assert len(made.trials) > 1, "the next candidates are tried"
+    assert "does not reach recall 0.999 any more" in made.plan.note
+    assert gallery.upkeep.take_over()
+    assert gallery.info().note == made.plan.note
+
+
+def test_what_was_tuned_for_a_small_gallery_is_not_kept_for_a_large_one() -> None:
+    tuned = TunedPlan(EXACT, 15_000)
+    ladder = candidates(58_000, 64)
+
+    assert not tuned.suits(58_000)
+    assert tuned.before(ladder, rows=58_000) == ladder
+    assert TunedPlan(EXACT, 30_000).before(ladder, rows=58_000)[0].kind == "exact"
+    graph = replace(GRAPH, effort=7, k_factor=2)
+    first, *others = TunedPlan(graph, 30_000).before(ladder, rows=58_000)
+    assert (first.factory, first.effort, first.k_factor) == (graph.factory, 0, 0)
+    assert others == ladder
+
+
+def test_when_nothing_reaches_the_recall_it_is_said(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
+    monkeypatch.setattr("index.compaction.candidates", lambda rows, width: [hopeless, EXACT])
+    fill(gallery, 300)
+
+    made = rebuilt(gallery.folder, target=0.999)
+
+    assert made.plan.note.startswith("every search looks at every item: no structure is sure")
