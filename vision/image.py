@@ -130,7 +130,8 @@ def decode_image(
     image_format = sniff_format(data)
     if image_format is None:
         raise UnsupportedImageError(refusal_of(data))
-    decoding = _Decoding(image_format, limits, draft_side, before_pixels, managed, bits)
+    tell = None if before_pixels is None else _once(before_pixels)
+    decoding = _Decoding(image_format, limits, draft_side, tell, managed, bits)
     try:
         try:
             return decoding.decode(data)
@@ -165,6 +166,19 @@ def harden_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
+def _once(tell: Callable[[int], None]) -> Callable[[int], None]:
+    """Return ``tell`` for the first call alone: a picture may be decoded more than once."""
+    told = False
+
+    def tell_once(size: int) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            tell(size)
+
+    return tell_once
+
+
 class _Decoding(NamedTuple):
     """How one picture is decoded, at first as it came, and then without its damage."""
 
@@ -184,10 +198,11 @@ class _Decoding(NamedTuple):
             if self.image_format == "JPEG":
                 kept_bytes = _draft(image, self.draft_side, self.limits, data)
             _check_size(image.size, full_size, kept_bytes, self.limits)
-            needed = _decode_bytes(image) + kept_bytes
             if self.before_pixels is not None:
-                self.before_pixels(needed)
-            if self.before_pixels is None and needed > LARGE_BYTES:
+                coded = full_size[0] * full_size[1] if self.image_format == "JPEG" else 0
+                # As if all of a JPEG were kept: where it is not, reading it takes that long.
+                self.before_pixels(_decode_bytes(image) + 2 * len(image.getbands()) * coded)
+            elif _decode_bytes(image) + kept_bytes > LARGE_BYTES:
                 with _ONE_LARGE:
                     return self._load(image)
             return self._load(image)
@@ -198,10 +213,9 @@ class _Decoding(NamedTuple):
 
     def decode_mended(self, data: bytes) -> Image.Image:
         versions = mended(data, self.image_format)
-        again = self._replace(before_pixels=None)  # it was told of this picture
         shown = None
         for version in versions:
-            image = again.decode(version)
+            image = self.decode(version)
             pixels = hashlib.blake2b(image.tobytes()).digest() if len(versions) > 1 else b""
             if shown not in (None, pixels):
                 raise OSError("the pixels depend on bytes that are missing")
