@@ -94,4 +94,4 @@ class DiskFullError(StorageError):
 
 
 class ReadOnlyError(StorageError):
-    """Nothing is written: a write met an I/O error, or the gallery was moved, or can only be read."""
+    """Nothing is written: the disk failed or can only be read, or the gallery was moved."""
