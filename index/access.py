@@ -59,6 +59,7 @@ def connect(path: Path, access: Access) -> apsw.Connection:
         return apsw.Connection(path.absolute().as_uri() + "?immutable=1", flags=flags)
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs="unix-none")
     connection.pragma("locking_mode", "exclusive")  # then the log's index is in our own memory
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
 
 

@@ -17,7 +17,7 @@ VectorIndexError
 │   └── RebuildBusyError   caller: another process is building it already
 └── StorageError           ours: reading or writing failed; nothing was changed
     ├── DiskFullError      ours: there is no room left
-    └── ReadOnlyError      ours: an earlier write met an I/O error; writing needs a restart
+    └── ReadOnlyError      ours: the disk failed or cannot be written to, or the gallery was moved
 """
 
 
@@ -94,4 +94,4 @@ class DiskFullError(StorageError):
 
 
 class ReadOnlyError(StorageError):
-    """An earlier write met an I/O error; nothing is written until the program starts anew."""
+    """Nothing is written: the disk failed or can only be read, or the gallery was moved."""

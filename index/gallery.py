@@ -142,7 +142,7 @@ class Gallery:
 
     @property
     def read_only_reason(self) -> str | None:
-        """Why nothing can be stored any more, after the disk failed; ``None``: it can."""
+        """Why nothing can be stored, a sentence; ``None``: it can."""
         return self._store.read_only_reason
 
     def put(self, items: Sequence[NewItem], *, upsert: bool = True) -> list[PutResult]:

@@ -124,7 +124,7 @@ class GalleryAnswer(Answer):
     note: str | None = Field(description="what to know about how searches are answered")
     generation: int = Field(description="of the structure; 0: none was built yet")
     recent: int = Field(description="items stored since, which every search looks at")
-    state: State = Field(description="read-only after an I/O error, until a restart")
+    state: State = Field(description="whether items can be stored; reason says why not")
     reason: str | None = Field(description="why it is read-only")
     model_name: str
     model_fingerprint: str

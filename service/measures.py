@@ -156,7 +156,7 @@ _ALL: Final = (
         name="lookalike_gallery_read_only",
         kind="gauge",
         over_workers="max",
-        text="1 when a worker can write no more, after an I/O error; 0 when all can.",
+        text="1 when a worker cannot write: a failed or read-only disk, a moved gallery; else 0.",
     ),
     Measure(
         name="lookalike_model_info",
