@@ -36,6 +36,7 @@ _FILES: Final = {
     ".picasa.ini": "settings of Picasa (Picasa.ini)",
 }
 _UNFINISHED: Final = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".swp")
+_COPIES: Final = (".bak", ".orig", "~", "_original")  # of editors, and of ExifTool
 
 
 def leftover(name: str, *, is_folder: bool) -> str | None:
@@ -53,4 +54,6 @@ def leftover(name: str, *, is_folder: bool) -> str | None:
         return f"a hidden {'folder' if is_folder else 'file'}"
     if not is_folder and (name.startswith("~$") or name.lower().endswith(_UNFINISHED)):
         return "an unfinished or temporary file"
+    if not is_folder and name.lower().endswith(_COPIES):
+        return "a copy that a program kept before a change"
     return None

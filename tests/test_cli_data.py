@@ -1,9 +1,16 @@
 """What commands say of the data before they begin."""
 
+import json
+from pathlib import Path
+
 import pytest
+from typer.testing import CliRunner
 
 from cli import data
+from cli.main import app
 from dataset.findings import Findings
+from tests.models import write_model
+from tests.pictures import write_photographs
 
 LONG = "a very/long/path/" * 8 + "image.png"
 
@@ -43,3 +50,35 @@ def test_what_was_found_is_shown_as_it_is_and_fits_a_terminal_of_80_columns(
 
 def test_nothing_is_said_of_data_without_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(Findings(), capsys) == ""
+
+
+def test_every_command_tells_what_it_found_in_the_same_data(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    photos = write_photographs(tmp_path / "photos", classes=2)
+    labels = tuple(sorted(path.name for path in photos.iterdir()))
+    (photos / labels[0] / "@eaDir").mkdir()
+    (photos / labels[1] / "notes.txt").write_text("no photo")
+    (photos / "empty").mkdir()
+    for name in ("first", "second"):
+        write_model(tmp_path / name, labels=labels)
+    first = str(tmp_path / "first")
+    train = ["train", "--out", str(tmp_path / "m"), "--epochs", "1", "--size", "24"]
+    commands = [
+        train,
+        ["evaluate", first],
+        ["compare", first, str(tmp_path / "second")],
+        ["export", first, "--min-cosine", "0.9", "--max-accuracy-loss", "100"],
+        ["index", "build", first, "--out", str(tmp_path / "gallery")],
+    ]
+    expected = {
+        "thumbnails of a Synology (@eaDir)": [f"{labels[0]}/@eaDir"],
+        "not a picture, by its content": [f"{labels[1]}/notes.txt"],
+        "a folder without pictures": ["empty"],
+    }
+    for command in commands:
+        result = CliRunner().invoke(app, [*command, "--data", str(photos), "--json"])
+        assert result.exit_code == 0, (command, result.exception)
+        told = {one["reason"]: one["examples"] for one in json.loads(result.stdout)["findings"]}
+        assert {reason: told.get(reason) for reason in expected} == expected, command
+        for examples in expected.values():
+            assert examples[0] in result.stderr, command

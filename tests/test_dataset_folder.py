@@ -240,6 +240,9 @@ LEFTOVERS = [
     "a.png.part",
     "a.tmp",
     "~$hat.png",
+    "a.png_original",
+    "a.png~",
+    "a.png.bak",
 ]
 
 
