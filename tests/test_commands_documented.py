@@ -65,6 +65,11 @@ def command_lines(document: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def bare_of(line: str) -> str:
+    """Return a line without the variables that it sets and without the environment's folder."""
+    return re.sub(r"^(\w+=\S+ )+", "", line).replace(".venv/bin/", "")
+
+
 def commands_in_text(document: Path) -> Iterator[str]:
     """Yield the commands that a document names within its sentences and tables."""
     text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
@@ -87,7 +92,7 @@ class Reader:
 
     def type(self, line: str) -> None:
         """Run one line; what goes wrong is kept."""
-        bare = line.replace(".venv/bin/", "")
+        bare = bare_of(line)
         self._prepare(bare)
         for word, other in CHANGED.items():
             line = line.replace(word, other)
@@ -206,7 +211,7 @@ def test_every_command_line_of_the_documents_works(
     with reader_in(tmp_path, demo_desk) as reader:
         for document in DOCUMENTS:
             for line in command_lines(document):
-                bare = line.replace(".venv/bin/", "")
+                bare = bare_of(line)
                 if bare.split()[0] in NOT_RUN or (not long and bare.startswith(LONG)):
                     continue
                 reader.type(line)
@@ -215,7 +220,7 @@ def test_every_command_line_of_the_documents_works(
 
 
 def test_the_tables_of_this_test_speak_of_lines_that_are_there() -> None:
-    lines = [line.replace(".venv/bin/", "") for one in DOCUMENTS for line in command_lines(one)]
+    lines = [bare_of(line) for document in DOCUMENTS for line in command_lines(document)]
     for start in (*ADDED, *MAY_END_WITH_1, *LONG, *NOT_RUN):
         assert any(line.startswith(start) for line in lines), start
     for words in CHANGED:

@@ -166,7 +166,7 @@ def as_anybody(line: str, cwd: Path, **settings: str) -> subprocess.CompletedPro
 
 FORBIDDEN = {
     "classify MODEL closed.jpg": "closed.jpg",
-    "classify closed photo.jpg": "closed/manifest.json",
+    "classify closed photo.jpg": "closed",
     "search closed photo.jpg": "closed",
     "index info closed": "closed",
     "index add GALLERY --data closed": "closed",
