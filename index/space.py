@@ -121,9 +121,11 @@ def main() -> int:
     try:
         with sentences(path), closing(_connect(path)) as connection:
             connection.pragma("synchronous", SYNC_FULL)
-            if ALWAYS in sys.argv[2:] or _is_worth_it(connection):
+            always = ALWAYS in sys.argv[2:]
+            if always or _is_worth_it(connection):
                 connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if not always:  # then whoever started this looks whether it can be emptied
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except VectorIndexError as error:
         sys.stdout.write(f"{error}\n")
         return NO_ROOM if isinstance(error, DiskFullError) else 1

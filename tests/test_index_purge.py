@@ -164,7 +164,7 @@ def test_a_gallery_without_a_structure_is_purged_too(tmp_path: Path) -> None:
 def test_while_somebody_reads_an_older_state_a_purge_says_so(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.purge.BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr("index.space.BUSY_TIMEOUT_MS", 100)
     with gallery._store.reading() as reader:
         reader.execute("SELECT count(*) FROM items").fetchall()
         gone = delete_and_replace(gallery)
