@@ -5,6 +5,7 @@ reader that stops between them finds a key that is gone, and reads on.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
@@ -63,10 +64,10 @@ class Row:
             brings=item.brings,
         )
 
-    @property
-    def work(self) -> int:
-        """What writing it costs, in items with little metadata."""
-        return 1 + len(self.terms) // TERMS_PER_ITEM
+
+def work_of(rows: Sequence[Row]) -> int:
+    """Return what writing ``rows`` costs, in items with little metadata."""
+    return sum(1 + len(row.terms) // TERMS_PER_ITEM for row in rows)
 
 
 class Changes:
@@ -87,6 +88,10 @@ class Changes:
     def logged(self) -> int:
         """How many operations were logged."""
         return self._seq - self._seq_before
+
+    def put_all(self, rows: Sequence[Row], *, upsert: bool) -> list[PutResult]:
+        """Store items one after another; an id that comes twice meets its earlier self."""
+        return [self.put(row, upsert=upsert) for row in rows]
 
     def put(self, row: Row, *, upsert: bool) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.

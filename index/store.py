@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import NO_THUMBNAIL, Changes, Row, last_seq
+from index.changes import NO_THUMBNAIL, Changes, Row, last_seq, work_of
 from index.creation import create_folder
 from index.database import Database, sentences
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
@@ -103,8 +103,7 @@ class Store:
         """
         rows = [Row.of(item, created=created) for item in items]
         return self._writer.run(
-            lambda changes: [changes.put(row, upsert=upsert) for row in rows],
-            items=sum(row.work for row in rows),
+            lambda changes: changes.put_all(rows, upsert=upsert), items=work_of(rows)
         )
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
