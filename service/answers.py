@@ -86,6 +86,10 @@ class ExportDifference(BaseModel):
     cosine_min: float
     accuracy_torch: float = Field(description="in [0, 1]")
     accuracy: float = Field(description="in [0, 1], of the export")
+    lost: int | None = Field(
+        default=None, description="images that only torch is right of; null: not known"
+    )
+    won: int | None = Field(default=None, description="images that only the export is right of")
 
 
 class RuntimeFacts(BaseModel):
