@@ -261,19 +261,18 @@ class Generations:
             raise ValueError("it belongs to another gallery or model")
         if manifest["seq"] > last_seq:
             raise ValueError(f"it is of operation {manifest['seq']}, the database of {last_seq}")
-        plan = Plan.from_json(manifest["plan"])
+        plan, strays = Plan.from_json(manifest["plan"]), manifest.get("strays")
         expected = {KEYS, VECTORS} | ({STRUCTURE} if plan.kind != "exact" else set())
         if set(manifest["files"]) != expected:
             raise ValueError(f"it lists the files {sorted(manifest['files'])}")
         for name, facts in manifest["files"].items():
             if read_facts(folder / name) != FileFacts(*facts):
                 raise ValueError(f"{name} is not what was written")
-        keys_N = np.fromfile(folder / KEYS, "<i8").astype(np.int64)
-        count = manifest["count"]
+        keys_N, count = np.fromfile(folder / KEYS, "<i8").astype(np.int64), manifest["count"]
         if len(keys_N) != count:
             raise ValueError(f"it has {len(keys_N)} keys, not {count}")
         matrix = Matrix.mapped(folder / VECTORS, count=count, width=owner.width)
-        structure, strays = None, manifest.get("strays")
+        structure = None
         if plan.kind != "exact" and strays is None:
             plan = OUTDATED
         if plan.kind != "exact":

@@ -183,7 +183,17 @@ def test_tuning_says_what_it_chose(client: httpx.Client) -> None:
 
     assert job["state"] == "done"
     assert set(job["result"]) == {
-        *("generation", "seq", "count", "structure", "recall", "trials"),
+        *(
+            "generation",
+            "seq",
+            "count",
+            "structure",
+            "recall",
+            "recall_low",
+            "recall_high",
+            "note",
+            "trials",
+        ),
     }
 
 
