@@ -41,6 +41,7 @@ CASES = {
     "index tune": "ready/gallery",
     "index compact": "GALLERY",
     "index remove": "GALLERY OLD",
+    "index purge": "ready/gallery",
     "pack": "MODEL",
     "new-key": "shop --rights read,write",
     "train": "--data photos --out made/model --epochs 1 --size 32",

@@ -34,6 +34,8 @@ ADDED = {
     "lookalike train --data photos --out models/photos": "--epochs 2 --size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
+    "lookalike train --recipe backbone-finetune --weights models/frozen": BRIEF,
+    "lookalike train --recipe backbone-frozen --backbone timm:vit": f"{NOWHERE} {BRIEF} --size 56",
     "lookalike train --recipe backbone-frozen --backbone timm:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe vgg19-frozen": f"{NOWHERE} {BRIEF} --width 16",
     "torchrun": "--data photos --epochs 1 --size 32",
