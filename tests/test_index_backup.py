@@ -2,6 +2,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -94,6 +95,12 @@ def test_writers_go_on_while_a_backup_is_taken_and_it_holds_one_moment(
     """Pairs are put and deleted in one transaction: half a pair would be half a transaction."""
     monkeypatch.setattr(backups, "STEP_PAGES", 1)  # many steps, so that writes come between them
     ended, written = threading.Event(), [0]
+    waited_until = time.monotonic() + 60
+
+    def look(_: float) -> None:
+        while written[0] == before and time.monotonic() < waited_until:
+            time.sleep(0.001)  # one write at least shall come while the backup is taken
+        during.append(written[0])
 
     def write() -> None:
         while not ended.is_set():
@@ -109,11 +116,7 @@ def test_writers_go_on_while_a_backup_is_taken_and_it_holds_one_moment(
     try:
         for copy in range(3):
             before = written[0]
-            back_up(
-                gallery,
-                tmp_path / f"b{copy}",
-                on_progress=lambda _: during.append(written[0]),
-            )
+            back_up(gallery, tmp_path / f"b{copy}", on_progress=look)
             assert max(during) > before, "nobody wrote meanwhile: the test would say nothing"
             during.clear()
     finally:
