@@ -13,7 +13,7 @@ import typer
 from cli.console import say
 from vision.depth import FULL, depth_of, is_deep_gray, largest_sample
 from vision.errors import ImageError
-from vision.image import OWN_FILE_LIMITS, harden_pillow
+from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -65,11 +65,13 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     name = "standard input" if path == DASH else str(path)
     try:
         with path.open("rb") if path != DASH else os.fdopen(0, "rb", closefd=False) as file:
+            size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+            if size > OWN_FILE_LIMITS.max_bytes:
+                raise too_many_bytes(size, OWN_FILE_LIMITS)
             data = file.read(OWN_FILE_LIMITS.max_bytes + 1)
+        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
     except OSError as error:
         raise ImageError(f"{name} cannot be read: {error.strerror}") from error
-    try:
-        image = encoder.manifest.preprocessing.decode(data, limits=OWN_FILE_LIMITS)
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
     _say_if_dark(name, data, encoder.manifest.preprocessing)

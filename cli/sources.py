@@ -15,7 +15,6 @@ from dataset.source import list_source
 from index.source import Entry, entries_of
 from training.data import FASHION_MNIST, default_cache
 from training.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
-from vision.image import OWN_FILE_LIMITS
 
 SHOWN = 3  # folders that a sentence names
 
@@ -54,7 +53,7 @@ def open_source(data: str, *, prune: bool = False) -> Source:
             "what is missing there may only be out of reach: mend or remove that first, or leave "
             "out --prune"
         )
-    listed = entries_of(listing, max_bytes=OWN_FILE_LIMITS.max_bytes)
+    listed = entries_of(listing)
     return Source(str(listing.source.resolve()), len(listed), listed, listing.findings)
 
 

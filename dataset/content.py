@@ -1,8 +1,10 @@
-"""A file's bytes: as many as a decoder may see, and whether the first of them are a picture's."""
+"""A file's bytes, unless they are too many, and whether the first of them are a picture's."""
 
 import stat
 from pathlib import Path
 from typing import Final
+
+from vision.image import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
 
 # A file with one of these endings is offered to the decoder, whose refusal says what is wrong with
 # it; any other file is looked into first.
@@ -58,13 +60,16 @@ def looks_like_picture(path: Path) -> bool:
         return True
 
 
-def read_file(path: Path, *, max_bytes: int) -> bytes:
-    """Return the bytes of ``path``, or a little more than ``max_bytes`` of them.
+def read_file(path: Path, *, limits: ImageLimits = OWN_FILE_LIMITS) -> bytes:
+    """Return the bytes of ``path``.
 
     Raises:
+        TooManyBytesError: there are more than ``limits`` allow; none is read.
         OSError: it cannot be read, or is not a file: opening a pipe would wait for ever.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
         raise OSError("not a regular file")
-    with path.open("rb") as file:
-        return file.read(max_bytes + 1)
+    if facts.st_size > limits.max_bytes:
+        raise too_many_bytes(facts.st_size, limits)
+    return path.read_bytes()

@@ -1,11 +1,9 @@
 """The generations of a gallery's bulk on disk: a cache of what the database holds.
 
 ``snapshots/gen-00000012`` holds the keys, the vectors and the structure as of one operation, with a
-manifest that names size and checksum of each file. A generation is written beside its final name
-and renamed when all of it is on the disk; the newest two are kept. Whatever does not match its
-manifest, its database or its model is refused: then the one before is used, or the database.
-
-One counts from the moment the database knows it (`index.record`).
+manifest of sizes and checksums. A generation is renamed to its place when all of it is on the disk,
+and counts once the database knows it (`index.record`); the newest two are kept. What does not match
+its manifest, database or model is refused: then the one before is used, or the database.
 """
 
 import fcntl

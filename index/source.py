@@ -13,6 +13,8 @@ from dataset.listing import ListedFile, Listing
 from dataset.text import CONTROL, plain
 from index.errors import InvalidMetadataError
 from index.items import encode_metadata
+from vision.errors import ImageError
+from vision.image import OWN_FILE_LIMITS, ImageLimits
 
 MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
@@ -38,7 +40,7 @@ class ListedEntries:
 
     files: tuple[ListedFile, ...]
     metadata: dict[str, dict[str, Any]]  # by key, of the files of which a table says more
-    max_bytes: int
+    limits: ImageLimits
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,21 +57,23 @@ class ListedEntries:
             )
 
     def _read(self, file: ListedFile) -> tuple[bytes, str | None]:
-        """Return the file's bytes, a little more than the limit at most, or what was in the way."""
+        """Return the file's bytes, or what was in the way."""
         try:
-            return read_file(file.path, max_bytes=self.max_bytes), None
+            return read_file(file.path, limits=self.limits), None
+        except ImageError as error:
+            return b"", str(error)
         except OSError as error:
             return b"", f"the file cannot be read: {error.strerror or error}"
 
 
-def entries_of(listing: Listing, *, max_bytes: int) -> ListedEntries:
+def entries_of(listing: Listing, *, limits: ImageLimits = OWN_FILE_LIMITS) -> ListedEntries:
     """Return the files of ``listing`` as entries; what an item cannot hold is said in its findings.
 
     Names are no proof of an image: whatever is none is refused when it is decoded.
 
     Args:
         listing: its labels become the items', its parts and a table's columns their metadata.
-        max_bytes: of one file; larger ones are read no further.
+        limits: what one file may have.
     """
     for label in listing.labels:
         if CONTROL.search(label):
@@ -77,7 +81,7 @@ def entries_of(listing: Listing, *, max_bytes: int) -> ListedEntries:
     metadata = {
         file.key: _fitted(file, listing.findings) for file in listing.files if file.metadata
     }
-    return ListedEntries(listing.files, metadata, max_bytes)
+    return ListedEntries(listing.files, metadata, limits)
 
 
 def id_of_path(path: str) -> str:

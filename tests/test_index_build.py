@@ -15,7 +15,7 @@ from index.gallery import Gallery
 from index.source import Entry, entries_of
 from tests.fakes import FakeEncoder
 from tests.pictures import bomb_png, encoded, picture, png
-from vision.image import DEFAULT_LIMITS
+from vision.image import DEFAULT_LIMITS, ImageLimits
 from vision.thumbnail import make_thumbnail
 
 
@@ -188,7 +188,7 @@ def test_a_folder_becomes_a_gallery(tmp_path: Path) -> None:
         path.write_bytes(png(n))
     encoder = FakeEncoder()
     with make(tmp_path / "g", encoder) as gallery:
-        entries = entries_of(list_source(tmp_path / "images"), max_bytes=10_000)
+        entries = entries_of(list_source(tmp_path / "images"), limits=ImageLimits(max_bytes=10_000))
         report = run(gallery, entries, encoder, [])
 
         assert report.added == 4

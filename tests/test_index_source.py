@@ -8,6 +8,7 @@ from dataset.source import list_source
 from index.items import MAX_METADATA_BYTES, check_id, encode_metadata
 from index.source import Entry, entries_of, id_of_path
 from tests.pictures import png
+from vision.image import ImageLimits
 
 MAX_BYTES = 10_000
 
@@ -20,7 +21,7 @@ def write(root: Path, *keys: str) -> Path:
 
 
 def entries(source: Path) -> list[Entry]:
-    return list(entries_of(list_source(source), max_bytes=MAX_BYTES))
+    return list(entries_of(list_source(source), limits=ImageLimits(max_bytes=MAX_BYTES)))
 
 
 def test_class_folders_give_labels_and_paths_give_ids(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_metadata_that_an_item_cannot_hold_is_left_out_and_said(tmp_path: Path) 
         metadata={"small": 1, "huge": "x" * MAX_METADATA_BYTES, "large": "y" * 9000},
     )
     listing = Listing(source=tmp_path, files=(file,))
-    (entry,) = entries_of(listing, max_bytes=MAX_BYTES)
+    (entry,) = entries_of(listing, limits=ImageLimits(max_bytes=MAX_BYTES))
     assert set(entry.metadata) == {"path", "split", "small", "large"}
     encode_metadata(entry.metadata)
     ((reason, examples),) = [(one.reason, one.examples) for one in listing.findings]
@@ -92,7 +93,7 @@ def test_paths_that_are_no_ids_get_a_hash_and_stay_apart() -> None:
 
 def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "b.png", "c.png")
-    listed = entries_of(list_source(tmp_path), max_bytes=MAX_BYTES)
+    listed = entries_of(list_source(tmp_path), limits=ImageLimits(max_bytes=MAX_BYTES))
     (tmp_path / "a.png").unlink()
     (tmp_path / "c.png").unlink()
     os.mkfifo(tmp_path / "c.png")
@@ -104,10 +105,13 @@ def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) ->
     assert pipe.problem == "the file cannot be read: not a regular file"
 
 
-def test_of_a_file_beyond_the_limit_only_a_little_more_is_read(tmp_path: Path) -> None:
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bytes(5 * MAX_BYTES))
     (entry,) = entries(tmp_path)
-    assert len(entry.data) == MAX_BYTES + 1
+    assert entry.data == b""
+    assert entry.problem == (
+        f"the image has {5 * MAX_BYTES} bytes; at most {MAX_BYTES} are allowed"
+    )
 
 
 @pytest.mark.parametrize("name", [b"cl\xffass", b"cl\x07ass"])
@@ -118,7 +122,7 @@ def test_names_that_are_not_plain_text_are_shown_with_a_mark(tmp_path: Path, nam
         pass
 
     listing = list_source(tmp_path)
-    (entry,) = entries_of(listing, max_bytes=MAX_BYTES)
+    (entry,) = entries_of(listing, limits=ImageLimits(max_bytes=MAX_BYTES))
 
     assert entry.label == "cl\ufffdass"
     assert entry.metadata == {"path": "cl\ufffdass/\ufffd.png"}

@@ -3,7 +3,6 @@
 Shape suffixes: N images, M readable images, C channels, H x W pixels.
 """
 
-import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataset.content import read_file
 from training.errors import DataError
 from training.identity import Identities, Identity, identify, identify_pixels
 from training.pixels import pixel_array
 from vision.errors import ImageError
-from vision.image import OWN_FILE_LIMITS, too_many_bytes
+from vision.image import OWN_FILE_LIMITS
 from vision.preprocess import Preprocessing
 
 LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
@@ -109,18 +109,3 @@ def fit_grey_images(
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
     return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
-
-
-def read_file(path: Path) -> bytes:
-    """Return the file's bytes.
-
-    Raises:
-        TooManyBytesError: there are more than a decoder may see.
-        OSError: it cannot be read, or is not a file: opening a pipe would wait for ever.
-    """
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError("not a regular file")
-    if facts.st_size > OWN_FILE_LIMITS.max_bytes:
-        raise too_many_bytes(facts.st_size, OWN_FILE_LIMITS)
-    return path.read_bytes()

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dataset.content import read_file
 from dataset.source import list_source
-from training.decoding import read_file
 from training.loading import FASHION_MNIST
 from vision.depth import depth_of, is_deep_gray, largest_sample
 from vision.errors import ImageError
