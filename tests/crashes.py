@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from index.compaction import TunedPlan, compact, store_plan
+from index.compaction import TARGET, TunedPlan, compact, store_plan
 from index.gallery import Gallery
 from index.generations import Generations
 from index.plan import Plan
@@ -78,6 +78,7 @@ def create(folder: Path) -> dict[str, int]:
     with Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH) as gallery:
         gallery.put([item_of(item_id, version) for item_id, version in versions.items()])
         store_plan(gallery._store, TunedPlan(GRAPH, len(versions)))
+        gallery._store.set_setting(TARGET, "0.9")  # as much as so few items can show
     rebuild(folder)
     return versions
 

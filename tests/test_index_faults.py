@@ -78,7 +78,7 @@ class Oracle:
             seed = None if found is None else found.metadata["seed"]
             if seed not in allowed:
                 problems.append(f"{item_id} is {seed}, not one of {allowed}")
-            elif seed is not None and (store.vector(item_id) != item("", seed).vector_D).any():
+            elif seed is not None and (store.vector(item_id)[1] != item("", seed).vector_D).any():
                 problems.append(f"{item_id} has another vector")
         stored = store.count()
         if stored != len(there):
