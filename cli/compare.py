@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
@@ -112,7 +111,7 @@ def compare(
         for contender, comparison in zip(contenders[1:], comparisons, strict=True):
             stdout.print(_table(contenders[0], contender, comparison))
         for note in notes:
-            stdout.print(escape(note), highlight=False)
+            stdout.print(note)
     if margin is None and alpha < 1:
         for name, sentences in could_see.items():
             for sentence in sentences:
@@ -155,9 +154,10 @@ def _measured(
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=escape(f"{new.folder} against {base.folder}, {comparison.images} images"),
+        title=f"{new.folder} against {base.folder}, {comparison.images} images",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns
     )
     table.add_column("figure", no_wrap=True)
