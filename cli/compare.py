@@ -157,6 +157,7 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
         title=f"{new.folder} against {base.folder}, {comparison.images} images",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns
     )
     table.add_column("figure", no_wrap=True)

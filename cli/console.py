@@ -8,7 +8,7 @@ lacks is shown by its number.
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -40,6 +40,11 @@ class PlainConsole(Console):
 
 stdout = PlainConsole()
 stderr = PlainConsole(stderr=True)
+
+
+def lines_of(texts: Iterable[str]) -> Text:
+    """Return ``texts`` as they are shown on standard error, one a line of a single cell."""
+    return Text("\n").join(stderr.render_str(text) for text in texts)
 
 
 def visible(text: str) -> str:

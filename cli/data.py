@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich import box
 from rich.table import Table
 
-from cli.console import progress, stderr
+from cli.console import lines_of, progress, stderr
 from dataset.findings import Findings
 from training.recipe import Recipe
 from vision.image import harden_pillow
@@ -77,6 +77,5 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        examples = "\n".join(one.examples)
-        table.add_row(f"{one.count:,}", one.reason, examples)
+        table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
     stderr.print(table)

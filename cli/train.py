@@ -235,7 +235,7 @@ def train(
     else:
         say(
             f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-            f"{manifest.metrics['epochs']:.0f} epochs, "
+            f"{manifest.metrics['epochs']:.0f} {'epoch' if manifest.metrics['epochs'] == 1 else 'epochs'}, "
             f"{manifest.metrics['train_seconds']:.0f} s of training"
         )
 

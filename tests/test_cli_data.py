@@ -32,6 +32,9 @@ def test_the_most_frequent_reason_comes_first_with_its_examples(
     shown = said(findings, capsys)
     assert shown.index("1,234") < shown.index("a rare thing")
     assert [f"usual-{number}.png" in shown for number in range(4)] == [True, True, True, False]
+    ends = [line.split()[-1] for line in shown.splitlines() if "usual-" in line]
+    assert ends == ["usual-0.png", "usual-1.png", "usual-2.png"], "one a line"
+    assert "\\n" not in shown
 
 
 def test_what_was_found_is_shown_as_it_is_and_fits_a_terminal_of_80_columns(
