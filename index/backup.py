@@ -113,6 +113,7 @@ def _copy(
                     f"{source.parent} is damaged and was not copied: {error}"
                 ) from error
             _sync(path)
+            on_progress(1.0)  # before the copy has its name: whoever stops it now finds none
 
         try:
             fill_folder(folder, write)
@@ -120,7 +121,6 @@ def _copy(
             raise DiskFullError(
                 f"no room left to copy {source.parent} to {folder}; nothing of the copy is left"
             ) from error
-    on_progress(1.0)
 
 
 def _copy_pages(

@@ -52,7 +52,7 @@ class Claim:
 class Memory(NamedTuple):
     """What was said of an item, and whether the same source said it."""
 
-    claim: Claim
+    claim: Claim | None  # ``None``: purged, since the item was edited
     is_ours: bool
 
 
@@ -88,7 +88,7 @@ def decide(entry: Entry, item: Item | None, memory: Memory | None) -> Decision:
     is_news = memory is None or not memory.is_ours or memory.claim != said
     if item is None or entry.problem is not None:
         return Decision(entry, said, said, item, is_news=is_news or item is None)
-    before = memory.claim if memory is not None else said.unremembered(item)
+    before = said.unremembered(item) if memory is None else memory.claim or said
     return Decision(entry, merge(said, before, item), said, item, is_news=is_news)
 
 

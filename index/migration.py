@@ -6,6 +6,7 @@ already must be stopped first, since it would go on without writing terms.
 """
 
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import apsw
@@ -15,9 +16,13 @@ from index.errors import StorageError
 from index.schema import FORMAT_VERSION, check_format
 from index.terms import TERMS_TABLE, fill_terms
 
+READABLE_VERSION: Final = 2  # of it and later ones all can be read as they are
+
 
 def migrate(path: Path) -> None:
     """Give the database at ``path`` the present format; nothing is done when it has it.
+
+    One of version 2 that cannot be written to stays as it is: filters then read its items.
 
     The terms of all items are written anew: some 8 seconds per million items with two members of
     metadata each.
@@ -32,6 +37,8 @@ def migrate(path: Path) -> None:
             version = check_format(reader, path)
         if version < FORMAT_VERSION:
             if database.read_only_reason is not None:
+                if version >= READABLE_VERSION:
+                    return
                 raise StorageError(
                     f"{path} has format version {version}, and is brought to {FORMAT_VERSION} when "
                     f"it is opened; but {database.read_only_reason}"

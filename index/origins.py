@@ -7,6 +7,7 @@ row goes with its item, and outlives edits of it.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +21,14 @@ _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS built (
     id TEXT PRIMARY KEY,           -- of an item
     source TEXT NOT NULL,          -- a digest of where it was built from
-    content_sha256 TEXT NOT NULL,  -- of the file, as the source had it then
+    content_sha256 TEXT NOT NULL,  -- of the file, as the source had it then; empty: purged
     label TEXT,                    -- as the source said
     metadata TEXT NOT NULL         -- likewise, a JSON object
 ) WITHOUT ROWID;
 """
 _IS_THERE: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'built'"
 SOURCE_DIGITS: Final = 16
+PURGED: Final = ""  # in the place of a content's digest
 
 
 class Origins:
@@ -49,8 +51,8 @@ class Origins:
             json.dumps(list(ids)),
         )
         return {
-            item_id: Memory(Claim(content, label, json.loads(metadata)), source == self._source)
-            for item_id, source, content, label, metadata in rows
+            item_id: Memory(_claim(*claim), source == self._source)
+            for item_id, source, *claim in rows
         }
 
     def remember(self, claims: Mapping[str, Claim]) -> None:
@@ -95,6 +97,35 @@ class Origins:
             if reader.execute(_IS_THERE).get is None:
                 return []
             return list(reader.execute(sql, (value,)))
+
+
+def purge_edited(gallery: Path) -> None:
+    """Forget what sources said of items that hold something else by now.
+
+    The next build takes what it finds in the source for what was said: the edits stay.
+
+    Raises:
+        ReadOnlyError, DiskFullError, StorageError: nothing was changed.
+    """
+    sql = (
+        "SELECT id, b.content_sha256, b.label, b.metadata, i.content_sha256, i.label, i.metadata "
+        "FROM built b JOIN items i USING (id) WHERE b.content_sha256 <> ?"
+    )
+    with closing(Database(gallery / DATABASE_NAME)) as database, database.writing() as writer:
+        if writer.execute(_IS_THERE).get is not None:
+            edited = [
+                (PURGED, item_id)
+                for item_id, *claims in writer.execute(sql, (PURGED,))
+                if _claim(*claims[:3]) != _claim(*claims[3:])
+            ]
+            forget_it = "UPDATE built SET content_sha256 = ?, label = NULL, metadata = '{}' "
+            writer.executemany(f"{forget_it} WHERE id = ?", edited)
+
+
+def _claim(content_sha256: str, label: str | None, metadata: str) -> Claim | None:
+    if content_sha256 == PURGED:
+        return None
+    return Claim(content_sha256, label, json.loads(metadata))
 
 
 def forget(cursor: apsw.Cursor, item_id: str) -> None:

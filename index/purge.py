@@ -2,7 +2,8 @@
 
 A deleted item's row is overwritten with zeros where it lay; but the write-ahead log, pages that
 were rearranged, older generations of the search structure, and lists of duplicates may still hold
-its bytes. Here all of them are written anew or deleted.
+its bytes, and what a build's source said of an item outlives edits. Here all of them are written
+anew or deleted.
 """
 
 import json
@@ -17,6 +18,7 @@ from index.durable import sync_folder
 from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
 from index.generations import FOLDER, Generations, Owner
+from index.origins import purge_edited
 from index.space import write_anew
 
 JOBS: Final = "jobs"  # folder of the records of jobs
@@ -54,10 +56,11 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     owner = Owner(binding.database_id, binding.fingerprint, binding.width)
     removed = 0
     generations = Generations(gallery.folder, owner)
-    if generations.numbers():
+    if generations.folder.is_dir():  # with generations in it, or halves that killed writers left
         made = gallery.upkeep.rebuild(on_stage=on_stage)
         removed = _delete_older(generations, than=made.generation)
     on_stage("writing the database anew")
+    purge_edited(gallery.folder)
     write_anew(gallery.folder)
     lists = _delete_lists(gallery.folder / JOBS)
     saved = before - folder_bytes(gallery.folder)

@@ -15,6 +15,7 @@ from index.errors import BadVectorsError
 from index.items import shown
 from index.log import log_start
 from index.scan import Rows
+from index.selection import TERMS_VERSION
 from index.snapshot import Snapshot
 from index.store import Store
 from index.terms import term_faults
@@ -30,7 +31,9 @@ def store_problems(store: Store) -> list[str]:
         GalleryFolderError: so damaged that it cannot be read to the end.
     """
     with store.reading() as reader:
-        problems = [*_structure(reader), *_log(reader), *term_faults(reader)]
+        problems = [*_structure(reader), *_log(reader)]
+        if reader.pragma("user_version") >= TERMS_VERSION:  # before, nobody relies on the terms
+            problems += term_faults(reader)
         for item_id, metadata, vector, vector_crc, *thumbnail in reader.execute(
             "SELECT i.id, i.metadata, v.data, v.crc32, t.media_type, t.data, t.crc32 FROM items i "
             "LEFT JOIN vectors v USING (key) LEFT JOIN thumbnails t USING (key) ORDER BY i.key"

@@ -141,7 +141,7 @@ def stop_at(share: float) -> Callable[[float], None]:
     return stop
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
 def test_an_interrupted_copy_leaves_nothing_and_can_be_made_again(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:

@@ -17,6 +17,7 @@ from index.database import Database
 from index.gallery import Gallery
 from index.items import NewItem
 from index.preview import preview
+from index.purge import purge
 from index.schema import DATABASE_NAME
 from index.source import entries_of
 from tests.fakes import FakeEncoder
@@ -84,6 +85,24 @@ def forget_all(gallery: Gallery) -> None:
 
 def labels(gallery: Gallery) -> dict[str, str | None]:
     return {item.id: item.label for item in gallery.page(limit=100).items}
+
+
+def test_edits_outlive_a_purge_of_what_they_replaced(gallery: Gallery, photos: Path) -> None:
+    run(gallery, photos)
+    change(gallery, "coat:1.png", label="jacket", metadata={"note": "mine"})
+    change(gallery, "coat:2.png", content_sha256="ab" * 32)
+    purge(gallery, on_stage=lambda _: None)
+
+    for _ in range(2):
+        assert run(gallery, photos).unchanged == 5
+        edited = gallery.get("coat:1.png")
+        assert (edited.label, edited.metadata) == ("jacket", {"note": "mine"})
+        assert gallery.get("coat:2.png").content_sha256 == "ab" * 32
+
+    (photos / "coat" / "2.png").write_bytes(png(50, SIZE))
+    (photos / "coat" / "1.png").unlink()
+    report = run(gallery, photos, prune=True)
+    assert (report.replaced, report.pruned) == (1, 1)
 
 
 # What is no longer there

@@ -4,6 +4,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from index.backup import back_up
+from index.edits import Claim
 from index.errors import StorageError
 from index.gallery import Gallery
 from index.items import NewItem
+from index.origins import Origins
 from index.purge import purge
 from tests.bases import rebuilt, small_structures
 from tests.fakes import unit_vectors
@@ -39,6 +42,9 @@ def item(number: int, version: int = 0) -> NewItem:
         ),
         content_sha256=rng.bytes(32).hex(),
     )
+
+
+IDS = [item(number).id for number in range(4)]
 
 
 def traces(one: NewItem, *, with_id: bool = True) -> Traces:
@@ -159,6 +165,49 @@ def test_a_gallery_without_a_structure_is_purged_too(tmp_path: Path) -> None:
         assert gallery.verify() == []
         gallery.put([item(3)])
         assert gallery.get(item(3).id).label == item(3).label
+
+
+def test_what_a_killed_rebuild_left_is_purged_where_there_is_no_structure(
+    tmp_path: Path,
+) -> None:
+    with Gallery.create(
+        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
+    ) as gallery:
+        gallery.put([item(n) for n in range(10)])
+        half = gallery.folder / "snapshots" / ".gen-00000001.0123abcd"
+        half.mkdir(parents=True)
+        (half / "vectors.f32").write_bytes(item(3).vector_D.tobytes())
+        gallery.delete([item(3).id])
+
+        purge(gallery, on_stage=quiet)
+
+        assert found_in(gallery.folder, {"deleted": traces(item(3))}) == set()
+
+
+def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: Path) -> None:
+    with Gallery.create(
+        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
+    ) as gallery:
+        gallery.put([item(n) for n in range(4)])
+        with closing(Origins(gallery.folder, "photos")) as origins:
+            origins.remember(
+                {
+                    one.id: Claim(one.content_sha256, one.label, one.metadata)
+                    for one in map(item, range(4))
+                }
+            )
+            gone = {"replaced": traces(item(1), with_id=False)}
+            gallery.put([item(1, version=1)])
+
+            purge(gallery, on_stage=quiet)
+
+            assert found_in(gallery.folder, gone) == set()
+            claims = {item_id: one.claim for item_id, one in origins.recall(IDS).items()}
+            assert claims.pop(item(1).id) is None
+            assert claims == {
+                one.id: Claim.stored(gallery.get(one.id)) for one in map(item, (0, 2, 3))
+            }
+            assert origins.brought() == sorted(IDS)
 
 
 def test_while_somebody_reads_an_older_state_a_purge_says_so(

@@ -8,10 +8,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import apsw
 import httpx
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ from index.backup import back_up, restore
 from index.duplicates import find_duplicates
 from index.errors import ReadOnlyError, StorageError
 from index.export import export_folder
+from index.filter import Filter, IsNull, Key
 from index.gallery import Gallery
+from index.schema import DATABASE_NAME
 from tests.conftest import STORED, write_gallery
-from tests.crash_writer import item_of
+from tests.crash_writer import IDS, item_of
 from tests.crashes import create
 from tests.filesystems import mount_read_only, small_filesystem
 from tests.pictures import png
@@ -217,6 +220,28 @@ def test_commands_read_it_and_changes_end_in_a_sentence(tmp_path: Path) -> None:
             done = runner.invoke(app, ["index", *command])
             assert isinstance(done.exception, ReadOnlyError), done.output
             assert "mounted read-only" in str(done.exception)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_older_gallery_is_read_whole_where_it_cannot_be_brought_to_the_present_format(
+    tmp_path: Path, state: str
+) -> None:
+    with small_filesystem(tmp_path / "disk", megabytes=16) as disk:
+        leave(disk / "g", state)
+        with closing(apsw.Connection(str(disk / "g" / DATABASE_NAME))) as connection:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.execute("DELETE FROM terms")  # version 2 knew fewer of them
+            connection.pragma("user_version", 2)
+        if state == "copied after a crash":
+            (disk / "g" / "gallery.sqlite-shm").unlink()
+        mount_read_only(disk)
+        (tmp_path / "elsewhere").mkdir()
+
+        use(disk / "g", tmp_path / "elsewhere", state)
+        with Gallery.open(disk / "g", fingerprint=None) as gallery:
+            has_metadata = Filter(must=(IsNull(Key("version", column=False), wanted=False),))
+            found = gallery.page(limit=2 * IDS, filter=has_metadata).items
+            assert len(found) == gallery.count
 
 
 def test_a_server_serves_a_gallery_from_a_disk_mounted_read_only(
