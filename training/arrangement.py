@@ -37,7 +37,8 @@ def find_groups(loaded: Loaded) -> Identified:
     """Return which images are copies of one photo; takes seconds for 40,000 of them."""
     groups_M = group_copies(loaded.decoded.identities)
     if loaded.source == FASHION_MNIST:
-        lots_M = lots_of_places(loaded.labels_M)
+        classes_M = loaded.labels_M * len(Part) + loaded.parts_M  # a part's last are held out of it
+        lots_M = lots_of_places(classes_M)
     else:
         lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
     return Identified(loaded=loaded, groups_M=groups_M, lots_M=lots_M)
