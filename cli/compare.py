@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
 from dataset.findings import Findings
+from training.units import things
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def compare(
         for contender, comparison in zip(contenders[1:], comparisons, strict=True):
             stdout.print(_table(contenders[0], contender, comparison))
         for note in notes:
-            stdout.print(escape(note), highlight=False)
+            stdout.print(note)
     if margin is None and alpha < 1:
         for name, sentences in could_see.items():
             for sentence in sentences:
@@ -122,7 +122,7 @@ def compare(
         refused = (
             f"worse than {base} at alpha {alpha:g}"
             if margin is None
-            else f"a loss of more than {points(margin)} against {base} is not excluded at alpha "
+            else f"a loss of more than {points(margin)} against {base} cannot be excluded at alpha "
             f"{alpha:g}"
         )
         say(f"lookalike: {refused}: {worse}")
@@ -155,13 +155,13 @@ def _measured(
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=escape(f"{new.folder} against {base.folder}, {comparison.images} images"),
+        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns
     )
     table.add_column("figure", no_wrap=True)
-    for name in ("base", "new", "difference", "95 % interval", "p worse"):
+    for name in ("base", "new", "change", "95 % interval", "p worse"):
         table.add_column(name, justify="right", no_wrap=True)
     ours, theirs = base.figures(), new.figures()
     for name in ours:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from cli.console import progress, stderr
 from dataset.findings import Findings
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from training.decoding import LoadReport
 
 DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
+    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
+    "label."
 )
-IMAGES_HELP: Final = "`fashion-mnist`, a folder of images, or a CSV or Parquet of their paths."
+IMAGES_HELP: Final = (
+    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
+)
 
 
 def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
@@ -77,6 +81,6 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        examples = "\n".join(one.examples)
+        examples = Text("\n").join(stderr.render_str(example) for example in one.examples)
         table.add_row(f"{one.count:,}", one.reason, examples)
     stderr.print(table)

@@ -12,6 +12,7 @@ from cli.console import items_shown, print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, say_findings
 from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
+from training.units import things
 from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.runtimes import open_encoder
@@ -142,7 +143,7 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
         "recall": _recall(facts),
-        "recent": f"{facts.recent:,} images that are not in the index yet",
+        "recent": f"{things(facts.recent, 'image')} stored since the index was built",
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }

@@ -20,7 +20,7 @@ from training.pixels import put_in_order
 from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
-SAME_PHOTO: Final = "the same photo as another file: never in two parts"
+SAME_PHOTO: Final = "the same photo as another file: kept in one part"
 TWO_LABELS: Final = "the same image with two labels: both stay"
 
 
@@ -86,7 +86,7 @@ def find_all(
     findings = Findings()
     findings.extend(found.loaded.findings)
     findings.add_alike(
-        (f"left out, since it is no readable image: {reason}", str(path))
+        (f"left out, because it cannot be read: {reason}", str(path))
         for path, reason in found.loaded.decoded.unreadable
     )
     for leak in leaked:

@@ -50,6 +50,5 @@ def refusal_of(data: bytes) -> str:
     head = data[:_HEAD]
     for pattern, name in _PATTERNS:
         if pattern.match(head):
-            article = "an" if name[0] in "AS" or name.startswith("an archive") else "a"
-            return f"the content is {article} {name}; {ACCEPTED} is wanted: convert it first"
+            return f"the content is {name}; {ACCEPTED} is wanted: convert it first"
     return f"the content is not a {ACCEPTED} image"
