@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
 from dataset.findings import Findings
+from training.units import things
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def compare(
         refused = (
             f"worse than {base} at alpha {alpha:g}"
             if margin is None
-            else f"a loss of more than {points(margin)} against {base} is not excluded at alpha "
+            else f"a loss of more than {points(margin)} against {base} cannot be excluded at alpha "
             f"{alpha:g}"
         )
         say(f"lookalike: {refused}: {worse}")
@@ -154,14 +155,14 @@ def _measured(
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {comparison.images} images",
+        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,  # with it, the table fits a terminal of 80 columns
     )
     table.add_column("figure", no_wrap=True)
-    for name in ("base", "new", "difference", "95 % interval", "p worse"):
+    for name in ("base", "new", "change", "95 % interval", "p worse"):
         table.add_column(name, justify="right", no_wrap=True)
     ours, theirs = base.figures(), new.figures()
     for name in ours:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from training.decoding import LoadReport
 
 DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a CSV or Parquet of path and label."
+    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
+    "label."
 )
-IMAGES_HELP: Final = "`fashion-mnist`, a folder of images, or a CSV or Parquet of their paths."
+IMAGES_HELP: Final = (
+    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
+)
 
 
 def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":

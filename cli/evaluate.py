@@ -129,11 +129,11 @@ def _figures(evaluation: "Evaluation") -> Table:
         ("  of honest probabilities", evaluation.calibration_error_honest, None),
         ("  before calibration", evaluation.calibration_error_uncalibrated, None),
         (
-            f"right class at rank 1 of {evaluation.gallery_images}",
+            f"nearest of {evaluation.gallery_images} is of its class",
             evaluation.r_at_1,
             evaluation.r_at_1_interval,
         ),
-        ("right class among the first 10", evaluation.precision_at_10, None),
+        ("share of the first 10 in its class", evaluation.precision_at_10, None),
         ("mean average precision", evaluation.map, evaluation.map_interval),
         ("mean average precision at R", evaluation.map_at_r, None),
     ):
@@ -153,8 +153,12 @@ def _held_out(evaluation: "Evaluation") -> Table:
     table.add_column(f"among {among_new.gallery_images} of them", justify="right")
     table.add_column(f"among all {among_all.gallery_images}", justify="right")
     for name, new, everything in (
-        ("right class at rank 1", among_new.r_at_1, among_all.r_at_1),
-        ("right class among the first 10", among_new.precision_at_10, among_all.precision_at_10),
+        ("nearest is of its class", among_new.r_at_1, among_all.r_at_1),
+        (
+            "share of the first 10 in its class",
+            among_new.precision_at_10,
+            among_all.precision_at_10,
+        ),
         ("mean average precision", among_new.map, among_all.map),
         ("mean average precision at R", among_new.map_at_r, among_all.map_at_r),
     ):

@@ -79,8 +79,8 @@ def _loss_in_words(difference: "Difference") -> str:
 
     most = most_lost(difference.lost or 0, difference.won or 0, difference.images)
     return (
-        f"{difference.lost} of {difference.images:,} test images are no longer right, "
-        f"{difference.won} are right only now; a loss of more than {points(most)} is excluded "
+        f"{difference.lost} of {difference.images:,} test images lost their right class, "
+        f"{difference.won} gained it; a loss of more than {points(most)} is excluded "
         "(95 %)"
     )
 

@@ -65,7 +65,9 @@ def export(
     if as_json:
         print_json({"out": str(out), "format": kind.value, **facts.to_json()})
     else:
-        stdout.print(f"{out}: {facts.count:,} items of {facts.width} numbers, as of {facts.seq}")
+        stdout.print(
+            f"{out}: {facts.count:,} items of {facts.width} numbers, as of operation {facts.seq:,}"
+        )
 
 
 def import_(

@@ -12,6 +12,7 @@ from cli.console import items_shown, print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, say_findings
 from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
+from training.units import things
 from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.runtimes import open_encoder
@@ -142,17 +143,13 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
         "recall": _recall(facts),
-        "recent": _recent(facts.recent),
+        "recent": f"{things(facts.recent, 'image')} stored since the index was built",
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }
     stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
     if facts.note:
         say(facts.note)
-
-
-def _recent(count: int) -> str:
-    return f"{count:,} {'image that is' if count == 1 else 'images that are'} not in the index yet"
 
 
 def _recall(facts: "GalleryInfo") -> str:

@@ -4,6 +4,7 @@ Nothing heavy is imported above: from the first line on, Ctrl-C ends with a sent
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -40,12 +41,20 @@ def _run() -> int:
 
     if _is_one_of_several():
         silence()
+    _print_warnings()
     os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:
         app()
     except SystemExit as exit_:  # typer's way to end
         return exit_.code if isinstance(exit_.code, int) else FAILED
     return 0
+
+
+def _print_warnings() -> None:
+    """Print what the floors below warn of as it is, whatever a library does to the root's log."""
+    log = logging.getLogger("lookalike")
+    log.addHandler(logging.StreamHandler())
+    log.propagate = False
 
 
 def _tell(error: BaseException) -> int:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from cli.console import print_json, stderr, stdout
 from cli.index import GalleryArgument, JsonOption
+from training.units import things
 
 
 def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -25,6 +26,7 @@ def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         return
     stdout.print(
         f"nothing that was deleted up to operation {purged.seq:,} is left; "
-        f"{purged.generations} older structures and {purged.lists} lists of duplicates deleted, "
+        f"{things(purged.generations, 'older structure')} and "
+        f"{things(purged.lists, 'list')} of duplicates deleted, "
         f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
     )

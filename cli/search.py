@@ -82,15 +82,17 @@ def search(
         print_json(document if votes is None else {**document, "vote": list(map(asdict, votes))})
         return
     _print_hits(hits, holds_none=holds_none)
-    if votes is not None:
+    if votes is not None and hits:
         _print_votes(votes)
 
 
 def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
     if not hits:
-        stdout.print("the gallery is empty" if holds_none else "no item is found by that")
+        stdout.print("the gallery is empty" if holds_none else "no item matches")
         return
-    table = Table("score", "label", "id", "metadata")
+    table = Table("score", "label")
+    table.add_column("id", overflow="fold")  # whole: other commands ask for it
+    table.add_column("metadata")
     for hit in hits:
         members = ", ".join(f"{key}: {value}" for key, value in hit.metadata.items())
         table.add_row(f"{hit.score:.4f}", hit.label or "", hit.id, members)

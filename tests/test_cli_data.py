@@ -44,9 +44,12 @@ def test_what_was_found_is_shown_as_it_is_and_fits_a_terminal_of_80_columns(
     findings.add("class [/old] and [bold]", "coat [/old]/[red]x[/red].png")
     findings.add("long", LONG)
     findings.add("wide", "帽子" * 60)
+    findings.add("two", "first.png")
+    findings.add("two", "second.png")
     shown = said(findings, capsys)
     assert "[/old]" in shown
     assert "[red]x[/red].png" in "".join(shown.split())
+    assert "\\n" not in shown
     assert "".join(LONG.split()) in "".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
 

@@ -111,7 +111,7 @@ def test_a_structure_is_tuned_rebuilt_compacted_and_shown(place: Path) -> None:
     facts = answer("index", "info", "vectors")
     assert (facts["generation"], facts["recent"], facts["state"]) == (3, 1, "writable")
     told = run("index", "info", "vectors").stdout
-    for part in ("exact, generation 3", "1 images that are not in the index yet", "writable"):
+    for part in ("exact, generation 3", "1 image stored since the index was built", "writable"):
         assert part in told
     with Gallery.open(place / "vectors", fingerprint=None) as gallery:
         gallery.delete([f"i{n}" for n in range(ITEMS // 2)])
@@ -231,7 +231,7 @@ def test_search_filters_bounds_and_votes(place: Path) -> None:
     assert sum(one["share"] for one in voted["vote"]) == pytest.approx(1)
     assert "share of the votes" in run(*search, "--vote").stdout
     none = run(*search, "--filter", '{"must": [{"key": "a", "match": 1}]}')
-    assert none.stdout == "no item is found by that\n"
+    assert none.stdout == "no item matches\n"
     for wrong in (
         ("--filter", "{"),
         ("--filter", "[]"),

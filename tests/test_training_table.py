@@ -140,7 +140,7 @@ def test_files_that_are_missing_or_unreadable_are_left_out_and_named(tmp_path: P
     gone, *unreadable = dataset.findings
     assert (gone.count, gone.examples[0]) == (2, "gone.png")
     assert sum(one.count for one in unreadable) == 2
-    assert all(one.reason.startswith("left out, since it is no") for one in unreadable)
+    assert all(one.reason.startswith("left out, because it cannot be read") for one in unreadable)
     assert len(dataset.train) == 6
 
 

@@ -171,8 +171,8 @@ def test_no_bytes_are_an_empty_image() -> None:
         (b"II*\0" + b"\0" * 40, "a TIFF or camera raw picture; JPEG"),
         (b"MM\0*" + b"\0" * 40, "a TIFF or camera raw picture; JPEG"),
         (b"\0\0\0\x1cftypavif" + b"\0" * 40, "an AVIF picture; JPEG"),
-        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "a HEIC photo; JPEG"),
-        (b"\0\0\0\x18ftypmif1" + b"\0" * 40, "a HEIC photo; JPEG"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "content is a HEIC photo; JPEG"),
+        (b"\0\0\0\x18ftypmif1" + b"\0" * 40, "content is a HEIC photo; JPEG"),
         (b"\0\0\0\x18ftypqt  " + b"\0" * 40, "a video; JPEG"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture; JPEG"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture; JPEG"),
@@ -182,7 +182,9 @@ def test_no_bytes_are_an_empty_image() -> None:
     ],
 )
 def test_what_is_not_one_of_the_five_formats_is_refused_by_its_name(data: bytes, name: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=f"^the content is {name}.*PNG, WebP, GIF or BMP"):
+    with pytest.raises(
+        UnsupportedImageError, match=f"^the content is {name}.*PNG, WebP, GIF or BMP"
+    ):
         decode_image(data)
 
 

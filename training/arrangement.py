@@ -20,7 +20,7 @@ from training.pixels import put_in_order
 from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
-SAME_PHOTO: Final = "the same photo as another file: never in two parts"
+SAME_PHOTO: Final = "the same photo as another file: kept in one part"
 TWO_LABELS: Final = "the same image with two labels: both stay"
 
 
@@ -37,7 +37,8 @@ def find_groups(loaded: Loaded) -> Identified:
     """Return which images are copies of one photo; takes seconds for 40,000 of them."""
     groups_M = group_copies(loaded.decoded.identities)
     if loaded.source == FASHION_MNIST:
-        lots_M = lots_of_places(loaded.labels_M)
+        classes_M = loaded.labels_M * len(Part) + loaded.parts_M  # a part's last are held out of it
+        lots_M = lots_of_places(classes_M)
     else:
         lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
     return Identified(loaded=loaded, groups_M=groups_M, lots_M=lots_M)
@@ -85,7 +86,7 @@ def find_all(
     findings = Findings()
     findings.extend(found.loaded.findings)
     findings.add_alike(
-        (f"left out, since it is no readable image: {reason}", str(path))
+        (f"left out, because it cannot be read: {reason}", str(path))
         for path, reason in found.loaded.decoded.unreadable
     )
     for leak in leaked:
