@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
@@ -92,7 +91,7 @@ def _print(evaluation: "Evaluation") -> None:
         classes.add_column(name, justify="right")
     for figure in evaluation.classes:
         classes.add_row(
-            escape(figure.label),
+            figure.label,
             str(figure.images),
             _ratio(figure.precision),
             _ratio(figure.recall),
@@ -101,7 +100,7 @@ def _print(evaluation: "Evaluation") -> None:
         )
     stdout.print(classes)
     for sentence in evaluation.in_words:
-        stdout.print(escape(sentence), highlight=False)
+        stdout.print(sentence)
 
 
 def _ratio(value: float | None) -> str:
