@@ -158,8 +158,8 @@ def _recall(facts: "GalleryInfo") -> str:
     if not facts.recall_queries or facts.recall_low is None or facts.recall_high is None:
         return f"{facts.recall:.4f}"
     return (
-        f"{facts.recall:.4f}, and between {facts.recall_low:.4f} and {facts.recall_high:.4f} "
-        f"(measured with {facts.recall_queries:,} queries, 95 % confidence in each)"
+        f"{facts.recall:.4f}; at least {facts.recall_low:.4f} and at most {facts.recall_high:.4f}, "
+        f"each with 95 % confidence ({facts.recall_queries:,} queries)"
     )
 
 

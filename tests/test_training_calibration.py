@@ -197,7 +197,7 @@ def test_where_all_images_are_wrong_the_interval_still_has_a_width() -> None:
 
 def test_words_say_whether_an_error_is_more_than_luck() -> None:
     honest, bold = measured(73, seed=0), measured(341, seed=0, boldness=3)
-    assert "shows nothing: on so many images even honest" in calibration_in_words(honest)
+    assert "shows nothing: on this many images even honest" in calibration_in_words(honest)
     assert "beyond chance" in calibration_in_words(bold)
 
 

@@ -41,14 +41,14 @@ def calibration_in_words(calibration: CalibrationFigures) -> str:
     if not calibration.shown:
         highest = percent(calibration.honest_high)
         return (
-            f"The calibration error of {error} shows nothing: on so many images even honest "
+            f"The calibration error of {error} shows nothing: on this many images even honest "
             f"probabilities have one of {honest}, by chance up to {highest}."
         )
     low, high = calibration.interval
     return (
         f"Of the calibration error of {error}, {percent(calibration.beyond_chance)} are beyond "
         f"chance ({percent(low)} to {percent(high)}); honest probabilities would have {honest} on "
-        "so many images."
+        "this many images."
     )
 
 

@@ -177,7 +177,7 @@ def _figures(manifest: Manifest) -> Iterator[str]:
         rows.append(("Calibration error (ECE, 15 bins)", percent(metrics["calibration_error"])))
     if "calibration_error_honest" in metrics:
         honest = percent(metrics["calibration_error_honest"])
-        rows.append(("The same of honest probabilities, on so many images", honest))
+        rows.append(("The same of honest probabilities, on this many images", honest))
     if "calibration_error_uncalibrated" in metrics:
         before = percent(metrics["calibration_error_uncalibrated"])
         rows.append(("The same before calibration", before))
