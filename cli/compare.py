@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
 from dataset.findings import Findings
+from training.units import things
 from vision.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _measured(
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {comparison.images} images",
+        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,

@@ -142,17 +142,13 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
         "recall": _recall(facts),
-        "recent": _recent(facts.recent),
+        "recent": f"{facts.recent:,} not in the index yet",
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }
     stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
     if facts.note:
         say(facts.note)
-
-
-def _recent(count: int) -> str:
-    return f"{count:,} {'image that is' if count == 1 else 'images that are'} not in the index yet"
 
 
 def _recall(facts: "GalleryInfo") -> str:

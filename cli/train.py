@@ -14,6 +14,7 @@ from cli.recipe import choose_recipe
 from dataset.names import label_of
 from training.recipe import MOST_SEEDS, MetricLoss, Precision, Recipe
 from training.recipes import RECIPE_NAMES
+from training.units import things
 from vision.manifest import Manifest, Reduction
 from vision.preprocess import Fit
 
@@ -235,7 +236,7 @@ def train(
     else:
         say(
             f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-            f"{manifest.metrics['epochs']:.0f} {'epoch' if manifest.metrics['epochs'] == 1 else 'epochs'}, "
+            f"{things(round(manifest.metrics['epochs']), 'epoch')}, "
             f"{manifest.metrics['train_seconds']:.0f} s of training"
         )
 

@@ -217,7 +217,14 @@ def test_no_command_prints_past_the_console() -> None:
         if path.name == "console.py":
             continue
         text = path.read_text(encoding="utf-8")
-        for way in ("rich.markup", "escape(", "from_markup", "rich.console", "rich import print", "print("):
+        for way in (
+            "rich.markup",
+            "escape(",
+            "from_markup",
+            "rich.console",
+            "rich import print",
+            "print(",
+        ):
             found = re.search(rf"(?<![\w.]){re.escape(way)}", text)
             assert found is None, f"{path.name}: {way}"
     assert isinstance(progress(), Progress)

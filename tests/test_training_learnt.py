@@ -164,6 +164,7 @@ def test_the_part_that_was_kept_apart_is_measured_and_the_rest_is_said(
         "unknown_classes": [],
         "unknown_images": 0,
         "recorded": True,
+        "drawn_of": 0,
         "among": "learnt images",
     }
     sentence = f"{len(split.train)} of 120 images were left out: the model has learnt from them."
@@ -291,6 +292,7 @@ def test_a_model_that_keeps_no_record_is_measured_with_a_warning(
     figures = evaluated(tmp_path / "old", data)
     assert figures["images"] == len(load_dataset(str(data), SMALL).test)
     assert "does not say what it has learnt from" in figures["in_words"][0]
+    assert f"of the 120 images, those {figures['images']} are measured" in figures["in_words"][0]
 
 
 # Comparing

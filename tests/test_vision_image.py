@@ -182,7 +182,9 @@ def test_no_bytes_are_an_empty_image() -> None:
     ],
 )
 def test_what_is_not_one_of_the_five_formats_is_refused_by_its_name(data: bytes, name: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=f"^the content is {name}.*PNG, WebP, GIF or BMP"):
+    with pytest.raises(
+        UnsupportedImageError, match=f"^the content is {name}.*PNG, WebP, GIF or BMP"
+    ):
         decode_image(data)
 
 
