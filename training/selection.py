@@ -18,6 +18,7 @@ class Selection:
     unknown_images: int  # of those classes, left out
     recorded: bool  # whether the model says what it has learnt from
     drawn_of: int  # images of its classes, where these were drawn from them; else 0
+    classes: int  # of the measured images
     among: Among  # what the measured images are searched among
 
     @property
@@ -54,4 +55,9 @@ class Selection:
                 "The data hold no images of every measured class that the model has learnt from: "
                 "each measured image was searched among the other measured ones."
             )
+            if self.classes == 1:
+                said.append(
+                    "All of them are of one class, so that a search can only find the right one: "
+                    "the figures of search say nothing."
+                )
         return tuple(said)

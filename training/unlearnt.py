@@ -116,6 +116,7 @@ def load_unlearnt(
             unknown_images=int(strange_M.sum()),
             recorded=None not in learnt,
             drawn_of=0 if no_draw else int((labels_M != UNKNOWN).sum()),
+            classes=len(np.unique(labels_M[measured_M])),
             among=_among(loaded) if covered else "measured images",
         ),
     )
