@@ -14,11 +14,17 @@ def with_depth_of(data: str, recipe: Recipe) -> Recipe:
     Raises:
         DatasetError: the data are missing, or it cannot be told what they are.
     """
-    from training.sample_depth import find_depth  # noqa: PLC0415 - keeps `--help` quick
+    from training.sample_depth import find_depths  # noqa: PLC0415 - keeps `--help` quick
 
     harden_pillow()
     preprocessing = recipe.preprocessing
-    depth = find_depth(data) if preprocessing.bits == FULL else None
+    depth, in_colour = find_depths(data) if preprocessing.bits == FULL else (None, None)
+    if in_colour is not None and in_colour < FULL:
+        say(
+            f"pictures of {FULL} bits in colour, or with alpha, use only {in_colour} of them here, "
+            "and will be seen as dark ones: the upper 8 bits are read; save them with samples up "
+            "to 65,535, or with 8 bits"
+        )
     if depth is None or depth == FULL:
         return recipe
     say(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
+from training.units import things
 
 if TYPE_CHECKING:
     from training.evaluate import Evaluation
@@ -112,7 +113,7 @@ def _range(bounds: tuple[float, float] | None, *, digits: int = 4) -> str:
 
 
 def _figures(evaluation: "Evaluation") -> Table:
-    table = Table(title=f"{evaluation.images} test images")
+    table = Table(title=things(evaluation.images, "test image"))
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")

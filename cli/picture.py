@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from cli.console import say
-from vision.depth import FULL, depth_of, is_deep_gray, largest_sample
+from vision.depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.errors import ImageError
 from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 from vision.preprocess import Preprocessing
@@ -80,10 +80,16 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
 
 def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
     """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
-    if preprocessing.bits < FULL or not is_deep_gray(data):
+    in_colour = is_deep_colour(data)
+    if not in_colour and (preprocessing.bits < FULL or not is_deep_gray(data)):
         return
     depth = depth_of(largest_sample(data))
-    if depth < FULL:
+    if depth < FULL and in_colour:
+        say(
+            f"{name} uses only {depth} of its {FULL} bits, of which the upper 8 are read: it is "
+            "seen as a dark picture; save it with samples up to 65,535, or with 8 bits"
+        )
+    elif depth < FULL:
         say(
             f"{name} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
             f"a dark picture; a model trained with --bits {depth} would not"

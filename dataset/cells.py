@@ -66,7 +66,12 @@ def read_cells(
     if not text.strip():
         raise DatasetError(f"{path} is empty; a first line with the names of columns was expected")
     separator = stated or _separator(text, is_header)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        strict=True,
+        skipinitialspace=f'{separator} "' in text,  # else the quotes would be the cell's own
+    )
     names: list[str] = []
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -86,10 +91,11 @@ def read_cells(
             numbers.append(reader.line_num)
     except csv.Error as error:
         raise DatasetError(f"line {reader.line_num} of {path} is not CSV: {error}") from error
-    if odd:
+    if odd and is_header(names):  # else its first line may not be the header at all
         more = f", and {len(odd) - SHOWN} lines more" if len(odd) > SHOWN else ""
+        columns = f"{len(names)} column{'s' if len(names) > 1 else ''}"
         raise DatasetError(
-            f"{path} has {len(names)} columns, but {', '.join(odd[:SHOWN])} cells{more}; "
+            f"{path} has {columns}, but {', '.join(odd[:SHOWN])} cells{more}; "
             f"put quotes around cells that hold {separator!r}"
         )
     return RawTable(
@@ -144,9 +150,11 @@ def _text(path: Path, findings: Findings) -> str:
         raise DatasetError(
             f"{path} is not text in UTF-8, UTF-16 or Windows-1252; save the table as UTF-8"
         ) from error
+    if "\0" in text.partition("\n")[0]:
+        raise DatasetError(f"{path} is no text, and so no table; a CSV file was expected")
     if encoding in GUESSED:
         findings.add(f"a table that is not UTF-8: read as {GUESSED[encoding]}", path.name)
-    return text
+    return text.lstrip("\ufeff")  # a second mark, as a program of its own adds one
 
 
 def _encoding(data: bytes) -> str:

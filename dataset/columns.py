@@ -11,6 +11,7 @@ from dataset.cells import RawTable
 from dataset.errors import DatasetError
 from dataset.names import normalise, part_of
 
+SHOWN, LONGEST = 10, 60  # columns that a sentence lists, and characters of each
 PATH, LABEL, SPLIT = "path", "label", "split"
 OTHER_NAMES: Final = {
     PATH: (
@@ -53,7 +54,8 @@ def find_columns(table: RawTable) -> Columns:
     """
     path = _one(table, PATH)
     if path is None:
-        listed = ", ".join(map(repr, table.names))
+        more = f" and {len(table.names) - SHOWN} more" if len(table.names) > SHOWN else ""
+        listed = ", ".join(repr(name[:LONGEST]) for name in table.names[:SHOWN]) + more
         raise DatasetError(
             f"{table.path} has no column {PATH!r}; its columns are {listed} (its first line must "
             f"name the columns, such as {PATH},{LABEL},{SPLIT})"

@@ -12,7 +12,7 @@ from typing import Final
 from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.listing import ListedFile, Listing, Part
-from dataset.names import find_alike, label_of, part_of
+from dataset.names import find_alike, label_of, part_of, parts_named_in
 from dataset.walk import walk
 
 DEPTH_OF_CLASSES: Final = 3  # part, class, image
@@ -47,7 +47,10 @@ def list_folder(folder: Path) -> Listing:
         label = None if name is None else label_of(name)
         files.append(ListedFile(path=path, key=key, label=label, part=part))
     find_alike(names, findings)
-    if not parts:
+    if parts:
+        _say_parts_inside(steps_of.values(), parts, twice, findings)
+    else:
+        _say_like_parts(steps_of.values(), findings)
         _say_odd_nesting(steps_of.values(), findings)
     return Listing(
         source=folder, files=tuple(files), findings=findings, unread=tuple(sorted(tree.unread))
@@ -133,6 +136,35 @@ def _say_same_parts(parts: dict[str, Part], findings: Findings) -> None:
             findings.add(
                 f"several names of the {part.name.lower()} part: taken together",
                 " and ".join(names),
+            )
+
+
+def _say_parts_inside(
+    paths: Iterable[tuple[str, ...]], parts: dict[str, Part], twice: set[str], findings: Findings
+) -> None:
+    """Say which parts hold, beside classes, a folder that is called like a part."""
+    inside = {
+        (steps[0], steps[1])
+        for steps in paths
+        if len(steps) >= DEPTH_OF_CLASSES and steps[0] in parts and steps[0] not in twice
+    }
+    for first, second in sorted(inside):
+        if part_of(second) is not None:
+            findings.add(
+                "a folder called like a part inside a part: taken for a class", f"{first}/{second}"
+            )
+
+
+def _say_like_parts(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
+    """Say which classes may be parts of a name that is not usual, such as ``01_train``."""
+    names = {steps[0] for steps in paths if len(steps) > 1}
+    named = {name: found for name in names if (found := parts_named_in(name))}
+    if len(frozenset().union(*named.values())) > 1:
+        for name in sorted(name for name in named if part_of(name) is None):
+            findings.add(
+                "a folder with a part's name in its own: taken for a class; if it is a part, "
+                "call it train, validation or test",
+                name,
             )
 
 

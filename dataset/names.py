@@ -21,6 +21,7 @@ _PART_OF: Final = {
     for ending in ("", "set", "data", "images", "split")
 }
 _YEAR: Final = re.compile(r"(19|20)[0-9][0-9]$")  # train2017
+_WORDS: Final = re.compile(r"[^\W\d_]+")
 _JOINTS: Final = re.compile(r"[\s_.-]+")
 
 
@@ -40,6 +41,16 @@ def part_of(name: str) -> Part | None:
     (<Part.VALIDATION: 1>, <Part.TEST: 2>, None)
     """
     return _PART_OF.get(_YEAR.sub("", normalise(name)))
+
+
+def parts_named_in(name: str) -> frozenset[Part]:
+    """Return the parts that ``name`` has a usual name of as one of its words.
+
+    >>> sorted(part.name for part in parts_named_in("01_train")), parts_named_in("trainers")
+    (['TRAIN'], frozenset())
+    """
+    words = _WORDS.findall(unicodedata.normalize("NFKC", name).casefold())
+    return frozenset(part for word in words if (part := part_of(word)) is not None)
 
 
 def label_of(name: str) -> str:

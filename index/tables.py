@@ -19,6 +19,7 @@ from index.stored import Facts
 VECTOR: Final = "vector"
 KNOWN: Final = (*COLUMNS, VECTOR, "thumbnail_type", "thumbnail")
 PROBLEM: Final = "\0"  # no column's name: why a row cannot be read, a sentence
+SHOWN: Final = 5  # columns that a sentence lists
 BATCH_ROWS: Final = 1_000  # of a Parquet file at a time
 
 Cells = dict[str, Any]
@@ -169,7 +170,9 @@ def _lists(pyarrow: Any, column: Any) -> Sequence[Any]:
 
 def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     if "id" not in names:
-        raise SourceError(f"{path} has no column id")
+        found = f"; it has {', '.join(map(shown, names[:SHOWN]))}" if names else ""
+        commas = " (cells are parted by commas)" if len(names) == 1 else ""
+        raise SourceError(f"{path} has no column id{found}{commas}")
     if len(set(names)) != len(names):
         raise SourceError(f"{path} has a column twice")
     numbers = [name for name in names if name not in KNOWN]

@@ -85,6 +85,13 @@ def open_vectors(
     table = open_table(path)
     if vectors is not None:
         return _beside(path.name, table, vectors, facts=None)
+    if not table.has_vectors and path.suffix != ".jsonl":  # whose first line may lack one
+        beside = path.parent / VECTORS_NAME
+        hint = f"; those of the export are in {beside}: name {path.parent}"
+        raise SourceError(
+            f"{path} has no vectors; a column 'vector', a column per number, or a .npy named with "
+            f"--vectors was expected{hint if beside.is_file() else ''}"
+        )
     entries = (_entry(cells, trusted=table.facts is not None) for cells in table.rows)
     return VectorSource(path.name, table.count, table.facts, entries)
 

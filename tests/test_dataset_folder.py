@@ -392,3 +392,31 @@ def test_what_was_skipped_is_told_where_nothing_is_left(tmp_path: Path) -> None:
         list_folder(tmp_path)
     for part in ("@eaDir", "coat/._b.png", "coat/notes.txt", "a folder without pictures, 2 times"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("01_train", "02_test"), ("01_train", "02_test")),
+        (("seg_train/seg_train", "seg_test/seg_test"), ("seg_test", "seg_train")),
+        (("train-2", "test (1)"), ("test (1)", "train-2")),
+        (("clothes.train", "valid", "hat"), ("clothes.train",)),
+        (("train station", "hat"), ()),
+        (("trainers", "testers"), ()),
+    ],
+)
+def test_classes_that_may_be_parts_of_another_name_are_said(
+    tmp_path: Path, names: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    listing = list_folder(write(tmp_path, *(f"{name}/a.png" for name in names)))
+    assert listing.parts == frozenset()
+    reasons = [reason for reason in found(listing) if "part's name in its own" in reason]
+    assert tuple(example for reason in reasons for example in found(listing)[reason][1]) == said
+
+
+def test_a_folder_called_like_a_part_beside_the_classes_of_a_part_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "train/train/hat/a.png", "train/coat/b.png", "test/coat/c.png")
+    listing = list_folder(tmp_path)
+    assert claims(listing)["train/train/hat/a.png"] == ("train", Part.TRAIN)
+    reason = "a folder called like a part inside a part: taken for a class"
+    assert found(listing) == {reason: (1, ("train/train",))}

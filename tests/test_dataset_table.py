@@ -392,3 +392,43 @@ def test_without_pyarrow_a_sentence_says_how_to_get_it(
         DatasetError, match=r"^reading Parquet needs pyarrow: pip install 'lookalike\[parquet\]'$"
     ):
         list_table(tmp_path / "images.parquet")
+
+
+# What programs and people make of a table
+
+
+def test_spaces_after_the_separator_leave_quotes_around_cells_what_they_are(tmp_path: Path) -> None:
+    listing = listed(
+        files(tmp_path), 'path, label, note\n"a.png", "hat", "x, ""y"""\n"b.png", "coat", z\n'
+    )
+    assert [file.label for file in listing.files] == ["hat", "coat"]
+    assert [file.metadata["note"] for file in listing.files] == ['x, "y"', "z"]
+
+
+def test_a_second_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    text = "\ufeff\ufeffpath,label\na.png,hat\nb.png,coat\n"
+    for encoding in ("utf-8", "utf-16"):
+        assert [file.label for file in listed(files(tmp_path), text.encode(encoding)).files] == [
+            "hat",
+            "coat",
+        ]
+
+
+def test_lines_before_the_header_are_told_as_such(tmp_path: Path) -> None:
+    text = "# made by a tool\npath,label\na.png,hat\n"
+    with pytest.raises(DatasetError, match=r"has no column 'path'.*its first line must name"):
+        listed(files(tmp_path), text)
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(500), b"PK\3\4" + bytes(500)])
+def test_what_is_no_text_is_refused_without_showing_it(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(DatasetError, match="no text, and so no table") as refusal:
+        listed(files(tmp_path), data)
+    assert "\0" not in str(refusal.value)
+
+
+def test_a_header_of_many_columns_is_told_in_part(tmp_path: Path) -> None:
+    text = ",".join(f"x{number}{'y' * 500}" for number in range(999)) + "\n"
+    with pytest.raises(DatasetError, match="and 989 more") as refusal:
+        listed(files(tmp_path), text)
+    assert len(str(refusal.value)) < 1500

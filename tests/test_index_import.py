@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from index.build import BuildReport
-from index.errors import NoThumbnailError
+from index.errors import NoThumbnailError, SourceError
 from index.export import export_folder, export_parquet
 from index.gallery import Gallery
 from index.intake import store_vectors
@@ -459,3 +459,21 @@ def test_metadata_that_is_long_to_index_is_stored_in_shorter_transactions(
     assert imported(gallery, tmp_path / "x.jsonl").added == 400
     assert sum(written) == 200_000
     assert max(written) < 100_000
+
+
+def test_the_table_of_an_export_alone_is_refused_with_the_way_to_its_vectors(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    export_folder(gallery, tmp_path / "exported", table="csv", on_progress=quiet)
+    table = tmp_path / "exported" / "items.csv"
+    with pytest.raises(SourceError, match=r"items.csv has no vectors; .* name .*exported$"):
+        open_vectors(table)
+    (tmp_path / "alone.csv").write_bytes(table.read_bytes())
+    with pytest.raises(SourceError, match=r"named with --vectors was expected$"):
+        open_vectors(tmp_path / "alone.csv")
+
+
+def test_cells_that_other_characters_part_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id;label;vector\na;b;[1]\n")
+    with pytest.raises(SourceError, match=r"no column id; it has 'id;label;vector' .*by commas"):
+        open_vectors(tmp_path / "x.csv")

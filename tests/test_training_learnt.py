@@ -164,6 +164,8 @@ def test_the_part_that_was_kept_apart_is_measured_and_the_rest_is_said(
         "unknown_classes": [],
         "unknown_images": 0,
         "recorded": True,
+        "drawn_of": 0,
+        "classes": 3,
         "among": "learnt images",
     }
     sentence = f"{len(split.train)} of 120 images were left out: the model has learnt from them."
@@ -243,12 +245,11 @@ def test_a_new_folder_may_have_few_of_the_classes_and_some_of_its_own(
 
 
 def test_a_new_folder_of_one_class_is_measured(model: Path, tmp_path: Path) -> None:
-    assert (
-        evaluated(model, photos(tmp_path / "new", each=4, labels=("hat",), first_seed=600))[
-            "images"
-        ]
-        == 4
-    )
+    new = photos(tmp_path / "new", each=4, labels=("hat",), first_seed=600)
+    figures = evaluated(model, new)
+    assert figures["images"] == 4
+    assert figures["data"]["selection"]["classes"] == 1
+    assert sum("of one class, so that a search can only" in one for one in figures["in_words"]) == 1
 
 
 def test_where_everything_is_known_a_sentence_says_so(model: Path, data: Path) -> None:
@@ -291,6 +292,7 @@ def test_a_model_that_keeps_no_record_is_measured_with_a_warning(
     figures = evaluated(tmp_path / "old", data)
     assert figures["images"] == len(load_dataset(str(data), SMALL).test)
     assert "does not say what it has learnt from" in figures["in_words"][0]
+    assert f"of the 120 images, those {figures['images']} are measured" in figures["in_words"][0]
 
 
 # Comparing

@@ -1,13 +1,18 @@
 """Gray pictures of 16 bits of which a camera used 10, 12 or 14."""
 
+import struct
+import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cli.depth import with_depth_of
 from tests.pictures import encoded, picture
-from vision.depth import depth_of, is_deep_gray, largest_sample
+from training.recipes import cnn_photos
+from vision.depth import depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.image import decode_image
 from vision.preprocess import Preprocessing
 
@@ -67,3 +72,37 @@ def test_files_of_16_bit_gray_are_told_by_their_first_bytes() -> None:
     assert is_deep_gray(deep_png(12)[:26])
     for other in (b"", b"\x89PNG\r\n\x1a\n", encoded(picture(1)), encoded(picture(1), "JPEG")):
         assert not is_deep_gray(other[:26])
+
+
+def deep_colour_png(bits: int, colour_type: int) -> bytes:
+    """Return a PNG of 16 bits with alpha (4), in colour (2) or both (6) that uses ``bits``."""
+    channels = {2: 3, 4: 2, 6: 4}[colour_type]
+    values = np.full((4, 4, channels), (1 << bits) - 1, ">u2")
+    if colour_type != 2:
+        values[..., -1] = 65_535
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+@pytest.mark.parametrize("colour_type", [2, 4, 6])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_few_bits_in_colour_are_found_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bits: int, colour_type: int
+) -> None:
+    data = deep_colour_png(bits, colour_type)
+    assert (is_deep_colour(data[:26]), is_deep_gray(data[:26])) == (True, False)
+    assert depth_of(largest_sample(data)) == bits
+    (tmp_path / "hat").mkdir()
+    (tmp_path / "hat" / "a.png").write_bytes(data)
+    recipe = cnn_photos()
+    assert with_depth_of(str(tmp_path), recipe) == recipe
+    said = f"use only {bits} of them here, and will be seen as dark ones"
+    assert (said in " ".join(capsys.readouterr().err.split())) == (bits < 16)

@@ -17,6 +17,8 @@ class Selection:
     unknown_classes: tuple[str, ...]  # classes of the data that the model does not have, sorted
     unknown_images: int  # of those classes, left out
     recorded: bool  # whether the model says what it has learnt from
+    drawn_of: int  # images of its classes, where these were drawn from them; else 0
+    classes: int  # of the measured images
     among: Among  # what the measured images are searched among
 
     @property
@@ -38,13 +40,24 @@ class Selection:
                 f"were left out: {listed(self.unknown_classes)}."
             )
         if not self.recorded:
+            drawn = (
+                f"of the {things(self.drawn_of, 'image')}, those {count(self.images)} are measured "
+                "that training would keep apart today, and "
+                if self.drawn_of
+                else ""
+            )
             said.append(
-                "The model does not say what it has learnt from (it was made by an older version): "
-                "it may have learnt from some of the images that are measured."
+                "A model does not say what it has learnt from (it was made by an older version): "
+                f"{drawn}it may have learnt from some of the images that are measured."
             )
         if self.among == "measured images":
             said.append(
                 "The data hold no images of every measured class that the model has learnt from: "
                 "each measured image was searched among the other measured ones."
             )
+            if self.classes == 1:
+                said.append(
+                    "All of them are of one class, so that a search can only find the right one: "
+                    "the figures of search say nothing."
+                )
         return tuple(said)

@@ -69,6 +69,7 @@ def load_unlearnt(
     labels_M = _labels(loaded, manifest.labels)
     known_M = _known(found, learnt)
     parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in learnt)
+    no_draw = Part.TEST in loaded.named_parts or None not in learnt
     candidates_M &= labels_M != UNKNOWN
     measured_M = candidates_M & ~known_M
     if not measured_M.any():
@@ -114,6 +115,8 @@ def load_unlearnt(
             unknown_classes=tuple(loaded.label_names[label] for label in strange),
             unknown_images=int(strange_M.sum()),
             recorded=None not in learnt,
+            drawn_of=0 if no_draw else int((labels_M != UNKNOWN).sum()),
+            classes=len(np.unique(labels_M[measured_M])),
             among=_among(loaded) if covered else "measured images",
         ),
     )

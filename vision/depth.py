@@ -19,6 +19,7 @@ DEPTHS: Final = (8, 10, 12, 14, 16)  # bits that sensors give
 LEAST, FULL = DEPTHS[0], DEPTHS[-1]
 _PNG_HEADER: Final = 26  # bytes, up to the colour type
 _GRAY: Final = 0  # PNG's colour type
+_READ_AS_8: Final = (2, 4, 6)  # colour, or with alpha: of such samples Pillow gives the upper byte
 
 
 def eight_bits(samples_HW: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
@@ -42,18 +43,27 @@ def depth_of(largest: int) -> int:
 
 def is_deep_gray(head: bytes) -> bool:
     """Say whether ``head``, the first bytes of a file, are of a gray PNG with 16 bits a sample."""
-    if sniff_format(head) != "PNG" or len(head) < _PNG_HEADER:
-        return False
-    return head[24] == FULL and head[25] == _GRAY
+    return _is_deep(head) and head[25] == _GRAY
+
+
+def is_deep_colour(head: bytes) -> bool:
+    """Say whether they are of a PNG with 16 bits a sample of which only the upper 8 can be read."""
+    return _is_deep(head) and head[25] in _READ_AS_8
+
+
+def _is_deep(head: bytes) -> bool:
+    return sniff_format(head) == "PNG" and len(head) >= _PNG_HEADER and head[24] == FULL
 
 
 def largest_sample(data: bytes) -> int:
-    """Return the largest sample of a gray PNG of 16 bits.
+    """Return the largest sample of a PNG of 16 bits, alpha aside; in colour, the most it can be.
 
     Raises:
         OSError and what else Pillow's decoder raises: ``data`` is damaged.
     """
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        _least, largest = image.getextrema()
-    assert isinstance(largest, int | float)
-    return int(largest)
+        extrema = np.reshape(image.getextrema(), (-1, 2))
+        is_gray = image.mode.startswith("I")
+        count = len(image.getbands()) - image.mode.endswith("A")
+    largest = int(extrema[:count, 1].max())
+    return largest if is_gray else (largest << LEAST) | 0xFF
