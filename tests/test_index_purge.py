@@ -206,7 +206,7 @@ def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: 
         with closing(Origins(gallery.folder, "photos")) as origins:
             origins.remember(
                 {
-                    one.id: Claim(one.content_sha256, one.label, one.metadata)
+                    one.id: Claim(one.content_sha256, one.label, dict(one.metadata))
                     for one in map(item, range(4))
                 }
             )
