@@ -176,10 +176,7 @@ class Database:
                 self._rescue()
 
     def _rescue(self) -> None:
-        """Put what only the log holds into the database, which it may have been torn from.
-
-        Then nothing is lost with the log, and it cannot be taken for that of another database.
-        """
+        """Put what only the log holds into the database: nobody else can tell whose it is."""
         self._writer.set_busy_timeout(RESCUE_TIMEOUT_MS)
         with suppress(apsw.Error):
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -250,6 +247,8 @@ def sentences(path: Path) -> Iterator[None]:
     except apsw.SQLError as error:  # a table is not there, or a JSON text is broken
         raise GalleryFolderError(f"{path} is damaged: its content is not what we wrote") from error
     except apsw.Error as error:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:  # of 32 KiB
+            raise DiskFullError(f"no room left to open {path}: free a little first") from error
         raise StorageError(f"reading or writing {path} failed") from error
 
 

@@ -19,7 +19,7 @@ from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
 from index.generations import FOLDER, Generations, Owner
 from index.origins import purge_edited
-from index.space import write_anew
+from index.space import room_to_write_anew, write_anew
 
 JOBS: Final = "jobs"  # folder of the records of jobs
 LISTS_IDS: Final = "duplicates"  # the kind of job whose result does
@@ -45,11 +45,14 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     touched, and what programs hold in memory goes with their end.
 
     Raises:
+        ReadOnlyError: nothing can be written.
         RebuildBusyError: another process builds the structure; nothing was changed.
         RebuildError: building it failed; the old one stays, with what was deleted.
         DiskFullError, StorageError: the database is as it was; or somebody still reads an older
             state of it. Another purge does the rest.
     """
+    gallery.upkeep.check_writable()
+    room_to_write_anew(gallery.folder)
     before = folder_bytes(gallery.folder)
     seq = gallery.catch_up()
     binding = gallery.binding

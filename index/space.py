@@ -77,6 +77,19 @@ def give_back_space(folder: Path) -> int:
     return before - folder_bytes(folder)
 
 
+def room_to_write_anew(folder: Path) -> None:
+    """Accept a disk on which ``write_anew`` has room for a while, in ``folder`` itself.
+
+    Raises:
+        DiskFullError: it has not.
+        StorageError: the database cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    with sentences(path), closing(_connect(path)) as connection:
+        needed = _needed(connection)
+    check_room(folder, needed, "writing the database anew")
+
+
 def write_anew(folder: Path) -> None:
     """Write the whole database anew, and empty its log: no page of it stays where it was.
 
@@ -87,8 +100,7 @@ def write_anew(folder: Path) -> None:
             since somebody reads them.
     """
     path = folder / DATABASE_NAME
-    with sentences(path), closing(_connect(path)) as connection:
-        check_room(folder, _needed(connection), "writing the database anew")
+    room_to_write_anew(folder)
     _write_anew(folder, ALWAYS)
     with sentences(path), closing(_connect(path)) as connection:
         ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from index.backup import back_up
 from index.edits import Claim
-from index.errors import StorageError
+from index.errors import DiskFullError, StorageError
 from index.gallery import Gallery
 from index.items import NewItem
 from index.origins import Origins
@@ -184,6 +184,20 @@ def test_what_a_killed_rebuild_left_is_purged_where_there_is_no_structure(
         assert found_in(gallery.folder, {"deleted": traces(item(3))}) == set()
 
 
+def test_without_room_for_all_of_it_a_purge_begins_nothing(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(path.name for path in (gallery.folder / "snapshots").iterdir())
+    monkeypatch.setattr("index.space.free_bytes", lambda _: 100_000)  # enough for the structure
+    stages: list[str] = []
+
+    with pytest.raises(DiskFullError, match=r"anew needs .* are free; nothing was changed"):
+        purge(gallery, on_stage=stages.append)
+
+    assert stages == []
+    assert sorted(path.name for path in (gallery.folder / "snapshots").iterdir()) == before
+
+
 def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: Path) -> None:
     with Gallery.create(
         tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
@@ -192,7 +206,7 @@ def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: 
         with closing(Origins(gallery.folder, "photos")) as origins:
             origins.remember(
                 {
-                    one.id: Claim(one.content_sha256, one.label, one.metadata)
+                    one.id: Claim(one.content_sha256, one.label, dict(one.metadata))
                     for one in map(item, range(4))
                 }
             )

@@ -1,5 +1,6 @@
 """Room on the disk: what work needs is checked and said before, and looked for where it is used."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from index.errors import DiskFullError, RebuildError
 from index.gallery import Gallery
 from index.items import NewItem
 from index.space import check_room, free_bytes, give_back_space, room_to_give_back
+from tests.fakes import new_item
 from tests.filesystems import small_filesystem
 from vision.thumbnail import Thumbnail
 
@@ -118,3 +120,19 @@ def test_free_room_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> No
     check_room(tmp_path / "a", 1, "it")
     with pytest.raises(DiskFullError, match="it needs"):
         check_room(tmp_path / "a", 2**62, "it")
+
+
+def test_on_a_disk_without_any_room_opening_says_so(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "disk", megabytes=4) as disk:
+        with Gallery.create(disk / "g", model_name="m", fingerprint="a1" * 32, width=8) as gallery:
+            gallery.put([new_item(f"i{n}", seed=n) for n in range(20)])
+        with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+
+        with pytest.raises(DiskFullError, match="no room left to"):
+            Gallery.open(disk / "g", fingerprint=None)
+
+        (disk / "ballast").unlink()
+        with Gallery.open(disk / "g", fingerprint=None) as gallery:
+            assert gallery.count == 20
