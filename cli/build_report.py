@@ -1,5 +1,6 @@
 """What a build or an import did, as a person or a program reads it."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,3 +52,9 @@ def print_report(
     say_findings(report.reasons, title="refused")
     if report.stale:
         say("what is no longer in the data stays until a build with --prune")
+
+
+def say_how_to_serve(model: Path, gallery: Path) -> None:
+    """Say the command that serves a gallery that was built, as it can be typed."""
+    command = ["lookalike", "serve", "--model", str(model), "--gallery", str(gallery)]
+    say(f"serve it: {shlex.join(command)}")

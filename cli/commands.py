@@ -1,5 +1,8 @@
 """The commands of `lookalike`, by their names."""
 
+import inspect
+import re
+
 import typer
 
 from cli.bento import pack
@@ -37,3 +40,7 @@ app.command()(classify)
 app.command()(serve)
 app.command()(pack)
 app.command("new-key")(new_key)
+
+# Typer would break the lines of `--help` where those of the docstrings end.
+for one in (*app.registered_commands, *index_app.registered_commands):
+    one.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(one.callback) or "")

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.build_report import print_report
+from cli.build_report import print_report, say_how_to_serve
 from cli.console import items_shown, print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, say_findings
 from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
-from training.units import things
 from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.runtimes import open_encoder
@@ -77,6 +76,8 @@ def build(
     else:
         report = build_gallery(model, out, source, device=device, runtime=runtime, prune=prune)
     print_report(out, report, findings=source.findings, as_json=as_json)
+    if not (as_json or dry_run):
+        say_how_to_serve(model, out)
 
 
 @index_app.command()
@@ -143,7 +144,7 @@ def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         "vector": f"{facts.width} numbers",
         "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
         "recall": _recall(facts),
-        "recent": f"{things(facts.recent, 'image')} stored since the index was built",
+        "recent": f"{facts.recent:,} stored since the index was built",
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }

@@ -1,5 +1,6 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
+import shlex
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -239,6 +240,7 @@ def train(
             f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
             f"{manifest.metrics['train_seconds']:.0f} s of training"
         )
+        say(f"measure it: {shlex.join(['lookalike', 'evaluate', str(out), '--data', data])}")
 
 
 def _say_what_is_resumed(out: Path) -> None:

@@ -44,6 +44,10 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     assert "demo" in done.stdout
 
 
+def test_the_lines_of_help_break_where_the_terminal_ends() -> None:
+    assert "whole epoch and ends with the very same weights" in lookalike("train", "--help").stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

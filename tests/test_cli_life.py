@@ -111,7 +111,7 @@ def test_a_structure_is_tuned_rebuilt_compacted_and_shown(place: Path) -> None:
     facts = answer("index", "info", "vectors")
     assert (facts["generation"], facts["recent"], facts["state"]) == (3, 1, "writable")
     told = run("index", "info", "vectors").stdout
-    for part in ("exact, generation 3", "1 image stored since the index was built", "writable"):
+    for part in ("exact, generation 3", "1 stored since the index was built", "writable"):
         assert part in told
     with Gallery.open(place / "vectors", fingerprint=None) as gallery:
         gallery.delete([f"i{n}" for n in range(ITEMS // 2)])
