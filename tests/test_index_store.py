@@ -127,7 +127,7 @@ def test_changes_of_one_id_in_one_transaction_meet_in_the_order_they_came(store:
     assert sorted(said, key=str) == sorted(
         ["created", "created", "conflict", "replaced", [True, False], "created"], key=str
     )
-    np.testing.assert_array_equal(store.vector("a"), new_item("a", seed=3).vector_D)
+    np.testing.assert_array_equal(store.vector("a")[1], new_item("a", seed=3).vector_D)
     assert store_problems(store) == []
 
 
