@@ -52,9 +52,10 @@ def measure(plan: Plan, sample: Sample, *, target: float) -> tuple[Trial, Struct
     structure = Structure.build(sample.matrix, plan, count=sample.built)
     build_s = time.perf_counter() - started
     factors = [plan.k_factor] if plan.k_factor else K_FACTORS
+    scan_us = _scan_microseconds(sample)
     found: list[Trial] = []
     for k_factor in factors:
-        plan, reached = _least_effort(structure, sample, target, k_factor)
+        plan, reached = _least_effort(structure, sample, target, k_factor, most_us=scan_us)
         found.append(Trial(plan, reached, round(build_s, 2)))
         if len(found) > 1 and found[-2].reached and _cost(found[-1]) > _cost(found[-2]):
             break  # to refine more costs more from here on
@@ -97,9 +98,11 @@ def one_thread() -> Iterator[None]:
 
 
 def _least_effort(
-    structure: Structure, sample: Sample, target: float, k_factor: float
+    structure: Structure, sample: Sample, target: float, k_factor: float, *, most_us: float
 ) -> tuple[Plan, bool]:
     """Double the effort until the recall is reached, then close in on the least that does.
+
+    An effort that makes a query take longer than ``most_us``, a scan, is not raised further.
 
     Returns:
         The plan, and whether it reaches the recall.
@@ -128,6 +131,12 @@ def _least_effort(
         best, reached, found = tried(high)
         if found - before < STANDSTILL and low >= PATIENCE:
             break  # more effort finds next to nothing new: the codes end here
+        if (
+            not reached
+            and high >= PATIENCE
+            and _look_microseconds(structure, best, sample) > most_us
+        ):
+            break
     while reached and high - low > max(1, high // 16):
         middle = (low + high) // 2
         plan, enough, _ = tried(middle)
@@ -135,8 +144,7 @@ def _least_effort(
             high, best = middle, plan
         else:
             low = middle
-    chosen = structure.with_plan(best)
-    microseconds = _microseconds(lambda query: chosen.look(query, MEASURED_K), sample)
+    microseconds = _look_microseconds(structure, best, sample)
     return replace(best, microseconds=round(microseconds, 1)), reached
 
 
@@ -149,10 +157,19 @@ def _low(trial: Trial) -> float:
 
 
 def _measure_exact(sample: Sample, target: float) -> Trial:
-    flat = sample.matrix.flat_of(sample.built)
-    microseconds = _microseconds(lambda query: flat.search(query, MEASURED_K), sample)
-    plan = replace(EXACT, recall_target=target, microseconds=round(microseconds, 1))
+    microseconds = round(_scan_microseconds(sample), 1)
+    plan = replace(EXACT, recall_target=target, microseconds=microseconds)
     return Trial(plan, True, 0.0)
+
+
+def _scan_microseconds(sample: Sample) -> float:
+    flat = sample.matrix.flat_of(sample.built)
+    return _microseconds(lambda query: flat.search(query, MEASURED_K), sample)
+
+
+def _look_microseconds(structure: Structure, plan: Plan, sample: Sample) -> float:
+    chosen = structure.with_plan(plan)
+    return _microseconds(lambda query: chosen.look(query, MEASURED_K), sample)
 
 
 def _microseconds(search: Callable[[NDArray[np.float32]], object], sample: Sample) -> float:
