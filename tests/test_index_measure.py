@@ -12,7 +12,7 @@ from index.compaction import TunedPlan, store_plan, stored_plan
 from index.confidence import recall_between
 from index.gallery import Gallery
 from index.matrix import Matrix
-from index.measure import OUTSIDE, PATIENCE, Trial, measure, one_thread, recall_of, shares_found
+from index.measure import OUTSIDE, Trial, measure, one_thread, recall_of, shares_found
 from index.plan import BYTES, EXACT, EXACT_ROWS, RECALL, Plan, candidates
 from index.sample import MAX_SHARE, Queries, Sample, hold_out, queries_for
 from index.store import Store
@@ -201,13 +201,27 @@ def test_the_recall_of_held_out_rows_is_what_other_queries_get(plan: Plan, sampl
     assert np.mean(found) == pytest.approx(trial.plan.recall, abs=0.03)
 
 
-def test_what_cannot_reach_the_recall_says_so_after_the_greatest_effort(sample: Sample) -> None:
+def test_what_cannot_reach_the_recall_says_so(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.measure._scan_microseconds", lambda _: float("inf"))
     trial, _ = trial_of(HOPELESS, sample, 0.99)
 
     assert not trial.reached
-    assert trial.plan.effort > PATIENCE, "it gave up before the recall stood still"
+    assert trial.plan.effort == 16, "it gave up before all its lists were visited"
     assert trial.plan.recall is not None
     assert trial.plan.recall < 0.9
+
+
+def test_an_effort_that_takes_longer_than_a_scan_is_not_raised_further(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.measure._scan_microseconds", lambda _: 0.0)
+    monkeypatch.setattr("index.measure.PATIENCE", 4)
+    trial, _ = trial_of(HOPELESS, sample, 0.99)
+
+    assert not trial.reached
+    assert trial.plan.effort == 4
 
 
 def test_rows_that_tie_with_the_last_of_the_truth_count_as_found() -> None:
