@@ -8,13 +8,18 @@ from training.evaluation import ClassFigures
 from training.significance import Interval, PairedDifference, noticed_drop
 from training.units import listed, percent, things
 
+WON_BACK: Final = 0.5  # of one model's errors, those that another one is right on
 FEW: Final = 30  # images of a class, below which its figures are said to rest on little
 
 
-def accuracy_in_words(images: int, bounds: Interval) -> str:
-    """Return how well an accuracy is known, and which drop `compare` would show."""
+def accuracy_in_words(accuracy: float, images: int, bounds: Interval) -> str:
+    """Return how well an accuracy is known, and which drop `compare` would show.
+
+    Of another model that is supposed to be right on half of the images that this one gets wrong:
+    models that agree more would show smaller drops.
+    """
     low, high = bounds
-    noticed = noticed_drop(images)
+    noticed = noticed_drop(images, won=WON_BACK * (1 - accuracy))
     unseen = (
         "no drop at all would be noticed"
         if noticed is None

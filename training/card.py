@@ -192,7 +192,7 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     )
     if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
         bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        yield accuracy_in_words(int(metrics["test_images"]), bounds)
+        yield accuracy_in_words(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
 
 
 def _recalls(classes: Mapping[str, ClassFigures]) -> Iterator[str]:

@@ -136,7 +136,7 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         history=history,
         in_words=(
             *(dataset.selection.sentences() if dataset.selection else ()),
-            accuracy_in_words(len(labels_N), accuracy_interval),
+            accuracy_in_words(float(correct_N.mean()), len(labels_N), accuracy_interval),
             calibration_in_words(calibration),
             *classes_in_words(classes),
         ),
