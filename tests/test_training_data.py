@@ -439,6 +439,12 @@ def no_images(folder: Path) -> None:
         (folder / name / "a.png").write_text("x")
 
 
+def mostly_pointers(folder: Path) -> None:
+    class_folders(folder, each=2)
+    for number in range(9):
+        (folder / "coat" / f"p{number}.jpg").write_text("version https://git-lfs.github.com/spec/v1")
+
+
 def a_class_of_unreadable_files(folder: Path) -> None:
     class_folders(folder, each=2)
     (folder / "dress").mkdir()
@@ -483,6 +489,7 @@ def unprintable_classes(folder: Path) -> None:
         (one_class, "holds one class, 'bag'; at least 2 are needed"),
         (no_training_part, "holds nothing to learn from: all its images are for test and valid"),
         (no_images, "none of the 2 files is an image; the first, .*a.png: the content is not"),
+        (mostly_pointers, r"9 of the \d+ files cannot be read as images; 9 of them: .*LFS"),
         (a_class_of_unreadable_files, "class 'dress' in .* has no readable training image"),
         (an_unreadable_test_part, "data has no readable test image of a class that is learnt"),
         (

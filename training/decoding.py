@@ -6,13 +6,14 @@ Shape suffixes: N images, M readable images, C channels, H x W pixels.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.content import read_file
+from dataset.findings import Findings
 from training.errors import DataError
 from training.identity import Identities, Identity, identify, identify_pixels
 from training.pixels import pixel_array
@@ -20,6 +21,7 @@ from vision.errors import ImageError
 from vision.image import OWN_FILE_LIMITS
 from vision.preprocess import Preprocessing
 
+MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
 LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
 
 
@@ -45,7 +47,7 @@ def decode_images(
     """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
 
     Raises:
-        DataError: not one of the files is an image, or there is no room for the pixels.
+        DataError: most of the files are no images, or there is no room for the pixels.
     """
     images_NCHW = pixel_array(_shape(len(paths), preprocessing))
 
@@ -72,14 +74,31 @@ def decode_images(
                 readable.append(position)
                 identities.append(result)
             report(position + 1, len(paths))
-    if not readable:
-        raise DataError(
-            f"none of the {len(paths)} files is an image; the first, {unreadable[0].path}: "
-            f"{unreadable[0].reason}"
-        )
+    _check_readable(unreadable, len(paths))
     return Decoded(
         images_NCHW, np.array(readable, np.int64), Identities.of(identities), tuple(unreadable)
     )
+
+
+def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
+    """Check that files can be read: when few can, what they hold is not what somebody meant.
+
+    Raises:
+        DataError: most of them, or all, are no readable images.
+    """
+    if len(unreadable) == total:
+        raise DataError(
+            f"none of the {total} files is an image; the first, {unreadable[0].path}: "
+            f"{unreadable[0].reason}"
+        )
+    if len(unreadable) > MOST_UNREADABLE * total:
+        reasons = Findings()
+        reasons.add_alike((reason, str(path)) for path, reason in unreadable)
+        first, *_ = reasons.frequent_first()
+        raise DataError(
+            f"{len(unreadable):,} of the {total:,} files cannot be read as images; {first.count:,} "
+            f"of them: {first.reason}, such as {first.examples[0]}; mend them, or take them out"
+        )
 
 
 def fit_grey_images(
