@@ -1,7 +1,8 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
 import shlex
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -218,12 +219,10 @@ def train(
     if resume:
         _say_what_is_resumed(out)
     check_call(chosen, out=out, device=device, resume=resume)
-    if not bits:
-        chosen = with_depth_of(data, chosen)
-    dataset = load(data, chosen, hold_out=tuple(map(label_of, split_names(hold_out))))
-    manifest = run_training(
-        chosen, dataset, out, device=device, resume=resume, tensorboard=tensorboard
-    )
+    with _curves(tensorboard) as curves:  # first: a place that cannot be written to is said at once
+        chosen = chosen if bits else with_depth_of(data, chosen)
+        dataset = load(data, chosen, hold_out=tuple(map(label_of, split_names(hold_out))))
+        manifest = run_training(chosen, dataset, out, device=device, resume=resume, curves=curves)
     if as_json:
         print_json(
             {
@@ -245,7 +244,7 @@ def train(
 
 def _say_what_is_resumed(out: Path) -> None:
     """Say so where there is nothing to go on with: the path may be mistyped."""
-    from training.checks import state_folder  # noqa: PLC0415 - keeps `--help` quick
+    from training.checks import state_folder  # noqa: PLC0415
 
     if not out.exists() and not state_folder(out).exists():
         say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
@@ -263,28 +262,39 @@ def run_training(
     *,
     device: str,
     resume: bool,
-    tensorboard: Path | None = None,
+    curves: "Observer | None" = None,
 ) -> Manifest:
-    """Train with progress on standard error and return the manifest of the new model folder.
+    """Train with progress, also told to ``curves``, and return the new model folder's manifest.
 
     Raises:
         TrainingError, VisionError: as ``training.train.train``.
     """
     from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
-    from training.tensorboard import TensorBoard  # noqa: PLC0415
     from training.train import train as train_model  # noqa: PLC0415
 
-    with ExitStack() as stack:
-        observers: list[Observer] = []
-        if tensorboard is not None:
-            observers.append(stack.enter_context(closing(TensorBoard(tensorboard))))
-        watching = stack.enter_context(TrainingProgress())
+    with TrainingProgress() as watching:
         return train_model(
             recipe,
             dataset,
             out=out,
             device=device,
             resume=resume,
-            observer=Observers(watching, *observers),
+            observer=Observers(watching, *([] if curves is None else [curves])),
             on_embedded=watching.embedded,
         )
+
+
+@contextmanager
+def _curves(folder: Path | None) -> "Iterator[Observer | None]":
+    """Give the block an observer that writes curves to ``folder``, if there is one.
+
+    Raises:
+        TrainingError: TensorBoard is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        yield None
+        return
+    from training.tensorboard import TensorBoard  # noqa: PLC0415 - keeps `--help` quick
+
+    with closing(TensorBoard(folder)) as curves:
+        yield curves

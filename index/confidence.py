@@ -28,7 +28,7 @@ def recall_between(found_Q: NDArray[np.float64], *, k: int) -> Recall:
     24 (1998).
 
     >>> recall_between(np.ones(1000), k=10)
-    Recall(mean=1.0, low=0.997, high=1.0)
+    Recall(mean=1.0, low=0.99701, high=1.0)
     """
     # A tenth of a second that only measuring needs, and every server would pay.
     from scipy.special import betaincinv  # noqa: PLC0415

@@ -3,12 +3,12 @@
 Rows far outside the others are cut off where they become bytes, and a thousand that are nearly the
 same become the same bytes. A build asks for every row, and what did not come back is kept here. The
 least alike are compared with every query; of the others only the one that equals the query is
-taken, which a dictionary finds: near it lie rows as good.
+taken, which its hash finds: near it lie rows as good.
 
 Shape suffixes: N rows, Q queries, K hits, S strays that are compared, D vector width.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,25 +22,32 @@ if TYPE_CHECKING:
     from index.structure import Structure
 
 COMPARED_NUMBERS: Final = 100_000  # rows x width that a query is compared with: ten microseconds
-MOST_EQUAL: Final = 8  # of rows that equal one another are remembered; any of them will do
+MOST_EQUAL: Final = 8  # of rows that equal one another are taken; any of them will do
 CROWDED: Final = 8  # squared steps between two rows' codes: rounding moves them by a few
 ASKED_ROWS: Final = 8_192  # at a time
+_SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
 
 
 class Strays:
     """Rows beside a structure. Never changes."""
 
-    def __init__(self, rows: NDArray[np.int64], matrix: Matrix) -> None:
-        """Keep ``rows`` of ``matrix``, the least alike first."""
+    def __init__(self, rows: NDArray[np.int64], matrix: Matrix, *, all_by_bytes: bool) -> None:
+        """Keep ``rows`` of ``matrix``, the least alike first.
+
+        Args:
+            rows: that a build missed, or may have.
+            matrix: all rows.
+            all_by_bytes: find every row of the matrix by its bytes, whether or not it is one of
+                ``rows``; of 4-bit codes, where a search that looks harder meets more equal ones.
+        """
         self.rows = rows
         self._rows_ND = matrix.rows_ND
         self._compared_S = rows[: max(1, COMPARED_NUMBERS // matrix.rows_ND.shape[1])]
         self._vectors_SD = matrix.rows_ND[self._compared_S]
-        self._equal: dict[int, list[int]] = {}  # by the hash of their bytes
-        for row in rows[len(self._compared_S) :].tolist():
-            equal = self._equal.setdefault(hash(matrix.rows_ND[row].tobytes()), [])
-            if len(equal) < MOST_EQUAL:
-                equal.append(row)
+        hashed = np.arange(len(matrix.rows_ND)) if all_by_bytes else rows[len(self._compared_S) :]
+        hashes = np.array([hash(matrix.rows_ND[row].tobytes()) for row in hashed], np.int64)
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._hashed = hashes[order], hashed[order]
 
     def work_in(
         self,
@@ -52,17 +59,25 @@ class Strays:
         """Put those that belong there into the hits of each query, in place, best first."""
         scores_QS = queries_QD @ self._vectors_SD.T + ROUNDING
         worst_Q1 = np.where(rows_QK[:, -1:] < 0, -2, scores_QK[:, -1:])
-        near_Q = (scores_QS.max(axis=1) >= worst_Q1[:, 0]).tolist()
+        near_Q = (scores_QS.max(axis=1, initial=-np.inf) >= worst_Q1[:, 0]).tolist()
         for query, is_near in enumerate(near_Q):
-            more = self._equal_to(queries_QD[query]) if self._equal else []
+            more = self._equal_to(queries_QD[query], alive) if len(self._hashes) else []
             if is_near:
                 more += self._compared_S[scores_QS[query] >= worst_Q1[query]].tolist()
             if more:
                 self._merge(queries_QD[query], scores_QK[query], rows_QK[query], more, alive)
 
-    def _equal_to(self, query_D: NDArray[np.float32]) -> list[int]:
-        rows = self._equal.get(hash(query_D.tobytes()), [])
-        return [row for row in rows if np.array_equal(self._rows_ND[row], query_D)]
+    def _equal_to(self, query_D: NDArray[np.float32], alive: Alive | None) -> list[int]:
+        wanted = hash(query_D.tobytes())
+        first, end = (int(np.searchsorted(self._hashes, wanted, side)) for side in _SIDES)
+        if first == end:
+            return []
+        rows = self._hashed[first:end]
+        if alive is not None:
+            rows = alive.among(rows)
+        equal = (self._rows_ND[rows[:MOST_EQUAL]] == query_D).all(axis=1)
+        found: list[int] = rows[:MOST_EQUAL][equal].tolist()
+        return found
 
     def _merge(
         self,
@@ -89,9 +104,9 @@ class Strays:
 def strays_of(structure: "Structure") -> NDArray[np.int64]:
     """Return the rows that ``structure`` may not find by their own vectors, the least alike first.
 
-    Every row is asked for with half the candidates. What equals it byte for byte is as good as
-    itself. Rows whose codes others share, or nearly, come last: they may be found now and not in
-    another batch, which rounds in another way. Uses all threads that FAISS has.
+    Every row is asked for with half the candidates. Rows of which only a twin came back come last,
+    and those whose codes others share, or nearly: they may be found now and not in another batch,
+    which rounds in another way. Uses all threads that FAISS has.
     """
     rows_ND = structure.rows_ND
     careful = structure.with_fewer_candidates()
@@ -101,7 +116,9 @@ def strays_of(structure: "Structure") -> NDArray[np.int64]:
         scores_N1, found_N1 = careful.search(block_ND, 1)
         astray = np.flatnonzero(found_N1[:, 0] != np.arange(start, start + len(block_ND)))
         others_ND = rows_ND[np.maximum(found_N1[astray, 0], 0)]
-        astray = astray[(others_ND != block_ND[astray]).any(axis=1)]
+        are_twins = (others_ND == block_ND[astray]).all(axis=1)
+        crowded.append(astray[are_twins] + start)  # its twin may be deleted
+        astray = astray[~are_twins]
         strays.append(astray + start)
         likeness.append(scores_N1[astray, 0])
         if structure.plan.factory.startswith(BYTES):

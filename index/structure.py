@@ -72,7 +72,10 @@ class Structure:
 
     def with_strays(self, rows: NDArray[np.int64]) -> "Structure":
         """Return the same structure, which looks at ``rows`` in every search."""
-        strays = Strays(rows, self._matrix) if len(rows) else None
+        by_bytes = self.plan.kind == "quantized"
+        strays = (
+            Strays(rows, self._matrix, all_by_bytes=by_bytes) if len(rows) or by_bytes else None
+        )
         return Structure(self.index, self._matrix, self.plan, strays)
 
     @property

@@ -35,9 +35,12 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Tiny networks are quickest on one thread, and do not wait for others to leave a core."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Tiny networks are quickest on one thread, and do not wait for others to leave a core.
+
+    Before every test: commands that run in this process set as many as there are cores.
+    """
     torch.set_num_threads(1)
 
 

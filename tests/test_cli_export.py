@@ -46,7 +46,7 @@ def test_an_export_is_measured_and_then_taken_by_other_commands(
     assert figures["lost"] - figures["won"] == round(
         figures["images"] * (figures["accuracy_torch"] - figures["accuracy"])
     )
-    assert f"of {figures['images']} test images are no longer right" in figures["in_words"]
+    assert f"of {figures['images']} test images lost their right class" in figures["in_words"]
     assert "points is excluded (95 %)" in figures["in_words"]
 
     after, torchs = (

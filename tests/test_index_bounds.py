@@ -204,7 +204,7 @@ def test_whoever_reads_for_too_long_is_ended_before_the_log_fills_the_disk(
         with pytest.raises(StorageError, match="would fill the disk; try again when less"):
             read()
 
-        assert log_bytes(gallery) < 16 * MIB
+        assert log_bytes(gallery) < 32 * MIB, "as long as its steps lasted, it would be hundreds"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["g"], "nothing of it is left"
         for _ in range(10):
             write(None)

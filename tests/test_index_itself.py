@@ -20,7 +20,7 @@ from index.strays import COMPARED_NUMBERS, strays_of
 from index.structure import Structure
 from tests.bases import measured_base, rebuilt, scores_of
 from tests.fakes import new_item, unit, unit_vectors
-from tests.worlds import WORLDS, Rows, homogeneous, near_twins, vectors_of
+from tests.worlds import WORLDS, Rows, homogeneous, near_twins, one_hot, vectors_of
 
 ROWS = 400
 WIDTHS = [2, 3, 17, 64]
@@ -86,6 +86,23 @@ def test_every_item_finds_itself_however_wide(width: int) -> None:
         )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == []
+
+
+@pytest.mark.parametrize(
+    ("world", "kind", "count", "seed"),
+    [
+        (homogeneous, "quantized", 300, 0),  # looking harder, it meets more rows of the same code
+        (one_hot, "graph", 305, 5),  # the one twin that it found is gone
+    ],
+)
+def test_an_item_finds_itself_when_others_are_gone(
+    world: World, kind: str, count: int, seed: int
+) -> None:
+    base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
+    gone = np.random.default_rng(seed).permutation(base.keys_N)[: count // 2]
+    view = BaseView(base).without(np.sort(gone))
+
+    assert not_themselves(view, view.alive_rows(), at_once=1) == []
 
 
 @settings(deadline=None, max_examples=40)
@@ -265,7 +282,8 @@ def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
 def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index.generations import Generations, _sealed, _unsealed  # noqa: PLC0415
+    from index.generations import Generations  # noqa: PLC0415
+    from index.manifest import sealed, unsealed  # noqa: PLC0415
     from tests.bases import small_structures  # noqa: PLC0415
 
     small_structures(monkeypatch)
@@ -273,7 +291,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
     with filled(tmp_path / "g", vectors_ND) as gallery:
         rebuilt(gallery.folder)
         path = Generations.of(gallery._store).path(1) / "manifest.json"
-    manifest = _unsealed(path.read_bytes())
+    manifest = unsealed(path.read_bytes())
     assert manifest["plan"]["kind"] != "exact"
     del manifest["strays"]
     manifest["plan"] = {  # as 0.4.0 wrote it
@@ -290,7 +308,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         )
     }
     path.unlink()
-    write_bytes(path, [_sealed(manifest)])
+    write_bytes(path, [sealed(manifest)])
 
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         info = gallery.info()

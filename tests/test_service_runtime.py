@@ -52,11 +52,17 @@ def test_no_process_of_the_server_loads_torch(light_server: Server) -> None:
             assert library not in libraries_of(pid), pid
 
 
-def test_what_the_command_and_the_supervisor_import_knows_no_torch(exported: Path) -> None:
+def test_what_the_command_and_the_supervisor_import_knows_no_torch(
+    exported: Path, tmp_path: Path
+) -> None:
     """The command replaces itself by the server, so its own imports are looked at beforehand."""
     program = f"""
 import os, sys
-os.environ |= {{"LOOKALIKE_MODEL": {str(exported)!r}, "LOOKALIKE_GALLERY": "/nowhere/gallery"}}
+os.environ |= {{
+    "LOOKALIKE_MODEL": {str(exported)!r},
+    "LOOKALIKE_GALLERY": {str(tmp_path / "gallery")!r},
+    "LOOKALIKE_CREATE": "true",
+}}
 import cli.commands
 from cli.checks import check_settings
 check_settings()

@@ -1,6 +1,7 @@
 """Paired tests, and `lookalike compare` on tiny networks with random weights."""
 
 import json
+import re
 from itertools import product
 from math import comb
 from pathlib import Path
@@ -384,7 +385,7 @@ def test_a_lost_figure_ends_with_exit_code_1_after_the_results(models: Path, dat
     assert lost.exit_code == 1
     assert f"worse than {models / 'first'} at alpha 1: {models / 'second'}: {figure}" in lost.stderr
     for name in (*TESTED, "calibration_error", "parameters", "ms_one_image"):
-        assert f"\n {name} " in lost.stdout
+        assert re.search(rf"(?m)^ ?{name} ", lost.stdout)
     assert "…" not in lost.stdout  # it fits 80 columns
     as_json = run(models, data, "first", "second", *guard, "--json")
     assert as_json.exit_code == 1

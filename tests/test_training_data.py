@@ -442,7 +442,9 @@ def no_images(folder: Path) -> None:
 def mostly_pointers(folder: Path) -> None:
     class_folders(folder, each=2)
     for number in range(9):
-        (folder / "coat" / f"p{number}.jpg").write_text("version https://git-lfs.github.com/spec/v1")
+        (folder / "coat" / f"p{number}.jpg").write_text(
+            "version https://git-lfs.github.com/spec/v1"
+        )
 
 
 def a_class_of_unreadable_files(folder: Path) -> None:

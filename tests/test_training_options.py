@@ -94,7 +94,7 @@ def assert_ends_well(result: Result, expected: str, out: Path) -> None:
         # Widths and reductions
         (f"{FROZEN} --reduction pca --width 128 --metric-loss none", "principal components"),
         (f"{FROZEN} --reduction pca --width 2000 --metric-loss none", "cannot make 2000"),
-        (f"{FROZEN} --reduction pca --width 20 --metric-loss none --views 1", MODEL),
+        (f"{FROZEN} --reduction pca --width 12 --metric-loss none --views 1", MODEL),
         (f"{FROZEN} --reduction pca --width 8", "needs a projection"),
         (f"{FROZEN} --reduction none --metric-loss none --width 7", "gives 1024 numbers"),
         (f"{FROZEN} --reduction none --metric-loss none --width 1024", MODEL),

@@ -52,7 +52,10 @@ def _locked(place: Path, name: str) -> tuple[Path, int]:
     while True:
         folder = place / f".{name}.{secrets.token_hex(4)}{SUFFIX}"
         folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # somebody took it for abandoned before it was locked
+            continue
         with suppress(OSError):  # not every network's file system can lock; nobody removes it then
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # nobody took it for abandoned in the moment before
