@@ -57,12 +57,18 @@ class Strays:
         alive: Alive | None,
     ) -> None:
         """Put those that belong there into the hits of each query, in place, best first."""
+        if len(queries_QD) == 1 and not len(self._hashes):  # one query, quickly
+            worst = scores_QK.item(-1) if rows_QK.item(-1) >= 0 else -2.0
+            # The ufunc itself: an array's own max costs a microsecond more.
+            if np.maximum.reduce(self._vectors_SD.dot(queries_QD[0])) + ROUNDING < worst:
+                return
         scores_QS = queries_QD @ self._vectors_SD.T + ROUNDING
         worst_Q1 = np.where(rows_QK[:, -1:] < 0, -2, scores_QK[:, -1:])
-        near_Q = (scores_QS.max(axis=1, initial=-np.inf) >= worst_Q1[:, 0]).tolist()
-        for query, is_near in enumerate(near_Q):
+        near_Q = scores_QS.max(axis=1, initial=-np.inf) >= worst_Q1[:, 0]
+        asked_Q = np.arange(len(near_Q)) if len(self._hashes) else np.flatnonzero(near_Q)
+        for query in asked_Q.tolist():
             more = self._equal_to(queries_QD[query], alive) if len(self._hashes) else []
-            if is_near:
+            if near_Q[query]:
                 more += self._compared_S[scores_QS[query] >= worst_Q1[query]].tolist()
             if more:
                 self._merge(queries_QD[query], scores_QK[query], rows_QK[query], more, alive)

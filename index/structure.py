@@ -42,6 +42,7 @@ class Structure:
         self._refined = faiss.IndexRefine(index, self._flat)
         self._matrix = matrix  # FAISS points into it
         self._parameters: dict[tuple[int, float], Any] = {}
+        self._floors: dict[tuple[int, float], tuple[int, float]] = {}  # by k and times
 
     @classmethod
     def build(cls, matrix: Matrix, plan: Plan, *, count: int, seed: int = 0) -> "Structure":
@@ -121,15 +122,22 @@ class Structure:
 
     def _below(self, scores_QK: NDArray[np.float32], times: float) -> NDArray[np.bool_] | None:
         """Return which answers (Q,) are ``times`` as far away as the plan's floor, or farther."""
-        floors = self.plan.floors
-        if not floors:
+        if not self.plan.floors:
             return None
-        place = min(scores_QK.shape[1], len(floors)) - 1
-        floor = max(1 - times * (1 - floors[place]), -1.0)
+        place, floor = self._floor(scores_QK.shape[1], times)
         if len(scores_QK) == 1:
             return np.ones(1, np.bool_) if scores_QK.item(place) < floor else None
         below_Q: NDArray[np.bool_] = scores_QK[:, place] < floor
         return below_Q if np.count_nonzero(below_Q) else None
+
+    def _floor(self, k: int, times: float) -> tuple[int, float]:
+        """Return the place of the hit to look at among ``k``, and the score that it must reach."""
+        known = self._floors.get((k, times))
+        if known is None:
+            place = min(k, len(self.plan.floors)) - 1
+            known = place, max(1 - times * (1 - self.plan.floors[place]), -1.0)
+            self._floors[k, times] = known
+        return known
 
     def with_fewer_candidates(self) -> "Structure":
         """Return the same structure, which refines half as many candidates."""
