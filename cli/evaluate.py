@@ -1,7 +1,6 @@
 """`lookalike evaluate`: measures a model folder on data it may not have seen, and reports."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, load_to_measure
 from training.units import things
+from vision.synced import replace_synced
 
 if TYPE_CHECKING:
     from training.evaluate import Evaluation
@@ -57,29 +57,11 @@ def evaluate(
     )
     folder = report or model
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(
-        folder / "report.json",
-        json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
-    )
-    write_whole(folder / "report.html", render_report(measured.evaluation, evidence, dataset))
+    document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    replace_synced(folder / "report.json", document.encode())
+    page = render_report(measured.evaluation, evidence, dataset)
+    replace_synced(folder / "report.html", page.encode())
     say(f"report: {folder / 'report.html'}")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is seen whole or not at all, in place of one that is there.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -5,7 +5,7 @@ A column's own name comes first, in any case; then its usual other names, of whi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dataset.cells import RawTable
 from dataset.errors import DatasetError
@@ -90,10 +90,6 @@ def _split(table: RawTable) -> int | None:
     if len(found) > 1:
         raise _ambiguous(table, SPLIT, found)
     return found[0] if found else None
-
-
-def _names_a_part(cell: Any) -> bool:
-    return isinstance(cell, str) and part_of(cell) is not None
 
 
 def _called(names: Sequence[str], what: str) -> list[int]:

@@ -15,7 +15,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate as evaluate_command
-from cli.evaluate import write_whole
 from tests.labelled import labelled
 from tests.models import manifest
 from training.calibration import calibration_error
@@ -36,6 +35,7 @@ from vision.errors import ModelFolderError
 from vision.manifest import Manifest
 from vision.model import load_model, save_model
 from vision.network import build_network
+from vision.synced import replace_synced
 
 LABELS = ("large", "middle", "small")
 SIDES = (8, 5, 2)
@@ -292,13 +292,13 @@ def test_figures_are_printed_even_if_the_report_cannot_be_written(
 def test_a_file_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_whole(tmp_path / "report.html", "old")
+    replace_synced(tmp_path / "report.html", b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "report.html", "new")
+        replace_synced(tmp_path / "report.html", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"
