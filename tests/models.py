@@ -41,6 +41,22 @@ def manifest(
     )
 
 
+def item_and_kind(
+    *, item_width: int, kind_width: int, kind_share: float, num_labels: int = 5
+) -> Architecture:
+    """Return a small pretrained network's architecture with two-part vectors, mirrored."""
+    return Architecture(
+        network="torchvision:mobilenet_v3_small",
+        embedding_layer="features.4+penultimate",
+        width=item_width + kind_width,
+        num_labels=num_labels,
+        reduction="item-and-kind",
+        item_width=item_width,
+        kind_share=kind_share,
+        mirrored=True,
+    )
+
+
 def write_model(folder: Path, *, seed: int = 0, **settings: object) -> Manifest:
     """Write a model folder with random weights; the same ones for the same seed."""
     unbound = manifest(**settings)  # type: ignore[arg-type]

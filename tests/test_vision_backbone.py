@@ -265,7 +265,7 @@ def test_a_backbone_is_reduced_to_the_width_and_classified(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "needs a reduction, one of none, projection, pca; got None"),
+        ({}, "needs a reduction, one of none, projection, pca, item-and-kind; got None"),
         ({"reduction": "umap"}, "got 'umap'"),
         ({"reduction": "none", "width": 128}, "gives 512 numbers; .* the width cannot be 128"),
         ({"reduction": "pca", "width": 513}, "gives 512 numbers; .* cannot make 513"),

@@ -96,7 +96,7 @@ def test_an_image_keeps_its_vector_whatever_else_is_in_the_batch(name: str) -> N
         ("deck-cnn", 128, 28, EMBEDDING_LAYER, "deck-cnn has width 256, not 128"),
         ("deck-cnn", 256, 9, EMBEDDING_LAYER, "at least 10 pixels, not 9"),
         ("cnn", 128, 12, EMBEDDING_LAYER, "at least 13 pixels, not 12"),
-        ("cnn", 0, 28, EMBEDDING_LAYER, "at least 1, got 0"),
+        ("cnn", 0, 28, EMBEDDING_LAYER, "width of at least 1"),
         ("wide-resnet", 128, 15, EMBEDDING_LAYER, "at least 16 pixels, not 15"),
         ("cnn", 128, 28, "fc9", "has the embedding layer 'embedding', not 'fc9'"),
     ],

@@ -51,10 +51,17 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, *, rows: Sequence[Row], whole: Mapping[str, torch.Size], side: int
+        self,
+        body: nn.Module,
+        *,
+        rows: Sequence[Row],
+        whole: Mapping[str, torch.Size],
+        side: int,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
+        self.mirrored = mirrored  # features are the mean over a picture and its mirror image
         self.side = side  # pixels, of the images that the network was made for
         self.width = sum(row.width for row in rows)  # F
         self.whole = dict(
@@ -64,6 +71,11 @@ class Backbone(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, F) of normalised images (B, C, H, W)."""
+        if self.mirrored:
+            return (self._rows(images_BCHW) + self._rows(images_BCHW.flip(-1))) / 2
+        return self._rows(images_BCHW)
+
+    def _rows(self, images_BCHW: Tensor) -> Tensor:
         outputs = _layer_outputs(self.body, images_BCHW)
         rows: list[Tensor] = [
             output.mean(dim=axes) if axes else output
@@ -97,7 +109,9 @@ class Backbone(nn.Module):
             return False
 
 
-def build_backbone(name: str, layer: str = PENULTIMATE, *, side: int | None = None) -> Backbone:
+def build_backbone(
+    name: str, layer: str = PENULTIMATE, *, side: int | None = None, mirrored: bool = False
+) -> Backbone:
     """Return the network called ``name`` up to ``layer``, with random weights.
 
     It is made for images of ``side`` pixels where the library lets choose (see ``takes``).
@@ -125,7 +139,7 @@ def build_backbone(name: str, layer: str = PENULTIMATE, *, side: int | None = No
             came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
             raise ValueError(f"layer {part!r} of {name} gives {came}, not one row or map per image")
         rows.append(row)
-    return Backbone(body, rows=rows, whole=whole, side=made_for)
+    return Backbone(body, rows=rows, whole=whole, side=made_for, mirrored=mirrored)
 
 
 def default_weights(name: str) -> str:

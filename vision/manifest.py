@@ -21,8 +21,9 @@ WEIGHTS_NAME: Final = "weights.safetensors"
 MAX_MANIFEST_BYTES: Final = 64 * 2**20  # 100,000 labels need about 2 MiB
 EMBEDDING_LAYER: Final = "embedding"  # the one of our own networks
 
-# Of a backbone's features to a vector: as they are, by a learnt layer, by principal components.
-Reduction = Literal["none", "projection", "pca"]
+# Of a backbone's features to a vector: as they are, by a learnt layer, by principal components, or
+# two parts side by side: what tells one thing from another, and what tells kinds apart.
+Reduction = Literal["none", "projection", "pca", "item-and-kind"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +33,38 @@ class Architecture:
     network: str  # a name that vision.network.build_network knows
     embedding_layer: str  # whose output, reduced to width and scaled to unit length, is the vector
     width: int  # numbers in a vector
-    num_labels: int  # classes of the classifier
+    num_labels: int  # classes of the classifier; 0: it has none
     # How a backbone's layer is brought to width; our own networks have nothing to reduce: None.
     reduction: Reduction | None = None
+    # Of item-and-kind: how many of the numbers, the first ones, tell one thing from another, and
+    # the share of the others, which tell kinds apart, in a score.
+    item_width: int | None = None
+    kind_share: float | None = None
+    mirrored: bool = False  # a backbone's features are the mean over a picture and its mirror image
+
+    def __post_init__(self) -> None:
+        if (self.reduction == "item-and-kind") != (self.item_width is not None):
+            raise ValueError("item_width goes with the reduction item-and-kind, and only with it")
+        if (self.item_width is None) != (self.kind_share is None):
+            raise ValueError("item_width and kind_share go together")
+        if self.item_width is not None and not 0 < self.item_width < self.width:
+            raise ValueError(
+                f"item_width must lie between 0 and the width {self.width}, got {self.item_width}"
+            )
+        if self.kind_share is not None and not 0 < self.kind_share < 1:
+            raise ValueError(f"kind_share must lie between 0 and 1, got {self.kind_share}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without a reduction where there is none.
+        """Return the fields as JSON values, without those that say nothing.
 
-        Folders written before there were reductions keep their text and their fingerprint.
+        Folders written before there were such fields keep their text and their fingerprint.
         """
         fields = asdict(self)
-        if self.reduction is None:
-            del fields["reduction"]
+        for name in ("reduction", "item_width", "kind_share"):
+            if fields[name] is None:
+                del fields[name]
+        if not self.mirrored:
+            del fields["mirrored"]
         return fields
 
 

@@ -1,20 +1,21 @@
 """The networks: normalised pixels in, one unit vector and one row of class scores per image out.
 
-Every network is features -> embedding -> classifier; the vector is the embedding's output scaled to
-unit length, and the classifier reads the same embedding. The features are our own, or those of a
-network that torchvision or timm knows.
+Every network is features -> embedding -> classifier. The vector is the embedding's output scaled to
+unit length; the classifier reads the same embedding, or the features. The features are our own, or
+those of a network that torchvision or timm knows.
 
 Shape suffixes: B images, C channels, H x W pixels, F features, D vector width, L labels.
 """
 
 from collections.abc import Callable
 from itertools import chain, repeat
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, normalize, relu
 
 from vision.backbone import build_backbone
+from vision.heads import ItemAndKind, classifier_of
 from vision.libraries import CHANNELS, LIBRARIES
 from vision.manifest import EMBEDDING_LAYER, Architecture, Reduction
 from vision.preprocess import Preprocessing
@@ -29,14 +30,25 @@ CNN_MAP: Final = 7  # pixels; a feature map of this side or more is halved once 
 CNN_CHANNELS: Final = (32, 48, 96, 192)  # after each halving; the last is for all that follow
 
 
-class Network(nn.Module):
-    """Three parts in a row; the middle one gives the vectors."""
+Classified = Literal["embedding", "features"]
 
-    def __init__(self, features: nn.Module, embedding: nn.Module, classifier: nn.Module) -> None:
+
+class Network(nn.Module):
+    """Three parts: features, and of them the vectors; the classifier reads the one or the other."""
+
+    def __init__(
+        self,
+        features: nn.Module,
+        embedding: nn.Module,
+        classifier: nn.Module,
+        *,
+        classifies: Classified = "embedding",
+    ) -> None:
         super().__init__()
         self.features = features
         self.embedding = embedding
         self.classifier = classifier
+        self._classifies = classifies
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit vectors (B, D) and logits (B, L) of normalised images (B, C, H, W)."""
@@ -45,7 +57,8 @@ class Network(nn.Module):
     def head(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit vectors (B, D) and logits (B, L) of features (B, F)."""
         embedded_BD = self.embedding(features_BF)
-        return normalize(embedded_BD, dim=1), self.classifier(embedded_BD)
+        seen = embedded_BD if self._classifies == "embedding" else features_BF
+        return normalize(embedded_BD, dim=1), self.classifier(seen)
 
 
 def build_network(architecture: Architecture, preprocessing: Preprocessing) -> Network:
@@ -58,9 +71,9 @@ def build_network(architecture: Architecture, preprocessing: Preprocessing) -> N
         ValueError: unknown network, embedding layer or reduction, a size, width or number of
             channels that does not fit, or timm is not installed.
     """
-    if architecture.width < 1 or architecture.num_labels < 1:
+    if architecture.width < 1 or architecture.num_labels < 0:
         raise ValueError(
-            f"a network needs a width and a number of labels of at least 1, got "
+            f"a network needs a width of at least 1 and no negative number of labels, got "
             f"{architecture.width} and {architecture.num_labels}"
         )
     if architecture.network.partition(":")[0] in LIBRARIES:
@@ -79,6 +92,8 @@ def build_network(architecture: Architecture, preprocessing: Preprocessing) -> N
             f"network {architecture.network!r} has an embedding of its own; the reduction "
             f"{architecture.reduction!r} is for backbones"
         )
+    if architecture.mirrored:
+        raise ValueError(f"network {architecture.network!r} does not look at mirror images")
     return builder(architecture, preprocessing)
 
 
@@ -92,13 +107,22 @@ def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Ne
         )
     if preprocessing.channels != CHANNELS:
         raise ValueError(f"{name} looks at {CHANNELS} channels, not {preprocessing.channels}")
-    backbone = build_backbone(name, architecture.embedding_layer, side=preprocessing.size)
+    backbone = build_backbone(
+        name,
+        architecture.embedding_layer,
+        side=preprocessing.size,
+        mirrored=architecture.mirrored,
+    )
     if not backbone.takes(preprocessing.size):
         side = backbone.side
         raise ValueError(
             f"{name} does not take images of {preprocessing.size} pixels, "
             + (f"only of {side}" if backbone.takes_one_size else f"it was made for {side}")
         )
+    if architecture.reduction == "item-and-kind":
+        parts = ItemAndKind(backbone.width, architecture)
+        scores = classifier_of(backbone.width, architecture.num_labels)
+        return Network(backbone, parts, scores, classifies="features")
     embedding: nn.Module
     if architecture.reduction == "none":
         if width != backbone.width:
@@ -116,7 +140,7 @@ def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Ne
                 f"principal components cannot make {width} of them"
             )
         embedding = nn.Linear(backbone.width, width)  # the bias takes the mean away
-    return Network(backbone, embedding, nn.Linear(width, architecture.num_labels))
+    return Network(backbone, embedding, classifier_of(width, architecture.num_labels))
 
 
 def _projection(features: int, width: int) -> nn.Module:
@@ -133,7 +157,7 @@ def _wide_resnet(architecture: Architecture, preprocessing: Preprocessing) -> Ne
     return Network(
         features,
         _projection(features.width, architecture.width),
-        nn.Linear(architecture.width, architecture.num_labels),
+        classifier_of(architecture.width, architecture.num_labels),
     )
 
 
@@ -164,7 +188,7 @@ def _deck_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Netwo
         nn.Dropout(0.3),
     )
     classifier = nn.Sequential(
-        nn.ReLU(), nn.Dropout(0.3), nn.Linear(DECK_WIDTH, architecture.num_labels)
+        nn.ReLU(), nn.Dropout(0.3), classifier_of(DECK_WIDTH, architecture.num_labels)
     )
     network = Network(features, nn.Linear(256, DECK_WIDTH), classifier)
     for layer in network.modules():
@@ -199,7 +223,7 @@ def _cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
         side, channels = side // 2, wider
     features = nn.Sequential(*layers, _MeanPool())
     embedding = _projection(channels, architecture.width)
-    return Network(features, embedding, nn.Linear(architecture.width, architecture.num_labels))
+    return Network(features, embedding, classifier_of(architecture.width, architecture.num_labels))
 
 
 class _Stage(nn.Module):
