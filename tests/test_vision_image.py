@@ -16,7 +16,8 @@ from vision.errors import (
     TooManyPixelsError,
     UnsupportedImageError,
 )
-from vision.image import _ONE_LARGE, OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
+from vision.decoding import _ONE_LARGE
+from vision.image import OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
 
 LOSSLESS = ("PNG", "BMP")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -376,7 +377,7 @@ def test_decoding_leaves_no_file_open() -> None:
 def test_large_pictures_wait_for_one_another_and_small_ones_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vision.image.LARGE_BYTES", 100 * 100 * 8)
+    monkeypatch.setattr("vision.decoding.LARGE_BYTES", 100 * 100 * 8)
     small, large = png(1, (100, 100)), png(1, (101, 100))
 
     with ThreadPoolExecutor() as pool:
