@@ -27,9 +27,9 @@ _SENSOR: Final = frozenset((32803, 34892))  # photometric: a colour filter array
 _PREVIEW: Final = 1  # a bit of the subfile type: a smaller version of another picture
 _OLD_JPEG: Final = 6  # compression
 _WHITE_IS_ZERO: Final = 0  # photometric
-# None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard, WebP. Others are rare, and their
+# None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard. Others are rare, and their
 # decoders are where most faults of libtiff were found.
-_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000, 50001))
+_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000))
 _BYTE, _FULL = 8, 16  # bits
 _MOST_TAGS: Final = 4096
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8}  # by type, bytes
