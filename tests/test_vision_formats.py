@@ -42,10 +42,11 @@ ORIENTATION = 0x0112  # the EXIF tag
 HERE = Path(__file__).parent
 # Made with pillow-heif 1.8.1 and x265, which is not installed here, from `picture` of this seed and
 # size, by `pillow_heif.from_pillow(…)` or, of 16 bits, `from_bytes(…)`, and `.save(…)`:
-# `phone.heic`    seed 1, 180 x 120: quality 85, 4:4:4, tile_size=64, thumbnails=[60], the profile of
-#                 Adobe RGB, and EXIF with orientation 6, which also becomes `irot`
-# `mirrored.heic` seed 2, 64 x 48, RGBA: 10 bits, without loss, 4:4:4, orientation 5 (`imir`, `irot`)
-# `gray.heic`     seed 3, 64 x 48, gray: 12 bits, without loss
+# `phone.heic`: seed 1, 180 x 120: quality 85, 4:4:4, tile_size=64, thumbnails=[60], the profile of
+#     Adobe RGB, and EXIF with orientation 6, which also becomes `irot`
+# `mirrored.heic`: seed 2, 64 x 48, RGBA: 10 bits, without loss, 4:4:4, orientation 5, which becomes
+#     `imir` and `irot`
+# `gray.heic`: seed 3, 64 x 48, gray: 12 bits, without loss
 PHONE, MIRRORED, GRAY_HEIC = (
     (HERE / f"{name}.heic").read_bytes() for name in ("phone", "mirrored", "gray")
 )
@@ -242,6 +243,7 @@ def _never(_size: int) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(("photometric", "mode"), [(RGB, "RGB"), (CMYK, "CMYK"), (GRAY, "L")])
 def test_samples_of_a_tiff_are_right_however_they_lie(
+    *,
     order: str,
     compression: int,
     tile: int | None,

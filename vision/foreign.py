@@ -6,8 +6,8 @@ from typing import Final
 
 from vision.formats import Format, in_words, sniff_format
 
-# Signatures of what people send instead, and what a person calls it.
-_OTHERS: Final = (
+# Signatures of pictures that are not read, and what a person calls them.
+_PICTURES: Final = (
     (rb"....ftypcrx ", "a raw picture of a camera (CR3)"),
     (rb"FUJIFILMCCD-RAW", "a raw picture of a camera (RAF)"),
     (rb"IIU\0", "a raw picture of a camera (RW2)"),
@@ -16,6 +16,16 @@ _OTHERS: Final = (
     (rb"....ftypjp[2xm] |\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (rb"II\xbc[\0\x01]", "a JPEG XR picture"),
+    (rb"P[1-7]\s+[#\d]", "a PPM picture"),
+    (rb"qoif", "a QOI picture"),
+    (rb"v/1\x01", "an OpenEXR picture"),
+    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR picture"),
+    (rb"DDS \x7c\0\0\0", "a DirectDraw texture (DDS)"),
+    (rb"SIMPLE  =", "a FITS picture"),
+    (rb".{128}DICM", "a DICOM picture"),
+)
+# And of what people send instead.
+_OTHERS: Final = (
     (rb"....ftyp(qt  |moov)|\0...(moov|mdat|wide|free)", "a QuickTime video (MOV)"),
     (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01\xba|FLV\x01", "a video"),
     (rb"RIFF....WAVE|ID3|fLaC|OggS", "a sound"),
@@ -24,13 +34,6 @@ _OTHERS: Final = (
     (rb"%PDF-", "a PDF document"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file (EPS)"),
     (rb"\0\0[\x01\x02]\0[^\0]", "a Windows icon (ICO)"),
-    (rb"P[1-7]\s", "a PPM picture"),
-    (rb"qoif", "a QOI picture"),
-    (rb"v/1\x01", "an OpenEXR picture"),
-    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR picture"),
-    (rb"DDS \x7c\0\0\0", "a DirectDraw texture (DDS)"),
-    (rb"SIMPLE  =", "a FITS picture"),
-    (rb".{128}DICM", "a DICOM picture"),
     (
         rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg",
         "an SVG drawing",
@@ -50,8 +53,9 @@ _OTHERS: Final = (
     (rb"(\xef\xbb\xbf)?\s*[\[{]\s*[\"\[{\]}\d]", "a JSON text"),
     (rb"\0+\Z", "nothing but zero bytes, as a copy that was cut short leaves it"),
 )
-_PATTERNS: Final = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _OTHERS)
-_HEAD: Final = 1024  # bytes looked at
+_PICTURE_PATTERNS: Final = tuple((re.compile(one, re.DOTALL), name) for one, name in _PICTURES)
+_OTHER_PATTERNS: Final = tuple((re.compile(one, re.DOTALL), name) for one, name in _OTHERS)
+HEAD_BYTES: Final = 1024  # that are looked at
 
 
 def refusal_of(data: bytes, taken: Sequence[Format]) -> str:
@@ -60,12 +64,29 @@ def refusal_of(data: bytes, taken: Sequence[Format]) -> str:
     if found is not None:
         article = "an" if found.name[0] in "AEIOU" else "a"
         return refusal(f"{article} {found.name} picture, which is not taken here", taken)
-    head = data[:_HEAD]
-    for pattern, name in _PATTERNS:
-        if pattern.match(head):
-            return refusal(name, taken)
-    kind = "text" if _is_text(head) else "of no kind that is known here"
+    if (name := kind_of(data)) is not None:
+        return refusal(name, taken)
+    kind = "text" if _is_text(data[:HEAD_BYTES]) else "of no kind that is known here"
     return f"this is {kind}, and not a {in_words(taken)} picture"
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return what a person calls a file that begins with ``head``, and is no format of ours.
+
+    >>> kind_of(b"%PDF-1.7")
+    'a PDF document'
+    """
+    found = (
+        name
+        for pattern, name in (*_PICTURE_PATTERNS, *_OTHER_PATTERNS)
+        if pattern.match(head[:HEAD_BYTES])
+    )
+    return next(found, None)
+
+
+def is_picture_of_others(head: bytes) -> bool:
+    """Say whether it is a picture, though one that is not read."""
+    return any(pattern.match(head[:HEAD_BYTES]) for pattern, _ in _PICTURE_PATTERNS)
 
 
 def refusal(name: str, taken: Sequence[Format]) -> str:
@@ -75,7 +96,7 @@ def refusal(name: str, taken: Sequence[Format]) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = head.decode("utf-8", "strict" if len(head) < _HEAD else "ignore")
+        text = head.decode("utf-8", "strict" if len(head) < HEAD_BYTES else "ignore")
     except UnicodeDecodeError:
         return False
     return all(letter.isprintable() or letter.isspace() for letter in text)
