@@ -10,6 +10,7 @@ from PIL import Image
 from tests.pictures import picture
 from tests.test_cli import lookalike
 from training.decoding import decode_images
+from vision.formats import FORMATS, in_words
 from vision.image import OWN_FILE_LIMITS
 from vision.preprocess import Preprocessing
 
@@ -58,8 +59,7 @@ def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
     sentences = {
         "film.jpg": f"the image has {OWN_FILE_LIMITS.max_bytes + 5} bytes; at most",
         "line.png": "the image has 110000 x 1 pixels; a side may have at most 100000",
-        "phone.jxl": "phone.jxl: this is a JPEG XL picture; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or "
-        "HEIC is wanted: convert it first",
+        "phone.jxl": f"phone.jxl: this is a JPEG XL picture; {in_words(FORMATS)} is wanted",
     }
 
     for name, sentence in sentences.items():

@@ -33,9 +33,9 @@ def decode_bytes(image: Image.Image, image_format: Format, *, pixels: int, in_st
     """
     beside = coded_bytes(image) if image_format is TIFF else _BESIDE.get(image_format, 0)
     if in_strips:
-        # A TIFF is turned before anything else can be done to it.
-        turned = _KEPT if image_format is TIFF else 0
-        return (_KEPT + turned + beside) * pixels + STRIP_BYTES
+        # A TIFF is turned, and a WebP copied from its canvas, before it can be cut into strips.
+        copied = _KEPT if image_format in (TIFF, WEBP) else 0
+        return (_KEPT + copied + beside) * pixels + STRIP_BYTES
     if has_alpha(image):
         own = _KEPT + _ALPHA
     elif image.mode in PLAIN_MODES:

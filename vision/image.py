@@ -69,10 +69,11 @@ def decode_image(
     no harm where the pixels are there; of a JPEG 1 % of them, the last, may be gray.
 
     With ``draft_side`` pictures of more than 33 megapixels are made smaller strip by strip, once
-    they are decoded, so that memory stays bounded: beside the file 4 bytes a pixel for PNG, GIF and
-    BMP, 4 and what the file has for TIFF (8 more where it is turned), 8 for HEIC, 12 for AVIF, 16
-    for WebP (8 and 16 of the last two with subsampling as usual), and 64 MiB. At 200 megapixels
-    that is 0.8 to 3.2 GB; a JPEG of that size takes 0.1 GB, or 0.6 GB where it is progressive.
+    they are decoded, so that memory stays bounded: beside the file and 64 MiB, 4 bytes a pixel for
+    PNG, GIF and BMP, 8 for TIFF and what a pixel has in its file, and at most 16 for HEIC, AVIF and
+    WebP (HEIC takes 7 and AVIF 9 where samples have 8 bits and colours are subsampled, as is
+    usual). JPEG is decoded at a size that is wanted, and keeps 3 bytes a pixel where it is
+    progressive. At 200 megapixels that is 0.1 to 3.2 GB.
 
     Args:
         data: of a format of ``vision.formats``; the content decides, not a name.
