@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from tests.pictures import encoded, picture
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, cmyk_profile
 from tests.tiffs import CMYK, DEFLATE, GRAY, RAW, RGB, WHITE_IS_ZERO, tiff
+from vision.avif import coded_size
 from vision.colour import to_srgb
 from vision.errors import (
     CorruptImageError,
@@ -231,6 +232,47 @@ def test_a_heic_whose_items_repeat_its_bytes_is_refused_before_they_are_copied()
 
 def _never(_size: int) -> None:
     raise AssertionError("pixels were about to be decoded")
+
+
+# AVIF
+
+
+@pytest.mark.parametrize("settings", [{}, {"save_all": True, "append_images": [picture(2, (400, 300))]}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_avif_is_refused_by_the_size_that_it_codes_and_not_the_one_it_declares(
+    mode: str, settings: dict[str, object]
+) -> None:
+    data = encoded(Image.new(mode, (400, 300)), "AVIF", speed=10, **settings)
+    lying = with_size(data, 20, 15)
+    limits = ImageLimits(max_pixels=400 * 300 - 1)
+
+    assert coded_size(data) == coded_size(lying) == (400, 300)
+    with pytest.raises(TooManyPixelsError, match="has 400 x 300 pixels"):
+        decode_image(lying, limits=limits, before_pixels=_never)
+
+
+def test_an_avif_that_declares_too_much_is_refused_as_well() -> None:
+    data = with_size(encoded(picture(1), "AVIF"), 5001, 5000)
+
+    with pytest.raises(TooManyPixelsError, match="has 5001 x 5000 pixels"):
+        decode_image(data, before_pixels=_never)
+
+
+def repeating(data: bytes, times: int) -> bytes:
+    """Return an AVIF with one item that holds its data several times over."""
+    at = data.index(b"iloc") + 18  # of the only extent
+    offset, length = struct.unpack_from(">II", data, at)
+    grown = bytearray(data + data[offset : offset + length] * times)
+    struct.pack_into(">II", grown, at, len(data), length * times)
+    return bytes(grown)
+
+
+def test_an_avif_that_codes_more_than_it_shows_is_refused() -> None:
+    data = encoded(picture(1), "AVIF")
+
+    assert decode_image(repeating(data, 1)).size == (40, 30)
+    with pytest.raises(CorruptImageError, match="codes more pixels than it shows"):
+        decode_image(repeating(data, 5), before_pixels=_never)
 
 
 # TIFF

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, UnidentifiedImageError
 
+from vision.avif import coded_size
 from vision.cost import decode_bytes
 from vision.depth import FULL, depth_of
 from vision.errors import CorruptImageError, TooManyPixelsError, UnsupportedImageError
 from vision.foreign import refusal
-from vision.formats import HEIC, JPEG, TIFF, Format
+from vision.formats import AVIF, HEIC, JPEG, TIFF, Format
 from vision.heic import declared_size, open_heic
 from vision.jpeg import read_frame
 from vision.mending import mended
@@ -122,6 +123,8 @@ class Decoding(NamedTuple):
         """
         if self.image_format is HEIC:
             return declared_size(data)
+        if self.image_format is AVIF:
+            return coded_size(data)
         if self.image_format is TIFF:
             if (kind := unreadable(data)) is not None:
                 raise UnsupportedImageError(refusal(kind, self.limits.formats))
