@@ -237,12 +237,13 @@ def _never(_size: int) -> None:
 # AVIF
 
 
-@pytest.mark.parametrize("settings", [{}, {"save_all": True, "append_images": [picture(2, (400, 300))]}])
+@pytest.mark.parametrize("is_moving", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_an_avif_is_refused_by_the_size_that_it_codes_and_not_the_one_it_declares(
-    mode: str, settings: dict[str, object]
+    mode: str, is_moving: bool
 ) -> None:
-    data = encoded(Image.new(mode, (400, 300)), "AVIF", speed=10, **settings)
+    frames = [picture(number, (400, 300), mode) for number in (1, 2)]
+    data = encoded(frames[0], "AVIF", speed=10, save_all=is_moving, append_images=frames[1:])
     lying = with_size(data, 20, 15)
     limits = ImageLimits(max_pixels=400 * 300 - 1)
 
