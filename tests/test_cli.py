@@ -117,7 +117,7 @@ def test_an_image_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
     done = lookalike("classify", str(model), "text.png", cwd=tmp_path)
 
     assert done.returncode == 1
-    assert "not a JPEG, PNG, WebP, GIF or BMP image" in done.stderr
+    assert "not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC picture" in done.stderr
 
 
 def test_a_new_key_is_accepted_by_the_file_its_lines_make(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_build_shows_a_table_and_the_refused_images(
     assert "added" in result.stdout
     assert "bag/notes.txt" in result.stderr
     assert "bag:broken.jpg" in result.stderr
-    assert "the content is not a JPEG" in result.stderr
+    assert "this is text, and not a JPEG" in result.stderr
     table, _, next_command = result.stderr.rpartition("serve it: ")
     assert next_command, "what to type next is one line, to be copied"
     assert max(map(len, table.splitlines())) <= 80
@@ -230,7 +230,7 @@ def test_faults_are_sentences_and_wrong_use_is_2(
     notes = images / "bag" / "notes.txt"
     (tmp_path / "cut.png").write_bytes(png(1)[:100])
 
-    assert "notes.txt: the content is not" in str(run("search", built, notes).exception)
+    assert "notes.txt: this is text, and not" in str(run("search", built, notes).exception)
     assert isinstance(run("classify", model, tmp_path / "cut.png").exception, CorruptImageError)
     assert isinstance(run("index", "info", tmp_path).exception, GalleryFolderError)
     missing = run("index", "add", built, "--data", tmp_path / "nowhere")
