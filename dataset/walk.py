@@ -32,7 +32,7 @@ EMPTY: Final = "a folder without pictures"
 class Tree:
     """What lies below a folder; keys are relative, with ``/``."""
 
-    files: dict[str, Path] = field(default_factory=dict)  # by key, sorted folder by folder
+    files: dict[str, str] = field(default_factory=dict)  # paths by key, sorted folder by folder
     unread: list[str] = field(default_factory=list)  # keys of what could not be looked into
 
 
@@ -158,7 +158,7 @@ class _Walker:
         if not looks_like_picture(Path(path)):
             self._findings.add(NO_PICTURE, key)
             return False
-        self.tree.files[key] = Path(path)
+        self.tree.files[key] = path
         return True
 
     def _is_leftover(self, key: str, *, is_folder: bool) -> bool:
