@@ -97,7 +97,7 @@ def _indexed(model: Path, gallery: Path, mark: Path, *, device: str) -> None:
     if mark.exists() and gallery.exists():
         say(f"3/4 Using the gallery {gallery}.")
         return
-    from cli.index import build_gallery  # noqa: PLC0415 - torch takes seconds
+    from cli.filling import build_gallery  # noqa: PLC0415 - torch takes seconds
     from cli.sources import open_source  # noqa: PLC0415
 
     say("3/4 Indexing 60,000 images.")

@@ -34,19 +34,19 @@ def list_folder(folder: Path) -> Listing:
     parts = _parts(folder, steps_of.values(), findings)
     twice = _named_twice(steps_of.values(), parts, findings)
     files: list[ListedFile] = []
-    names: set[str] = set()
-    for key, path in tree.files.items():
+    labels: dict[str, str] = {}  # by their folders' names
+    for key, place in tree.files.items():
         steps = steps_of[key]
         part = parts.get(steps[0]) if len(steps) > 1 else None
         inner = steps if part is None else steps[2 if steps[0] in twice else 1 :]
         name = inner[0] if len(inner) > 1 else None
-        if name is not None:
-            names.add(name)
-        elif part is not None:
+        if name is not None and name not in labels:
+            labels[name] = label_of(name)
+        elif name is None and part is not None:
             findings.add("an image directly in a part, in no class folder: without a class", key)
-        label = None if name is None else label_of(name)
-        files.append(ListedFile(path=path, key=key, label=label, part=part))
-    find_alike(names, findings)
+        label = None if name is None else labels[name]
+        files.append(ListedFile(place=place, key=key, label=label, part=part))
+    find_alike(labels, findings)
     if parts:
         _say_parts_inside(steps_of.values(), parts, twice, findings)
     else:

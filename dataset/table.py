@@ -66,7 +66,7 @@ def list_table(table: Path) -> Listing:
         name = names[row]
         path = os.path.join(folder, found)
         file = ListedFile(
-            path=Path(path),
+            place=path,
             key=_key(folder, found),
             label=None if name is None else label_of(name),
             part=parts[row],

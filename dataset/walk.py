@@ -31,7 +31,7 @@ EMPTY: Final = "a folder without pictures"
 class Tree:
     """What lies below a folder; keys are relative, with ``/``."""
 
-    files: dict[str, Path] = field(default_factory=dict)  # by key, sorted folder by folder
+    files: dict[str, str] = field(default_factory=dict)  # paths by key, sorted folder by folder
     unread: list[str] = field(default_factory=list)  # keys of what could not be looked into
 
 
@@ -157,7 +157,7 @@ class _Walker:
         if (other := other_than_picture(Path(path))) is not None:
             self._findings.add(other, key)
             return False
-        self.tree.files[key] = Path(path)
+        self.tree.files[key] = path
         return True
 
     def _is_leftover(self, key: str, *, is_folder: bool) -> bool:

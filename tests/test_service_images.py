@@ -1,6 +1,7 @@
 """What the service says of images that came otherwise than it wants them, on every route."""
 
 import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from httpx import Client, Response
 from PIL import Image
 
+from index.gallery import Gallery
 from tests.pictures import encoded, picture, png
 from tests.servers import Server
 from vision.formats import FORMATS, in_words
@@ -163,3 +165,23 @@ def test_pixels_of_a_form_field_need_no_file_name(server: Server) -> None:
     for answer in answers:
         assert answer.status_code == 200, answer.text
         np.testing.assert_allclose(vectors(answer), vectors(expected), atol=1e-5)
+
+
+def test_stored_images_are_as_large_as_their_gallery_keeps_them(server: Server) -> None:
+    large = encoded(picture(1, (2400, 3000)), "JPEG", quality=50)
+    headers = {"Content-Type": "image/jpeg"}
+
+    def longest_side(item_id: str) -> int:
+        stored = CLIENT.put(f"{server.url}/v1/items/{item_id}", content=large, headers=headers)
+        assert stored.status_code == 201
+        answer = CLIENT.get(f"{server.url}/v1/items/{item_id}/image")
+        assert CLIENT.delete(f"{server.url}/v1/items/{item_id}").status_code == 200
+        with Image.open(io.BytesIO(answer.content)) as image:
+            return max(image.size)
+
+    with Gallery.open(server.log.parent / "gallery", fingerprint=None) as gallery:
+        assert longest_side("kept-small") == 256
+        gallery.pictures.keep(512)
+        assert longest_side("kept-large") == 512
+        gallery.pictures.keep(256)
+    assert longest_side("kept-small") == 256
