@@ -34,14 +34,19 @@ def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset
         DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
         ModelFolderError: the model to go on from is damaged.
     """
+    dataset = read_to_learn(data, recipe, hold_out=hold_out)
+    say_findings(dataset.findings)
+    return dataset
+
+
+def read_to_learn(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
+    """Return what ``load`` does, without a word on what was found."""
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
     from training.succession import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
         dataset = load_dataset(data, recipe.preprocessing, hold_out=hold_out, report=report)
-    dataset = after_predecessor(dataset, recipe)
-    say_findings(dataset.findings)
-    return dataset
+    return after_predecessor(dataset, recipe)
 
 
 def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
@@ -51,15 +56,20 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
+    dataset = read_to_measure(data, model, others)
+    say_findings(dataset.findings)
+    return dataset
+
+
+def read_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
+    """Return what ``load_to_measure`` does, without a word on what was found."""
     from training.learnt import read_learnt  # noqa: PLC0415 - keeps `--help` quick
     from training.unlearnt import load_unlearnt  # noqa: PLC0415
 
     manifest = read_manifest(model)
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, report=report)
-    say_findings(dataset.findings)
-    return dataset
+        return load_unlearnt(data, manifest, learnt, report=report)
 
 
 @contextmanager

@@ -253,6 +253,7 @@ def fill(
             limits=OWN_FILE_LIMITS,
             on_progress=show,
             prune=prune,
+            unread=source.unread,
         )
     compact_if_due(gallery)
     return report

@@ -10,7 +10,7 @@ Shape suffixes: B images, C channels, H x W pixels, D vector width.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -87,6 +87,7 @@ def build(
     limits: ImageLimits,
     on_progress: Callable[[int], None],
     prune: bool = False,
+    unread: Collection[str] = (),
 ) -> BuildReport:
     """Store every entry that can be decoded; list the ones that cannot.
 
@@ -99,6 +100,7 @@ def build(
         limits: what one image may cost.
         on_progress: called with the number of entries dealt with since its last call.
         prune: delete what is stale, after everything else.
+        unread: ids that the source holds as well, and that are known to be stored as they are.
 
     Raises:
         ModelMismatchError: the gallery holds vectors of another model.
@@ -109,7 +111,7 @@ def build(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
-    seen: set[str] = set()
+    seen: set[str] = set(unread)
     origins = Origins(gallery.folder, source)
     pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
     try:

@@ -20,6 +20,7 @@ MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
 PATH: Final = "path"  # members of an item's metadata
 SPLIT: Final = "split"
+UNREADABLE: Final = "the file cannot be read"  # now; it says nothing about what is in it
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, without the separator
 
 
@@ -63,7 +64,7 @@ class ListedEntries:
         except ImageError as error:
             return b"", str(error)
         except OSError as error:
-            return b"", f"the file cannot be read: {error.strerror or error}"
+            return b"", f"{UNREADABLE}: {error.strerror or error}"
 
 
 def entries_of(listing: Listing, *, limits: ImageLimits = OWN_FILE_LIMITS) -> ListedEntries:

@@ -1,0 +1,119 @@
+"""What `lookalike up` will do and how long that takes here: a survey and a recipe in, lines out.
+
+The times are measured: a few photos through this machine's decoder and the recipe's network.
+"""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from training.units import HOUR_S, MINUTE_S
+
+if TYPE_CHECKING:
+    from cli.survey import Survey
+    from training.recipe import Recipe
+
+BATCH: Final = 16  # photos that the network is timed with
+BACKWARD: Final = 2.0  # of a forward pass, for the gradients
+LEARNT: Final = 0.8  # share of the photos that is learnt from
+OVERHEAD_S: Final = 12.0  # libraries, charts of the report, writing an export
+MODEL_BYTES: Final = 60 * 10**6  # a model with its export and report
+ITEM_BYTES: Final = 12_000  # a picture of an item, its vector and its row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to come, in seconds and bytes, all estimates."""
+
+    recipe: str
+    where: str  # the device, in words
+    train_s: float
+    rest_s: float  # measure, export, index
+    bytes: int
+
+    def in_words(self, folder: Path, *, page: str | None) -> list[str]:
+        """Return three lines: training, the rest, and what there is in the end."""
+        end = f"the page is at {page}" if page else "all is ready to be served"
+        return [
+            f"train with {self.recipe} on {self.where}: {about(self.train_s)}",
+            f"measure, export, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
+            f"({_room(_free(folder))} free)",
+            f"in {about(self.train_s + self.rest_s)} {end}",
+        ]
+
+
+def make_plan(recipe: "Recipe", survey: "Survey", *, device: str, budget_s: float | None) -> Plan:
+    """Return what the recipe will cost on this machine, from a few photos' time in its network.
+
+    Raises:
+        RecipeError, DeviceError, WeightsError: the recipe cannot be used here.
+    """
+    from vision.encoder import pick_device  # noqa: PLC0415 - torch takes seconds
+
+    place = pick_device(device)
+    cores = len(os.sched_getaffinity(0))
+    forward_s = _forward_s(recipe, max(2, len(survey.classes)), device=device)
+    read_s = survey.photos * survey.decode_s / cores
+    passes = survey.photos * LEARNT * forward_s
+    train_s = passes * (recipe.views if recipe.frozen else recipe.epochs * (1 + BACKWARD))
+    if budget_s is not None:
+        train_s = min(train_s, budget_s)
+    return Plan(
+        recipe=recipe.name,
+        where=f"{cores} cores" if place.type == "cpu" else "the GPU",
+        train_s=train_s + read_s,
+        rest_s=2 * read_s + 2 * survey.photos * forward_s + OVERHEAD_S,
+        bytes=MODEL_BYTES + survey.photos * ITEM_BYTES,
+    )
+
+
+def _forward_s(recipe: "Recipe", classes: int, *, device: str) -> float:
+    """Return the seconds that one photo takes in the recipe's network, among ``BATCH`` of them."""
+    import torch  # noqa: PLC0415 - seconds
+
+    from training.preparation import prepare  # noqa: PLC0415
+    from vision.encoder import pick_device  # noqa: PLC0415
+
+    place = pick_device(device)
+    untrained = replace(recipe, weights=None)
+    with torch.random.fork_rng(devices=[]):
+        _, network = prepare(untrained, [str(label) for label in range(classes)], place)
+    side, channels = recipe.preprocessing.size, recipe.preprocessing.channels
+    images_BCHW = torch.zeros((BATCH, channels, side, side), device=place)
+    network.eval().to(place)
+    with torch.inference_mode():
+        network(images_BCHW)  # the first call is slow
+        started = time.perf_counter()
+        network(images_BCHW)[0].cpu()  # waits for a GPU
+        return (time.perf_counter() - started) / BATCH
+
+
+def about(seconds: float) -> str:
+    """Return a time as an estimate deserves it.
+
+    >>> about(4), about(50), about(130), about(4000), about(40_000)
+    ('some seconds', 'about a minute', 'about 2 minutes', 'about 67 minutes', 'about 11 hours')
+    """
+    if seconds < 20:
+        return "some seconds"
+    minutes = round(seconds / MINUTE_S)
+    if minutes <= 1:
+        return "about a minute"
+    if seconds < 2 * HOUR_S:
+        return f"about {minutes} minutes"
+    return f"about {round(seconds / HOUR_S)} hours"
+
+
+def _room(size: int) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 10**10 else f"{size / 1e6:,.0f} MB"
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where ``folder`` is, or will be."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
