@@ -97,7 +97,7 @@ def about(seconds: float) -> str:
     >>> about(4), about(50), about(130), about(4000), about(40_000)
     ('some seconds', 'about a minute', 'about 2 minutes', 'about 67 minutes', 'about 11 hours')
     """
-    if seconds < 20:
+    if seconds < 20:  # noqa: PLR2004
         return "some seconds"
     minutes = round(seconds / MINUTE_S)
     if minutes <= 1:

@@ -88,8 +88,8 @@ def main(told: Served) -> int:
     if stopping.is_set():
         server.terminate()
     if _wait_until_it_answers(server, told):
-        watching = " and watches the folder" if told.watched else ""
-        say(f"5/5 The page is at {url_of(told.host, told.port)} (Ctrl-C ends it{watching})")
+        watching = "; the folder is watched" if told.watched else ""
+        say(f"5/5 the page is at {url_of(told.host, told.port)} (Ctrl-C ends it){watching}")
         if told.watched is not None:
             from cli.watch import watch  # noqa: PLC0415 - only where it is asked for
 

@@ -47,9 +47,18 @@ class Lookalike:
     @bentoml.on_deployment
     def supervise() -> None:
         """Prepare the process that supervises the workers, before it opens anything."""
+        from service.logs import configure_logging  # noqa: PLC0415
         from service.supervision import adapt_supervisor  # noqa: PLC0415
 
+        atexit.register(configure_logging(ServiceSettings.from_environment().log_level).flush)
         adapt_supervisor()
+
+    def __init__(self) -> None:
+        """Log as this service does from the first line on: before BentoML says how it starts."""
+        from service.logs import configure_logging  # noqa: PLC0415
+        from service.worker import desk  # noqa: PLC0415
+
+        desk.log = configure_logging(ServiceSettings.from_environment().log_level)
 
     @bentoml.on_startup
     async def start(self) -> None:

@@ -20,7 +20,6 @@ from service.deadlines import Watch
 from service.exchange import WorkerState
 from service.front import Desk
 from service.keys import WatchedKeys
-from service.logs import configure_logging
 from service.metrics import Metrics
 from service.protocol import WorkerProtocol
 from service.quotas import Quotas
@@ -74,7 +73,6 @@ class Worker:
         _limit_heaps()
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
-        desk.log = configure_logging(settings.log_level)
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
         desk.gate = _open_gate(settings, shared / "quotas", secret=server_id)
