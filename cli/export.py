@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cli.console import print_json, say
 from cli.data import DATA_HELP, load_to_measure
-from cli.index import usable_cores
+from cli.filling import usable_cores
 from training.errors import DataError
 from vision.exported import ExportManifest, Precision
 

@@ -9,13 +9,14 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
-from cli.index import fill, usable_cores
+from cli.filling import fill, keep_pictures, usable_cores
 from cli.inventory import Inventory
 from cli.sources import Source, open_source
 from cli.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
+from index.decoder import UNREADABLE
 from index.schema import DATABASE_NAME
-from index.source import UNREADABLE, entries_of, id_of_path
+from index.source import entries_of, id_of_path
 from training.loading import FASHION_MNIST
 from training.units import things
 from vision.manifest import read_manifest
@@ -61,10 +62,13 @@ class Taken:
 class Intake:
     """Takes photos into a workspace's gallery; model and gallery are opened when first needed."""
 
-    def __init__(self, workspace: Workspace, state: State, *, device: str) -> None:
+    def __init__(
+        self, workspace: Workspace, state: State, *, device: str, thumbnail: int | None = None
+    ) -> None:
         self.state = state
         self._workspace = workspace
         self._device = device
+        self._thumbnail = thumbnail  # longest side of pictures to be kept, pixels
         self._fingerprint = read_manifest(workspace.model).fingerprint
         self._gallery: Gallery | None = None
         self._taken = (
@@ -165,6 +169,7 @@ class Intake:
                     width=manifest.architecture.width,
                     model_folder=self._workspace.model,
                 )
+            keep_pictures(self._gallery, self._thumbnail)
         return self._gallery
 
     @cached_property

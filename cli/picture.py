@@ -15,6 +15,7 @@ from vision.depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_s
 from vision.errors import ImageError
 from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 from vision.preprocess import Preprocessing
+from vision.thumbnail import Thumbnail, thumbnail_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,12 +48,20 @@ class Picture:
 
     image: "Image.Image"
     content_sha256: str
+    _data: bytes
     _encoder: "ImageEncoder"
 
     def encode(self) -> "Encoding":
         """Return vector and probabilities, as a batch of one."""
         pixels_CHW = self._encoder.manifest.preprocessing.pixels(self.image)
         return self._encoder.encode(pixels_CHW[np.newaxis])
+
+    def thumbnail(self, *, max_side: int) -> Thumbnail:
+        """Return the picture as a gallery keeps it, with no side above ``max_side`` pixels."""
+        preprocessing = self._encoder.manifest.preprocessing
+        return thumbnail_of(
+            self._data, self.image, preprocessing, limits=OWN_FILE_LIMITS, max_side=max_side
+        )
 
 
 def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
@@ -75,7 +84,7 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
     _say_if_dark(name, data, encoder.manifest.preprocessing)
-    return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
+    return Picture(image, hashlib.sha256(data).hexdigest(), data, encoder)
 
 
 def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:

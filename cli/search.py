@@ -9,15 +9,8 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.index import (
-    DeviceOption,
-    GalleryArgument,
-    JsonOption,
-    ModelOption,
-    RuntimeOption,
-    load_encoder_of,
-    usable_cores,
-)
+from cli.filling import load_encoder_of, usable_cores
+from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.picture import ImageArgument, json_option, read_picture
 from index.errors import FilterError
 from vision.runtimes import open_encoder

@@ -10,6 +10,7 @@ import typer
 from cli import stages
 from cli.console import print_json, say
 from cli.data import say_findings
+from cli.index import ThumbnailOption
 from cli.workspace import Workspace
 from training.loading import FASHION_MNIST
 from training.units import duration, listed, things
@@ -63,6 +64,7 @@ def up(
         bool,
         typer.Option("--watch", help="Take in new and changed photos also while it serves."),
     ] = False,
+    thumbnail: ThumbnailOption = None,
     serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
@@ -83,6 +85,7 @@ def up(
             retrain=retrain,
             prune=prune,
             watch=watch,
+            thumbnail=thumbnail,
             serve=serve,
             host=host,
             port=port,
@@ -104,6 +107,7 @@ class Wish:
     retrain: bool = False
     prune: bool = False
     watch: bool = False
+    thumbnail: int | None = None  # longest side of the pictures that are kept, pixels
     serve: bool = True
     host: str = "127.0.0.1"
     port: int = 3000
@@ -167,7 +171,7 @@ def _finish(
 
     from cli.intake import Intake  # noqa: PLC0415
 
-    intake = Intake(workspace, state, device=device)
+    intake = Intake(workspace, state, device=device, thumbnail=wish.thumbnail)
     taken, said = _index(intake, workspace, listing, prune=wish.prune)
     stages.say_stage(4, STAGES, said)
     return intake, taken
