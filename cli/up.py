@@ -238,8 +238,9 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "Recipe":
 
     source = FASHION_MNIST if listing is None else str(listing.source)
     recipe = pick_recipe("cnn", source)
-    if wish.epochs is not None:
-        recipe = replace(recipe, epochs=wish.epochs)
+    epochs = 1 if wish.budget_s and wish.budget_s <= 60 else wish.epochs
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
     return recipe if listing is None else with_depth_of(source, recipe)
 
 

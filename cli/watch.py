@@ -22,7 +22,7 @@ from dataset.table import is_table
 from index.errors import VectorIndexError
 from vision.errors import VisionError
 
-SETTLE_S: Final = 1.0  # a file that has not changed for so long is taken for whole
+SETTLE_S: Final = 1.0  # between two looks; a file that both found the same is taken for whole
 POLL_S: Final = 2.0  # between two looks where no hints come
 LOOK_S: Final = 60.0  # at least so often a look, whatever hints came
 MOST_SHARE: Final = 0.2  # of the time, to be spent on looking
@@ -98,9 +98,7 @@ class Watcher:
 
     def _has_settled(self, file: ListedFile, now: Inventory) -> bool:
         row = now.rows.get(file.key)
-        if row is None or row != self._seen.get(file.key):
-            return False
-        return time.time_ns() - row.modified_ns > SETTLE_S * 1e9 or row.size > 0
+        return row is not None and row == self._seen.get(file.key)
 
     def _stale(self, listing: Listing) -> set[str]:
         return self._intake.stale(listing) if self._prune else set()

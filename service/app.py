@@ -54,11 +54,10 @@ class Lookalike:
         adapt_supervisor()
 
     def __init__(self) -> None:
-        """Log as this service does from the first line on: before BentoML says how it starts."""
+        """Log as this service does from here on: before BentoML says how it starts."""
         from service.logs import configure_logging  # noqa: PLC0415
-        from service.worker import desk  # noqa: PLC0415
 
-        desk.log = configure_logging(ServiceSettings.from_environment().log_level)
+        self._log = configure_logging(ServiceSettings.from_environment().log_level)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -69,6 +68,7 @@ class Lookalike:
         self._worker = await Worker.start(
             settings,
             model_folder(settings),
+            log=self._log,
             server_id=SERVER_ID,
             index=bentoml.server_context.worker_index or 1,
         )
