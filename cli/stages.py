@@ -77,31 +77,36 @@ class Measuring:
         return self._dataset
 
 
-def measure(workspace: Workspace, measuring: Measuring, *, device: str) -> str:
-    """Write the report where there is none.
+def measure(
+    workspace: Workspace, state: State, measuring: Measuring, *, device: str
+) -> tuple[State, str]:
+    """Write the report where there is none; where nothing can be measured, remember that.
 
     Raises:
         ModelFolderError: the model cannot be used.
         OSError: the report cannot be written.
     """
     page = workspace.model / REPORT_PAGE
-    if not page.exists():
+    if not page.exists() and state.unmeasured is None:
         from cli.evaluate import write_report  # noqa: PLC0415 - torch takes seconds
         from training.evaluate import measure as measure_model  # noqa: PLC0415
 
         try:
             dataset = measuring.dataset()
         except DataError as error:
-            return f"not measured: {error}"
-        write_report(
-            measure_model(workspace.model, dataset, device=device), dataset, workspace.model
-        )
+            state = replace(state, unmeasured=str(error))
+            workspace.write(state)
+        else:
+            measured = measure_model(workspace.model, dataset, device=device)
+            write_report(measured, dataset, workspace.model)
+    if state.unmeasured is not None:
+        return state, f"not measured: {state.unmeasured}"
     try:
         figures = json.loads((workspace.model / REPORT_FIGURES).read_bytes())
-        first = percent(float(figures["r_at_1"]))
+        first = f"{percent(float(figures['r_at_1']))} find their class first; "
     except (OSError, ValueError, KeyError, TypeError):
-        return f"measured: {page}"
-    return f"measured: {first} find their class first; {page}"
+        first = ""
+    return state, f"measured: {first}{page}"
 
 
 def export(

@@ -164,7 +164,8 @@ def _finish(
         1, STAGES, stages.train(workspace, lambda: recipe_of(listing, wish), device=device)
     )
     measuring = stages.Measuring(workspace)
-    stages.say_stage(2, STAGES, stages.measure(workspace, measuring, device=device))
+    state, said = stages.measure(workspace, state, measuring, device=device)
+    stages.say_stage(2, STAGES, said)
     state, said = stages.export(workspace, state, measuring, device=device)
     stages.say_stage(3, STAGES, said)
     del measuring

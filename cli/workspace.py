@@ -38,6 +38,7 @@ class State:
     """What has been done, as far as the folder's own files do not say it."""
 
     source: str  # absolute, links resolved; or ``fashion-mnist``
+    unmeasured: str | None = None  # why it cannot be measured, a sentence
     exported: str | None = None  # what came of the export, a sentence; None: not tried
     indexed: str | None = None  # fingerprint of the model by which all photos were indexed
 

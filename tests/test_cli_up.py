@@ -154,14 +154,14 @@ def test_a_page_answers_when_it_is_said_to_and_takes_in_what_comes(made: Made) -
                 file.flush()
                 os.utime(file.fileno())
                 httpx.get(f"{page.url}/livez")
-        page.wait_for(ids | {"hat:slow.jpg"})
+        page.wait_until(lambda now: now == ids | {"hat:slow.jpg"})
 
         (made.photos / "hat").rename(made.photos / "caps")
-        moved = {one.replace("hat:", "caps:") for one in ids | {"hat:slow.jpg"}}
-        page.wait_for(moved)
+        page.wait_until(lambda now: "caps:slow.jpg" in now and "hat:slow.jpg" not in now)
+        assert len(page.ids()) == len(ids) + 1
         (made.photos / "caps").rename(made.photos / "hat")
         (made.photos / "hat" / "slow.jpg").unlink()
-        page.wait_for(ids)
+        page.wait_until(lambda now: now == ids)
 
         second = up("photos", cwd=made.folder)
         assert "another `lookalike up` is at work on photos-lookalike" in sentence_of(second)

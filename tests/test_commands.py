@@ -56,11 +56,21 @@ READY = (  # what a case finds there
     "index export ready/gallery ready/export",
     "index backup ready/gallery ready/backup",
 )
-ONLY = {"demo": "demo", "train": "photo", "up": "photo"}  # desks; `train` on Fashion-MNIST is what `demo` does
+ONLY = {
+    "demo": "demo",
+    "train": "photo",
+    "up": "photo",
+}  # desks; `train` on Fashion-MNIST is what `demo` does
 # Those that load torch and all images; in short form they are run by the test of the documents.
 LONG = {"train", "evaluate", "compare", "export"}
 STARTED = {"serve"}  # it goes on until it is stopped: a test of its own
-SAYS_ONLY = {"pack", "train", "export", "demo", "up"}  # what they make is the result, not what they say
+SAYS_ONLY = {
+    "pack",
+    "train",
+    "export",
+    "demo",
+    "up",
+}  # what they make is the result, not what they say
 
 
 def commands() -> dict[str, set[str]]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,11 @@ class Page:
         answer = httpx.get(f"{self.url}/v1/items?limit=1000", timeout=30).json()
         return {item["id"] for item in answer["items"]}
 
-    def wait_for(self, ids: set[str]) -> None:
-        """Wait until just these photos are there."""
+    def wait_until(self, are_right: Callable[[set[str]], bool]) -> None:
+        """Wait until the ids of all photos are as they should be."""
         deadline = time.monotonic() + WAIT_S
-        while self.ids() != ids:
-            assert time.monotonic() < deadline, f"{self.ids() ^ ids}\n{self.log.read_text()}"
+        while not are_right(self.ids()):
+            assert time.monotonic() < deadline, f"{self.ids()}\n{self.log.read_text()}"
             time.sleep(0.2)
 
 
