@@ -117,8 +117,13 @@ def say(sentence: str) -> None:
 
     Lines break between words where the terminal ends; in a file they are as long as they are.
     """
+    show(sentence)
+
+
+def show(text: str | Table) -> None:
+    """Print a sentence or a table on standard error, unless it is hushed."""
     if not _hushed:
-        stderr.print(sentence, soft_wrap=not stderr.is_terminal)
+        stderr.print(text, soft_wrap=isinstance(text, str) and not stderr.is_terminal)
 
 
 @contextmanager

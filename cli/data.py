@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 from rich import box
 from rich.table import Table
 
-from cli.console import lines_of, progress, stderr
+from cli.console import lines_of, progress, show
 from dataset.findings import Findings
 from training.recipe import Recipe
 from vision.image import harden_pillow
 from vision.manifest import read_manifest
+from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -34,19 +35,33 @@ def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset
         DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
         ModelFolderError: the model to go on from is damaged.
     """
-    dataset = read_to_learn(data, recipe, hold_out=hold_out)
-    say_findings(dataset.findings)
-    return dataset
-
-
-def read_to_learn(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
-    """Return what ``load`` does, without a word on what was found."""
     from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
     from training.succession import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
         dataset = load_dataset(data, recipe.preprocessing, hold_out=hold_out, report=report)
-    return after_predecessor(dataset, recipe)
+    dataset = after_predecessor(dataset, recipe)
+    say_findings(dataset.findings)
+    return dataset
+
+
+def load_any(
+    data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = (), quiet: bool = False
+) -> "Dataset":
+    """Return the dataset to train on, images without a class too; what was found is said once.
+
+    Raises:
+        DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
+    """
+    from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
+
+    with _reading() as report:
+        dataset = load_dataset(
+            data, preprocessing, hold_out=hold_out, unlabelled=True, report=report
+        )
+    if not quiet:
+        say_findings(dataset.findings)
+    return dataset
 
 
 def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
@@ -56,20 +71,15 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    dataset = read_to_measure(data, model, others)
-    say_findings(dataset.findings)
-    return dataset
-
-
-def read_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
-    """Return what ``load_to_measure`` does, without a word on what was found."""
     from training.learnt import read_learnt  # noqa: PLC0415 - keeps `--help` quick
     from training.unlearnt import load_unlearnt  # noqa: PLC0415
 
     manifest = read_manifest(model)
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
-        return load_unlearnt(data, manifest, learnt, report=report)
+        dataset = load_unlearnt(data, manifest, learnt, report=report)
+    say_findings(dataset.findings)
+    return dataset
 
 
 @contextmanager
@@ -91,4 +101,4 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
         table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    stderr.print(table)
+    show(table)

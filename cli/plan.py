@@ -6,17 +6,22 @@ The times are measured: a few photos through this machine's decoder and the reci
 import os
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from training.recipe import Recipe
 from training.units import HOUR_S, MINUTE_S
 
 if TYPE_CHECKING:
-    from cli.survey import Survey
-    from training.recipe import Recipe
+    import torch
 
-BATCH: Final = 16  # photos that the network is timed with
+    from cli.survey import Survey
+    from training.auto_recipe import AutoRecipe
+    from vision.manifest import Architecture
+    from vision.preprocess import Preprocessing
+
+BATCH: Final = 8  # photos that the network is timed with
 BACKWARD: Final = 2.0  # of a forward pass, for the gradients
 LEARNT: Final = 0.8  # share of the photos that is learnt from
 OVERHEAD_S: Final = 12.0  # libraries, charts of the report, writing an export
@@ -45,22 +50,23 @@ class Plan:
         ]
 
 
-def make_plan(recipe: "Recipe", survey: "Survey", *, device: str, budget_s: float | None) -> Plan:
+def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -> Plan:
     """Return what the recipe will cost on this machine, from a few photos' time in its network.
 
     Raises:
-        RecipeError, DeviceError, WeightsError: the recipe cannot be used here.
+        ValueError, DeviceError: the recipe cannot be used here.
     """
     from vision.encoder import pick_device  # noqa: PLC0415 - torch takes seconds
 
     place = pick_device(device)
     cores = len(os.sched_getaffinity(0))
-    forward_s = _forward_s(recipe, max(2, len(survey.classes)), device=device)
+    labels = len(survey.classes)
     read_s = survey.photos * survey.decode_s / cores
-    passes = survey.photos * LEARNT * forward_s
-    train_s = passes * (recipe.views if recipe.frozen else recipe.epochs * (1 + BACKWARD))
-    if budget_s is not None:
-        train_s = min(train_s, budget_s)
+    train_s, forward_s = (
+        _steps(recipe, survey.photos, labels, place)
+        if isinstance(recipe, Recipe)
+        else _trials(recipe, survey.photos, labels, read_s, place)
+    )
     return Plan(
         recipe=recipe.name,
         where=f"{cores} cores" if place.type == "cpu" else "the GPU",
@@ -70,20 +76,39 @@ def make_plan(recipe: "Recipe", survey: "Survey", *, device: str, budget_s: floa
     )
 
 
-def _forward_s(recipe: "Recipe", classes: int, *, device: str) -> float:
-    """Return the seconds that one photo takes in the recipe's network, among ``BATCH`` of them."""
+def _steps(recipe: Recipe, photos: int, labels: int, place: "torch.device") -> tuple[float, float]:
+    """Return the seconds of a training by gradients, and those of a photo in its network."""
+    forward_s = _forward_s(recipe.architecture(labels), recipe.preprocessing, place)
+    return photos * LEARNT * forward_s * recipe.epochs * (1 + BACKWARD), forward_s
+
+
+def _trials(
+    recipe: "AutoRecipe", photos: int, labels: int, read_s: float, place: "torch.device"
+) -> tuple[float, float]:
+    """Return the seconds of trying networks, the first one in any case, and those of a photo."""
+    times_s = [
+        _forward_s(architecture, one.preprocessing, place)
+        for one in recipe.extractors
+        for architecture in [
+            recipe.architecture(one, num_labels=labels, item_width=8, kind_width=0)
+        ]
+    ]
+    first_s, *others_s = (photos * forward_s + read_s for forward_s in times_s)
+    return first_s + min(sum(others_s), recipe.budget_s), times_s[0]
+
+
+def _forward_s(
+    architecture: "Architecture", preprocessing: "Preprocessing", place: "torch.device"
+) -> float:
+    """Return the seconds that one photo takes in a network, among ``BATCH`` of them."""
     import torch  # noqa: PLC0415 - seconds
 
-    from training.preparation import prepare  # noqa: PLC0415
-    from vision.encoder import pick_device  # noqa: PLC0415
+    from vision.network import build_network  # noqa: PLC0415
 
-    place = pick_device(device)
-    untrained = replace(recipe, weights=None)
     with torch.random.fork_rng(devices=[]):
-        _, network = prepare(untrained, [str(label) for label in range(classes)], place)
-    side, channels = recipe.preprocessing.size, recipe.preprocessing.channels
+        network = build_network(architecture, preprocessing).eval().to(place)
+    side, channels = preprocessing.size, preprocessing.channels
     images_BCHW = torch.zeros((BATCH, channels, side, side), device=place)
-    network.eval().to(place)
     with torch.inference_mode():
         network(images_BCHW)  # the first call is slow
         started = time.perf_counter()

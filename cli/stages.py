@@ -4,54 +4,68 @@ and returns the line that says what there is now.
 
 import json
 import shutil
-from collections.abc import Callable
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli.console import hushed, say
-from cli.data import read_to_learn, read_to_measure
+from cli.data import load, load_to_measure
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
 from cli.workspace import State, Workspace
 from training.errors import DataError
 from training.units import duration, percent
 from vision.errors import ExportError
 from vision.exported import has_export
-from vision.manifest import Manifest, read_manifest
+from vision.manifest import Manifest
 from vision.openvino_encoder import RUNTIME
 from vision.runtimes import NVIDIA
 
 if TYPE_CHECKING:
+    from training.auto_recipe import AutoRecipe
     from training.data import Dataset
     from training.recipe import Recipe
 
 
-def train(workspace: Workspace, choose: "Callable[[], Recipe]", *, device: str) -> str:
-    """Make the model where there is none; an interrupted training goes on.
+def train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> str:
+    """Make the model; an interrupted training goes on.
 
     Where the photos, or what was asked for, changed since it was interrupted, it begins again.
 
     Raises:
         TrainingError, VisionError, DatasetError: as `lookalike train`.
     """
-    if workspace.model.exists():
-        return f"trained: {_as_trained(read_manifest(workspace.model))}"
-    from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
-    from training.checks import state_folder  # noqa: PLC0415
+    from training.checks import state_folder  # noqa: PLC0415 - torch takes seconds
     from training.errors import UnfitCheckpointError  # noqa: PLC0415
 
-    recipe = choose()
-    dataset = read_to_learn(workspace.source, recipe)
+    started = time.monotonic()
     with hushed():
         try:
-            manifest = run_training(recipe, dataset, workspace.model, device=device, resume=True)
+            manifest = _train(workspace, recipe, device=device)
         except UnfitCheckpointError:
             shutil.rmtree(state_folder(workspace.model))
-            manifest = run_training(recipe, dataset, workspace.model, device=device, resume=True)
-    seconds = manifest.metrics.get("train_seconds", 0.0)
-    return f"trained in {duration(seconds)}: {_as_trained(manifest)}"
+            manifest = _train(workspace, recipe, device=device)
+    return f"trained in {duration(time.monotonic() - started)}: {as_trained(manifest)}"
 
 
-def _as_trained(manifest: Manifest) -> str:
+def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> Manifest:
+    from cli.learning import Where, run_training  # noqa: PLC0415 - torch takes seconds
+    from cli.trying import run_auto  # noqa: PLC0415
+    from training.recipe import Recipe  # noqa: PLC0415
+
+    if isinstance(recipe, Recipe):
+        dataset = load(workspace.source, recipe)
+        return run_training(recipe, dataset, workspace.model, device=device, resume=True)
+    where = Where(
+        data=workspace.source,
+        out=workspace.model,
+        bits=recipe.preprocessing.bits,
+        device=device,
+    )
+    return run_auto(recipe, where, resume=True)[0]
+
+
+def as_trained(manifest: Manifest) -> str:
+    """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
@@ -73,7 +87,8 @@ class Measuring:
             DataError: nothing is left to measure with.
         """
         if self._dataset is None:
-            self._dataset = read_to_measure(self._workspace.source, self._workspace.model)
+            with hushed():
+                self._dataset = load_to_measure(self._workspace.source, self._workspace.model)
         return self._dataset
 
 

@@ -1,6 +1,5 @@
 """`lookalike up`: from a folder of photos to the page, in one command that may be run again."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,17 +13,18 @@ from cli.index import ThumbnailOption
 from cli.workspace import Workspace
 from training.loading import FASHION_MNIST
 from training.units import duration, listed, things
+from vision.manifest import read_manifest
 
 if TYPE_CHECKING:
     from cli.intake import Intake, Taken
     from cli.plan import Plan
     from cli.survey import Survey
     from dataset.listing import Listing
+    from training.auto_recipe import AutoRecipe
     from training.recipe import Recipe
 
 STAGES: Final = 5
 MANY_MORE: Final = 1.25  # times the photos that were learnt from: worth training again
-UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
 
 
 def up(
@@ -81,7 +81,7 @@ def up(
             source=source,
             out=out,
             plan=plan,
-            budget_s=None if budget is None else seconds_of(budget),
+            budget_s=_budget_s(budget),
             retrain=retrain,
             prune=prune,
             watch=watch,
@@ -93,6 +93,15 @@ def up(
             as_json=as_json,
         )
     )
+
+
+def _budget_s(budget: str | None) -> float | None:
+    from cli.recipe import seconds_of  # noqa: PLC0415
+
+    try:
+        return None if budget is None else seconds_of(budget)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +140,7 @@ def bring_up(wish: Wish) -> None:
     page = url_of(wish.host, wish.port) if wish.serve else None
     if wish.plan:
         workspace.read()  # another source's folder is said now
-        _say_plan(listing, workspace, wish, page=page)
+        _say_plan(listing, recipe_of(listing, wish), workspace, wish, page=page)
         return
     workspace.lock()
     workspace.read()  # another source's folder is refused before anything is done to it
@@ -157,12 +166,14 @@ def _finish(
     """Do what is left to do of the first four stages, and say a line of each."""
     device = wish.device
     state = workspace.read()
-    if not workspace.model.exists():
-        _say_plan(listing, workspace, wish, page=page)
+    if workspace.model.exists():
+        said = f"trained: {stages.as_trained(read_manifest(workspace.model))}"
+    else:
+        recipe = recipe_of(listing, wish)
+        _say_plan(listing, recipe, workspace, wish, page=page)
         workspace.write(state)
-    stages.say_stage(
-        1, STAGES, stages.train(workspace, lambda: recipe_of(listing, wish), device=device)
-    )
+        said = stages.train(workspace, recipe, device=device)
+    stages.say_stage(1, STAGES, said)
     measuring = stages.Measuring(workspace)
     state, said = stages.measure(workspace, state, measuring, device=device)
     stages.say_stage(2, STAGES, said)
@@ -232,21 +243,26 @@ def _train_again(
     say(f"the model and the gallery of before, with edits in it, are kept in {workspace.before}")
 
 
-def recipe_of(listing: "Listing | None", wish: Wish) -> "Recipe":
+def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
-    from cli.depth import with_depth_of  # noqa: PLC0415
+    from cli.depth import bits_of  # noqa: PLC0415
+    from training.auto_recipe import auto_recipe  # noqa: PLC0415
     from training.recipes import pick_recipe  # noqa: PLC0415
 
-    source = FASHION_MNIST if listing is None else str(listing.source)
-    recipe = pick_recipe("cnn", source)
-    epochs = 1 if wish.budget_s and wish.budget_s <= 60 else wish.epochs
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
-    return recipe if listing is None else with_depth_of(source, recipe)
+    if listing is None:
+        recipe = pick_recipe("cnn", FASHION_MNIST)
+        return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
+    auto = auto_recipe(budget_s=wish.budget_s)
+    return auto.seeing(bits_of(str(listing.source), auto.preprocessing))
 
 
 def _say_plan(
-    listing: "Listing | None", workspace: Workspace, wish: Wish, *, page: str | None
+    listing: "Listing | None",
+    recipe: "AutoRecipe | Recipe",
+    workspace: Workspace,
+    wish: Wish,
+    *,
+    page: str | None,
 ) -> None:
     """Say in five lines what is there, what will be done, and how long it takes on this machine."""
     from cli.plan import make_plan  # noqa: PLC0415 - torch takes seconds
@@ -254,7 +270,7 @@ def _say_plan(
 
     recipe = recipe_of(listing, wish)
     looked = survey_of_fashion_mnist() if listing is None else survey(listing, recipe.preprocessing)
-    plan = make_plan(recipe, looked, device=wish.device, budget_s=wish.budget_s)
+    plan = make_plan(recipe, looked, device=wish.device)
     name = Path(wish.source).resolve().name if listing is not None else wish.source
     for line in (*looked.in_words(name), *plan.in_words(workspace.folder, page=page)):
         say(line)
@@ -278,8 +294,6 @@ def _say_found(listing: "Listing", *, all_of_it: bool) -> None:
 
 def _suggest(workspace: Workspace, listing: "Listing", wish: Wish) -> None:
     """Say when the photos have become others than those that the model has learnt from."""
-    from vision.manifest import read_manifest  # noqa: PLC0415
-
     manifest = read_manifest(workspace.model)
     new = [label for label in listing.labels if label not in manifest.labels]
     parts = ("train_images", "validation_images", "test_images", "unreadable", "leaked")
@@ -310,8 +324,6 @@ def _absolute(source: str) -> str:
 
 
 def _result(workspace: Workspace, taken: "Taken") -> dict[str, Any]:
-    from vision.manifest import read_manifest  # noqa: PLC0415
-
     return {
         "model": str(workspace.model),
         "gallery": str(workspace.gallery),
@@ -340,15 +352,3 @@ def _plan_as_json(looked: "Survey", plan: "Plan", workspace: Workspace) -> dict[
         "rest_s": round(plan.rest_s),
         "needed_bytes": plan.bytes,
     }
-
-
-def seconds_of(budget: str) -> float:
-    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
-
-    >>> seconds_of("20m"), seconds_of("1.5h")
-    (1200.0, 5400.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", budget.strip().lower())
-    if found is None or float(found[1]) == 0:
-        raise typer.BadParameter(f"{budget!r} is no time; such as 2m, 20m or 2h was expected")
-    return float(found[1]) * UNIT_S[found[2]]
