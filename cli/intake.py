@@ -167,7 +167,7 @@ class Intake:
                     model_name=manifest.name,
                     fingerprint=manifest.fingerprint,
                     width=manifest.architecture.width,
-                    model_folder=self._workspace.model,
+                    model_folder=self._workspace.home / self._workspace.model.name,
                 )
             keep_pictures(self._gallery, self._thumbnail)
         return self._gallery

@@ -121,7 +121,7 @@ def measure(
         first = f"{percent(float(figures['r_at_1']))} find their class first; "
     except (OSError, ValueError, KeyError, TypeError):
         first = ""
-    return state, f"measured: {first}{page}"
+    return state, f"measured: {first}{workspace.home / workspace.model.name / REPORT_PAGE}"
 
 
 def export(

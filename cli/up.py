@@ -1,5 +1,6 @@
 """`lookalike up`: from a folder of photos to the page, in one command that may be run again."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli import stages
-from cli.console import print_json, say
+from cli.console import hushed, print_json, say
 from cli.data import say_findings
 from cli.index import ThumbnailOption
 from cli.workspace import Workspace
@@ -145,9 +146,11 @@ def bring_up(wish: Wish) -> None:
     workspace.lock()
     workspace.read()  # another source's folder is refused before anything is done to it
     workspace.swap()
-    if workspace.next.folder.exists() or (wish.retrain and workspace.model.exists()):
+    again = workspace.next.folder.exists() or (wish.retrain and workspace.model.exists())
+    if again:
         _train_again(workspace, listing, wish, page=page)
-    intake, taken = _finish(workspace, listing, wish, page=page)
+    with hushed() if again else nullcontext():  # it has all been said
+        intake, taken = _finish(workspace, listing, wish, page=page)
     if listing is not None:
         _suggest(workspace, listing, wish)
     intake.close()

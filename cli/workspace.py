@@ -46,9 +46,10 @@ class State:
 class Workspace:
     """One folder of `lookalike up`, locked by one process at a time."""
 
-    def __init__(self, folder: Path, source: str) -> None:
+    def __init__(self, folder: Path, source: str, *, home: Path | None = None) -> None:
         self.folder = folder
         self.source = source
+        self.home = home or folder  # where all of it will lie when it is finished
         self._lock: int | None = None
 
     @property
@@ -69,7 +70,7 @@ class Workspace:
     @property
     def next(self) -> "Workspace":
         """Where a new training prepares what will take the place of all that is here."""
-        return Workspace(self.folder / "next", self.source)
+        return Workspace(self.folder / "next", self.source, home=self.folder)
 
     @property
     def before(self) -> Path:
@@ -183,7 +184,7 @@ class Workspace:
         Raises:
             OSError: it cannot be written down.
         """
-        shutil.rmtree(self.folder.parent / "before", ignore_errors=True)
+        shutil.rmtree(self.home / "before", ignore_errors=True)
         replace_synced(self.folder / READY_NAME, b"")
 
     @classmethod
