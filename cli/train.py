@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.console import print_json, say
-from cli.data import DATA_HELP, load
+from cli.data import DATA_HELP, GroupOption, load, named
 from cli.depth import with_depth_of
 from cli.progress import TrainingProgress
 from cli.recipe import choose_recipe
@@ -35,6 +35,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     recipe: Annotated[str, typer.Option(help=f"Set-up: {', '.join(RECIPE_NAMES)}.")] = "cnn",
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     hold_out: Annotated[
         str | None,
         typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
@@ -158,9 +159,7 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Images in a batch, over all processes.", rich_help_panel=LEARNING
-        ),
+        typer.Option(min=1, help="Images a batch, over all processes.", rich_help_panel=LEARNING),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
@@ -184,7 +183,7 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Train a network on labelled images and write a model folder.
+    """Train a network on images and write a model folder.
 
     It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
     with the very same weights. On N GPUs, it is
@@ -221,7 +220,7 @@ def train(
     check_call(chosen, out=out, device=device, resume=resume)
     with _curves(tensorboard) as curves:  # first: a place that cannot be written to is said at once
         chosen = chosen if bits else with_depth_of(data, chosen)
-        dataset = load(data, chosen, hold_out=tuple(map(label_of, split_names(hold_out))))
+        dataset = load(data, chosen, hold_out=split_names(hold_out), group=group)
         manifest = run_training(chosen, dataset, out, device=device, resume=resume, curves=curves)
     if as_json:
         print_json(
@@ -239,7 +238,7 @@ def train(
             f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
             f"{manifest.metrics['train_seconds']:.0f} s of training"
         )
-        say(f"measure it: {shlex.join(['lookalike', 'evaluate', str(out), '--data', data])}")
+        say(f"measure it: {shlex.join(['lookalike', 'evaluate', str(out), *named(data, group)])}")
 
 
 def _say_what_is_resumed(out: Path) -> None:
@@ -251,8 +250,8 @@ def _say_what_is_resumed(out: Path) -> None:
 
 
 def split_names(names: str | None) -> tuple[str, ...]:
-    """Return the names of a list with commas."""
-    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+    """Return the classes of a list with commas."""
+    return tuple(label_of(name) for name in (names or "").split(",") if name.strip())
 
 
 def run_training(

@@ -22,7 +22,7 @@ def flat(pixels_BCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def among(vectors_KD: NDArray[np.float32], photos_K: NDArray[np.uint64]) -> Searched:
+def among(vectors_KD: NDArray[np.float32], photos_K: NDArray[np.int64]) -> Searched:
     return Searched(vectors_KD, photos_K, np.full(len(photos_K), -1))
 
 
@@ -65,7 +65,7 @@ def test_half_of_the_views_are_mirrored_and_light_changes_all_of_them() -> None:
 
 def test_each_view_finds_its_photo_where_the_vectors_tell_photos_apart() -> None:
     gallery = np.eye(5, dtype=np.float32)
-    photos = np.arange(5, dtype=np.uint64)
+    photos = np.arange(5)
     found = find_views(np.stack([gallery, gallery]), photos, among(gallery, photos))
     assert (found.r_at_1, found.r_at_10, found.gallery) == (1, 1, 5)
     low, high = found.r_at_1_interval
@@ -74,7 +74,7 @@ def test_each_view_finds_its_photo_where_the_vectors_tell_photos_apart() -> None
 
 def test_a_query_that_finds_another_photo_counts_as_its_share_of_that_photo() -> None:
     gallery = np.eye(3, dtype=np.float32)
-    photos = np.arange(3, dtype=np.uint64)
+    photos = np.arange(3)
     right, wrong = gallery, gallery[[1, 0, 2]]
     found = find_views(np.stack([right, wrong]), photos, among(gallery, photos))
     assert found.first_N.tolist() == [0.5, 0.5, 1]
@@ -84,14 +84,14 @@ def test_a_query_that_finds_another_photo_counts_as_its_share_of_that_photo() ->
 
 def test_of_two_equal_scores_the_wrong_photo_counts_as_nearer() -> None:
     gallery = np.ones((2, 1), np.float32)
-    photos = np.arange(2, dtype=np.uint64)
+    photos = np.arange(2)
     assert find_views(gallery[None], photos, among(gallery, photos)).r_at_1 == 0
 
 
 def test_a_copy_of_a_photo_is_as_good_as_the_photo() -> None:
     gallery = np.eye(3, dtype=np.float32)
-    kept = np.array([7, 8, 7], np.uint64)  # the last is a copy of the first
-    found = find_views(gallery[None, [2]], np.array([7], np.uint64), among(gallery, kept))
+    kept = np.array([7, 8, 7])  # the last is a copy of the first
+    found = find_views(gallery[None, [2]], np.array([7]), among(gallery, kept))
     assert found.r_at_1 == 1
 
 
@@ -121,7 +121,7 @@ def test_photos_of_one_group_find_each_other_without_their_copies() -> None:
     gallery = np.eye(4, dtype=np.float32)
     gallery[3] = gallery[0]
     groups = np.array([0, 0, -1, 0])
-    photos = np.array([10, 11, 12, 10], np.uint64)  # the last is a copy of the first
+    photos = np.array([10, 11, 12, 10])  # the last is a copy of the first
     queries = np.array([[1, 0.5, 0.1, 0]], np.float32)
     searched = Searched(gallery, photos, groups)
     found = find_others(queries, groups[:1], photos[:1], searched)
@@ -134,7 +134,7 @@ def test_photos_of_one_group_find_each_other_without_their_copies() -> None:
 
 def test_photos_without_another_of_their_group_are_not_searched_for() -> None:
     gallery = np.eye(3, dtype=np.float32)
-    photos = np.arange(3, dtype=np.uint64)
+    photos = np.arange(3)
     apart, two = np.array([0, 1, -1]), np.array([0, 0, -1])
     assert find_others(gallery, apart, photos, Searched(gallery, photos, apart)) is None
     found = find_others(gallery, two, photos, Searched(gallery, photos, two))

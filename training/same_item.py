@@ -7,6 +7,7 @@ Shape suffixes: V views, N photos, Q queries, K gallery vectors, C channels, H x
 width.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -28,8 +29,8 @@ class Searched(NamedTuple):
     """What is searched, row by row."""
 
     vectors_KD: NDArray[np.float32]  # unit length
-    photos_K: NDArray[np.uint64]  # equal for copies of one photo
-    groups_K: NDArray[np.int64]  # equal for photos that show one thing; -1: of none
+    photos_K: NDArray[np.int64]  # equal for copies of one photo
+    things_K: NDArray[np.int64]  # equal for photos of one thing; -1: of none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,7 +75,7 @@ def measure_same_item(
     encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     images_NCHW: NDArray[np.uint8],
     contents_N: NDArray[np.uint64],
-    photos_N: NDArray[np.uint64],
+    photos_N: NDArray[np.int64],
     searched: Searched,
     *,
     seed: int = 0,
@@ -96,7 +97,7 @@ def measure_same_item(
 
 def find_views(
     views_VND: NDArray[np.float32],
-    photos_N: NDArray[np.uint64],
+    photos_N: NDArray[np.int64],
     searched: Searched,
 ) -> SameItem:
     """Return how well views find the photos they are of, or copies of these; unit vectors in."""
@@ -111,8 +112,8 @@ def find_views(
 
 def find_others(
     queries_ND: NDArray[np.float32],
-    groups_N: NDArray[np.int64],
-    photos_N: NDArray[np.uint64],
+    things_N: NDArray[np.int64],
+    photos_N: NDArray[np.int64],
     searched: Searched,
 ) -> SameItem | None:
     """Return how well photos find other photos of their group; unit vectors in.
@@ -121,23 +122,22 @@ def find_others(
     those whose group has no other photo in the gallery, are not searched for; None where that
     leaves nothing.
     """
-    photos_of = {
-        group: set(searched.photos_K[searched.groups_K == group].tolist())
-        for group in np.unique(groups_N[groups_N >= 0]).tolist()
-    }
+    photos_of: dict[int, set[int]] = defaultdict(set)
+    for thing, photo in zip(searched.things_K.tolist(), searched.photos_K.tolist(), strict=True):
+        photos_of[thing].add(photo)
     asked = [
         position
-        for position, (group, photo) in enumerate(
-            zip(groups_N.tolist(), photos_N.tolist(), strict=True)
+        for position, (thing, photo) in enumerate(
+            zip(things_N.tolist(), photos_N.tolist(), strict=True)
         )
-        if photos_of.get(group, set()) - {photo}
+        if thing >= 0 and photos_of[thing] - {photo}
     ]
     if not asked:
         return None
     ranks_Q = _ranks(
         queries_ND[asked],
         searched.vectors_KD,
-        (groups_N[asked], searched.groups_K),
+        (things_N[asked], searched.things_K),
         own=(photos_N[asked], searched.photos_K),
     )
     return _found("groups", ranks_Q[None], searched)
@@ -148,7 +148,7 @@ def _ranks(
     gallery_KD: NDArray[np.float32],
     things: tuple[NDArray[Any], NDArray[Any]],
     *,
-    own: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None,
+    own: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> NDArray[np.int64]:
     """Return how many vectors of other things are as near as the nearest of the query's thing.
 
