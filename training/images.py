@@ -1,4 +1,4 @@
-"""Labelled images, ready to be batched.
+"""Images with labels, as far as they have them, ready to be batched.
 
 Shape suffixes: N images, C channels, H x W pixels.
 """
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from training.pixels import pixel_array
 from training.split import Draw, choose_lots
 
+UNLABELLED: Final = -1  # the label of an image without a class
 HASHED_BYTES: Final = 16 * 2**20  # at a time, so that pixels on disk need not fit in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledImages:
-    """Decoded images and the class of each; the pixels may be a part of a larger array."""
+    """Decoded images, and classes of those that have one; the pixels may be part of an array."""
 
     images_NCHW: NDArray[np.uint8]
-    labels_N: NDArray[np.int64]  # positions in label_names
+    labels_N: NDArray[np.int64]  # positions in label_names, or UNLABELLED
     label_names: tuple[str, ...]
     contents_N: NDArray[np.uint64]  # of each file; training.identity says of what
     looks_N: NDArray[np.uint64]  # perceptual hashes

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.listing import Part
+from training.images import UNLABELLED
 
 SAME_IMAGE: Final = "the same image"
 SAME_THING: Final = "a photo of the same group"
@@ -77,9 +78,11 @@ def find_contradictions(
     """Return every image with a copy before it of another label, each with the first of those."""
     first = _first_of_each(groups_N, np.arange(len(groups_N)))
     twins_N = np.array([first[group] for group in groups_N.tolist()], np.int64)
+    labelled_N = (labels_N != UNLABELLED) & (labels_N[twins_N] != UNLABELLED)
+    differ_N = labelled_N & (labels_N != labels_N[twins_N])
     return tuple(
         Contradiction(names[int(twins_N[position])], names[position])
-        for position in np.flatnonzero(labels_N != labels_N[twins_N]).tolist()
+        for position in np.flatnonzero(differ_N).tolist()
     )
 
 

@@ -29,7 +29,7 @@ class Searched(NamedTuple):
     """What is searched, row by row."""
 
     vectors_KD: NDArray[np.float32]  # unit length
-    photos_K: NDArray[np.int64]  # equal for copies of one photo
+    photos_K: NDArray[np.integer]  # equal for copies of one photo
     things_K: NDArray[np.int64]  # equal for photos of one thing; -1: of none
 
 
@@ -75,7 +75,7 @@ def measure_same_item(
     encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     images_NCHW: NDArray[np.uint8],
     contents_N: NDArray[np.uint64],
-    photos_N: NDArray[np.int64],
+    photos_N: NDArray[np.integer],
     searched: Searched,
     *,
     seed: int = 0,
@@ -97,7 +97,7 @@ def measure_same_item(
 
 def find_views(
     views_VND: NDArray[np.float32],
-    photos_N: NDArray[np.int64],
+    photos_N: NDArray[np.integer],
     searched: Searched,
 ) -> SameItem:
     """Return how well views find the photos they are of, or copies of these; unit vectors in."""
@@ -113,7 +113,7 @@ def find_views(
 def find_others(
     queries_ND: NDArray[np.float32],
     things_N: NDArray[np.int64],
-    photos_N: NDArray[np.int64],
+    photos_N: NDArray[np.integer],
     searched: Searched,
 ) -> SameItem | None:
     """Return how well photos find other photos of their group; unit vectors in.
@@ -148,7 +148,7 @@ def _ranks(
     gallery_KD: NDArray[np.float32],
     things: tuple[NDArray[Any], NDArray[Any]],
     *,
-    own: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    own: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
 ) -> NDArray[np.int64]:
     """Return how many vectors of other things are as near as the nearest of the query's thing.
 
