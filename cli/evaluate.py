@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure
 from training.units import things
 from vision.synced import replace_synced
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    *,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +41,7 @@ def evaluate(
     from training.evidence import gather_evidence  # noqa: PLC0415
     from training.report import render_report  # noqa: PLC0415
 
-    dataset = load_to_measure(data, model)
+    dataset = load_to_measure(data, model, group=group)
     measured = measure(model, dataset, device=device)
     figures = {**measured.evaluation.to_json(), "findings": dataset.findings.to_json()}
     if as_json:

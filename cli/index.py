@@ -9,7 +9,7 @@ import typer
 
 from cli.build_report import print_report, say_how_to_serve
 from cli.console import items_shown, print_json, say, stdout, table_of
-from cli.data import IMAGES_HELP, say_findings
+from cli.data import IMAGES_HELP, GroupOption, say_findings
 from cli.sources import Source, open_source
 from index.errors import GalleryFolderError, RebuildError, UnknownIdError
 from vision.image import OWN_FILE_LIMITS, harden_pillow
@@ -50,15 +50,13 @@ def build(
     ],
     prune: Annotated[
         bool,
-        typer.Option(
-            "--prune",
-            help="Delete what an earlier build from the same data stored and is no longer there.",
-        ),
+        typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
     ] = False,
+    group: GroupOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -68,7 +66,7 @@ def build(
     Run again, it adds what is new and what has changed; labels and metadata that were edited since
     stay, unless the file or what the data say of it has changed.
     """
-    source = open_source(data, prune=prune)
+    source = open_source(data, prune=prune, group=group)
     say_findings(source.findings)
     if dry_run:
         report = preview_build(model, out, source, prune=prune)
@@ -85,6 +83,7 @@ def add(
     gallery: GalleryArgument,
     *,
     data: DataOption,
+    group: GroupOption = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
@@ -97,7 +96,7 @@ def add(
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
 
-    source = open_source(data)
+    source = open_source(data, group=group)
     say_findings(source.findings)
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         report = fill(opened, encoder, source)
@@ -116,8 +115,8 @@ def remove(
     with Gallery.open(gallery, fingerprint=None) as opened:
         deleted = opened.delete(ids)
         removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
-        unknown = [item_id for item_id in ids if item_id not in removed]
         count = opened.count
+    unknown = [item_id for item_id in ids if item_id not in removed]
     if as_json:
         print_json({"removed": removed, "unknown": unknown, "count": count})
     else:
@@ -206,8 +205,7 @@ def build_gallery(
         GalleryFolderError: the gallery cannot be used, or belongs to another model.
         VectorIndexError, TrainingError: the images cannot be read, or not be stored.
     """
-    # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
-    from index.folder import open_for_model  # noqa: PLC0415
+    from index.folder import open_for_model  # noqa: PLC0415 - keeps `--help` quick
 
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
