@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+import typer
 from rich import box
 from rich.table import Table
 
@@ -26,9 +27,25 @@ DATA_HELP: Final = (
 IMAGES_HELP: Final = (
     "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
 )
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
+        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
+        show_default=False,
+    ),
+]
 
 
-def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
+def named(data: str, group: str | None) -> list[str]:
+    """Return the options that name the same data in another command."""
+    return ["--data", data, *([] if group is None else ["--group", group])]
+
+
+def load(
+    data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
+) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
 
     Raises:
@@ -39,14 +56,21 @@ def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset
     from training.succession import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
-        dataset = load_dataset(data, recipe.preprocessing, hold_out=hold_out, report=report)
+        dataset = load_dataset(
+            data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
+        )
     dataset = after_predecessor(dataset, recipe)
     say_findings(dataset.findings)
     return dataset
 
 
 def load_any(
-    data: str, preprocessing: Preprocessing, *, hold_out: Sequence[str] = (), quiet: bool = False
+    data: str,
+    preprocessing: Preprocessing,
+    *,
+    hold_out: Sequence[str] = (),
+    group: str | None = None,
+    quiet: bool = False,
 ) -> "Dataset":
     """Return the dataset to train on, images without a class too; what was found is said once.
 
@@ -57,14 +81,21 @@ def load_any(
 
     with _reading() as report:
         dataset = load_dataset(
-            data, preprocessing, hold_out=hold_out, unlabelled=True, report=report
+            data,
+            preprocessing,
+            hold_out=hold_out,
+            unlabelled=True,
+            group=group,
+            report=report,
         )
     if not quiet:
         say_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
+def load_to_measure(
+    data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
+) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
 
     Raises:
@@ -77,7 +108,7 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
     manifest = read_manifest(model)
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, report=report)
+        dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
     say_findings(dataset.findings)
     return dataset
 

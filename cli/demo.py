@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.up import Wish, bring_up
+from cli.course import Wish, bring_up
 from training.loading import FASHION_MNIST
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure
 from training.units import things
 from vision.synced import replace_synced
 
@@ -22,7 +22,9 @@ REPORT_PAGE: Final = "report.html"
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    *,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +43,7 @@ def evaluate(
     # Here, because it keeps `--help` quick.
     from training.evaluate import measure  # noqa: PLC0415
 
-    dataset = load_to_measure(data, model)
+    dataset = load_to_measure(data, model, group=group)
     measured = measure(model, dataset, device=device)
     if as_json:
         print_json(figures_of(measured, dataset))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import print_json, say
-from cli.data import load
+from cli.data import load, named
 from cli.depth import with_depth_of
 from cli.progress import TrainingProgress
-from dataset.names import label_of
 from training.recipe import Recipe
 from training.units import things
 from vision.manifest import Manifest
@@ -27,14 +26,10 @@ class Where:
 
     data: str
     out: Path
+    group: str | None = None  # what says which photos show one thing, as in ``dataset.source``
     hold_out: tuple[str, ...] = ()  # classes
     bits: int | None = None  # of gray with 16; None: found out
     device: str = "auto"
-
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        """The classes that are kept apart, as labels."""
-        return tuple(map(label_of, self.hold_out))
 
 
 def train_by_steps(
@@ -55,7 +50,7 @@ def train_by_steps(
     with _curves(curves) as watching:  # first: a place that cannot be written to is said at once
         if not where.bits:
             recipe = with_depth_of(where.data, recipe)
-        dataset = load(where.data, recipe, hold_out=where.held_out)
+        dataset = load(where.data, recipe, hold_out=where.hold_out, group=where.group)
         manifest = run_training(
             recipe, dataset, out, device=where.device, resume=resume, curves=watching
         )
@@ -112,7 +107,7 @@ def result_of(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, ob
 
 def say_how_to_measure(where: Where) -> None:
     """Say the next command."""
-    command = ["lookalike", "evaluate", str(where.out), "--data", where.data]
+    command = ["lookalike", "evaluate", str(where.out), *named(where.data, where.group)]
     say(f"measure it: {shlex.join(command)}")
 
 

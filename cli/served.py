@@ -23,7 +23,7 @@ from cli.serve import browsable, server_command
 from index.process import module_command, module_environment
 
 if TYPE_CHECKING:
-    from cli.up import Wish
+    from cli.course import Wish
     from cli.workspace import Workspace
 
 LOOK_S: Final = 0.1  # between two questions whether it answers

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.data import DATA_HELP
+from cli.data import DATA_HELP, GroupOption
 from cli.learning import Where, train_by_steps
 from cli.recipe import choose_auto, choose_recipe, refuse_budget
 from cli.trying import train_by_trying
+from dataset.names import label_of
 from training.auto_recipe import AUTO
 from training.recipe import MOST_SEEDS, MetricLoss, Precision
 from training.recipes import FASHION_MNIST, RECIPE_NAMES
@@ -41,6 +42,7 @@ def train(
         ),
     ] = None,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     hold_out: Annotated[
         str | None,
         typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
@@ -164,9 +166,7 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Images in a batch, over all processes.", rich_help_panel=LEARNING
-        ),
+        typer.Option(min=1, help="Images a batch, over all processes.", rich_help_panel=LEARNING),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
@@ -240,7 +240,14 @@ def train(
             )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    where = Where(data=data, out=out, hold_out=split_names(hold_out), bits=bits, device=device)
+    where = Where(
+        data=data,
+        out=out,
+        group=group,
+        hold_out=split_names(hold_out),
+        bits=bits,
+        device=device,
+    )
     if name == AUTO:
         train_by_trying(by_trying, where, resume=resume, as_json=as_json)
     else:
@@ -248,5 +255,5 @@ def train(
 
 
 def split_names(names: str | None) -> tuple[str, ...]:
-    """Return the names of a list with commas."""
-    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+    """Return the classes of a list with commas."""
+    return tuple(label_of(name) for name in (names or "").split(",") if name.strip())

@@ -55,7 +55,9 @@ def run_auto(
     read: list[Dataset] = []
 
     def load(preprocessing: Preprocessing) -> "Dataset":
-        dataset = load_any(where.data, preprocessing, hold_out=where.held_out, quiet=bool(read))
+        dataset = load_any(
+            where.data, preprocessing, hold_out=where.hold_out, group=where.group, quiet=bool(read)
+        )
         read.append(dataset)
         return dataset
 

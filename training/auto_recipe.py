@@ -109,7 +109,7 @@ class AutoRecipe:
             num_labels=num_labels,
             reduction="item-and-kind" if kind_width else "pca",
             mirrored=True,
-            **kinds,  # type: ignore[arg-type]
+            **kinds,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -171,8 +171,7 @@ def auto_recipe(
     asked = {"fit": fit} if size is None else {"fit": fit, "size": size}
     return AutoRecipe(
         extractors=tuple(
-            replace(one, preprocessing=replace(one.preprocessing, **asked))  # type: ignore[arg-type]
-            for one in extractors
+            replace(one, preprocessing=replace(one.preprocessing, **asked)) for one in extractors
         ),
         budget_s=BUDGET_S if budget_s is None else budget_s,
         seed=seed,

@@ -113,6 +113,7 @@ def load_dataset(
     *,
     hold_out: Sequence[str] = (),
     unlabelled: bool = False,
+    group: str | None = None,
     cache: Path | None = None,
     report: LoadReport = lambda _done, _all: None,
 ) -> Dataset:
@@ -125,6 +126,7 @@ def load_dataset(
         hold_out: classes that are kept apart from all parts.
         unlabelled: whether images without a class are learnt from, too. Where there are no two
             classes, all images are without one.
+        group: what says which photos show one thing, as in ``dataset.source``.
         cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
         report: called from this thread as images are decoded.
 
@@ -136,6 +138,7 @@ def load_dataset(
         preprocessing,
         hold_out=hold_out,
         unlabelled=unlabelled,
+        group=group,
         cache=cache or default_cache(),
         report=report,
     )
@@ -161,7 +164,7 @@ def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...
     loaded = found.loaded
     if Part.TEST in loaded.named_parts:
         leaked_M = find_leaks(found.groups_M, loaded.parts_M)
-        leaks = name_leaks(found.groups_M, loaded.parts_M, loaded.names)
+        leaks = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
         return np.where(leaked_M, LEFT_OUT, loaded.parts_M), leaks
     return split_by_content(found), ()
 
@@ -264,7 +267,7 @@ def _dataset(
             f"{loaded.source} has a validation part, but no image in it that is readable, in no "
             "test part and of a class that is not held out"
         )
-    contradictions = find_contradictions(found.groups_M, loaded.labels_M, loaded.names)
+    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
     findings = find_all(found, leaked=leaked, contradictions=contradictions)
     for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
         findings.add(SEEN, loaded.names[position])

@@ -25,6 +25,7 @@ from vision.preprocess import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
 FEWEST_CLASSES: Final = 2
+NO_THING: Final = -1  # the thing that a photo of no group shows
 SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
@@ -39,6 +40,7 @@ class Loaded:
     decoded: Decoded
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
+    things_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
     findings: Findings  # what was skipped, merged or guessed when the files were listed
 
@@ -49,14 +51,15 @@ def load_images(
     *,
     hold_out: Sequence[str] | None,
     unlabelled: bool = False,
+    group: str | None = None,
     cache: Path,
     report: LoadReport,
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
     With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part.
-    Images without a class are left out, but with ``unlabelled`` they stay; without two classes to
-    tell apart there is then no class at all.
+    Images without a class are left out, but with ``unlabelled`` they stay; where something is to be
+    learnt and there are no two classes to tell apart, there is then no class at all.
 
     Raises:
         DatasetError: they are missing or damaged, or it cannot be told what they are.
@@ -66,13 +69,13 @@ def load_images(
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
-    listing = list_source(Path(source))
+    listing = list_source(Path(source), group=group)
     try:
         files = listing.files if unlabelled else _labelled(listing)
         label_names = _label_names(listing.source, files)
-        if unlabelled:
+        if unlabelled and hold_out is not None:
             label_names = _enough(listing, label_names)
-            _check_hold_out(hold_out or (), label_names, source)
+            _check_hold_out(hold_out, label_names, source)
         elif hold_out is not None:
             _check_learnable(listing.source, files, label_names)
             _check_hold_out(hold_out, label_names, source)
@@ -96,6 +99,7 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         decoded=decoded,
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
+        things_M=np.full(len(decoded.images_NCHW), NO_THING),
         names=[
             f"{part.name.lower()}[{number}]"
             for part, (_, labels_N) in parts.items()
@@ -210,8 +214,21 @@ def _files(
         decoded=decoded,
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
+        things_M=_things(files)[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],
         findings=listing.findings,
+    )
+
+
+def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
+    """Return a number for each file, equal for those of one group."""
+    numbers: dict[str, int] = {}
+    return np.array(
+        [
+            NO_THING if file.group is None else numbers.setdefault(file.group, len(numbers))
+            for file in files
+        ],
+        np.int64,
     )
 
 
