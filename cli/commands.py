@@ -19,6 +19,7 @@ from cli.purge import purge
 from cli.search import classify, search
 from cli.serve import serve
 from cli.train import train
+from cli.up import up
 
 app = typer.Typer(
     name="lookalike",
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(up)
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure
 from dataset.findings import Findings
 from training.units import things
 from vision.manifest import Manifest, read_manifest
@@ -24,6 +24,7 @@ def compare(
     new: Annotated[list[Path], typer.Argument(help="Model folders.", show_default=False)],
     *,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     must_not_lose: Annotated[
         str,
         typer.Option(
@@ -77,7 +78,7 @@ def compare(
     for folder, manifest in zip(new, manifests[1:], strict=True):
         check_comparable(str(base), manifests[0], str(folder), manifest)
 
-    contenders, notes, findings = _measured(folders, manifests, data, device)
+    contenders, notes, findings = _measured(folders, manifests, data, group, device)
     comparisons = [
         compare_models(contenders[0], contender, alpha=alpha) for contender in contenders[1:]
     ]
@@ -130,7 +131,7 @@ def compare(
 
 
 def _measured(
-    folders: list[Path], manifests: list[Manifest], data: str, device: str
+    folders: list[Path], manifests: list[Manifest], data: str, group: str | None, device: str
 ) -> tuple[list["Contender"], tuple[str, ...], Findings]:
     """Measure each model on the data as it wants them; read them again only if that changes.
 
@@ -146,7 +147,7 @@ def _measured(
         if (manifest.preprocessing, manifest.labels) != wanted:
             wanted = manifest.preprocessing, manifest.labels
             others = [other for other in folders if other != folder]
-            dataset = load_to_measure(data, folder, others)
+            dataset = load_to_measure(data, folder, others, group=group)
             if dataset.selection:
                 notes |= dict.fromkeys(dataset.selection.sentences())
         contenders.append(measure_contender(folder, dataset, device=device))

@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+import typer
 from rich import box
 from rich.table import Table
 
-from cli.console import lines_of, progress, stderr
+from cli.console import lines_of, progress, show
 from dataset.findings import Findings
 from training.recipe import Recipe
 from vision.image import harden_pillow
 from vision.manifest import read_manifest
+from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -25,9 +27,25 @@ DATA_HELP: Final = (
 IMAGES_HELP: Final = (
     "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
 )
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
+        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
+        show_default=False,
+    ),
+]
 
 
-def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset":
+def named(data: str, group: str | None) -> list[str]:
+    """Return the options that name the same data in another command."""
+    return ["--data", data, *([] if group is None else ["--group", group])]
+
+
+def load(
+    data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
+) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
 
     Raises:
@@ -38,13 +56,46 @@ def load(data: str, recipe: Recipe, *, hold_out: Sequence[str] = ()) -> "Dataset
     from training.succession import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
-        dataset = load_dataset(data, recipe.preprocessing, hold_out=hold_out, report=report)
+        dataset = load_dataset(
+            data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
+        )
     dataset = after_predecessor(dataset, recipe)
     say_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dataset":
+def load_any(
+    data: str,
+    preprocessing: Preprocessing,
+    *,
+    hold_out: Sequence[str] = (),
+    group: str | None = None,
+    quiet: bool = False,
+) -> "Dataset":
+    """Return the dataset to train on, images without a class too; what was found is said once.
+
+    Raises:
+        DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
+    """
+    from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
+
+    with _reading() as report:
+        dataset = load_dataset(
+            data,
+            preprocessing,
+            hold_out=hold_out,
+            unlabelled=True,
+            group=group,
+            report=report,
+        )
+    if not quiet:
+        say_findings(dataset.findings)
+    return dataset
+
+
+def load_to_measure(
+    data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
+) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
 
     Raises:
@@ -57,7 +108,7 @@ def load_to_measure(data: str, model: Path, others: Sequence[Path] = ()) -> "Dat
     manifest = read_manifest(model)
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, report=report)
+        dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
     say_findings(dataset.findings)
     return dataset
 
@@ -81,4 +132,4 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
         table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    stderr.print(table)
+    show(table)

@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from cli.console import print_json, say
-from cli.data import DATA_HELP, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure
 from cli.filling import usable_cores
 from training.errors import DataError
 from vision.exported import ExportManifest, Precision
@@ -27,6 +27,7 @@ def export(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
     *,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    group: GroupOption = None,
     precision: Annotated[
         Precision, typer.Option(help="int8 is quickest; fp32 is torch's own numbers.")
     ] = "int8",
@@ -46,7 +47,7 @@ def export(
 
     The data calibrate int8 (training images) and measure the difference to torch (test images).
     """
-    dataset = load_to_measure(data, model)
+    dataset = load_to_measure(data, model, group=group)
     exported = export_for_cpu(
         model,
         dataset,

@@ -92,6 +92,7 @@ def fill(
             processes=usable_cores(),
             on_progress=show,
             prune=prune,
+            unread=source.unread,
         )
     compact_if_due(gallery)
     return report

@@ -7,7 +7,7 @@ import typer
 
 from cli.build_report import print_report, say_how_to_serve, write_failures
 from cli.console import print_json, say, stdout, table_of
-from cli.data import IMAGES_HELP, say_findings
+from cli.data import IMAGES_HELP, GroupOption, say_findings
 from cli.filling import (
     build_gallery,
     fill,
@@ -68,10 +68,7 @@ def build(
     ],
     prune: Annotated[
         bool,
-        typer.Option(
-            "--prune",
-            help="Delete what an earlier build from the same data stored and is no longer there.",
-        ),
+        typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
     ] = False,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
@@ -79,6 +76,7 @@ def build(
         bool,
         typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
     ] = False,
+    group: GroupOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -88,7 +86,7 @@ def build(
     Run again, it adds what is new and what has changed; labels and metadata that were edited since
     stay, unless the file or what the data say of it has changed.
     """
-    source = open_source(data, prune=prune)
+    source = open_source(data, prune=prune, group=group)
     say_findings(source.findings)
     if dry_run:
         report = preview_build(model, out, source, prune=prune)
@@ -114,6 +112,7 @@ def add(
     gallery: GalleryArgument,
     *,
     data: DataOption,
+    group: GroupOption = None,
     model: ModelOption = None,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
@@ -128,7 +127,7 @@ def add(
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
 
-    source = open_source(data)
+    source = open_source(data, group=group)
     say_findings(source.findings)
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         keep_pictures(opened, thumbnail)
@@ -149,8 +148,8 @@ def remove(
     with Gallery.open(gallery, fingerprint=None) as opened:
         deleted = opened.delete(ids)
         removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
-        unknown = [item_id for item_id in ids if item_id not in removed]
         count = opened.count
+    unknown = [item_id for item_id in ids if item_id not in removed]
     if as_json:
         print_json({"removed": removed, "unknown": unknown, "count": count})
     else:

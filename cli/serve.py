@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.checks import check_port, check_settings
-from cli.console import say
+from cli.console import say, stderr
 from vision.formats import FORMATS
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 
@@ -242,6 +242,20 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     from index.process import module_environment  # noqa: PLC0415
+
+    command = server_command(settings, host=host, port=port)
+    if stderr.is_terminal:  # a file holds the server's own lines alone
+        say(f"Starting. The page will be at http://{browsable(host)}:{port}/ in a few seconds.")
+    sys.stdout.flush()  # what was printed would go with this process
+    os.execve(command[0], command, module_environment())  # its workers inherit that
+
+
+def server_command(settings: Mapping[str, object], *, host: str, port: int) -> list[str]:
+    """Return the command of the server, its settings put into this process's environment.
+
+    Raises:
+        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
+    """
     from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
     from service.opening import make_gallery  # noqa: PLC0415
     from vision.manifest import read_manifest  # noqa: PLC0415
@@ -256,19 +270,17 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     if checked.model is not None:
         make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
     os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
-    say(f"Starting. The page will be at http://{_browsable(host)}:{port}/ in a few seconds.")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[1]
-    command = [
+    return [
         *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
-    sys.stdout.flush()  # what was printed would go with this process
-    os.execve(command[0], command, module_environment())  # its workers inherit that
 
 
-def _browsable(host: str) -> str:
+def browsable(host: str) -> str:
+    """Return the name by which a browser on this machine finds what listens on ``host``."""
     if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host

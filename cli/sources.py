@@ -27,14 +27,16 @@ class Source:
     count: int
     entries: Iterable[Entry]
     findings: Findings
+    unread: frozenset[str] = frozenset()  # ids of images that are as they were stored
 
 
-def open_source(data: str, *, prune: bool = False) -> Source:
+def open_source(data: str, *, prune: bool = False, group: str | None = None) -> Source:
     """Return the images of ``fashion-mnist`` (the 60,000 training images), a folder or a table.
 
     Args:
         data: what a person named.
         prune: what the source does not hold will be deleted.
+        group: what says which photos show one thing, as in ``dataset.source``.
 
     Raises:
         DatasetError, TrainingError: there are none, or they cannot be read; or with ``prune`` a
@@ -45,7 +47,7 @@ def open_source(data: str, *, prune: bool = False) -> Source:
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
         entries = _fashion_mnist_entries(images_NHW, labels_N)
         return Source(FASHION_MNIST, len(images_NHW), entries, Findings())
-    listing = list_source(Path(data))
+    listing = list_source(Path(data), group=group)
     if prune and listing.unread:
         more = f" and {len(listing.unread) - SHOWN} more" if len(listing.unread) > SHOWN else ""
         raise DatasetError(

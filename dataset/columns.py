@@ -12,7 +12,7 @@ from dataset.errors import DatasetError
 from dataset.names import normalise, part_of
 
 SHOWN, LONGEST = 10, 60  # columns that a sentence lists, and characters of each
-PATH, LABEL, SPLIT = "path", "label", "split"
+PATH, LABEL, SPLIT, GROUP = "path", "label", "split", "group"
 OTHER_NAMES: Final = {
     PATH: (
         *("file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename"),
@@ -23,6 +23,7 @@ OTHER_NAMES: Final = {
         *("labels", "class", "classname", "classlabel", "category", "categoryname", "labelname"),
         *("target", "classes", "categories"),
     ),
+    GROUP: ("groups", "groupid"),
     SPLIT: ("splits", "set", "subset", "part", "partition", "datasplit", "usage", "phase"),
 }
 
@@ -34,11 +35,13 @@ class Columns:
     path: int
     label: int | None
     split: int | None
+    group: int | None
 
     @property
     def used(self) -> set[int]:
         """All of them."""
-        return {column for column in (self.path, self.label, self.split) if column is not None}
+        columns = (self.path, self.label, self.split, self.group)
+        return {column for column in columns if column is not None}
 
 
 def has_path(names: Sequence[str]) -> bool:
@@ -60,7 +63,19 @@ def find_columns(table: RawTable) -> Columns:
             f"{table.path} has no column {PATH!r}; its columns are {listed} (its first line must "
             f"name the columns, such as {PATH},{LABEL},{SPLIT})"
         )
-    return Columns(path, _one(table, LABEL), _split(table))
+    return Columns(path, _one(table, LABEL), _split(table), _one(table, GROUP))
+
+
+def find_column(table: RawTable, name: str) -> int | None:
+    """Return the column called ``name``, in any case, if there is one.
+
+    Raises:
+        DatasetError: there are several.
+    """
+    found = _called(table.names, name)
+    if len(found) > 1:
+        raise _ambiguous(table, name, found)
+    return found[0] if found else None
 
 
 def _one(table: RawTable, what: str) -> int | None:
@@ -95,7 +110,9 @@ def _split(table: RawTable) -> int | None:
 def _called(names: Sequence[str], what: str) -> list[int]:
     """Return the columns called ``what``: exactly so, or else in another case."""
     exact = [column for column, name in enumerate(names) if name == what]
-    return exact or [column for column, name in enumerate(names) if normalise(name) == what]
+    return exact or [
+        column for column, name in enumerate(names) if normalise(name) == normalise(what)
+    ]
 
 
 def _called_otherwise(names: Sequence[str], what: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 ``FOLDER/class/…/image`` has the class as label; ``FOLDER/part/class/…/image`` the class too, where
 the parts have usual names (``train``, ``valid``, ``Test``, …). Images that lie in no class folder
-have no label.
+have no label. Folders that hold one thing each (``--group folder``) are no classes.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import Final
 
 from dataset.errors import DatasetError
 from dataset.findings import Findings
+from dataset.groups import Steps, groups_of_paths, holds_things, with_groups
 from dataset.listing import ListedFile, Listing, Part
 from dataset.names import find_alike, label_of, part_of, parts_named_in
 from dataset.walk import walk
@@ -19,8 +20,12 @@ DEPTH_OF_CLASSES: Final = 3  # part, class, image
 SHOWN_NAMES: Final = 5
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, *, group: str | None = None) -> Listing:
     """Return the pictures below ``folder``, sorted by their folders and names.
+
+    Args:
+        folder: where they lie.
+        group: as in ``dataset.source``.
 
     Raises:
         DatasetError: it is missing, cannot be read, or holds none; or it cannot be told whether
@@ -35,17 +40,20 @@ def list_folder(folder: Path) -> Listing:
     twice = _named_twice(steps_of.values(), parts, findings)
     files: list[ListedFile] = []
     labels: dict[str, str] = {}  # by their folders' names
-    for key, place in tree.files.items():
-        steps = steps_of[key]
-        part = parts.get(steps[0]) if len(steps) > 1 else None
-        inner = steps if part is None else steps[2 if steps[0] in twice else 1 :]
-        name = inner[0] if len(inner) > 1 else None
+    inners = [_inner(steps, parts, twice) for steps in steps_of.values()]
+    things = holds_things(group, inners)
+    for (key, place), inner in zip(tree.files.items(), inners, strict=True):
+        part = parts.get(steps_of[key][0]) if len(inner) < len(steps_of[key]) else None
+        name = inner[0] if len(inner) > 1 and not things else None
         if name is not None and name not in labels:
             labels[name] = label_of(name)
-        elif name is None and part is not None:
+        elif name is None and part is not None and not things:
             findings.add("an image directly in a part, in no class folder: without a class", key)
         label = None if name is None else labels[name]
         files.append(ListedFile(place=place, key=key, label=label, part=part))
+    if group is not None:
+        groups = groups_of_paths(group, inners, folder, classes=not things)
+        files = list(with_groups(files, groups, findings, by=f"--group {group}"))
     find_alike(labels, findings)
     if parts:
         _say_parts_inside(steps_of.values(), parts, twice, findings)
@@ -55,6 +63,13 @@ def list_folder(folder: Path) -> Listing:
     return Listing(
         source=folder, files=tuple(files), findings=findings, unread=tuple(sorted(tree.unread))
     )
+
+
+def _inner(steps: Steps, parts: dict[str, Part], twice: set[str]) -> Steps:
+    """Return the steps of a path inside its part."""
+    if len(steps) == 1 or steps[0] not in parts:
+        return steps
+    return steps[2 if steps[0] in twice else 1 :]
 
 
 def _without_wrapper(

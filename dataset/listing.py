@@ -28,6 +28,7 @@ class ListedFile:
     key: str  # distinct; relative to the source's folder, with "/", where it lies in it
     label: str | None = None  # NFC, without spaces around it
     part: Part | None = None  # ``None`` where the source names no parts
+    group: str | None = None  # the thing that this and other photos show; ``None``: not said
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)  # other columns
 
     @property

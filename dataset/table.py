@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataset.cells import RawTable, read_cells
-from dataset.columns import PATH, SPLIT, Columns, find_columns, has_path
+from dataset.columns import GROUP, LABEL, PATH, SPLIT, Columns, find_column, find_columns, has_path
 from dataset.errors import DatasetError
 from dataset.findings import Findings
+from dataset.groups import FOLDER, groups_of_paths, is_pattern, with_groups
 from dataset.listing import ListedFile, Listing, Part
 from dataset.metadata import read_metadata
 from dataset.names import PART_NAMES, find_alike, label_of, part_of
@@ -27,11 +28,15 @@ def is_table(source: Path) -> bool:
     return source.suffix.lower() in (*CSV, *PARQUET) and not source.is_dir()
 
 
-def list_table(table: Path) -> Listing:
+def list_table(table: Path, *, group: str | None = None) -> Listing:
     """Return the files of ``table``, in its order; relative paths start at the table's folder.
 
     A file that comes twice is taken once, with what is said first of it, but in the part that has
-    the best right to it. Whole numbers are labels as text.
+    the best right to it. Whole numbers are labels and groups as text.
+
+    Args:
+        table: its path.
+        group: as in ``dataset.source``.
 
     Raises:
         DatasetError: the table is missing, damaged or empty, says two things at once, has cells
@@ -46,7 +51,9 @@ def list_table(table: Path) -> Listing:
     if not raw.rows:
         raise DatasetError(f"{table} has no rows; one per image was expected")
     paths = [row[columns.path] for row in raw.rows]
-    names = _labels(raw, columns)
+    names = _texts(raw, columns.label, LABEL)
+    group_column = _group_column(raw, columns, group)
+    things = _texts(raw, group_column, GROUP)
     parts = _parts(raw, columns, findings)
     _check_paths(raw, paths)
     metadata = read_metadata(raw, columns.used, findings)
@@ -63,19 +70,27 @@ def list_table(table: Path) -> Listing:
         if found is None:
             missing.append(cell)
             continue
-        name = names[row]
         path = os.path.join(folder, found)
         file = ListedFile(
             place=path,
             key=_key(folder, found),
-            label=None if name is None else label_of(name),
+            label=_composed(names[row]),
             part=parts[row],
+            group=_composed(things[row]),
             metadata=metadata[row],
         )
         real = _real(path, real_folders)
         files[real] = _merged(files[real], file, findings) if real in files else file
     _say_missing(table, missing, len(files), findings)
-    return Listing(source=table, files=tuple(files.values()), findings=findings)
+    listed = tuple(files.values())
+    if group_column is not None:
+        by = f"the column {raw.names[group_column]!r}"
+        listed = with_groups(listed, [file.group for file in listed], findings, by=by)
+    elif group is not None and listed:
+        steps = [tuple(file.key.split("/")) for file in listed]
+        groups = groups_of_paths(group, steps, table, classes=False)
+        listed = with_groups(listed, groups, findings, by=f"--group {group}")
+    return Listing(source=table, files=listed, findings=findings)
 
 
 def _check_paths(raw: RawTable, paths: Sequence[Any]) -> None:
@@ -86,26 +101,43 @@ def _check_paths(raw: RawTable, paths: Sequence[Any]) -> None:
             )
 
 
-def _labels(raw: RawTable, columns: Columns) -> list[str | None]:
-    """Return the label of each row as text, ``None`` where there is none."""
-    if columns.label is None:
+def _texts(raw: RawTable, column: int | None, what: str) -> list[str | None]:
+    """Return the cell of each row as text, ``None`` where there is none."""
+    if column is None:
         return [None] * len(raw.rows)
-    labels: list[str | None] = []
+    texts: list[str | None] = []
     wrong: list[str] = []
     for number, row in enumerate(raw.rows):
-        cell = row[columns.label]
+        cell = row[column]
         if isinstance(cell, float) and cell.is_integer():  # so pandas writes whole numbers
             cell = int(cell)
         if _is_empty(cell):
-            labels.append(None)
+            texts.append(None)
         elif isinstance(cell, str) or type(cell) is int:  # True is no label
-            labels.append(str(cell))
+            texts.append(str(cell))
         else:
-            labels.append(None)
-            wrong.append(f"{raw.place(number)} has the label {cell!r}")
+            texts.append(None)
+            wrong.append(f"{raw.place(number)} has the {what} {cell!r}")
     if wrong:
         raise DatasetError(f"{_some(wrong)}; text or a whole number was expected")
-    return labels
+    return texts
+
+
+def _group_column(raw: RawTable, columns: Columns, group: str | None) -> int | None:
+    """Return the column that says which photos show one thing; ``None``: paths say it, or nobody.
+
+    Raises:
+        DatasetError: there is no column of that name.
+    """
+    if group is None:
+        return columns.group
+    column = find_column(raw, group)
+    if column is None and group != FOLDER and not is_pattern(group):
+        raise DatasetError(
+            f"{raw.path} has no column {group!r} for --group; its columns are "
+            f"{', '.join(map(repr, raw.names))}"
+        )
+    return column
 
 
 def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | None]:
@@ -184,6 +216,10 @@ def _say_missing(table: Path, missing: list[str], there: int, findings: Findings
         )
     for cell in missing:
         findings.add("a file that a table names is not there", cell)
+
+
+def _composed(text: str | None) -> str | None:
+    return None if text is None else label_of(text)
 
 
 def _is_empty(cell: Any) -> bool:

@@ -13,7 +13,7 @@ import hashlib
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -87,6 +87,7 @@ def build(
     processes: int = 1,
     on_progress: Callable[[int], None],
     prune: bool = False,
+    unread: Collection[str] = (),
 ) -> BuildReport:
     """Store every entry that can be decoded; list the ones that cannot.
 
@@ -100,6 +101,7 @@ def build(
         processes: that decode, where there is enough to do.
         on_progress: called with the number of entries dealt with since its last call.
         prune: delete what is stale, after everything else.
+        unread: ids that the source holds as well, and that are known to be stored as they are.
 
     Raises:
         ModelMismatchError: the gallery holds vectors of another model.
@@ -108,7 +110,7 @@ def build(
     """
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
-    told = Told()
+    told = Told(unread)
     decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
     with closing(Origins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
@@ -203,8 +205,8 @@ class Told:
     Of a million ids, one that was not told of is taken for told once in ten million times.
     """
 
-    def __init__(self) -> None:
-        self._hashes = array("Q")
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._hashes = array("Q", map(self._hash, ids))
 
     def of(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Give the entries on, and remember that they were told of."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ class Seen(NamedTuple):
     row: int | None  # of its pixels among those of the slice
     thumbnail: Thumbnail | None
     problem: str | None  # a sentence, where it cannot be read or decoded
+
+
+UNREADABLE: Final = "the file cannot be read"  # now; it says nothing about what is in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def content_of(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, st
     except ImageError as error:
         return b"", str(error)
     except OSError as error:
-        return b"", f"the file cannot be read: {error.strerror or error}"
+        return b"", f"{UNREADABLE}: {error.strerror or error}"
 
 
 def main(socket: int, pixels: int) -> None:

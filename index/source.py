@@ -18,6 +18,7 @@ MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
 PATH: Final = "path"  # members of an item's metadata
 SPLIT: Final = "split"
+GROUP: Final = "group"
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, without the separator
 
 
@@ -83,7 +84,11 @@ def id_of_path(path: str) -> str:
 
 def _place(file: ListedFile) -> dict[str, Any]:
     place = {PATH: plain(file.key)}
-    return place if file.part is None else {**place, SPLIT: file.part.name.lower()}
+    if file.part is not None:
+        place[SPLIT] = file.part.name.lower()
+    if file.group is not None:
+        place[GROUP] = plain(file.group)
+    return place
 
 
 def _fitted(file: ListedFile, findings: Findings) -> dict[str, Any]:

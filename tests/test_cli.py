@@ -144,5 +144,5 @@ def test_a_demo_that_was_made_is_used_again(model: Path, tmp_path: Path) -> None
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == "demo/model"
-    assert "Using the model" in done.stderr
-    assert "Using the gallery" in done.stderr
+    assert "1/5 trained: " in done.stderr
+    assert "4/5 indexed: demo/gallery" in done.stderr

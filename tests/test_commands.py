@@ -49,17 +49,28 @@ CASES = {
     "compare": "MODEL MODEL --data DATA",
     "export": "MODEL --data DATA --precision fp32 --max-accuracy-loss 100",
     "demo": "--no-serve --out demo",
+    "up": "photos --plan",  # the rest of it: tests/test_cli_up.py
 }
 READY = (  # what a case finds there
     "index build MODEL --data few --out ready/gallery",
     "index export ready/gallery ready/export",
     "index backup ready/gallery ready/backup",
 )
-ONLY = {"demo": "demo", "train": "photo"}  # desks; `train` on Fashion-MNIST is what `demo` does
+ONLY = {
+    "demo": "demo",
+    "train": "photo",
+    "up": "photo",
+}  # desks; `train` on Fashion-MNIST is what `demo` does
 # Those that load torch and all images; in short form they are run by the test of the documents.
 LONG = {"train", "evaluate", "compare", "export"}
 STARTED = {"serve"}  # it goes on until it is stopped: a test of its own
-SAYS_ONLY = {"pack", "train", "export", "demo"}  # what they make is the result, not what they say
+SAYS_ONLY = {
+    "pack",
+    "train",
+    "export",
+    "demo",
+    "up",
+}  # what they make is the result, not what they say
 
 
 def commands() -> dict[str, set[str]]:

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.listing import Part
-from training.leakage import find_contradictions, find_copies, find_leaks, name_leaks
+from training.leakage import (
+    SAME_IMAGE,
+    SAME_THING,
+    find_contradictions,
+    find_copies,
+    find_leaks,
+    name_leaks,
+)
 from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SHARES = st.floats(0.05, 0.9)
@@ -127,7 +134,8 @@ def test_leaks_are_what_comparing_every_pair_finds(images: list[tuple[int, Part]
 def test_every_leak_is_named_with_a_twin_that_stays(images: list[tuple[int, Part]]) -> None:
     groups_N, parts_N = unpacked(images)
     leaked_N = find_leaks(groups_N, parts_N)
-    leaks = name_leaks(groups_N, parts_N, [str(position) for position in range(len(images))])
+    names = [str(position) for position in range(len(images))]
+    leaks = name_leaks(groups_N, groups_N, parts_N, names)
     assert [int(leak.name) for leak in leaks] == np.flatnonzero(leaked_N).tolist()
     for leak in leaks:
         name, twin = int(leak.name), int(leak.twin)
@@ -142,10 +150,20 @@ def test_every_leak_is_named_with_a_twin_that_stays(images: list[tuple[int, Part
 def test_the_test_part_keeps_its_images_and_validation_keeps_its_from_training() -> None:
     groups_N = np.array([0, 1, 0, 1, 0, 2])
     parts_N = np.array([0, 0, 1, 1, 2, 0])
-    assert name_leaks(groups_N, parts_N, list("abcdef")) == (
-        ("a", "train", "e", "test"),
-        ("b", "train", "d", "validation"),
-        ("c", "validation", "e", "test"),
+    assert name_leaks(groups_N, groups_N, parts_N, list("abcdef")) == (
+        ("a", "train", "e", "test", SAME_IMAGE),
+        ("b", "train", "d", "validation", SAME_IMAGE),
+        ("c", "validation", "e", "test", SAME_IMAGE),
+    )
+
+
+def test_a_photo_of_a_thing_that_is_measured_is_left_out_and_a_copy_is_named_first() -> None:
+    groups_N = np.array([0, 0, 0, 0, 1])
+    photos_N = np.array([0, 1, 2, 1, 3])
+    parts_N = np.array([0, 0, 2, 2, 0])
+    assert name_leaks(groups_N, photos_N, parts_N, list("abcde")) == (
+        ("a", "train", "c", "test", SAME_THING),
+        ("b", "train", "d", "test", SAME_IMAGE),
     )
 
 

@@ -1,4 +1,4 @@
-"""Loaded images in, which of them are copies, and parts of the one array of their pixels out.
+"""Loaded images in, which belong together, and parts of the one array of their pixels out.
 
 Shape suffixes: M loaded images, C channels, H x W pixels.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
-from training.copies import group_copies
+from training.copies import group_copies, joined
 from training.images import LabelledImages
 from training.leakage import Contradiction, Leak, find_copies
 from training.loading import FASHION_MNIST, Loaded
@@ -26,22 +26,24 @@ TWO_LABELS: Final = "the same image with two labels: both stay"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Identified:
-    """Loaded images, and which of them are copies of one photo."""
+    """Loaded images, and which of them belong together. Numbers are 0 and up, without gaps."""
 
     loaded: Loaded
-    groups_M: NDArray[np.int64]  # equal for copies: 0 and up, without gaps
-    lots_M: NDArray[np.uint64]  # equal for copies: what decides on their part
+    photos_M: NDArray[np.int64]  # equal for copies of one photo
+    groups_M: NDArray[np.int64]  # equal for copies, and for photos of one thing
+    lots_M: NDArray[np.uint64]  # equal within a group: what decides on its part
 
 
 def find_groups(loaded: Loaded) -> Identified:
-    """Return which images are copies of one photo; takes seconds for 40,000 of them."""
-    groups_M = group_copies(loaded.decoded.identities)
+    """Return which images are of one photo or thing; takes seconds for 40,000 of them."""
+    photos_M = group_copies(loaded.decoded.identities)
+    groups_M = joined(photos_M, loaded.things_M)
     if loaded.source == FASHION_MNIST:
         classes_M = loaded.labels_M * len(Part) + loaded.parts_M  # a part's last are held out of it
         lots_M = lots_of_places(classes_M)
     else:
         lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
-    return Identified(loaded=loaded, groups_M=groups_M, lots_M=lots_M)
+    return Identified(loaded=loaded, photos_M=photos_M, groups_M=groups_M, lots_M=lots_M)
 
 
 def split_by_content(found: Identified) -> NDArray[np.int64]:
@@ -73,6 +75,8 @@ def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledIma
             label_names=stretch.label_names,
             contents_N=decoded.identities.contents_M[stretch.positions],
             looks_N=decoded.identities.looks_M[stretch.positions],
+            photos_N=found.photos_M[stretch.positions],
+            things_N=found.loaded.things_M[stretch.positions],
             lots_N=found.lots_M[stretch.positions],
         )
         for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
@@ -91,10 +95,10 @@ def find_all(
     )
     for leak in leaked:
         findings.add(
-            f"left out of {leak.part}, since the same image is in {leak.twin_part}",
+            f"left out of {leak.part}, since {leak.what} is in {leak.twin_part}",
             f"{leak.name} and {leak.twin}",
         )
-    for name, twin in find_copies(found.groups_M, found.loaded.names):
+    for name, twin in find_copies(found.photos_M, found.loaded.names):
         findings.add(SAME_PHOTO, f"{name} and {twin}")
     for name, twin in contradictions:
         findings.add(TWO_LABELS, f"{name} and {twin}")

@@ -33,10 +33,6 @@ def group_copies(identities: Identities) -> NDArray[np.int64]:
 
     Copies of copies are copies. Compares all pairs: 40,000 images take a few seconds.
     """
-    from scipy.sparse import coo_array  # noqa: PLC0415 - takes a second
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
-    count = len(identities.contents_M)
     pairs_P2 = np.concatenate(
         [
             _equal_pairs(identities.contents_M),
@@ -44,12 +40,34 @@ def group_copies(identities: Identities) -> NDArray[np.int64]:
             _near_pairs(identities),
         ]
     )
+    return _linked(pairs_P2, len(identities.contents_M))
+
+
+def joined(photos_M: NDArray[np.int64], things_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number (M,) for each image, equal for copies and for photos of one thing.
+
+    A thing of -1 is none. Without things, the photos' own numbers come back.
+    """
+    if (things_M < 0).all():
+        return photos_M
+    of_things = np.flatnonzero(things_M >= 0)
+    pairs_P2 = np.concatenate(
+        [_equal_pairs(photos_M), of_things[_equal_pairs(things_M[of_things])]]
+    )
+    return _linked(pairs_P2, len(photos_M))
+
+
+def _linked(pairs_P2: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return a number for each of ``count`` images, equal for those that pairs link."""
+    from scipy.sparse import coo_array  # noqa: PLC0415 - takes a second
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
     links = coo_array((np.ones(len(pairs_P2)), pairs_P2.T), shape=(count, count))
     groups_M: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
     return groups_M
 
 
-def _equal_pairs(numbers_M: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _equal_pairs(numbers_M: NDArray[np.uint64] | NDArray[np.int64]) -> NDArray[np.int64]:
     """Return pairs (P, 2) that link all images of equal numbers."""
     order_M = np.argsort(numbers_M, kind="stable")
     same = np.flatnonzero(numbers_M[order_M][1:] == numbers_M[order_M][:-1])

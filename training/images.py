@@ -1,4 +1,4 @@
-"""Labelled images, ready to be batched.
+"""Images with labels, as far as they have them, ready to be batched.
 
 Shape suffixes: N images, C channels, H x W pixels.
 """
@@ -13,19 +13,23 @@ from numpy.typing import NDArray
 from training.pixels import pixel_array
 from training.split import Draw, choose_lots
 
+UNLABELLED: Final = -1  # the label of an image without a class
 HASHED_BYTES: Final = 16 * 2**20  # at a time, so that pixels on disk need not fit in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledImages:
-    """Decoded images and the class of each; the pixels may be a part of a larger array."""
+    """Decoded images, and classes of those that have one; the pixels may be part of an array."""
 
     images_NCHW: NDArray[np.uint8]
-    labels_N: NDArray[np.int64]  # positions in label_names
+    labels_N: NDArray[np.int64]  # positions in label_names, or UNLABELLED
     label_names: tuple[str, ...]
     contents_N: NDArray[np.uint64]  # of each file; training.identity says of what
     looks_N: NDArray[np.uint64]  # perceptual hashes
-    lots_N: NDArray[np.uint64]  # equal for copies; training.split says what they decide
+    photos_N: NDArray[np.int64]  # equal for copies of one photo
+    things_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
+    # Equal for copies, and for photos of one thing; training.split says what they decide.
+    lots_N: NDArray[np.uint64]
 
     def __post_init__(self) -> None:
         if self.images_NCHW.ndim != 4 or self.images_NCHW.dtype != np.uint8:  # noqa: PLR2004
@@ -56,13 +60,16 @@ class LabelledImages:
             label_names=self.label_names,
             contents_N=self.contents_N[positions],
             looks_N=self.looks_N[positions],
+            photos_N=self.photos_N[positions],
+            things_N=self.things_N[positions],
             lots_N=self.lots_N[positions],
         )
 
     def set_apart(self, share: float) -> tuple[Self, Self]:
         """Return the images without about ``share`` of every class, and that share.
 
-        Neither has a copy of what the other has; a class of one photo gives nothing.
+        Neither has a copy of what the other has, nor a photo of the same thing; a class of one
+        photo or thing gives nothing.
 
         Raises:
             DataError: there is no room for a copy of the pixels.

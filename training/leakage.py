@@ -1,26 +1,32 @@
-"""Groups of copies, parts and labels of images in, those that tell of the test or contradict out.
+"""Groups, parts and labels of images in, those that tell of the test or contradict out.
 
-Groups are numbers from 0 up without gaps, equal for copies of one photo.
+Groups are numbers from 0 up without gaps, equal for copies of one photo, and for photos of one
+thing where the data say which those are.
 
 Shape suffixes: N images, G groups.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.listing import Part
+from training.images import UNLABELLED
+
+SAME_IMAGE: Final = "the same image"
+SAME_THING: Final = "a photo of the same group"
 
 
 class Leak(NamedTuple):
-    """An image that was left out of its part, because a part to measure with has a copy of it."""
+    """An image left out of its part, because a part to measure with has the same photo or thing."""
 
     name: str  # the file's path, or ``train[123]`` where there are no files
     part: str
     twin: str  # the image that stayed
     twin_part: str
+    what: str = SAME_IMAGE  # that the other part has
 
 
 class Copy(NamedTuple):
@@ -43,17 +49,26 @@ def find_leaks(groups_N: NDArray[np.int64], parts_N: NDArray[np.int64]) -> NDArr
 
 
 def name_leaks(
-    groups_N: NDArray[np.int64], parts_N: NDArray[np.int64], names: Sequence[str]
+    groups_N: NDArray[np.int64],
+    photos_N: NDArray[np.int64],
+    parts_N: NDArray[np.int64],
+    names: Sequence[str],
 ) -> tuple[Leak, ...]:
-    """Return what ``find_leaks`` finds, in order, each with the first of its twins that stay."""
+    """Return what ``find_leaks`` finds, in order, each with the first of its twins that stay.
+
+    A copy of the image is named before another photo of its thing; ``photos_N`` are equal for
+    copies, ``groups_N`` for either.
+    """
     leaked_N = find_leaks(groups_N, parts_N)
-    stay_N = ~leaked_N & np.isin(groups_N, groups_N[leaked_N])
-    twin_of = _first_of_each(groups_N, np.flatnonzero(stay_N))
+    stay = np.flatnonzero(~leaked_N & np.isin(groups_N, groups_N[leaked_N]))
+    copy_of, twin_of = _first_of_each(photos_N, stay), _first_of_each(groups_N, stay)
     leaks: list[Leak] = []
     for position in np.flatnonzero(leaked_N).tolist():
-        twin = twin_of[int(groups_N[position])]
+        copy = copy_of.get(int(photos_N[position]))
+        twin = twin_of[int(groups_N[position])] if copy is None else copy
         part_name, twin_part_name = (Part(parts_N[p]).name.lower() for p in (position, twin))
-        leaks.append(Leak(names[position], part_name, names[twin], twin_part_name))
+        what = SAME_THING if copy is None else SAME_IMAGE
+        leaks.append(Leak(names[position], part_name, names[twin], twin_part_name, what))
     return tuple(leaks)
 
 
@@ -63,9 +78,11 @@ def find_contradictions(
     """Return every image with a copy before it of another label, each with the first of those."""
     first = _first_of_each(groups_N, np.arange(len(groups_N)))
     twins_N = np.array([first[group] for group in groups_N.tolist()], np.int64)
+    labelled_N = (labels_N != UNLABELLED) & (labels_N[twins_N] != UNLABELLED)
+    differ_N = labelled_N & (labels_N != labels_N[twins_N])
     return tuple(
         Contradiction(names[int(twins_N[position])], names[position])
-        for position in np.flatnonzero(labels_N != labels_N[twins_N]).tolist()
+        for position in np.flatnonzero(differ_N).tolist()
     )
 
 

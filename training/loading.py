@@ -20,10 +20,12 @@ from dataset.text import CONTROL
 from training import fashion_mnist
 from training.decoding import Decoded, LoadReport, decode_images, fit_grey_images
 from training.errors import DataError
+from training.images import UNLABELLED
 from vision.preprocess import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
 FEWEST_CLASSES: Final = 2
+NO_THING: Final = -1  # the thing that a photo of no group shows
 SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
@@ -38,6 +40,7 @@ class Loaded:
     decoded: Decoded
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
+    things_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
     findings: Findings  # what was skipped, merged or guessed when the files were listed
 
@@ -47,12 +50,16 @@ def load_images(
     preprocessing: Preprocessing,
     *,
     hold_out: Sequence[str] | None,
+    unlabelled: bool = False,
+    group: str | None = None,
     cache: Path,
     report: LoadReport,
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
     With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part.
+    Images without a class are left out, but with ``unlabelled`` they stay; where something is to be
+    learnt and there are no two classes to tell apart, there is then no class at all.
 
     Raises:
         DatasetError: they are missing or damaged, or it cannot be told what they are.
@@ -62,11 +69,14 @@ def load_images(
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)
-    listing = list_source(Path(source))
+    listing = list_source(Path(source), group=group)
     try:
-        files = _labelled(listing)
+        files = listing.files if unlabelled else _labelled(listing)
         label_names = _label_names(listing.source, files)
-        if hold_out is not None:
+        if unlabelled and hold_out is not None:
+            label_names = _enough(listing, label_names)
+            _check_hold_out(hold_out, label_names, source)
+        elif hold_out is not None:
             _check_learnable(listing.source, files, label_names)
             _check_hold_out(hold_out, label_names, source)
     except DataError as error:  # what was skipped may be why
@@ -89,6 +99,7 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         decoded=decoded,
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
+        things_M=np.full(len(decoded.images_NCHW), NO_THING),
         names=[
             f"{part.name.lower()}[{number}]"
             for part, (_, labels_N) in parts.items()
@@ -113,6 +124,23 @@ def _labelled(listing: Listing) -> list[ListedFile]:
     return files
 
 
+def _enough(listing: Listing, label_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes if there are two or more, else none; what that means is said.
+
+    Raises:
+        DataError: there is no file to learn from.
+    """
+    if not any(not file.part for file in listing.files):
+        raise DataError(f"{listing.source} holds nothing to learn from")
+    few = len(label_names) < FEWEST_CLASSES
+    for file in listing.files:
+        if few and file.label is not None:
+            listing.findings.add("one class only: nothing to tell it from", file.key)
+        if not few and file.label is None:
+            listing.findings.add("an image without a class: helps to see, teaches none", file.key)
+    return () if few else label_names
+
+
 def _no_classes(listing: Listing) -> str:
     if is_table(listing.source):
         return "says no label; a column 'label' with the class of each image is needed"
@@ -130,7 +158,7 @@ def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
     Raises:
         DataError: one of them cannot be written down.
     """
-    names = tuple(sorted({file.label or "" for file in files}))
+    names = tuple(sorted({file.label for file in files if file.label is not None}))
     unprintable = [name for name in names if CONTROL.search(name)]
     if unprintable:
         raise DataError(
@@ -172,8 +200,8 @@ def _files(
     preprocessing: Preprocessing,
     report: LoadReport,
 ) -> Loaded:
-    label_of = {name: label for label, name in enumerate(label_names)}
-    labels = np.array([label_of[file.label or ""] for file in files], np.int64)
+    label_of: dict[str | None, int] = {name: label for label, name in enumerate(label_names)}
+    labels = np.array([label_of.get(file.label, UNLABELLED) for file in files], np.int64)
     parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
@@ -186,8 +214,21 @@ def _files(
         decoded=decoded,
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
+        things_M=_things(files)[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],
         findings=listing.findings,
+    )
+
+
+def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
+    """Return a number for each file, equal for those of one group."""
+    numbers: dict[str, int] = {}
+    return np.array(
+        [
+            NO_THING if file.group is None else numbers.setdefault(file.group, len(numbers))
+            for file in files
+        ],
+        np.int64,
     )
 
 

@@ -43,6 +43,7 @@ def load_unlearnt(
     manifest: Manifest,
     learnt: Sequence[Learnt | None],
     *,
+    group: str | None = None,
     cache: Path | None = None,
     report: LoadReport = lambda _done, _all: None,
 ) -> Dataset:
@@ -56,6 +57,7 @@ def load_unlearnt(
         source: as in ``training.data.load_dataset``.
         manifest: of the model whose labels and preprocessing are taken.
         learnt: what it and others that are compared with it have learnt from; None: not known.
+        group: what says which photos show one thing, as in ``dataset.source``.
         cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
         report: called from this thread as images are decoded.
 
@@ -63,7 +65,12 @@ def load_unlearnt(
         DataError: the data are missing or damaged, or nothing is left to measure.
     """
     loaded = load_images(
-        source, manifest.preprocessing, hold_out=None, cache=cache or default_cache(), report=report
+        source,
+        manifest.preprocessing,
+        hold_out=None,
+        group=group,
+        cache=cache or default_cache(),
+        report=report,
     )
     found = find_groups(loaded)
     labels_M = _labels(loaded, manifest.labels)
@@ -96,7 +103,7 @@ def load_unlearnt(
             )
         ],
     )
-    contradictions = find_contradictions(found.groups_M, loaded.labels_M, loaded.names)
+    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
     strange_M = (labels_M == UNKNOWN) & (held_M == UNKNOWN)
     strange = np.unique(loaded.labels_M[strange_M]).tolist()
     return Dataset(
