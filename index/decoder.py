@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.content import read_file
+from vision.decoding import LARGE_BYTES
 from vision.errors import ImageError
-from vision.image import LARGE_BYTES, ImageLimits, harden_pillow
+from vision.image import ImageLimits, harden_pillow
 from vision.preprocess import Preprocessing
 from vision.thumbnail import Thumbnail, thumbnail_of
 
