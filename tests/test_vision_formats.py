@@ -230,6 +230,15 @@ def test_a_heic_whose_items_repeat_its_bytes_is_refused_before_they_are_copied()
         decode_image(bytes(repeated), before_pixels=_never)
 
 
+@pytest.mark.parametrize("name", [b"hvc1", b"Exif"])
+def test_a_heic_whose_items_are_of_a_kind_that_is_no_text_is_refused(name: bytes) -> None:
+    """The library would end the process."""
+    for data in (PHONE, MIRRORED):
+        odd = data.replace(b"infe\2\0\0\1", b"infe\2\0\0\0").replace(name, name[:3] + b"\xff", 1)
+        with pytest.raises(CorruptImageError, match="of a kind that is no text"):
+            decode_image(odd, before_pixels=_never)
+
+
 def _never(_size: int) -> None:
     raise AssertionError("pixels were about to be decoded")
 

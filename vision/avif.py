@@ -17,7 +17,7 @@ from vision.boxes import (
     declared_sizes,
     extents,
     find,
-    items_of_type,
+    items,
     meta_of,
 )
 from vision.errors import CorruptImageError
@@ -57,7 +57,7 @@ def _area(size: tuple[int, int]) -> int:
 
 def _items(data: bytes, meta: Span | None) -> Iterator[Span]:
     if meta is not None:
-        coded = items_of_type(data, meta, b"av01")
+        coded = {item.number for item in items(data, meta) if item.words.startswith(b"av01")}
         yield from (extent.where for extent in extents(data, meta) if extent.item in coded)
 
 

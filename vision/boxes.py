@@ -112,20 +112,25 @@ def extents(data: bytes, meta: Span) -> Iterator[Extent]:
                 yield Extent(item, Span(first, first + count))
 
 
-def items_of_type(data: bytes, meta: Span, wanted: bytes) -> set[int]:
-    """Return the numbers of the items of a type (``iinf``)."""
+class Item(NamedTuple):
+    """What the file says of an item."""
+
+    number: int
+    words: bytes  # its type, of 4 bytes, and behind it names, each ended by a zero byte
+
+
+def items(data: bytes, meta: Span) -> Iterator[Item]:
+    """Yield the items of the file (``iinf``)."""
     table = find(data, meta, b"iinf")
     if table is None:
-        return set()
+        return
     count = 2 if data[table.start : table.start + 1] == b"\0" else 4
-    found = set()
     for kind, entry in boxes(data, Span(table.start + FULL + count, table.end)):
         if kind == b"infe":
-            wide = 4 if data[entry.start] >= _WIDE_ENTRIES else 2
             at = entry.start + FULL
-            if data[at + wide + 2 : at + wide + 6] == wanted:
-                found.add(int.from_bytes(data[at : at + wide], "big"))
-    return found
+            wide = 4 if data[entry.start] >= _WIDE_ENTRIES else 2
+            number = int.from_bytes(data[at : min(at + wide, entry.end)], "big")
+            yield Item(number, data[at + wide + 2 : entry.end])
 
 
 def declared_sizes(data: bytes, meta: Span) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import ImageFile
 
-from vision.boxes import Span, declared_sizes, extents, meta_of
+from vision.boxes import Span, declared_sizes, extents, items, meta_of
 from vision.errors import CorruptImageError
 
 _MOST_HELD: Final = 2  # times the file, that its items together say they have bytes
@@ -27,8 +27,11 @@ def open_heic(data: bytes) -> ImageFile.ImageFile:
         OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
     # 25 ms that only those wait for who have such pictures.
+    from pi_heif import options  # type: ignore[import-untyped] # noqa: PLC0415
     from pi_heif.as_plugin import HeifImageFile  # type: ignore[import-untyped] # noqa: PLC0415
 
+    # What is not read cannot do harm; alpha is decoded all the same.
+    options.AUX_IMAGES = options.DEPTH_IMAGES = options.THUMBNAILS = False
     image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
     return image
 
@@ -46,6 +49,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
     if meta is None or not sizes:
         raise CorruptImageError("the HEIC image is truncated or damaged")
     _check_held(data, meta)
+    _check_words(data, meta)
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
@@ -63,3 +67,16 @@ def _check_held(data: bytes, meta: Span) -> None:
                 raise CorruptImageError("the HEIC image says that it holds more bytes than it has")
     except struct.error as error:
         raise CorruptImageError("the HEIC image is truncated or damaged") from error
+
+
+def _check_words(data: bytes, meta: Span) -> None:
+    """Check that the types and names of items are text: of others pi-heif ends the process.
+
+    Raises:
+        CorruptImageError: they are not.
+    """
+    try:
+        for item in items(data, meta):
+            item.words.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptImageError("the HEIC image has items of a kind that is no text") from error
