@@ -14,10 +14,11 @@ from vision.boxes import (
     Reader,
     Span,
     boxes,
+    check_held,
     declared_sizes,
     extents,
     find,
-    items_of_type,
+    items,
     meta_of,
 )
 from vision.errors import CorruptImageError
@@ -30,22 +31,23 @@ _MOST_CODED: Final = 4  # times what is shown: alpha, a map of brightness, thumb
 
 
 def coded_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of the largest picture that is coded, or declared; (0, 0) of none.
+    """Return width and height of the largest picture that is coded, or declared.
 
     Of a moving picture the first frame counts, of a still one every item: tiles, alpha, thumbnail.
 
     Raises:
-        CorruptImageError: much more is coded than a picture of that size can show.
+        CorruptImageError: it cannot be told, or much more is coded than such a picture can show.
     """
-    meta = meta_of(data)
-    coded: list[tuple[int, int]] = []
     try:
-        for span in (*_items(data, meta), *_first_frames(data)):
-            coded += _sizes(data, Span(span.start, min(span.end, len(data))))
-    except (struct.error, IndexError):
-        pass  # libavif refuses what is damaged, and what was read before counts
-    declared = [] if meta is None else declared_sizes(data, meta)
+        meta = meta_of(data)
+        parts = [*_items(data, meta), *_first_frames(data)]
+        coded = [size for part in parts for size in _sizes(part)]
+        declared = [] if meta is None else declared_sizes(data, meta)
+    except (struct.error, IndexError) as error:
+        raise CorruptImageError("the AVIF image is not as its boxes say") from error
     largest = max((*coded, *declared), key=_area, default=(0, 0))
+    if not coded:
+        raise CorruptImageError("the AVIF image is truncated or damaged")
     if sum(map(_area, coded)) > _MOST_CODED * _area(largest):
         raise CorruptImageError("the AVIF image codes more pixels than it shows")
     return largest
@@ -55,49 +57,55 @@ def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def _items(data: bytes, meta: Span | None) -> Iterator[Span]:
-    if meta is not None:
-        coded = items_of_type(data, meta, b"av01")
-        yield from (extent.where for extent in extents(data, meta) if extent.item in coded)
+def _items(data: bytes, meta: Span | None) -> list[bytes]:
+    """Return what each coded item holds."""
+    if meta is None:
+        return []
+    check_held(data, meta)
+    coded = {item.number: b"" for item in items(data, meta) if item.words.startswith(b"av01")}
+    for number, (start, end) in extents(data, meta):
+        if number in coded:
+            coded[number] += data[start:end]
+    return list(coded.values())
 
 
-def _first_frames(data: bytes) -> Iterator[Span]:
-    """Yield where the first frame of each track lies."""
+def _first_frames(data: bytes) -> Iterator[bytes]:
+    """Yield the first frame of each track."""
     movie = find(data, Span(0, len(data)), b"moov")
     for kind, track in boxes(data, movie) if movie is not None else ():
         table = find(data, track, b"mdia", b"minf", b"stbl") if kind == b"trak" else None
         if table is None:
             continue
-        sizes, offsets = find(data, table, b"stsz"), find(data, table, b"stco")
-        wide = find(data, table, b"co64")
-        if sizes is None or (where := offsets or wide) is None:
-            continue
+        sizes, near, far = (find(data, table, name) for name in (b"stsz", b"stco", b"co64"))
+        if sizes is None or (near is None) == (far is None):
+            raise struct.error("a track does not say where its frames lie")
         reader = Reader(data, sizes)
         reader.number(FULL)
         length = reader.number(4)  # of all, or each has its own
         if reader.number(4) and length == 0:
             length = reader.number(4)
-        reader = Reader(data, where)
+        reader = Reader(data, near or far or sizes)
         reader.number(FULL)
         if reader.number(4):
-            start = reader.number(4 if offsets is not None else 8)
-            yield Span(start, start + length)
+            start = reader.number(8 if near is None else 4)
+            yield data[start : start + length]
 
 
-def _sizes(data: bytes, span: Span) -> Iterator[tuple[int, int]]:
-    """Yield the sizes that the sequence headers among the units of ``span`` tell."""
-    at = span.start
+def _sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the sizes that the sequence headers among the units of ``data`` tell."""
+    at = 0
     for _ in range(_MOST_UNITS):
-        if at >= span.end:
+        if at >= len(data):
             return
         header = data[at]
         at += 2 if header & 4 else 1
-        length = span.end - at
+        length = len(data) - at
         if header & 2:
             length, at = _size_at(data, at)
         if header >> 3 & 15 == _SEQUENCE_HEADER:
             yield _size_of(_Bits(data[at : at + length]))
         at += length
+    raise struct.error("there are too many units")
 
 
 def _size_at(data: bytes, at: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 FULL: Final = 4  # bytes of version and flags, at the start of some boxes
 _MOST_BOXES: Final = 20_000  # of one box; a picture of 200 megapixels has some 1,000 tiles
+_MOST_HELD: Final = 2  # times the file, that its items together say they have bytes
 _IN_FILE: Final = 0  # construction method: offsets count from the start of the file
 _IN_BOX: Final = 1  # or of the box `idat`
 
@@ -67,17 +68,28 @@ def boxes(data: bytes, span: Span) -> Iterator[tuple[bytes, Span]]:
 
 
 def find(data: bytes, span: Span, *path: bytes) -> Span | None:
-    """Return where the content of the first box lies that ``path`` leads to, box within box."""
+    """Return where the content of the box lies that ``path`` leads to, box within box.
+
+    Raises:
+        struct.error: there are several: one could be checked here, and another one be read there.
+    """
     found: Span | None = span
     for wanted in path:
         if found is None:
             return None
-        found = next((inner for kind, inner in boxes(data, found) if kind == wanted), None)
+        inner = [where for kind, where in boxes(data, found) if kind == wanted]
+        if len(inner) > 1:
+            raise struct.error(f"there are {len(inner)} boxes of one kind")
+        found = inner[0] if inner else None
     return found
 
 
 def meta_of(data: bytes) -> Span | None:
-    """Return where the boxes lie that tell of the file's items."""
+    """Return where the boxes lie that tell of the file's items.
+
+    Raises:
+        struct.error: there are several such places.
+    """
     meta = find(data, Span(0, len(data)), b"meta")
     return None if meta is None else Span(meta.start + FULL, meta.end)
 
@@ -112,20 +124,38 @@ def extents(data: bytes, meta: Span) -> Iterator[Extent]:
                 yield Extent(item, Span(first, first + count))
 
 
-def items_of_type(data: bytes, meta: Span, wanted: bytes) -> set[int]:
-    """Return the numbers of the items of a type (``iinf``)."""
+class Item(NamedTuple):
+    """What the file says of an item."""
+
+    number: int
+    words: bytes  # its type, of 4 bytes, and behind it names, each ended by a zero byte
+
+
+def check_held(data: bytes, meta: Span) -> None:
+    """Check that the items do not repeat the same bytes over and over: each would be copied.
+
+    Raises:
+        struct.error: they do, or it cannot be told.
+    """
+    held = 0
+    for extent in extents(data, meta):
+        held += extent.where.end - extent.where.start
+        if held > _MOST_HELD * len(data):
+            raise struct.error("the items have more bytes than the file")
+
+
+def items(data: bytes, meta: Span) -> Iterator[Item]:
+    """Yield the items of the file (``iinf``)."""
     table = find(data, meta, b"iinf")
     if table is None:
-        return set()
+        return
     count = 2 if data[table.start : table.start + 1] == b"\0" else 4
-    found = set()
     for kind, entry in boxes(data, Span(table.start + FULL + count, table.end)):
         if kind == b"infe":
-            wide = 4 if data[entry.start] >= _WIDE_ENTRIES else 2
             at = entry.start + FULL
-            if data[at + wide + 2 : at + wide + 6] == wanted:
-                found.add(int.from_bytes(data[at : at + wide], "big"))
-    return found
+            wide = 4 if data[entry.start] >= _WIDE_ENTRIES else 2
+            number = int.from_bytes(data[at : min(at + wide, entry.end)], "big")
+            yield Item(number, data[at + wide + 2 : entry.end])
 
 
 def declared_sizes(data: bytes, meta: Span) -> list[tuple[int, int]]:

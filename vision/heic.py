@@ -7,14 +7,11 @@ those of ISO/IEC 23008-12. Nothing is registered with Pillow.
 
 import io
 import struct
-from typing import Final
 
 from PIL import ImageFile
 
-from vision.boxes import Span, declared_sizes, extents, meta_of
+from vision.boxes import Span, check_held, declared_sizes, items, meta_of
 from vision.errors import CorruptImageError
-
-_MOST_HELD: Final = 2  # times the file, that its items together say they have bytes
 
 
 def open_heic(data: bytes) -> ImageFile.ImageFile:
@@ -27,8 +24,11 @@ def open_heic(data: bytes) -> ImageFile.ImageFile:
         OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
     # 25 ms that only those wait for who have such pictures.
+    from pi_heif import options  # type: ignore[import-untyped] # noqa: PLC0415
     from pi_heif.as_plugin import HeifImageFile  # type: ignore[import-untyped] # noqa: PLC0415
 
+    # What is not read cannot do harm; alpha is decoded all the same.
+    options.AUX_IMAGES = options.DEPTH_IMAGES = options.THUMBNAILS = False
     image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
     return image
 
@@ -39,27 +39,28 @@ def declared_size(data: bytes) -> tuple[int, int]:
     A picture may show a small part of a huge one (``clap``), which is decoded all the same.
 
     Raises:
-        CorruptImageError: nothing is declared, or more bytes than the file can hold.
+        CorruptImageError: nothing is declared, or more bytes than the file can hold, or it cannot
+            be told.
     """
-    meta = meta_of(data)
-    sizes = [] if meta is None else declared_sizes(data, meta)
-    if meta is None or not sizes:
-        raise CorruptImageError("the HEIC image is truncated or damaged")
-    _check_held(data, meta)
+    try:
+        meta = meta_of(data)
+        if meta is None or not (sizes := declared_sizes(data, meta)):
+            raise CorruptImageError("the HEIC image is truncated or damaged")
+        check_held(data, meta)
+        _check_words(data, meta)
+    except struct.error as error:
+        raise CorruptImageError("the HEIC image is not as its boxes say") from error
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def _check_held(data: bytes, meta: Span) -> None:
-    """Check that the items do not repeat the same bytes over and over: each would be copied.
+def _check_words(data: bytes, meta: Span) -> None:
+    """Check that the types and names of items are text: of others pi-heif ends the process.
 
     Raises:
-        CorruptImageError: they do, or it cannot be told.
+        CorruptImageError: they are not.
     """
-    held = 0
     try:
-        for extent in extents(data, meta):
-            held += extent.where.end - extent.where.start
-            if held > _MOST_HELD * len(data):
-                raise CorruptImageError("the HEIC image says that it holds more bytes than it has")
-    except struct.error as error:
-        raise CorruptImageError("the HEIC image is truncated or damaged") from error
+        for item in items(data, meta):
+            item.words.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptImageError("the HEIC image has items of a kind that is no text") from error
