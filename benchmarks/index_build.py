@@ -3,8 +3,8 @@
     python -m benchmarks.index_build --model models/cnn --data fashion-mnist
     python -m benchmarks.index_build --model models/lite0 --data photos --images 300 --rounds 1
 
-All of them get the same images, in turns. The bare network gets the pixels ready in memory. The
-build reads, hashes and decodes files, makes thumbnails and commits everything to SQLite; classifying
+All get the same images, in turns. The bare network gets the pixels ready in memory. The
+build reads, hashes and decodes files, makes thumbnails and commits all to SQLite; classifying
 does the same without the last two. Where network and decoding share the cores, none of them can be
 quicker than both one after the other on all cores: that is the bound.
 """
