@@ -3,6 +3,7 @@
 Shape suffixes: N images, C channels, H x W pixels.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ class Graph:
         tools = nncf()
         data = tools.Dataset([image_CHW[np.newaxis] for image_CHW in images_NCHW])
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its progress bars
+            logging.disable(logging.WARNING)  # torch's, about compilers that nothing here needs
             try:
                 integers = tools.quantize(
                     self._network,
@@ -88,6 +90,8 @@ class Graph:
                 raise ExportError(
                     f"the network cannot be quantized: {type(error).__name__}: {''.join(reason)}"
                 ) from error
+            finally:
+                logging.disable(logging.NOTSET)
         return _files(integers)
 
 
