@@ -404,7 +404,8 @@ from vision.difference import Limits
 from vision.export import Sample, export_model
 loggers = logging.getLoggerClass()
 pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 28, 28), np.uint8)
-sample = Sample(data="made up", calibration_NCHW=pixels, test_NCHW=pixels, labels_N=np.zeros(8, int))
+labels = np.zeros(8, int)
+sample = Sample(data="made up", calibration_NCHW=pixels, test_NCHW=pixels, labels_N=labels)
 limits = Limits(min_overlap=0.0, max_accuracy_loss=1.0)
 export_model(Path({str(tmp_path / "m")!r}), sample, precision="int8", limits=limits, threads=1)
 assert logging.getLoggerClass() is loggers

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from vision.backbone import Backbone
 from vision.errors import ExportError
 from vision.manifest import Manifest
 from vision.network import Network
@@ -61,11 +62,13 @@ class _Whole(nn.Module):
     def __init__(self, manifest: Manifest, network: Network) -> None:
         super().__init__()
         self.network = network
+        features = network.features
+        self.features = features.forward_at_once if isinstance(features, Backbone) else features
         self.normalise = Normalisation(manifest.preprocessing, torch.device("cpu"))
         self.temperature = manifest.temperature
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features_BF = self.network.features(self.normalise(pixels_BCHW))
+        features_BF = self.features(self.normalise(pixels_BCHW))
         vectors_BD, logits_BL = self.network.head(features_BF)
         return vectors_BD, torch.softmax(logits_BL / self.temperature, dim=1), features_BF
 
