@@ -1,7 +1,8 @@
 """A finished training in, a measured model folder out.
 
 Beside the manifest and the weights lie ``training.json`` (how it went), ``learnt.safetensors``
-(what it has learnt from) and ``README.md`` (the model card).
+(what it has learnt from), ``references.safetensors`` (what new pictures are compared with) and
+``README.md`` (the model card).
 """
 
 import hashlib
@@ -20,16 +21,19 @@ from torch import Tensor
 
 from training.calibration import calibration_error, measure_calibration, uncalibrated
 from training.card import model_card
+from training.classification import class_figures, count_confusion
 from training.data import Dataset
-from training.evaluate import HISTORY_NAME, class_figures, count_confusion, encode_all
+from training.evaluate import HISTORY_NAME, encode_all
 from training.evaluation import ClassFigures
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
+from training.novelty import references_of
 from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
 from vision.encoding import Encoding
 from vision.manifest import Manifest
 from vision.model import save_model
+from vision.references import REFERENCES_NAME, REFERENCES_SHA256
 
 CARD_NAME: Final = "README.md"
 
@@ -42,6 +46,7 @@ class Finished:
     weights: Mapping[str, Tensor]  # on the CPU
     classes: Mapping[str, ClassFigures]  # by name: those that have test images
     learnt: bytes  # what the training looked at
+    references: bytes  # what new pictures are compared with
     history: bytes  # JSON: how the training went, epoch by epoch, and where
 
 
@@ -69,12 +74,17 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
     )
     encoder = Encoder(manifest, session.network, session.world.device)
     encoding = encode_all(encoder, dataset.test.images_NCHW)
+    references = references_of(encoder, dataset.train, encoding).to_bytes()
     labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
     classes = class_figures(
         count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
     )
     test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
-    manifest = replace(manifest, metrics=test_figures | _training_figures(session))
+    manifest = replace(
+        manifest,
+        metrics=test_figures | _training_figures(session),
+        data=manifest.data | {REFERENCES_SHA256: hashlib.sha256(references).hexdigest()},
+    )
     history = {
         "history": [asdict(report) for report in session.history],
         "environment": _environment(session),
@@ -84,6 +94,7 @@ def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) 
         {name: tensor.cpu() for name, tensor in session.network.state_dict().items()},
         {one.label: one for one in classes if one.images},
         learnt,
+        references,
         json.dumps(history, indent=1, allow_nan=False).encode(),
     )
 
@@ -100,6 +111,7 @@ def publish(finished: Finished, folder: Path) -> Manifest:
         return {
             HISTORY_NAME: finished.history,
             LEARNT_NAME: finished.learnt,
+            REFERENCES_NAME: finished.references,
             CARD_NAME: card.encode(),
         }
 
