@@ -138,6 +138,17 @@ class References:
         )
 
 
+def judge(
+    references: References | None,
+    vector_D: NDArray[np.float32],
+    probabilities_L: NDArray[np.float32],
+) -> Verdict:
+    """Return whether a picture is one of the things the model knows, as far as it can tell."""
+    if references is None:
+        return UNKNOWN
+    return references.judge(vector_D, int(probabilities_L.argmax()))
+
+
 def read_references(folder: Path, manifest: Manifest) -> References | None:
     """Return the references of a model; None where it has none.
 
