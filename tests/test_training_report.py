@@ -151,6 +151,7 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
             "r_at_10_interval": [0.9123, 0.9567],
             "by_kind": [],
         },
+        "novelty": None,
         "held_out": None,
         "classes": [
             {
@@ -228,6 +229,28 @@ def test_the_search_for_the_same_thing_is_shown_with_its_set_up_and_the_knob() -
     figures = make_figures(make_dataset(("cat", "dog")))["same_item"]
     text = Read(raw=render(same_item=figures | {"by_kind": by_kind})).text
     assert "0.350 (as the vectors are) 97.1% 90.1%" in text
+
+
+def test_what_the_model_does_not_know_is_shown_where_it_was_measured() -> None:
+    assert "Whether it knows" not in Read(raw=render()).text
+    novelty = {
+        "stated": 0.02,
+        "fitted_on": 412,
+        "most_distance": 0.3219,
+        "least_agreement": 0.3,
+        "refused": 0.0173,
+        "refused_interval": [0.0102, 0.0311],
+        "refused_right": 4,
+        "refused_wrong": 7,
+        "strangers": [
+            {"kind": "noise", "images": 25, "auroc": 0.9876, "certain": 0.44, "refused": 0.92}
+            | {"certain_and_sure": 0.04}
+        ],
+    }
+    text = Read(raw=render(novelty=novelty)).text
+    assert "fitted with 412 photos kept aside, to refuse at most 2.0% of new ones" in text
+    assert "1.7% (1.0% to 3.1%) 4 images that had their right class, and 7" in text
+    assert "noise 25 pictures 44.0% 4.0% 92.0% 0.988" in text
 
 
 def test_without_classes_the_page_speaks_of_search_alone() -> None:
