@@ -101,7 +101,6 @@ class AutoRecipe:
         self, extractor: Extractor, *, num_labels: int, item_width: int, kind_width: int
     ) -> Architecture:
         """Return the description of a network whose heads have these widths."""
-        kinds = {"item_width": item_width, "kind_share": self.kind_share} if kind_width else {}
         return Architecture(
             network=extractor.network,
             embedding_layer=extractor.embedding_layer,
@@ -109,7 +108,8 @@ class AutoRecipe:
             num_labels=num_labels,
             reduction="item-and-kind" if kind_width else "pca",
             mirrored=True,
-            **kinds,
+            item_width=item_width if kind_width else None,
+            kind_share=self.kind_share if kind_width else None,
         )
 
     def to_json(self) -> dict[str, Any]:
