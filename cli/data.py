@@ -14,6 +14,7 @@ from dataset.findings import Findings
 from training.recipe import Recipe
 from vision.image import harden_pillow
 from vision.manifest import read_manifest
+from vision.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -60,6 +61,35 @@ def load(
         )
     dataset = after_predecessor(dataset, recipe)
     say_findings(dataset.findings)
+    return dataset
+
+
+def load_any(
+    data: str,
+    preprocessing: Preprocessing,
+    *,
+    hold_out: Sequence[str] = (),
+    group: str | None = None,
+    quiet: bool = False,
+) -> "Dataset":
+    """Return the dataset to train on, images without a class too; what was found is said once.
+
+    Raises:
+        DatasetError, DataError: the data are missing, damaged, or not what can be learnt from.
+    """
+    from training.data import load_dataset  # noqa: PLC0415 - keeps `--help` quick
+
+    with _reading() as report:
+        dataset = load_dataset(
+            data,
+            preprocessing,
+            hold_out=hold_out,
+            unlabelled=True,
+            group=group,
+            report=report,
+        )
+    if not quiet:
+        say_findings(dataset.findings)
     return dataset
 
 

@@ -63,7 +63,7 @@ def _trained(folder: Path, *, device: str, epochs: int | None) -> Manifest:
         manifest = read_manifest(folder)
         say(f"1/4 Using the model {folder}, test accuracy {_accuracy(manifest)}.")
         return manifest
-    from cli.train import run_training  # noqa: PLC0415 - torch takes seconds
+    from cli.learning import run_training  # noqa: PLC0415 - torch takes seconds
 
     recipe = pick_recipe(RECIPE, DATA)
     minutes = "about three and a half minutes on two CPU cores"

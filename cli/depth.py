@@ -1,4 +1,4 @@
-"""A recipe and what `--data` names in, the recipe for the bits that its gray pictures use out."""
+"""What `--data` names in, the bits that its gray pictures use out; a recipe for them."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ from cli.console import say
 from training.recipe import Recipe
 from vision.depth import FULL
 from vision.image import harden_pillow
+from vision.preprocess import Preprocessing
 
 
 def with_depth_of(data: str, recipe: Recipe) -> Recipe:
@@ -14,10 +15,19 @@ def with_depth_of(data: str, recipe: Recipe) -> Recipe:
     Raises:
         DatasetError: the data are missing, or it cannot be told what they are.
     """
+    bits = bits_of(data, recipe.preprocessing)
+    return replace(recipe, preprocessing=replace(recipe.preprocessing, bits=bits))
+
+
+def bits_of(data: str, preprocessing: Preprocessing) -> int:
+    """Return how many bits to read gray pictures of 16 bits with, and say so where it is news.
+
+    Raises:
+        DatasetError: the data are missing, or it cannot be told what they are.
+    """
     from training.sample_depth import find_depths  # noqa: PLC0415 - keeps `--help` quick
 
     harden_pillow()
-    preprocessing = recipe.preprocessing
     depth, in_colour = find_depths(data) if preprocessing.bits == FULL else (None, None)
     if in_colour is not None and in_colour < FULL:
         say(
@@ -26,9 +36,9 @@ def with_depth_of(data: str, recipe: Recipe) -> Recipe:
             "to 65,535, or with 8 bits"
         )
     if depth is None or depth == FULL:
-        return recipe
+        return preprocessing.bits
     say(
         f"gray pictures of {FULL} bits use only {depth} of them here, and are read like that, also "
         f"when the model is used; --bits {FULL} reads them as they are"
     )
-    return replace(recipe, preprocessing=replace(preprocessing, bits=depth))
+    return depth

@@ -1,12 +1,15 @@
 """The options of `lookalike train` in, the recipe that they ask for out."""
 
+import re
 from dataclasses import replace
 from typing import Any, Final
 
+from training.auto_recipe import AUTO, AutoRecipe, auto_recipe
 from training.recipe import Recipe
 from training.recipes import BACKBONE_RECIPES, is_of_library, pick_recipe, recipes_of
 from vision.manifest import Manifest
 
+UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RANDOM_WEIGHTS: Final = "none"
 GIVEN_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
     "embedding_layer": "--layer",
@@ -55,6 +58,61 @@ def choose_recipe(
         augmentation=replace(recipe.augmentation, **_given(augmentation)),
         **asked,
     )
+
+
+def choose_auto(
+    others: dict[str, Any], *, budget: str | None, weights: str | None, **settings: Any
+) -> AutoRecipe:
+    """Return the recipe `auto` with what was asked for.
+
+    Args:
+        others: options of recipes that learn step by step: none of them may be given.
+        budget: such as ``20m``; None: as the recipe says.
+        weights: of the network that ``backbone`` in ``settings`` names.
+        settings: arguments of ``training.auto_recipe.auto_recipe``.
+
+    Raises:
+        ValueError: an option is not for `auto`, or the settings contradict one another.
+        ModelFolderError: the folder that ``weights`` names holds a damaged model.
+    """
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise ValueError(
+            f"{option} is for recipes that learn step by step, and {AUTO} decides that itself, "
+            "within --budget: name such a recipe, too, as in --recipe cnn"
+        )
+    earlier = _model_in(weights)
+    if earlier is not None:
+        fitting = " or ".join(f"--recipe {one}" for one in recipes_of(earlier.architecture.network))
+        raise ValueError(f"{AUTO} does not go on from a model folder: go on with {fitting}")
+    budget_s = None if budget is None else seconds_of(budget)
+    return auto_recipe(budget_s=budget_s, weights=weights, **settings)
+
+
+def refuse_budget(recipe: str, budget: str | None) -> None:
+    """Refuse a budget for a recipe that has no use for it.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if budget is not None:
+        raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
+
+
+def seconds_of(time: str) -> float:
+    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> seconds_of("20m"), seconds_of("1.5h")
+    (1200.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", time.strip().lower())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{time!r} is no time; such as 2m, 20m or 2h was expected")
+    return float(found[1]) * UNIT_S[found[2]]
 
 
 def _model_in(weights: str | None) -> Manifest | None:

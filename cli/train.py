@@ -1,29 +1,23 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
-import shlex
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from cli.console import print_json, say
-from cli.data import DATA_HELP, GroupOption, load, named
-from cli.depth import with_depth_of
-from cli.progress import TrainingProgress
-from cli.recipe import choose_recipe
+from cli.data import DATA_HELP, GroupOption
+from cli.learning import Where, train_by_steps
+from cli.recipe import choose_auto, choose_recipe, refuse_budget
+from cli.trying import train_by_trying
 from dataset.names import label_of
-from training.recipe import MOST_SEEDS, MetricLoss, Precision, Recipe
+from training.auto_recipe import AUTO
+from training.loading import FASHION_MNIST
+from training.recipe import MOST_SEEDS, MetricLoss, Precision
 from training.recipes import RECIPE_NAMES
-from training.units import things
-from vision.manifest import Manifest, Reduction
+from vision.manifest import Reduction
 from vision.preprocess import Fit
 
-if TYPE_CHECKING:
-    from training.data import Dataset
-    from training.observer import Observer
-
+RECIPE_OF_FASHION_MNIST: Final = "cnn"
 MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
 MOST_WIDTH: Final = 65_536
 NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
@@ -33,7 +27,21 @@ LEARNING: Final = "Learning, in place of what the recipe says"
 def train(
     *,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
-    recipe: Annotated[str, typer.Option(help=f"Set-up: {', '.join(RECIPE_NAMES)}.")] = "cnn",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Set-up: {AUTO}, {', '.join(RECIPE_NAMES)}. If not given: {AUTO}, for "
+            "fashion-mnist cnn.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; 2m if not given.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
     group: GroupOption = None,
     hold_out: Annotated[
@@ -183,117 +191,70 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Train a network on images and write a model folder.
+    """Train a network on one's own images and write a model folder.
 
-    It can be interrupted at any time; with --resume it goes on after the last whole epoch and ends
-    with the very same weights. On N GPUs, it is
+    It can be interrupted at any time; with --resume it goes on where it was and ends with the very
+    same weights. On N GPUs, it is
     `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
     """
+    name = recipe or (RECIPE_OF_FASHION_MNIST if data == FASHION_MNIST else AUTO)
+    learning: dict[str, Any] = {
+        "width": width,
+        "reduction": reduction,
+        "views": views,
+        "metric_loss": metric_loss,
+        "class_balance": class_balance,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+    }
+    augmentation = {"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix}
     try:
-        chosen = choose_recipe(
-            recipe,
-            data,
-            backbone=backbone,
-            weights=weights,
-            preprocessing={"size": size, "fit": fit, "bits": bits},
-            augmentation={"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix},
-            frozen_groups=frozen_groups,
-            weights_sha256=weights_sha256,
-            embedding_layer=layer,
-            width=width,
-            reduction=reduction,
-            views=views,
-            metric_loss=metric_loss,
-            class_balance=class_balance,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            precision=precision,
-            seed=seed,
-        )
+        if name == AUTO:
+            others = {**learning, **augmentation, "frozen_groups": frozen_groups}
+            by_trying = choose_auto(
+                {**others, "tensorboard": tensorboard},
+                budget=budget,
+                backbone=backbone,
+                weights=weights,
+                weights_sha256=weights_sha256,
+                layer=layer,
+                size=size,
+                fit=fit or "pad",
+                seed=seed,
+            )
+        else:
+            refuse_budget(name, budget)
+            by_steps = choose_recipe(
+                name,
+                data,
+                backbone=backbone,
+                weights=weights,
+                preprocessing={"size": size, "fit": fit, "bits": bits},
+                augmentation=augmentation,
+                frozen_groups=frozen_groups,
+                weights_sha256=weights_sha256,
+                embedding_layer=layer,
+                seed=seed,
+                **learning,
+            )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    from training.checks import check_call  # noqa: PLC0415 - keeps `--help` quick
-
-    if resume:
-        _say_what_is_resumed(out)
-    check_call(chosen, out=out, device=device, resume=resume)
-    with _curves(tensorboard) as curves:  # first: a place that cannot be written to is said at once
-        chosen = chosen if bits else with_depth_of(data, chosen)
-        dataset = load(data, chosen, hold_out=split_names(hold_out), group=group)
-        manifest = run_training(chosen, dataset, out, device=device, resume=resume, curves=curves)
-    if as_json:
-        print_json(
-            {
-                "model": str(out),
-                "fingerprint": manifest.fingerprint,
-                "data": manifest.data,
-                "metrics": manifest.metrics,
-                "findings": dataset.findings.to_json(),
-            }
-        )
+    where = Where(
+        data=data,
+        out=out,
+        group=group,
+        hold_out=split_names(hold_out),
+        bits=bits,
+        device=device,
+    )
+    if name == AUTO:
+        train_by_trying(by_trying, where, resume=resume, as_json=as_json)
     else:
-        say(
-            f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-            f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
-            f"{manifest.metrics['train_seconds']:.0f} s of training"
-        )
-        say(f"measure it: {shlex.join(['lookalike', 'evaluate', str(out), *named(data, group)])}")
-
-
-def _say_what_is_resumed(out: Path) -> None:
-    """Say so where there is nothing to go on with: the path may be mistyped."""
-    from training.checks import state_folder  # noqa: PLC0415
-
-    if not out.exists() and not state_folder(out).exists():
-        say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
+        train_by_steps(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
 
 
 def split_names(names: str | None) -> tuple[str, ...]:
     """Return the classes of a list with commas."""
     return tuple(label_of(name) for name in (names or "").split(",") if name.strip())
-
-
-def run_training(
-    recipe: Recipe,
-    dataset: "Dataset",
-    out: Path,
-    *,
-    device: str,
-    resume: bool,
-    curves: "Observer | None" = None,
-) -> Manifest:
-    """Train with progress, also told to ``curves``, and return the new model folder's manifest.
-
-    Raises:
-        TrainingError, VisionError: as ``training.train.train``.
-    """
-    from training.observer import Observers  # noqa: PLC0415 - keeps `--help` quick
-    from training.train import train as train_model  # noqa: PLC0415
-
-    with TrainingProgress() as watching:
-        return train_model(
-            recipe,
-            dataset,
-            out=out,
-            device=device,
-            resume=resume,
-            observer=Observers(watching, *([] if curves is None else [curves])),
-            on_embedded=watching.embedded,
-        )
-
-
-@contextmanager
-def _curves(folder: Path | None) -> "Iterator[Observer | None]":
-    """Give the block an observer that writes curves to ``folder``, if there is one.
-
-    Raises:
-        TrainingError: TensorBoard is not installed, or the folder cannot be written.
-    """
-    if folder is None:
-        yield None
-        return
-    from training.tensorboard import TensorBoard  # noqa: PLC0415 - keeps `--help` quick
-
-    with closing(TensorBoard(folder)) as curves:
-        yield curves

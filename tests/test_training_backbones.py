@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from benchmarks.lite0_weights import convert
 from torch import Tensor
 
-from benchmarks.lite0_weights import convert
 from tests.test_training_train import easy_dataset
 from training.data import Dataset, LabelledImages, load_dataset
 from training.errors import RecipeError, WeightsError

@@ -23,7 +23,7 @@ from training.arrangement import (
 )
 from training.decoding import LoadReport, Unreadable
 from training.errors import DataError
-from training.images import LabelledImages
+from training.images import UNLABELLED, LabelledImages
 from training.leakage import (
     Contradiction,
     Leak,
@@ -52,6 +52,7 @@ __all__ = [
 SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
 NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"
 
+WITHOUT_CLASS: Final = 3  # the part of images to learn from that have no class, beside those of one
 LEFT_OUT: Final = -1  # the part of a training image that another part holds too
 
 
@@ -80,6 +81,7 @@ class Dataset:
     contradictions: tuple[Contradiction, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
     learnt_before: Learnt | None = None  # by the model that a training goes on from
+    unlabelled: LabelledImages | None = None  # more to learn from, of no class
     selection: Selection | None = None  # why these images are measured; None: they are a test part
 
     @property
@@ -97,6 +99,7 @@ class Dataset:
             "held_out_classes": list(self.held_out.test.label_names) if self.held_out else [],
             "unreadable": len(self.unreadable),
             "leaked": len(self.leaked),
+            **({"unlabelled_images": len(self.unlabelled)} if self.unlabelled else {}),
             "contradictions": len(self.contradictions),
             "train_fingerprint": self.train.fingerprint,
             "validation_fingerprint": self.validation.fingerprint if self.validation else None,
@@ -109,6 +112,7 @@ def load_dataset(
     preprocessing: Preprocessing,
     *,
     hold_out: Sequence[str] = (),
+    unlabelled: bool = False,
     group: str | None = None,
     cache: Path | None = None,
     report: LoadReport = lambda _done, _all: None,
@@ -120,6 +124,8 @@ def load_dataset(
             ``.parquet`` table.
         preprocessing: the network's; training and evaluation must pass the same.
         hold_out: classes that are kept apart from all parts.
+        unlabelled: whether images without a class are learnt from, too. Where there are no two
+            classes, all images are without one.
         group: what says which photos show one thing, as in ``dataset.source``.
         cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
         report: called from this thread as images are decoded.
@@ -131,6 +137,7 @@ def load_dataset(
         source,
         preprocessing,
         hold_out=hold_out,
+        unlabelled=unlabelled,
         group=group,
         cache=cache or default_cache(),
         report=report,
@@ -139,6 +146,10 @@ def load_dataset(
     parts_M, leaked = _assign_parts(found)
     held_L = np.array([name in hold_out for name in loaded.label_names])
     parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
+    if loaded.label_names:
+        unlabelled_M = loaded.labels_M == UNLABELLED
+        parts_M[unlabelled_M & (parts_M != Part.TRAIN)] = LEFT_OUT  # nothing to measure there
+        parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
     _check_classes(loaded, parts_M, held_L)
     return _dataset(found, parts_M, leaked, held_L)
 
@@ -160,13 +171,21 @@ def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...
 
 def _seen_in_held_out(found: Identified, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
-    held_M = held_L[found.loaded.labels_M]
+    held_M = _of_held_out(found.loaded, held_L)
     seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
     return seen_M
 
 
+def _of_held_out(loaded: Loaded, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of the images of held-out classes."""
+    return np.append(held_L, False)[loaded.labels_M]  # UNLABELLED is the last place
+
+
 def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]) -> None:
     """Check that every class can be learnt, and that something is left to measure with."""
+    if not loaded.label_names:
+        _check_unlabelled(loaded, parts_M)
+        return
     learnt_L, measured_L = (
         np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
         for part in (Part.TRAIN, Part.TEST)
@@ -175,7 +194,7 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
     if lacking_L.any():
         names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
         those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
-        leaked = (parts_M[lacking_L[loaded.labels_M]] == LEFT_OUT).any()
+        leaked = (parts_M[np.append(lacking_L, False)[loaded.labels_M]] == LEFT_OUT).any()
         missing = "training image that is in no other part" if leaked else "readable training image"
         raise DataError(
             f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no {missing}; "
@@ -195,6 +214,19 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
         )
 
 
+def _check_unlabelled(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
+    """Check that there is something to learn from and, apart from it, to measure with.
+
+    Raises:
+        DataError: so it is not.
+    """
+    if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
+        raise DataError(
+            f"{loaded.source} has too few different photos: two to learn from and one to measure "
+            "with are the least"
+        )
+
+
 def _dataset(
     found: Identified,
     parts_M: NDArray[np.int64],
@@ -202,16 +234,17 @@ def _dataset(
     held_L: NDArray[np.bool_],
 ) -> Dataset:
     loaded = found.loaded
-    held_M = held_L[loaded.labels_M]
+    held_M = _of_held_out(loaded, held_L)
     # The classes that stay and those held out are counted apart, each from 0.
-    labels_M = (np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1)[loaded.labels_M]
+    places_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
+    labels_M = np.append(places_L, UNLABELLED)[loaded.labels_M].astype(np.int64)
     names, held_names = (
         tuple(
             name for name, is_held in zip(loaded.label_names, held_L, strict=True) if is_held == h
         )
         for h in (False, True)
     )
-    train, validation, test, held_train, held_test = arrange(
+    train, unlabelled, validation, test, held_train, held_test = arrange(
         found,
         [
             Stretch(
@@ -221,6 +254,7 @@ def _dataset(
             )
             for part, held in (
                 (Part.TRAIN, False),
+                (WITHOUT_CLASS, False),
                 (Part.VALIDATION, False),
                 (Part.TEST, False),
                 (Part.TRAIN, True),
@@ -244,6 +278,7 @@ def _dataset(
         name=loaded.name,
         train=train,
         validation=validation if len(validation) else None,
+        unlabelled=unlabelled if len(unlabelled) else None,
         test=test,
         held_out=HeldOut(train=held_train, test=held_test) if held_names else None,
         unreadable=loaded.decoded.unreadable,

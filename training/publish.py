@@ -8,7 +8,7 @@ Beside the manifest and the weights lie ``training.json`` (how it went), ``learn
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,10 @@ from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
 from vision.encoding import Encoding
-from vision.manifest import Manifest
+from vision.manifest import Architecture, Manifest
 from vision.model import save_model
+from vision.network import Network
+from vision.preprocess import Preprocessing
 from vision.references import REFERENCES_NAME, REFERENCES_SHA256
 
 CARD_NAME: Final = "README.md"
@@ -46,56 +48,87 @@ class Finished:
     weights: Mapping[str, Tensor]  # on the CPU
     classes: Mapping[str, ClassFigures]  # by name: those that have test images
     learnt: bytes  # what the training looked at
-    references: bytes  # what new pictures are compared with
+    references: bytes | None  # what new pictures are compared with; None: there are no classes
     history: bytes  # JSON: how the training went, epoch by epoch, and where
 
 
-def finish(session: TrainingSession, dataset: Dataset, subject: dict[str, Any]) -> Finished:
-    """Calibrate the network, measure it on the test images the way it will be served, describe it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A network whose training is over, calibrated but not measured."""
+
+    recipe: str  # its name
+    architecture: Architecture
+    preprocessing: Preprocessing
+    network: Network
+    device: torch.device
+    temperature: float
+    figures: dict[str, float]  # of the training
+    history: dict[str, Any]  # JSON values: how it went, under ``history`` epoch by epoch
+    vectors_ND: NDArray[np.float32] | None = None  # of the training images, if they are known
+
+
+def trained_by(session: TrainingSession, label_names: Sequence[str]) -> Trained:
+    """Return the network of a session that is over, with the weights that are kept."""
+    recipe = session.recipe
+    temperature = session.temperature()
+    return Trained(
+        recipe=recipe.name,
+        architecture=recipe.architecture(len(label_names)),
+        preprocessing=recipe.preprocessing,
+        network=session.network,
+        device=session.world.device,
+        temperature=temperature,
+        figures=_training_figures(session),
+        history={
+            "history": [asdict(report) for report in session.history],
+            "environment": environment(session.world.device, processes=session.world.size),
+        },
+    )
+
+
+def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finished:
+    """Measure a network on the test images the way it will be served, and describe it.
 
     Args:
-        session: a training that is over.
+        trained: what a training has made.
         dataset: what it was trained on; its test images are looked at here for the first time.
         subject: recipe and data as JSON values.
     """
-    recipe = session.recipe
-    record = Learnt.of(*filter(None, (dataset.train, dataset.validation)))
+    record = Learnt.of(*filter(None, (dataset.train, dataset.validation, dataset.unlabelled)))
     learnt = record.joined(dataset.learnt_before or Learnt.nothing()).to_bytes()
     manifest = Manifest(
-        name=f"{dataset.name}-{recipe.name}",
-        architecture=recipe.architecture(len(dataset.label_names)),
+        name=f"{dataset.name}-{trained.recipe}",
+        architecture=trained.architecture,
         labels=dataset.label_names,
-        preprocessing=recipe.preprocessing,
+        preprocessing=trained.preprocessing,
         weights_sha256="",  # save_model fills it in
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        temperature=session.temperature(),
+        temperature=trained.temperature,
         recipe=subject["recipe"],
         data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    encoder = Encoder(manifest, session.network, session.world.device)
-    encoding = encode_all(encoder, dataset.test.images_NCHW)
-    references = references_of(encoder, dataset.train, encoding).to_bytes()
-    labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
-    classes = class_figures(
-        count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
-    )
-    test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
-    manifest = replace(
-        manifest,
-        metrics=test_figures | _training_figures(session),
-        data=manifest.data | {REFERENCES_SHA256: hashlib.sha256(references).hexdigest()},
-    )
-    history = {
-        "history": [asdict(report) for report in session.history],
-        "environment": _environment(session),
-    }
+    test_figures: dict[str, float] = {"test_images": float(len(dataset.test))}
+    classes: tuple[ClassFigures, ...] = ()
+    references = None
+    if dataset.label_names:
+        encoder = Encoder(manifest, trained.network, trained.device)
+        encoding = encode_all(encoder, dataset.test.images_NCHW)
+        labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
+        classes = class_figures(
+            count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
+        )
+        test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
+        known = references_of(encoder, dataset.train, encoding, vectors_ND=trained.vectors_ND)
+        references = known.to_bytes()
+        sha256 = hashlib.sha256(references).hexdigest()
+        manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
-        manifest,
-        {name: tensor.cpu() for name, tensor in session.network.state_dict().items()},
+        replace(manifest, metrics=test_figures | trained.figures),
+        {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()},
         {one.label: one for one in classes if one.images},
         learnt,
         references,
-        json.dumps(history, indent=1, allow_nan=False).encode(),
+        json.dumps(trained.history, indent=1, allow_nan=False).encode(),
     )
 
 
@@ -108,12 +141,14 @@ def publish(finished: Finished, folder: Path) -> Manifest:
 
     def describe(manifest: Manifest) -> dict[str, bytes]:
         card = model_card(manifest, classes=finished.classes)
-        return {
+        documents = {
             HISTORY_NAME: finished.history,
             LEARNT_NAME: finished.learnt,
-            REFERENCES_NAME: finished.references,
             CARD_NAME: card.encode(),
         }
+        if finished.references is not None:
+            documents[REFERENCES_NAME] = finished.references
+        return documents
 
     return save_model(folder, finished.manifest, finished.weights, describe)
 
@@ -160,12 +195,12 @@ def _training_figures(session: TrainingSession) -> dict[str, float]:
     return figures
 
 
-def _environment(session: TrainingSession) -> dict[str, Any]:
-    device = session.world.device
+def environment(device: torch.device, *, processes: int = 1) -> dict[str, Any]:
+    """Return what a training ran on, as JSON values."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "processes": session.world.size,
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -11,6 +11,7 @@ from vision.preprocess import Preprocessing
 
 MetricLoss = Literal["none", "supervised-contrastive", "cosface"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PACKAGED: Final = "packaged"  # the name of weights that come along
 MOST_SEEDS: Final = 2**63  # torch's generators take no larger ones
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from training.data import FASHION_MNIST
-from training.recipe import Augmentation, FineTuning, Recipe
+from training.recipe import PACKAGED, Augmentation, FineTuning, Recipe
 from vision.preprocess import Preprocessing
 
 VGG19: Final = "torchvision:vgg19"
@@ -120,8 +120,8 @@ def backbone_frozen(backbone: str, weights: str | None = None) -> Recipe:
         embedding_layer="penultimate",
         width=256,
         reduction="projection",
-        preprocessing=_weights_preprocessing(backbone, weights),
-        weights=weights or _published_weights(backbone),
+        preprocessing=weights_preprocessing(backbone, weights),
+        weights=weights or published_weights(backbone),
         views=2,
         epochs=10,
         batch_size=64,
@@ -238,7 +238,7 @@ def recipes_of(network: str) -> list[str]:
     return [*own, *(BACKBONE_RECIPES if is_of_library(network) else ())]
 
 
-def _weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
+def weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
     """Return what the weights demand, but of the whole picture: a crop loses sleeves and soles."""
     from vision.backbone import default_preprocessing  # noqa: PLC0415 - torchvision is slow to import
 
@@ -246,7 +246,11 @@ def _weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
     return replace(published, fit="pad", crop_fraction=1.0)
 
 
-def _published_weights(backbone: str) -> str:
+def published_weights(backbone: str) -> str:
+    """Return the name of the weights that a network begins with where none were named."""
+    from training.packaged_weights import PACKAGES  # noqa: PLC0415 - torch is slow, too
     from vision.backbone import default_weights  # noqa: PLC0415 - torchvision is slow to import
 
+    if backbone in PACKAGES:
+        return PACKAGED
     return TIMM_WEIGHTS if backbone.startswith(TIMM) else default_weights(backbone)

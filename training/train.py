@@ -18,7 +18,7 @@ from training.distributed import joined_world
 from training.loop import refuse_endless
 from training.observer import Observer, Observers
 from training.preparation import prepare
-from training.publish import finish, publish
+from training.publish import finish, publish, trained_by
 from training.recipe import Recipe
 from training.session import TrainingSession
 from training.succession import after_predecessor
@@ -63,7 +63,7 @@ def train(
     """
     refuse_existing(out)
     dataset = after_predecessor(dataset, recipe)
-    with joined_world(device) as world, _reproducible(recipe.seed, world.device):
+    with joined_world(device) as world, reproducible(recipe.seed, world.device):
         recipe, network = prepare(recipe, dataset.label_names, world.device)
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         check_processes(recipe, world.size)
@@ -78,7 +78,7 @@ def train(
             _go_on(session, state, subject)
             watching = observer if observer is not None and world.is_first else Observers()
             _run(session, state, subject, watching)
-            finished = finish(session, dataset, subject)
+            finished = finish(trained_by(session, dataset.label_names), dataset, subject)
             refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
             if world.is_first:
@@ -89,7 +89,7 @@ def train(
 
 
 @contextmanager
-def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, choose repeatable kernels, and undo both on leaving."""
     devices = [device] if device.type == "cuda" else []
     with (

@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from training.errors import WeightsError
+from training.packaged_weights import PACKAGES, read_packaged
+from training.recipe import PACKAGED
 from vision.backbone import Backbone
 from vision.libraries import published_weights, split_name, timm_library
 from vision.manifest import MANIFEST_NAME
@@ -57,9 +59,9 @@ def load_pretrained(
     Args:
         backbone: what to fill.
         network: ``torchvision:NAME`` or ``timm:NAME``.
-        source: a ``.safetensors``, ``.pth`` or ``.pt`` file; a name of torchvision's, like
-            ``IMAGENET1K_V1`` or ``DEFAULT``, from torch.hub's cache or the network; or
-            ``pretrained``, which leaves it to timm.
+        source: a ``.safetensors``, ``.pth`` or ``.pt`` file; ``packaged``, of those that come
+            along; a name of torchvision's, like ``IMAGENET1K_V1`` or ``DEFAULT``, from torch.hub's
+            cache or the network; or ``pretrained``, which leaves it to timm.
         sha256: what the weights must have, 64 hexadecimal digits; None accepts any.
 
     Raises:
@@ -90,11 +92,16 @@ def _published(
 ) -> tuple[Pretrained, dict[str, Tensor]]:
     """Return weights that the library publishes under the name ``source``."""
     library, model = split_name(network)
+    if source == PACKAGED:
+        name, digest, given = read_packaged(network)
+        _check_digest(f"the weights of {network}", digest, expected)
+        return Pretrained(name, digest), given
     if library == "timm":
         if source != TIMM_SOURCE:
+            known_here = f"{PACKAGED!r}, " if network in PACKAGES else ""
             raise WeightsError(
-                f"weights of {network} are {TIMM_SOURCE!r}, a file ({_suffixes()}) or a model "
-                f"folder, not {source!r}"
+                f"weights of {network} are {known_here}{TIMM_SOURCE!r}, a file ({_suffixes()}) or "
+                f"a model folder, not {source!r}"
             )
         return _fetched_by_timm(network, model, expected)
     known = published_weights(model)

@@ -75,6 +75,12 @@ class Backbone(nn.Module):
             return (self._rows(images_BCHW) + self._rows(images_BCHW.flip(-1))) / 2
         return self._rows(images_BCHW)
 
+    def as_it_is(self) -> Self:
+        """Return this backbone, sharing its tensors, of pictures without their mirror images."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__ = {**self.__dict__, "mirrored": False}
+        return twin
+
     def _rows(self, images_BCHW: Tensor) -> Tensor:
         outputs = _layer_outputs(self.body, images_BCHW)
         rows: list[Tensor] = [

@@ -1,0 +1,190 @@
+"""The set-up of `auto`: what is tried for one's own photos, and how one of it is chosen."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Self
+
+from training.recipe import MOST_SEEDS, PACKAGED
+from training.recipes import published_weights, weights_preprocessing
+from vision.manifest import Architecture
+from vision.preprocess import Fit, Preprocessing
+
+AUTO: Final = "auto"
+BUDGET_S: Final = 120.0
+MANY: Final = 1000  # labelled images, from which on few folds are enough
+FOLDS: Final = 5
+
+# Averages of what lies inside the upper blocks, before they narrow it: measured better than what
+# the blocks give out (docs/decisions/0025-auto.md).
+LITE0: Final = "timm:tf_efficientnet_lite0"
+LITE2: Final = "timm:tf_efficientnet_lite2"
+LITE_SIDES: Final = {LITE2: 320, LITE0: 288}  # pixels
+LITE_LAYERS: Final = {
+    LITE2: "+".join(
+        (
+            *(f"blocks.4.{block}.bn1" for block in range(4)),
+            *(f"blocks.5.{block}.bn1" for block in range(5)),
+            *("blocks.6.0.bn1", "penultimate"),
+        )
+    ),
+    LITE0: "+".join(
+        (
+            *(f"blocks.4.{block}.bn1" for block in range(3)),
+            *(f"blocks.5.{block}.bn1" for block in range(4)),
+            *("blocks.6.0.bn1", "penultimate"),
+        )
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extractor:
+    """A pretrained network that turns images into features: which, of what layers and images."""
+
+    network: str  # torchvision:NAME, timm:NAME or timm:NAME.TAG
+    embedding_layer: str  # or several, with + between them
+    preprocessing: Preprocessing
+    weights: str  # as ``Recipe.weights``
+    weights_sha256: str | None = None
+
+    def __str__(self) -> str:
+        layers = self.embedding_layer.count("+") + 1
+        return (
+            f"{self.network.partition(':')[2]} at {self.preprocessing.size} px, "
+            f"{layers} layer{'s' if layers > 1 else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoRecipe:
+    """Everything that decides what `auto` tries, apart from the images and the clock."""
+
+    extractors: tuple[Extractor, ...]  # the first is always tried, the others while there is time
+    budget_s: float = BUDGET_S  # seconds, from the images on: what may be spent on trying more
+    folds: int = FOLDS  # parts that take turns at being held out; twice as many for few images
+    shrinkages: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85)  # of covariance, tried
+    item_width: int = 256  # numbers that tell one thing from another; fewer for few images
+    most_kinds: int = 256  # numbers that tell kinds apart
+    kind_share: float = 0.33  # of a score
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.extractors:
+            raise ValueError("auto needs at least one pretrained network")
+        if not self.budget_s > 0:
+            raise ValueError(f"the budget must be above 0 seconds, got {self.budget_s}")
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise ValueError(f"seed must be less than 2**63 and not negative, got {self.seed}")
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return AUTO
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for the first network."""
+        return self.extractors[0].preprocessing
+
+    def seeing(self, bits: int) -> Self:
+        """Return the set-up for gray pictures of so many bits."""
+        return replace(
+            self,
+            extractors=tuple(
+                replace(one, preprocessing=replace(one.preprocessing, bits=bits))
+                for one in self.extractors
+            ),
+        )
+
+    def architecture(
+        self, extractor: Extractor, *, num_labels: int, item_width: int, kind_width: int
+    ) -> Architecture:
+        """Return the description of a network whose heads have these widths."""
+        return Architecture(
+            network=extractor.network,
+            embedding_layer=extractor.embedding_layer,
+            width=item_width + kind_width,
+            num_labels=num_labels,
+            reduction="item-and-kind" if kind_width else "pca",
+            mirrored=True,
+            item_width=item_width if kind_width else None,
+            kind_share=self.kind_share if kind_width else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every setting as JSON values."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return {"name": self.name, **fields}
+
+
+def auto_recipe(
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    weights_sha256: str | None = None,
+    layer: str | None = None,
+    size: int | None = None,
+    fit: Fit = "pad",
+    budget_s: float | None = None,
+    seed: int = 0,
+) -> AutoRecipe:
+    """Return the set-up of `auto`: the networks whose weights come along, and one's own before.
+
+    Args:
+        backbone: a network of torchvision or timm to compare with those that come along.
+        weights: of that network, as ``Recipe.weights``; its published ones if not given.
+        weights_sha256: likewise, as ``Recipe.weights_sha256``.
+        layer: of that network; what its last layer reads if not given.
+        size: pixels, of all networks; what each was measured best with if not given.
+        fit: how the picture becomes a square.
+        budget_s: seconds that may be spent on trying.
+        seed: of everything random.
+
+    Raises:
+        ValueError: there is no such network, or the settings contradict one another.
+    """
+    if backbone is None and (weights, weights_sha256, layer) != (None, None, None):
+        raise ValueError("weights and layers are a network's: name it, too, with --backbone")
+    extractors = [
+        Extractor(
+            network=network,
+            embedding_layer=LITE_LAYERS[network],
+            preprocessing=weights_preprocessing(network, None),
+            weights=PACKAGED,
+        )
+        for network in (LITE2, LITE0)
+    ]
+    extractors = [
+        replace(one, preprocessing=replace(one.preprocessing, size=LITE_SIDES[one.network]))
+        for one in extractors
+    ]
+    if backbone is not None:
+        own = Extractor(
+            network=backbone,
+            embedding_layer=layer or LITE_LAYERS.get(backbone, "penultimate"),
+            preprocessing=weights_preprocessing(backbone, weights),
+            weights=weights or published_weights(backbone),
+            weights_sha256=weights_sha256,
+        )
+        extractors = [own, *(one for one in extractors if one.network != backbone)]
+    asked = {"fit": fit} if size is None else {"fit": fit, "size": size}
+    return AutoRecipe(
+        extractors=tuple(
+            replace(one, preprocessing=replace(one.preprocessing, **asked)) for one in extractors
+        ),
+        budget_s=BUDGET_S if budget_s is None else budget_s,
+        seed=seed,
+    )
+
+
+def deal_folds(labels_N: Sequence[int], lots_N: Sequence[int], folds: int) -> list[int]:
+    """Return the fold of each image: copies (of equal lots) together, every class dealt evenly.
+
+    Of few images there are twice as many folds, so that less is missing where one is held out.
+    """
+    folds = folds if len(labels_N) >= MANY else 2 * folds
+    label_of = dict(zip(reversed(lots_N), reversed(labels_N), strict=True))
+    order = sorted(label_of, key=lambda lot: (label_of[lot], lot))
+    fold_of = {lot: place % folds for place, lot in enumerate(order)}
+    return [fold_of[lot] for lot in lots_N]

@@ -1,0 +1,295 @@
+"""Features of a training's images in, what heads on them are worth out: in closed form.
+
+Every image is held out once: what is said of it comes from heads that were fitted to the others.
+
+Shape suffixes: N images, V views, F features, R dimensions that they are worked with in, L labels,
+D vector width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.auto_recipe import AutoRecipe, deal_folds
+from training.closed_form import ClassSpread, Discriminants, Linear, Moments, Space
+from training.errors import DataError
+from training.images import UNLABELLED, LabelledImages
+from training.pca import fit_pca
+from training.same_item import Searched, find_views
+
+FEWEST_CLASSES: Final = 2
+NEVER: Final = -1  # the fold of images that are never held out
+SEARCHED_BYTES: Final = 64 * 2**20  # of scores at a time
+
+
+class Heads(NamedTuple):
+    """Linear layers on features. Without classes there is only the first."""
+
+    item: Linear  # tells one thing from another: half-whitened principal components
+    kind: Linear | None  # tells kinds apart
+    scores: Linear | None  # of classes
+
+    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
+        """Return unit vectors (N, D) as the network makes them of features."""
+        item_ND = unit(self.item.of(features_NF))
+        if self.kind is None:
+            return item_ND
+        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
+
+    def folded(self, space: Space) -> "Heads":
+        """Return the heads of features as they come, of those on reduced ones."""
+        return Heads(*(None if one is None else space.folded(one) for one in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """What is learnt from, beside the pixels: in the order of the features."""
+
+    labels_N: NDArray[np.int64]
+    photos_N: NDArray[np.uint64]  # equal for copies
+    contents_N: NDArray[np.uint64]  # of the files
+    folds_N: NDArray[np.int64]  # in which each image is held out, or NEVER
+    num_labels: int
+
+    @classmethod
+    def of(
+        cls,
+        train: LabelledImages,
+        validation: LabelledImages | None,
+        unlabelled: LabelledImages | None,
+        *,
+        folds: int,
+    ) -> "Material":
+        """Return what these parts are; a validation part is the only fold."""
+        parts = [part for part in (train, validation, unlabelled) if part is not None]
+        dealt = deal_folds(train.labels_N.tolist(), train.lots_N.tolist(), folds)
+        of_train_N = np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER)
+        return cls(
+            labels_N=np.concatenate([part.labels_N for part in parts]),
+            photos_N=np.concatenate([part.lots_N for part in parts]),
+            contents_N=np.concatenate([part.contents_N for part in parts]),
+            folds_N=np.concatenate(
+                [
+                    of_train_N,
+                    *([] if validation is None else [np.zeros(len(validation), np.int64)]),
+                    *([] if unlabelled is None else [np.full(len(unlabelled), NEVER)]),
+                ]
+            ),
+            num_labels=len(train.label_names),
+        )
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that hold an image out."""
+        return [int(fold) for fold in np.unique(self.folds_N) if fold != NEVER]
+
+
+class Figures(NamedTuple):
+    """What heads are worth on images held out; shares in [0, 1]."""
+
+    images: int
+    accuracy: float | None  # None without classes
+    r_at_1: float | None  # nearest of all others is of the same class
+    same_item: float | None  # made views find the photo they are of; None: not measured
+
+    @property
+    def of_classes(self) -> float:
+        """The mean of both figures of classes; 0 without classes."""
+        return ((self.accuracy or 0.0) + (self.r_at_1 or 0.0)) / 2
+
+
+class Fitted(NamedTuple):
+    """The best heads in closed form on some features, and what they are worth."""
+
+    heads: Heads  # fitted to all images
+    shrinkage: float | None
+    figures: Figures
+    logits_NL: NDArray[np.float32]  # of images held out, to fit a temperature with
+    labels_N: NDArray[np.int64]  # theirs
+
+
+class Views(NamedTuple):
+    """Features of made views of some images of the first fold."""
+
+    positions_N: NDArray[np.int64]
+    features_VNF: NDArray[np.float32]  # or as they are worked with, (V, N, R)
+
+    def reduced(self, space: Space) -> "Views":
+        """Return the views with features as they are worked with."""
+        rows = self.features_VNF.reshape(-1, self.features_VNF.shape[2])
+        shape = self.features_VNF.shape[:2]
+        return self._replace(features_VNF=space.reduced(rows).reshape(*shape, -1))
+
+
+def fit_heads(
+    features_NF: NDArray[np.float32],
+    material: Material,
+    recipe: AutoRecipe,
+    *,
+    views: Views | None,
+    folds: Sequence[int] | None = None,
+) -> Fitted:
+    """Return the best heads on these features: their strength is chosen on images held out.
+
+    Args:
+        features_NF: of all images of ``material``.
+        material: their labels, and when they are held out.
+        recipe: what is tried.
+        views: to search for the same item with; None: that is not measured.
+        folds: those that are held out, one after another; None: all.
+
+    Raises:
+        DataError: the photos cannot be told apart.
+    """
+    space = Space.of(features_NF)
+    reduced_NR = space.reduced(features_NF)
+    seen = None if views is None else views.reduced(space)
+    item = _fit_item(reduced_NR, recipe.item_width)
+    if not material.num_labels:
+        heads = Heads(item, None, None)
+        found = None if seen is None else _same_item(heads, reduced_NR, material, recipe, seen)
+        nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        figures = Figures(len(reduced_NR), None, None, found)
+        return Fitted(heads.folded(space), None, figures, *nothing)
+    folded = _Folded(reduced_NR, unit(item.of(reduced_NR)), material, recipe, space.features)
+    chosen = material.folds if folds is None else list(folds)
+    trials = [folded.hold_out(chosen, shrinkage) for shrinkage in recipe.shrinkages]
+    best = max(range(len(trials)), key=lambda place: trials[place].figures.of_classes)
+    shrinkage, trial = recipe.shrinkages[best], trials[best]
+    figures = trial.figures
+    if seen is not None:
+        heads = Heads(item, trial.first.kind, trial.first.scores)
+        found = _same_item(heads, reduced_NR, material, recipe, seen)
+        figures = figures._replace(same_item=found)
+    final = folded.fit(shrinkage)
+    heads = Heads(item, final.kind, final.scores).folded(space)
+    return Fitted(heads, shrinkage, figures, trial.logits_NL, trial.labels_N)
+
+
+class _Trial(NamedTuple):
+    """What one strength is worth."""
+
+    figures: Figures
+    first: Discriminants  # fitted without the first of the folds
+    logits_NL: NDArray[np.float32]  # of the images held out
+    labels_N: NDArray[np.int64]
+
+
+class _Folded:
+    """Sums over the images of each fold, so that it costs little to leave one out."""
+
+    def __init__(
+        self,
+        reduced_NR: NDArray[np.float32],
+        item_ND: NDArray[np.float32],
+        material: Material,
+        recipe: AutoRecipe,
+        features: int,
+    ) -> None:
+        self._reduced_NR, self._item_ND = reduced_NR, item_ND
+        self._material, self._recipe, self._features = material, recipe, features
+        self._of_fold = {
+            fold: Moments.of(
+                reduced_NR[material.folds_N == fold],
+                material.labels_N[material.folds_N == fold],
+                num_labels=material.num_labels,
+            )
+            for fold in (*material.folds, NEVER)
+        }
+        self._whole = Moments.sum(list(self._of_fold.values()))
+        self._spreads: dict[int, ClassSpread] = {}
+
+    def fit(self, shrinkage: float) -> Discriminants:
+        """Return the discriminants of all images."""
+        spread = ClassSpread(self._whole, features=self._features)
+        return spread.fit(shrinkage, most=self._recipe.most_kinds)
+
+    def hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
+        """Return what a strength is worth on images of these folds, held out in turn."""
+        logits: list[NDArray[np.float32]] = []
+        labels: list[NDArray[np.int64]] = []
+        found: list[NDArray[np.bool_]] = []
+        first: Discriminants | None = None
+        # Of some classes all photos may lie in one fold: two must be left to tell apart.
+        usable = [fold for fold in folds if self._without(fold).classes >= FEWEST_CLASSES]
+        if not usable:
+            nothing = np.empty((0, self._material.num_labels), np.float32), np.empty(0, np.int64)
+            return _Trial(Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing)
+        for fold in usable:
+            rows = np.flatnonzero(self._material.folds_N == fold)
+            fit = self._without(fold).fit(shrinkage, most=self._recipe.most_kinds)
+            first = first or fit
+            logits.append(fit.scores.of(self._reduced_NR[rows]))
+            labels.append(self._material.labels_N[rows])
+            found.append(self._find_class(fit, rows))
+        assert first is not None
+        logits_NL, labels_N = np.concatenate(logits), np.concatenate(labels)
+        right_N, found_N = logits_NL.argmax(axis=1) == labels_N, np.concatenate(found)
+        figures = Figures(len(labels_N), float(right_N.mean()), float(found_N.mean()), None)
+        return _Trial(figures, first, logits_NL, labels_N)
+
+    def _without(self, fold: int) -> ClassSpread:
+        if fold not in self._spreads:
+            others = self._whole.without(self._of_fold[fold])
+            self._spreads[fold] = ClassSpread(others, features=self._features)
+        return self._spreads[fold]
+
+    def _find_class(self, fit: Discriminants, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each of the rows whether the nearest image of another fold is of its class."""
+        labels_N, folds_N = self._material.labels_N, self._material.folds_N
+        others = np.flatnonzero((folds_N != folds_N[rows[0]]) & (labels_N != UNLABELLED))
+        kind_ND = unit(fit.kind.of(self._reduced_NR))
+        vectors_ND = two_part(self._item_ND, kind_ND, self._recipe.kind_share)
+        found_N = np.empty(len(rows), np.bool_)
+        step = max(1, SEARCHED_BYTES // (4 * len(others)))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            nearest = others[(vectors_ND[some] @ vectors_ND[others].T).argmax(axis=1)]
+            found_N[start : start + step] = labels_N[nearest] == labels_N[some]
+        return found_N
+
+
+def two_part(
+    item_ND: NDArray[np.float32], kind_ND: NDArray[np.float32], kind_share: float
+) -> NDArray[np.float32]:
+    """Return unit vectors of two unit vectors, side by side, each with the root of its share."""
+    lengths = np.sqrt([1 - kind_share, kind_share]).astype(np.float32)
+    return np.concatenate([lengths[0] * item_ND, lengths[1] * kind_ND], axis=1)
+
+
+def unit(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows of unit length; a row of zeros stays one."""
+    lengths_N = np.maximum(np.linalg.norm(rows_ND, axis=1, keepdims=True), 1e-12)
+    scaled_ND: NDArray[np.float32] = (rows_ND / lengths_N).astype(np.float32)
+    return scaled_ND
+
+
+def _fit_item(reduced_NR: NDArray[np.float32], width: int) -> Linear:
+    """Return the half-whitened principal components."""
+    most = min(width, len(reduced_NR) - 1, reduced_NR.shape[1])
+    try:
+        return Linear(*fit_pca(reduced_NR, most))
+    except ValueError as error:
+        raise DataError(f"the photos cannot be told apart: {error}") from error
+
+
+def _same_item(
+    heads: Heads,
+    reduced_NR: NDArray[np.float32],
+    material: Material,
+    recipe: AutoRecipe,
+    views: Views,
+) -> float:
+    """Return the share of made views that find the photo they are of among all."""
+    shape = views.features_VNF.shape
+    made_ND = heads.vectors(views.features_VNF.reshape(-1, shape[2]), recipe.kind_share)
+    searched = Searched(
+        vectors_KD=heads.vectors(reduced_NR, recipe.kind_share),
+        photos_K=material.photos_N,
+        things_K=np.full(len(reduced_NR), -1),
+    )
+    photos_N = material.photos_N[views.positions_N]
+    return find_views(made_ND.reshape(shape[0], shape[1], -1), photos_N, searched).r_at_1

@@ -1,0 +1,122 @@
+"""What `auto` tried, what each was worth, and why one of it was chosen: in JSON and in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from training.candidates import Figures
+from training.units import count, duration, percent
+
+SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One candidate."""
+
+    name: str
+    seconds: float  # of computing features, learning and fitting
+    head: str | None = None  # that was best on it
+    held_out_images: int = 0  # that the figures are of
+    accuracy: float | None = None  # in [0, 1], as the others
+    r_at_1: float | None = None  # search for the same class
+    same_item: float | None = None  # search with made views for the very photo
+    not_tried: str | None = None  # why
+
+    @classmethod
+    def with_figures(cls, name: str, figures: Figures, *, seconds: float, head: str) -> "Tried":
+        """Return a candidate that was measured."""
+        return cls(
+            name=name,
+            seconds=seconds,
+            head=head,
+            held_out_images=figures.images,
+            accuracy=figures.accuracy,
+            r_at_1=figures.r_at_1,
+            same_item=figures.same_item,
+        )
+
+    def __str__(self) -> str:
+        """Return the candidate in a line."""
+        if self.not_tried:
+            return f"{self.name}: not tried, {self.not_tried}"
+        figures = [
+            f"{word} {percent(value)}"
+            for word, value in (
+                ("accuracy", self.accuracy),
+                ("same class", self.r_at_1),
+                ("same item", self.same_item),
+            )
+            if value is not None
+        ]
+        return f"{self.name}: {', '.join(figures)}, {duration(self.seconds)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All candidates, in the order in which they were tried."""
+
+    tried: tuple[Tried, ...]
+    winner: str  # its name
+    why: str  # a sentence
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "candidates": [asdict(one) for one in self.tried],
+            "winner": self.winner,
+            "why": self.why,
+        }
+
+
+def is_better(one: Figures, than: Figures) -> bool:
+    """Return whether a candidate is to be taken in place of one that was there before.
+
+    It must be better with classes, by the mean of accuracy and search for the same class, and
+    hardly worse at finding the very thing; without classes, better at that.
+    """
+    if one.accuracy is None:
+        return (one.same_item or 0.0) > (than.same_item or 0.0)
+    worse = (than.same_item or 0.0) - (one.same_item or 0.0)
+    return one.of_classes > than.of_classes and worse <= SAME_ITEM_SLACK
+
+
+def compare(tried: Sequence[Tried], winner: str) -> Comparison:
+    """Return the comparison with the reason in words."""
+    measured = [one for one in tried if one.not_tried is None]
+    others = [one for one in measured if one.name != winner]
+    (won,) = [one for one in measured if one.name == winner]
+    images = (
+        f"on {count(won.held_out_images)} training images, each held out of what it was judged by"
+    )
+    if not others:
+        why = f"{winner} is all that was tried {images}."
+    elif won.accuracy is None:
+        why = f"{winner} finds the very photo most often, {percent(won.same_item)}, {images}."
+    else:
+        why = (
+            f"{winner} has the best mean of accuracy ({percent(won.accuracy)}) and search for the "
+            f"same class ({percent(won.r_at_1)}) {images}, among those that do not lose more than "
+            f"{percent(SAME_ITEM_SLACK)} at finding the very thing."
+        )
+    return Comparison(tried=tuple(tried), winner=winner, why=why)
+
+
+def rows_of(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row of text for each candidate of ``to_json``'s values, after a row of titles."""
+    rows: list[tuple[str, ...]] = [
+        ("Candidate", "Head", "Accuracy", "Same class", "Same item", "Time")
+    ]
+    for one in comparison["candidates"]:
+        if one["not_tried"]:
+            rows.append((one["name"], f"not tried: {one['not_tried']}", "", "", "", ""))
+            continue
+        rows.append(
+            (
+                one["name"] + (" (chosen)" if one["name"] == comparison["winner"] else ""),
+                one["head"] or "",
+                *(percent(one[figure]) for figure in ("accuracy", "r_at_1", "same_item")),
+                duration(one["seconds"]),
+            )
+        )
+    return rows
