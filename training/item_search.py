@@ -14,7 +14,14 @@ from training.data import Dataset
 from training.evaluation import KindFigures, SameItemFigures
 from training.images import LabelledImages
 from training.retrieval import measure_retrieval
-from training.same_item import SameItem, Searched, choose_photos, find_others, find_views
+from training.same_item import (
+    MOST_PHOTOS,
+    SameItem,
+    Searched,
+    choose_photos,
+    find_others,
+    find_views,
+)
 from vision.encoder import Encoder
 from vision.encoding import Encoding, encode_all
 from vision.manifest import Architecture
@@ -51,18 +58,24 @@ class _Question:
 
 
 def search_items(
-    encoder: Encoder, dataset: Dataset, queries: Encoding, gallery: Encoding
+    encoder: Encoder,
+    dataset: Dataset,
+    queries: Encoding,
+    gallery: Encoding,
+    *,
+    most: int = MOST_PHOTOS,
 ) -> ItemSearch:
     """Return how well test images find their things among all images, learnt ones included.
 
     Where the data have groups, other photos of the group are to be found; where not, views are made
-    of at most 500 test images, which are to find these.
+    of some test images, which are to find these.
 
     Args:
         encoder: of the model.
         dataset: to measure it with.
         queries: what it says of the test images.
         gallery: what it says of the training images; of the test images, if these are the same.
+        most: test images that views are made of.
     """
     test, architecture = dataset.test, encoder.manifest.architecture
     searched = _searched(dataset, queries, gallery)
@@ -70,7 +83,7 @@ def search_items(
     question = _Question(test, queries.vectors_BD[None], searched, architecture, of_groups=True)
     found = question.answer(None)
     if found is None:
-        chosen = choose_photos(test.contents_N)
+        chosen = choose_photos(test.contents_N, most=most)
         photos = test.only(chosen)
         views_VND = _views(encoder, photos)
         question = _Question(photos, views_VND, searched, architecture, of_groups=False)

@@ -76,28 +76,10 @@ def fit_references(
     )
 
 
-def references_of(
-    encoder: Encoder,
-    train: LabelledImages,
-    held_out: Encoding,
-    *,
-    vectors_ND: NDArray[np.float32] | None = None,
-) -> References:
-    """Return the references of a trained network; encodes at most 2,000 images.
-
-    Args:
-        encoder: of the network.
-        train: what it has learnt from.
-        held_out: what it says of photos that it has not learnt from.
-        vectors_ND: of ``train``, where they are known already.
-    """
+def references_of(train: LabelledImages, known: Encoding, held_out: Encoding) -> References:
+    """Return references out of ``train``, given what the network says of it and of others."""
     chosen = choose_references(train)
-    if vectors_ND is None:
-        images_NCHW = train.only(chosen).images_NCHW
-        vectors_KD = encode_all(encoder, images_NCHW, batch=encoder.batch_size).vectors_BD
-    else:
-        vectors_KD = vectors_ND[chosen]
-    return fit_references(vectors_KD, train.labels_N[chosen], held_out)
+    return fit_references(known.vectors_BD[chosen], train.labels_N[chosen], held_out)
 
 
 def nearness(

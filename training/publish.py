@@ -24,9 +24,10 @@ from training.card import model_card
 from training.classification import class_figures, count_confusion
 from training.data import Dataset
 from training.evaluate import HISTORY_NAME, encode_all
-from training.evaluation import ClassFigures
+from training.evaluation import ClassFigures, SameItemFigures
+from training.item_search import search_items
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
-from training.novelty import references_of
+from training.novelty import choose_references, references_of
 from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
@@ -38,6 +39,7 @@ from vision.preprocess import Preprocessing
 from vision.references import REFERENCES_NAME, REFERENCES_SHA256
 
 CARD_NAME: Final = "README.md"
+ITEM_PHOTOS: Final = 100  # that views are made of: `evaluate` takes more, and more time
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +109,20 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         recipe=subject["recipe"],
         data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    test_figures: dict[str, float] = {"test_images": float(len(dataset.test))}
+    encoder = Encoder(manifest, trained.network, trained.device)
+    said = encode_all(encoder, dataset.test.images_NCHW)
+    searched, known = _known(encoder, dataset, trained.vectors_ND)
+    items = search_items(encoder, searched, said, known, most=ITEM_PHOTOS).figures
+    test_figures = {"test_images": float(len(dataset.test)), **_item_figures(items)}
     classes: tuple[ClassFigures, ...] = ()
     references = None
     if dataset.label_names:
-        encoder = Encoder(manifest, trained.network, trained.device)
-        encoding = encode_all(encoder, dataset.test.images_NCHW)
-        labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
+        labels_N, given_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
         classes = class_figures(
             count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
         )
-        test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
-        known = references_of(encoder, dataset.train, encoding, vectors_ND=trained.vectors_ND)
-        references = known.to_bytes()
+        test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
+        references = references_of(searched.train, known, said).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
@@ -132,6 +135,16 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
     )
 
 
+def _known(
+    encoder: Encoder, dataset: Dataset, vectors_ND: NDArray[np.float32] | None
+) -> tuple[Dataset, Encoding]:
+    """Return what is searched, and its vectors: all training images, or those worth encoding."""
+    if vectors_ND is None:
+        train = dataset.train.only(choose_references(dataset.train))
+        return replace(dataset, train=train), encode_all(encoder, train.images_NCHW)
+    return dataset, Encoding(vectors_ND, np.empty((len(vectors_ND), 0), np.float32))
+
+
 def publish(finished: Finished, folder: Path) -> Manifest:
     """Write the model folder, whole or not at all, and return its manifest.
 
@@ -140,7 +153,9 @@ def publish(finished: Finished, folder: Path) -> Manifest:
     """
 
     def describe(manifest: Manifest) -> dict[str, bytes]:
-        card = model_card(manifest, classes=finished.classes)
+        card = model_card(
+            manifest, classes=finished.classes, tried=json.loads(finished.history).get("tried")
+        )
         documents = {
             HISTORY_NAME: finished.history,
             LEARNT_NAME: finished.learnt,
@@ -151,6 +166,18 @@ def publish(finished: Finished, folder: Path) -> Manifest:
         return documents
 
     return save_model(folder, finished.manifest, finished.weights, describe)
+
+
+def _item_figures(items: SameItemFigures) -> dict[str, float]:
+    low, high = items.r_at_1_interval
+    return {
+        "same_item": items.r_at_1,
+        "same_item_low": low,
+        "same_item_high": high,
+        "same_item_queries": float(items.queries),
+        "same_item_gallery": float(items.gallery_images),
+        "same_item_of_groups": float(items.setup == "groups"),
+    }
 
 
 def _test_figures(
