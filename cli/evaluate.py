@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Evaluation,
         HeldOutFigures,
         KindFigures,
+        NoveltyFigures,
     )
 
 Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value and 95 % interval
@@ -81,6 +82,8 @@ def _print(evaluation: "Evaluation") -> None:
         stdout.print(_by_kind(evaluation.same_item.by_kind))
     if evaluation.held_out:
         stdout.print(_held_out(evaluation.held_out))
+    if evaluation.novelty:
+        stdout.print(_strangers(evaluation.novelty))
     if evaluation.classification:
         stdout.print(_classes(evaluation.classification))
     stdout.print(f"Same item: a query is to find {evaluation.same_item.in_words}.")
@@ -112,6 +115,18 @@ def _by_kind(by_kind: "tuple[KindFigures, ...]") -> Table:
     for one in by_kind:
         shown = f"{one.kind:.2f}{' (its own)' if one.own else ''}"
         table.add_row(shown, f"{one.same_item:.4f}", _ratio(one.same_class, digits=4))
+    return table
+
+
+def _strangers(novelty: "NoveltyFigures") -> Table:
+    shown = f"{novelty.refused:.1%} of the test images, {novelty.stated:.1%} stated"
+    table = Table(title=f"Not sure of: {shown}; and of made pictures of other things")
+    table.add_column("pictures")
+    for name in ("certain of a class", "certain and sure", "refused", "AUROC"):
+        table.add_column(name, justify="right")
+    for one in novelty.strangers:
+        shares = (one.certain, one.certain_and_sure, one.refused, one.auroc)
+        table.add_row(one.kind, *map(_ratio, shares))
     return table
 
 
