@@ -1,6 +1,5 @@
 """Whether a picture is one of the things a model knows: limits, files, and the commands."""
 
-import hashlib
 import json
 import re
 from dataclasses import replace
@@ -12,15 +11,13 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from cli.commands import app
-from tests.models import write_model
+from tests.models import with_references, write_model
 from tests.pictures import png
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
-from vision.manifest import MANIFEST_NAME, Manifest, read_manifest
 from vision.references import (
     NEIGHBOURS,
     REFERENCES_NAME,
-    REFERENCES_SHA256,
     References,
     judge,
     read_references,
@@ -98,18 +95,6 @@ def test_a_model_without_references_says_that_it_cannot_tell() -> None:
 
 
 # Files
-
-
-def with_references(folder: Path, references: References) -> Manifest:
-    """Write the references into a model folder, as its manifest then says."""
-    data = references.to_bytes()
-    manifest = read_manifest(folder)
-    manifest = replace(
-        manifest, data={**manifest.data, REFERENCES_SHA256: hashlib.sha256(data).hexdigest()}
-    )
-    (folder / REFERENCES_NAME).write_bytes(data)
-    (folder / MANIFEST_NAME).write_bytes(manifest.to_bytes())
-    return manifest
 
 
 def test_references_are_read_as_they_were_written_and_the_fingerprint_stays(tmp_path: Path) -> None:
