@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from training.auto_recipe import AutoRecipe, Extractor
@@ -152,6 +154,7 @@ class _Trials:
         self._tried: list[Tried] = []
         self._best: tuple[Extractor, Backbone, Fitted] | None = None
         self.winning_dataset = dataset
+        self._vectors_ND: NDArray[np.float32] | None = None  # of its training images
 
     def run(self) -> None:
         """Try everything that there is time for.
@@ -223,6 +226,7 @@ class _Trials:
                 "tried": self.comparison.to_json(),
                 "environment": environment(self._device),
             },
+            vectors_ND=self._vectors_ND,
         )
 
     def _try(self, extractor: Extractor) -> None:
@@ -250,6 +254,8 @@ class _Trials:
         if self._best is None or is_better(fitted.figures, self._best[2].figures):
             self._best = extractor, backbone, fitted
             self.winning_dataset = dataset
+            features_NF = seen.features_NF[: len(dataset.train)]  # those come first
+            self._vectors_ND = fitted.heads.vectors(features_NF, self._recipe.kind_share)
 
     def _dataset(self, preprocessing: Preprocessing) -> Dataset:
         if self._loaded[0] != preprocessing:

@@ -33,6 +33,13 @@ class Heads(NamedTuple):
     kind: Linear | None  # tells kinds apart
     scores: Linear | None  # of classes
 
+    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
+        """Return unit vectors (N, D) as the network makes them of features."""
+        item_ND = unit(self.item.of(features_NF))
+        if self.kind is None:
+            return item_ND
+        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Material:
