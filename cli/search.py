@@ -1,8 +1,7 @@
-"""`lookalike search` and `lookalike classify`: one image, or a folder of them, without a server."""
+"""`lookalike search`: what looks like an image, or like each of a folder, without a server."""
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -20,12 +19,10 @@ from cli.collection import (
     takes_many,
 )
 from cli.console import print_json, say, stdout
-from cli.filling import load_encoder_of, usable_cores
+from cli.filling import load_encoder_of
 from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.picture import json_option, read_picture
 from index.errors import FilterError
-from vision.errors import ModelFolderError
-from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.filter import Filter
@@ -171,72 +168,6 @@ def _filter(text: str) -> "Filter":
         return parse_filter(json_option(text, "--filter"))
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
-
-
-def classify(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    image: PicturesArgument,
-    *,
-    out: OutOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
-    device: DeviceOption = "auto",
-    runtime: RuntimeOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Say what an image, or each of a folder, shows, with calibrated probabilities."""
-    is_many = takes_many(image, out)
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    labels = encoder.manifest.labels
-    if not labels:
-        raise ModelFolderError(
-            f"{model} has no classes, so there is nothing to classify by; `lookalike search` finds "
-            "what looks alike"
-        )
-    if is_many and out is not None:
-        answer_all(image, out, encoder, _classes_of_many(labels, k), as_json=as_json)
-        return
-    (document,) = _predictions(read_picture(encoder, image).encode(), labels, k)
-    if as_json:
-        print_json(document)
-        return
-    table = Table("probability", "label")
-    for one in document["predictions"]:
-        table.add_row(f"{one['probability']:.4f}", one["label"])
-    stdout.print(table)
-
-
-def _classes_of_many(labels: tuple[str, ...], k: int) -> Answers:
-    """Return how the classes of many pictures are written: label, probability, label_2, ..."""
-    names = [("label" + one, "probability" + one) for one in _numbers(min(k, len(labels)))]
-
-    def rows(document: Document) -> list[Document]:
-        row: Document = {}
-        for (label, probability), one in zip(names, document["predictions"], strict=True):
-            row |= {label: one["label"], probability: one["probability"]}
-        return [row]
-
-    return Answers(
-        doing="classifying",
-        documents=lambda encoding: _predictions(encoding, labels, k),
-        columns=[name for pair in names for name in pair],
-        rows=rows,
-    )
-
-
-def _numbers(count: int) -> list[str]:
-    return ["", *(f"_{number}" for number in range(2, count + 1))]
-
-
-def _predictions(encoding: "Encoding", labels: tuple[str, ...], k: int) -> list[Document]:
-    """Return what is said of each picture of a batch, the likeliest class first."""
-    documents: list[Document] = []
-    for probabilities_L in encoding.probabilities_BL:
-        best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
-        predictions = [
-            {"label": labels[row], "probability": float(probabilities_L[row])} for row in best
-        ]
-        documents.append({**predictions[0], "predictions": predictions})
-    return documents
 
 
 def _hits_json(hits: "list[Hit]", votes: "list[Vote] | None") -> dict[str, Any]:
