@@ -38,7 +38,7 @@ def classify(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an image, or each of a folder, shows, with probabilities, and whether that is sure."""
+    """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
     is_many = takes_many(image, out)
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)

@@ -133,10 +133,10 @@ def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> _Photos:
     """Return photos by their places among all parts, one part after another."""
-    starts = np.cumsum([0, *map(len, parts)])
+    ends = np.cumsum([len(part) for part in parts])
     some = [
         part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
-        for part, start, end in zip(parts, starts, starts[1:], strict=True)
+        for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
     return _Photos(
         np.concatenate([part.images_NCHW for part in some]),
