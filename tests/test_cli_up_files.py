@@ -55,7 +55,10 @@ def test_what_was_changed_added_or_got_another_label_is_read_again(photos: Path)
 
 def test_a_file_that_has_just_changed_is_not_taken_for_known(photos: Path) -> None:
     """It may change again within the same tick of the file system's clock."""
-    assert Inventory.take(list_folder(photos)).rows == {}
+    now = Inventory.of(list_folder(photos))
+
+    assert len(now.rows) == 4
+    assert now.settled.rows == {}
 
 
 def test_broken_files_are_read_again_by_another_version_and_unreadable_ones_always(
@@ -63,12 +66,25 @@ def test_broken_files_are_read_again_by_another_version_and_unreadable_ones_alwa
 ) -> None:
     listing = list_folder(photos)
     now = inventory_of(listing)
-    after = now.after({"coat/0.jpg"}, {"coat/1.jpg"}, "1.0")
+    broken, closed = "coat/0.jpg", "coat/1.jpg"
+    after = Inventory({}).after(
+        now, now.rows.keys(), refused={broken, closed}, unread={closed}, program="1.0"
+    )
 
     assert after.refused == 1
-    assert [file.key for file in after.changed(now, listing, "1.0")] == ["coat/1.jpg"]
-    assert [file.key for file in after.changed(now, listing, "1.1")] == ["coat/0.jpg", "coat/1.jpg"]
-    assert now.carrying(after).refused == 1
+    assert [file.key for file in after.changed(now, listing, "1.0")] == [closed]
+    assert [file.key for file in after.changed(now, listing, "1.1")] == [broken, closed]
+    later = after.after(now, {closed}, refused=set(), unread=set(), program="1.0")
+    assert later.changed(now, listing, "1.0") == []
+    assert later.refused == 1
+
+
+def test_a_file_that_still_waits_is_not_taken_for_read(photos: Path) -> None:
+    listing = list_folder(photos)
+    now = inventory_of(listing)
+    after = Inventory({}).after(now, {"hat/0.jpg"}, refused=set(), unread=set(), program="1")
+
+    assert set(after.rows) == {"hat/0.jpg"}
 
 
 def test_a_damaged_list_is_as_none(tmp_path: Path) -> None:
