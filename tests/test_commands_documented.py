@@ -50,6 +50,7 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 # Tens of seconds each; only the long form runs them.
 LONG = (
     "torchrun",
+    "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
     "lookalike train --hold-out",
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
