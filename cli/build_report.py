@@ -1,5 +1,6 @@
 """What a build or an import did, as a person or a program reads it."""
 
+import csv
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from cli.console import print_json, say, stdout, table_of
 from cli.data import say_findings
 from dataset.findings import Findings
+from vision.unfinished import unfinished
 
 if TYPE_CHECKING:
     from index.build_report import BuildReport
@@ -52,6 +54,23 @@ def print_report(
     say_findings(report.reasons, title="refused")
     if report.stale:
         say("what is no longer in the data stays until a build with --prune")
+
+
+def write_failures(file: Path | None, report: "BuildReport") -> None:
+    """Write ids and reasons of all that was refused to the CSV ``file``: whole, or as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if file is None:
+        return
+    with unfinished(file) as folder:
+        with (folder / file.name).open("w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(("id", "reason"))
+            writer.writerows(report.refused)
+        (folder / file.name).replace(file)
+    say(f"{len(report.refused):,} refused images are listed in {file}")
 
 
 def say_how_to_serve(model: Path, gallery: Path) -> None:

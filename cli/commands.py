@@ -11,6 +11,7 @@ from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export as export_model
 from cli.gallery_files import backup, export, import_, restore
+from cli.gallery_info import info
 from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
@@ -18,6 +19,7 @@ from cli.purge import purge
 from cli.search import classify, search
 from cli.serve import serve
 from cli.train import train
+from cli.up import up
 
 app = typer.Typer(
     name="lookalike",
@@ -26,12 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(up)
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command("export")(export_model)
-for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
+for command in (info, replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
     index_app.command()(command)
 index_app.command("import")(import_)
 app.add_typer(index_app, name="index")

@@ -40,6 +40,7 @@ class PlainConsole(Console):
 
 stdout = PlainConsole()
 stderr = PlainConsole(stderr=True)
+_hushed: Final[list[bool]] = []  # blocks around us in which nothing is said
 
 
 def lines_of(texts: Iterable[str]) -> Text:
@@ -62,7 +63,11 @@ def visible(text: str) -> str:
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error: share, a note (field ``note``), time left."""
+    """Return a progress display on standard error: share, a note (field ``note``), time left.
+
+    It is only there while the work goes on, and only on a terminal: files and pipes get no lines
+    that were meant to be written over.
+    """
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),  # so that all of it fits a terminal of 80 columns
@@ -71,6 +76,8 @@ def progress() -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
         console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
     )
 
 
@@ -106,8 +113,27 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal something that is not a result."""
-    stderr.print(sentence, soft_wrap=True)
+    """Tell the person at the terminal something that is not a result.
+
+    Lines break between words where the terminal ends; in a file they are as long as they are.
+    """
+    show(sentence)
+
+
+def show(text: str | Table) -> None:
+    """Print a sentence or a table on standard error, unless it is hushed."""
+    if not _hushed:
+        stderr.print(text, soft_wrap=isinstance(text, str) and not stderr.is_terminal)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Leave unsaid what is said inside the block, by steps of something larger; progress stays."""
+    _hushed.append(True)
+    try:
+        yield
+    finally:
+        _hushed.pop()
 
 
 def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.console import lines_of, progress, stderr
+from cli.console import lines_of, progress, show
 from dataset.findings import Findings
 from training.recipe import Recipe
 from vision.image import harden_pillow
@@ -132,4 +132,4 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
         table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    stderr.print(table)
+    show(table)

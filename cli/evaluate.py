@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -13,6 +13,8 @@ from training.units import things
 from vision.synced import replace_synced
 
 if TYPE_CHECKING:
+    from training.data import Dataset
+    from training.evaluate import Measurement
     from training.evaluation import (
         ClassificationFigures,
         ClassSearchFigures,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
         NoveltyFigures,
     )
 
+REPORT_FIGURES: Final = "report.json"
+REPORT_PAGE: Final = "report.html"
 Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value and 95 % interval
 
 
@@ -45,20 +49,35 @@ def evaluate(
     Of data with a test part, that is measured; of others, everything that is new to the model.
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
-    # Here, because they keep `--help` quick.
+    # Here, because it keeps `--help` quick.
     from training.evaluate import measure  # noqa: PLC0415
-    from training.evidence import gather_evidence  # noqa: PLC0415
-    from training.report import render_report  # noqa: PLC0415
 
     dataset = load_to_measure(data, model, group=group)
     measured = measure(model, dataset, device=device)
-    figures = {**measured.evaluation.to_json(), "findings": dataset.findings.to_json()}
     if as_json:
-        print_json(figures)
+        print_json(figures_of(measured, dataset))
     else:
         _print(measured.evaluation)
-
     # The figures are out: whatever becomes of the files, they are not lost.
+    folder = report or model
+    write_report(measured, dataset, folder)
+    say(f"report: {folder / REPORT_PAGE}")
+
+
+def figures_of(measured: "Measurement", dataset: "Dataset") -> dict[str, Any]:
+    """Return what was measured, and what was found in the data, as JSON values."""
+    return {**measured.evaluation.to_json(), "findings": dataset.findings.to_json()}
+
+
+def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> None:
+    """Write report.json and then report.html, each whole or not at all.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    from training.evidence import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
+    from training.report import render_report  # noqa: PLC0415
+
     retrieval = measured.outcome.retrieval
     evidence = gather_evidence(
         measured.queries,
@@ -67,13 +86,12 @@ def evaluate(
         measured.gallery.vectors_BD,
         lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
-    folder = report or model
     folder.mkdir(parents=True, exist_ok=True)
+    figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    replace_synced(folder / "report.json", document.encode())
+    replace_synced(folder / REPORT_FIGURES, document.encode())
     page = render_report(measured.evaluation, evidence, dataset)
-    replace_synced(folder / "report.html", page.encode())
-    say(f"report: {folder / 'report.html'}")
+    replace_synced(folder / REPORT_PAGE, page.encode())
 
 
 def _print(evaluation: "Evaluation") -> None:

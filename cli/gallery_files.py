@@ -8,8 +8,9 @@ import typer
 
 from cli.build_report import print_report
 from cli.console import items_shown, print_json, say, stdout
+from cli.filling import compact_if_due
 from cli.gallery_life import share
-from cli.index import GalleryArgument, JsonOption, compact_if_due
+from cli.index import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
 
 if TYPE_CHECKING:

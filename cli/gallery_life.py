@@ -9,14 +9,8 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, progress, say, stderr, stdout, table_of
-from cli.index import (
-    DeviceOption,
-    GalleryArgument,
-    JsonOption,
-    ModelOption,
-    RuntimeOption,
-    load_encoder_of,
-)
+from cli.filling import load_encoder_of
+from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.picture import ImageArgument, json_option, read_picture
 
 if TYPE_CHECKING:
@@ -61,7 +55,6 @@ def replace(
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
     from index.items import NewItem  # noqa: PLC0415
-    from vision.thumbnail import make_thumbnail  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         old = opened.get(item_id)
@@ -73,7 +66,7 @@ def replace(
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
                     metadata=old.metadata if given is None else given,
-                    thumbnail=make_thumbnail(picture.image),
+                    thumbnail=picture.thumbnail(max_side=opened.pictures.side),
                     content_sha256=picture.content_sha256,
                 )
             ]

@@ -1,28 +1,25 @@
-"""`lookalike index …`: build, add, remove, info and verify a gallery of images."""
+"""`lookalike index …`: build, add, remove and verify a gallery of images."""
 
-import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli.build_report import print_report, say_how_to_serve
-from cli.console import items_shown, print_json, say, stdout, table_of
+from cli.build_report import print_report, say_how_to_serve, write_failures
+from cli.console import print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, GroupOption, say_findings
-from cli.sources import Source, open_source
-from index.errors import GalleryFolderError, RebuildError, UnknownIdError
-from vision.image import OWN_FILE_LIMITS, harden_pillow
+from cli.filling import (
+    build_gallery,
+    fill,
+    keep_pictures,
+    load_encoder_of,
+    preview_build,
+)
+from cli.sources import open_source
+from index.errors import GalleryFolderError, UnknownIdError
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
-from vision.runtimes import open_encoder
+from vision.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
 
-if TYPE_CHECKING:
-    from index.build_report import BuildReport
-    from index.gallery import Gallery
-    from index.items import GalleryInfo
-    from vision.encoding import ImageEncoder
-
-SHOWN_DIGITS = 12  # of a fingerprint
 FOUND_DAMAGE = 1
 
 GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
@@ -33,6 +30,27 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 ModelOption = Annotated[
     Path | None,
     typer.Option(help="Model folder; left out, the one the gallery was built with."),
+]
+ThumbnailOption = Annotated[
+    int | None,
+    typer.Option(
+        "--thumbnail",
+        min=LEAST_SIDE,
+        max=MOST_SIDE,
+        metavar="PIXELS",
+        help=f"Longest side of the pictures that are kept, {MAX_SIDE} at first; the gallery "
+        "remembers it.",
+        show_default=False,
+    ),
+]
+FailuresOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--failures",
+        metavar="FILE",
+        help="Write what was refused, and why, to this CSV file.",
+        show_default=False,
+    ),
 ]
 
 index_app = typer.Typer(
@@ -52,6 +70,8 @@ def build(
         bool,
         typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
     ] = False,
+    thumbnail: ThumbnailOption = None,
+    failures: FailuresOption = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
@@ -72,7 +92,16 @@ def build(
         report = preview_build(model, out, source, prune=prune)
         say("this is what would be done; nothing was changed")
     else:
-        report = build_gallery(model, out, source, device=device, runtime=runtime, prune=prune)
+        report = build_gallery(
+            model,
+            out,
+            source,
+            device=device,
+            runtime=runtime,
+            prune=prune,
+            thumbnail=thumbnail,
+        )
+    write_failures(failures, report)
     print_report(out, report, findings=source.findings, as_json=as_json)
     if not (as_json or dry_run):
         say_how_to_serve(model, out)
@@ -85,6 +114,8 @@ def add(
     data: DataOption,
     group: GroupOption = None,
     model: ModelOption = None,
+    thumbnail: ThumbnailOption = None,
+    failures: FailuresOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -99,7 +130,9 @@ def add(
     source = open_source(data, group=group)
     say_findings(source.findings)
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+        keep_pictures(opened, thumbnail)
         report = fill(opened, encoder, source)
+    write_failures(failures, report)
     print_report(gallery, report, findings=source.findings, as_json=as_json)
 
 
@@ -126,44 +159,6 @@ def remove(
 
 
 @index_app.command()
-def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
-    """Say what a gallery holds, and for which model."""
-    from index.gallery import Gallery  # noqa: PLC0415
-
-    with Gallery.open(gallery, fingerprint=None) as opened:
-        facts = opened.info()
-        model_folder = opened.binding.model_folder
-    if as_json:
-        print_json({**asdict(facts), "model_folder": model_folder})
-        return
-    rows = {
-        "images": f"{facts.count:,}",
-        "model": f"{facts.model_name} ({facts.fingerprint[:SHOWN_DIGITS]}…)",
-        "model folder": model_folder or "not known",
-        "vector": f"{facts.width} numbers",
-        "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
-        "recall": _recall(facts),
-        "recent": f"{facts.recent:,} stored since the index was built",
-        "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
-        "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
-    }
-    stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
-    if facts.note:
-        say(facts.note)
-
-
-def _recall(facts: "GalleryInfo") -> str:
-    if facts.recall is None:
-        return "not known"
-    if not facts.recall_queries or facts.recall_low is None or facts.recall_high is None:
-        return f"{facts.recall:.4f}"
-    return (
-        f"{facts.recall:.4f}; at least {facts.recall_low:.4f} and at most {facts.recall_high:.4f}, "
-        f"each with 95 % confidence ({facts.recall_queries:,} queries)"
-    )
-
-
-@index_app.command()
 def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     """Check every page, vector, picture and log line of a gallery; exit code 1 for any fault."""
     from index.gallery import Gallery  # noqa: PLC0415
@@ -187,112 +182,3 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         stdout.print("no faults")
     if problems:
         raise typer.Exit(FOUND_DAMAGE)
-
-
-def build_gallery(
-    model: Path,
-    gallery: Path,
-    source: Source,
-    *,
-    device: str,
-    runtime: RuntimeName,
-    prune: bool = False,
-) -> "BuildReport":
-    """Add the images of ``source`` to a gallery, new or not, and show progress.
-
-    Raises:
-        ModelFolderError, DeviceError: the model cannot be used.
-        GalleryFolderError: the gallery cannot be used, or belongs to another model.
-        VectorIndexError, TrainingError: the images cannot be read, or not be stored.
-    """
-    from index.folder import open_for_model  # noqa: PLC0415 - keeps `--help` quick
-
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
-        return fill(opened, encoder, source, prune=prune)
-
-
-def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) -> "BuildReport":
-    """Return what ``build_gallery`` would do to a gallery that is there.
-
-    Raises:
-        ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
-    """
-    from index.gallery import Gallery  # noqa: PLC0415
-    from index.preview import preview  # noqa: PLC0415
-    from vision.manifest import read_manifest  # noqa: PLC0415
-
-    fingerprint = read_manifest(model).fingerprint
-    with (
-        Gallery.open(gallery, fingerprint=fingerprint) as opened,
-        items_shown("reading", source.count, "images") as show,
-    ):
-        return preview(
-            opened, source.entries, source=source.identity, on_progress=show, prune=prune
-        )
-
-
-def fill(
-    gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
-) -> "BuildReport":
-    """Add the images of ``source`` to an open gallery, and show progress.
-
-    Where many came, the search structure is built anew at the end.
-    """
-    from index.build import build as build_from  # noqa: PLC0415
-
-    harden_pillow()
-    with items_shown("indexing", source.count, "images") as show:
-        report = build_from(
-            gallery,
-            source.entries,
-            source=source.identity,
-            encoder=encoder,
-            limits=OWN_FILE_LIMITS,
-            on_progress=show,
-            prune=prune,
-        )
-    compact_if_due(gallery)
-    return report
-
-
-def compact_if_due(gallery: "Gallery") -> None:
-    """Build the search structure anew where it pays; without one, searches only take longer."""
-    if not gallery.upkeep.is_due:
-        return
-    say("building the search structure; interrupted, the items are kept all the same")
-    try:
-        gallery.upkeep.rebuild()
-    except RebuildError as error:
-        say(f"all items are stored, but: {error}")
-
-
-def load_encoder_of(
-    gallery: Path, model: Path | None, *, device: str, runtime: RuntimeName
-) -> "ImageEncoder":
-    """Return the encoder of ``model``, or else of the model folder the gallery remembers.
-
-    Raises:
-        ModelMismatchError: the gallery holds vectors of another model.
-        GalleryFolderError, ModelFolderError, DeviceError: as opening them.
-    """
-    from index.store import read_binding  # noqa: PLC0415
-    from vision.manifest import read_manifest  # noqa: PLC0415
-
-    binding = read_binding(gallery)
-    folder = model
-    if folder is None:
-        if binding.model_folder is None or not Path(binding.model_folder).is_dir():
-            raise GalleryFolderError(
-                f"{gallery} was built with model {binding.model_name!r} "
-                f"({binding.fingerprint[:SHOWN_DIGITS]}…), which is not where it was: "
-                "name its folder with --model"
-            )
-        folder = Path(binding.model_folder)
-    binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
-    return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))

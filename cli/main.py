@@ -29,9 +29,15 @@ def main() -> None:
     if code == INTERRUPTED:
         # Whoever presses Ctrl-C again does not wait for what is being cleared away.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        resumable = ", and --resume goes on from there" if "train" in sys.argv else ""
-        _say(f"interrupted; what was finished is kept{resumable}")
+        _say(f"interrupted; what was finished is kept{_goes_on()}")
     sys.exit(code)
+
+
+def _goes_on() -> str:
+    """Return how the command that was interrupted goes on, as the end of a sentence."""
+    if {"up", "demo"} & set(sys.argv[1:2]):
+        return ", and the same command goes on from there"
+    return ", and --resume goes on from there" if "train" in sys.argv else ""
 
 
 def _run() -> int:

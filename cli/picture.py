@@ -13,8 +13,10 @@ import typer
 from cli.console import say
 from vision.depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.errors import ImageError
+from vision.formats import FORMATS, in_words
 from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 from vision.preprocess import Preprocessing
+from vision.thumbnail import Thumbnail, thumbnail_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +35,7 @@ def _that_is_there(path: Path) -> Path:
 ImageArgument = Annotated[
     Path,
     typer.Argument(
-        help="JPEG, PNG, WebP, GIF or BMP file; - reads standard input.",
+        help=f"{in_words(FORMATS)} file; - reads standard input.",
         callback=_that_is_there,
         dir_okay=False,
         show_default=False,
@@ -47,12 +49,20 @@ class Picture:
 
     image: "Image.Image"
     content_sha256: str
+    _data: bytes
     _encoder: "ImageEncoder"
 
     def encode(self) -> "Encoding":
         """Return vector and probabilities, as a batch of one."""
         pixels_CHW = self._encoder.manifest.preprocessing.pixels(self.image)
         return self._encoder.encode(pixels_CHW[np.newaxis])
+
+    def thumbnail(self, *, max_side: int) -> Thumbnail:
+        """Return the picture as a gallery keeps it, with no side above ``max_side`` pixels."""
+        preprocessing = self._encoder.manifest.preprocessing
+        return thumbnail_of(
+            self._data, self.image, preprocessing, limits=OWN_FILE_LIMITS, max_side=max_side
+        )
 
 
 def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
@@ -75,7 +85,7 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
     _say_if_dark(name, data, encoder.manifest.preprocessing)
-    return Picture(image, hashlib.sha256(data).hexdigest(), encoder)
+    return Picture(image, hashlib.sha256(data).hexdigest(), data, encoder)
 
 
 def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:

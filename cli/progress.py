@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import Progress, TaskID
 
-from cli.console import progress
+from cli.console import progress, say
 
 if TYPE_CHECKING:
     from training.loop import StepReport
@@ -72,13 +72,12 @@ class TrainingProgress:
         held_out = ""
         if report.validation_loss is not None and report.validation_accuracy is not None:
             held_out = (
-                f", held out: loss {report.validation_loss:.4f}, "
-                f"accuracy {report.validation_accuracy:.2%}"
+                f"; held out: loss {report.validation_loss:.3f}, "
+                f"acc {report.validation_accuracy:.1%}"
             )
-        self._display.console.print(
-            f"epoch {report.epoch}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}"
-            f"{held_out}, {report.seconds:.0f} s",
-            soft_wrap=True,
+        say(
+            f"epoch {report.epoch}: loss {report.loss:.3f}, acc {report.accuracy:.1%}"
+            f"{held_out}; {report.seconds:.0f} s"
         )
         if self._task is not None:
             self._display.update(

@@ -1,38 +1,66 @@
-"""`lookalike search` and `lookalike classify`: one image, without a server."""
+"""`lookalike search` and `lookalike classify`: one image, or a folder of them, without a server."""
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
-from cli.console import print_json, say, stdout
-from cli.index import (
-    DeviceOption,
-    GalleryArgument,
-    JsonOption,
-    ModelOption,
-    RuntimeOption,
-    load_encoder_of,
-    usable_cores,
+from cli.collection import (
+    JSONL,
+    Answers,
+    Document,
+    OutOption,
+    PicturesArgument,
+    answer_all,
+    takes_many,
 )
-from cli.picture import ImageArgument, json_option, read_picture
+from cli.console import print_json, say, stdout
+from cli.filling import load_encoder_of, usable_cores
+from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
+from cli.picture import json_option, read_picture
 from index.errors import FilterError
-from vision.references import judge, read_references
+from vision.errors import ModelFolderError
+from vision.references import References, judge, read_references
 from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.filter import Filter
+    from index.gallery import Gallery
     from index.items import Hit
     from index.vote import Vote
+    from vision.encoding import Encoding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every picture is asked of a gallery."""
+
+    k: int
+    filter: "Filter | None"
+    min_score: float | None
+    exact: bool
+    everything: bool  # that reaches min_score
+
+    def hits(self, gallery: "Gallery", vectors_QD: NDArray[np.float32]) -> "list[list[Hit]]":
+        """Return the hits of each vector, best first."""
+        if self.everything and self.min_score is not None:
+            score, wanted = self.min_score, self.filter
+            return [gallery.above(one, min_score=score, filter=wanted).hits for one in vectors_QD]
+        return gallery.search(
+            vectors_QD, k=self.k, filter=self.filter, min_score=self.min_score, exact=self.exact
+        ).hits
 
 
 def search(
     gallery: GalleryArgument,
-    image: ImageArgument,
+    image: PicturesArgument,
     *,
+    out: OutOption = None,
     model: ModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
     filter_: Annotated[
@@ -61,30 +89,57 @@ def search(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the images of a gallery that look most like one."""
+    """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
+    is_many = takes_many(image, out)
+    if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
+        raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
     from index.gallery import Gallery  # noqa: PLC0415
     from index.vote import vote  # noqa: PLC0415
 
-    wanted = None if filter_ is None else _filter(filter_)
+    asked = Asked(
+        k=k,
+        filter=None if filter_ is None else _filter(filter_),
+        min_score=min_score,
+        exact=exact,
+        everything=everything,
+    )
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    if is_many and out is not None:
+        with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+            answers = _hits_of_many(opened, asked, with_vote=with_vote)
+            answer_all(image, out, encoder, answers, as_json=as_json)
+        return
     vectors_BD = read_picture(encoder, image).encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        if everything and min_score is not None:
-            hits = opened.above(vectors_BD[0], min_score=min_score, filter=wanted).hits
-        else:
-            found = opened.search(vectors_BD, k=k, filter=wanted, min_score=min_score, exact=exact)
-            hits = found.hits[0]
+        (hits,) = asked.hits(opened, vectors_BD)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
-        document: dict[str, Any] = {"hits": [_hit_json(hit) for hit in hits]}
-        print_json(document if votes is None else {**document, "vote": list(map(asdict, votes))})
+        print_json(_hits_json(hits, votes))
         return
     _print_hits(hits, holds_none=holds_none)
     if votes is not None and hits:
         _print_votes(votes)
+
+
+def _hits_of_many(gallery: "Gallery", asked: Asked, *, with_vote: bool) -> Answers:
+    """Return how the hits of many pictures are written."""
+    from index.vote import vote  # noqa: PLC0415
+
+    def documents(encoding: "Encoding") -> list[Document]:
+        found = asked.hits(gallery, encoding.vectors_BD)
+        return [_hits_json(hits, vote(hits) if with_vote else None) for hits in found]
+
+    def rows(document: Document) -> list[Document]:
+        return [
+            {**hit, "rank": rank, "metadata": json.dumps(hit["metadata"], ensure_ascii=False)}
+            for rank, hit in enumerate(document["hits"], start=1)
+        ]
+
+    columns = ("rank", "id", "score", "label", "metadata")
+    return Answers(doing="searching", documents=documents, columns=columns, rows=rows)
 
 
 def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
@@ -121,39 +176,92 @@ def _filter(text: str) -> "Filter":
 
 def classify(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    image: ImageArgument,
+    image: PicturesArgument,
     *,
+    out: OutOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an image shows, with calibrated probabilities, and whether that is sure."""
+    """Say what an image, or each of a folder, shows, how probable that is, and whether it is sure.
+
+    Not sure is what looks like none of the photos that the model has learnt from.
+    """
+    is_many = takes_many(image, out)
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    references = read_references(model, encoder.manifest)
-    (vector_D,), (probabilities_L,) = read_picture(encoder, image).encode()
-    best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
-    predictions = [(encoder.manifest.labels[row], float(probabilities_L[row])) for row in best]
-    sure, why_not = judge(references, vector_D, probabilities_L)
-    if as_json:
-        label, probability = predictions[0]
-        print_json(
-            {
-                "label": label,
-                "probability": probability,
-                "predictions": [{"label": name, "probability": p} for name, p in predictions],
-                "sure": sure,
-                "why_not": None if why_not is None else why_not._asdict(),
-            }
+    labels = encoder.manifest.labels
+    if not labels:
+        raise ModelFolderError(
+            f"{model} has no classes, so there is nothing to classify by; `lookalike search` finds "
+            "what looks alike"
         )
+    references = read_references(model, encoder.manifest)
+    if is_many and out is not None:
+        answers = _classes_of_many(labels, references, k)
+        answer_all(image, out, encoder, answers, as_json=as_json)
+        return
+    (document,) = _predictions(read_picture(encoder, image).encode(), labels, references, k)
+    if as_json:
+        print_json(document)
         return
     table = Table("probability", "label")
-    for name, share in predictions:
-        table.add_row(f"{share:.4f}", name)
+    for one in document["predictions"]:
+        table.add_row(f"{one['probability']:.4f}", one["label"])
     stdout.print(table)
-    if why_not is not None and sure is False:
-        say(f"not sure: {why_not.detail}")
+    if document["sure"] is False:
+        say(f"not sure: {document['why_not']['detail']}")
 
 
-def _hit_json(hit: "Hit") -> dict[str, Any]:
-    return {"id": hit.id, "score": hit.score, "label": hit.label, "metadata": hit.metadata}
+def _classes_of_many(labels: tuple[str, ...], references: References | None, k: int) -> Answers:
+    """Return how the classes of many pictures are written: label, probability, label_2, ..., sure.
+
+    Then why not: a code.
+    """
+    names = [("label" + one, "probability" + one) for one in _numbers(min(k, len(labels)))]
+
+    def rows(document: Document) -> list[Document]:
+        row: Document = {}
+        for (label, probability), one in zip(names, document["predictions"], strict=True):
+            row |= {label: one["label"], probability: one["probability"]}
+        why_not = document["why_not"]
+        return [{**row, "sure": document["sure"], "why_not": why_not and why_not["code"]}]
+
+    return Answers(
+        doing="classifying",
+        documents=lambda encoding: _predictions(encoding, labels, references, k),
+        columns=[*(name for pair in names for name in pair), "sure", "why_not"],
+        rows=rows,
+    )
+
+
+def _numbers(count: int) -> list[str]:
+    return ["", *(f"_{number}" for number in range(2, count + 1))]
+
+
+def _predictions(
+    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
+) -> list[Document]:
+    """Return what is said of each picture of a batch, the likeliest class first."""
+    documents: list[Document] = []
+    for vector_D, probabilities_L in zip(*encoding, strict=True):
+        best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
+        predictions = [
+            {"label": labels[row], "probability": float(probabilities_L[row])} for row in best
+        ]
+        sure, why_not = judge(references, vector_D, probabilities_L)
+        reason = None if why_not is None else why_not._asdict()
+        documents.append(
+            {**predictions[0], "predictions": predictions, "sure": sure, "why_not": reason}
+        )
+    return documents
+
+
+def _hits_json(hits: "list[Hit]", votes: "list[Vote] | None") -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "hits": [
+            {"id": hit.id, "score": hit.score, "label": hit.label, "metadata": hit.metadata}
+            for hit in hits
+        ]
+    }
+    return document if votes is None else {**document, "vote": list(map(asdict, votes))}

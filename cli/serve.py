@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.checks import check_port, check_settings
-from cli.console import say
+from cli.console import say, stderr
+from vision.formats import FORMATS
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 
 SERVICE = "service.app:Lookalike"
@@ -92,6 +93,15 @@ def serve(
     max_pixels: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_PIXELS", help="Largest image, pixels.")
     ] = 25_000_000,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_FORMATS",
+            help="Image formats that are taken, by commas; by default all that are decoded safely: "
+            f"{', '.join(one.key for one in FORMATS)}.",
+            show_default=False,
+        ),
+    ] = None,
     max_connections: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_CONNECTIONS", help="Open connections, per worker.")
     ] = 1024,
@@ -204,6 +214,7 @@ def serve(
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
+        "FORMATS": formats,
         "MAX_CONNECTIONS": max_connections,
         "MAX_BODIES_BYTES": max_bodies_bytes,
         "DECODE_MEMORY_BYTES": decode_memory_bytes,
@@ -231,6 +242,20 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     from index.process import module_environment  # noqa: PLC0415
+
+    command = server_command(settings, host=host, port=port)
+    if stderr.is_terminal:  # a file holds the server's own lines alone
+        say(f"Starting. The page will be at http://{browsable(host)}:{port}/ in a few seconds.")
+    sys.stdout.flush()  # what was printed would go with this process
+    os.execve(command[0], command, module_environment())  # its workers inherit that
+
+
+def server_command(settings: Mapping[str, object], *, host: str, port: int) -> list[str]:
+    """Return the command of the server, its settings put into this process's environment.
+
+    Raises:
+        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
+    """
     from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
     from service.opening import make_gallery  # noqa: PLC0415
     from vision.manifest import read_manifest  # noqa: PLC0415
@@ -245,19 +270,17 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     if checked.model is not None:
         make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
     os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
-    say(f"Starting. The page will be at http://{_browsable(host)}:{port}/ in a few seconds.")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[1]
-    command = [
+    return [
         *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
         *("--working-dir", str(root), "--host", host, "--port", str(port)),
         *("--timeout-graceful-shutdown", str(GRACE_S)),
     ]
-    sys.stdout.flush()  # what was printed would go with this process
-    os.execve(command[0], command, module_environment())  # its workers inherit that
 
 
-def _browsable(host: str) -> str:
+def browsable(host: str) -> str:
+    """Return the name by which a browser on this machine finds what listens on ``host``."""
     if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host

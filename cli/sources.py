@@ -27,6 +27,7 @@ class Source:
     count: int
     entries: Iterable[Entry]
     findings: Findings
+    unread: frozenset[str] = frozenset()  # ids of images that are as they were stored
 
 
 def open_source(data: str, *, prune: bool = False, group: str | None = None) -> Source:

@@ -1,42 +1,44 @@
-"""Fills a gallery: read → decode → encode → add. Entries in, a report out.
+"""Fills a gallery: read → hash → decode → encode → add. Entries in, a report out.
 
-Decoding runs on a few threads, one chunk ahead of the network; every chunk is one transaction.
-What is stored already is skipped before it is decoded, so a build that was interrupted at any
-moment goes on where it was, without duplicates. Edits of items are kept (``edits.py``), and what
-was built from the same source before and is no longer in it is counted, or pruned.
+Files are read and decoded in processes, ahead of the network; what it gives out is stored by a
+thread beside it, many items in one transaction. What is stored already is not decoded, so a build
+that was interrupted at any moment goes on where it was, without duplicates. Edits of items are kept
+(``edits.py``), and what was built from the same source before and is no longer in it is counted, or
+pruned. What is kept of an entry until the end is 8 bytes.
 
 Shape suffixes: B images, C channels, H x W pixels, D vector width.
 """
 
+import hashlib
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from itertools import islice
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.build_report import BuildReport
-from index.edits import Claim, Decision, decide
+from index.crew import SLICE, Crew
+from index.decoder import Decoder, Seen, Wanted
+from index.edits import Claim, Decision, Memory, decide, known_contents
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
-from index.items import NewItem, check_id, check_label, encode_metadata
+from index.items import Item, NewItem, check_id, check_label, encode_metadata
 from index.origins import Origins
 from index.source import Entry
 from vision.encoding import Encoding
-from vision.errors import ImageError
 from vision.image import ImageLimits
 from vision.manifest import Manifest
-from vision.preprocess import Preprocessing
-from vision.thumbnail import Thumbnail, make_thumbnail
+from vision.thumbnail import Thumbnail
 
-BATCH: Final = 256  # images the network sees at once
-CHUNK: Final = 1024  # images per transaction
-CHUNK_BYTES: Final = 64 * 2**20  # encoded bytes per transaction: two chunks are in memory at once
-DECODE_THREADS: Final = 4
-SLICE: Final = 32  # images a decoding thread takes at once
+CHUNK: Final = 1024  # entries per transaction
+CHUNK_BYTES: Final = 32 * 2**20  # of thumbnails, likewise: two transactions are in memory at once
 
 
 class ImageEncoder(Protocol):
@@ -53,29 +55,26 @@ class ImageEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    wanted: Decision
-    pixels_CHW: NDArray[np.uint8]
-    thumbnail: Thumbnail
+class _Recalled:
+    """An entry, and what is known of it."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    id: str
-    reason: str
+    entry: Entry
+    item: Item | None  # that is stored
+    memory: Memory | None  # of what was said of it
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Entries of one transaction: the ones already stored, and the others while they decode."""
+    """What one transaction stores."""
 
-    places: dict[str, int]  # of the ids among the entries
-    unchanged: int = 0
-    kept: int = 0
-    slices: list[Future[list[_Decoded | _Refused]]] = field(default_factory=list)
-    edited: list[Decision] = field(default_factory=list)  # the image stays, something else does not
-    refused: list[_Refused] = field(default_factory=list)
+    entries: int = 0  # dealt with, stored or not
+    bytes: int = 0  # of thumbnails
+    items: list[NewItem] = field(default_factory=list)
     news: dict[str, Claim] = field(default_factory=dict)  # to be remembered, by id
+
+    @property
+    def is_full(self) -> bool:
+        return self.entries >= CHUNK or self.bytes >= CHUNK_BYTES
 
 
 def build(
@@ -85,120 +84,165 @@ def build(
     source: str,
     encoder: ImageEncoder,
     limits: ImageLimits,
+    processes: int = 1,
     on_progress: Callable[[int], None],
     prune: bool = False,
+    unread: Collection[str] = (),
 ) -> BuildReport:
     """Store every entry that can be decoded; list the ones that cannot.
 
     Args:
         gallery: of the encoder's model; what came from elsewhere stays.
-        entries: all that ``source`` holds, read lazily, at most two chunks ahead of what is stored.
+        entries: all that ``source`` holds, read lazily, a few hundred ahead of the network.
         source: where the entries come from, the same each time: what was built from it before, and
             is not among the entries, is stale.
         encoder: the model.
         limits: what one image may cost.
+        processes: that decode, where there is enough to do.
         on_progress: called with the number of entries dealt with since its last call.
         prune: delete what is stale, after everything else.
+        unread: ids that the source holds as well, and that are known to be stored as they are.
 
     Raises:
         ModelMismatchError: the gallery holds vectors of another model.
-        DiskFullError, StorageError: the chunk at hand was not stored; the ones before it are.
+        DiskFullError, StorageError: the transaction at hand was not stored; those before it are.
         Whatever ``entries`` raises, with the same state.
     """
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
-    outcomes: Counter[str] = Counter()
-    refused: list[tuple[str, str]] = []
-    seen: set[str] = set()
-    origins = Origins(gallery.folder, source)
-    pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
-    try:
-        told = _told(entries, seen)
-        decoding = _decoding(pool, gallery, origins, told, manifest=encoder.manifest, limits=limits)
-        for chunk in _one_ahead(decoding):
-            outcomes["unchanged"] += chunk.unchanged
-            outcomes["kept"] += chunk.kept
-            on_progress(chunk.unchanged)
-            results = [result for future in chunk.slices for result in future.result()]
-            broken = chunk.refused + [one for one in results if isinstance(one, _Refused)]
-            broken.sort(key=lambda one: chunk.places[one.id])
-            refused += [(one.id, one.reason) for one in broken]
-            on_progress(len(broken))
-            decoded = [result for result in results if isinstance(result, _Decoded)]
-            items = [*_encoded(decoded, encoder, on_progress), *_edited(gallery, chunk.edited)]
-            on_progress(len(chunk.edited))
-            outcomes.update(result.outcome for result in gallery.put(items))
-            for one in broken:
-                chunk.news.pop(one.id, None)
-            if chunk.news:
-                origins.remember(chunk.news)
-        stale = [item_id for item_id in origins.brought() if item_id not in seen]
+    told = Told(unread)
+    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
+    with closing(Origins(gallery.folder, source)) as origins:
+        work = _Work(gallery, origins, encoder)
+        with Crew(decoder, processes=processes) as crew, work:
+            slices = _slices(told.of(entries), gallery, origins)
+            for part, seen, pixels_BCHW in crew.decoded(slices):
+                work.do(part, seen, pixels_BCHW)
+                on_progress(len(part))
+        stale = told.missing_among(origins.brought())
         for start in range(0, len(stale) if prune else 0, CHUNK):
-            outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
-        outcomes["stale"] = 0 if prune else len(stale)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        origins.close()
-    return BuildReport.of(outcomes, refused, count=gallery.count, started=started)
+            work.outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
+    work.outcomes["stale"] = 0 if prune else len(stale)
+    return BuildReport.of(work.outcomes, work.refused, count=gallery.count, started=started)
 
 
-def _told(entries: Iterable[Entry], seen: set[str]) -> Iterator[Entry]:
-    for entry in entries:
-        seen.add(entry.id)
-        yield entry
+class _Work:
+    """Slices of decoded entries in, transactions out, each stored while the next one is encoded.
+
+    What was encoded for whole transactions is stored also when the block ends by an error; of an
+    unfinished one nothing is.
+    """
+
+    def __init__(self, gallery: Gallery, origins: Origins, encoder: ImageEncoder) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.refused: list[tuple[str, str]] = []  # id and why, in the order of the entries
+        self._gallery = gallery
+        self._origins = origins
+        self._encoder = encoder
+        self._chunk = _Chunk()
+        self._lane = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._storing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._store()
+                self._wait()
+        finally:
+            self._lane.shutdown()
+
+    def do(self, part: list[_Recalled], seen: list[Seen], pixels_BCHW: NDArray[np.uint8]) -> None:
+        """Encode what has been decoded of a slice, and store it with what else is new."""
+        chunk = self._chunk
+        vectors_BD = self._encoder.encode(pixels_BCHW).vectors_BD if len(pixels_BCHW) else None
+        for one, result in zip(part, seen, strict=True):
+            if result.problem is not None:
+                self.refused.append((one.entry.id, result.problem))
+                continue
+            decision = decide(one.entry, result.content_sha256, one.item, one.memory)
+            fault = find_fault(one.entry.id, decision.claim)
+            if fault is not None:
+                self.refused.append((one.entry.id, fault))
+                continue
+            self.outcomes["kept"] += decision.keeps_edits
+            if decision.is_news:
+                chunk.news[one.entry.id] = decision.said
+            if decision.is_unchanged:
+                self.outcomes["unchanged"] += 1
+            elif decision.keeps_image:
+                chunk.items += _edited(self._gallery, decision)
+            else:
+                assert vectors_BD is not None
+                assert result.row is not None
+                chunk.items.append(_item(decision, vectors_BD[result.row], result.thumbnail))
+                chunk.bytes += len(result.thumbnail.data) if result.thumbnail is not None else 0
+        chunk.entries += len(part)
+        if chunk.is_full:
+            self._store()
+
+    def _store(self) -> None:
+        """Begin to store what there is, after what is being stored."""
+        self._wait()
+        chunk, self._chunk = self._chunk, _Chunk()
+        self._storing = self._lane.submit(self._stored, chunk)
+
+    def _wait(self) -> None:
+        if self._storing is not None:
+            self._storing.result()
+
+    def _stored(self, chunk: _Chunk) -> None:
+        self.outcomes.update(result.outcome for result in self._gallery.put(chunk.items))
+        if chunk.news:
+            self._origins.remember(chunk.news)
 
 
-def _decoding(
-    pool: ThreadPoolExecutor,
-    gallery: Gallery,
-    origins: Origins,
-    entries: Iterable[Entry],
-    *,
-    manifest: Manifest,
-    limits: ImageLimits,
-) -> Iterator[_Chunk]:
-    """Give chunk after chunk, its new entries already being decoded."""
-    for part in chunks(entries):
+class Told:
+    """Which ids a source has told of, in 8 bytes each.
+
+    Of a million ids, one that was not told of is taken for told once in ten million times.
+    """
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._hashes = array("Q", map(self._hash, ids))
+
+    def of(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Give the entries on, and remember that they were told of."""
+        for entry in entries:
+            self._hashes.append(self._hash(entry.id))
+            yield entry
+
+    def missing_among(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that were not told of."""
+        sorted_N = np.sort(np.array(self._hashes, np.uint64))
+
+        def is_told(item_id: str) -> bool:
+            wanted = self._hash(item_id)
+            place = int(np.searchsorted(sorted_N, np.uint64(wanted)))
+            return place < len(sorted_N) and int(sorted_N[place]) == wanted
+
+        return [item_id for item_id in ids if not is_told(item_id)]
+
+    @staticmethod
+    def _hash(item_id: str) -> int:
+        digest = hashlib.blake2b(item_id.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+
+def _slices(
+    entries: Iterator[Entry], gallery: Gallery, origins: Origins
+) -> Iterator[tuple[list[_Recalled], list[Wanted]]]:
+    """Give the entries in slices to decode, with what is known of them."""
+    while part := list(islice(entries, SLICE)):
         ids = [entry.id for entry in part]
         stored, memories = gallery.existing(ids), origins.recall(ids)
-        chunk = _Chunk({item_id: place for place, item_id in enumerate(ids)})
-        to_decode: list[Decision] = []
-        for entry in part:
-            decision = decide(entry, stored.get(entry.id), memories.get(entry.id))
-            chunk.kept += decision.keeps_edits
-            if decision.is_news:
-                chunk.news[entry.id] = decision.said
-            if entry.problem is not None:
-                chunk.refused.append(_Refused(entry.id, entry.problem))
-            elif decision.is_unchanged:
-                chunk.unchanged += 1
-            elif (fault := find_fault(entry.id, decision.claim)) is not None:
-                chunk.refused.append(_Refused(entry.id, fault))
-            elif decision.keeps_image:
-                chunk.edited.append(decision)
-            else:
-                to_decode.append(decision)
-        for start in range(0, len(to_decode), SLICE):
-            one_slice = to_decode[start : start + SLICE]
-            chunk.slices.append(pool.submit(_decode, one_slice, manifest.preprocessing, limits))
-        yield chunk
-
-
-def _decode(
-    part: list[Decision], preprocessing: Preprocessing, limits: ImageLimits
-) -> list[_Decoded | _Refused]:
-    return [_decode_one(wanted, preprocessing, limits) for wanted in part]
-
-
-def _decode_one(
-    wanted: Decision, preprocessing: Preprocessing, limits: ImageLimits
-) -> _Decoded | _Refused:
-    entry = wanted.entry
-    try:
-        image = preprocessing.decode(entry.data, limits=limits)
-    except ImageError as error:
-        return _Refused(entry.id, str(error))
-    return _Decoded(wanted, preprocessing.pixels(image), make_thumbnail(image))
+        recalled = [_Recalled(one, stored.get(one.id), memories.get(one.id)) for one in part]
+        yield (
+            recalled,
+            [Wanted(one.entry.data, known_contents(one.item, one.memory)) for one in recalled],
+        )
 
 
 def find_fault(item_id: str, claim: Claim) -> str | None:
@@ -212,25 +256,13 @@ def find_fault(item_id: str, claim: Claim) -> str | None:
     return None
 
 
-def _encoded(
-    decoded: list[_Decoded], encoder: ImageEncoder, on_progress: Callable[[int], None]
-) -> Iterator[NewItem]:
-    for start in range(0, len(decoded), BATCH):
-        batch = decoded[start : start + BATCH]
-        vectors_BD = encoder.encode(np.stack([one.pixels_CHW for one in batch])).vectors_BD
-        for one, vector_D in zip(batch, vectors_BD, strict=True):
-            yield _item(one.wanted, vector_D, one.thumbnail)
-        on_progress(len(batch))
-
-
-def _edited(gallery: Gallery, edited: list[Decision]) -> Iterator[NewItem]:
-    """Give items that keep their image, with what is new beside it."""
-    for wanted in edited:
-        try:
-            vector_D = gallery.vector(wanted.entry.id)
-            yield _item(wanted, vector_D, _thumbnail(gallery, wanted.entry.id))
-        except UnknownIdError:  # deleted meanwhile
-            continue
+def _edited(gallery: Gallery, wanted: Decision) -> Iterator[NewItem]:
+    """Give an item that keeps its image, with what is new beside it; nothing if it was deleted."""
+    try:
+        vector_D = gallery.vector(wanted.entry.id)
+        yield _item(wanted, vector_D, _thumbnail(gallery, wanted.entry.id))
+    except UnknownIdError:
+        return
 
 
 def _thumbnail(gallery: Gallery, item_id: str) -> Thumbnail | None:
@@ -249,28 +281,3 @@ def _item(wanted: Decision, vector_D: NDArray[np.float32], thumbnail: Thumbnail 
         thumbnail=thumbnail,
         content_sha256=wanted.claim.content_sha256,
     )
-
-
-def chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Give the entries in parts that fit into memory twice."""
-    chunk: list[Entry] = []
-    size = 0
-    for entry in entries:
-        chunk.append(entry)
-        size += len(entry.data)
-        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _one_ahead(decoding: Iterator[_Chunk]) -> Iterator[_Chunk]:
-    """Give every chunk only after the next one has begun to decode."""
-    waiting: _Chunk | None = None
-    for chunk in decoding:
-        if waiting is not None:
-            yield waiting
-        waiting = chunk
-    if waiting is not None:
-        yield waiting

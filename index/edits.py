@@ -5,7 +5,6 @@ that, not with the item: so an edit of the item is no difference, and lives on u
 something new to say about the same thing.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
@@ -82,11 +81,19 @@ class Decision:
         return self.claim != self.said
 
 
-def decide(entry: Entry, item: Item | None, memory: Memory | None) -> Decision:
+def known_contents(item: Item | None, memory: Memory | None) -> tuple[str, ...]:
+    """Return the hashes of contents that change no image: with those a file need not be decoded."""
+    if item is None:
+        return ()
+    said = () if memory is None or memory.claim is None else (memory.claim.content_sha256,)
+    return (item.content_sha256, *said)
+
+
+def decide(entry: Entry, content_sha256: str, item: Item | None, memory: Memory | None) -> Decision:
     """Return what is to be stored of an entry, given what is there and what was said of it."""
-    said = Claim.of(entry, hashlib.sha256(entry.data).hexdigest())
+    said = Claim.of(entry, content_sha256)
     is_news = memory is None or not memory.is_ours or memory.claim != said
-    if item is None or entry.problem is not None:
+    if item is None:
         return Decision(entry, said, said, item, is_news=is_news or item is None)
     before = said.unremembered(item) if memory is None else memory.claim or said
     return Decision(entry, merge(said, before, item), said, item, is_news=is_news)

@@ -29,6 +29,7 @@ from index.items import (
     shown,
 )
 from index.lookup import Lookup
+from index.picture_size import PictureSize
 from index.schema import Binding
 from index.store import Store
 from index.upkeep import Upkeep
@@ -50,6 +51,7 @@ class Gallery:
         self._follower = Follower(store, self._generations)
         store.after_commits(self._follower.catch_up)
         self._lookup = Lookup(store, self._follower)
+        self.pictures = PictureSize(store)
         self.upkeep = Upkeep(store, self._generations, self._follower)
 
     @classmethod

@@ -6,7 +6,7 @@ row goes with its item, and outlives edits of it.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -82,11 +82,13 @@ class Origins:
             writer.execute(_TABLE)
             writer.executemany(sql, rows)
 
-    def brought(self) -> list[str]:
-        """Return the ids of all items that this source was the last to bring, sorted."""
+    def brought(self) -> Iterator[str]:
+        """Give the ids of all items that this source was the last to bring, sorted."""
         sql = "SELECT id FROM built WHERE source = ? AND id IN (SELECT id FROM items) ORDER BY id"
-        rows = self._rows(sql, self._source)
-        return [item_id for (item_id,) in rows]
+        with self._database.reading() as reader:
+            if reader.execute(_IS_THERE).get is not None:
+                for (item_id,) in reader.execute(sql, (self._source,)):
+                    yield item_id
 
     def close(self) -> None:
         """Close the connection."""

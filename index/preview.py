@@ -1,15 +1,20 @@
 """What a build would do, without doing any of it: entries in, a report out."""
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 
-from index.build import chunks, find_fault
+from index.build import Told, find_fault
 from index.build_report import BuildReport
+from index.crew import SLICE
+from index.decoder import content_of
 from index.edits import decide
 from index.gallery import Gallery
 from index.origins import Origins
 from index.source import Entry
+from vision.image import ImageLimits
 
 
 def preview(
@@ -17,6 +22,7 @@ def preview(
     entries: Iterable[Entry],
     *,
     source: str,
+    limits: ImageLimits,
     on_progress: Callable[[int], None],
     prune: bool,
 ) -> BuildReport:
@@ -27,25 +33,28 @@ def preview(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
-    seen: set[str] = set()
+    told = Told()
     origins = Origins(gallery.folder, source)
     try:
-        for part in chunks(entries):
+        coming = told.of(entries)
+        while part := list(islice(coming, SLICE)):
             ids = [entry.id for entry in part]
             stored, memories = gallery.existing(ids), origins.recall(ids)
             for entry in part:
-                decision = decide(entry, stored.get(entry.id), memories.get(entry.id))
-                outcomes["kept"] += decision.keeps_edits
-                fault = entry.problem or find_fault(entry.id, decision.claim)
+                data, fault = content_of(entry.data, limits=limits)
+                digest = hashlib.sha256(data).hexdigest()
+                decision = decide(entry, digest, stored.get(entry.id), memories.get(entry.id))
+                fault = fault or find_fault(entry.id, decision.claim)
                 if fault is not None:
                     refused.append((entry.id, fault))
-                elif decision.is_unchanged:
+                    continue
+                outcomes["kept"] += decision.keeps_edits
+                if decision.is_unchanged:
                     outcomes["unchanged"] += 1
                 else:
                     outcomes["created" if decision.item is None else "replaced"] += 1
-            seen.update(ids)
             on_progress(len(part))
-        stale = [item_id for item_id in origins.brought() if item_id not in seen]
+        stale = told.missing_among(origins.brought())
     finally:
         origins.close()
     outcomes["pruned" if prune else "stale"] = len(stale)

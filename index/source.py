@@ -1,20 +1,18 @@
-"""Listed files as entries to store: a listing in, ids, labels, metadata and bytes out."""
+"""Listed files as entries to store: a listing in, ids, labels, metadata and files out."""
 
 import hashlib
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
-from dataset.content import read_file
 from dataset.findings import Findings
 from dataset.listing import ListedFile, Listing
 from dataset.text import CONTROL, plain
 from index.errors import InvalidMetadataError
 from index.items import encode_metadata
-from vision.errors import ImageError
-from vision.image import OWN_FILE_LIMITS, ImageLimits
 
 MAX_ID_CHARS: Final = 128
 HASH_DIGITS: Final = 12  # of the path's SHA-256, where the path itself cannot be the id
@@ -26,55 +24,41 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, wit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One image to store, not yet decoded."""
+    """One image to store, neither read nor decoded."""
 
     id: str
-    data: bytes  # as encoded in the file
+    data: bytes | Path  # as encoded, or the file that holds it
     label: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None  # a sentence, when the bytes could not be read
 
 
 @dataclass(frozen=True, slots=True)
 class ListedEntries:
-    """The images of a listing, read one by one as they are asked for; may be walked again."""
+    """The images of a listing, one by one as they are asked for; may be walked again."""
 
     files: tuple[ListedFile, ...]
     metadata: dict[str, dict[str, Any]]  # by key, of the files of which a table says more
-    limits: ImageLimits
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __iter__(self) -> Iterator[Entry]:
         for file in self.files:
-            data, problem = self._read(file)
             yield Entry(
                 id=id_of_path(file.key),
-                data=data,
+                data=file.path,
                 label=None if file.label is None else plain(file.label),
                 metadata=self.metadata.get(file.key) or _place(file),
-                problem=problem,
             )
 
-    def _read(self, file: ListedFile) -> tuple[bytes, str | None]:
-        """Return the file's bytes, or what was in the way."""
-        try:
-            return read_file(file.path, limits=self.limits), None
-        except ImageError as error:
-            return b"", str(error)
-        except OSError as error:
-            return b"", f"the file cannot be read: {error.strerror or error}"
 
-
-def entries_of(listing: Listing, *, limits: ImageLimits = OWN_FILE_LIMITS) -> ListedEntries:
+def entries_of(listing: Listing) -> ListedEntries:
     """Return the files of ``listing`` as entries; what an item cannot hold is said in its findings.
 
     Names are no proof of an image: whatever is none is refused when it is decoded.
 
     Args:
         listing: its labels become the items', its parts and a table's columns their metadata.
-        limits: what one file may have.
     """
     for label in listing.labels:
         if CONTROL.search(label):
@@ -82,7 +66,7 @@ def entries_of(listing: Listing, *, limits: ImageLimits = OWN_FILE_LIMITS) -> Li
     metadata = {
         file.key: _fitted(file, listing.findings) for file in listing.files if file.metadata
     }
-    return ListedEntries(listing.files, metadata, limits)
+    return ListedEntries(listing.files, metadata)
 
 
 def id_of_path(path: str) -> str:

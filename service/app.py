@@ -47,9 +47,17 @@ class Lookalike:
     @bentoml.on_deployment
     def supervise() -> None:
         """Prepare the process that supervises the workers, before it opens anything."""
+        from service.logs import configure_logging  # noqa: PLC0415
         from service.supervision import adapt_supervisor  # noqa: PLC0415
 
+        atexit.register(configure_logging(ServiceSettings.from_environment().log_level).flush)
         adapt_supervisor()
+
+    def __init__(self) -> None:
+        """Log as this service does from here on: before BentoML says how it starts."""
+        from service.logs import configure_logging  # noqa: PLC0415
+
+        self._log = configure_logging(ServiceSettings.from_environment().log_level)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -60,6 +68,7 @@ class Lookalike:
         self._worker = await Worker.start(
             settings,
             model_folder(settings),
+            log=self._log,
             server_id=SERVER_ID,
             index=bentoml.server_context.worker_index or 1,
         )

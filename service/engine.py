@@ -13,6 +13,7 @@ from typing import Final, Self, TypeVar
 import numpy as np
 
 from index.gallery import Gallery
+from index.picture_size import PictureSize
 from service.account import note_stage
 from service.admission import Admission, MemoryGate
 from service.busy import BusyThreads
@@ -26,11 +27,12 @@ from service.query_answers import ModelName
 from service.readiness import Loading
 from service.task import Decoded, HeavyImage, Task
 from vision.encoding import ImageEncoder
+from vision.formats import formats_called
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
 from vision.references import References, read_references
 from vision.runtimes import open_encoder
-from vision.thumbnail import make_thumbnail
+from vision.thumbnail import Thumbnail, thumbnail_of
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
@@ -105,11 +107,21 @@ class Engine:
             None,
             partial(open_gallery, settings, manifest, model_folder=model_folder),
         )
-        limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        limits = ImageLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            formats=formats_called(settings.formats),
+        )
         pipeline = Pipeline(
             decode=busy.watched(
                 "decode",
-                partial(_decode, manifest, limits, MemoryGate(settings.decode_memory_bytes)),
+                partial(
+                    _decode,
+                    manifest=manifest,
+                    limits=limits,
+                    pictures=gallery.pictures,
+                    gate=MemoryGate(settings.decode_memory_bytes),
+                ),
             ),
             encode=busy.watched("network", encoder.encode),
             decode_threads=own_cores,
@@ -199,7 +211,13 @@ def _time_one(encoder: ImageEncoder) -> float:
 
 
 def _decode(
-    manifest: Manifest, limits: ImageLimits, gate: MemoryGate, task: Task, light_only: bool
+    task: Task,
+    light_only: bool,
+    *,
+    manifest: Manifest,
+    limits: ImageLimits,
+    pictures: PictureSize,
+    gate: MemoryGate,
 ) -> Decoded:
     preprocessing = manifest.preprocessing
     with gate.passage() as take:
@@ -211,10 +229,13 @@ def _decode(
                 raise HeavyImage
 
         image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=weigh)
-        return Decoded(
-            pixels_CHW=preprocessing.pixels(image, crop=task.crop),
-            thumbnail=make_thumbnail(image) if task.with_thumbnail else None,
-        )
+        thumbnail: Thumbnail | None = None
+        if task.with_thumbnail:
+            thumbnail = thumbnail_of(
+                task.data, image, preprocessing, limits=limits, max_side=pictures.side
+            )
+        pixels_CHW = preprocessing.pixels(image, crop=task.crop)
+        return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
 
 
 def _now() -> datetime:

@@ -125,8 +125,8 @@ def configure_logging(level: str) -> LogLines:
     for name in (None, *_LIBRARIES):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name is None else []
+        logger.setLevel(logging.WARNING)
         logger.propagate = True
-    logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("lookalike").setLevel(level.upper())
     threading.excepthook = _log_thread_failure
     return lines

@@ -20,7 +20,7 @@ from service.deadlines import Watch
 from service.exchange import WorkerState
 from service.front import Desk
 from service.keys import WatchedKeys
-from service.logs import configure_logging
+from service.logs import LogLines
 from service.metrics import Metrics
 from service.protocol import WorkerProtocol
 from service.quotas import Quotas
@@ -56,13 +56,20 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, settings: ServiceSettings, model_folder: Path, *, server_id: str, index: int
+        cls,
+        settings: ServiceSettings,
+        model_folder: Path,
+        *,
+        log: LogLines,
+        server_id: str,
+        index: int,
     ) -> Self:
         """Answer probes at once, and load the model and the gallery meanwhile.
 
         Args:
             settings: of the service.
             model_folder: of the model to serve.
+            log: what this process logs to.
             server_id: the same for all workers of a server.
             index: of this one among them, from 1.
 
@@ -74,7 +81,7 @@ class Worker:
         _limit_heaps()
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
-        desk.log = configure_logging(settings.log_level)
+        desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
         desk.gate = _open_gate(settings, shared / "quotas", secret=server_id)
@@ -85,15 +92,19 @@ class Worker:
         before = board.predecessor()
         desk.metrics = Metrics(before)
         state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
-        vitals = Vitals(state, board, log=desk.log, before=before, worker=index)
+        vitals = Vitals(state, board, log=log, before=before, worker=index)
         state.expose = vitals.exposition
         vitals.start()
         _announce_stop(state, drain_s=settings.drain_s)
         roster = Roster(shared)
+        state.has_unable = lambda: bool(roster.unable())
+        listens = roster.begin()
         loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
         desk.application = create_application(state)
-        if roster.has_another():  # which answers; this one, a replacement, does not listen yet
+        if not listens:  # another answers; this one, a replacement, does not listen yet
             await loading
+            if state.engine is None:
+                roster.note_unable()
         return cls(state, vitals, loading)
 
     async def stop(self) -> None:

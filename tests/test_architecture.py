@@ -32,6 +32,7 @@ OWNERS = {
     "torch": {"vision", "training"},
     "torchvision": {"vision", "training"},
     "typer": {"cli"},
+    "watchfiles": {"cli"},
     "rich": {"cli"},
 }
 

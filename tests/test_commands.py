@@ -12,7 +12,7 @@ import typer
 from cli.commands import app
 from tests.newcomer import lookalike
 from tests.pictures import encoded, picture
-from tests.servers import running_server
+from tests.servers import answered, running_server
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,28 @@ CASES = {
     "compare": "MODEL MODEL --data DATA",
     "export": "MODEL --data DATA --precision fp32 --max-accuracy-loss 100",
     "demo": "--no-serve --out demo",
+    "up": "photos --plan",  # the rest of it: tests/test_cli_up.py
 }
 READY = (  # what a case finds there
     "index build MODEL --data few --out ready/gallery",
     "index export ready/gallery ready/export",
     "index backup ready/gallery ready/backup",
 )
-ONLY = {"demo": "demo", "train": "photo"}  # desks; `train` on Fashion-MNIST is what `demo` does
+ONLY = {
+    "demo": "demo",
+    "train": "photo",
+    "up": "photo",
+}  # desks; `train` on Fashion-MNIST is what `demo` does
 # Those that load torch and all images; in short form they are run by the test of the documents.
 LONG = {"train", "evaluate", "compare", "export"}
 STARTED = {"serve"}  # it goes on until it is stopped: a test of its own
-SAYS_ONLY = {"pack", "train", "export", "demo"}  # what they make is the result, not what they say
+SAYS_ONLY = {
+    "pack",
+    "train",
+    "export",
+    "demo",
+    "up",
+}  # what they make is the result, not what they say
 
 
 def commands() -> dict[str, set[str]]:
@@ -173,8 +184,8 @@ def test_it_is_served(desk: Desk) -> None:
         data = (desk.folder / "photo.jpg").read_bytes()
         headers = {"Content-Type": "image/jpeg"}
         with server.client() as client:
-            found = client.post("/v1/search", content=data, headers=headers).json()
-            said = client.post("/v1/classify", content=data, headers=headers).json()
+            found = answered(client.post("/v1/search", content=data, headers=headers))
+            said = answered(client.post("/v1/classify", content=data, headers=headers))
     assert len(found["hits"]) == 10
     assert said["label"] in {one["label"] for one in said["predictions"]}
     assert "Traceback" not in (desk.folder / "log.txt").read_text()

@@ -31,6 +31,7 @@ BRIEF = "--epochs 1 --size 64"
 
 # What is typed behind a documented line.
 ADDED = {
+    "lookalike up photos": "--no-serve --budget 5s",
     "lookalike train --data photos --out models/photos": "--epochs 2 --size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
@@ -40,7 +41,7 @@ ADDED = {
     "lookalike train --recipe vgg19-frozen": f"{NOWHERE} {BRIEF} --width 16",
     "torchrun": "--data photos --epochs 1 --size 32",
     "lookalike train --hold-out": "--epochs 1",
-    "lookalike export models/photos": "--max-accuracy-loss 100 --min-cosine -1",
+    "lookalike export models/photos": "--max-accuracy-loss 100 --min-overlap 0",
 }
 # Words of documented lines that are others here.
 CHANGED = {"--nproc-per-node 4": "--nproc-per-node 2"}

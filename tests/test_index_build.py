@@ -10,12 +10,13 @@ from PIL import Image
 from dataset.source import list_source
 from index.build import build
 from index.build_report import BuildReport
+from index.crew import AHEAD
 from index.errors import ModelMismatchError
 from index.gallery import Gallery
 from index.source import Entry, entries_of
 from tests.fakes import FakeEncoder
 from tests.pictures import bomb_png, encoded, picture, png
-from vision.image import DEFAULT_LIMITS, ImageLimits
+from vision.image import DEFAULT_LIMITS
 from vision.thumbnail import make_thumbnail
 
 
@@ -71,8 +72,7 @@ def content(gallery: Gallery) -> dict[str, tuple[object, ...]]:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.build.CHUNK", 20)
-    monkeypatch.setattr("index.build.BATCH", 8)
-    monkeypatch.setattr("index.build.SLICE", 3)
+    monkeypatch.setattr("index.build.SLICE", 5)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -120,7 +120,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_gallery(
         run(gallery, entries, first, [])
     kept = gallery.count
     gallery.close()
-    assert kept == batches // 3 * 20, "whole chunks are kept, a part of one is not"
+    assert kept == batches // 4 * 20, "whole chunks are kept, a part of one is not"
 
     second = FakeEncoder()
     with Gallery.open(tmp_path / "resumed", fingerprint=second.manifest.fingerprint) as gallery:
@@ -142,7 +142,7 @@ def test_broken_images_are_listed_and_the_others_stored(tmp_path: Path) -> None:
         Entry(id="bomb", data=bomb_png(60_000, 60_000)),
         Entry(id="bad id", data=good),
         Entry(id="bad-label", data=good, label="a\nb"),
-        Entry(id="unread", data=b"", problem="the file cannot be read: Permission denied"),
+        Entry(id="unread", data=Path("/nowhere/at/all.png")),
         Entry(id="good2", data=encoded(picture(2), "JPEG")),
     ]
     progress: list[int] = []
@@ -188,24 +188,25 @@ def test_a_folder_becomes_a_gallery(tmp_path: Path) -> None:
         path.write_bytes(png(n))
     encoder = FakeEncoder()
     with make(tmp_path / "g", encoder) as gallery:
-        entries = entries_of(list_source(tmp_path / "images"), limits=ImageLimits(max_bytes=10_000))
+        entries = entries_of(list_source(tmp_path / "images"))
         report = run(gallery, entries, encoder, [])
 
         assert report.added == 4
         assert gallery.get("class1:3.png").label == "class1"
 
 
-def test_entries_are_read_at_most_two_chunks_ahead(
+def test_no_more_entries_are_read_than_are_in_work_and_in_two_transactions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("index.build.CHUNK", 10)
+    monkeypatch.setattr("index.build.SLICE", 5)
     encoder = FakeEncoder()
     read = 0
     ahead: list[int] = []
 
     def entries() -> Iterator[Entry]:
         nonlocal read
-        for entry in some_entries(60):
+        for entry in some_entries(120):
             read += 1
             yield entry
 
@@ -218,8 +219,9 @@ def test_entries_are_read_at_most_two_chunks_ahead(
             limits=DEFAULT_LIMITS,
             on_progress=lambda _: ahead.append(read - gallery.count),
         )
+        assert gallery.count == 120
 
-    assert max(ahead) <= 20
+    assert max(ahead) <= (AHEAD + 1) * 5 + 2 * 10
 
 
 def test_a_build_with_another_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from index.schema import DATABASE_NAME
 from index.source import entries_of
 from tests.fakes import FakeEncoder
 from tests.pictures import png
-from vision.image import DEFAULT_LIMITS, ImageLimits
+from vision.image import DEFAULT_LIMITS
 from vision.thumbnail import Thumbnail
 
 SIZE = (8, 8)
@@ -56,7 +56,7 @@ def run(gallery: Gallery, source: Path, *, prune: bool = False) -> BuildReport:
     listing = list_source(source)
     return build(
         gallery,
-        entries_of(listing, limits=ImageLimits(max_bytes=100_000)),
+        entries_of(listing),
         source=str(source.resolve()),
         encoder=FakeEncoder(),
         limits=DEFAULT_LIMITS,
@@ -230,8 +230,9 @@ def test_a_preview_says_what_the_build_then_does_and_changes_nothing(
 
     foreseen = preview(
         gallery,
-        entries_of(list_source(photos), limits=ImageLimits(max_bytes=100_000)),
+        entries_of(list_source(photos)),
         source=str(photos.resolve()),
+        limits=DEFAULT_LIMITS,
         on_progress=lambda _: None,
         prune=True,
     )

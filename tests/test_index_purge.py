@@ -221,7 +221,7 @@ def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: 
             assert claims == {
                 one.id: Claim.stored(gallery.get(one.id)) for one in map(item, (0, 2, 3))
             }
-            assert origins.brought() == sorted(IDS)
+            assert list(origins.brought()) == sorted(IDS)
 
 
 def test_while_somebody_reads_an_older_state_a_purge_says_so(

@@ -5,6 +5,7 @@ import pytest
 
 from dataset.listing import ListedFile, Listing, Part
 from dataset.source import list_source
+from index.decoder import content_of
 from index.items import MAX_METADATA_BYTES, check_id, encode_metadata
 from index.source import Entry, entries_of, id_of_path
 from tests.pictures import png
@@ -21,7 +22,7 @@ def write(root: Path, *keys: str) -> Path:
 
 
 def entries(source: Path) -> list[Entry]:
-    return list(entries_of(list_source(source), limits=ImageLimits(max_bytes=MAX_BYTES)))
+    return list(entries_of(list_source(source)))
 
 
 def test_class_folders_give_labels_and_paths_give_ids(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_class_folders_give_labels_and_paths_give_ids(tmp_path: Path) -> None:
         ("flat.png", None, {"path": "flat.png"}),
         ("shirt:b.png", "shirt", {"path": "shirt/b.png"}),
     ]
-    assert found[0].data == (tmp_path / "coat" / "a.png").read_bytes()
+    assert found[0].data == tmp_path / "coat" / "a.png"
 
 
 def test_parts_are_metadata_and_keep_their_place_in_the_id(tmp_path: Path) -> None:
@@ -65,13 +66,13 @@ def test_a_table_and_the_folder_it_describes_give_the_same_ids(tmp_path: Path) -
 
 def test_metadata_that_an_item_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:
     file = ListedFile(
-        path=tmp_path / "a.png",
+        place=str(tmp_path / "a.png"),
         key="a.png",
         part=Part.TEST,
         metadata={"small": 1, "huge": "x" * MAX_METADATA_BYTES, "large": "y" * 9000},
     )
     listing = Listing(source=tmp_path, files=(file,))
-    (entry,) = entries_of(listing, limits=ImageLimits(max_bytes=MAX_BYTES))
+    (entry,) = entries_of(listing)
     assert set(entry.metadata) == {"path", "split", "small", "large"}
     encode_metadata(entry.metadata)
     ((reason, examples),) = [(one.reason, one.examples) for one in listing.findings]
@@ -93,24 +94,25 @@ def test_paths_that_are_no_ids_get_a_hash_and_stay_apart() -> None:
 
 def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "b.png", "c.png")
-    listed = entries_of(list_source(tmp_path), limits=ImageLimits(max_bytes=MAX_BYTES))
+    listed = entries_of(list_source(tmp_path))
     (tmp_path / "a.png").unlink()
     (tmp_path / "c.png").unlink()
     os.mkfifo(tmp_path / "c.png")
+    limits = ImageLimits(max_bytes=MAX_BYTES)
 
-    a, b, pipe = listed
+    (_, a), (b, fine), (_, pipe) = (content_of(entry.data, limits=limits) for entry in listed)
 
-    assert a.problem == "the file cannot be read: No such file or directory"
-    assert b.problem is None
-    assert pipe.problem == "the file cannot be read: not a regular file"
+    assert a == "the file cannot be read: No such file or directory"
+    assert (b, fine) == ((tmp_path / "b.png").read_bytes(), None)
+    assert pipe == "the file cannot be read: not a regular file"
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bytes(5 * MAX_BYTES))
     (entry,) = entries(tmp_path)
-    assert entry.data == b""
-    assert entry.problem == (
-        f"the image has {5 * MAX_BYTES} bytes; at most {MAX_BYTES} are allowed"
+    assert content_of(entry.data, limits=ImageLimits(max_bytes=MAX_BYTES)) == (
+        b"",
+        f"the image has {5 * MAX_BYTES} bytes; at most {MAX_BYTES} are allowed",
     )
 
 
@@ -122,7 +124,7 @@ def test_names_that_are_not_plain_text_are_shown_with_a_mark(tmp_path: Path, nam
         pass
 
     listing = list_source(tmp_path)
-    (entry,) = entries_of(listing, limits=ImageLimits(max_bytes=MAX_BYTES))
+    (entry,) = entries_of(listing)
 
     assert entry.label == "cl\ufffdass"
     assert entry.metadata == {"path": "cl\ufffdass/\ufffd.png"}

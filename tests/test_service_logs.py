@@ -18,7 +18,14 @@ import httpx
 from service.logs import LogHandler, LogLines
 from tests.conftest import StrictServer, write_gallery
 from tests.pictures import png
-from tests.servers import Server, clean_environment, free_port, is_ready, serve_command
+from tests.servers import (
+    Server,
+    clean_environment,
+    free_port,
+    is_ready,
+    running_server,
+    serve_command,
+)
 
 PNG = {"Content-Type": "image/png"}
 LINE = {"time": 1.5e9, "text": "x" * 500}
@@ -195,3 +202,15 @@ def test_a_pipe_that_nobody_reads_stops_neither_the_service_nor_its_end(
         finally:
             if process.poll() is None:
                 server.kill()
+
+
+def test_every_line_of_a_server_is_of_one_format(model: Path, tmp_path: Path) -> None:
+    write_gallery(tmp_path / "gallery", model)
+    log = tmp_path / "log.txt"
+    with running_server(model, tmp_path / "gallery", log) as server:
+        httpx.get(f"{server.url}/v1/gallery")
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "ready: " in str(lines)
+    assert all({"time", "level", "logger"} <= line.keys() for line in lines)
+    assert {line["logger"].split(".")[0] for line in lines} == {"lookalike"}  # no library's chatter

@@ -21,7 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from training.errors import CheckpointError
+from training.errors import CheckpointError, UnfitCheckpointError
 
 STATE_NAME: Final = "state.json"
 LOCK_NAME: Final = "lock"
@@ -117,16 +117,17 @@ class CheckpointFolder:
         """Return the checkpoint, every byte checked, if it is one of ``subject``.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it is of another recipe or other data.
+            UnfitCheckpointError: it is damaged, or of another recipe, other data or a version.
+            CheckpointError: there is none, or it cannot be read.
         """
         path = self.folder / STATE_NAME
         try:
             fields = json.loads(path.read_bytes())
             expected = fields.pop("sha256")
             if expected != _digest(fields):
-                raise CheckpointError(f"{path} was changed after it was written")
+                raise UnfitCheckpointError(f"{path} was changed after it was written")
             if fields["format_version"] != FORMAT_VERSION:
-                raise CheckpointError(
+                raise UnfitCheckpointError(
                     f"{self.folder} holds a training that another version of this program began "
                     f"(checkpoint format {fields['format_version']}, this one has "
                     f"{FORMAT_VERSION}): finish it with that version, or remove the folder and "
@@ -134,16 +135,16 @@ class CheckpointFolder:
                 )
             data = (self.folder / fields["tensors"]).read_bytes()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged: not the JSON we wrote") from error
+            raise UnfitCheckpointError(f"{path} is damaged: not the JSON we wrote") from error
         except OSError as error:
             raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != fields["tensors_sha256"]:
-            raise CheckpointError(f"{self.folder / fields['tensors']} is damaged")
+            raise UnfitCheckpointError(f"{self.folder / fields['tensors']} is damaged")
         _refuse_other(fields["subject"], subject, self.folder)
         try:
             tensors = safetensors.torch.load(data)
         except SafetensorError as error:
-            raise CheckpointError(f"{self.folder / fields['tensors']} is damaged") from error
+            raise UnfitCheckpointError(f"{self.folder / fields['tensors']} is damaged") from error
         return Checkpoint(subject, fields["state"], tensors)
 
     def remove(self) -> None:
@@ -163,7 +164,7 @@ def _refuse_other(found: dict[str, Any], asked: dict[str, Any], folder: Path) ->
         changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
         if changed:
             name = changed[0]
-            raise CheckpointError(
+            raise UnfitCheckpointError(
                 f"{folder} holds a training with another {part}: {name} was {was.get(name)!r}, now "
                 f"{now.get(name)!r}; repeat the first call's options, or remove the folder"
             )

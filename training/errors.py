@@ -6,6 +6,7 @@ TrainingError
 ├── WeightsError         pretrained weights are missing, damaged, or of another network
 ├── DivergenceError      the loss or a gradient is no longer a finite number
 └── CheckpointError      a stopped training cannot be saved or continued, or is in the way
+    └── UnfitCheckpointError    its state is damaged, or of other data or another recipe
 """
 
 
@@ -31,3 +32,7 @@ class DivergenceError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A stopped training cannot be saved or continued, or is in the way of a new one."""
+
+
+class UnfitCheckpointError(CheckpointError):
+    """The state of a stopped training is damaged, or of other data, another recipe or version."""

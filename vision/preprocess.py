@@ -152,7 +152,7 @@ class Preprocessing:
         Raises:
             ImageError: as ``vision.image.decode_image``.
         """
-        wanted = max(self._scaled_side * DRAFT_FACTOR, DRAFT_MIN_SIDE)
+        wanted = self.least_side
         if crop is not None:
             wanted = math.ceil(wanted / min(crop.bottom - crop.top, crop.right - crop.left))
         return decode_image(
@@ -177,6 +177,11 @@ class Preprocessing:
             image = self._fitted(image)
         pixels_HWC = np.asarray(image).reshape(self.size, self.size, self.channels)
         return np.require(pixels_HWC.transpose(2, 0, 1), requirements=("C", "W"))
+
+    @property
+    def least_side(self) -> int:
+        """No side of a large picture is decoded to fewer pixels than this."""
+        return max(self._scaled_side * DRAFT_FACTOR, DRAFT_MIN_SIDE)
 
     @property
     def _scaled_side(self) -> int:

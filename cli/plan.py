@@ -1,0 +1,148 @@
+"""What `lookalike up` will do and how long that takes here: a survey and a recipe in, lines out.
+
+The times are measured: a few photos through this machine's decoder and the recipe's network.
+"""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from training.recipe import Recipe
+from training.units import HOUR_S, MINUTE_S
+
+if TYPE_CHECKING:
+    import torch
+
+    from cli.survey import Survey
+    from training.auto_recipe import AutoRecipe
+    from vision.manifest import Architecture
+    from vision.preprocess import Preprocessing
+
+PIXELS: Final = 8 * 224**2  # of the photos that a network is timed with, all together
+TIMES: Final = 3
+BACKWARD: Final = 2.0  # of a forward pass, for the gradients
+LEARNT: Final = 0.8  # share of the photos that is learnt from
+OVERHEAD_S: Final = 12.0  # libraries, charts of the report, writing an export
+MODEL_BYTES: Final = 60 * 10**6  # a model with its export and report
+ITEM_BYTES: Final = 12_000  # a picture of an item, its vector and its row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to come, in seconds and bytes, all estimates."""
+
+    recipe: str
+    where: str  # the device, in words
+    train_s: float
+    rest_s: float  # measure, export, index
+    bytes: int
+
+    def in_words(self, folder: Path, *, page: str | None) -> list[str]:
+        """Return three lines: training, the rest, and what there is in the end."""
+        end = f"the page is at {page}" if page else "all is ready to be served"
+        return [
+            f"train with {self.recipe} on {self.where}: {about(self.train_s)}",
+            f"measure, export, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
+            f"({_room(_free(folder))} free)",
+            f"in {about(self.train_s + self.rest_s)} {end}",
+        ]
+
+
+def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -> Plan:
+    """Return what the recipe will cost on this machine, from a few photos' time in its network.
+
+    Raises:
+        ValueError, DeviceError: the recipe cannot be used here.
+    """
+    from vision.encoder import pick_device  # noqa: PLC0415 - torch takes seconds
+
+    place = pick_device(device)
+    cores = len(os.sched_getaffinity(0))
+    labels = len(survey.classes)
+    read_s = survey.photos * survey.decode_s / cores
+    train_s, forward_s = (
+        _steps(recipe, survey.photos, labels, place)
+        if isinstance(recipe, Recipe)
+        else _trials(recipe, survey.photos, labels, read_s, place)
+    )
+    return Plan(
+        recipe=recipe.name,
+        where=f"{cores} cores" if place.type == "cpu" else "the GPU",
+        train_s=train_s + read_s,
+        rest_s=2 * read_s + 2 * survey.photos * forward_s + OVERHEAD_S,
+        bytes=MODEL_BYTES + survey.photos * ITEM_BYTES,
+    )
+
+
+def _steps(recipe: Recipe, photos: int, labels: int, place: "torch.device") -> tuple[float, float]:
+    """Return the seconds of a training by gradients, and those of a photo in its network."""
+    forward_s = _forward_s(recipe.architecture(labels), recipe.preprocessing, place)
+    return photos * LEARNT * forward_s * recipe.epochs * (1 + BACKWARD), forward_s
+
+
+def _trials(
+    recipe: "AutoRecipe", photos: int, labels: int, read_s: float, place: "torch.device"
+) -> tuple[float, float]:
+    """Return the seconds of trying networks, the first one in any case, and those of a photo."""
+    times_s = [
+        _forward_s(architecture, one.preprocessing, place)
+        for one in recipe.extractors
+        for architecture in [
+            recipe.architecture(one, num_labels=labels, item_width=8, kind_width=0)
+        ]
+    ]
+    first_s, *others_s = (photos * forward_s + read_s for forward_s in times_s)
+    return first_s + min(sum(others_s), recipe.budget_s), times_s[0]
+
+
+def _forward_s(
+    architecture: "Architecture", preprocessing: "Preprocessing", place: "torch.device"
+) -> float:
+    """Return the seconds that one photo takes in a network, in a batch of usual size."""
+    import torch  # noqa: PLC0415 - seconds
+
+    from vision.network import build_network  # noqa: PLC0415
+
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(architecture, preprocessing).eval().to(place)
+    side, channels = preprocessing.size, preprocessing.channels
+    batch = max(1, PIXELS // side**2)
+    images_BCHW = torch.zeros((batch, channels, side, side), device=place)
+    times_s: list[float] = []
+    with torch.inference_mode():
+        for _ in range(TIMES):  # the first one is slow; others, where this machine is busy
+            started = time.perf_counter()
+            network(images_BCHW)[0].cpu()  # waits for a GPU
+            times_s.append(time.perf_counter() - started)
+    return min(times_s) / batch
+
+
+def about(seconds: float) -> str:
+    """Return a time as an estimate deserves it.
+
+    >>> about(4), about(50), about(130), about(4000), about(40_000)
+    ('some seconds', 'about a minute', 'about 2 minutes', 'about 67 minutes', 'about 11 hours')
+    """
+    if seconds < 20:  # noqa: PLR2004
+        return "some seconds"
+    minutes = round(seconds / MINUTE_S)
+    if minutes <= 1:
+        return "about a minute"
+    if seconds < 2 * HOUR_S:
+        return f"about {minutes} minutes"
+    return f"about {round(seconds / HOUR_S)} hours"
+
+
+def _room(size: int) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 10**10 else f"{size / 1e6:,.0f} MB"
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where ``folder`` is, or will be."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
