@@ -67,17 +67,18 @@ def classify(
 
 
 def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:
-    """Return how the classes of many pictures are written: label, probability, label_2, ..."""
+    """Return how the classes of many pictures are written: label, probability, label_2, …, sure, why_not."""
     numbers = ["", *(f"_{number}" for number in range(2, count + 1))]
     names = [("label" + number, "probability" + number) for number in numbers]
 
     def rows(document: Document) -> list[Document]:
-        row: Document = {"sure": document["sure"]}
+        why_not = document["why_not"]
+        row: Document = {"sure": document["sure"], "why_not": why_not and why_not["code"]}
         for (label, probability), one in zip(names, document["predictions"], strict=True):
             row |= {label: one["label"], probability: one["probability"]}
         return [row]
 
-    columns = ["sure", *(name for pair in names for name in pair)]
+    columns = [*(name for pair in names for name in pair), "sure", "why_not"]
     return Answers(doing="classifying", documents=documents, columns=columns, rows=rows)
 
 

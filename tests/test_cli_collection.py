@@ -87,7 +87,9 @@ def test_a_table_is_classified_to_csv_in_its_order(
     assert result.exit_code == 0
     assert "2 of 3 images are answered" in result.stderr
     rows = rows_of(out)
-    assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2", "error"]
+    columns = ["label", "probability", "label_2", "probability_2", "sure", "why_not"]
+    assert list(rows[0]) == ["path", *columns, "error"]
+    assert [row["why_not"] for row in rows] == ["not_known", "", "not_known"]
     assert [row["path"] for row in rows] == ["hüte, rot/05.png", "broken.jpg", "hüte, rot/01.png"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert float(rows[0]["probability"]) >= float(rows[0]["probability_2"])
