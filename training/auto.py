@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -33,10 +33,6 @@ from vision.backbone import Backbone
 from vision.encoder import pick_device
 from vision.manifest import Manifest
 from vision.preprocess import Preprocessing
-
-SEARCHED: Final = 200  # photos that views are made of, to search the very photo with
-CHANGED: Final = 400  # others, whose views tell how features change with light and angle
-OTHER_VIEWS: Final = 1 << 32  # the seed of these
 
 Load = Callable[[Preprocessing], Dataset]
 
