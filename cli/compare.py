@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, GroupOption, load_to_measure
 from dataset.findings import Findings
+from training.errors import DataError
 from training.units import things
 from vision.manifest import Manifest, read_manifest
 
@@ -56,8 +57,9 @@ def compare(
 ) -> None:
     """Measure models on the same images, each against the first, with significance.
 
-    Images that one of the models has learnt from are left out. Accuracy and the search figures are
-    tested file by file: McNemar's exact test for shares, a sign-flip permutation test for means.
+    Images that one of the models has learnt from are left out. Accuracy and the figures of search,
+    same_item among them, are tested file by file: McNemar's exact test for shares, a sign-flip
+    permutation test for means.
     """
     # Here, because they keep `--help` quick.
     from training.belief import guard_in_words, points  # noqa: PLC0415
@@ -82,6 +84,7 @@ def compare(
     comparisons = [
         compare_models(contenders[0], contender, alpha=alpha) for contender in contenders[1:]
     ]
+    _check_measured(guarded, comparisons)
     lost = {
         comparison.new: figures
         for comparison in comparisons
@@ -89,7 +92,7 @@ def compare(
     }
     could_see = {
         comparison.new: [
-            guard_in_words(figure, comparison.differences[figure], comparison.images, alpha)
+            guard_in_words(figure, comparison.differences[figure], comparison.counts[figure], alpha)
             for figure in guarded
             if figure not in lost.get(comparison.new, ())
         ]
@@ -130,6 +133,21 @@ def compare(
         raise typer.Exit(LOST)
 
 
+def _check_measured(guarded: tuple[str, ...], comparisons: "list[Comparison]") -> None:
+    """Check that what must not be lost was measured at all.
+
+    Raises:
+        DataError: it was not.
+    """
+    for comparison in comparisons:
+        missing = [figure for figure in guarded if figure not in comparison.differences]
+        if missing:
+            raise DataError(
+                f"{missing[0]} cannot be guarded: it was not measured of {comparison.base} and "
+                f"{comparison.new}; that needs labelled data and, for accuracy, models with classes"
+            )
+
+
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, group: str | None, device: str
 ) -> tuple[list["Contender"], tuple[str, ...], Findings]:
@@ -166,7 +184,7 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
     for name in ("base", "new", "change", "95 % interval", "p worse"):
         table.add_column(name, justify="right", no_wrap=True)
     ours, theirs = base.figures(), new.figures()
-    for name in ours:
+    for name in (name for name in ours if name in theirs):
         row = [_said(name, ours[name]), _said(name, theirs[name])]
         if name in comparison.differences:
             paired = comparison.differences[name]

@@ -14,10 +14,19 @@ from vision.synced import replace_synced
 
 if TYPE_CHECKING:
     from training.data import Dataset
-    from training.evaluate import Evaluation, Measurement
+    from training.evaluate import Measurement
+    from training.evaluation import (
+        ClassificationFigures,
+        ClassSearchFigures,
+        Evaluation,
+        HeldOutFigures,
+        KindFigures,
+        NoveltyFigures,
+    )
 
 REPORT_FIGURES: Final = "report.json"
 REPORT_PAGE: Final = "report.html"
+Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value and 95 % interval
 
 
 def evaluate(
@@ -69,10 +78,11 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     from training.evidence import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
     from training.report import render_report  # noqa: PLC0415
 
+    retrieval = measured.outcome.retrieval
     evidence = gather_evidence(
         measured.queries,
         dataset.test.labels_N,
-        measured.outcome.retrieval.first_Q,
+        None if retrieval is None else retrieval.first_Q,
         measured.gallery.vectors_BD,
         lots=(dataset.test.lots_N, dataset.train.lots_N),
     )
@@ -86,13 +96,25 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
 
 def _print(evaluation: "Evaluation") -> None:
     stdout.print(_figures(evaluation))
+    if evaluation.same_item.by_kind:
+        stdout.print(_by_kind(evaluation.same_item.by_kind))
     if evaluation.held_out:
-        stdout.print(_held_out(evaluation))
+        stdout.print(_held_out(evaluation.held_out))
+    if evaluation.novelty:
+        stdout.print(_strangers(evaluation.novelty))
+    if evaluation.classification:
+        stdout.print(_classes(evaluation.classification))
+    stdout.print(f"Same item: a query is to find {evaluation.same_item.in_words}.")
+    for sentence in evaluation.in_words:
+        stdout.print(sentence)
+
+
+def _classes(classification: "ClassificationFigures") -> Table:
     classes = Table()
     classes.add_column("class")
     for name in ("images", "precision", "recall", "95 % interval", "F1"):
         classes.add_column(name, justify="right")
-    for figure in evaluation.classes:
+    for figure in classification.classes:
         classes.add_row(
             figure.label,
             str(figure.images),
@@ -101,13 +123,33 @@ def _print(evaluation: "Evaluation") -> None:
             _range(figure.recall_interval, digits=2),
             _ratio(figure.f1),
         )
-    stdout.print(classes)
-    for sentence in evaluation.in_words:
-        stdout.print(sentence)
+    return classes
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _by_kind(by_kind: "tuple[KindFigures, ...]") -> Table:
+    table = Table(title="The nearest image, as the knob `kind` is turned")
+    for name in ("kind", "is the same item", "is of the same class"):
+        table.add_column(name, justify="right")
+    for one in by_kind:
+        shown = f"{one.kind:.2f}{' (its own)' if one.own else ''}"
+        table.add_row(shown, f"{one.same_item:.4f}", _ratio(one.same_class, digits=4))
+    return table
+
+
+def _strangers(novelty: "NoveltyFigures") -> Table:
+    shown = f"{novelty.refused:.1%} of the test images, {novelty.stated:.1%} stated"
+    table = Table(title=f"Not sure of: {shown}; and of made pictures of other things")
+    table.add_column("pictures")
+    for name in ("certain of a class", "certain and sure", "refused", "AUROC"):
+        table.add_column(name, justify="right")
+    for one in novelty.strangers:
+        shares = (one.certain, one.certain_and_sure, one.refused, one.auroc)
+        table.add_row(one.kind, *map(_ratio, shares))
+    return table
+
+
+def _ratio(value: float | None, *, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _range(bounds: tuple[float, float] | None, *, digits: int = 4) -> str:
@@ -120,25 +162,18 @@ def _figures(evaluation: "Evaluation") -> Table:
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, value, interval in (
-        ("accuracy", evaluation.accuracy, evaluation.accuracy_interval),
-        ("balanced accuracy", evaluation.balanced_accuracy, None),
-        ("mean loss, nats", evaluation.mean_loss, None),
+        *_class_rows(evaluation.classification),
+        *_search_rows(evaluation.class_search, evaluation.gallery_images),
         (
-            "calibration error beyond chance",
-            evaluation.calibration_error_beyond_chance,
-            evaluation.calibration_error_beyond_chance_interval,
+            f"same item is the nearest of {evaluation.same_item.gallery_images}",
+            evaluation.same_item.r_at_1,
+            evaluation.same_item.r_at_1_interval,
         ),
-        ("  calibration error as it is", evaluation.calibration_error, None),
-        ("  of honest probabilities", evaluation.calibration_error_honest, None),
-        ("  before calibration", evaluation.calibration_error_uncalibrated, None),
         (
-            f"nearest of {evaluation.gallery_images} is of its class",
-            evaluation.r_at_1,
-            evaluation.r_at_1_interval,
+            "same item is among the first 10",
+            evaluation.same_item.r_at_10,
+            evaluation.same_item.r_at_10_interval,
         ),
-        ("share of the first 10 in its class", evaluation.precision_at_10, None),
-        ("mean average precision", evaluation.map, evaluation.map_interval),
-        ("mean average precision at R", evaluation.map_at_r, None),
     ):
         table.add_row(name, f"{value:.4f}", _range(interval))
     speed = evaluation.speed
@@ -147,9 +182,36 @@ def _figures(evaluation: "Evaluation") -> Table:
     return table
 
 
-def _held_out(evaluation: "Evaluation") -> Table:
-    held_out = evaluation.held_out
-    assert held_out is not None
+def _class_rows(figures: "ClassificationFigures | None") -> list[Row]:
+    if figures is None:
+        return []
+    return [
+        ("accuracy", figures.accuracy, figures.accuracy_interval),
+        ("balanced accuracy", figures.balanced_accuracy, None),
+        ("mean loss, nats", figures.mean_loss, None),
+        (
+            "calibration error beyond chance",
+            figures.calibration_error_beyond_chance,
+            figures.calibration_error_beyond_chance_interval,
+        ),
+        ("  calibration error as it is", figures.calibration_error, None),
+        ("  of honest probabilities", figures.calibration_error_honest, None),
+        ("  before calibration", figures.calibration_error_uncalibrated, None),
+    ]
+
+
+def _search_rows(figures: "ClassSearchFigures | None", gallery_images: int) -> list[Row]:
+    if figures is None:
+        return []
+    return [
+        (f"nearest of {gallery_images} is of its class", figures.r_at_1, figures.r_at_1_interval),
+        ("share of the first 10 in its class", figures.precision_at_10, None),
+        ("mean average precision", figures.map, figures.map_interval),
+        ("mean average precision at R", figures.map_at_r, None),
+    ]
+
+
+def _held_out(held_out: "HeldOutFigures") -> Table:
     among_new, among_all = held_out.among_held_out, held_out.among_all
     table = Table(title=f"{held_out.images} images of {len(held_out.classes)} classes never seen")
     table.add_column("figure")

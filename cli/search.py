@@ -13,6 +13,7 @@ from cli.filling import load_encoder_of, usable_cores
 from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.picture import ImageArgument, json_option, read_picture
 from index.errors import FilterError
+from vision.references import judge, read_references
 from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
@@ -120,11 +121,13 @@ def classify(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an image shows, with calibrated probabilities."""
+    """Say what an image shows, with calibrated probabilities, and whether that is sure."""
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    probabilities_L = read_picture(encoder, image).encode().probabilities_BL[0]
+    references = read_references(model, encoder.manifest)
+    (vector_D,), (probabilities_L,) = read_picture(encoder, image).encode()
     best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
     predictions = [(encoder.manifest.labels[row], float(probabilities_L[row])) for row in best]
+    sure, why_not = judge(references, vector_D, probabilities_L)
     if as_json:
         label, probability = predictions[0]
         print_json(
@@ -132,6 +135,8 @@ def classify(
                 "label": label,
                 "probability": probability,
                 "predictions": [{"label": name, "probability": p} for name, p in predictions],
+                "sure": sure,
+                "why_not": None if why_not is None else why_not._asdict(),
             }
         )
         return
@@ -139,6 +144,8 @@ def classify(
     for name, share in predictions:
         table.add_row(f"{share:.4f}", name)
     stdout.print(table)
+    if why_not is not None and sure is False:
+        say(f"not sure: {why_not.detail}")
 
 
 def _hit_json(hit: "Hit") -> dict[str, Any]:

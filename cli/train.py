@@ -11,8 +11,9 @@ from cli.recipe import choose_auto, choose_recipe, refuse_budget
 from cli.trying import train_by_trying
 from dataset.names import label_of
 from training.auto_recipe import AUTO
+from training.loading import FASHION_MNIST
 from training.recipe import MOST_SEEDS, MetricLoss, Precision
-from training.recipes import FASHION_MNIST, RECIPE_NAMES
+from training.recipes import RECIPE_NAMES
 from vision.manifest import Reduction
 from vision.preprocess import Fit
 

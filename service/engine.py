@@ -29,6 +29,7 @@ from service.task import Decoded, HeavyImage, Task
 from vision.encoding import ImageEncoder
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
+from vision.references import References, read_references
 from vision.runtimes import open_encoder
 from vision.thumbnail import Thumbnail, thumbnail_of
 
@@ -53,6 +54,7 @@ class Engine:
         *,
         settings: ServiceSettings,
         encoder: ImageEncoder,
+        references: References | None,
         gallery: Gallery,
         pipeline: Pipeline,
         busy: BusyThreads,
@@ -61,6 +63,7 @@ class Engine:
         self.manifest = manifest = encoder.manifest
         self.device = encoder.device_name
         self.runtime = encoder.runtime
+        self.references = references
         self.gallery = gallery
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
@@ -96,6 +99,7 @@ class Engine:
         own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
+        references = await loop.run_in_executor(None, read_references, model_folder, manifest)
         request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
@@ -122,7 +126,12 @@ class Engine:
             on_batch=on_batch,
         )
         engine = cls(
-            settings=settings, encoder=encoder, gallery=gallery, pipeline=pipeline, busy=busy
+            settings=settings,
+            encoder=encoder,
+            references=references,
+            gallery=gallery,
+            pipeline=pipeline,
+            busy=busy,
         )
         loading.begin("warm_up")
         engine.admission.expect(request_s)

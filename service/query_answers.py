@@ -44,21 +44,41 @@ class Prediction(TypedDict):
     probability: Annotated[float, Field(description="calibrated, in [0, 1]")]
 
 
+class WhyNot(TypedDict):
+    """Why a class is not sure."""
+
+    code: Annotated[
+        Literal["far_from_all", "neighbours_differ", "not_known"],
+        Field(description="not_known: the model keeps no photos to compare with"),
+    ]
+    detail: Annotated[str, Field(description="a sentence")]
+
+
+class Named(TypedDict):
+    """What an image is, and whether it is one of the things the model knows at all."""
+
+    label: str
+    probability: float
+    predictions: Annotated[list[Prediction], Field(description="most probable first")]
+    sure: Annotated[
+        bool | None,
+        Field(description="false: perhaps not one of these classes; null: it cannot be told"),
+    ]
+    why_not: Annotated[WhyNot | None, Field(description="null where it is sure")]
+
+
 class QueryAnswer(TypedDict):
     """What every answer of a query carries, in the header X-Request-ID too."""
 
     request_id: str
 
 
-class Classification(QueryAnswer):
+class Classification(QueryAnswer, Named):
     """What the image is."""
 
     model: ModelName
     seq: Annotated[int, Field(description="newest write the gallery view had")]
     timings_ms: Timings
-    label: str
-    probability: float
-    predictions: Annotated[list[Prediction], Field(description="most probable first")]
 
 
 class Failure(TypedDict):
@@ -69,13 +89,10 @@ class Failure(TypedDict):
     detail: str
 
 
-class ClassifyResult(TypedDict):
+class ClassifyResult(Named):
     """What one of several images is."""
 
     status: Literal[200]
-    label: str
-    probability: float
-    predictions: Annotated[list[Prediction], Field(description="most probable first")]
 
 
 class Classifications(QueryAnswer):

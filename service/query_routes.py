@@ -21,10 +21,13 @@ from service.query_answers import (
     Embeddings,
     EmbedResult,
     Failure,
+    Named,
     Prediction,
+    WhyNot,
 )
 from service.task import Encoded, Task
 from vision.manifest import Manifest
+from vision.references import judge
 
 router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 
@@ -48,16 +51,13 @@ async def classify(request: Request) -> Response:
     with engine.admission.admit():
         encoded = await engine.pipeline(task)
     watch.add(encoded)
-    predictions = top_predictions(encoded.probabilities_L, engine.manifest, k=options.k)
     return answer_with(
         Classification(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=engine.gallery.seq,
             timings_ms=watch.stop(),
-            label=predictions[0]["label"],
-            probability=predictions[0]["probability"],
-            predictions=predictions,
+            **name_class(encoded, engine, k=options.k),
         )
     )
 
@@ -70,15 +70,7 @@ async def _classify_many(
         if isinstance(outcome, Exception):
             results.append(describe(outcome))
             continue
-        predictions = top_predictions(outcome.probabilities_L, engine.manifest, k=k)
-        results.append(
-            ClassifyResult(
-                status=200,
-                label=predictions[0]["label"],
-                probability=predictions[0]["probability"],
-                predictions=predictions,
-            )
-        )
+        results.append(ClassifyResult(status=200, **name_class(outcome, engine, k=k)))
     answer = Classifications(
         request_id=request.scope["request_id"],
         model=engine.model_name,
@@ -136,6 +128,19 @@ def _status_of(results: Sequence[ClassifyResult | EmbedResult | Failure]) -> HTT
     """Return 200, or 207 where one of the images failed."""
     failed = any(result["status"] != HTTPStatus.OK for result in results)
     return HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK
+
+
+def name_class(encoded: Encoded, engine: Engine, *, k: int) -> Named:
+    """Return the ``k`` most probable classes, and whether the first of them is sure."""
+    predictions = top_predictions(encoded.probabilities_L, engine.manifest, k=k)
+    sure, why_not = judge(engine.references, encoded.vector_D, encoded.probabilities_L)
+    return Named(
+        label=predictions[0]["label"],
+        probability=predictions[0]["probability"],
+        predictions=predictions,
+        sure=sure,
+        why_not=None if why_not is None else WhyNot(code=why_not.code, detail=why_not.detail),
+    )
 
 
 def top_predictions(

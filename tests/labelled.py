@@ -19,7 +19,7 @@ def labelled(
         label_names=label_names,
         contents_N=contents_N,
         looks_N=np.full(len(labels_N), NO_LOOK, np.uint64),
-        photos_N=np.unique(contents_N, return_inverse=True)[1],
+        photos_N=contents_N.view(np.int64),
         things_N=np.full(len(labels_N), -1),
         lots_N=contents_N,
     )

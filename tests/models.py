@@ -1,14 +1,17 @@
 """Small models for tests, with random weights."""
 
+import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from vision.manifest import Architecture, Manifest
+from vision.manifest import MANIFEST_NAME, Architecture, Manifest, read_manifest
 from vision.model import save_model
 from vision.network import build_network
 from vision.preprocess import Preprocessing
+from vision.references import REFERENCES_NAME, REFERENCES_SHA256, References
 
 LABELS = (
     *("coat", "sneaker", "bag", "dress", "hat"),
@@ -64,3 +67,15 @@ def write_model(folder: Path, *, seed: int = 0, **settings: object) -> Manifest:
         torch.manual_seed(seed)
         network = build_network(unbound.architecture, unbound.preprocessing)
     return save_model(folder, unbound, network.state_dict())
+
+
+def with_references(folder: Path, references: References) -> Manifest:
+    """Write the references into a model folder, as its manifest then says."""
+    data = references.to_bytes()
+    manifest = read_manifest(folder)
+    manifest = replace(
+        manifest, data={**manifest.data, REFERENCES_SHA256: hashlib.sha256(data).hexdigest()}
+    )
+    (folder / REFERENCES_NAME).write_bytes(data)
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+    return manifest

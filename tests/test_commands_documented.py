@@ -32,7 +32,7 @@ BRIEF = "--epochs 1 --size 64"
 # What is typed behind a documented line.
 ADDED = {
     "lookalike up photos": "--no-serve --budget 5s",
-    "lookalike train --data photos --out models/photos": "--epochs 2 --size 48",
+    "lookalike train --data photos --out models/photos": "--size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
     "lookalike train --recipe backbone-finetune --weights models/frozen": BRIEF,

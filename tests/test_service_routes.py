@@ -55,6 +55,9 @@ def test_classify_gives_the_labels_by_falling_probability(client: httpx.Client) 
     assert set(answer["timings_ms"]) == {"queue", "decode", "encode", "search", "total"}
     assert set(answer["model"]) == {"name", "fingerprint"}
     assert answer["seq"] >= STORED
+    assert answer["sure"] is None  # this model keeps no photos to compare with
+    assert answer["why_not"]["code"] == "not_known"
+    assert "made by an earlier version" in answer["why_not"]["detail"]
 
 
 def test_an_image_is_the_same_however_it_is_sent(client: httpx.Client) -> None:

@@ -7,8 +7,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.models import manifest
-from training.card import model_card, plain
+from training.card import model_card
 from training.evaluation import ClassFigures
+from training.markdown import plain
 from training.significance import share_interval
 
 HOSTILE = "<script>alert(1)</script> | [x](https://e.example) **b** `c` # &lt; www.e.example\n- d"
@@ -74,6 +75,49 @@ def test_weights_that_are_not_written_yet_have_no_fingerprint() -> None:
 
 def test_it_says_that_it_always_answers_with_one_of_its_classes() -> None:
     assert "only and always answers with one of them" in card()
+
+
+def test_the_search_for_the_same_thing_stands_with_what_it_was() -> None:
+    measured = {"same_item": 0.9345, "same_item_low": 0.9012, "same_item_high": 0.9567}
+    measured |= {"same_item_queries": 200.0, "same_item_gallery": 3440.0, "same_item_of_groups": 0}
+    text = card(metrics=measured)
+    assert "93.5% (90.1% to 95.7%, 95%) of 200 queries found first, among 3,440 images" in text
+    assert "the photo it was made of" in text
+    groups = card(metrics=measured | {"same_item_of_groups": 1.0})
+    assert "another photo of the same group" in groups
+
+
+def test_a_model_without_classes_is_not_said_to_name_any() -> None:
+    bare = model_card(manifest(labels=()), classes={})
+    assert "pipeline_tag: image-feature-extraction" in bare
+    assert "turns an image into a vector of 256 numbers" in bare
+    for said in ("image-classification", "Classes:", "0 classes", "classify", "answers with one"):
+        assert said not in bare
+
+
+def test_a_model_with_references_says_what_sure_means() -> None:
+    text = card(data={"references_sha256": "ab" * 32})
+    assert "`sure` in an answer says" in text
+    assert "`references.safetensors`" in text
+    assert "references.safetensors" not in card()
+
+
+def test_what_was_tried_is_a_table_with_the_reason() -> None:
+    one = {"name": "lite0", "head": "linear", "accuracy": 0.91, "r_at_1": 0.87, "same_item": 0.98}
+    tried = {
+        "candidates": [
+            {**one, "seconds": 41.0, "held_out_images": 300, "not_tried": None},
+            {**dict.fromkeys(one), "name": "lite2", "not_tried": "there was no time | left"},
+        ],
+        "winner": "lite0",
+        "why": "lite0 is <best>.",
+    }
+    page = shown(model_card(manifest(), classes={}, tried=tried))
+    assert "<h2>What was tried</h2>" in page
+    assert "lite0 is &lt;best&gt;." in page
+    assert "<td>lite0 (chosen)</td>\n<td>linear</td>\n<td>91.0%</td>\n<td>87.0%</td>" in page
+    assert "<td>not tried: there was no time | left</td>" in page
+    assert "What was tried" not in card()
 
 
 def test_measured_figures_stand_with_their_interval() -> None:

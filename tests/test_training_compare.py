@@ -281,7 +281,9 @@ def comparison_at(alpha: float) -> Comparison:
             "r_at_1": paired(-0.01, 0.2),
             "map": paired(0.01, 0.97),
             "map_at_r": paired(0, 1),
+            "same_item": paired(-0.03, 0.02),
         },
+        counts=dict.fromkeys(("accuracy", "r_at_1", "map", "map_at_r"), 100) | {"same_item": 80},
     )
 
 
@@ -290,6 +292,9 @@ def test_a_figure_is_lost_when_it_is_lower_and_surely_so() -> None:
     assert comparison_at(0.05).lost(everything) == ("accuracy",)
     assert comparison_at(1).lost(everything) == ("accuracy", "r_at_1")
     assert comparison_at(0.05).lost(("map", "r_at_1")) == ()
+    assert comparison_at(0.05).lost(("same_item",)) == ("same_item",)
+    assert comparison_at(0.01).lost(("same_item",)) == ()
+    assert comparison_at(0.05).to_json()["differences"]["same_item"]["images"] == 80
 
 
 def test_with_a_margin_what_may_be_lost_is_lost() -> None:
@@ -307,8 +312,10 @@ def test_models_are_paired_by_the_content_of_the_files_not_by_their_places(tmp_p
     contenders = [measure_contender(tmp_path / "m", data, device="cpu") for data in (whole, part)]
     comparison = compare(*contenders)
     assert comparison.images == 25
-    assert all(paired.difference == 0 for paired in comparison.differences.values())
-    assert all(paired.p_two_sided == 1 for paired in comparison.differences.values())
+    by_class = [paired for name, paired in comparison.differences.items() if name != "same_item"]
+    assert len(by_class) == 5  # the same thing is also searched for among the other test images
+    assert all(paired.difference == 0 for paired in by_class)
+    assert all(paired.p_two_sided == 1 for paired in by_class)
 
 
 def test_models_measured_on_no_image_in_common_are_not_compared(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ from cli.evaluate import evaluate as evaluate_command
 from tests.labelled import labelled
 from tests.models import manifest
 from training.calibration import calibration_error
+from training.classification import class_figures, count_confusion
 from training.data import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
 from training.evaluate import (
     Measurement,
-    class_figures,
-    count_confusion,
     encode_all,
     measure,
     read_history,
@@ -119,8 +118,9 @@ def test_class_figures_are_those_of_a_slow_count(seed: int, images: int) -> None
 
 KEYS = """model data images gallery_images accuracy accuracy_interval balanced_accuracy mean_loss
 temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
+same_item
 r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
-speed noticed_drop in_words calibration_error_honest calibration_error_honest_high
+novelty speed noticed_drop in_words calibration_error_honest calibration_error_honest_high
 calibration_error_beyond_chance calibration_error_beyond_chance_interval"""
 
 
@@ -159,19 +159,18 @@ def test_an_evaluation_becomes_json_values_and_nothing_else(
 
 
 def test_the_figures_are_means_of_what_became_of_each_image(measured: Measurement) -> None:
-    figures, outcome = measured.evaluation, measured.outcome
-    assert figures.accuracy == outcome.correct_N.mean()
-    assert figures.r_at_1 == outcome.retrieval.first_Q.mean()
-    assert figures.precision_at_10 == outcome.retrieval.precision_Q.mean()
-    assert figures.map == outcome.retrieval.average_precision_Q.mean()
-    assert figures.map_at_r == outcome.retrieval.average_precision_at_r_Q.mean()
-    assert figures.balanced_accuracy == pytest.approx(figures.accuracy)  # ten images a class
-    for value, (low, high) in (
-        (figures.accuracy, figures.accuracy_interval),
-        (figures.r_at_1, figures.r_at_1_interval),
-        (figures.map, figures.map_interval),
-    ):
-        assert 0 <= low < value < high <= 1
+    figures, outcome = measured.evaluation.to_json(), measured.outcome
+    assert outcome.correct_N is not None
+    assert outcome.retrieval is not None
+    assert figures["accuracy"] == outcome.correct_N.mean()
+    assert figures["r_at_1"] == outcome.retrieval.first_Q.mean()
+    assert figures["precision_at_10"] == outcome.retrieval.precision_Q.mean()
+    assert figures["map"] == outcome.retrieval.average_precision_Q.mean()
+    assert figures["map_at_r"] == outcome.retrieval.average_precision_at_r_Q.mean()
+    assert figures["balanced_accuracy"] == pytest.approx(figures["accuracy"])  # ten images a class
+    for name in ("accuracy", "r_at_1", "map"):
+        low, high = figures[f"{name}_interval"]
+        assert 0 <= low < figures[name] < high <= 1
 
 
 def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature_one(
@@ -180,14 +179,15 @@ def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature
     write_tiny_model(tmp_path / "m", temperature=1.0)
     dataset = squares_dataset()
     plain = encode_all(Encoder.load(tmp_path / "m", device="cpu"), dataset.test.images_NCHW)
-    figures = measured.evaluation
-    assert figures.temperature == 0.25
-    assert figures.calibration_error_uncalibrated == pytest.approx(
+    figures = measured.evaluation.to_json()
+    assert figures["temperature"] == 0.25
+    uncalibrated = figures["calibration_error_uncalibrated"]
+    assert uncalibrated == pytest.approx(
         calibration_error(plain.probabilities_BL, dataset.test.labels_N), abs=1e-5
     )
-    assert figures.calibration_error != pytest.approx(figures.calibration_error_uncalibrated)
-    at_one = measure(tmp_path / "m", dataset, device="cpu").evaluation
-    assert at_one.accuracy == figures.accuracy
+    assert figures["calibration_error"] != pytest.approx(uncalibrated)
+    at_one = measure(tmp_path / "m", dataset, device="cpu").evaluation.to_json()
+    assert at_one["accuracy"] == figures["accuracy"]
 
 
 def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(

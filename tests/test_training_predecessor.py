@@ -137,9 +137,8 @@ def test_going_on_ends_better_than_beginning_anew(models: dict[str, Path], tmp_p
     losses = {}
     for name, recipe in (("again", again), ("anew", anew)):
         train(recipe, easy_dataset(seed=3), out=tmp_path / name, device="cpu")
-        losses[name] = measure(
-            tmp_path / name, easy_dataset(seed=3), device="cpu"
-        ).evaluation.mean_loss
+        measured = measure(tmp_path / name, easy_dataset(seed=3), device="cpu")
+        losses[name] = measured.evaluation.to_json()["mean_loss"]
     assert losses["again"] < losses["anew"]
 
 

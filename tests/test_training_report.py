@@ -4,7 +4,7 @@ import io
 import re
 import shutil
 from base64 import b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +139,19 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
         "map": 0.7891,
         "map_interval": [0.7832, 0.7954],
         "map_at_r": 0.7123,
+        "same_item": {
+            "setup": "made views",
+            "in_words": "the photo that it was made of",
+            "photos": 317,
+            "queries": 634,
+            "gallery_images": 2345,
+            "r_at_1": 0.8456,
+            "r_at_1_interval": [0.8234, 0.8678],
+            "r_at_10": 0.9345,
+            "r_at_10_interval": [0.9123, 0.9567],
+            "by_kind": [],
+        },
+        "novelty": None,
         "held_out": None,
         "classes": [
             {
@@ -182,6 +195,88 @@ def render(names: tuple[str, ...] = ("cat", "dog", "cow"), **changes: Any) -> st
     dataset = make_dataset(names)
     figures: Any = Figures(make_figures(dataset, **changes))
     return render_report(figures, make_evidence(dataset), dataset)
+
+
+OF_CLASSES = (
+    *("accuracy", "accuracy_interval", "balanced_accuracy", "mean_loss", "calibration_error"),
+    *("calibration_error_honest", "calibration_error_honest_high", "reliability", "classes"),
+    *("calibration_error_beyond_chance", "calibration_error_beyond_chance_interval"),
+    *("calibration_error_uncalibrated", "reliability_uncalibrated", "confusion"),
+)
+OF_CLASS_SEARCH = (
+    "r_at_1",
+    "r_at_1_interval",
+    "precision_at_10",
+    "map",
+    "map_interval",
+    "map_at_r",
+)
+WITHOUT_CLASSES = dict.fromkeys(OF_CLASSES)
+WITHOUT_LABELS = dict.fromkeys(OF_CLASSES + OF_CLASS_SEARCH)
+
+
+def test_the_search_for_the_same_thing_is_shown_with_its_set_up_and_the_knob() -> None:
+    text = Read(raw=render()).text
+    assert "634 queries of 317 test images, searched among 2,345 images" in text
+    assert "Each is to find the photo that it was made of." in text
+    assert "84.6% 82.3% to 86.8%" in text
+    assert "93.5% 91.2% to 95.7%" in text
+    assert "R@1, same class" not in text
+    by_kind = [
+        {"kind": kind, "own": kind == 0.35, "same_item": item, "same_class": same_class}
+        for kind, item, same_class in ((0, 0.9871, 0.7812), (0.35, 0.9713, 0.9012), (1, 0.28, 0.91))
+    ]
+    figures = make_figures(make_dataset(("cat", "dog")))["same_item"]
+    text = Read(raw=render(same_item=figures | {"by_kind": by_kind})).text
+    assert "0.350 (as the vectors are) 97.1% 90.1%" in text
+
+
+def test_what_the_model_does_not_know_is_shown_where_it_was_measured() -> None:
+    assert "Whether it knows" not in Read(raw=render()).text
+    novelty = {
+        "stated": 0.02,
+        "fitted_on": 412,
+        "most_distance": 0.3219,
+        "least_agreement": 0.3,
+        "refused": 0.0173,
+        "refused_interval": [0.0102, 0.0311],
+        "refused_right": 4,
+        "refused_wrong": 7,
+        "strangers": [
+            {"kind": "noise", "images": 25, "auroc": 0.9876, "certain": 0.44, "refused": 0.92}
+            | {"certain_and_sure": 0.04}
+        ],
+    }
+    text = Read(raw=render(novelty=novelty)).text
+    assert "fitted with 412 photos kept aside, to refuse at most 2.0% of new ones" in text
+    assert "1.7% (1.0% to 3.1%) 4 images that had their right class, and 7" in text
+    assert "noise 25 pictures 44.0% 4.0% 92.0% 0.988" in text
+
+
+def test_without_classes_the_page_speaks_of_search_alone() -> None:
+    dataset = make_dataset(("cat", "dog"))
+    evidence = make_evidence(dataset)
+    labelled_data: Any = Figures(make_figures(dataset, in_words=[], **WITHOUT_CLASSES))
+    with_labels = Read(raw=render_report(labelled_data, evidence, dataset)).text
+    assert "R@1" in with_labels
+    assert "the same class" in with_labels
+    bare: Any = Figures(make_figures(dataset, in_words=[], **WITHOUT_LABELS))
+    points = evidence.map_points._replace(given=np.zeros(6, np.int64))
+    unlabelled = replace(
+        dataset,
+        train=replace(dataset.train, label_names=(), labels_N=np.full(10, -1)),
+        test=replace(dataset.test, label_names=(), labels_N=np.full(6, -1)),
+    )
+    page = render_report(bare, replace(evidence, mistakes=(), map_points=points), unlabelled)
+    without = Read(raw=page)
+    for text in (with_labels, without.text):
+        assert "Same item" in text
+        for word in ("Accuracy", "Calibration", "Confusions", "Mistakes", "None"):
+            assert word not in text
+    assert "same class" not in without.text
+    anchors = [attributes.get("href") or "" for attributes in without.all("a")]
+    ids = {attributes.get("id") for _, attributes in without.elements}
+    assert {anchor.removeprefix("#") for anchor in anchors} <= ids
 
 
 def test_every_picture_is_in_the_page_and_nothing_is_asked_of_anybody() -> None:

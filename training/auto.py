@@ -7,22 +7,17 @@ in a folder beside the model folder, ``OUT.training``.
 Shape suffixes: N images, V views, C channels, H x W pixels.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from training.auto_recipe import AutoRecipe, Extractor
 from training.calibration import choose_temperature
-from training.candidates import Fitted, Heads, Material, Views, fit_heads
+from training.candidates import Fitted, Heads, Material, fit_heads
 from training.checkpoint import Checkpoint, CheckpointFolder
 from training.checks import refuse_existing, refuse_unfinished, state_folder
 from training.closed_form import Linear
@@ -30,20 +25,19 @@ from training.data import Dataset
 from training.distributed import world_size
 from training.errors import RecipeError, WeightsError
 from training.features import FeatureStore
-from training.images import LabelledImages
-from training.made_views import VIEWS, made_views
 from training.publish import Trained, environment, finish, publish
+from training.seeing import Seeing, built, pretrained
 from training.train import reproducible
 from training.tried import Comparison, Tried, compare, is_better
-from training.weights import load_pretrained
-from vision.backbone import Backbone, build_backbone
+from vision.backbone import Backbone
 from vision.encoder import pick_device
-from vision.feature_encoder import feature_encoder
 from vision.manifest import Manifest
 from vision.network import Network, build_network
 from vision.preprocess import Preprocessing
 
-VIEWED: Final = 250  # photos that views are made of, to search the very photo with
+SEARCHED: Final = 200  # photos that views are made of, to search the very photo with
+CHANGED: Final = 400  # others, whose views tell how features change with light and angle
+OTHER_VIEWS: Final = 1 << 32  # the seed of these
 
 Load = Callable[[Preprocessing], Dataset]
 
@@ -92,6 +86,8 @@ def train_auto(
     with CheckpointFolder(state_folder(out)) as state, reproducible(recipe.seed, place):
         refuse_unfinished(state, resume=resume)
         dataset = load(recipe.preprocessing)
+        if not dataset.label_names:
+            recipe = recipe.without_classes()
         subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         if state.exists():
             state.load(subject)
@@ -130,7 +126,7 @@ def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> N
     pick_device(device)
     with torch.random.fork_rng(devices=[]):
         for extractor in recipe.extractors:
-            _built(extractor)
+            built(extractor)
 
 
 class _Trials:
@@ -230,32 +226,23 @@ class _Trials:
         )
 
     def _try(self, extractor: Extractor) -> None:
-        backbone = _pretrained(extractor)
+        backbone = pretrained(extractor)
         dataset = self._dataset(extractor.preprocessing)
         name = str(extractor)
         parts = [
             p for p in (dataset.train, dataset.validation, dataset.unlabelled) if p is not None
         ]
-        viewed, positions_N = self._viewed(parts)
-        total = sum(map(len, parts)) + VIEWS * len(viewed)
-        embed = _Embedder(
-            self._store, extractor, backbone, self._device, self._observer, total=total
-        )
-        features_NF = np.concatenate(
-            [embed(f"part {place}", part.images_NCHW) for place, part in enumerate(parts)]
-        )
-        views_VNCHW = made_views(viewed.images_NCHW, viewed.contents_N, seed=self._recipe.seed)
-        views_QF = embed("views", views_VNCHW.reshape(-1, *views_VNCHW.shape[2:]))
-        views = Views(positions_N, views_QF.reshape(VIEWS, len(viewed), -1))
+        seeing = Seeing(self._store, extractor, backbone, device=self._device)
+        seen = seeing.see(parts, self._material, self._recipe, self._observer.embedding)
         began = time.perf_counter()
-        fitted = fit_heads(features_NF, self._material, self._recipe, views=views)
-        head = "principal components"
+        fitted = fit_heads(seen, self._material, self._recipe)
+        head = "principal components of what views do not change"
         if fitted.shrinkage is not None:
             head = f"linear discriminants, shrinkage {fitted.shrinkage:g}"
         one = Tried.with_figures(
             name,
             fitted.figures,
-            seconds=embed.seconds + time.perf_counter() - began,
+            seconds=seeing.seconds + time.perf_counter() - began,
             head=head,
         )
         self._tried.append(one)
@@ -263,17 +250,6 @@ class _Trials:
         if self._best is None or is_better(fitted.figures, self._best[2].figures):
             self._best = extractor, backbone, fitted
             self.winning_dataset = dataset
-
-    def _viewed(self, parts: list[LabelledImages]) -> tuple[LabelledImages, NDArray[np.int64]]:
-        """Return photos to make views of, held out first, and their places among all images."""
-        (fold, *_) = self._material.folds
-        held_out = np.flatnonzero(self._material.folds_N == fold)
-        part, start = (parts[0], 0)
-        if held_out[0] >= len(parts[0]):  # the validation part
-            part, start = parts[1], len(parts[0])
-        order = np.argsort(self._material.contents_N[held_out], kind="stable")[:VIEWED]
-        positions_N = np.sort(held_out[order])
-        return part.only(positions_N - start), positions_N
 
     def _dataset(self, preprocessing: Preprocessing) -> Dataset:
         if self._loaded[0] != preprocessing:
@@ -284,70 +260,6 @@ class _Trials:
         one = Tried(name=str(extractor), seconds=0.0, not_tried=why)
         self._tried.append(one)
         self._observer.tried(one)
-
-
-class _Embedder:
-    """Computes what one network makes of images, or finds it where it was kept."""
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        extractor: Extractor,
-        backbone: Backbone,
-        device: torch.device,
-        observer: AutoObserver,
-        *,
-        total: int,
-    ) -> None:
-        self.seconds = 0.0
-        self._store, self._observer = store, observer
-        self._name, self._total, self._done = str(extractor), total, 0
-        self._key = hashlib.sha256(json.dumps(asdict(extractor)).encode()).hexdigest()
-        self._make = lambda: feature_encoder(
-            backbone, extractor.preprocessing, device, images=total
-        )
-
-    def __call__(self, what: str, images_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return features (N, F) of images that are called ``what``."""
-        features_NF, seconds = self._store.features(
-            f"{self._key} {what}",
-            images_NCHW,
-            self._make,
-            lambda done: self._observer.embedding(self._name, self._done + done, self._total),
-        )
-        self._done += len(images_NCHW)
-        self.seconds += seconds
-        return features_NF
-
-
-def _pretrained(extractor: Extractor) -> Backbone:
-    """Return the network with its weights, on the CPU.
-
-    Raises:
-        RecipeError: there is no such network or layer, or it does not take such images.
-        WeightsError: its weights cannot be had.
-    """
-    backbone = _built(extractor)
-    load_pretrained(backbone, extractor.network, extractor.weights, sha256=extractor.weights_sha256)
-    return backbone.eval()
-
-
-def _built(extractor: Extractor) -> Backbone:
-    """Return the network with random weights.
-
-    Raises:
-        RecipeError: there is no such network or layer, or it does not take such images.
-    """
-    side = extractor.preprocessing.size
-    try:
-        backbone = build_backbone(
-            extractor.network, extractor.embedding_layer, side=side, mirrored=True
-        )
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    if not backbone.takes(side):
-        raise RecipeError(f"{extractor.network} does not take images of {side} pixels")
-    return backbone
 
 
 @torch.no_grad()

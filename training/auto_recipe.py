@@ -15,27 +15,23 @@ BUDGET_S: Final = 120.0
 MANY: Final = 1000  # labelled images, from which on few folds are enough
 FOLDS: Final = 5
 
-# Averages of what lies inside the upper blocks, before they narrow it: measured better than what
-# the blocks give out (docs/decisions/0025-auto.md).
+# What blocks give out tells things apart; what lies inside the upper ones, before they narrow it,
+# tells kinds apart (docs/decisions/0025-auto.md has the figures).
 LITE0: Final = "timm:tf_efficientnet_lite0"
 LITE2: Final = "timm:tf_efficientnet_lite2"
 LITE_SIDES: Final = {LITE2: 320, LITE0: 288}  # pixels
-LITE_LAYERS: Final = {
-    LITE2: "+".join(
-        (
-            *(f"blocks.4.{block}.bn1" for block in range(4)),
-            *(f"blocks.5.{block}.bn1" for block in range(5)),
-            *("blocks.6.0.bn1", "penultimate"),
-        )
-    ),
-    LITE0: "+".join(
-        (
-            *(f"blocks.4.{block}.bn1" for block in range(3)),
-            *(f"blocks.5.{block}.bn1" for block in range(4)),
-            *("blocks.6.0.bn1", "penultimate"),
-        )
-    ),
-}
+LITE_BLOCKS: Final = {LITE2: (4, 5), LITE0: (3, 4)}  # in the stages 4 and 5
+ITEM_LAYERS: Final = ("blocks.3", "blocks.4", "blocks.5", "penultimate")
+
+
+def kind_layers(network: str) -> tuple[str, ...]:
+    """Return the layers of an EfficientNet-Lite that tell kinds apart, beside the others."""
+    fourth, fifth = LITE_BLOCKS[network]
+    return (
+        *(f"blocks.4.{block}.bn1" for block in range(fourth)),
+        *(f"blocks.5.{block}.bn1" for block in range(fifth)),
+        "blocks.6.0.bn1",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +39,19 @@ class Extractor:
     """A pretrained network that turns images into features: which, of what layers and images."""
 
     network: str  # torchvision:NAME, timm:NAME or timm:NAME.TAG
-    embedding_layer: str  # or several, with + between them
+    item_layers: tuple[str, ...]  # tell one thing from another; with the others, kinds apart
+    kind_layers: tuple[str, ...] = ()
     preprocessing: Preprocessing
     weights: str  # as ``Recipe.weights``
     weights_sha256: str | None = None
 
+    @property
+    def embedding_layer(self) -> str:
+        """Return all layers by name, with + between them."""
+        return "+".join((*self.item_layers, *self.kind_layers))
+
     def __str__(self) -> str:
-        layers = self.embedding_layer.count("+") + 1
+        layers = len(self.item_layers) + len(self.kind_layers)
         return (
             f"{self.network.partition(':')[2]} at {self.preprocessing.size} px, "
             f"{layers} layer{'s' if layers > 1 else ''}"
@@ -63,10 +65,12 @@ class AutoRecipe:
     extractors: tuple[Extractor, ...]  # the first is always tried, the others while there is time
     budget_s: float = BUDGET_S  # seconds, from the images on: what may be spent on trying more
     folds: int = FOLDS  # parts that take turns at being held out; twice as many for few images
-    shrinkages: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85)  # of covariance, tried
+    shrinkages: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of covariance, tried
     item_width: int = 256  # numbers that tell one thing from another; fewer for few images
     most_kinds: int = 256  # numbers that tell kinds apart
-    kind_share: float = 0.33  # of a score
+    kind_share: float = 1 / 3  # of a score
+    view_shrinkage: float = 0.3  # of the covariance of changes between views
+    lone_view_shrinkage: float = 0.6  # likewise, where there are no classes
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,11 +101,16 @@ class AutoRecipe:
             ),
         )
 
+    def without_classes(self) -> Self:
+        """Return the set-up for photos without classes: nothing is read that tells kinds apart."""
+        return replace(
+            self, extractors=tuple(replace(one, kind_layers=()) for one in self.extractors)
+        )
+
     def architecture(
         self, extractor: Extractor, *, num_labels: int, item_width: int, kind_width: int
     ) -> Architecture:
         """Return the description of a network whose heads have these widths."""
-        kinds = {"item_width": item_width, "kind_share": self.kind_share} if kind_width else {}
         return Architecture(
             network=extractor.network,
             embedding_layer=extractor.embedding_layer,
@@ -109,7 +118,8 @@ class AutoRecipe:
             num_labels=num_labels,
             reduction="item-and-kind" if kind_width else "pca",
             mirrored=True,
-            **kinds,
+            item_width=item_width if kind_width else None,
+            kind_share=self.kind_share if kind_width else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -149,7 +159,8 @@ def auto_recipe(
     extractors = [
         Extractor(
             network=network,
-            embedding_layer=LITE_LAYERS[network],
+            item_layers=ITEM_LAYERS,
+            kind_layers=kind_layers(network),
             preprocessing=weights_preprocessing(network, None),
             weights=PACKAGED,
         )
@@ -162,7 +173,7 @@ def auto_recipe(
     if backbone is not None:
         own = Extractor(
             network=backbone,
-            embedding_layer=layer or LITE_LAYERS.get(backbone, "penultimate"),
+            item_layers=tuple((layer or "penultimate").split("+")),
             preprocessing=weights_preprocessing(backbone, weights),
             weights=weights or published_weights(backbone),
             weights_sha256=weights_sha256,

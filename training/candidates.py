@@ -2,8 +2,8 @@
 
 Every image is held out once: what is said of it comes from heads that were fitted to the others.
 
-Shape suffixes: N images, V views, F features, R dimensions that they are worked with in, L labels,
-D vector width.
+Shape suffixes: N images, V views of each, Q views in all, F features, I of them that tell items
+apart, R dimensions that they are worked with in, L labels, D vector width.
 """
 
 from collections.abc import Sequence
@@ -12,36 +12,26 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from training.auto_recipe import AutoRecipe, deal_folds
-from training.closed_form import ClassSpread, Discriminants, Linear, Moments, Space
+from training.closed_form import ClassSpread, Discriminants, Linear, Moments, Space, fit_item
 from training.errors import DataError
 from training.images import UNLABELLED, LabelledImages
-from training.pca import fit_pca
 from training.same_item import Searched, find_views
 
 FEWEST_CLASSES: Final = 2
 NEVER: Final = -1  # the fold of images that are never held out
+FEW_DIMENSIONS: Final = 600  # below it, several threads wait longer for each other than they work
 SEARCHED_BYTES: Final = 64 * 2**20  # of scores at a time
 
 
 class Heads(NamedTuple):
     """Linear layers on features. Without classes there is only the first."""
 
-    item: Linear  # tells one thing from another: half-whitened principal components
+    item: Linear  # tells one thing from another
     kind: Linear | None  # tells kinds apart
     scores: Linear | None  # of classes
-
-    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
-        """Return unit vectors (N, D) as the network makes them of features."""
-        item_ND = unit(self.item.of(features_NF))
-        if self.kind is None:
-            return item_ND
-        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
-
-    def folded(self, space: Space) -> "Heads":
-        """Return the heads of features as they come, of those on reduced ones."""
-        return Heads(*(None if one is None else space.folded(one) for one in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,62 +101,69 @@ class Fitted(NamedTuple):
     labels_N: NDArray[np.int64]  # theirs
 
 
-class Views(NamedTuple):
-    """Features of made views of some images of the first fold."""
+class Seen(NamedTuple):
+    """What one network sees of the images, and of views of some of them."""
 
-    positions_N: NDArray[np.int64]
-    features_VNF: NDArray[np.float32]  # or as they are worked with, (V, N, R)
-
-    def reduced(self, space: Space) -> "Views":
-        """Return the views with features as they are worked with."""
-        rows = self.features_VNF.reshape(-1, self.features_VNF.shape[2])
-        shape = self.features_VNF.shape[:2]
-        return self._replace(features_VNF=space.reduced(rows).reshape(*shape, -1))
+    features_NF: NDArray[np.float32]  # of all images of the material
+    item_columns: int  # so many features, the first ones, tell one thing from another
+    changes_QI: NDArray[np.float32]  # of those, from photos to views of them
+    viewed_N: NDArray[np.int64]  # positions of other photos, held out in the first fold
+    views_VNF: NDArray[np.float32]  # features of views of these
 
 
 def fit_heads(
-    features_NF: NDArray[np.float32],
-    material: Material,
-    recipe: AutoRecipe,
-    *,
-    views: Views | None,
-    folds: Sequence[int] | None = None,
+    seen: Seen, material: Material, recipe: AutoRecipe, *, folds: Sequence[int] | None = None
 ) -> Fitted:
     """Return the best heads on these features: their strength is chosen on images held out.
 
     Args:
-        features_NF: of all images of ``material``.
-        material: their labels, and when they are held out.
+        seen: the features.
+        material: labels, and when images are held out.
         recipe: what is tried.
-        views: to search for the same item with; None: that is not measured.
         folds: those that are held out, one after another; None: all.
 
     Raises:
         DataError: the photos cannot be told apart.
     """
-    space = Space.of(features_NF)
-    reduced_NR = space.reduced(features_NF)
-    seen = None if views is None else views.reduced(space)
-    item = _fit_item(reduced_NR, recipe.item_width)
+    item = _fit_item(seen, recipe, with_classes=material.num_labels > 0)
+    things = _Things(
+        unit(item.of(seen.features_NF)),
+        unit(item.of(seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))),
+    )
     if not material.num_labels:
-        heads = Heads(item, None, None)
-        found = None if seen is None else _same_item(heads, reduced_NR, material, recipe, seen)
+        found = _same_item(things.all_ND, things.views_QD, material, seen.viewed_N)
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
-        figures = Figures(len(reduced_NR), None, None, found)
-        return Fitted(heads.folded(space), None, figures, *nothing)
-    folded = _Folded(reduced_NR, unit(item.of(reduced_NR)), material, recipe, space.features)
+        figures = Figures(len(seen.features_NF), None, None, found)
+        return Fitted(Heads(item, None, None), None, figures, *nothing)
+    space = Space.of(seen.features_NF)
+    reduced_NR = space.reduced(seen.features_NF)
+    folded = _Folded(reduced_NR, things.all_ND, material, recipe, space.features)
     chosen = material.folds if folds is None else list(folds)
-    trials = [folded.hold_out(chosen, shrinkage) for shrinkage in recipe.shrinkages]
+    with threadpool_limits(1 if reduced_NR.shape[1] < FEW_DIMENSIONS else None):
+        trials = [folded.hold_out(chosen, shrinkage) for shrinkage in recipe.shrinkages]
     best = max(range(len(trials)), key=lambda place: trials[place].figures.of_classes)
     shrinkage, trial = recipe.shrinkages[best], trials[best]
-    figures = trial.figures
-    if seen is not None:
-        heads = Heads(item, trial.first.kind, trial.first.scores)
-        found = _same_item(heads, reduced_NR, material, recipe, seen)
-        figures = figures._replace(same_item=found)
+    reduced_QR = space.reduced(seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
+    vectors_ND, vectors_QD = (
+        two_part(item_ND, unit(trial.first.kind.of(rows)), recipe.kind_share)
+        for item_ND, rows in ((things.all_ND, reduced_NR), (things.views_QD, reduced_QR))
+    )
+    found = _same_item(vectors_ND, vectors_QD, material, seen.viewed_N)
     final = folded.fit(shrinkage)
-    heads = Heads(item, final.kind, final.scores).folded(space)
-    return Fitted(heads, shrinkage, figures, trial.logits_NL, trial.labels_N)
+    return Fitted(
+        Heads(item, space.folded(final.kind), space.folded(final.scores)),
+        shrinkage,
+        trial.figures._replace(same_item=found),
+        trial.logits_NL,
+        trial.labels_N,
+    )
+
+
+class _Things(NamedTuple):
+    """Unit vectors that tell one thing from another."""
+
+    all_ND: NDArray[np.float32]
+    views_QD: NDArray[np.float32]
 
 
 class _Trial(NamedTuple):
@@ -267,29 +264,33 @@ def unit(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled_ND
 
 
-def _fit_item(reduced_NR: NDArray[np.float32], width: int) -> Linear:
-    """Return the half-whitened principal components."""
-    most = min(width, len(reduced_NR) - 1, reduced_NR.shape[1])
-    try:
-        return Linear(*fit_pca(reduced_NR, most))
-    except ValueError as error:
-        raise DataError(f"the photos cannot be told apart: {error}") from error
+def _fit_item(seen: Seen, recipe: AutoRecipe, *, with_classes: bool) -> Linear:
+    """Return the head that tells one thing from another, on all features."""
+    features_NI = seen.features_NF[:, : seen.item_columns]
+    if (features_NI == features_NI[0]).all():
+        raise DataError("the photos cannot be told apart: all of them look the same")
+    item = fit_item(
+        features_NI,
+        seen.changes_QI,
+        shrinkage=recipe.view_shrinkage if with_classes else recipe.lone_view_shrinkage,
+        width=min(recipe.item_width, len(features_NI) - 1),
+    )
+    weight_DF = np.zeros((len(item.bias_D), seen.features_NF.shape[1]), np.float32)
+    weight_DF[:, : seen.item_columns] = item.weight_DF
+    return Linear(weight_DF, item.bias_D)
 
 
 def _same_item(
-    heads: Heads,
-    reduced_NR: NDArray[np.float32],
+    vectors_ND: NDArray[np.float32],
+    vectors_QD: NDArray[np.float32],
     material: Material,
-    recipe: AutoRecipe,
-    views: Views,
+    viewed_N: NDArray[np.int64],
 ) -> float:
     """Return the share of made views that find the photo they are of among all."""
-    shape = views.features_VNF.shape
-    made_ND = heads.vectors(views.features_VNF.reshape(-1, shape[2]), recipe.kind_share)
     searched = Searched(
-        vectors_KD=heads.vectors(reduced_NR, recipe.kind_share),
+        vectors_KD=vectors_ND,
         photos_K=material.photos_N,
-        things_K=np.full(len(reduced_NR), -1),
+        things_K=np.full(len(vectors_ND), -1),
     )
-    photos_N = material.photos_N[views.positions_N]
-    return find_views(made_ND.reshape(shape[0], shape[1], -1), photos_N, searched).r_at_1
+    views_VND = vectors_QD.reshape(-1, len(viewed_N), vectors_QD.shape[1])
+    return find_views(views_VND, material.photos_N[viewed_N], searched).r_at_1

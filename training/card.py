@@ -4,32 +4,30 @@ The sections are those of Mitchell et al. 2019, "Model Cards for Model Reporting
 are facts for them. Names of classes and data are other people's input: all text is escaped.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from training.belief import accuracy_in_words
+from training.card_figures import (
+    MOST_LABELS,
+    figures_section,
+    recalls_section,
+    same_item_section,
+    tried_section,
+)
 from training.evaluation import ClassFigures
-from training.units import count, day, decimal, duration, interval, percent, things
+from training.markdown import flat, plain, table
+from training.units import count, day, decimal, duration, things
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest
 
 FRONT_MATTER: Final = """\
 ---
 library_name: lookalike
-pipeline_tag: image-classification
+pipeline_tag: {tag}
 tags:
-- image-classification
-- image-feature-extraction
+{tags}- image-feature-extraction
 - visual-search
 ---
 """
-MOST_LABELS: Final = 200  # classes that are listed one by one
-WEAK_RECALL: Final = 0.8  # below it a class is named as weak
-FEWEST_WEAK: Final = 3  # classes that are named even if none is below
-MOST_WEAK: Final = 10
-
-# Everything that Markdown may read as more than text, but for what only counts where a line begins.
-SPECIAL: Final = re.compile(r"([\\`*_{}\[\]|#~!$@]|(?<=:)//|(?<=www)\.)")
 
 DATA: Final = {  # what the manifest keeps of the data, in words
     "name": "Name",
@@ -41,18 +39,25 @@ DATA: Final = {  # what the manifest keeps of the data, in words
     "leaked": "Training images left out because they are among the test images",
     "contradictions": "Copies of one photo that have two labels, and were kept",
     "learnt_sha256": "SHA-256 of the list of images it has learnt from",
+    "references_sha256": "SHA-256 of the vectors that new pictures are compared with",
     "train_fingerprint": "SHA-256 of the training images",
     "validation_fingerprint": "SHA-256 of the held-out images",
     "test_fingerprint": "SHA-256 of the test images",
 }
 
 
-def model_card(manifest: Manifest, *, classes: Mapping[str, ClassFigures]) -> str:
+def model_card(
+    manifest: Manifest,
+    *,
+    classes: Mapping[str, ClassFigures],
+    tried: Mapping[str, Any] | None = None,
+) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
         manifest: of the model; where its weights are not yet known, their SHA-256 is not told.
         classes: by label, the figures of those that have test images; may be empty.
+        tried: what was tried and why it won, as ``training.tried`` writes it.
     """
     sections = (
         _introduction(manifest),
@@ -60,21 +65,31 @@ def model_card(manifest: Manifest, *, classes: Mapping[str, ClassFigures]) -> st
         _intended_use(manifest),
         _data(manifest.data),
         _training(manifest),
-        _figures(manifest),
-        _recalls(classes),
-        _use(),
-        _files(),
+        tried_section(tried),
+        figures_section(manifest),
+        same_item_section(manifest.metrics),
+        recalls_section(classes),
+        _use(manifest),
+        _files(manifest),
     )
-    return FRONT_MATTER + "\n" + "\n\n".join("\n\n".join(section) for section in sections) + "\n"
+    front_matter = FRONT_MATTER.format(
+        tag="image-classification" if manifest.labels else "image-feature-extraction",
+        tags="- image-classification\n" if manifest.labels else "",
+    )
+    return front_matter + "\n" + "\n\n".join("\n\n".join(section) for section in sections) + "\n"
 
 
 def _introduction(manifest: Manifest) -> Iterator[str]:
     labels, width = len(manifest.labels), manifest.architecture.width
     yield f"# {plain(manifest.name)}"
+    names = (
+        f"says which of {things(labels, 'class', 'classes')} an image shows, how probable that is, "
+        "and "
+    )
     yield (
-        f"A {plain(manifest.architecture.network)} network that says which of "
-        f"{things(labels, 'class', 'classes')} an image shows, how probable that is, and "
-        f"turns it into a vector of {count(width)} numbers to find look-alikes by."
+        f"A {plain(manifest.architecture.network)} network that {names if labels else ''}"
+        f"turns {'it' if labels else 'an image'} into a vector of {count(width)} numbers to find "
+        "look-alikes by."
     )
 
 
@@ -85,7 +100,7 @@ def _details(manifest: Manifest) -> Iterator[str]:
         ("Network", architecture.network),
         ("Layer the vector is taken from", architecture.embedding_layer),
         ("Vector width", f"{count(architecture.width)} numbers"),
-        ("Classes", count(architecture.num_labels)),
+        ("Classes", count(architecture.num_labels) if architecture.num_labels else "none"),
         ("Input", f"{preprocessing.size} x {preprocessing.size} pixels, {colours}"),
         ("Temperature of the probabilities", decimal(manifest.temperature)),
         ("Created", day(manifest.created)),
@@ -96,7 +111,9 @@ def _details(manifest: Manifest) -> Iterator[str]:
         rows.append(("SHA-256 of the weights", manifest.weights_sha256))
         rows.append(("Fingerprint", manifest.fingerprint))
     yield "## Model details"
-    yield _table(("Fact", "Value"), rows)
+    yield table(("Fact", "Value"), rows)
+    if not manifest.labels:
+        return
     shown = ", ".join(plain(label) for label in manifest.labels[:MOST_LABELS])
     more = len(manifest.labels) - MOST_LABELS
     yield f"Classes: {shown}" + (
@@ -105,21 +122,39 @@ def _details(manifest: Manifest) -> Iterator[str]:
 
 
 def _intended_use(manifest: Manifest) -> Iterator[str]:
-    labels = things(len(manifest.labels), "class", "classes")
     yield "## Intended use"
-    yield "Naming images of the classes above, and finding images that look alike."
+    naming = "Naming images of the classes above, and finding" if manifest.labels else "Finding"
+    yield f"{naming} images that look alike."
     yield "### Limits"
-    yield "\n".join(
-        (
-            f"- It was trained on these {labels} only and always answers with one of them. An "
-            "image of anything else gets a wrong answer, at times with a high probability; a least "
-            "probability filters many of these answers, not all.",
-            "- Its probabilities hold for images like the test images; of others they say little.",
-            f"- It sees {manifest.preprocessing.size} x {manifest.preprocessing.size} pixels: what "
-            "cannot be told at that size cannot be told by it.",
-            "- It was measured on the test images below and on nothing else. Measure it on your "
-            "own before you rely on it.",
+    yield "\n".join((*_limits_of_classes(manifest), *_limits_of_all(manifest)))
+
+
+def _limits_of_classes(manifest: Manifest) -> Iterator[str]:
+    if not manifest.labels:
+        return
+    yield (
+        f"- It was trained on these {things(len(manifest.labels), 'class', 'classes')} only and "
+        "always answers with one of them. An image of anything else gets a wrong answer, at times "
+        "with a high probability."
+    )
+    if "references_sha256" in manifest.data:
+        yield (
+            "- `sure` in an answer says whether the image is near to photos it has learnt from. It "
+            "filters many wrong answers of that kind, not all, and refuses about 2% of right ones."
         )
+    else:
+        yield "- A least probability filters many of these answers, not all."
+    yield ("- Its probabilities hold for images like the test images; of others they say little.")
+
+
+def _limits_of_all(manifest: Manifest) -> Iterator[str]:
+    yield (
+        f"- It sees {manifest.preprocessing.size} x {manifest.preprocessing.size} pixels: what "
+        "cannot be told at that size cannot be told by it."
+    )
+    yield (
+        "- It was measured on the test images below and on nothing else. Measure it on your "
+        "own before you rely on it."
     )
 
 
@@ -130,7 +165,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
         yield "The model does not say what it was trained on."
         return
     known = [(words, told.pop(key)) for key, words in DATA.items() if key in told]
-    yield _table(("Fact", "Value"), known + _flat(told))
+    yield table(("Fact", "Value"), known + flat(told))
 
 
 def _training(manifest: Manifest) -> Iterator[str]:
@@ -159,142 +194,43 @@ def _training(manifest: Manifest) -> Iterator[str]:
         )
     elif "weights" in recipe:
         yield "It began with random weights."
-    yield _table(("Setting of the recipe", "Value"), _flat(recipe))
+    yield table(("Setting of the recipe", "Value"), flat(recipe))
 
 
-def _figures(manifest: Manifest) -> Iterator[str]:
-    metrics = manifest.metrics
-    rows: list[tuple[str, str]] = []
-    if "test_accuracy" in metrics:
-        rows.append(("Accuracy", percent(metrics["test_accuracy"])))
-    if {"test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
-        bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        rows.append(("95% interval of the accuracy", interval(bounds)))
-    if "calibration_error_beyond_chance" in metrics:
-        beyond = percent(metrics["calibration_error_beyond_chance"])
-        rows.append(("Calibration error beyond chance", beyond))
-    if "calibration_error" in metrics:
-        rows.append(("Calibration error (ECE, 15 bins)", percent(metrics["calibration_error"])))
-    if "calibration_error_honest" in metrics:
-        honest = percent(metrics["calibration_error_honest"])
-        rows.append(("The same of honest probabilities, on this many images", honest))
-    if "calibration_error_uncalibrated" in metrics:
-        before = percent(metrics["calibration_error_uncalibrated"])
-        rows.append(("The same before calibration", before))
-    yield "## Test figures"
-    if not rows:
-        yield "The model does not say how it was measured."
-        return
-    yield _table(("Figure", "Test images"), rows)
-    yield (
-        "Accuracy is the share of test images that get the right class; the calibration error is "
-        "the mean distance between the stated probability and the share that is right."
-    )
-    if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
-        bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        yield accuracy_in_words(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
-
-
-def _recalls(classes: Mapping[str, ClassFigures]) -> Iterator[str]:
-    measured = [
-        (label, one.recall, one.recall_interval, one.images)
-        for label, one in classes.items()
-        if one.recall is not None and one.recall_interval is not None
-    ]
-    if not measured:
-        return
-    measured.sort(key=lambda row: row[1])
-    weak = [row for row in measured if row[1] < WEAK_RECALL] or measured[:FEWEST_WEAK]
-    named = ", ".join(
-        f"{plain(label)} ({percent(recall)})" for label, recall, *_ in weak[:MOST_WEAK]
-    )
-    more = len(weak) - MOST_WEAK
-    yield "### Recall of each class"
-    yield (
-        "Of the test images that have a class, the share that was given it, and the shares that so "
-        "many images cannot tell from it (95%)."
-    )
-    yield f"Weakest: {named}" + (f" and {count(more)} more." if more > 0 else ".")
-    yield _table(
-        ("Class", "Recall"),
-        [
-            (label, f"{percent(recall)} ({interval(bounds)}; {things(images, 'image')})")
-            for label, recall, bounds, images in measured[:MOST_LABELS]
-        ],
-    )
-
-
-def _use() -> Iterator[str]:
+def _use(manifest: Manifest) -> Iterator[str]:
     yield "## How to use it"
+    naming = "lookalike classify MODEL image.jpg                # which class, how probable\n"
     yield (
-        "```sh\n"
-        "lookalike classify MODEL image.jpg                # which class, how probable\n"
+        f"```sh\n{naming if manifest.labels else ''}"
         "lookalike evaluate MODEL --data FOLDER            # measure it on your own images\n"
         "lookalike index build MODEL --data FOLDER --out GALLERY\n"
         "lookalike serve --model MODEL --gallery GALLERY   # search over HTTP\n"
         "```"
     )
-    yield "`MODEL` is this folder, `FOLDER` one with a folder of images per class."
+    inside = " with a folder of images per class" if manifest.labels else " of images"
+    yield f"`MODEL` is this folder, `FOLDER` one{inside}."
 
 
-def _files() -> Iterator[str]:
+def _files(manifest: Manifest) -> Iterator[str]:
+    references = (
+        "- `references.safetensors`: vectors of some of the images it has learnt from, to tell "
+        "what is none of its classes.\n"
+        if "references_sha256" in manifest.data
+        else ""
+    )
     yield "## Files"
-    yield "\n".join(
-        (
-            f"- `{MANIFEST_NAME}`: the facts above but the recalls, and the SHA-256 of the weights "
-            "and of itself.",
-            f"- `{WEIGHTS_NAME}`: the weights; they hold numbers only and cannot run code.",
-            "- `learnt.safetensors`: 16 bytes for each image it has learnt from, so that it is not "
-            "measured with them; no picture can be made of them.",
-            "- `training.json`: how the training went, epoch by epoch.",
-            "- `README.md`: this card.",
-        )
+    yield (
+        f"- `{MANIFEST_NAME}`: the facts above but the recalls, and the SHA-256 of the weights "
+        "and of itself.\n"
+        f"- `{WEIGHTS_NAME}`: the weights; they hold numbers only and cannot run code.\n"
+        "- `learnt.safetensors`: 16 bytes for each image it has learnt from, so that it is not "
+        "measured with them; no picture can be made of them.\n"
+        f"{references}"
+        "- `training.json`: how the training went, epoch by epoch.\n"
+        "- `README.md`: this card."
     )
     yield (
         "Manifest and weights are checked by SHA-256 whenever the model is loaded: one changed "
-        "byte is refused; so is the list, when the model is measured. The other two files are for "
-        "people, and nothing checks them."
+        "byte is refused; so are the other `.safetensors`, when they are needed. The other two "
+        "files are for people, and nothing checks them."
     )
-
-
-# -- Markdown
-
-
-def plain(text: str) -> str:
-    """Return ``text`` so that Markdown shows it as it is, within a line.
-
-    >>> plain("T-shirt/top"), plain("<b>|*x*")
-    ('T-shirt/top', '&lt;b&gt;\\\\|\\\\*x\\\\*')
-    """
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    entities = printable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return SPECIAL.sub(r"\\\1", entities)
-
-
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
-    lines += [f"| {plain(name)} | {plain(_said(value))} |" for name, value in rows]
-    return "\n".join(lines)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the settings without nesting: ``preprocessing.size`` instead."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, value))
-    return rows
-
-
-def _said(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return count(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_said(part) for part in value)
-    return str(value)

@@ -55,17 +55,22 @@ class Space:
     def of(cls, features_NF: NDArray[np.float32]) -> Self:
         """Return the space of these features."""
         count, features = features_NF.shape
+        straight = cls.straight(features_NF)
+        if features <= min(count, MOST_DIMENSIONS):
+            return straight
+        rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
+        basis_FR = _components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
+        return cls(mean_F=straight.mean_F, factor_F=straight.factor_F, basis_FR=basis_FR)
+
+    @classmethod
+    def straight(cls, features_NF: NDArray[np.float32]) -> Self:
+        """Return likewise, of all features."""
         mean_F = features_NF.mean(axis=0, dtype=np.float64)
         spread_F = features_NF.std(axis=0, dtype=np.float64)
         real_F = spread_F > LEAST_SPREAD * spread_F.max(initial=0)
         factor_F = np.zeros_like(spread_F)
         factor_F[real_F] = 1 / spread_F[real_F]
-        straight = cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
-        if features <= min(count, MOST_DIMENSIONS):
-            return straight
-        rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
-        basis_FR = _components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
-        return cls(mean_F=mean_F, factor_F=factor_F, basis_FR=basis_FR)
+        return cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
 
     @property
     def features(self) -> int:
@@ -108,7 +113,8 @@ def _components(scaled_NF: NDArray[np.float32], most: int) -> NDArray[np.float32
     if by_images:
         lengths_R = np.sqrt(np.maximum(values_R[real_R][::-1], np.finfo(np.float64).tiny))
         directions = scaled_NF.T @ (directions / lengths_R).astype(np.float32)
-    return np.ascontiguousarray(directions, np.float32)
+    largest_R = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    return np.ascontiguousarray(directions * np.where(largest_R < 0, -1, 1), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,6 +158,44 @@ class Moments:
             sums_LR=self.sums_LR - other.sums_LR,
             products_RR=self.products_RR - other.products_RR,
         )
+
+
+def fit_item(
+    features_NF: NDArray[np.float32],
+    changes_QF: NDArray[np.float32],
+    *,
+    shrinkage: float,
+    width: int,
+) -> Linear:
+    """Return what tells one thing from another, whatever the light and the angle.
+
+    Directions in which features change between views of one photo count the less the more they do
+    (within-class covariance normalisation, Hatch et al. 2006, with views as classes); of what is
+    left, the strongest principal components are kept.
+
+    Args:
+        features_NF: of photos that are not all the same.
+        changes_QF: of features, from a photo to a view of it.
+        shrinkage: share of the changes that is taken to be the same in all directions, (0, 1].
+        width: numbers that are kept, or as many as so many photos have.
+    """
+    space = Space.straight(features_NF)
+    changed_QF = changes_QF * space.factor_F
+    features = features_NF.shape[1]
+    spread_FF = changed_QF.T @ changed_QF / max(len(changed_QF), 1)
+    level = max(np.trace(spread_FF) / features, LEAST_SPREAD)
+    spread_FF *= 1 - shrinkage
+    spread_FF[np.diag_indices(features)] += shrinkage * level
+    root_FF = np.linalg.cholesky(spread_FF)
+    even_NF = scipy.linalg.solve_triangular(
+        root_FF, space.reduced(features_NF).T.astype(np.float64), lower=True, check_finite=False
+    ).T
+    directions_FD = _components(even_NF.astype(np.float32), width)
+    weight_DF = scipy.linalg.solve_triangular(
+        root_FF, directions_FD.astype(np.float64), lower=True, trans="T", check_finite=False
+    ).T
+    layer = Linear(weight_DF.astype(np.float32), np.zeros(len(weight_DF), np.float32))
+    return space.folded(layer)
 
 
 class Discriminants(NamedTuple):

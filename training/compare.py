@@ -20,7 +20,7 @@ from training.unlearnt import held_out_classes
 from vision.manifest import Manifest
 
 # The figures that are known image by image, and so can be tested; higher is better.
-TESTED: Final = ("accuracy", "r_at_1", "precision_at_10", "map", "map_at_r")
+TESTED: Final = ("accuracy", "r_at_1", "precision_at_10", "map", "map_at_r", "same_item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,23 +31,16 @@ class Contender:
     name: str
     fingerprint: str
     outcome: Outcome
-    calibration_error: float
+    calibration_error: float | None  # None: there are no classes
     parameters: int
     ms_one_image: float
 
     def figures(self) -> dict[str, float]:
-        """Return what is shown side by side, by its name."""
-        retrieval = self.outcome.retrieval
-        return {
-            "accuracy": float(self.outcome.correct_N.mean()),
-            "r_at_1": retrieval.r_at_1,
-            "precision_at_10": retrieval.precision_at_10,
-            "map": retrieval.map,
-            "map_at_r": retrieval.map_at_r,
-            "calibration_error": self.calibration_error,
-            "parameters": self.parameters,
-            "ms_one_image": self.ms_one_image,
-        }
+        """Return what is shown side by side, by its name; what was not measured is missing."""
+        means = {name: float(np.nanmean(n)) for name, n in self.outcome.per_image.items()}
+        if self.calibration_error is not None:
+            means["calibration_error"] = self.calibration_error
+        return {**means, "parameters": self.parameters, "ms_one_image": self.ms_one_image}
 
     def to_json(self) -> dict[str, Any]:
         """Return which model it is and its figures, as JSON values."""
@@ -67,7 +60,8 @@ class Comparison:
     base: str
     images: int  # that both were measured on
     alpha: float
-    differences: dict[str, PairedDifference]  # by the names in TESTED
+    differences: dict[str, PairedDifference]  # by the names in TESTED, of what both have
+    counts: dict[str, int]  # images that each difference is of
 
     def lost(self, figures: Sequence[str], *, margin: float | None = None) -> tuple[str, ...]:
         """Return which of ``figures`` are lower, and surely so: one-sided p at most ``alpha``.
@@ -93,7 +87,11 @@ class Comparison:
             "base": self.base,
             "images": self.images,
             "differences": {
-                figure: {**asdict(paired), "interval": list(paired.interval)}
+                figure: {
+                    **asdict(paired),
+                    "interval": list(paired.interval),
+                    "images": self.counts[figure],
+                }
                 for figure, paired in self.differences.items()
             },
         }
@@ -111,8 +109,10 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
         folder=str(folder),
         name=encoder.manifest.name,
         fingerprint=encoder.manifest.fingerprint,
-        outcome=find_outcome(queries, gallery, dataset),
-        calibration_error=calibration_error(queries.probabilities_BL, dataset.test.labels_N),
+        outcome=(outcome := find_outcome(encoder, queries, gallery, dataset)),
+        calibration_error=None
+        if outcome.given_N is None
+        else calibration_error(queries.probabilities_BL, outcome.labels_N),
         parameters=encoder.parameters,
         ms_one_image=1000 * median_s(encoder, 1),
     )
@@ -127,27 +127,35 @@ def compare(base: Contender, new: Contender, *, alpha: float = ALPHA) -> Compari
     ours, theirs = _pair(base.outcome, new.outcome)
     if not len(ours):
         raise DataError(f"{base.folder} and {new.folder} were measured on no image in common")
-    before, after = base.outcome.retrieval, new.outcome.retrieval
-
-    def shares(base_N: NDArray[np.bool_], new_N: NDArray[np.bool_]) -> PairedDifference:
-        return compare_shares(base_N[ours], new_N[theirs], alpha=alpha)
-
-    def means(base_N: NDArray[np.float64], new_N: NDArray[np.float64]) -> PairedDifference:
-        return compare_means(base_N[ours], new_N[theirs], alpha=alpha)
-
+    before, after = base.outcome.per_image, new.outcome.per_image
+    differences: dict[str, PairedDifference] = {}
+    counts: dict[str, int] = {}
+    for figure in TESTED:
+        if figure not in before or figure not in after:
+            continue
+        base_N, new_N = before[figure][ours], after[figure][theirs]
+        both_N = ~(np.isnan(base_N) | np.isnan(new_N))
+        if both_N.any():
+            counts[figure] = int(both_N.sum())
+            differences[figure] = _difference(base_N[both_N], new_N[both_N], alpha)
     return Comparison(
         new=new.folder,
         base=base.folder,
         images=len(ours),
         alpha=alpha,
-        differences={
-            "accuracy": shares(base.outcome.correct_N, new.outcome.correct_N),
-            "r_at_1": shares(before.first_Q, after.first_Q),
-            "precision_at_10": means(before.precision_Q, after.precision_Q),
-            "map": means(before.average_precision_Q, after.average_precision_Q),
-            "map_at_r": means(before.average_precision_at_r_Q, after.average_precision_at_r_Q),
-        },
+        differences=differences,
+        counts=counts,
     )
+
+
+def _difference(
+    base_N: NDArray[np.bool_] | NDArray[np.float64],
+    new_N: NDArray[np.bool_] | NDArray[np.float64],
+    alpha: float,
+) -> PairedDifference:
+    if base_N.dtype == np.bool_:
+        return compare_shares(base_N.astype(np.bool_), new_N.astype(np.bool_), alpha=alpha)
+    return compare_means(base_N.astype(np.float64), new_N.astype(np.float64), alpha=alpha)
 
 
 def _pair(base: Outcome, new: Outcome) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -170,7 +178,7 @@ def _keys(outcome: Outcome) -> dict[tuple[int, str, int], int]:
     for position, (content, label) in enumerate(
         zip(outcome.contents_N.tolist(), outcome.labels_N.tolist(), strict=True)
     ):
-        image = (content, outcome.label_names[label])
+        image = (content, outcome.label_names[label] if outcome.label_names else "")
         positions[*image, met[image]] = position
         met[image] += 1
     return positions
@@ -179,9 +187,13 @@ def _keys(outcome: Outcome) -> dict[tuple[int, str, int], int]:
 def check_comparable(base: str, base_manifest: Manifest, new: str, manifest: Manifest) -> None:
     """Refuse models that cannot be measured on the same images; ``base`` and ``new`` name them.
 
+    A model without classes is measured by what all have in common, the vectors.
+
     Raises:
         DataError: they know other classes, or held out other ones.
     """
+    if not base_manifest.labels or not manifest.labels:
+        return
     for what, ours, theirs in (
         ("know", base_manifest.labels, manifest.labels),
         ("held out", held_out_classes(base_manifest), held_out_classes(manifest)),

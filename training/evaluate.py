@@ -1,4 +1,4 @@
-"""A model folder and a dataset in, its figures out: classes, confidence, retrieval and speed.
+"""A model folder and a dataset in, its figures out: classes, confidence, search and speed.
 
 Shape suffixes: N images, C channels, H x W pixels, D vector width, L labels.
 """
@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 
 from training.batches import images_at_once
 from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
-from training.calibration import (
-    calibration_error,
-    measure_calibration,
-    reliability,
-    uncalibrated,
-)
+from training.classification import classification_figures
 from training.data import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
 from training.evaluation import (
-    ClassFigures,
+    ClassificationFigures,
+    ClassSearchFigures,
     DataFacts,
     Evaluation,
     HeldOutFigures,
     ModelFacts,
+    NoveltyFigures,
     SearchFigures,
 )
 from training.evidence import Evidence
+from training.item_search import ItemSearch, search_items
+from training.novelty import measure_novelty
 from training.retrieval import Retrieval, measure_retrieval
-from training.significance import mean_interval, noticed_drop, share_interval
+from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
 from training.units import listed
 from vision import encoding
@@ -39,6 +38,7 @@ from vision.encoder import Encoder
 from vision.encoding import Encoding
 from vision.errors import ModelFolderError
 from vision.manifest import WEIGHTS_NAME
+from vision.references import read_references
 
 __all__ = [
     "HISTORY_NAME",
@@ -58,11 +58,34 @@ class Outcome:
     """What became of each test image: what paired tests compare."""
 
     contents_N: NDArray[np.uint64]  # of the files: what models of other input sizes are paired by
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...]  # none: the data have no labels
     labels_N: NDArray[np.int64]
-    given_N: NDArray[np.int64]  # the labels they were given
-    correct_N: NDArray[np.bool_]  # given the label it has
-    retrieval: Retrieval  # what they found among the training images
+    given_N: NDArray[np.int64] | None  # the labels they were given; None: there are no classes
+    retrieval: Retrieval | None  # what they found of their class among the training images
+    items: ItemSearch  # whether they found themselves, or others of their group
+
+    @property
+    def correct_N(self) -> NDArray[np.bool_] | None:
+        """Whether each was given the label it has."""
+        return None if self.given_N is None else self.given_N == self.labels_N
+
+    @property
+    def per_image(self) -> dict[str, NDArray[np.bool_] | NDArray[np.float64]]:
+        """A number in [0, 1] for each image, or NaN, by the name of the figure it is the mean of.
+
+        What was not measured is missing.
+        """
+        numbers: dict[str, NDArray[np.bool_] | NDArray[np.float64]] = {}
+        if self.correct_N is not None:
+            numbers["accuracy"] = self.correct_N
+        if self.retrieval is not None:
+            numbers |= {
+                "r_at_1": self.retrieval.first_Q,
+                "precision_at_10": self.retrieval.precision_Q,
+                "map": self.retrieval.average_precision_Q,
+                "map_at_r": self.retrieval.average_precision_at_r_Q,
+            }
+        return {**numbers, "same_item": self.items.first_N}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,16 +110,23 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
     manifest = encoder.manifest
     history = read_history(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
-    outcome = find_outcome(queries, gallery, dataset)
-    labels_N, correct_N, retrieval = outcome.labels_N, outcome.correct_N, outcome.retrieval
-    confusion_LL = count_confusion(labels_N, outcome.given_N, len(dataset.label_names))
-    classes = class_figures(confusion_LL, dataset.label_names)
-    likelihoods_N = queries.probabilities_BL[np.arange(len(labels_N)), labels_N]
-    raw_NL = uncalibrated(queries.probabilities_BL, manifest.temperature)
-    calibration = measure_calibration(queries.probabilities_BL, labels_N)
-    accuracy_interval = share_interval(int(correct_N.sum()), len(labels_N))
-    recalls = [figure.recall for figure in classes if figure.recall is not None]
-
+    outcome = find_outcome(encoder, queries, gallery, dataset)
+    classification: ClassificationFigures | None = None
+    words: tuple[str, ...] = ()
+    if manifest.labels and dataset.label_names:
+        classification, calibration = classification_figures(
+            queries.probabilities_BL,
+            outcome.labels_N,
+            dataset.label_names,
+            temperature=manifest.temperature,
+        )
+        words = (
+            accuracy_in_words(
+                classification.accuracy, len(dataset.test), classification.accuracy_interval
+            ),
+            calibration_in_words(calibration),
+            *classes_in_words(classification.classes),
+        )
     evaluation = Evaluation(
         model=_model_facts(model_folder, encoder),
         data=DataFacts(
@@ -108,74 +138,69 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         ),
         images=len(dataset.test),
         gallery_images=len(dataset.train),
-        accuracy=float(correct_N.mean()),
-        accuracy_interval=accuracy_interval,
-        noticed_drop=noticed_drop(len(labels_N)),
-        balanced_accuracy=sum(recalls) / len(recalls),
-        mean_loss=float(-np.log(np.maximum(likelihoods_N, np.finfo(np.float32).tiny)).mean()),
-        temperature=manifest.temperature,
-        calibration_error=calibration.error,
-        calibration_error_honest=calibration.honest,
-        calibration_error_honest_high=calibration.honest_high,
-        calibration_error_beyond_chance=calibration.beyond_chance,
-        calibration_error_beyond_chance_interval=calibration.interval,
-        calibration_error_uncalibrated=calibration_error(raw_NL, labels_N),
-        reliability=reliability(queries.probabilities_BL, labels_N),
-        reliability_uncalibrated=reliability(raw_NL, labels_N),
-        r_at_1=retrieval.r_at_1,
-        r_at_1_interval=share_interval(int(retrieval.first_Q.sum()), len(labels_N)),
-        precision_at_10=retrieval.precision_at_10,
-        map=retrieval.map,
-        map_interval=mean_interval(retrieval.average_precision_Q, low=0, high=1),
-        map_at_r=retrieval.map_at_r,
+        classification=classification,
+        class_search=_class_search_figures(outcome.retrieval) if outcome.retrieval else None,
+        same_item=outcome.items.figures,
+        novelty=_novelty(model_folder, encoder, queries, outcome),
         held_out=_held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
         if dataset.held_out
         else None,
-        classes=classes,
-        confusion=tuple(tuple(row) for row in confusion_LL.tolist()),
+        temperature=manifest.temperature,
         history=history,
-        in_words=(
-            *(dataset.selection.sentences() if dataset.selection else ()),
-            accuracy_in_words(float(correct_N.mean()), len(labels_N), accuracy_interval),
-            calibration_in_words(calibration),
-            *classes_in_words(classes),
-        ),
+        in_words=(*(dataset.selection.sentences() if dataset.selection else ()), *words),
         speed=measure_speed(encoder),
     )
     return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
 
 
+def _novelty(
+    model_folder: Path, encoder: Encoder, queries: Encoding, outcome: Outcome
+) -> NoveltyFigures | None:
+    references = read_references(model_folder, encoder.manifest)
+    if references is None or outcome.correct_N is None:
+        return None
+    return measure_novelty(encoder, references, queries, outcome.correct_N)
+
+
 def load_encoder(model_folder: Path, dataset: Dataset, *, device: str) -> Encoder:
-    """Return the encoder of a model that counts its classes as ``dataset`` does.
+    """Return the encoder of a model that counts its classes as ``dataset`` does, if both have any.
 
     Raises:
         ModelFolderError, DeviceError, DataError: as ``measure``.
     """
     encoder = Encoder.load(model_folder, device=device)
-    if dataset.label_names != encoder.manifest.labels:
+    known = encoder.manifest.labels
+    if known and dataset.label_names and dataset.label_names != known:
         raise DataError(
-            f"{model_folder} knows the classes {listed(encoder.manifest.labels)}; "
+            f"{model_folder} knows the classes {listed(known)}; "
             f"the data have {listed(dataset.label_names)}"
         )
     return encoder
 
 
-def find_outcome(queries: Encoding, gallery: Encoding, dataset: Dataset) -> Outcome:
+def find_outcome(
+    encoder: Encoder, queries: Encoding, gallery: Encoding, dataset: Dataset
+) -> Outcome:
     """Return what became of the test images, given encodings of them and the training images."""
-    labels_N, given_N = dataset.test.labels_N, queries.probabilities_BL.argmax(axis=1)
-    return Outcome(
-        contents_N=dataset.test.contents_N,
-        label_names=dataset.label_names,
-        labels_N=labels_N,
-        given_N=given_N,
-        correct_N=given_N == labels_N,
-        retrieval=measure_retrieval(
+    labels_N, given_N = dataset.test.labels_N, None
+    if encoder.manifest.labels and dataset.label_names:
+        given_N = queries.probabilities_BL.argmax(axis=1)
+    retrieval = None
+    if dataset.label_names:
+        retrieval = measure_retrieval(
             queries.vectors_BD,
             labels_N,
             gallery.vectors_BD,
             dataset.train.labels_N,
             lots=(dataset.test.lots_N, dataset.train.lots_N),
-        ),
+        )
+    return Outcome(
+        contents_N=dataset.test.contents_N,
+        label_names=dataset.label_names,
+        labels_N=labels_N,
+        given_N=given_N,
+        retrieval=retrieval,
+        items=search_items(encoder, dataset, queries, gallery),
     )
 
 
@@ -209,37 +234,6 @@ def encode_parts(encoder: Encoder, dataset: Dataset) -> tuple[Encoding, Encoding
     return queries, encode_all(encoder, dataset.train.images_NCHW)
 
 
-def count_confusion(
-    labels_N: NDArray[np.int64], given_N: NDArray[np.int64], num_labels: int
-) -> NDArray[np.int64]:
-    """Return counts (L, L): row the label an image has, column the label it was given."""
-    pairs = np.bincount(labels_N * num_labels + given_N, minlength=num_labels**2)
-    return pairs.reshape(num_labels, num_labels)
-
-
-def class_figures(
-    confusion_LL: NDArray[np.int64], label_names: tuple[str, ...]
-) -> tuple[ClassFigures, ...]:
-    """Return precision, recall and F1 of every class, also of those without an image."""
-    right_L, images_L, given_L = confusion_LL.diagonal(), confusion_LL.sum(1), confusion_LL.sum(0)
-    figures: list[ClassFigures] = []
-    for label, right, images, given in zip(
-        label_names, right_L.tolist(), images_L.tolist(), given_L.tolist(), strict=True
-    ):
-        figures.append(
-            ClassFigures(
-                label=label,
-                images=images,
-                precision=right / given if given else None,
-                precision_interval=share_interval(right, given) if given else None,
-                recall=right / images if images else None,
-                recall_interval=share_interval(right, images) if images else None,
-                f1=2 * right / (images + given) if images else None,
-            )
-        )
-    return tuple(figures)
-
-
 def _held_out_figures(
     encoder: Encoder, held_out: HeldOut, known: LabelledImages, known_gallery: Encoding
 ) -> HeldOutFigures:
@@ -266,6 +260,18 @@ def _held_out_figures(
         images=len(held_out.test),
         among_held_out=_search_figures(among_held_out, len(gallery_KD)),
         among_all=_search_figures(among_all, len(known) + len(gallery_KD)),
+    )
+
+
+def _class_search_figures(retrieval: Retrieval) -> ClassSearchFigures:
+    first_Q = retrieval.first_Q
+    return ClassSearchFigures(
+        r_at_1=retrieval.r_at_1,
+        r_at_1_interval=share_interval(int(first_Q.sum()), len(first_Q)),
+        precision_at_10=retrieval.precision_at_10,
+        map=retrieval.map,
+        map_interval=mean_interval(retrieval.average_precision_Q, low=0, high=1),
+        map_at_r=retrieval.map_at_r,
     )
 
 

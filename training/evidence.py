@@ -56,7 +56,7 @@ class Evidence:
 def gather_evidence(
     queries: Encoding,
     labels_N: NDArray[np.int64],
-    first_N: NDArray[np.bool_],
+    first_N: NDArray[np.bool_] | None,
     gallery_KD: NDArray[np.float32],
     *,
     lots: Lots,
@@ -66,18 +66,25 @@ def gather_evidence(
 
     Args:
         queries: what the network said of the test images.
-        labels_N: the labels they have.
-        first_N: whether the gallery vector nearest to each is of its class.
+        labels_N: the labels they have; of data without labels none is asked for.
+        first_N: whether the gallery vector nearest to each is of its class; None: without labels.
         gallery_KD: the vectors that were searched.
         lots: of the test images and of those that were searched; what is of an image's own lot, a
             copy or itself, is not shown beside it.
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
-    given_N = queries.probabilities_BL.argmax(axis=1)
+    given_N = labels_N
+    if first_N is None:
+        given_N, first_N = np.zeros_like(labels_N), np.ones(len(labels_N), np.bool_)
+        labels_N = given_N
+    elif queries.probabilities_BL.shape[1]:
+        given_N = queries.probabilities_BL.argmax(axis=1)
     mapped_M = _pick_points(labels_N, generator)
     return Evidence(
-        mistakes=_surest_mistakes(queries.probabilities_BL.max(axis=1), labels_N, given_N),
+        mistakes=_surest_mistakes(
+            queries.probabilities_BL.max(axis=1, initial=0), labels_N, given_N
+        ),
         map_points=MapPoints(
             xy=project_vectors(queries.vectors_BD[mapped_M], seed=seed),
             indexes=mapped_M,

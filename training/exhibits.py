@@ -68,5 +68,5 @@ def show_searches(evidence: "Evidence", dataset: "Dataset") -> list[Search]:
 
 
 def _exhibit(images: "LabelledImages", position: int) -> Exhibit:
-    label = images.label_names[int(images.labels_N[position])]
+    label = images.label_names[int(images.labels_N[position])] if images.label_names else ""
     return Exhibit(make_picture(images.images_NCHW[position]), label, int(position))

@@ -57,7 +57,8 @@ def load_images(
 ) -> Loaded:
     """Return the images of ``source``; the arguments are those of ``training.data.load_dataset``.
 
-    With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part.
+    With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part, or
+    none at all.
     Images without a class are left out, but with ``unlabelled`` they stay; where something is to be
     learnt and there are no two classes to tell apart, there is then no class at all.
 
@@ -71,7 +72,8 @@ def load_images(
         return _fashion_mnist(preprocessing, cache, report)
     listing = list_source(Path(source), group=group)
     try:
-        files = listing.files if unlabelled else _labelled(listing)
+        bare = hold_out is None and not listing.labels
+        files = listing.files if unlabelled or bare else _labelled(listing)
         label_names = _label_names(listing.source, files)
         if unlabelled and hold_out is not None:
             label_names = _enough(listing, label_names)
@@ -233,6 +235,8 @@ def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
+    if not hold_out:
+        return
     unknown = [name for name in hold_out if name not in label_names]
     if unknown:
         raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")

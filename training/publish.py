@@ -1,7 +1,8 @@
 """A finished training in, a measured model folder out.
 
 Beside the manifest and the weights lie ``training.json`` (how it went), ``learnt.safetensors``
-(what it has learnt from) and ``README.md`` (the model card).
+(what it has learnt from), ``references.safetensors`` (what new pictures are compared with) and
+``README.md`` (the model card).
 """
 
 import hashlib
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from training.calibration import calibration_error, measure_calibration, uncalibrated
 from training.card import model_card
+from training.classification import class_figures, count_confusion
 from training.data import Dataset
-from training.evaluate import HISTORY_NAME, class_figures, count_confusion, encode_all
-from training.evaluation import ClassFigures
+from training.evaluate import HISTORY_NAME, encode_all
+from training.evaluation import ClassFigures, SameItemFigures
+from training.item_search import search_items
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
+from training.novelty import choose_references, references_of
 from training.session import TrainingSession
 from training.significance import share_interval
 from vision.encoder import Encoder
@@ -32,8 +36,10 @@ from vision.manifest import Architecture, Manifest
 from vision.model import save_model
 from vision.network import Network
 from vision.preprocess import Preprocessing
+from vision.references import REFERENCES_NAME, REFERENCES_SHA256
 
 CARD_NAME: Final = "README.md"
+ITEM_PHOTOS: Final = 100  # that views are made of: `evaluate` takes more, and more time
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Finished:
     weights: Mapping[str, Tensor]  # on the CPU
     classes: Mapping[str, ClassFigures]  # by name: those that have test images
     learnt: bytes  # what the training looked at
+    references: bytes | None  # what new pictures are compared with; None: there are no classes
     history: bytes  # JSON: how the training went, epoch by epoch, and where
 
 
@@ -59,6 +66,7 @@ class Trained:
     temperature: float
     figures: dict[str, float]  # of the training
     history: dict[str, Any]  # JSON values: how it went, under ``history`` epoch by epoch
+    vectors_ND: NDArray[np.float32] | None = None  # of the training images, if they are known
 
 
 def trained_by(session: TrainingSession, label_names: Sequence[str]) -> Trained:
@@ -101,23 +109,40 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         recipe=subject["recipe"],
         data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    test_figures: dict[str, float] = {"test_images": float(len(dataset.test))}
+    encoder = Encoder(manifest, trained.network, trained.device)
+    said = encode_all(encoder, dataset.test.images_NCHW)
+    searched, known = _known(encoder, dataset, trained.vectors_ND)
+    items = search_items(encoder, searched, said, known, most=ITEM_PHOTOS).figures
+    test_figures = {"test_images": float(len(dataset.test)), **_item_figures(items)}
     classes: tuple[ClassFigures, ...] = ()
+    references = None
     if dataset.label_names:
-        encoder = Encoder(manifest, trained.network, trained.device)
-        encoding = encode_all(encoder, dataset.test.images_NCHW)
-        labels_N, given_N = dataset.test.labels_N, encoding.probabilities_BL.argmax(axis=1)
+        labels_N, given_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
         classes = class_figures(
             count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
         )
-        test_figures = _test_figures(encoding, labels_N, given_N == labels_N, manifest.temperature)
+        test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
+        references = references_of(searched.train, known, said).to_bytes()
+        sha256 = hashlib.sha256(references).hexdigest()
+        manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
         replace(manifest, metrics=test_figures | trained.figures),
         {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()},
         {one.label: one for one in classes if one.images},
         learnt,
+        references,
         json.dumps(trained.history, indent=1, allow_nan=False).encode(),
     )
+
+
+def _known(
+    encoder: Encoder, dataset: Dataset, vectors_ND: NDArray[np.float32] | None
+) -> tuple[Dataset, Encoding]:
+    """Return what is searched, and its vectors: all training images, or those worth encoding."""
+    if vectors_ND is None:
+        train = dataset.train.only(choose_references(dataset.train))
+        return replace(dataset, train=train), encode_all(encoder, train.images_NCHW)
+    return dataset, Encoding(vectors_ND, np.empty((len(vectors_ND), 0), np.float32))
 
 
 def publish(finished: Finished, folder: Path) -> Manifest:
@@ -128,14 +153,31 @@ def publish(finished: Finished, folder: Path) -> Manifest:
     """
 
     def describe(manifest: Manifest) -> dict[str, bytes]:
-        card = model_card(manifest, classes=finished.classes)
-        return {
+        card = model_card(
+            manifest, classes=finished.classes, tried=json.loads(finished.history).get("tried")
+        )
+        documents = {
             HISTORY_NAME: finished.history,
             LEARNT_NAME: finished.learnt,
             CARD_NAME: card.encode(),
         }
+        if finished.references is not None:
+            documents[REFERENCES_NAME] = finished.references
+        return documents
 
     return save_model(folder, finished.manifest, finished.weights, describe)
+
+
+def _item_figures(items: SameItemFigures) -> dict[str, float]:
+    low, high = items.r_at_1_interval
+    return {
+        "same_item": items.r_at_1,
+        "same_item_low": low,
+        "same_item_high": high,
+        "same_item_queries": float(items.queries),
+        "same_item_gallery": float(items.gallery_images),
+        "same_item_of_groups": float(items.setup == "groups"),
+    }
 
 
 def _test_figures(

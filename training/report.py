@@ -35,8 +35,8 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
         dataset: the one that was measured on.
     """
     figures = evaluation.to_json()
-    names = [figure["label"] for figure in figures["classes"]]
-    confusion = figures["confusion"]
+    names = dataset.label_names
+    classes, confusion = figures["classes"] or [], figures["confusion"] or []
     return (
         _environment()
         .get_template("report.html")
@@ -44,19 +44,15 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
             figures=figures,
             names=names,
+            classified=bool(classes),
             searched=_searched(figures),
-            guessing=math.log(len(names)),  # the mean loss of equal probabilities, in nats
-            hardest_first=sorted(figures["classes"], key=_hardness),
+            guessing=math.log(len(names) or 1),  # the mean loss of equal probabilities, in nats
+            hardest_first=sorted(classes, key=_hardness),
             matrix=_matrix(confusion) if len(names) <= MOST_CELLS else None,
             pairs=confused_pairs(confusion)[:MOST_PAIRS],
             curves=_curves(figures["history"]),
-            before=reliability_diagram(
-                "Accuracy by stated probability, before calibration",
-                figures["reliability_uncalibrated"],
-            ),
-            after=reliability_diagram(
-                "Accuracy by stated probability, after calibration", figures["reliability"]
-            ),
+            before=_reliability("before", figures["reliability_uncalibrated"]),
+            after=_reliability("after", figures["reliability"]),
             searches=show_searches(evidence, dataset),
             mistakes=show_mistakes(evidence, dataset),
             map=_map(evidence, dataset, names),
@@ -64,6 +60,12 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             symbols=[symbol(label) for label in range(len(names))],
         )
     )
+
+
+def _reliability(when: str, bins: list[dict[str, Any]] | None) -> Markup | None:
+    if bins is None:
+        return None
+    return reliability_diagram(f"Accuracy by stated probability, {when} calibration", bins)
 
 
 def _environment() -> Environment:
@@ -194,5 +196,5 @@ def _map(evidence: "Evidence", dataset: "Dataset", names: Sequence[str]) -> Mark
     points = evidence.map_points
     if not len(points.xy):
         return None
-    labels_M = dataset.test.labels_N[points.indexes]
-    return vector_map(points.xy, labels_M, points.given, names)
+    labels_M = dataset.test.labels_N[points.indexes] if names else points.given
+    return vector_map(points.xy, labels_M, points.given, names or ("an image",))

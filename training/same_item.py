@@ -38,6 +38,7 @@ class SameItem:
     """What became of each photo that was searched with: the share of its queries that found it."""
 
     setup: Setup
+    positions_N: NDArray[np.int64]  # of the photos, among those that were given
     first_N: NDArray[np.float64]  # as the nearest of all; of equal scores the wrong one is nearer
     top_N: NDArray[np.float64]  # among the ten nearest
     gallery: int  # vectors that were searched
@@ -107,7 +108,7 @@ def find_views(
         searched.vectors_KD,
         (np.tile(photos_N, views), searched.photos_K),
     )
-    return _found("made views", ranks_Q.reshape(views, photos), searched)
+    return _found("made views", np.arange(photos), ranks_Q.reshape(views, photos), searched)
 
 
 def find_others(
@@ -140,7 +141,7 @@ def find_others(
         (things_N[asked], searched.things_K),
         own=(photos_N[asked], searched.photos_K),
     )
-    return _found("groups", ranks_Q[None], searched)
+    return _found("groups", np.array(asked), ranks_Q[None], searched)
 
 
 def _ranks(
@@ -169,9 +170,12 @@ def _ranks(
     return ranks_Q
 
 
-def _found(setup: Setup, ranks_VN: NDArray[np.int64], searched: Searched) -> SameItem:
+def _found(
+    setup: Setup, positions_N: NDArray[np.int64], ranks_VN: NDArray[np.int64], searched: Searched
+) -> SameItem:
     return SameItem(
         setup=setup,
+        positions_N=positions_N,
         first_N=(ranks_VN == 0).mean(axis=0),
         top_N=(ranks_VN < TOP).mean(axis=0),
         gallery=len(searched.vectors_KD),

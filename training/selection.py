@@ -18,7 +18,7 @@ class Selection:
     unknown_images: int  # of those classes, left out
     recorded: bool  # whether the model says what it has learnt from
     drawn_of: int  # images of its classes, where these were drawn from them; else 0
-    classes: int  # of the measured images
+    classes: int  # of the measured images; 0: they have none
     among: Among  # what the measured images are searched among
 
     @property
@@ -51,9 +51,10 @@ class Selection:
                 f"{drawn}it may have learnt from some of the images that are measured."
             )
         if self.among == "measured images":
+            of_class = "of every measured class " if self.classes else ""
             said.append(
-                "The data hold no images of every measured class that the model has learnt from: "
-                "each measured image was searched among the other measured ones."
+                f"The data hold no images {of_class}that the model has learnt from: each measured "
+                "image was searched among the other measured ones."
             )
             if self.classes == 1:
                 said.append(

@@ -23,9 +23,10 @@ from training.arrangement import (
 from training.data import Dataset, HeldOut, default_cache
 from training.decoding import LoadReport
 from training.errors import DataError
+from training.images import UNLABELLED
 from training.leakage import find_contradictions, find_leaks
 from training.learnt import Learnt
-from training.loading import Loaded, load_images
+from training.loading import FEWEST_CLASSES, Loaded, load_images
 from training.selection import Among, Selection
 from training.units import listed
 from vision.manifest import Manifest
@@ -49,6 +50,9 @@ def load_unlearnt(
 ) -> Dataset:
     """Return what ``source`` has to measure a model with, labelled as the model does.
 
+    Of a model without classes, or data without labels, every image counts. The labels are then the
+    data's own if all images have one of at least two; else none.
+
     Measured are the images of the test part or, where the source names none, all; less those that
     one of the models has learnt from, and their copies. Searched are the training part or, where
     there is none, the images that were left out so; if those lack a class, the measured ones.
@@ -68,20 +72,21 @@ def load_unlearnt(
         source,
         manifest.preprocessing,
         hold_out=None,
+        unlabelled=not manifest.labels,
         group=group,
         cache=cache or default_cache(),
         report=report,
     )
     found = find_groups(loaded)
-    labels_M = _labels(loaded, manifest.labels)
+    names, labels_M, counted_M = _labelling(loaded, manifest.labels)
     known_M = _known(found, learnt)
     parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in learnt)
     no_draw = Part.TEST in loaded.named_parts or None not in learnt
-    candidates_M &= labels_M != UNKNOWN
+    candidates_M &= counted_M
     measured_M = candidates_M & ~known_M
     if not measured_M.any():
         raise DataError(_nothing_left(loaded, manifest, int(candidates_M.sum())))
-    searched_M &= (labels_M != UNKNOWN) & ~measured_M
+    searched_M &= counted_M & ~measured_M
     covered = np.isin(labels_M[measured_M], labels_M[searched_M]).all()
 
     held_names = tuple(
@@ -96,15 +101,15 @@ def load_unlearnt(
         [
             Stretch(np.flatnonzero(chosen_M), of_part_M, names)
             for chosen_M, of_part_M, names in (
-                (searched_M & covered, labels_M, manifest.labels),
-                (measured_M, labels_M, manifest.labels),
+                (searched_M & covered, labels_M, names),
+                (measured_M, labels_M, names),
                 (held_parts_M == Part.TRAIN, held_M, held_names),
                 (held_parts_M == Part.TEST, held_M, held_names),
             )
         ],
     )
     contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    strange_M = (labels_M == UNKNOWN) & (held_M == UNKNOWN)
+    strange_M = ~counted_M & (held_M == UNKNOWN)
     strange = np.unique(loaded.labels_M[strange_M]).tolist()
     return Dataset(
         name=loaded.name,
@@ -122,8 +127,8 @@ def load_unlearnt(
             unknown_classes=tuple(loaded.label_names[label] for label in strange),
             unknown_images=int(strange_M.sum()),
             recorded=None not in learnt,
-            drawn_of=0 if no_draw else int((labels_M != UNKNOWN).sum()),
-            classes=len(np.unique(labels_M[measured_M])),
+            drawn_of=0 if no_draw else int(counted_M.sum()),
+            classes=len(np.unique(labels_M[measured_M])) if names else 0,
             among=_among(loaded) if covered else "measured images",
         ),
     )
@@ -134,11 +139,29 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def _labelling(
+    loaded: Loaded, known: tuple[str, ...]
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the classes to measure with, each image's, and a mask of the images that count.
+
+    Args:
+        loaded: the data.
+        known: the model's classes.
+    """
+    if known and loaded.label_names:
+        labels_M = _labels(loaded, known)
+        return known, labels_M, labels_M != UNKNOWN
+    all_M = np.ones(len(loaded.labels_M), np.bool_)
+    if len(loaded.label_names) < FEWEST_CLASSES or (loaded.labels_M == UNLABELLED).any():
+        return (), np.full(len(loaded.labels_M), UNLABELLED), all_M
+    return loaded.label_names, loaded.labels_M, all_M
+
+
 def _labels(loaded: Loaded, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the place (M,) of each image's class in ``names``, or ``UNKNOWN``."""
     places = {_plain(name): place for place, name in enumerate(names)}
     of_label = [places.get(_plain(name), UNKNOWN) for name in loaded.label_names]
-    return np.array(of_label, np.int64)[loaded.labels_M]
+    return np.array([*of_label, UNKNOWN], np.int64)[loaded.labels_M]  # UNLABELLED is the last
 
 
 def _known(found: Identified, learnt: Sequence[Learnt | None]) -> NDArray[np.bool_]:

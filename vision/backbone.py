@@ -63,7 +63,8 @@ class Backbone(nn.Module):
         self.body = body
         self.mirrored = mirrored  # features are the mean over a picture and its mirror image
         self.side = side  # pixels, of the images that the network was made for
-        self.width = sum(row.width for row in rows)  # F
+        self.widths = tuple(row.width for row in rows)  # of each layer
+        self.width = sum(self.widths)  # F
         self.whole = dict(
             whole
         )  # shapes of all tensors of the uncut network, by the library's name

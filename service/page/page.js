@@ -68,8 +68,9 @@ async function showPicture(query, request) {
     return found;
   });
   named.catch(() => request.signal.aborted || panel.showNoAnswer());
-  const [{ label, probability }, { hits }] = await Promise.all([named, near]);
-  announce(request, `${label}, ${percent(probability)}. ${things(hits.length, "nearest item")}.`);
+  const [{ label, probability, sure }, { hits }] = await Promise.all([named, near]);
+  const doubt = sure === false ? "Perhaps none of these; the best guess is " : "";
+  announce(request, `${doubt}${label}, ${percent(probability)}. ${things(hits.length, "nearest item")}.`);
 }
 
 async function showItem(query, request) {

@@ -33,13 +33,20 @@ export function showGiven(file) {
   answer.setAttribute("aria-busy", "true");
 }
 
-export function showClasses({ label, probability, predictions }) {
+export function showClasses({ label, probability, predictions, sure, why_not }) {
+  const doubt = sure === false ? [element("p", { className: "doubt", textContent: `Not sure: ${why_not.detail}.` })] : [];
   setAnswer(
-    // Below one half the best guess is more often wrong than right, and must not sound certain.
-    element("p", { className: "eyebrow", textContent: probability < 0.5 ? "Unsure, perhaps" : "Looks like" }),
+    element("p", { className: "eyebrow", textContent: leadOf(probability, sure) }),
     element("p", { className: "verdict" }, element("strong", { textContent: label })),
+    ...doubt,
     element("ol", { className: "classes" }, ...predictions.map(classRow)),
   );
+}
+
+/** Below one half the best guess is more often wrong than right, and must not sound certain. */
+function leadOf(probability, sure) {
+  if (sure === false) return "Perhaps none of these; the best guess is";
+  return probability < 0.5 ? "Unsure, perhaps" : "Looks like";
 }
 
 /** Take the answer away: none will come. */
