@@ -67,7 +67,7 @@ def classify(
 
 
 def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:
-    """Return how the classes of many pictures are written: label, probability, label_2, …, sure, why_not."""
+    """Return how the classes of many pictures are written: label, probability, label_2, … sure."""
     numbers = ["", *(f"_{number}" for number in range(2, count + 1))]
     names = [("label" + number, "probability" + number) for number in numbers]
 

@@ -20,8 +20,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+NO_HOME = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": "/dev/null/cache"}
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+
+
 def test_it_says_five_lines_then_one_for_each_stage_right_at_80_columns(folder: Path) -> None:
-    done = up("photos", cwd=folder)
+    """With no home to write to and no network."""
+    done = up("photos", cwd=folder, **NO_HOME, **NO_NETWORK)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

@@ -39,7 +39,7 @@ def up_command(*arguments: str | bytes) -> list[str | bytes]:
 def up(*arguments: str | bytes, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `up` to its end, quickly and without a server."""
     return subprocess.run(
-        up_command(*arguments, *QUICK, "--no-serve"),
+        up_command(*QUICK, "--no-serve", *arguments),
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
@@ -102,7 +102,7 @@ def page_of(*arguments: str, cwd: Path, log: Path) -> Iterator[Page]:
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            up_command(*arguments, *QUICK, "--port", str(port)),
+            up_command(*QUICK, "--port", str(port), *arguments),
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
@@ -134,7 +134,7 @@ def kill_when(made: str, arguments: Sequence[str], *, cwd: Path) -> None:
     """
     assert not list(cwd.glob(made)), "it would be killed before it began"
     process = subprocess.Popen(
-        up_command(*arguments, *QUICK, "--no-serve"),
+        up_command(*QUICK, "--no-serve", *arguments),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=cwd,
