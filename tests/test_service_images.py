@@ -9,7 +9,7 @@ from httpx import Client, Response
 from PIL import Image
 
 from tests.pictures import encoded, picture, png
-from tests.servers import Server
+from tests.servers import Server, running_server
 from vision.formats import FORMATS, in_words
 
 CLIENT = Client(timeout=30)
@@ -163,3 +163,18 @@ def test_pixels_of_a_form_field_need_no_file_name(server: Server) -> None:
     for answer in answers:
         assert answer.status_code == 200, answer.text
         np.testing.assert_allclose(vectors(answer), vectors(expected), atol=1e-5)
+
+
+def test_a_service_takes_the_formats_that_it_is_told_to(tmp_path: Path, model: Path) -> None:
+    options = ("--formats", "PNG, heic")
+    heic = (Path(__file__).parent / "phone.heic").read_bytes()
+    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+        route = f"{server.url}/v1/classify"
+        taken = [CLIENT.post(route, content=one).status_code for one in (heic, png(1))]
+        refused = CLIENT.post(route, content=encoded(picture(1), "AVIF"))
+
+    assert taken == [200, 200]
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_image_type")
+    assert refused.json()["detail"] == (
+        "this is an AVIF picture, which is not taken here; PNG or HEIC is wanted: convert it first"
+    )
