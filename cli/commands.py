@@ -6,6 +6,7 @@ import re
 import typer
 
 from cli.bento import pack
+from cli.classify import classify
 from cli.compare import compare
 from cli.demo import demo
 from cli.evaluate import evaluate
@@ -16,7 +17,7 @@ from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
 from cli.purge import purge
-from cli.search import classify, search
+from cli.search import search
 from cli.serve import serve
 from cli.train import train
 from cli.up import up

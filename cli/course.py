@@ -124,7 +124,7 @@ def _index(
         taken = intake.take_fashion_mnist()
         return taken, f"indexed {things(taken.count, 'photo')} in {duration(taken.seconds)}"
     was_complete = intake.is_complete
-    now = Inventory.take(listing)
+    now = Inventory.of(listing)
     files = intake.news(listing, now)
     stale = intake.stale(listing)
     if stale and prune and listing.unread:

@@ -110,7 +110,7 @@ class Intake:
 
         Args:
             listing: the whole source, at this moment.
-            now: its inventory, taken before; files that are not in it will be read again.
+            now: its inventory, as of before anything is read.
             files: those of the listing that are to be read; the others are as they were.
             prune: delete what the source brought before and is no longer in the listing.
 
@@ -126,15 +126,16 @@ class Intake:
             listing.findings,
             unread=frozenset(id_of_path(one.key) for one in listing.files if one.key not in read),
         )
-        before = self._taken.rows.keys()
         report = fill(self._open(), self._encoder, source, prune=prune)
         reasons = dict(report.refused)
         refused = {key for key in read if id_of_path(key) in reasons}
         unread = {key for key in refused if reasons[id_of_path(key)].startswith(UNREADABLE)}
-        carried = now.carrying(self._taken) if read != {one.key for one in listing.files} else now
-        self._taken = carried.after(refused - unread, unread, program())
+        new = sorted(read - refused - self._taken.rows.keys())
+        self._taken = self._taken.after(
+            now.settled, read, refused=refused, unread=unread, program=program()
+        )
         self._remember(self._taken)
-        return _taken(report, sorted(read - refused - before), refused=self.refused + len(unread))
+        return _taken(report, new, refused=self._taken.refused + len(unread))
 
     def take_fashion_mnist(self) -> Taken:
         """Store the 60,000 training images of Fashion-MNIST."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -41,19 +41,25 @@ class Inventory:
     rows: Mapping[str, Row]
 
     @classmethod
-    def take(cls, listing: Listing) -> Self:
-        """Return the files of ``listing`` that are there, at the cost of a ``stat`` each.
+    def of(cls, listing: Listing) -> Self:
+        """Return the files of ``listing`` that are there, at the cost of a ``stat`` each."""
+        rows = {file.key: row for file in listing.files if (row := row_of(file)) is not None}
+        return cls(rows)
 
-        Those that changed within the last two seconds are left out: they may change again within
-        the same tick of the file system's clock.
+    @property
+    def settled(self) -> "Inventory":
+        """Without the files that have just changed.
+
+        They may change again within the same tick of the file system's clock.
         """
         latest_ns = time.time_ns() - int(COARSEST_S * 1e9)
-        rows: dict[str, Row] = {}
-        for file in listing.files:
-            row = row_of(file)
-            if row is not None and max(row.modified_ns, row.changed_ns) < latest_ns:
-                rows[file.key] = row
-        return cls(rows)
+        return Inventory(
+            {
+                key: row
+                for key, row in self.rows.items()
+                if max(row.modified_ns, row.changed_ns) < latest_ns
+            }
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -74,25 +80,27 @@ class Inventory:
         lines = (json.dumps([key, *row]) for key, row in self.rows.items())
         replace_synced(path, "".join(f"{line}\n" for line in lines).encode())
 
-    def after(self, refused: Iterable[str], unread: Iterable[str], program: str) -> "Inventory":
-        """Return the inventory after an indexing.
+    def after(
+        self,
+        now: "Inventory",
+        read: Collection[str],
+        *,
+        refused: Collection[str],
+        unread: Collection[str],
+        program: str,
+    ) -> "Inventory":
+        """Return what is known after an indexing.
 
         Args:
-            refused: keys of files in which there is no picture.
-            unread: keys of files that could not be read: they will be tried again.
+            now: the inventory, as of before the files were read.
+            read: keys of the files that were to be read; the others are as they were, or wait.
+            refused: keys of those in which there is no picture.
+            unread: keys of those that could not be read: they will be tried again.
             program: the version of this program.
         """
-        rows = {key: row for key, row in self.rows.items() if key not in set(unread)}
-        for key in rows.keys() & set(refused):
-            rows[key] = rows[key]._replace(refused_by=program)
-        return Inventory(rows)
-
-    def carrying(self, earlier: "Inventory") -> "Inventory":
-        """Return the inventory with what the earlier one knows of files that are as they were."""
-        rows = {
-            key: was if (was := earlier.rows.get(key)) is not None and was[:4] == row[:4] else row
-            for key, row in self.rows.items()
-        }
+        rows = {key: row for key, row in self.rows.items() if key in now.rows and key not in read}
+        for key in now.rows.keys() & set(read) - set(unread):
+            rows[key] = now.rows[key]._replace(refused_by=program if key in refused else "")
         return Inventory(rows)
 
     def changed(self, now: "Inventory", listing: Listing, program: str) -> list[ListedFile]:

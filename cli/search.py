@@ -1,8 +1,7 @@
-"""`lookalike search` and `lookalike classify`: one image, or a folder of them, without a server."""
+"""`lookalike search`: what looks like an image, or like each of a folder, without a server."""
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -20,13 +19,10 @@ from cli.collection import (
     takes_many,
 )
 from cli.console import print_json, say, stdout
-from cli.filling import load_encoder_of, usable_cores
+from cli.filling import load_encoder_of
 from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.picture import json_option, read_picture
 from index.errors import FilterError
-from vision.errors import ModelFolderError
-from vision.references import References, judge, read_references
-from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.filter import Filter
@@ -172,89 +168,6 @@ def _filter(text: str) -> "Filter":
         return parse_filter(json_option(text, "--filter"))
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
-
-
-def classify(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    image: PicturesArgument,
-    *,
-    out: OutOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
-    device: DeviceOption = "auto",
-    runtime: RuntimeOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Say what an image, or each of a folder, shows, how probable that is, and whether it is sure.
-
-    Not sure is what looks like none of the photos that the model has learnt from.
-    """
-    is_many = takes_many(image, out)
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    labels = encoder.manifest.labels
-    if not labels:
-        raise ModelFolderError(
-            f"{model} has no classes, so there is nothing to classify by; `lookalike search` finds "
-            "what looks alike"
-        )
-    references = read_references(model, encoder.manifest)
-    if is_many and out is not None:
-        answers = _classes_of_many(labels, references, k)
-        answer_all(image, out, encoder, answers, as_json=as_json)
-        return
-    (document,) = _predictions(read_picture(encoder, image).encode(), labels, references, k)
-    if as_json:
-        print_json(document)
-        return
-    table = Table("probability", "label")
-    for one in document["predictions"]:
-        table.add_row(f"{one['probability']:.4f}", one["label"])
-    stdout.print(table)
-    if document["sure"] is False:
-        say(f"not sure: {document['why_not']['detail']}")
-
-
-def _classes_of_many(labels: tuple[str, ...], references: References | None, k: int) -> Answers:
-    """Return how the classes of many pictures are written: label, probability, label_2, ..., sure.
-
-    Then why not: a code.
-    """
-    names = [("label" + one, "probability" + one) for one in _numbers(min(k, len(labels)))]
-
-    def rows(document: Document) -> list[Document]:
-        row: Document = {}
-        for (label, probability), one in zip(names, document["predictions"], strict=True):
-            row |= {label: one["label"], probability: one["probability"]}
-        why_not = document["why_not"]
-        return [{**row, "sure": document["sure"], "why_not": why_not and why_not["code"]}]
-
-    return Answers(
-        doing="classifying",
-        documents=lambda encoding: _predictions(encoding, labels, references, k),
-        columns=[*(name for pair in names for name in pair), "sure", "why_not"],
-        rows=rows,
-    )
-
-
-def _numbers(count: int) -> list[str]:
-    return ["", *(f"_{number}" for number in range(2, count + 1))]
-
-
-def _predictions(
-    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
-) -> list[Document]:
-    """Return what is said of each picture of a batch, the likeliest class first."""
-    documents: list[Document] = []
-    for vector_D, probabilities_L in zip(*encoding, strict=True):
-        best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
-        predictions = [
-            {"label": labels[row], "probability": float(probabilities_L[row])} for row in best
-        ]
-        sure, why_not = judge(references, vector_D, probabilities_L)
-        reason = None if why_not is None else why_not._asdict()
-        documents.append(
-            {**predictions[0], "predictions": predictions, "sure": sure, "why_not": reason}
-        )
-    return documents
 
 
 def _hits_json(hits: "list[Hit]", votes: "list[Vote] | None") -> dict[str, Any]:

@@ -5,6 +5,7 @@ and returns the line that says what there is now.
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -116,11 +117,13 @@ def measure(
             write_report(measured, dataset, workspace.model)
     if state.unmeasured is not None:
         return state, f"not measured: {state.unmeasured}"
-    try:
+    first = ""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         figures = json.loads((workspace.model / REPORT_FIGURES).read_bytes())
-        first = f"{percent(float(figures['r_at_1']))} find their class first; "
-    except (OSError, ValueError, KeyError, TypeError):
-        first = ""
+        share, what = figures["r_at_1"], "their class"
+        if share is None:
+            share, what = figures["same_item"]["r_at_1"], "the very thing"
+        first = f"{percent(share)} find {what} first; "
     return state, f"measured: {first}{workspace.home / workspace.model.name / REPORT_PAGE}"
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from cli.console import say
 from cli.intake import Intake
-from cli.inventory import Inventory, Row, row_of
+from cli.inventory import Inventory, Row
 from cli.workspace import NETWORK, Workspace, filesystem_of
 from dataset.errors import DatasetError
 from dataset.listing import ListedFile, Listing
@@ -80,7 +80,7 @@ class Watcher:
         """
         started = time.monotonic()
         listing = list_source(self._source)
-        now = Inventory({file.key: row for file in listing.files if (row := row_of(file))})
+        now = Inventory.of(listing)
         news = self._intake.news(listing, now)
         settled = [file for file in news if self._has_settled(file, now)]
         gone = self._stale(listing)
@@ -134,6 +134,7 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
     from watchfiles import watch as changes  # noqa: PLC0415 - only where it is needed
 
     while not stopping.is_set():
+        unwatched = True  # changes until now were not told
         try:
             for told in changes(
                 source,
@@ -144,8 +145,10 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
                 rust_timeout=STEP_MS,
                 yield_on_timeout=True,
                 raise_interrupt=False,
+                ignore_permission_denied=True,
             ):
-                yield bool(told)
+                yield bool(told) or unwatched
+                unwatched = False
                 if not source.is_dir():
                     break
         except (OSError, RuntimeError):

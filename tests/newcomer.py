@@ -68,7 +68,7 @@ def make_photo_model(folder: Path) -> None:
     write_photos(folder / "photos")
     run_all(
         [
-            "train --data photos --out models/photos --epochs 2 --size 48",
+            "train --data photos --out models/photos --size 48",
             "export models/photos --data photos --precision fp32 --max-accuracy-loss 100",
             "index build models/photos --data photos --out galleries/photos",
         ],

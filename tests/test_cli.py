@@ -45,7 +45,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 
 def test_the_lines_of_help_break_where_the_terminal_ends() -> None:
-    assert "whole epoch and ends with the very same weights" in lookalike("train", "--help").stdout
+    assert "where it was and ends with the very same weights" in lookalike("train", "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_an_interruption_leaves_nothing_and_what_was_there(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.search._predictions", interrupted)
+    monkeypatch.setattr("cli.classify._classes", interrupted)
     result = run("classify", model, photos, "--out", out)
 
     assert result.exit_code != 0

@@ -68,7 +68,8 @@ def test_every_command_tells_what_it_found_in_the_same_data(tmp_path: Path) -> N
     for name in ("first", "second"):
         write_model(tmp_path / name, labels=labels)
     first = str(tmp_path / "first")
-    train = ["train", "--out", str(tmp_path / "m"), "--epochs", "1", "--size", "24"]
+    train = ["train", "--recipe", "cnn", "--out", str(tmp_path / "m")]
+    train += ["--epochs", "1", "--size", "24"]
     commands = [
         train,
         ["evaluate", first],

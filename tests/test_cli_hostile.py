@@ -64,7 +64,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / MODEL
-    short = ["--epochs", 1, "--size", 24, "--batch-size", 16, "--device", "cpu"]
+    short = ["--recipe", "cnn", "--epochs", 1, "--size", 24, "--batch-size", 16, "--device", "cpu"]
     result = run("train", "--data", table, "--out", out, *short)
     assert "[/broken].png" in result.stderr
     assert f"{out}: test accuracy" in result.stderr

@@ -44,7 +44,7 @@ CASES = {
     "index purge": "ready/gallery",
     "pack": "MODEL",
     "new-key": "shop --rights read,write",
-    "train": "--data photos --out made/model --epochs 1 --size 32",
+    "train": "--recipe cnn --data photos --out made/model --epochs 1 --size 32",
     "evaluate": "MODEL --data DATA",
     "compare": "MODEL MODEL --data DATA",
     "export": "MODEL --data DATA --precision fp32 --max-accuracy-loss 100",

@@ -32,7 +32,7 @@ BRIEF = "--epochs 1 --size 64"
 # What is typed behind a documented line.
 ADDED = {
     "lookalike up photos": "--no-serve --budget 5s",
-    "lookalike train --data photos --out models/photos": "--epochs 2 --size 48",
+    "lookalike train --data photos --out models/photos": "--size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
     "lookalike train --recipe backbone-finetune --weights models/frozen": BRIEF,
@@ -50,6 +50,7 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 # Tens of seconds each; only the long form runs them.
 LONG = (
     "torchrun",
+    "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
     "lookalike train --hold-out",
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",

@@ -178,7 +178,7 @@ FORBIDDEN = {
     "index export GALLERY closed/export": "closed/export",
     "index backup GALLERY closed/backup": "closed/backup",
     "evaluate MODEL --data closed": "closed",
-    "train --data photos --out closed/model --epochs 1 --size 32": "closed/model",
+    "train --recipe cnn --data photos --out closed/model --epochs 1 --size 32": "closed/model",
     "serve --model MODEL --gallery GALLERY --api-keys-file closed.jpg": "closed.jpg",
 }
 

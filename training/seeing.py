@@ -42,11 +42,14 @@ class Seeing:
         backbone: Backbone,
         *,
         device: torch.device,
+        name: str | None = None,
     ) -> None:
+        """Take the network with its weights; ``name`` tells it from others of this extractor."""
+        self._name = name or str(extractor)
         self.seconds = 0.0  # that it took, in all
         self._store, self._extractor, self._backbone = store, extractor, backbone
         self._device = device
-        self._key = hashlib.sha256(json.dumps(asdict(extractor)).encode()).hexdigest()
+        self._key = hashlib.sha256(json.dumps([self._name, asdict(extractor)]).encode()).hexdigest()
         self._report: Callable[[int], None] = lambda _: None
         self._total, self._done = 0, 0
 
@@ -65,7 +68,7 @@ class Seeing:
         viewed_N, changed_N = _draw(material)
         self._total = len(material.labels_N) + VIEWS * (len(viewed_N) + len(changed_N))
         self._done = 0
-        self._report = lambda done: report(str(self._extractor), done, self._total)
+        self._report = lambda done: report(self._name, done, self._total)
         features_NF = np.concatenate(
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
@@ -133,10 +136,10 @@ def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> _Photos:
     """Return photos by their places among all parts, one part after another."""
-    starts = np.cumsum([0, *map(len, parts)])
+    ends = np.cumsum([len(part) for part in parts])
     some = [
         part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
-        for part, start, end in zip(parts, starts, starts[1:], strict=True)
+        for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
     return _Photos(
         np.concatenate([part.images_NCHW for part in some]),
