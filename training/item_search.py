@@ -148,7 +148,7 @@ def _figures(
         setup=found.setup,
         in_words=OF_GROUPS
         if question.of_groups
-        else f"the photo that it was made of, {made_views.in_words()}, among all photos",
+        else f"the photo that it was made of (by {made_views.in_words()}), among all photos",
         photos=len(found.positions_N),
         queries=len(found.positions_N) * len(question.views_VND),
         gallery_images=found.gallery,

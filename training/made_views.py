@@ -90,11 +90,11 @@ def made_views(
 
 
 def in_words() -> str:
-    """Return what a view is, for reports."""
+    """Return how views are made, for reports."""
     return (
-        f"cropped to {LEAST_SIDE:.0%} of each side or more, turned by up to {MOST_TURNED:.0f} "
-        f"degrees, up to {BRIGHTNESS:.0%} darker or brighter, with other contrast and colours, "
-        "half of them mirrored"
+        f"cropping to {LEAST_SIDE:.0%} of each side or more, turning by up to {MOST_TURNED:.0f} "
+        f"degrees, up to {BRIGHTNESS:.0%} less or more light, other contrast and colours, and "
+        "mirroring half of them"
     )
 
 
