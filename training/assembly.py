@@ -5,8 +5,8 @@ from torch import nn
 
 from training.auto_recipe import AutoRecipe, Extractor
 from training.calibration import choose_temperature
-from training.candidates import Fitted, Heads
 from training.closed_form import Linear
+from training.material import Fitted, Heads
 from training.publish import Trained, environment
 from training.tried import Comparison
 from vision.backbone import Backbone

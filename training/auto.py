@@ -17,13 +17,14 @@ import torch
 
 from training.assembly import assembled
 from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, Tuning
-from training.candidates import Fitted, Material, Seen, fit_heads
+from training.candidates import fit_heads
 from training.checkpoint import Checkpoint, CheckpointFolder
 from training.checks import refuse_existing, refuse_unfinished, state_folder
 from training.data import Dataset
 from training.distributed import world_size
 from training.errors import RecipeError, WeightsError
 from training.features import FeatureStore
+from training.material import Fitted, Material, Seen
 from training.publish import Trained, finish, publish
 from training.seeing import Seeing, built, pretrained
 from training.train import reproducible

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from training.auto_recipe import AutoRecipe, Extractor
-from training.candidates import Material, Seen
 from training.errors import RecipeError
 from training.features import FeatureStore
 from training.images import LabelledImages
 from training.made_views import VIEWS, made_views
+from training.material import Material, Seen
 from training.weights import load_pretrained
 from vision.backbone import Backbone, build_backbone
 from vision.feature_encoder import FeatureEncoder, feature_encoder
