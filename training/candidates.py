@@ -2,8 +2,7 @@
 
 Every image is held out once: what is said of it comes from heads that were fitted to the others.
 
-Shape suffixes: N images, V views of each, Q views in all, F features, I of them that tell items
-apart, R dimensions that they are worked with in, L labels, D vector width.
+Shape suffixes: N images, V views of each, Q views in all, F features, C of them, R dimensions that they are worked with in, L labels, D vector width.
 """
 
 from collections.abc import Sequence
@@ -64,14 +63,15 @@ def fit_heads(
         (
             trial
             for columns in _feature_sets(seen, material)
-            for trial in _try_strengths(seen, columns, things.all_ND, material, recipe, chosen)
+            for trial in _try_strengths(
+                seen.features_NF[:, :columns], things.all_ND, material, recipe, chosen
+            )
         ),
         key=lambda trial: trial.figures.of_classes,
     )
+    space = best.folded.space
     kind_ND, kind_QD = (
-        unit(
-            best.first.kind.of(best.folded.space.reduced(features[:, : best.folded.space.features]))
-        )
+        unit(best.first.kind.of(space.reduced(features[:, : space.features])))
         for features in (seen.features_NF, seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
     )
     found = _same_item(
@@ -82,9 +82,7 @@ def fit_heads(
     )
     final = best.folded.fit(best.shrinkage)
     features = seen.features_NF.shape[1]
-    kind, scores = (
-        _padded(best.folded.space.folded(layer), features) for layer in (final.kind, final.scores)
-    )
+    kind, scores = (_padded(space.folded(layer), features) for layer in (final.kind, final.scores))
     return Fitted(
         Heads(item, kind, scores),
         best.shrinkage,
@@ -106,15 +104,13 @@ def _feature_sets(seen: Seen, material: Material) -> list[int]:
 
 
 def _try_strengths(
-    seen: Seen,
-    columns: int,
+    features_NC: NDArray[np.float32],
     item_ND: NDArray[np.float32],
     material: Material,
     recipe: AutoRecipe,
     folds: Sequence[int],
 ) -> list["_Trial"]:
-    """Return what each strength is worth with the first ``columns`` features."""
-    features_NC = seen.features_NF[:, :columns]
+    """Return what each strength is worth with these features."""
     space = Space.of(features_NC)
     folded = _Folded(space, space.reduced(features_NC), item_ND, material, recipe)
     few = len(material.labels_N) < FEW_DIMENSIONS
