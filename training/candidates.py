@@ -2,7 +2,8 @@
 
 Every image is held out once: what is said of it comes from heads that were fitted to the others.
 
-Shape suffixes: N images, V views of each, Q views in all, F features, C of them, R dimensions that they are worked with in, L labels, D vector width.
+Shape suffixes: N images, V views of each, Q views in all, F features, C of them, R dimensions that
+they are worked with in, L labels, D vector width.
 """
 
 from collections.abc import Sequence
