@@ -31,7 +31,8 @@ BRIEF = "--epochs 1 --size 64"
 
 # What is typed behind a documented line.
 ADDED = {
-    "lookalike train --data photos --out models/photos": "--size 48",
+    "lookalike train --data": "--size 48",
+    "lookalike train --backbone torchvision:vgg19": "--size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
     "lookalike train --recipe backbone-finetune --weights models/frozen": BRIEF,
@@ -50,6 +51,7 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike train --hold-out",
+    "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",
