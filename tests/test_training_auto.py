@@ -256,6 +256,7 @@ def test_photos_that_all_look_the_same_are_a_sentence(tmp_path: Path) -> None:
         )
     with pytest.raises(DataError, match="cannot be told apart"):
         run(tmp_path / "photos", tmp_path / "model")
+    assert list(tmp_path.glob("model*")) == []
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """A network and the heads that were fitted to what it sees in, one network to serve out."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from training.auto_recipe import AutoRecipe, Extractor
@@ -22,6 +24,7 @@ def assembled(
     device: torch.device,
     seconds: float,
     comparison: Comparison,
+    features_NF: NDArray[np.float32],
 ) -> Trained:
     """Return the network of ``backbone`` with its heads, calibrated on images held out.
 
@@ -33,6 +36,7 @@ def assembled(
         device: where it is to be measured.
         seconds: that the training took.
         comparison: of what was tried.
+        features_NF: of the training part.
     """
     heads = fitted.heads
     labels = 0 if heads.scores is None else len(heads.scores.bias_D)
@@ -63,6 +67,7 @@ def assembled(
         device=device,
         temperature=choose_temperature(fitted.logits_NL, fitted.labels_N) if labels else 1.0,
         figures=figures,
+        vectors_ND=heads.vectors(features_NF, recipe.kind_share),
         history={
             "history": [],
             "tried": comparison.to_json(),

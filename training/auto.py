@@ -22,7 +22,7 @@ from training.checkpoint import Checkpoint, CheckpointFolder
 from training.checks import refuse_existing, refuse_unfinished, state_folder
 from training.data import Dataset
 from training.distributed import world_size
-from training.errors import RecipeError, WeightsError
+from training.errors import DataError, RecipeError, WeightsError
 from training.features import FeatureStore
 from training.material import Fitted, Material, Seen
 from training.publish import Trained, finish, publish
@@ -100,7 +100,11 @@ def train_auto(
             device=place,
             observer=observer,
         )
-        trials.run()
+        try:
+            trials.run()
+        except (DataError, RecipeError, WeightsError):
+            state.remove()  # the next try would end alike: nothing to go on from
+            raise
         manifest = publish(finish(trials.trained(), trials.winning_dataset, subject), out)
         state.remove()
     return manifest, trials.comparison
@@ -205,6 +209,7 @@ class _Trials:
             device=self._device,
             seconds=time.perf_counter() - self._began,
             comparison=self.comparison,
+            features_NF=self._best.seen.features_NF[: len(self.winning_dataset.train)],
         )
 
     def _try(self, extractor: Extractor) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.auto_recipe import deal_folds
-from training.closed_form import Linear
+from training.closed_form import Linear, two_part, unit
 from training.images import UNLABELLED, LabelledImages
 
 NEVER: Final = -1  # the fold of images that are never held out
@@ -23,6 +23,13 @@ class Heads(NamedTuple):
     item: Linear  # tells one thing from another
     kind: Linear | None  # tells kinds apart
     scores: Linear | None  # of classes
+
+    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
+        """Return unit vectors (N, D), as the network makes them of features."""
+        item_ND = unit(self.item.of(features_NF))
+        if self.kind is None:
+            return item_ND
+        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
