@@ -261,7 +261,7 @@ class _Trials:
             self._pass_over(name, "there was no time left: a larger budget buys it")
             return
         tuned = tuner.run(epochs, partial(self._observer.learning, name))
-        seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, name=name)
+        seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, tuned=name)
         seen = self._see(seeing, dataset)
         first = self._material.folds[:1]
         began = time.perf_counter()
