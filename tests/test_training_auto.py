@@ -153,7 +153,7 @@ def test_photos_without_classes_become_a_model_to_search_with(
         np.zeros((2, 3, SIDE, SIDE), np.uint8)
     )
     assert encoding.probabilities_BL.shape == (2, 0)
-    assert "without classes" in (tmp_path / "model" / "README.md").read_text()
+    assert "turns an image into a vector" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_photos_without_a_class_help_those_with_one(photographs: Path, tmp_path: Path) -> None:
