@@ -1,90 +1,149 @@
-"""Images per second of an index build beside the bare network on the same images.
+"""Images per second of an index build, and of classifying a folder, beside the bare network.
 
-    python -m benchmarks.index_build --model demo/model
+    python -m benchmarks.index_build --model models/cnn --data fashion-mnist
+    python -m benchmarks.index_build --model models/lite0 --data photos --images 300 --rounds 1
 
-The build decodes 60,000 PNGs, embeds them, makes thumbnails and commits everything to SQLite; the
-bare network gets the same pixels, ready in memory, in the same batches. In turns, three times each.
+All get the same images, in turns. The bare network gets the pixels ready in memory. The
+build reads, hashes and decodes files, makes thumbnails and commits all to SQLite; classifying
+does the same without the last two. Where network and decoding share the cores, none of them can be
+quicker than both one after the other on all cores: that is the bound.
 """
 
 import argparse
+import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
 from cli.sources import open_source
 from index.build import build
+from index.crew import SLICE, Crew
+from index.decoder import Decoder, Wanted
 from index.gallery import Gallery
-from vision.encoder import Encoder
-from vision.image import DEFAULT_LIMITS, harden_pillow
+from index.source import Entry
+from vision.encoding import ImageEncoder
+from vision.image import OWN_FILE_LIMITS, harden_pillow
+from vision.runtimes import open_encoder
+from vision.thumbnail import MAX_SIDE
 
-BATCH = 256
+CHECKED = 50  # vectors that are compared with the bare network's
+TOLERANCE = 1e-4
+
+
+class Work:
+    """What is measured: each method deals with all images once."""
+
+    def __init__(self, encoder: ImageEncoder, entries: list[Entry]) -> None:
+        self.encoder = encoder
+        self.entries = entries
+        self.cores = len(os.sched_getaffinity(0))
+        parts = [pixels_BCHW.copy() for pixels_BCHW in self._decoded(None)]
+        self.pixels_NCHW: NDArray[np.uint8] = np.concatenate(parts)
+        if len(self.pixels_NCHW) != len(entries):
+            raise SystemExit("some of the images cannot be decoded: take them out first")
+
+    def bare(self) -> None:
+        """The network alone."""
+        for start in range(0, len(self.pixels_NCHW), SLICE):
+            self.encoder.encode(self.pixels_NCHW[start : start + SLICE])
+
+    def decoding(self) -> None:
+        """Reading, hashing, decoding and thumbnails, in processes, for nobody."""
+        for _ in self._decoded(MAX_SIDE):
+            pass
+
+    def classifying(self) -> None:
+        """What `lookalike classify` does with a folder."""
+        for pixels_BCHW in self._decoded(None):
+            self.encoder.encode(pixels_BCHW)
+
+    def building(self) -> None:
+        """What `lookalike index build` does; stops unless all vectors are the bare network's."""
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Gallery.create(
+                Path(folder) / "gallery",
+                model_name="benchmark",
+                fingerprint=self.encoder.manifest.fingerprint,
+                width=self.encoder.width,
+            ) as gallery,
+        ):
+            report = build(
+                gallery,
+                self.entries,
+                source="benchmark",
+                encoder=self.encoder,
+                limits=OWN_FILE_LIMITS,
+                processes=self.cores,
+                on_progress=lambda _: None,
+            )
+            if report.added != len(self.entries):
+                raise SystemExit(f"{report.added} of {len(self.entries)} images were added")
+            for row in range(0, len(self.entries), max(1, len(self.entries) // CHECKED)):
+                alone = self.encoder.encode(self.pixels_NCHW[row : row + 1]).vectors_BD[0]
+                if not np.allclose(gallery.vector(self.entries[row].id), alone, atol=TOLERANCE):
+                    raise SystemExit(f"the vector of {self.entries[row].id} differs")
+
+    def _decoded(self, side: int | None) -> Iterator[NDArray[np.uint8]]:
+        decoder = Decoder(self.encoder.manifest.preprocessing, OWN_FILE_LIMITS, side)
+        parts = (self.entries[at : at + SLICE] for at in range(0, len(self.entries), SLICE))
+        slices = ((None, [Wanted(entry.data) for entry in part]) for part in parts)
+        with Crew(decoder, processes=self.cores) as crew:
+            for _, _, pixels_BCHW in crew.decoded(slices):
+                yield pixels_BCHW
 
 
 def main() -> None:
     """Measure, and print one table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--images", type=int, default=60_000, help="at most so many")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--runtime", default="auto", choices=("auto", "torch", "openvino"))
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     harden_pillow()
-    encoder = Encoder.load(arguments.model, device=arguments.device)
-    entries = list(open_source("fashion-mnist").entries)
-    preprocessing = encoder.manifest.preprocessing
-    pixels_NCHW = np.stack(
-        [preprocessing.pixels(preprocessing.decode(entry.data)) for entry in entries]
+    cores = len(os.sched_getaffinity(0))
+    encoder = open_encoder(
+        arguments.model, device=arguments.device, runtime=arguments.runtime, threads=cores
     )
-    encoder.warm_up((BATCH,))
+    entries = list(islice(open_source(arguments.data).entries, arguments.images))
+    work = Work(encoder, entries)
+    encoder.warm_up((SLICE,))
 
-    rates: dict[str, list[float]] = {"index build": [], "bare network": []}
+    kinds: dict[str, Callable[[], None]] = {
+        "bare network": work.bare,
+        "decoding alone": work.decoding,
+        "classify a folder": work.classifying,
+        "index build": work.building,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(arguments.rounds):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            Gallery.create(
-                Path(folder) / "gallery",
-                model_name="benchmark",
-                fingerprint=encoder.manifest.fingerprint,
-                width=encoder.width,
-            ) as gallery,
-        ):
+        for name, run in kinds.items():
             started = time.perf_counter()
-            build(
-                gallery,
-                entries,
-                source="fashion-mnist",
-                encoder=encoder,
-                limits=DEFAULT_LIMITS,
-                on_progress=lambda _: None,
-            )
-            rates["index build"].append(len(entries) / (time.perf_counter() - started))
-            check_same_vectors(gallery, encoder, pixels_NCHW, [entry.id for entry in entries])
-        started = time.perf_counter()
-        for start in range(0, len(pixels_NCHW), BATCH):
-            encoder.encode(pixels_NCHW[start : start + BATCH])
-        rates["bare network"].append(len(entries) / (time.perf_counter() - started))
+            run()
+            rates[name].append(len(entries) / (time.perf_counter() - started))
 
-    print(f"{describe_machine()}; device {encoder.device}; commit {commit()}; median (range)\n")
-    print("| 60,000 images of 28 x 28 | images/s |")
+    runtime = f"{encoder.runtime.name} {encoder.runtime.precision} on {encoder.device_name}"
+    print(f"{describe_machine()}; {runtime}; commit {commit()}; median (range)\n")
+    print(f"| {len(entries):,} images of {arguments.data}, {arguments.model.name} | images/s |")
     print("|---|---|")
     for name, values in rates.items():
         print(f"| {name} | {spread(values)} |")
-    pairs = zip(rates["index build"], rates["bare network"], strict=True)
-    print(f"| ratio | {spread([ours / bare for ours, bare in pairs], 2)} |")
-
-
-def check_same_vectors(
-    gallery: Gallery, encoder: Encoder, pixels_NCHW: np.ndarray, ids: list[str]
-) -> None:
-    """Stop unless the gallery holds all images, and the vectors that the network gives alone."""
-    if gallery.count != len(ids):
-        raise SystemExit(f"the gallery holds {gallery.count} images, not {len(ids)}")
-    for row in range(0, len(ids), 6007):
-        alone = encoder.encode(pixels_NCHW[row : row + 1]).vectors_BD[0]
-        if not np.allclose(gallery.vector(ids[row]), alone, atol=1e-4):
-            raise SystemExit(f"the vector of {ids[row]} differs from the network's")
+    bare, decoding = rates["bare network"], rates["decoding alone"]
+    both = [1 / (1 / one + 1 / other) for one, other in zip(bare, decoding, strict=True)]
+    print(f"| bound: network and decoding on the same cores | {spread(both)} |")
+    for name in ("classify a folder", "index build"):
+        for what, against in (("bare network", bare), ("bound", both)):
+            ratios = [ours / theirs for ours, theirs in zip(rates[name], against, strict=True)]
+            print(f"| {name} / {what} | {spread(ratios, 2)} |")
 
 
 if __name__ == "__main__":

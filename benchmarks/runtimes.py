@@ -1,4 +1,4 @@
-"""Milliseconds per image of torch, OpenVINO and ONNX Runtime, with how far each is from torch.
+"""Milliseconds per image of torch and of every form of an export, and how far each is from torch.
 
     python -m benchmarks.runtimes --model demo/model --data fashion-mnist
     python -m benchmarks.runtimes --vgg --data photos --images 100
@@ -10,7 +10,6 @@ of a trained one, its cosines and accuracies mean nothing for a trained one.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -26,14 +25,18 @@ from numpy.typing import NDArray
 from benchmarks.machine import commit, describe_machine, installed
 from cli.export import sample_of
 from training.data import Dataset, load_dataset
+from vision.comparison import compare
 from vision.encoder import Encoder
 from vision.encoding import Encoding, Runtime
-from vision.export import Sample, compare, openvino_files
+from vision.export import Sample
+from vision.exported import Floats, Precision, name_of
 from vision.manifest import Architecture, Manifest, read_manifest
 from vision.model import load_model, save_model
 from vision.network import build_network
-from vision.onnx_graph import INPUT, quantized, to_onnx
+from vision.onnx_graph import to_onnx
 from vision.openvino_encoder import OpenVinoEncoder
+from vision.openvino_graph import Graph
+from vision.openvino_library import has_bf16
 from vision.preprocess import Preprocessing
 
 BATCHES: Final = (1, 32)
@@ -61,7 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.vgg == (arguments.model is not None):
         parser.error("one of --model and --vgg")
-    versions = ", ".join(installed(("openvino", "onnxruntime")))
+    versions = ", ".join(installed(("openvino", "nncf")))
     print(f"{describe_machine()}, {versions}; commit {commit()}; {arguments.threads} threads\n")
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or write_vgg(Path(folder) / "vgg19", arguments.data)
@@ -85,44 +88,48 @@ def measure(model: Path, arguments: argparse.Namespace) -> None:
 
     print(f"{manifest.name}, {len(sample.test_NCHW):,} test images\n")
     print("| runtime | " + " | ".join(f"CPU ms/image, {size} at once" for size in BATCHES), end="")
-    print(" | times torch | mean cosine | 1 % below | lowest | accuracy |")
-    print("|---|" + "---|" * (len(BATCHES) + 5))
+    print(" | times torch | mean cosine | lowest | accuracy | nearest kept | r@1 |")
+    print("|---|" + "---|" * (len(BATCHES) + 6))
     wanted = answers(contenders[0].encode, sample)
     for row, contender in enumerate(contenders):
         difference = compare(wanted, answers(contender.encode, sample), sample.labels_N)
+        found = difference.neighbours
         times = " / ".join(f"{took[size][0] / took[size][row]:.2f}" for size in BATCHES)
         print(
             f"| {contender.name} | "
             + " | ".join(f"{took[size][row]:.3f}" for size in BATCHES)
-            + f" | {times} | {difference.cosine_mean:.5f} | {difference.cosine_low:.5f} "
-            f"| {difference.cosine_min:.5f} | {difference.accuracy:.2%} |"
+            + f" | {times} | {difference.cosine_mean:.5f} | {difference.cosine_min:.5f} "
+            f"| {percent(difference.accuracy)} | {percent(found and found.overlap)} "
+            f"| {percent(found and found.r_at_1)} |"
         )
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; nothing where there is none."""
+    return "" if share is None else f"{share:.2%}"
 
 
 def contenders_for(model: Path, sample: Sample, *, threads: int) -> list[Contender]:
     """Return the network on every runtime, torch first."""
     manifest, network = load_model(model)
-    graph = to_onnx(manifest, network)
-    integers = quantized(graph, sample.calibration_NCHW, kept=())
+    graph = Graph(to_onnx(manifest, network))
+    exact, integers = graph.files(), graph.quantized_files(sample.calibration_NCHW)
     torchs = Encoder(manifest, network, torch.device("cpu"))
     found = [Contender("torch fp32", torchs.encode)]
-    for precision, one in (("fp32", graph), ("int8", integers)):
-        runtime = Runtime(name="openvino", precision=precision)
-        openvino = OpenVinoEncoder(manifest, openvino_files(one), runtime=runtime, threads=threads)
-        found.append(Contender(f"OpenVINO {precision}", openvino.encode))
-        found.append(Contender(f"ONNX Runtime {precision}", onnx_runtime(one, threads=threads)))
+    forms: list[tuple[Precision, Floats, dict[str, bytes]]] = [("fp32", "fp32", exact)]
+    if has_bf16():
+        forms += [("bf16", "bf16", exact), ("int8", "bf16", integers)]
+    forms.append(("int8", "fp32", integers))
+    for precision, floats, files in forms:
+        encoder = OpenVinoEncoder(
+            manifest,
+            files,
+            runtime=Runtime(name="openvino", precision=precision),
+            floats=floats,
+            threads=threads,
+        )
+        found.append(Contender(f"OpenVINO {name_of(precision, floats)}", encoder.encode))
     return found
-
-
-def onnx_runtime(graph: bytes, *, threads: int) -> Encode:
-    """Return the network on ONNX Runtime, which is told not to report its use."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime  # noqa: PLC0415
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(graph, options)
-    return lambda pixels_BCHW: Encoding(*session.run(None, {INPUT: pixels_BCHW}))
 
 
 def in_turns(

@@ -10,6 +10,7 @@ from cli.console import print_json, say
 from vision.exported import has_export, read_export, write_export
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
 from vision.openvino_encoder import RUNTIME
+from vision.references import REFERENCES_NAME, read_references
 
 
 def pack(
@@ -29,7 +30,8 @@ def pack(
         labels={"name": manifest.name},
         metadata={"fingerprint": manifest.fingerprint},
     ) as stored:
-        for name in (MANIFEST_NAME, WEIGHTS_NAME):
+        kept = () if read_references(model, manifest) is None else (REFERENCES_NAME,)
+        for name in (MANIFEST_NAME, WEIGHTS_NAME, *kept):
             shutil.copyfile(model / name, stored.path_of(name))
         if has_export(model, RUNTIME):
             write_export(Path(stored.path), read_export(model, manifest, RUNTIME))

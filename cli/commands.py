@@ -6,16 +6,18 @@ import re
 import typer
 
 from cli.bento import pack
+from cli.classify import classify
 from cli.compare import compare
 from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export as export_model
 from cli.gallery_files import backup, export, import_, restore
+from cli.gallery_info import info
 from cli.gallery_life import compact, duplicates, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
 from cli.purge import purge
-from cli.search import classify, search
+from cli.search import search
 from cli.serve import serve
 from cli.train import train
 from cli.up import up
@@ -33,7 +35,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command("export")(export_model)
-for command in (replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
+for command in (info, replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
     index_app.command()(command)
 index_app.command("import")(import_)
 app.add_typer(index_app, name="index")

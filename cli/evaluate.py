@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 REPORT_FIGURES: Final = "report.json"
 REPORT_PAGE: Final = "report.html"
+
 Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value and 95 % interval
 
 

@@ -1,8 +1,7 @@
-"""`lookalike index …`: build, add, remove, info and verify a gallery of images."""
+"""`lookalike index …`: build, add, remove and verify a gallery of images."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,7 +9,6 @@ from cli.build_report import print_report, say_how_to_serve, write_failures
 from cli.console import print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, GroupOption, say_findings
 from cli.filling import (
-    SHOWN_DIGITS,
     build_gallery,
     fill,
     keep_pictures,
@@ -21,9 +19,6 @@ from cli.sources import open_source
 from index.errors import GalleryFolderError, UnknownIdError
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 from vision.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
-
-if TYPE_CHECKING:
-    from index.items import GalleryInfo
 
 FOUND_DAMAGE = 1
 
@@ -161,44 +156,6 @@ def remove(
         stdout.print(f"removed {len(removed)}; the gallery holds {count} images")
     if unknown:
         raise UnknownIdError(f"not in {gallery}: {', '.join(unknown)}")
-
-
-@index_app.command()
-def info(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
-    """Say what a gallery holds, and for which model."""
-    from index.gallery import Gallery  # noqa: PLC0415
-
-    with Gallery.open(gallery, fingerprint=None) as opened:
-        facts = opened.info()
-        model_folder = opened.binding.model_folder
-    if as_json:
-        print_json({**asdict(facts), "model_folder": model_folder})
-        return
-    rows = {
-        "images": f"{facts.count:,}",
-        "model": f"{facts.model_name} ({facts.fingerprint[:SHOWN_DIGITS]}…)",
-        "model folder": model_folder or "not known",
-        "vector": f"{facts.width} numbers",
-        "index": f"{facts.structure}, generation {facts.generation}, seq {facts.seq}",
-        "recall": _recall(facts),
-        "recent": f"{facts.recent:,} stored since the index was built",
-        "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
-        "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
-    }
-    stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
-    if facts.note:
-        say(facts.note)
-
-
-def _recall(facts: "GalleryInfo") -> str:
-    if facts.recall is None:
-        return "not known"
-    if not facts.recall_queries or facts.recall_low is None or facts.recall_high is None:
-        return f"{facts.recall:.4f}"
-    return (
-        f"{facts.recall:.4f}; at least {facts.recall_low:.4f} and at most {facts.recall_high:.4f}, "
-        f"each with 95 % confidence ({facts.recall_queries:,} queries)"
-    )
 
 
 @index_app.command()

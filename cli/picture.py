@@ -13,6 +13,7 @@ import typer
 from cli.console import say
 from vision.depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.errors import ImageError
+from vision.formats import FORMATS, in_words
 from vision.image import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
 from vision.preprocess import Preprocessing
 from vision.thumbnail import Thumbnail, thumbnail_of
@@ -34,7 +35,7 @@ def _that_is_there(path: Path) -> Path:
 ImageArgument = Annotated[
     Path,
     typer.Argument(
-        help="JPEG, PNG, WebP, GIF or BMP file; - reads standard input.",
+        help=f"{in_words(FORMATS)} file; - reads standard input.",
         callback=_that_is_there,
         dir_okay=False,
         show_default=False,

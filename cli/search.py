@@ -1,31 +1,62 @@
-"""`lookalike search` and `lookalike classify`: one image, without a server."""
+"""`lookalike search`: what looks like an image, or like each of a folder, without a server."""
 
-from dataclasses import asdict
-from pathlib import Path
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
+from cli.collection import (
+    JSONL,
+    Answers,
+    Document,
+    OutOption,
+    PicturesArgument,
+    answer_all,
+    takes_many,
+)
 from cli.console import print_json, say, stdout
-from cli.filling import load_encoder_of, usable_cores
+from cli.filling import load_encoder_of
 from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
-from cli.picture import ImageArgument, json_option, read_picture
+from cli.picture import json_option, read_picture
 from index.errors import FilterError
-from vision.references import judge, read_references
-from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
     from index.filter import Filter
+    from index.gallery import Gallery
     from index.items import Hit
     from index.vote import Vote
+    from vision.encoding import Encoding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every picture is asked of a gallery."""
+
+    k: int
+    filter: "Filter | None"
+    min_score: float | None
+    exact: bool
+    everything: bool  # that reaches min_score
+
+    def hits(self, gallery: "Gallery", vectors_QD: NDArray[np.float32]) -> "list[list[Hit]]":
+        """Return the hits of each vector, best first."""
+        if self.everything and self.min_score is not None:
+            score, wanted = self.min_score, self.filter
+            return [gallery.above(one, min_score=score, filter=wanted).hits for one in vectors_QD]
+        return gallery.search(
+            vectors_QD, k=self.k, filter=self.filter, min_score=self.min_score, exact=self.exact
+        ).hits
 
 
 def search(
     gallery: GalleryArgument,
-    image: ImageArgument,
+    image: PicturesArgument,
     *,
+    out: OutOption = None,
     model: ModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
     filter_: Annotated[
@@ -54,30 +85,57 @@ def search(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the images of a gallery that look most like one."""
+    """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
+    is_many = takes_many(image, out)
+    if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
+        raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
     from index.gallery import Gallery  # noqa: PLC0415
     from index.vote import vote  # noqa: PLC0415
 
-    wanted = None if filter_ is None else _filter(filter_)
+    asked = Asked(
+        k=k,
+        filter=None if filter_ is None else _filter(filter_),
+        min_score=min_score,
+        exact=exact,
+        everything=everything,
+    )
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    if is_many and out is not None:
+        with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+            answers = _hits_of_many(opened, asked, with_vote=with_vote)
+            answer_all(image, out, encoder, answers, as_json=as_json)
+        return
     vectors_BD = read_picture(encoder, image).encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        if everything and min_score is not None:
-            hits = opened.above(vectors_BD[0], min_score=min_score, filter=wanted).hits
-        else:
-            found = opened.search(vectors_BD, k=k, filter=wanted, min_score=min_score, exact=exact)
-            hits = found.hits[0]
+        (hits,) = asked.hits(opened, vectors_BD)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
-        document: dict[str, Any] = {"hits": [_hit_json(hit) for hit in hits]}
-        print_json(document if votes is None else {**document, "vote": list(map(asdict, votes))})
+        print_json(_hits_json(hits, votes))
         return
     _print_hits(hits, holds_none=holds_none)
     if votes is not None and hits:
         _print_votes(votes)
+
+
+def _hits_of_many(gallery: "Gallery", asked: Asked, *, with_vote: bool) -> Answers:
+    """Return how the hits of many pictures are written."""
+    from index.vote import vote  # noqa: PLC0415
+
+    def documents(encoding: "Encoding") -> list[Document]:
+        found = asked.hits(gallery, encoding.vectors_BD)
+        return [_hits_json(hits, vote(hits) if with_vote else None) for hits in found]
+
+    def rows(document: Document) -> list[Document]:
+        return [
+            {**hit, "rank": rank, "metadata": json.dumps(hit["metadata"], ensure_ascii=False)}
+            for rank, hit in enumerate(document["hits"], start=1)
+        ]
+
+    columns = ("rank", "id", "score", "label", "metadata")
+    return Answers(doing="searching", documents=documents, columns=columns, rows=rows)
 
 
 def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
@@ -112,41 +170,11 @@ def _filter(text: str) -> "Filter":
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 
 
-def classify(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    image: ImageArgument,
-    *,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
-    device: DeviceOption = "auto",
-    runtime: RuntimeOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Say what an image shows, with calibrated probabilities, and whether that is sure."""
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    references = read_references(model, encoder.manifest)
-    (vector_D,), (probabilities_L,) = read_picture(encoder, image).encode()
-    best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
-    predictions = [(encoder.manifest.labels[row], float(probabilities_L[row])) for row in best]
-    sure, why_not = judge(references, vector_D, probabilities_L)
-    if as_json:
-        label, probability = predictions[0]
-        print_json(
-            {
-                "label": label,
-                "probability": probability,
-                "predictions": [{"label": name, "probability": p} for name, p in predictions],
-                "sure": sure,
-                "why_not": None if why_not is None else why_not._asdict(),
-            }
-        )
-        return
-    table = Table("probability", "label")
-    for name, share in predictions:
-        table.add_row(f"{share:.4f}", name)
-    stdout.print(table)
-    if why_not is not None and sure is False:
-        say(f"not sure: {why_not.detail}")
-
-
-def _hit_json(hit: "Hit") -> dict[str, Any]:
-    return {"id": hit.id, "score": hit.score, "label": hit.label, "metadata": hit.metadata}
+def _hits_json(hits: "list[Hit]", votes: "list[Vote] | None") -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "hits": [
+            {"id": hit.id, "score": hit.score, "label": hit.label, "metadata": hit.metadata}
+            for hit in hits
+        ]
+    }
+    return document if votes is None else {**document, "vote": list(map(asdict, votes))}

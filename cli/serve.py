@@ -10,6 +10,7 @@ import typer
 
 from cli.checks import check_port, check_settings
 from cli.console import say, stderr
+from vision.formats import FORMATS
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
 
 SERVICE = "service.app:Lookalike"
@@ -92,6 +93,15 @@ def serve(
     max_pixels: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_PIXELS", help="Largest image, pixels.")
     ] = 25_000_000,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_FORMATS",
+            help="Image formats that are taken, by commas; by default all that are decoded safely: "
+            f"{', '.join(one.key for one in FORMATS)}.",
+            show_default=False,
+        ),
+    ] = None,
     max_connections: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_CONNECTIONS", help="Open connections, per worker.")
     ] = 1024,
@@ -204,6 +214,7 @@ def serve(
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
+        "FORMATS": formats,
         "MAX_CONNECTIONS": max_connections,
         "MAX_BODIES_BYTES": max_bodies_bytes,
         "DECODE_MEMORY_BYTES": decode_memory_bytes,

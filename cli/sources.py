@@ -43,6 +43,8 @@ def open_source(data: str, *, prune: bool = False, group: str | None = None) -> 
             part of them cannot be looked into.
     """
     if data == FASHION_MNIST:
+        if group is not None:
+            raise DatasetError(f"{data} does not say which photos show one thing: no --group")
         folder = find_fashion_mnist(default_cache() / FASHION_MNIST)
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
         entries = _fashion_mnist_entries(images_NHW, labels_N)

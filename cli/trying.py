@@ -97,6 +97,11 @@ class TryingProgress:
         rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
         self._display.update(self._task, completed=done, note=rate)
 
+    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
+        """Leave a line about each epoch of a network that learns on."""
+        self._stop()
+        say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
+
     def tried(self, one: "Tried") -> None:
         """Say what a candidate is worth."""
         self._stop()

@@ -1,34 +1,24 @@
-"""A file's bytes, unless they are too many, and whether the first of them are a picture's."""
+"""A file's bytes, unless they are too many, and what the first of them say that it is."""
 
 import stat
 from pathlib import Path
 from typing import Final
 
+from vision.foreign import HEAD_BYTES, is_picture_of_others, kind_of
+from vision.formats import BMP, FORMATS, sniff_format
 from vision.image import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
 
+NO_PICTURE: Final = "not a picture, by its content"
 # A file with one of these endings is offered to the decoder, whose refusal says what is wrong with
-# it; any other file is looked into first.
+# it; any other file is looked into first. The last are pictures that are not read.
 IMAGE_ENDINGS: Final = frozenset(
     (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".gif", ".bmp"),
-        *(".dib", ".tif", ".tiff", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k"),
+        *(ending for one in FORMATS for ending in one.endings),
+        *(".jxl", ".jp2", ".j2k"),
     )
 )
-HEAD_BYTES: Final = 32
-_STARTS: Final = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"II*\0",  # TIFF
-    b"MM\0*",
-    b"\xff\x0a",  # JPEG XL
-    b"\0\0\0\x0cJXL ",
-    b"\0\0\0\x0cjP  ",  # JPEG 2000
-    b"\xff\x4f\xff\x51",
-)
-_HEIF_BRANDS: Final = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-_BMP_HEADERS: Final = (12, 40, 52, 56, 64, 108, 124)  # bytes
+# Bytes of the header that follows; of text that happens to start with the letters it is another.
+_BMP_HEADERS: Final = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
 def is_picture(head: bytes) -> bool:
@@ -37,27 +27,29 @@ def is_picture(head: bytes) -> bool:
     >>> is_picture(b"GIF89a..."), is_picture(b"BM is short for Bath Museum, where this was taken")
     (True, False)
     """
-    if head.startswith(_STARTS):
-        return True
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return True
-    if head[4:8] == b"ftyp":
-        return head[8:12] in _HEIF_BRANDS
-    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    found = sniff_format(head)
+    if found is BMP:
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    return found is not None or is_picture_of_others(head)
 
 
-def looks_like_picture(path: Path) -> bool:
-    """Return whether ``path``, a regular file, has a picture's ending or a picture's first bytes.
+def other_than_picture(path: Path) -> str | None:
+    """Return what ``path``, a regular file, is where it is no picture; ``None`` where it is one.
 
-    What cannot be opened counts as one: whoever reads it then says why not.
+    A picture's ending, or its first bytes, make it one. What cannot be opened counts as one as
+    well: whoever reads it then says why not.
     """
     if path.suffix.lower() in IMAGE_ENDINGS:
-        return True
+        return None
     try:
         with path.open("rb") as file:
-            return is_picture(file.read(HEAD_BYTES))
+            head = file.read(HEAD_BYTES)
     except OSError:
-        return True
+        return None
+    if is_picture(head):
+        return None
+    kind = kind_of(head)
+    return NO_PICTURE if kind is None else f"{NO_PICTURE}: {kind}"
 
 
 def read_file(path: Path, *, limits: ImageLimits = OWN_FILE_LIMITS) -> bytes:

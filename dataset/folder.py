@@ -39,22 +39,22 @@ def list_folder(folder: Path, *, group: str | None = None) -> Listing:
     parts = _parts(folder, steps_of.values(), findings)
     twice = _named_twice(steps_of.values(), parts, findings)
     files: list[ListedFile] = []
-    names: set[str] = set()
+    labels: dict[str, str] = {}  # by their folders' names
     inners = [_inner(steps, parts, twice) for steps in steps_of.values()]
     things = holds_things(group, inners)
-    for (key, path), inner in zip(tree.files.items(), inners, strict=True):
+    for (key, place), inner in zip(tree.files.items(), inners, strict=True):
         part = parts.get(steps_of[key][0]) if len(inner) < len(steps_of[key]) else None
         name = inner[0] if len(inner) > 1 and not things else None
-        if name is not None:
-            names.add(name)
-        elif part is not None and not things:
+        if name is not None and name not in labels:
+            labels[name] = label_of(name)
+        elif name is None and part is not None and not things:
             findings.add("an image directly in a part, in no class folder: without a class", key)
-        label = None if name is None else label_of(name)
-        files.append(ListedFile(path=path, key=key, label=label, part=part))
+        label = None if name is None else labels[name]
+        files.append(ListedFile(place=place, key=key, label=label, part=part))
     if group is not None:
         groups = groups_of_paths(group, inners, folder, classes=not things)
         files = list(with_groups(files, groups, findings, by=f"--group {group}"))
-    find_alike(names, findings)
+    find_alike(labels, findings)
     if parts:
         _say_parts_inside(steps_of.values(), parts, twice, findings)
     else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dataset.findings import Findings
 
@@ -17,16 +17,24 @@ class Part(IntEnum):
     TEST = 2
 
 
+_NOTHING: Final[dict[str, Any]] = {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedFile:
-    """One file, and what is claimed of it."""
+    """One file, and what is claimed of it: 300 bytes, of which there may be a million."""
 
-    path: Path
+    place: str  # its path
     key: str  # distinct; relative to the source's folder, with "/", where it lies in it
     label: str | None = None  # NFC, without spaces around it
     part: Part | None = None  # ``None`` where the source names no parts
     group: str | None = None  # the thing that this and other photos show; ``None``: not said
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # a table's other columns
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)  # other columns
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

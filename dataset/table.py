@@ -72,7 +72,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
             continue
         path = os.path.join(folder, found)
         file = ListedFile(
-            path=Path(path),
+            place=path,
             key=_key(folder, found),
             label=_composed(names[row]),
             part=parts[row],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dataset.content import looks_like_picture
+from dataset.content import other_than_picture
 from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.leftovers import leftover
@@ -24,7 +24,6 @@ AGAIN: Final = "a link to what is read already: taken once"
 ABOVE: Final = "a link to a folder that this one lies in: not followed"
 OUTSIDE: Final = "a link that leads out of the folder: followed"
 SPECIAL: Final = "neither a file nor a folder (a pipe, a socket or a device)"
-NO_PICTURE: Final = "not a picture, by its content"
 EMPTY: Final = "a folder without pictures"
 
 
@@ -32,7 +31,7 @@ EMPTY: Final = "a folder without pictures"
 class Tree:
     """What lies below a folder; keys are relative, with ``/``."""
 
-    files: dict[str, Path] = field(default_factory=dict)  # by key, sorted folder by folder
+    files: dict[str, str] = field(default_factory=dict)  # paths by key, sorted folder by folder
     unread: list[str] = field(default_factory=list)  # keys of what could not be looked into
 
 
@@ -155,10 +154,10 @@ class _Walker:
     def _take(self, key: str, path: str) -> bool:
         if self._is_leftover(key, is_folder=False):
             return False
-        if not looks_like_picture(Path(path)):
-            self._findings.add(NO_PICTURE, key)
+        if (other := other_than_picture(Path(path))) is not None:
+            self._findings.add(other, key)
             return False
-        self.tree.files[key] = Path(path)
+        self.tree.files[key] = path
         return True
 
     def _is_leftover(self, key: str, *, is_folder: bool) -> bool:

@@ -9,6 +9,7 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 import fcntl
 import hashlib
 import mmap
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.content import read_file
+from vision.decoding import LARGE_BYTES
 from vision.errors import ImageError
-from vision.image import LARGE_BYTES, ImageLimits, harden_pillow
+from vision.image import ImageLimits, harden_pillow
 from vision.preprocess import Preprocessing
 from vision.thumbnail import Thumbnail, thumbnail_of
+
+# The threads of a network wait for one another, often by spinning: none of them should be kept from
+# its core by what is decoded ahead. Decoders have the cores whenever the network waits for them.
+POLITE: Final = 5  # steps of the scheduler; a core that is wanted by both goes to it by 1 to 3
 
 
 class Wanted(NamedTuple):
@@ -116,6 +122,7 @@ def content_of(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, st
 def main(socket: int, pixels: int) -> None:
     """Serve whoever holds the other end of ``socket``; ``pixels`` is the memory shared with it."""
     harden_pillow()
+    os.nice(POLITE)
     with Connection(socket) as connection, mmap.mmap(pixels, 0) as memory:
         try:
             decoder: Decoder = connection.recv()

@@ -152,7 +152,9 @@ def item_of(columns: Sequence[Any]) -> Item:
 
 
 def check_items(items: Sequence[NewItem], *, width: int) -> None:
-    """Accept items that a gallery of this ``width`` stores.
+    """Accept items that a gallery of this ``width`` stores, but for their metadata.
+
+    Those are checked when they are encoded, once, before the transaction begins.
 
     Raises:
         InvalidIdError, InvalidMetadataError, BadVectorsError: one of them is not storable.
@@ -160,7 +162,6 @@ def check_items(items: Sequence[NewItem], *, width: int) -> None:
     for item in items:
         check_id(item.id)
         check_label(item.label)
-        encode_metadata(item.metadata)
         if item.vector_D.shape != (width,):
             raise BadVectorsError(
                 f"item {item.id}: expected a vector of {width} numbers, "

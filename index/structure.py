@@ -72,12 +72,11 @@ class Structure:
         return Structure(self.index, self._matrix, plan, self.strays)
 
     def with_strays(self, rows: NDArray[np.int64]) -> "Structure":
-        """Return the same structure, which looks at ``rows`` in every search."""
-        by_bytes = self.plan.kind == "quantized"
-        strays = (
-            Strays(rows, self._matrix, all_by_bytes=by_bytes) if len(rows) or by_bytes else None
-        )
-        return Structure(self.index, self._matrix, self.plan, strays)
+        """Return the same structure, complete, which looks at ``rows`` in every search.
+
+        And at the row that equals the query. Reads all rows.
+        """
+        return Structure(self.index, self._matrix, self.plan, Strays(rows, self._matrix))
 
     @property
     def most_effort(self) -> int:
@@ -142,12 +141,6 @@ class Structure:
     def with_fewer_candidates(self) -> "Structure":
         """Return the same structure, which refines half as many candidates."""
         return self.with_plan(replace(self.plan, k_factor=max(1.0, self.plan.k_factor / 2)))
-
-    def steps_to_codes(self, queries_QD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the distances to the two nearest codes (Q, 2), in squared steps of a byte."""
-        inner = self._inner_parameters(16 if self.plan.kind == "graph" else 4, None)
-        distances_Q2: NDArray[np.float32] = self.index.search(queries_QD, 2, params=inner)[0]
-        return distances_Q2
 
     @cached_property
     def _harder(self) -> "Structure":

@@ -77,6 +77,19 @@ class BulkAnswer(Answer):
     results: list[BulkResult]
 
 
+class ExportNeighbours(BaseModel):
+    """What a search finds by an exported network, beside what it finds by torch."""
+
+    images: int = Field(description="of which each searched all others")
+    overlap: float = Field(description="share of torch's ten nearest that are found")
+    overlap_beside_torch: float = Field(description="likewise, in a gallery of torch's vectors")
+    r_at_1_torch: float | None = Field(description="in [0, 1]; null: there are no classes")
+    r_at_1: float | None = Field(description="in [0, 1], of the export")
+    r_at_1_beside_torch: float | None = Field(description="likewise, among torch's vectors")
+    lost: int | None = Field(description="images of which only torch's nearest is of their class")
+    won: int | None = Field(description="images of which only the export's is")
+
+
 class ExportDifference(BaseModel):
     """How far an exported network is from torch, as measured when it was exported."""
 
@@ -84,12 +97,15 @@ class ExportDifference(BaseModel):
     cosine_mean: float = Field(description="of an image's two vectors")
     cosine_low: float = Field(description="that 1 % of the images do not reach")
     cosine_min: float
-    accuracy_torch: float = Field(description="in [0, 1]")
-    accuracy: float = Field(description="in [0, 1], of the export")
+    accuracy_torch: float | None = Field(description="in [0, 1]; null: there are no classes")
+    accuracy: float | None = Field(description="in [0, 1], of the export")
     lost: int | None = Field(
         default=None, description="images that only torch is right of; null: not known"
     )
     won: int | None = Field(default=None, description="images that only the export is right of")
+    neighbours: ExportNeighbours | None = Field(
+        default=None, description="of a search among the images; null: not known"
+    )
 
 
 class RuntimeFacts(BaseModel):
@@ -97,7 +113,12 @@ class RuntimeFacts(BaseModel):
 
     name: str = Field(description="torch or openvino")
     precision: str = Field(description="of most of the numbers")
-    difference: ExportDifference | None = Field(description="to torch; null: it is torch")
+    difference: ExportDifference | None = Field(
+        description="to torch; null: it is torch, or was not measured"
+    )
+    note: str | None = Field(
+        default=None, description="why this machine computes it otherwise than it was exported"
+    )
 
 
 class ModelAnswer(Answer):

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cors import ANY
 from service.errors import ServiceConfigError
+from vision.formats import FORMATS, formats_called
 from vision.runtime_name import RuntimeName
 
 PREFIX = "LOOKALIKE_"
@@ -52,6 +53,11 @@ class ServiceSettings(BaseSettings):
         description="worker processes; by default one per core with an exported network, else one",
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
+    formats: Annotated[tuple[str, ...], NoDecode] = Field(
+        tuple(one.key for one in FORMATS),
+        description="image formats that are taken, separated by commas; by default all that are "
+        "decoded safely",
+    )
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
     max_connections: int = Field(1024, ge=1, description="open connections, per worker")
     max_bodies_bytes: int = Field(
@@ -97,7 +103,7 @@ class ServiceSettings(BaseSettings):
         1.0, ge=0, le=1, description="share of requests traced, where no caller decided already"
     )
 
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", "formats", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -111,6 +117,11 @@ class ServiceSettings(BaseSettings):
                     f"{origin!r} is no origin; one is like https://shop.example, without a path"
                 )
         return origins
+
+    @field_validator("formats")
+    @classmethod
+    def _check_formats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(one.key for one in formats_called(names))
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -7,6 +7,7 @@ from service.answers import ProblemAnswer
 from service.body import MAX_IMAGES
 from service.options import ID_SCHEMA, JOBS, LABEL_SCHEMA, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
+from vision.formats import FORMATS
 
 _EXAMPLES = {
     "crop": {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0},
@@ -78,7 +79,7 @@ _FILTER = {
     },
     "additionalProperties": False,
 }
-_FORMATS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
+_MEDIA_TYPES = tuple(kind for one in FORMATS for kind in one.media_types)
 
 
 def image_request(options: type[Options], *, many: bool = False) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def image_request(options: type[Options], *, many: bool = False) -> dict[str, An
             "content": {
                 "multipart/form-data": {"schema": form},
                 "application/json": {"schema": json_object},
-                **{kind: {"schema": _BINARY} for kind in _FORMATS},
+                **{kind: {"schema": _BINARY} for kind in _MEDIA_TYPES},
             },
         },
     }

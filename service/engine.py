@@ -27,6 +27,7 @@ from service.query_answers import ModelName
 from service.readiness import Loading
 from service.task import Decoded, HeavyImage, Task
 from vision.encoding import ImageEncoder
+from vision.formats import formats_called
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
 from vision.references import References, read_references
@@ -106,7 +107,11 @@ class Engine:
             None,
             partial(open_gallery, settings, manifest, model_folder=model_folder),
         )
-        limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        limits = ImageLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            formats=formats_called(settings.formats),
+        )
         pipeline = Pipeline(
             decode=busy.watched(
                 "decode",

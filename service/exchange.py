@@ -39,6 +39,7 @@ class WorkerState:
     loading: Loading = field(default_factory=Loading)
     busy: BusyThreads = field(default_factory=BusyThreads)
     is_stopping: bool = False
+    has_unable: Callable[[], bool] = bool  # whether a worker of this server listens and cannot
     expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
 
     @property

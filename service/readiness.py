@@ -19,6 +19,7 @@ READ_ONLY: Final = (
     "nothing can be stored: the disk failed, or can only be read, or the gallery is not where it "
     "was; /v1/gallery says which: mend that, then restart the service"
 )
+OTHERS: Final = "the service is still loading: not every worker that is asked can answer yet"
 _UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
 _STOPPING: Final = "the service is stopping"
 _DOES: Final[dict[LoadingStage, str]] = {
@@ -104,6 +105,7 @@ def checks(
     is_stopping: bool,
     is_read_only: bool = False,
     has_trouble: bool = False,
+    has_unable: bool = False,
 ) -> dict[str, str]:
     """Return ``ok``, or a sentence that says why not, for all that an operator may ask of a worker.
 
@@ -113,6 +115,7 @@ def checks(
         is_stopping: it was told to end.
         is_read_only: its gallery takes no writes any more.
         has_trouble: the last look after the search structure failed.
+        has_unable: a worker of the same server listens, and has not loaded everything.
     """
     writing = READ_ONLY if is_read_only else stuck_reason(busy, "write")
     return {
@@ -121,6 +124,7 @@ def checks(
         "network": stuck_reason(busy, "network") or OK,
         "writing": writing or OK,
         "upkeep": _UPKEEP if has_trouble else OK,
+        "workers": OTHERS if has_unable else OK,
         "accepting": _STOPPING if is_stopping else OK,
     }
 

@@ -97,10 +97,14 @@ class Worker:
         vitals.start()
         _announce_stop(state, drain_s=settings.drain_s)
         roster = Roster(shared)
+        state.has_unable = lambda: bool(roster.unable())
+        listens = roster.begin()
         loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
         desk.application = create_application(state)
-        if roster.has_another():  # which answers; this one, a replacement, does not listen yet
+        if not listens:  # another answers; this one, a replacement, does not listen yet
             await loading
+            if state.engine is None:
+                roster.note_unable()
         return cls(state, vitals, loading)
 
     async def stop(self) -> None:

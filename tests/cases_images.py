@@ -4,18 +4,24 @@ import io
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from tests.cases import PICTURE, Case, file, form, four_ways, raw, typed
 from tests.pictures import bomb_png, encoded, picture
 from tests.profiles import DISPLAY_P3
+from tests.tiffs import DEFLATE, GRAY, RGB, tiff
 
 CLASSIFY = "/v1/classify"
 JPEG = encoded(picture(1), "JPEG")
 GIF = encoded(picture(1), "GIF")
 BMP = encoded(picture(1), "BMP")
 WEBP = encoded(picture(1), "WEBP")
+AVIF = encoded(picture(1), "AVIF")
+TIFF = encoded(picture(1), "TIFF", compression="tiff_lzw")
+HEIC = (Path(__file__).parent / "gray.heic").read_bytes()
 
 
 def _zip() -> bytes:
@@ -45,6 +51,18 @@ def _with_chunk(kind: bytes, content: bytes, *, damage: int = 0) -> bytes:
     return PICTURE[:33] + chunk + PICTURE[33:]
 
 
+def _declaring(width: int, height: int) -> bytes:
+    at = HEIC.index(b"ispe") + 8
+    return HEIC[:at] + struct.pack(">II", width, height) + HEIC[at + 8 :]
+
+
+def _scan(width: int, height: int, *, tile: tuple[int, int] | None = None) -> bytes:
+    tags = {256: (width,), 257: (height,)}
+    if tile is not None:
+        tags |= {322: (tile[0],), 323: (tile[1],)}
+    return tiff(np.zeros((9, 9), np.uint8), photometric=GRAY, compression=DEFLATE, extra=tags)
+
+
 def _wide(width: int, height: int) -> bytes:
     return encoded(Image.new("L", (width, height)), "PNG")
 
@@ -60,9 +78,10 @@ FAULTY = (
             ("NUL bytes", bytes(100)),
             ("SVG", b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'),
             ("HTML", b"<!doctype html><script>alert(1)</script>"),
-            ("TIFF", encoded(picture(1), "TIFF")),
-            ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
-            ("AVIF", encoded(picture(1), "AVIF")),
+            ("a raw picture of a camera", b"II*\0\x10\0\0\0CR\2\0" + bytes(50)),
+            ("a TIFF of 32 bits", tiff(np.zeros((9, 9), np.float32), photometric=GRAY)),
+            ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50)),
+            ("a video", b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(50)),
             ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50)),
             ("ICO", encoded(picture(1), "ICO")),
             ("PSD", b"8BPS\0\x01" + bytes(60)),
@@ -93,6 +112,11 @@ FAULTY = (
             ("a truncated BMP", BMP[: len(BMP) // 2]),
             ("a BMP's start", BMP[:10]),
             ("two letters of a BMP", b"BM"),
+            ("a HEIC's start", HEIC[:28]),
+            ("a truncated HEIC", HEIC[: len(HEIC) // 2]),
+            ("a truncated AVIF", AVIF[: len(AVIF) // 2]),
+            ("a truncated TIFF", TIFF[: len(TIFF) // 2]),
+            ("a TIFF's start", TIFF[:8]),
             ("a BMP of no size", BMP[:18] + bytes(8) + BMP[26:]),
         )
     ),
@@ -104,6 +128,9 @@ FAULTY = (
             ("25,010,000 pixels", bomb_png(5000, 5002)),
             ("16,385 pixels wide", _wide(16_385, 1)),
             ("16,385 pixels high", _wide(1, 16_385)),
+            ("a HEIC of 25,005,000 pixels", _declaring(5001, 5000)),
+            ("a TIFF of 25,005,000 pixels", _scan(5001, 5000)),
+            ("a TIFF with a tile of 25,600,000 pixels", _scan(9, 9, tile=(5120, 5000))),
             ("a GIF of 65535 x 65535", GIF[:6] + b"\xff" * 4 + GIF[10:]),
         )
     ),
@@ -133,6 +160,13 @@ ODD = (
     ("a WebP", WEBP),
     ("a GIF", GIF),
     ("a BMP", BMP),
+    ("a HEIC", HEIC),
+    ("an AVIF", AVIF),
+    ("a TIFF", TIFF),
+    ("a TIFF of 16 bits", tiff(np.zeros((9, 9, 3), np.uint16), photometric=RGB)),
+    ("a TIFF in CMYK", encoded(picture(1).convert("CMYK"), "TIFF")),
+    ("a moving AVIF", encoded(picture(1), "AVIF", save_all=True, append_images=[picture(2)])),
+    ("a TIFF of pages", encoded(picture(1), "TIFF", save_all=True, append_images=[picture(2)])),
     ("a moving GIF", encoded(picture(1), "GIF", save_all=True, append_images=[picture(2)])),
     ("a moving PNG", encoded(picture(1), "PNG", save_all=True, append_images=[picture(2)])),
     ("a moving WebP", encoded(picture(1), "WEBP", save_all=True, append_images=[picture(2)])),

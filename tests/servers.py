@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -122,6 +123,12 @@ def is_ready(server: Server) -> bool:
         return httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200
     except httpx.TransportError:  # not listening yet
         return False
+
+
+def answered(response: httpx.Response) -> Any:
+    """Return the JSON of an answer, which must be one that says success: else the test says it."""
+    assert response.is_success, f"{response.status_code} {response.text}"
+    return response.json()
 
 
 def children(pid: int) -> list[int]:

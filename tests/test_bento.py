@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from scripts.locks import read_lock
 from tests.conftest import write_gallery
 from tests.pictures import png
-from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
+from tests.servers import ROOT, Server, answered, clean_environment, free_port, wait_until_ready
 from tests.test_vision_export import export
 from vision.exported import read_export
 from vision.manifest import read_manifest
@@ -77,7 +77,7 @@ def test_the_bento_serves_the_same_answers(
         for number in range(5):
             for route, part in (("classify", "predictions"), ("search?k=20", "hits")):
                 theirs, ours = (
-                    httpx.post(f"{url}/v1/{route}", content=png(number), headers=PNG).json()
+                    answered(httpx.post(f"{url}/v1/{route}", content=png(number), headers=PNG))
                     for url in (server.url, bento.url)
                 )
                 assert ours[part] == theirs[part]

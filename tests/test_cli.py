@@ -13,7 +13,7 @@ import pytest
 from service.keys import KeyRing
 from tests.conftest import write_gallery
 from tests.pictures import png
-from tests.servers import ROOT, Server, clean_environment
+from tests.servers import ROOT, Server, answered, clean_environment
 from tests.test_vision_export import export
 
 
@@ -101,8 +101,9 @@ def test_search_and_classify_answer_as_the_server_does(
     said = lookalike("classify", str(model), "image.png", "-k", "3", "--json", cwd=tmp_path)
 
     headers = {"Content-Type": "image/png"}
-    hits = httpx.post(f"{server.url}/v1/search?k=5", content=png(6), headers=headers).json()["hits"]
-    answer = httpx.post(f"{server.url}/v1/classify?k=3", content=png(6), headers=headers).json()
+    found = answered(httpx.post(f"{server.url}/v1/search?k=5", content=png(6), headers=headers))
+    hits = found["hits"]
+    answer = answered(httpx.post(f"{server.url}/v1/classify?k=3", content=png(6), headers=headers))
     assert [hit["id"] for hit in json.loads(found.stdout)["hits"]] == [hit["id"] for hit in hits]
     assert json.loads(said.stdout)["predictions"] == [
         {"label": one["label"], "probability": pytest.approx(one["probability"], abs=1e-5)}
@@ -116,7 +117,7 @@ def test_an_image_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
     done = lookalike("classify", str(model), "text.png", cwd=tmp_path)
 
     assert done.returncode == 1
-    assert "not a JPEG, PNG, WebP, GIF or BMP image" in done.stderr
+    assert "not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC picture" in done.stderr
 
 
 def test_a_new_key_is_accepted_by_the_file_its_lines_make(tmp_path: Path) -> None:

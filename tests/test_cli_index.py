@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import shutil
 import sqlite3
@@ -7,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from cli.commands import app
 from dataset.errors import DatasetError
 from index.errors import GalleryFolderError, ModelMismatchError, UnknownIdError
+from index.gallery import Gallery
 from tests.models import write_model
-from tests.pictures import png
+from tests.pictures import encoded, picture, png
 from vision.errors import CorruptImageError
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +79,7 @@ def test_a_build_shows_a_table_and_the_refused_images(
     assert "added" in result.stdout
     assert "bag/notes.txt" in result.stderr
     assert "bag:broken.jpg" in result.stderr
-    assert "the content is not a JPEG" in result.stderr
+    assert "this is text, and not a JPEG" in result.stderr
     table, _, next_command = result.stderr.rpartition("serve it: ")
     assert next_command, "what to type next is one line, to be copied"
     assert max(map(len, table.splitlines())) <= 80
@@ -230,7 +234,7 @@ def test_faults_are_sentences_and_wrong_use_is_2(
     notes = images / "bag" / "notes.txt"
     (tmp_path / "cut.png").write_bytes(png(1)[:100])
 
-    assert "notes.txt: the content is not" in str(run("search", built, notes).exception)
+    assert "notes.txt: this is text, and not" in str(run("search", built, notes).exception)
     assert isinstance(run("classify", model, tmp_path / "cut.png").exception, CorruptImageError)
     assert isinstance(run("index", "info", tmp_path).exception, GalleryFolderError)
     missing = run("index", "add", built, "--data", tmp_path / "nowhere")
@@ -252,3 +256,69 @@ def test_the_program_ends_with_one_sentence_and_1(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr == f"lookalike: {tmp_path} is not a gallery: no gallery.sqlite in it\n"
+
+
+def test_labels_and_metadata_are_counted(tmp_path: Path, model: Path, images: Path) -> None:
+    table = shutil.copytree(images, tmp_path / "shop") / "shop.csv"
+    rows = ("coat/0.png,coat,1,red", "coat/2.png,coat,2,red", "bag/1.png,bag,3,", "bag/3.png,,4,a")
+    table.write_text("\n".join(("path,label,price,colour", *rows)))
+    run_json("index", "build", model, "--data", table, "--out", tmp_path / "g")
+
+    facts = run_json("index", "info", tmp_path / "g", "--labels")
+
+    assert facts["labels"] == {"coat": 2, "bag": 1}
+    assert list(facts["labels"]) == ["coat", "bag"], "most first"
+    assert facts["unlabelled"] == 1
+    assert {name: (one["items"], one["values"]) for name, one in facts["metadata"].items()} == {
+        "colour": (3, 2),
+        "path": (4, 4),
+        "price": (4, 4),
+    }
+    assert facts["metadata"]["colour"]["most"][0] == {"value": "red", "count": 2}
+    shown = run("index", "info", tmp_path / "g", "--labels").stdout
+    assert "(without a label)" in shown
+    assert "red (2)" in shown
+    assert "labels" not in run_json("index", "info", tmp_path / "g")
+
+
+def test_a_gallery_remembers_how_large_it_keeps_pictures(
+    tmp_path: Path, model: Path, gallery: Path
+) -> None:
+    def side(item_id: str) -> int:
+        with Gallery.open(gallery, fingerprint=None) as opened:
+            thumbnail = opened.thumbnail(item_id)
+        with Image.open(io.BytesIO(thumbnail.data)) as picture:
+            return max(picture.size)
+
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        # So large that the network of 28 pixels is given an eighth of it.
+        large = encoded(picture(len(name), (2400, 3000)), "JPEG", quality=50)
+        (tmp_path / name / f"{name}.jpg").write_bytes(large)
+    assert run_json("index", "info", gallery)["thumbnail_side"] == 256
+    run_json("index", "add", gallery, "--data", tmp_path / "one")
+    changed = run("index", "add", gallery, "--data", tmp_path / "two", "--thumbnail", 512)
+    assert "from now on pictures of 512 pixels are kept" in changed.stderr
+    run_json("index", "add", gallery, "--data", tmp_path / "three")
+    run_json("index", "replace", gallery, "coat:0.png", tmp_path / "three" / "three.jpg")
+
+    assert run_json("index", "info", gallery)["thumbnail_side"] == 512
+    sides = {name: side(name) for name in ("one.jpg", "two.jpg", "three.jpg", "coat:0.png")}
+    assert sides == {"one.jpg": 256, "two.jpg": 512, "three.jpg": 512, "coat:0.png": 512}
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        same = opened.vector("three.jpg") @ opened.vector("coat:0.png")
+    assert same == pytest.approx(1, abs=1e-4)
+    assert run("index", "add", gallery, "--data", tmp_path / "one", "--thumbnail", 9).exit_code == 2
+
+
+def test_what_was_refused_is_written_to_a_file(
+    tmp_path: Path, model: Path, images: Path, gallery: Path
+) -> None:
+    listed = tmp_path / "failures.csv"
+
+    run_json("index", "build", model, "--data", images, "--out", gallery, "--failures", listed)
+
+    with listed.open(encoding="utf-8", newline="") as file:
+        (refused,) = csv.DictReader(file)
+    assert refused["id"] == "bag:broken.jpg"
+    assert "not a JPEG" in refused["reason"]

@@ -12,7 +12,7 @@ import typer
 from cli.commands import app
 from tests.newcomer import lookalike
 from tests.pictures import encoded, picture
-from tests.servers import running_server
+from tests.servers import answered, running_server
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ def test_it_is_served(desk: Desk) -> None:
         data = (desk.folder / "photo.jpg").read_bytes()
         headers = {"Content-Type": "image/jpeg"}
         with server.client() as client:
-            found = client.post("/v1/search", content=data, headers=headers).json()
-            said = client.post("/v1/classify", content=data, headers=headers).json()
+            found = answered(client.post("/v1/search", content=data, headers=headers))
+            said = answered(client.post("/v1/classify", content=data, headers=headers))
     assert len(found["hits"]) == 10
     assert said["label"] in {one["label"] for one in said["predictions"]}
     assert "Traceback" not in (desk.folder / "log.txt").read_text()

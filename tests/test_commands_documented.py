@@ -41,7 +41,7 @@ ADDED = {
     "lookalike train --recipe vgg19-frozen": f"{NOWHERE} {BRIEF} --width 16",
     "torchrun": "--data photos --epochs 1 --size 32",
     "lookalike train --hold-out": "--epochs 1",
-    "lookalike export models/photos": "--max-accuracy-loss 100 --min-cosine -1",
+    "lookalike export models/photos": "--max-accuracy-loss 100 --min-overlap 0",
 }
 # Words of documented lines that are others here.
 CHANGED = {"--nproc-per-node 4": "--nproc-per-node 2"}

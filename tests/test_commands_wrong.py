@@ -22,10 +22,14 @@ DAC_OVERRIDE, DAC_READ_SEARCH, DROP = 1, 2, 24  # capabilities; PR_CAPBSET_DROP 
 # folder of the wrong kind.
 WRONG = {
     "classify MODEL nowhere.jpg": (2, "'nowhere.jpg' does not exist"),
-    "classify MODEL empty": (2, "'empty' is a directory"),
+    "classify MODEL empty": (2, "'empty' is a folder"),
+    "classify MODEL empty --out answers.csv": (1, "there are no images in empty"),
+    "classify MODEL photo.jpg --out answers.csv": (2, "one image is printed"),
+    "classify MODEL photos --out answers.txt": (2, ".csv or .jsonl"),
+    "search GALLERY photos --out answers.csv --vote": (2, "votes are written to .jsonl"),
     "classify MODEL cut.jpg": (1, "cut.jpg: the JPEG image is truncated or damaged"),
-    "classify MODEL text.txt": (1, "text.txt: the content is not a JPEG"),
-    "classify MODEL - <text.txt": (1, "standard input: the content is not a JPEG"),
+    "classify MODEL text.txt": (1, "text.txt: this is text, and not a JPEG"),
+    "classify MODEL - <text.txt": (1, "standard input: this is text, and not a JPEG"),
     "classify MODEL - <empty.jpg": (1, "standard input: the image is empty"),
     "classify text.txt photo.jpg": (1, "text.txt"),
     "classify GALLERY photo.jpg": (1, "is not a model folder"),

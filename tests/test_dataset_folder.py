@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from dataset import walk
+from dataset.content import NO_PICTURE
 from dataset.errors import DatasetError
 from dataset.folder import list_folder
 from dataset.listing import Listing, Part
-from tests.pictures import png
+from tests.pictures import encoded, picture, png
+from vision.formats import FORMATS, HEIC
 
 PICTURE = png(0, (8, 8))
 
@@ -270,10 +272,32 @@ def test_other_files_are_told_by_their_content_and_not_by_their_ending(tmp_path:
     write(tmp_path, "hat/a.png", "hat/photo.txt", "hat/noending")
     for name in ("a.xmp", "labels.csv", "a.json", "notes.txt", "clip.mov", "README"):
         (tmp_path / "hat" / name).write_text("text")
+    (tmp_path / "hat" / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
+    (tmp_path / "hat" / "a.json").write_text('{"label": "hat"}')
     (tmp_path / "hat" / "wrong.jpg").write_text("text")  # whoever decodes it says what it is
     listing = list_folder(tmp_path)
     assert list(claims(listing)) == ["hat/a.png", "hat/noending", "hat/photo.txt", "hat/wrong.jpg"]
-    assert found(listing) == {walk.NO_PICTURE: (6, ("hat/README", "hat/a.json", "hat/a.xmp"))}
+    assert found(listing) == {
+        NO_PICTURE: (4, ("hat/README", "hat/a.xmp", "hat/labels.csv")),
+        f"{NO_PICTURE}: a JSON text": (1, ("hat/a.json",)),
+        f"{NO_PICTURE}: a QuickTime video (MOV)": (1, ("hat/clip.mov",)),
+    }
+
+
+def test_every_format_that_is_read_is_found_by_its_ending_and_by_its_content(
+    tmp_path: Path,
+) -> None:
+    endings = [ending for one in FORMATS for ending in one.endings]
+    heic = (Path(__file__).parent / "phone.heic").read_bytes()
+    for ending in endings:
+        (tmp_path / f"a{ending}").write_bytes(b"")
+    for one in FORMATS:
+        data = heic if one is HEIC else encoded(picture(1), one.pillow_name)
+        (tmp_path / f"{one.key}-without").write_bytes(data)
+    keys = list(claims(list_folder(tmp_path)))
+    assert sorted(keys) == sorted(
+        [*(f"a{ending}" for ending in endings), *(f"{one.key}-without" for one in FORMATS)]
+    )
 
 
 def test_empty_class_folders_are_named_together(tmp_path: Path) -> None:

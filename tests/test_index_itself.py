@@ -1,6 +1,7 @@
 """Every item finds itself, and queries from anywhere find what is nearest to them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,20 +90,36 @@ def test_every_item_finds_itself_however_wide(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "kind", "count", "seed"),
+    ("world", "kind", "count", "seed", "share"),
     [
-        (homogeneous, "quantized", 300, 0),  # looking harder, it meets more rows of the same code
-        (one_hot, "graph", 305, 5),  # the one twin that it found is gone
+        (homogeneous, "quantized", 300, 0, 0.5),  # it meets more rows of the same code
+        (one_hot, "graph", 305, 5, 0.5),  # the one twin that it found is gone
+        (homogeneous, "graph", 586, 998, 1 / 16),  # a queue of 17 passes by what one of 16 finds
     ],
 )
 def test_an_item_finds_itself_when_others_are_gone(
-    world: World, kind: str, count: int, seed: int
+    world: World, kind: str, count: int, seed: int, share: float
 ) -> None:
     base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
-    gone = np.random.default_rng(seed).permutation(base.keys_N)[: count // 2]
+    gone = np.random.default_rng(seed).permutation(base.keys_N)[: int(share * count)]
     view = BaseView(base).without(np.sort(gone))
 
     assert not_themselves(view, view.alive_rows(), at_once=1) == []
+
+
+@pytest.mark.parametrize("kind", ["lists", "graph", "quantized"])
+def test_every_item_finds_itself_however_hard_and_for_how_many_hits_it_is_looked_for(
+    kind: str,
+) -> None:
+    base = structured(vectors_of(homogeneous, 300, 16, seed=998), careless(kind, 16))
+    assert base.structure is not None
+    queries_QD = base.matrix.rows_ND
+
+    for effort in range(1, 40):
+        structure = base.structure.with_plan(replace(base.plan, effort=effort))
+        for k in (1, 2, 15):
+            _, rows_QK = structure.search(queries_QD, k)
+            assert (rows_QK == np.arange(300)[:, np.newaxis]).any(axis=1).all(), (effort, k)
 
 
 @settings(deadline=None, max_examples=40)

@@ -66,7 +66,7 @@ def test_a_table_and_the_folder_it_describes_give_the_same_ids(tmp_path: Path) -
 
 def test_metadata_that_an_item_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:
     file = ListedFile(
-        path=tmp_path / "a.png",
+        place=str(tmp_path / "a.png"),
         key="a.png",
         part=Part.TEST,
         metadata={"small": 1, "huge": "x" * MAX_METADATA_BYTES, "large": "y" * 9000},

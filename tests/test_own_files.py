@@ -10,6 +10,7 @@ from PIL import Image
 from tests.pictures import picture
 from tests.test_cli import lookalike
 from training.decoding import decode_images
+from vision.formats import FORMATS, in_words
 from vision.image import OWN_FILE_LIMITS
 from vision.preprocess import Preprocessing
 
@@ -54,11 +55,11 @@ def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
     with (tmp_path / "film.jpg").open("wb") as file:
         file.truncate(OWN_FILE_LIMITS.max_bytes + 5)
     Image.new("1", (110_000, 1)).save(tmp_path / "line.png")
-    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "phone.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
     sentences = {
         "film.jpg": f"the image has {OWN_FILE_LIMITS.max_bytes + 5} bytes; at most",
         "line.png": "the image has 110000 x 1 pixels; a side may have at most 100000",
-        "phone.heic": "a HEIC photo; JPEG, PNG, WebP, GIF or BMP is wanted: convert it first",
+        "phone.jxl": f"phone.jxl: this is a JPEG XL picture; {in_words(FORMATS)} is wanted",
     }
 
     for name, sentence in sentences.items():

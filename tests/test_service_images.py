@@ -1,14 +1,18 @@
 """What the service says of images that came otherwise than it wants them, on every route."""
 
 import base64
+import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from httpx import Client, Response
 from PIL import Image
 
+from index.gallery import Gallery
 from tests.pictures import encoded, picture, png
 from tests.servers import Server
+from vision.formats import FORMATS, in_words
 
 CLIENT = Client(timeout=30)
 ROUTES = {
@@ -106,11 +110,31 @@ def test_what_is_not_base64_is_told_why(server: Server, text: str, sentence: str
     assert answer.json()["detail"].startswith(sentence)
 
 
-def test_a_heic_photo_is_refused_by_its_name(server: Server) -> None:
-    answer = CLIENT.post(f"{server.url}/v1/classify", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+def test_a_picture_of_a_format_that_is_not_taken_is_told_what_it_is(server: Server) -> None:
+    jxl = b"\0\0\0\x0cJXL \r\n\x87\n"
+    answer = CLIENT.post(f"{server.url}/v1/classify", content=jxl)
 
     assert answer.status_code == 415
-    assert "a HEIC photo; JPEG, PNG, WebP, GIF or BMP is wanted: convert it first" in answer.text
+    assert answer.json()["code"] == "unsupported_image_type"
+    assert answer.json()["detail"] == (
+        f"this is a JPEG XL picture; {in_words(FORMATS)} is wanted: convert it first"
+    )
+
+
+@pytest.mark.parametrize("name", ["phone", "mirrored", "gray"])
+def test_a_heic_photo_is_stored_and_found_by_itself(server: Server, name: str) -> None:
+    data = (Path(__file__).parent / f"{name}.heic").read_bytes()
+    headers = {"Content-Type": "image/heic"}
+
+    stored = CLIENT.put(f"{server.url}/v1/items/{name}", content=data, headers=headers)
+    found = CLIENT.post(
+        f"{server.url}/v1/search", content=data, headers=headers, params={"k": 1, "min_seq": 1}
+    )
+    shown = CLIENT.get(f"{server.url}/v1/items/{name}/image")
+
+    assert stored.status_code in (200, 201), stored.text
+    assert found.json()["hits"][0]["id"] == name
+    assert shown.headers["content-type"] in ("image/png", "image/jpeg")
 
 
 def test_a_photo_of_a_phone_is_taken_and_a_scan_of_its_size_is_not(server: Server) -> None:
@@ -141,3 +165,23 @@ def test_pixels_of_a_form_field_need_no_file_name(server: Server) -> None:
     for answer in answers:
         assert answer.status_code == 200, answer.text
         np.testing.assert_allclose(vectors(answer), vectors(expected), atol=1e-5)
+
+
+def test_stored_images_are_as_large_as_their_gallery_keeps_them(server: Server) -> None:
+    large = encoded(picture(1, (2400, 3000)), "JPEG", quality=50)
+    headers = {"Content-Type": "image/jpeg"}
+
+    def longest_side(item_id: str) -> int:
+        stored = CLIENT.put(f"{server.url}/v1/items/{item_id}", content=large, headers=headers)
+        assert stored.status_code == 201
+        answer = CLIENT.get(f"{server.url}/v1/items/{item_id}/image")
+        assert CLIENT.delete(f"{server.url}/v1/items/{item_id}").status_code == 200
+        with Image.open(io.BytesIO(answer.content)) as image:
+            return max(image.size)
+
+    with Gallery.open(server.log.parent / "gallery", fingerprint=None) as gallery:
+        assert longest_side("kept-small") == 256
+        gallery.pictures.keep(512)
+        assert longest_side("kept-large") == 512
+        gallery.pictures.keep(256)
+    assert longest_side("kept-small") == 256

@@ -19,6 +19,7 @@ from tests.pictures import png
 from tests.servers import (
     ROOT,
     Server,
+    answered,
     clean_environment,
     free_port,
     is_ready,
@@ -147,13 +148,13 @@ def test_a_gallery_that_does_not_exist_is_started_empty_and_kept(
 ) -> None:
     gallery = tmp_path / "new" / "gallery"
     with running_server(model, gallery, tmp_path / "log") as server, server.client() as client:
-        assert client.post("/v1/search", content=png(1), headers=PNG).json()["hits"] == []
+        assert answered(client.post("/v1/search", content=png(1), headers=PNG))["hits"] == []
         assert client.put("/v1/items/first", content=png(1), headers=PNG).status_code == 201
         assert server.stop() == 0
         assert '"level":"warning"' not in server.log.read_text()
 
     with running_server(model, gallery, tmp_path / "log") as server, server.client() as client:
-        hits = client.post("/v1/search", content=png(1), headers=PNG).json()["hits"]
+        hits = answered(client.post("/v1/search", content=png(1), headers=PNG))["hits"]
         assert [hit["id"] for hit in hits] == ["first"]
 
 
@@ -192,7 +193,7 @@ def test_the_gallery_follows_what_a_command_adds(server: Server, tmp_path: Path)
     subprocess.run(add, check=True, env=clean_environment(), capture_output=True)
 
     with server.client() as client:
-        hits = client.post("/v1/search?k=1", content=png(900), headers=PNG).json()["hits"]
+        hits = answered(client.post("/v1/search?k=1", content=png(900), headers=PNG))["hits"]
         assert (hits[0]["id"], hits[0]["label"]) == ("hat:a.png", "hat")
         assert client.delete("/v1/items/hat:a.png").status_code == 200
 
@@ -235,7 +236,7 @@ def test_a_full_disk_refuses_writes_with_a_sentence_and_serves_on(
             assert int(refused.headers["retry-after"]) > 0
             for item_id in stored:
                 assert client.get(f"/v1/items/{item_id}").status_code == 200
-            search = client.post("/v1/search", json={"id": stored[0], "k": 1}).json()
+            search = answered(client.post("/v1/search", json={"id": stored[0], "k": 1}))
             assert search["hits"][0]["id"] == stored[0]
             assert client.get("/readyz").status_code == 200
 

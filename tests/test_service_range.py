@@ -15,7 +15,7 @@ from index.gallery import Gallery
 from tests.conftest import write_gallery, write_vectors
 from tests.fakes import clustered_vectors
 from tests.pictures import png
-from tests.servers import Server, running_server
+from tests.servers import Server, answered, running_server
 
 PNG = {"Content-Type": "image/png"}
 WIDTH = 256
@@ -54,7 +54,7 @@ def test_a_range_is_all_that_score_enough_best_first(
     expected = best_first(scores)[:kept]
     bar = scores[expected[-1]] - 1e-5
 
-    answer = client.post("/v1/search/range", json={"id": "item-05", "min_score": bar}).json()
+    answer = answered(client.post("/v1/search/range", json={"id": "item-05", "min_score": bar}))
 
     assert [hit["id"] for hit in answer["hits"]] == expected
     assert answer["total"] == kept
@@ -75,7 +75,7 @@ def test_a_limit_cuts_the_hits_and_not_the_total(
 
 
 def test_a_range_by_image_by_id_and_by_vector_is_the_same(client: httpx.Client) -> None:
-    vector = client.post("/v1/embed", content=png(5), headers=PNG).json()["results"][0]["vector"]
+    vector = answered(client.post("/v1/embed", content=png(5), headers=PNG))["results"][0]["vector"]
     asked: list[dict[str, Any]] = [
         {"json": {"id": "item-05", "min_score": 0.5}},
         {"json": {"vector": vector, "min_score": 0.5}},
@@ -83,7 +83,7 @@ def test_a_range_by_image_by_id_and_by_vector_is_the_same(client: httpx.Client) 
         {"files": {"image": png(5)}, "data": {"min_score": "0.5"}},
     ]
 
-    answers = [client.post("/v1/search/range", **one).json() for one in asked]
+    answers = [answered(client.post("/v1/search/range", **one)) for one in asked]
 
     found = [[hit["id"] for hit in answer["hits"]] for answer in answers]
     assert found[0]
@@ -106,7 +106,7 @@ def test_a_range_may_be_filtered(client: httpx.Client, scores: dict[str, float])
 def test_nothing_near_enough_is_an_empty_range(client: httpx.Client) -> None:
     opposite = [-1.0] * WIDTH
 
-    answer = client.post("/v1/search/range", json={"vector": opposite, "min_score": 1}).json()
+    answer = answered(client.post("/v1/search/range", json={"vector": opposite, "min_score": 1}))
 
     assert (answer["hits"], answer["total"]) == ([], 0)
 
@@ -116,7 +116,7 @@ def test_the_nearest_vote_and_an_item_has_no_vote_about_itself(
 ) -> None:
     nearest = [name for name in best_first(scores) if name != "item-05"][:6]
 
-    answer = client.post("/v1/search/vote", json={"id": "item-05", "k": 6}).json()
+    answer = answered(client.post("/v1/search/vote", json={"id": "item-05", "k": 6}))
 
     assert [hit["id"] for hit in answer["hits"]] == nearest
     shares = [vote["share"] for vote in answer["votes"]]
@@ -127,7 +127,7 @@ def test_the_nearest_vote_and_an_item_has_no_vote_about_itself(
 
 
 def test_a_vote_by_image_counts_the_item_that_has_the_image(client: httpx.Client) -> None:
-    answer = client.post("/v1/search/vote?k=1", content=png(5), headers=PNG).json()
+    answer = answered(client.post("/v1/search/vote?k=1", content=png(5), headers=PNG))
 
     assert [hit["id"] for hit in answer["hits"]] == ["item-05"]
     assert answer["votes"] == [{"label": "sneaker", "share": 1.0}]
@@ -174,8 +174,8 @@ def test_an_exact_search_misses_nothing_where_others_go_through_a_structure(
             expected = np.argsort(-(vectors @ vectors[row]), kind="stable")[:10]
             names = {f"row-{one}" for one in expected}
             body = {"vector": vectors[row].tolist(), "k": 10}
-            exact = client.post("/v1/search", json={**body, "exact": True}).json()["hits"]
-            quick = client.post("/v1/search", json=body).json()["hits"]
+            exact = answered(client.post("/v1/search", json={**body, "exact": True}))["hits"]
+            quick = answered(client.post("/v1/search", json=body))["hits"]
             exact_found += len(names & {hit["id"] for hit in exact})
             quick_found += len(names & {hit["id"] for hit in quick})
             assert len(quick) == 10

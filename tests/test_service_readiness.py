@@ -29,7 +29,7 @@ from tests.servers import running_server
 from vision.encoding import Encoding
 
 PNG = {"Content-Type": "image/png"}
-CHECKS = {*LOADING, "decoding", "network", "writing", "upkeep", "accepting"}
+CHECKS = {*LOADING, "decoding", "network", "writing", "upkeep", "workers", "accepting"}
 
 
 class Clock:

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import STORED
 from tests.models import LABELS
 from tests.pictures import encoded, picture, png
-from tests.servers import Server
+from tests.servers import Server, answered
 
 PNG = {"Content-Type": "image/png"}
 
@@ -44,7 +44,7 @@ def three_ways(data: bytes) -> list[dict[str, object]]:
 
 
 def test_classify_gives_the_labels_by_falling_probability(client: httpx.Client) -> None:
-    answer = client.post("/v1/classify?k=10", content=png(1), headers=PNG).json()
+    answer = answered(client.post("/v1/classify?k=10", content=png(1), headers=PNG))
 
     probabilities = [prediction["probability"] for prediction in answer["predictions"]]
     assert len(probabilities) == 10
@@ -81,7 +81,7 @@ def test_parameters_come_as_form_fields_beside_a_form_image(client: httpx.Client
 
 
 def test_classify_says_of_each_of_several_images_what_it_is(client: httpx.Client) -> None:
-    alone = [client.post("/v1/classify", content=png(n), headers=PNG).json() for n in (1, 2)]
+    alone = [answered(client.post("/v1/classify", content=png(n), headers=PNG)) for n in (1, 2)]
     files = [("image", png(1)), ("image", b"no image"), ("image", png(2))]
 
     answer = client.post("/v1/classify?k=3", files=files)
@@ -105,7 +105,7 @@ def test_embed_gives_unit_vectors_in_order(client: httpx.Client) -> None:
     assert answer.status_code == 200
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     for number in range(3):
-        alone = client.post("/v1/embed", content=png(number), headers=PNG).json()
+        alone = answered(client.post("/v1/embed", content=png(number), headers=PNG))
         np.testing.assert_allclose(vectors[number], alone["results"][0]["vector"], atol=2e-6)
 
 
@@ -123,7 +123,7 @@ def test_a_broken_image_among_many_fails_alone(client: httpx.Client) -> None:
 
 def test_search_by_a_stored_image_finds_it_first(client: httpx.Client) -> None:
     for way in three_ways(png(7)):
-        answer = client.post("/v1/search", **way).json()  # type: ignore[arg-type]
+        answer = answered(client.post("/v1/search", **way))  # type: ignore[arg-type]
 
         assert answer["hits"][0]["id"] == "item-07"
         assert answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
@@ -133,7 +133,7 @@ def test_search_by_a_stored_image_finds_it_first(client: httpx.Client) -> None:
 
 
 def test_search_by_id_and_by_vector_agree_with_search_by_image(client: httpx.Client) -> None:
-    vector = client.post("/v1/embed", content=png(5), headers=PNG).json()["results"][0]["vector"]
+    vector = answered(client.post("/v1/embed", content=png(5), headers=PNG))["results"][0]["vector"]
 
     answers = [
         client.post("/v1/search?k=5", content=png(5), headers=PNG),
@@ -150,7 +150,7 @@ def test_search_by_id_and_by_vector_agree_with_search_by_image(client: httpx.Cli
 
 
 def test_hits_come_best_first_and_k_beyond_the_gallery_gives_all(client: httpx.Client) -> None:
-    hits = client.post("/v1/search", json={"id": "item-00", "k": 1000}).json()["hits"]
+    hits = answered(client.post("/v1/search", json={"id": "item-00", "k": 1000}))["hits"]
 
     scores = [hit["score"] for hit in hits]
     assert len(hits) >= STORED
@@ -158,10 +158,10 @@ def test_hits_come_best_first_and_k_beyond_the_gallery_gives_all(client: httpx.C
 
 
 def test_min_score_cuts_the_tail(client: httpx.Client) -> None:
-    everything = client.post("/v1/search", json={"id": "item-00", "k": 40}).json()["hits"]
+    everything = answered(client.post("/v1/search", json={"id": "item-00", "k": 40}))["hits"]
     bar = everything[9]["score"]
 
-    hits = client.post("/v1/search", json={"id": "item-00", "k": 40, "min_score": bar}).json()
+    hits = answered(client.post("/v1/search", json={"id": "item-00", "k": 40, "min_score": bar}))
 
     assert len(hits["hits"]) == 10
 
@@ -178,8 +178,8 @@ def test_a_filter_restricts_the_search_and_not_its_result(client: httpx.Client) 
 
 
 def test_with_vector_gives_each_hits_vector(client: httpx.Client) -> None:
-    plain = client.post("/v1/search", json={"id": "item-01", "k": 3}).json()["hits"]
-    hits = client.post("/v1/search", json={"id": "item-01", "k": 3, "with_vector": True}).json()
+    plain = answered(client.post("/v1/search", json={"id": "item-01", "k": 3}))["hits"]
+    hits = answered(client.post("/v1/search", json={"id": "item-01", "k": 3, "with_vector": True}))
 
     assert "vector" not in plain[0]
     query = np.array(hits["hits"][0]["vector"])
@@ -226,14 +226,14 @@ def test_an_item_lives_from_put_to_delete(client: httpx.Client, scratch: str) ->
     assert found.json()["seq"] >= replaced.json()["seq"]
     assert deleted.status_code == 200
     assert client.get(address).status_code == 404
-    gone = client.post("/v1/search?k=40", content=png(201), headers=PNG).json()["hits"]
+    gone = answered(client.post("/v1/search?k=40", content=png(201), headers=PNG))["hits"]
     assert scratch not in {hit["id"] for hit in gone}
 
 
 def test_a_write_is_found_by_the_very_next_search(client: httpx.Client, scratch: str) -> None:
     for number in range(300, 310):
         client.put(f"/v1/items/{scratch}", content=png(number), headers=PNG)
-        hits = client.post("/v1/search?k=1", content=png(number), headers=PNG).json()["hits"]
+        hits = answered(client.post("/v1/search?k=1", content=png(number), headers=PNG))["hits"]
         assert hits[0]["id"] == scratch
         assert hits[0]["score"] > 0.99999
 
@@ -267,7 +267,7 @@ def test_labels_are_stored_as_the_text_they_are_or_refused(
     items[0] |= {"label": 0}  # type: ignore[dict-item]
     items[1] |= {"metadata": []}  # type: ignore[dict-item]
     items[2] |= {"label": " x "}
-    results = client.post("/v1/items", json={"items": items}).json()["results"]
+    results = answered(client.post("/v1/items", json={"items": items}))["results"]
     assert [result["status"] for result in results] == [422, 422, 201]
     assert "label" in results[0]["detail"]
     assert "metadata" in results[1]["detail"]
@@ -322,7 +322,7 @@ def test_the_thumbnail_is_the_picture_and_is_not_sent_twice(client: httpx.Client
 
     assert first.headers["content-type"] == "image/png"
     assert (
-        client.post("/v1/search?k=1", content=first.content, headers=PNG).json()["hits"][0]["id"]
+        answered(client.post("/v1/search?k=1", content=first.content, headers=PNG))["hits"][0]["id"]
         == "item-03"
     )
     assert second.status_code == 304

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import write_gallery
 from tests.pictures import png
-from tests.servers import ROOT, Server, children, clean_environment, running_server
+from tests.servers import ROOT, Server, answered, children, clean_environment, running_server
 from tests.test_vision_export import export
 from vision.exported import export_folder, read_export
 from vision.manifest import read_manifest
@@ -97,7 +97,9 @@ def test_both_runtimes_find_and_say_the_same(light_server: Server, server: Serve
     for number in range(10):
         ours, torchs = (
             {
-                route: httpx.post(f"{one.url}/v1/{route}", content=png(number), headers=PNG).json()
+                route: answered(
+                    httpx.post(f"{one.url}/v1/{route}", content=png(number), headers=PNG)
+                )
                 for route in ("search", "classify", "embed")
             }
             for one in (light_server, server)

@@ -9,7 +9,7 @@ from index.gallery import Gallery
 from index.schema import DATABASE_NAME
 from tests.conftest import STORED, write_gallery
 from tests.pictures import png
-from tests.servers import Server, running_server
+from tests.servers import Server, answered, running_server
 
 PNG = {"Content-Type": "image/png"}
 
@@ -50,7 +50,7 @@ def test_an_io_error_makes_the_gallery_read_only_and_says_so_everywhere(
         assert "restart" in shown["reason"]
         assert str(gallery) not in ready.text, "a route that needs no key names our folders"
         assert "lookalike_gallery_read_only 1.0" in client.get("/metrics").text
-        hits = client.post("/v1/search", json={"id": "before", "k": 1}).json()["hits"]
+        hits = answered(client.post("/v1/search", json={"id": "before", "k": 1}))["hits"]
         assert hits[0]["id"] == "before"
 
     with running_server(model, gallery, tmp_path / "log") as server, server.client() as client:
@@ -85,7 +85,7 @@ def test_a_gallery_that_is_moved_under_a_server_takes_no_write_until_it_is_back(
         assert "is gone: moved, deleted" in shown["reason"]
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["gallery"]) == (200, "read-only")
-        hits = client.post("/v1/search", json={"id": "before", "k": 1}).json()["hits"]
+        hits = answered(client.post("/v1/search", json={"id": "before", "k": 1}))["hits"]
         assert hits[0]["id"] == "before"
         assert not gallery.exists(), "nothing was made in its place"
 

@@ -8,15 +8,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from service.board import shared_folder
+from service.board import begun_ticks, shared_folder
 from service.roster import Roster
 from tests.figures import Figure, missed, show
 from tests.load import Client, Reply, request_bytes, run
 from tests.pictures import png
-from tests.servers import Server, running_server
+from tests.servers import Server, running_server, wait_until_ready
 
+PNG = {"Content-Type": "image/png"}
 CLASSIFY = request_bytes("POST", "/v1/classify", png(7), Content_Type="image/png")
 LANES, PAUSE_S = 4, 0.1  # leaves the new worker the time to load
 AFTERWARDS_S = 3.0  # how long it is watched once the new worker is there
@@ -79,11 +81,11 @@ def kill_one(server: Server, roster: Roster) -> Kill:
     return run(measure())
 
 
-def roster_of(server: Server) -> Roster:
-    """Return which workers of ``server`` have loaded everything."""
+def folder_of(server: Server) -> Path:
+    """Return what the workers of ``server`` share."""
     environment = Path(f"/proc/{server.workers()[0]}/environ").read_text().split("\0")
     (server_id,) = [one for one in environment if one.startswith("LOOKALIKE_SERVER_ID=")]
-    return Roster(shared_folder(server_id.partition("=")[2]))
+    return shared_folder(server_id.partition("=")[2])
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def kill(model: Path, tmp_path: Path) -> Kill:
     """What clients saw of a worker's end."""
     options = (model, tmp_path / "gallery", tmp_path / "log", "--workers", "2")
     with running_server(*options) as server:
-        roster = roster_of(server)
+        roster = Roster(folder_of(server))
         while len(roster.living()) < 2:
             time.sleep(0.1)
         seen = kill_one(server, roster)
@@ -117,3 +119,47 @@ def test_a_killed_worker_is_replaced_within_seconds(kill: Kill) -> None:
 
     show("One of two workers is killed", figures)
     assert missed(figures) == []
+
+
+def test_of_two_workers_that_begin_at_once_one_listens_only_when_it_can_answer(
+    tmp_path: Path,
+) -> None:
+    """Whichever is a moment earlier: the process of this test is one, its parent the other."""
+    roster, parent = Roster(tmp_path), os.getppid()
+    ready = tmp_path / f"ready.{parent}.{begun_ticks(parent)}"
+    (tmp_path / f"loading.{parent}.1").touch()  # one that ended: its process id came again
+
+    assert roster.begin()
+    assert roster.unable() == {os.getpid()}
+    roster.enter()
+    assert (roster.unable(), roster.living()) == (set(), {os.getpid()})
+    ready.touch()
+    assert not roster.begin()
+    assert roster.unable() == set()
+    roster.note_unable()  # it could not be loaded, and listens
+    assert roster.unable() == {os.getpid()}
+
+
+def test_a_server_is_ready_when_whichever_worker_is_asked_can_answer(
+    model: Path, tmp_path: Path
+) -> None:
+    options = (model, tmp_path / "gallery", tmp_path / "log", "--workers", "2")
+    with running_server(*options, wait=False) as server:
+        deadline = time.monotonic() + REPLACED_S
+        while len(server.workers()) < 2 or len([*folder_of(server).glob("worker-*.json")]) < 2:
+            assert time.monotonic() < deadline, server.log.read_text()
+            time.sleep(0.01)
+        slow = server.workers()[1]
+        os.kill(slow, signal.SIGSTOP)  # a busy machine lets it wait while it loads
+        try:
+            roster = Roster(folder_of(server))
+            while not roster.living() - {slow}:
+                assert time.monotonic() < deadline, server.log.read_text()
+                time.sleep(0.01)
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        wait_until_ready(server)
+        url = f"{server.url}/v1/classify"
+        answers = [httpx.post(url, content=png(7), headers=PNG) for _ in range(30)]
+
+    assert [one.text for one in answers if one.status_code != 200] == []

@@ -1,4 +1,4 @@
-"""`auto`: what comes along, what is tried, what is kept, and what it says of photos it cannot use."""
+"""`auto`: what comes along, what is tried, what is kept, and what cannot be used, in a sentence."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from PIL import Image
 from tests.pictures import picture, write_photographs
 from training import auto
 from training.auto import train_auto
-from training.auto_recipe import LITE0, AutoRecipe, auto_recipe
+from training.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
 from training.data import Dataset, load_dataset
 from training.errors import CheckpointError, DataError
 from training.images import UNLABELLED
@@ -27,13 +27,22 @@ SIDE = 64  # pixels: seconds are enough
 class Watching:
     """Keeps what it is told."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(
+        self, stop_after: int | None = None, *, stop_after_epoch: int | None = None
+    ) -> None:
+        self.epochs: list[tuple[int, int, float]] = []
+        self._stop_after_epoch = stop_after_epoch
         self.candidates: list[Tried] = []
         self.seen: list[tuple[str, int, int]] = []
         self._stop_after = stop_after
 
     def embedding(self, name: str, done: int, total: int) -> None:
         self.seen.append((name, done, total))
+
+    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
+        self.epochs.append((done, epochs, loss))
+        if self._stop_after_epoch == done:
+            raise KeyboardInterrupt
 
     def tried(self, one: Tried) -> None:
         self.candidates.append(one)
@@ -43,7 +52,7 @@ class Watching:
 
 def small(**changes: object) -> AutoRecipe:
     """Return a set-up of the smaller network only, for small pictures."""
-    recipe = auto_recipe(size=SIDE)
+    recipe = replace(auto_recipe(size=SIDE), tuning=None)
     extractors = tuple(one for one in recipe.extractors if one.network == LITE0)
     return replace(recipe, extractors=extractors, **changes)  # type: ignore[arg-type]
 
@@ -177,6 +186,29 @@ def test_a_network_whose_weights_cannot_be_had_is_passed_over(
     watching = run(photographs, tmp_path / "model", replace(recipe, extractors=(missing, known)))
     assert "there is no weights file" in (watching.candidates[0].not_tried or "")
     assert read_manifest(tmp_path / "model").architecture.network == LITE0
+
+
+def test_a_network_learns_on_where_there_is_time_and_is_taken_where_it_wins(
+    photographs: Path, tmp_path: Path
+) -> None:
+    recipe = small(budget_s=1e6, tuning=Tuning(epochs=2, fewest_epochs=1, fewest_images=8, side=48))
+    watching = run(photographs, tmp_path / "whole", recipe)
+    assert [(done, epochs) for done, epochs, _ in watching.epochs] == [(1, 2), (2, 2)]
+    frozen, same, tuned = watching.candidates
+    assert (same.held_out_images, tuned.held_out_images) == (same.held_out_images,) * 2
+    assert frozen.held_out_images > same.held_out_images > 0
+    tried = json.loads((tmp_path / "whole" / "training.json").read_bytes())["tried"]
+    assert tried["winner"] in (frozen.name, tuned.name)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(photographs, tmp_path / "parts", recipe, watching=Watching(stop_after_epoch=1))
+    rest = run(photographs, tmp_path / "parts", recipe, resume=True)
+    assert [done for done, _, _ in rest.epochs] == [2]
+    assert rest.epochs[-1] == pytest.approx(watching.epochs[-1])
+    assert (
+        read_manifest(tmp_path / "parts").weights_sha256
+        == read_manifest(tmp_path / "whole").weights_sha256
+    )
 
 
 def test_what_there_is_no_time_for_is_named(photographs: Path, tmp_path: Path) -> None:

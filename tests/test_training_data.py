@@ -490,7 +490,7 @@ def unprintable_classes(folder: Path) -> None:
         (loose_images, "holds no class folders"),
         (one_class, "holds one class, 'bag'; at least 2 are needed"),
         (no_training_part, "holds nothing to learn from: all its images are for test and valid"),
-        (no_images, "none of the 2 files is an image; the first, .*a.png: the content is not"),
+        (no_images, "none of the 2 files is an image; the first, .*a.png: this is text, and not"),
         (mostly_pointers, r"9 of the \d+ files cannot be read as images; 9 of them: .*LFS"),
         (a_class_of_unreadable_files, "class 'dress' in .* has no readable training image"),
         (an_unreadable_test_part, "data has no readable test image of a class that is learnt"),

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.sources import open_source
+from dataset.errors import DatasetError
 from tests.pictures import picture
 from training.copies import joined
 from training.data import load_dataset
+from training.errors import DataError
 from training.images import LabelledImages
 from vision.preprocess import Preprocessing
 
@@ -78,6 +81,13 @@ def test_training_photos_of_a_thing_in_the_test_part_are_left_out_and_said(tmp_p
     assert "left out of train, since a photo of the same group is in test" in {
         one.reason for one in dataset.findings
     }
+
+
+def test_fashion_mnist_has_no_groups() -> None:
+    with pytest.raises(DataError, match="does not say which photos show one thing"):
+        load_dataset("fashion-mnist", SMALL, group="folder")
+    with pytest.raises(DatasetError, match="does not say which photos show one thing"):
+        open_source("fashion-mnist", group="folder")
 
 
 def test_copies_of_a_photo_are_told_from_other_photos_of_its_thing(shop: Path) -> None:

@@ -256,11 +256,11 @@ def test_what_the_model_does_not_know_is_shown_where_it_was_measured() -> None:
 def test_without_classes_the_page_speaks_of_search_alone() -> None:
     dataset = make_dataset(("cat", "dog"))
     evidence = make_evidence(dataset)
-    labelled_data: Any = Figures(make_figures(dataset, in_words=[], **WITHOUT_CLASSES))
+    labelled_data: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_CLASSES))
     with_labels = Read(raw=render_report(labelled_data, evidence, dataset)).text
     assert "R@1" in with_labels
     assert "the same class" in with_labels
-    bare: Any = Figures(make_figures(dataset, in_words=[], **WITHOUT_LABELS))
+    bare: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_LABELS))
     points = evidence.map_points._replace(given=np.zeros(6, np.int64))
     unlabelled = replace(
         dataset,

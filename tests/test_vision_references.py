@@ -59,15 +59,15 @@ def test_what_is_far_from_all_photos_is_not_sure_and_says_how_far() -> None:
     assert sure is False
     assert why_not is not None
     assert why_not.code == "far_from_all"
-    assert re.search(r"the 10th nearest is (0\.9|1\.)\d* away", why_not.detail)
-    assert "up to 0.100 is usual" in why_not.detail
+    assert re.search(r"the 10 nearest are up to (0\.9|1\.)\d* away", why_not.detail)
+    assert "where at most 0.100 is usual" in why_not.detail
 
 
 def test_what_lies_among_photos_of_other_classes_is_not_sure() -> None:
     sure, why_not = two_heaps().judge(axis(0), 1)
     assert (sure, why_not and why_not.code) == (False, "neighbours_differ")
     assert why_not is not None
-    assert "0% of 10 have this one, at least 50% is usual" in why_not.detail
+    assert "0% of 10 have this one, where at least 50% is usual" in why_not.detail
 
 
 def test_nearness_is_that_of_a_slow_search() -> None:

@@ -9,35 +9,30 @@ Shape suffixes: N images, V views, C channels, H x W pixels.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import nn
 
-from training.auto_recipe import AutoRecipe, Extractor
-from training.calibration import choose_temperature
-from training.candidates import Fitted, Heads, Material, fit_heads
+from training.assembly import assembled
+from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, Tuning
+from training.candidates import Fitted, Material, Seen, fit_heads
 from training.checkpoint import Checkpoint, CheckpointFolder
 from training.checks import refuse_existing, refuse_unfinished, state_folder
-from training.closed_form import Linear
 from training.data import Dataset
 from training.distributed import world_size
 from training.errors import RecipeError, WeightsError
 from training.features import FeatureStore
-from training.publish import Trained, environment, finish, publish
+from training.publish import Trained, finish, publish
 from training.seeing import Seeing, built, pretrained
 from training.train import reproducible
 from training.tried import Comparison, Tried, compare, is_better
+from training.tuning import Tuner
 from vision.backbone import Backbone
 from vision.encoder import pick_device
 from vision.manifest import Manifest
-from vision.network import Network, build_network
 from vision.preprocess import Preprocessing
-
-SEARCHED: Final = 200  # photos that views are made of, to search the very photo with
-CHANGED: Final = 400  # others, whose views tell how features change with light and angle
-OTHER_VIEWS: Final = 1 << 32  # the seed of these
 
 Load = Callable[[Preprocessing], Dataset]
 
@@ -47,6 +42,9 @@ class AutoObserver(Protocol):
 
     def embedding(self, name: str, done: int, total: int) -> None:
         """So many images of all were seen by the network called ``name``."""
+
+    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
+        """A network that learns on is done with so many epochs; the mean loss of the last, nats."""
 
     def tried(self, one: Tried) -> None:
         """A candidate was measured, or passed over."""
@@ -129,6 +127,16 @@ def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> N
             built(extractor)
 
 
+class _Best(NamedTuple):
+    """The best candidate so far."""
+
+    name: str
+    extractor: Extractor
+    backbone: Backbone
+    fitted: Fitted
+    seen: Seen
+
+
 class _Trials:
     """What was tried so far, and the best of it."""
 
@@ -150,7 +158,7 @@ class _Trials:
             dataset.train, dataset.validation, dataset.unlabelled, folds=recipe.folds
         )
         self._tried: list[Tried] = []
-        self._best: tuple[Extractor, Backbone, Fitted] | None = None
+        self._best: _Best | None = None
         self.winning_dataset = dataset
 
     def run(self) -> None:
@@ -164,116 +172,125 @@ class _Trials:
         for extractor in self._recipe.extractors:
             left_s = self._recipe.budget_s - (time.perf_counter() - self._began)
             if self._best is not None and left_s < longest_s:
-                self._pass_over(extractor, "there was no time left")
+                self._pass_over(str(extractor), "there was no time left")
                 continue
             began = time.perf_counter()
             try:
                 self._try(extractor)
             except WeightsError as error:
                 failure = error
-                self._pass_over(extractor, f"its weights cannot be had: {error}")
+                self._pass_over(str(extractor), f"its weights cannot be had: {error}")
             longest_s = max(longest_s, time.perf_counter() - began)
         if self._best is None:
             assert failure is not None  # why none was tried
             raise failure
+        if self._recipe.tuning is not None and self._material.num_labels:
+            self._tune(self._recipe.tuning, reserved_s=longest_s)
 
     @property
     def comparison(self) -> Comparison:
         """What was tried, and why the best is."""
         assert self._best is not None
-        return compare(self._tried, str(self._best[0]))
+        return compare(self._tried, self._best.name)
 
     def trained(self) -> Trained:
         """Return the network of the best candidate."""
         assert self._best is not None
-        extractor, backbone, fitted = self._best
-        heads = fitted.heads
-        architecture = self._recipe.architecture(
-            extractor,
-            num_labels=self._material.num_labels,
-            item_width=len(heads.item.bias_D),
-            kind_width=0 if heads.kind is None else len(heads.kind.bias_D),
-        )
-        network = build_network(architecture, extractor.preprocessing)
-        network.features.load_state_dict(backbone.state_dict())
-        _set_heads(network, heads)
-        network = network.to(self._device)
-        seconds = time.perf_counter() - self._began
-        figures = {
-            "train_seconds": seconds,
-            "parameters": float(sum(p.numel() for p in network.parameters())),
-            "held_out_images": float(fitted.figures.images),
-        }
-        for name in ("accuracy", "r_at_1", "same_item"):
-            value = getattr(fitted.figures, name)
-            if value is not None:
-                figures[f"held_out_{name}"] = value
-        return Trained(
-            recipe=self._recipe.name,
-            architecture=architecture,
-            preprocessing=extractor.preprocessing,
-            network=network,
+        return assembled(
+            self._best.extractor,
+            self._best.backbone,
+            self._best.fitted,
+            self._recipe,
             device=self._device,
-            temperature=choose_temperature(fitted.logits_NL, fitted.labels_N)
-            if self._material.num_labels
-            else 1.0,
-            figures=figures,
-            history={
-                "history": [],
-                "tried": self.comparison.to_json(),
-                "environment": environment(self._device),
-            },
+            seconds=time.perf_counter() - self._began,
+            comparison=self.comparison,
+            vectors_ND=self._best.fitted.heads.vectors(
+                self._best.seen.features_NF[: len(self.winning_dataset.train)],  # those come first
+                self._recipe.kind_share,
+            ),
         )
 
     def _try(self, extractor: Extractor) -> None:
+        """Try a network as it is."""
         backbone = pretrained(extractor)
         dataset = self._dataset(extractor.preprocessing)
-        name = str(extractor)
-        parts = [
-            p for p in (dataset.train, dataset.validation, dataset.unlabelled) if p is not None
-        ]
         seeing = Seeing(self._store, extractor, backbone, device=self._device)
-        seen = seeing.see(parts, self._material, self._recipe, self._observer.embedding)
+        seen = self._see(seeing, dataset)
         began = time.perf_counter()
         fitted = fit_heads(seen, self._material, self._recipe)
+        seconds = seeing.seconds + time.perf_counter() - began
+        self._measured(str(extractor), fitted, seconds)
+        if self._best is None or is_better(fitted.figures, self._best.fitted.figures):
+            self._best = _Best(str(extractor), extractor, backbone, fitted, seen)
+            self.winning_dataset = dataset
+
+    def _tune(self, tuning: Tuning, *, reserved_s: float) -> None:
+        """Let the best network learn on, and take what comes of it where it is better.
+
+        Both are compared by images that neither has learnt from: those of the first fold.
+
+        Args:
+            tuning: how.
+            reserved_s: seconds that looking at all images takes.
+        """
+        assert self._best is not None
+        extractor = self._best.extractor
+        name = f"{extractor}, fine-tuned"
+        taught_N = self._material.taught()
+        if extractor.network not in LITE_SIDES:
+            self._pass_over(name, "only networks whose weights come along learn on here")
+            return
+        if len(taught_N) < tuning.fewest_images:
+            few = f"{len(taught_N):,} photos to learn from are too few"
+            self._pass_over(name, f"{few}, {tuning.fewest_images:,} are the least")
+            return
+        left_s = self._recipe.budget_s - (time.perf_counter() - self._began) - reserved_s
+        dataset = self._dataset(extractor.preprocessing)
+        tuner = Tuner(
+            extractor,
+            dataset.train.only(taught_N),
+            tuning,
+            folder=self._store.folder.parent,
+            device=self._device,
+            seed=self._recipe.seed,
+        )
+        epochs = tuner.epochs_in(left_s) if left_s > 0 else 0
+        if epochs < tuning.fewest_epochs:
+            self._pass_over(name, "there was no time left: a larger budget buys it")
+            return
+        tuned = tuner.run(epochs, partial(self._observer.learning, name))
+        seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, name=name)
+        seen = self._see(seeing, dataset)
+        first = self._material.folds[:1]
+        began = time.perf_counter()
+        fitted = fit_heads(seen, self._material, self._recipe, folds=first)
+        before = fit_heads(self._best.seen, self._material, self._recipe, folds=first)
+        seconds = tuned.seconds + seeing.seconds + time.perf_counter() - began
+        self._measured(f"{self._best.name}, on the same photos", before, 0.0)
+        self._measured(name, fitted, seconds)
+        if is_better(fitted.figures, before.figures):
+            self._best = _Best(name, extractor, tuned.backbone, fitted, seen)
+            self.winning_dataset = dataset
+
+    def _see(self, seeing: Seeing, dataset: Dataset) -> Seen:
+        parts = (dataset.train, dataset.validation, dataset.unlabelled)
+        present = [part for part in parts if part is not None]
+        return seeing.see(present, self._material, self._recipe, self._observer.embedding)
+
+    def _measured(self, name: str, fitted: Fitted, seconds: float) -> None:
         head = "principal components of what views do not change"
         if fitted.shrinkage is not None:
             head = f"linear discriminants, shrinkage {fitted.shrinkage:g}"
-        one = Tried.with_figures(
-            name,
-            fitted.figures,
-            seconds=seeing.seconds + time.perf_counter() - began,
-            head=head,
-        )
+        one = Tried.with_figures(name, fitted.figures, seconds=seconds, head=head)
         self._tried.append(one)
         self._observer.tried(one)
-        if self._best is None or is_better(fitted.figures, self._best[2].figures):
-            self._best = extractor, backbone, fitted
-            self.winning_dataset = dataset
 
     def _dataset(self, preprocessing: Preprocessing) -> Dataset:
         if self._loaded[0] != preprocessing:
             self._loaded = (preprocessing, self._load(preprocessing))
         return self._loaded[1]
 
-    def _pass_over(self, extractor: Extractor, why: str) -> None:
-        one = Tried(name=str(extractor), seconds=0.0, not_tried=why)
+    def _pass_over(self, name: str, why: str) -> None:
+        one = Tried(name=name, seconds=0.0, not_tried=why)
         self._tried.append(one)
         self._observer.tried(one)
-
-
-@torch.no_grad()
-def _set_heads(network: Network, heads: Heads) -> None:
-    """Give the network's linear layers the weights that were fitted."""
-    if heads.kind is None or heads.scores is None:
-        _set(network.embedding, heads.item)
-        return
-    _set(network.embedding.get_submodule("item"), heads.item)
-    _set(network.embedding.get_submodule("kind"), heads.kind)
-    _set(network.classifier, heads.scores)
-
-
-def _set(layer: nn.Module, fitted: Linear) -> None:
-    assert isinstance(layer, nn.Linear)
-    layer.weight.copy_(torch.from_numpy(fitted.weight_DF))
-    layer.bias.copy_(torch.from_numpy(fitted.bias_D))

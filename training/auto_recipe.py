@@ -59,6 +59,27 @@ class Extractor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How an EfficientNet-Lite learns on: all of it but the lowest stages, lower ones slower."""
+
+    epochs: int = 12  # at most; as many as there is time for
+    fewest_epochs: int = 4  # fewer than these are not worth it
+    fewest_images: int = 300  # to learn from; fewer teach no more than heads in closed form
+    from_stage: int = 2  # the lowest that learns
+    side: int = 224  # pixels of what is learnt from, less than what is measured with
+    batch_size: int = 32
+    rate: float = 3e-4  # of the highest stage
+    decay: float = 0.8  # of the rate, from a stage to the one below
+    head_rate: float = 1e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    mixed: float = 0.5  # share of the batches with parts of one image pasted into another
+    crop: float = 0.4  # least share of the area
+    drop: float = 0.1  # stochastic depth of the highest block
+    average: float = 0.995  # decay per step of the moving average of the weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AutoRecipe:
     """Everything that decides what `auto` tries, apart from the images and the clock."""
 
@@ -71,6 +92,7 @@ class AutoRecipe:
     kind_share: float = 1 / 3  # of a score
     view_shrinkage: float = 0.3  # of the covariance of changes between views
     lone_view_shrinkage: float = 0.6  # likewise, where there are no classes
+    tuning: Tuning | None = Tuning()  # of the first network, where there are classes and time
     seed: int = 0
 
     def __post_init__(self) -> None:

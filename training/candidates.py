@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from training.auto_recipe import AutoRecipe, deal_folds
-from training.closed_form import ClassSpread, Discriminants, Linear, Moments, Space, fit_item
+from training.closed_form import (
+    ClassSpread,
+    Discriminants,
+    Linear,
+    Moments,
+    Space,
+    fit_item,
+    two_part,
+    unit,
+)
 from training.errors import DataError
 from training.images import UNLABELLED, LabelledImages
 from training.same_item import Searched, find_views
@@ -32,6 +41,13 @@ class Heads(NamedTuple):
     item: Linear  # tells one thing from another
     kind: Linear | None  # tells kinds apart
     scores: Linear | None  # of classes
+
+    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
+        """Return unit vectors (N, D) as the network makes them of features."""
+        item_ND = unit(self.item.of(features_NF))
+        if self.kind is None:
+            return item_ND
+        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +86,11 @@ class Material:
             ),
             num_labels=len(train.label_names),
         )
+
+    def taught(self) -> NDArray[np.int64]:
+        """Return the positions of labelled images that the first fold does not hold out."""
+        held_in_N = self.folds_N != self.folds[0]
+        return np.flatnonzero(held_in_N & (self.labels_N != UNLABELLED))
 
     @property
     def folds(self) -> list[int]:
@@ -247,21 +268,6 @@ class _Folded:
             nearest = others[(vectors_ND[some] @ vectors_ND[others].T).argmax(axis=1)]
             found_N[start : start + step] = labels_N[nearest] == labels_N[some]
         return found_N
-
-
-def two_part(
-    item_ND: NDArray[np.float32], kind_ND: NDArray[np.float32], kind_share: float
-) -> NDArray[np.float32]:
-    """Return unit vectors of two unit vectors, side by side, each with the root of its share."""
-    lengths = np.sqrt([1 - kind_share, kind_share]).astype(np.float32)
-    return np.concatenate([lengths[0] * item_ND, lengths[1] * kind_ND], axis=1)
-
-
-def unit(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows of unit length; a row of zeros stays one."""
-    lengths_N = np.maximum(np.linalg.norm(rows_ND, axis=1, keepdims=True), 1e-12)
-    scaled_ND: NDArray[np.float32] = (rows_ND / lengths_N).astype(np.float32)
-    return scaled_ND
 
 
 def _fit_item(seen: Seen, recipe: AutoRecipe, *, with_classes: bool) -> Linear:

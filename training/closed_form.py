@@ -263,3 +263,18 @@ class ClassSpread:
         largest_D = kind_DR[np.arange(width), np.abs(kind_DR).argmax(axis=1)]
         kind_DR *= np.where(largest_D < 0, -1, 1)[:, None]  # the same signs on every machine
         return Linear(kind_DR.astype(np.float32), (-kind_DR @ middle_R).astype(np.float32))
+
+
+def two_part(
+    item_ND: NDArray[np.float32], kind_ND: NDArray[np.float32], kind_share: float
+) -> NDArray[np.float32]:
+    """Return unit vectors of two unit vectors, side by side, each with the root of its share."""
+    lengths = np.sqrt([1 - kind_share, kind_share]).astype(np.float32)
+    return np.concatenate([lengths[0] * item_ND, lengths[1] * kind_ND], axis=1)
+
+
+def unit(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows of unit length; a row of zeros stays one."""
+    lengths_N = np.maximum(np.linalg.norm(rows_ND, axis=1, keepdims=True), 1e-12)
+    scaled_ND: NDArray[np.float32] = (rows_ND / lengths_N).astype(np.float32)
+    return scaled_ND

@@ -27,7 +27,7 @@ class FeatureStore:
     """Features of a training's images, by what they are features of."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / FOLDER
+        self.folder = folder / FOLDER
 
     def features(
         self,
@@ -51,7 +51,7 @@ class FeatureStore:
         pieces: list[NDArray[np.float32]] = []
         seconds = 0.0
         for start in range(0, len(images_NCHW), PIECE):
-            path = self._folder / f"{hashlib.sha256(f'{key} {start}'.encode()).hexdigest()}.npz"
+            path = self.folder / f"{hashlib.sha256(f'{key} {start}'.encode()).hexdigest()}.npz"
             kept = _read(path)
             if kept is None:
                 began = time.perf_counter()

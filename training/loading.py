@@ -67,6 +67,8 @@ def load_images(
         DataError: nothing can be learnt from them, or they lack a class of ``hold_out``.
     """
     if source == FASHION_MNIST:
+        if group is not None:
+            raise DataError(f"{source} does not say which photos show one thing: no --group")
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
         return _fashion_mnist(preprocessing, cache, report)

@@ -1,7 +1,7 @@
 """A source of images in, how many of 16 bits its pictures use out.
 
-Of all files the first bytes are read, and of PNGs with 16 bits a sample every sample: the largest
-of them tells what the camera gave.
+Of all files the first bytes are read, and of PNGs and TIFFs with 16 bits a sample every sample: the
+largest of them tells what the camera gave.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,10 @@ from typing import NamedTuple
 from dataset.content import read_file
 from dataset.source import list_source
 from training.loading import FASHION_MNIST
+from vision.decoding import DECODER_ERRORS
 from vision.depth import depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.errors import ImageError
-from vision.image import DECODER_ERRORS
+from vision.formats import TIFF, sniff_format
 
 HEAD = 32  # bytes
 
@@ -58,6 +59,8 @@ def _largest_sample(path: Path) -> tuple[bool, int] | None:
             return None
         with path.open("rb") as file:
             head = file.read(HEAD)
+        if sniff_format(head) is TIFF:  # it says so anywhere
+            head = read_file(path)
         if not is_deep_gray(head) and not is_deep_colour(head):
             return None
         return is_deep_gray(head), largest_sample(read_file(path))

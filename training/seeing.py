@@ -42,11 +42,14 @@ class Seeing:
         backbone: Backbone,
         *,
         device: torch.device,
+        name: str | None = None,
     ) -> None:
+        """Take the network with its weights; ``name`` tells it from others of this extractor."""
+        self._name = name or str(extractor)
         self.seconds = 0.0  # that it took, in all
         self._store, self._extractor, self._backbone = store, extractor, backbone
         self._device = device
-        self._key = hashlib.sha256(json.dumps(asdict(extractor)).encode()).hexdigest()
+        self._key = hashlib.sha256(json.dumps([self._name, asdict(extractor)]).encode()).hexdigest()
         self._report: Callable[[int], None] = lambda _: None
         self._total, self._done = 0, 0
 
@@ -65,7 +68,7 @@ class Seeing:
         viewed_N, changed_N = _draw(material)
         self._total = len(material.labels_N) + VIEWS * (len(viewed_N) + len(changed_N))
         self._done = 0
-        self._report = lambda done: report(str(self._extractor), done, self._total)
+        self._report = lambda done: report(self._name, done, self._total)
         features_NF = np.concatenate(
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )

@@ -82,6 +82,18 @@ class Backbone(nn.Module):
         twin.__dict__ = {**self.__dict__, "mirrored": False}
         return twin
 
+    def forward_at_once(self, images_BCHW: Tensor) -> Tensor:
+        """Return the same, with both pictures of each image in one batch.
+
+        For exports: a graph of half the nodes, and a tenth quicker with OpenVINO. torch itself is
+        slower with larger batches.
+        """
+        if not self.mirrored:
+            return self._rows(images_BCHW)
+        rows_BF = self._rows(torch.cat([images_BCHW, images_BCHW.flip(-1)]))
+        count = images_BCHW.shape[0]
+        return (rows_BF[:count] + rows_BF[count:]) / 2
+
     def _rows(self, images_BCHW: Tensor) -> Tensor:
         outputs = _layer_outputs(self.body, images_BCHW)
         rows: list[Tensor] = [

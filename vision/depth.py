@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision.formats import sniff_format
+from vision.formats import PNG, TIFF, sniff_format
+from vision.tiff import read_directory
 
 DEPTHS: Final = (8, 10, 12, 14, 16)  # bits that sensors give
 LEAST, FULL = DEPTHS[0], DEPTHS[-1]
@@ -41,27 +42,39 @@ def depth_of(largest: int) -> int:
     return next(depth for depth in DEPTHS if largest < 1 << depth)
 
 
-def is_deep_gray(head: bytes) -> bool:
-    """Say whether ``head``, the first bytes of a file, are of a gray PNG with 16 bits a sample."""
-    return _is_deep(head) and head[25] == _GRAY
+def is_deep_gray(data: bytes) -> bool:
+    """Say whether a file is a gray PNG or TIFF with 16 bits a sample.
+
+    Of a PNG the first 26 bytes say so; of a TIFF it takes the whole file.
+    """
+    return _colour_of_deep(data) is False
 
 
-def is_deep_colour(head: bytes) -> bool:
-    """Say whether they are of a PNG with 16 bits a sample of which only the upper 8 can be read."""
-    return _is_deep(head) and head[25] in _READ_AS_8
+def is_deep_colour(data: bytes) -> bool:
+    """Say whether it is one with 16 bits a sample of which only the upper 8 can be read."""
+    return _colour_of_deep(data) is True
 
 
-def _is_deep(head: bytes) -> bool:
-    return sniff_format(head) == "PNG" and len(head) >= _PNG_HEADER and head[24] == FULL
+def _colour_of_deep(data: bytes) -> bool | None:
+    """Return whether a picture of 16 bits a sample has more than gray; ``None`` of fewer bits."""
+    image_format = sniff_format(data)
+    if image_format is PNG and len(data) >= _PNG_HEADER and data[24] == FULL:
+        return data[25] != _GRAY if data[25] in (_GRAY, *_READ_AS_8) else None
+    if image_format is TIFF:
+        directory = read_directory(data)
+        return not directory.is_gray if directory.bits == FULL else None
+    return None
 
 
 def largest_sample(data: bytes) -> int:
-    """Return the largest sample of a PNG of 16 bits, alpha aside; in colour, the most it can be.
+    """Return the largest sample of a PNG or TIFF of 16 bits; in colour, the most it can be.
+
+    Alpha is left aside.
 
     Raises:
-        OSError and what else Pillow's decoder raises: ``data`` is damaged.
+        OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+    with Image.open(io.BytesIO(data), formats=("PNG", "TIFF")) as image:
         extrema = np.reshape(image.getextrema(), (-1, 2))
         is_gray = image.mode.startswith("I")
         count = len(image.getbands()) - image.mode.endswith("A")

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.exported import Difference
+from vision.difference import Difference
 from vision.manifest import Manifest
 
 
@@ -27,7 +27,8 @@ class Runtime:
 
     name: str  # "torch", or what the model was exported for
     precision: str  # of most of the numbers
-    difference: Difference | None = None  # to torch in fp32; None: it is that
+    difference: Difference | None = None  # to torch in fp32; None: it is that, or not measured
+    note: str | None = None  # why it is not as exact, or as quick, as the export was made to be
 
 
 class ImageEncoder(Protocol):

@@ -3,7 +3,7 @@
 VisionError
 ├── ImageError                   the caller's image
 │   ├── EmptyImageError          no bytes at all
-│   ├── UnsupportedImageError    not JPEG, PNG, WebP, GIF or BMP
+│   ├── UnsupportedImageError    of no format that is taken, or a kind not read
 │   ├── TooManyBytesError        more bytes than allowed
 │   ├── TooManyPixelsError       more pixels than allowed, or a side too long
 │   └── CorruptImageError        truncated or damaged

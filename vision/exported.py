@@ -9,49 +9,24 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
+from vision.difference import Difference
 from vision.errors import ModelFolderError
 from vision.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from vision.sealed import sealed
 from vision.synced import replace_synced, sync_folder
 
 FORMAT: Final = "lookalike-runtime"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+FIRST_VERSION: Final = 1  # of exports of up to 0.5.0, which knew no bf16 and kept no attempts
+ADDED: Final = ("floats", "batch", "tried")  # fields that the first version had not
 RUNTIMES: Final = "runtimes"  # the folder of all exports of a model
 SHOWN_DIGITS: Final = 12  # of a SHA-256
 
-Precision = Literal["fp32", "int8"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """How far an export is from torch, measured on the same images with both."""
-
-    images: int
-    cosine_mean: float  # of an image's two vectors
-    cosine_low: float  # that 1 % of the images do not reach
-    cosine_min: float
-    accuracy_torch: float  # in [0, 1], on images that are labelled
-    accuracy: float  # likewise, of the export
-    lost: int | None = None  # images that only torch is right of; None in exports of up to 0.4.0
-    won: int | None = None  # images that only the export is right of
-
-    @property
-    def accuracy_loss(self) -> float:
-        """Share of the images that torch gets right more often; negative: the export does."""
-        return self.accuracy_torch - self.accuracy
-
-    def to_json(self) -> dict[str, float]:
-        """Return the figures as JSON values, without those that are not known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def __str__(self) -> str:
-        return (
-            f"mean cosine {self.cosine_mean:.5f} (99 % above {self.cosine_low:.5f}, lowest "
-            f"{self.cosine_min:.5f}), accuracy {self.accuracy:.2%}, with torch "
-            f"{self.accuracy_torch:.2%}, on {self.images:,} images"
-        )
+Precision = Literal["fp32", "bf16", "int8"]
+Floats = Literal["fp32", "bf16"]
+Asked = Literal["auto", "int8", "bf16", "fp32"]  # auto: the quickest that holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +35,36 @@ class Calibration:
 
     data: str
     images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One way to compute the network, as it was measured when the model was exported."""
+
+    precision: Precision
+    floats: Floats
+    cpu_ms: dict[str, float]  # of one core for an image, by the images in a batch
+    difference: Difference
+    refusal: str | None  # why it was not taken; None: it would have been good enough
+
+    @property
+    def name(self) -> str:
+        """The precision, and that of the rest of the numbers where it is another one."""
+        return name_of(self.precision, self.floats)
+
+    @property
+    def best_ms(self) -> float:
+        """Milliseconds of one core for an image, in the batch that suits it best."""
+        return min(self.cpu_ms.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**asdict(self), "difference": self.difference.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return what ``to_json`` gave; TypeError or KeyError: it did not give that."""
+        return cls(**{**fields, "difference": Difference.from_json(fields["difference"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +82,22 @@ class ExportManifest:
     calibration: Calibration | None  # None: there was nothing to calibrate
     difference: Difference
     created: str  # ISO 8601, UTC
+    floats: Floats = "fp32"  # of the numbers that are not small integers, where the CPU has it
+    batch: int | None = None  # images at once that one core is quickest with; None: not measured
+    tried: tuple[Attempt, ...] = ()  # all that were measured, the most exact first
+    format_version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
         """Return the manifest's text, with its own checksum as the last field."""
         fields = asdict(self)
         fields["full_precision_layers"] = list(self.full_precision_layers)
         fields["difference"] = self.difference.to_json()
-        return sealed({"format": FORMAT, "format_version": FORMAT_VERSION, **fields})
+        fields["tried"] = [attempt.to_json() for attempt in self.tried]
+        version = fields.pop("format_version")
+        if version == FIRST_VERSION:
+            for name in ADDED:
+                del fields[name]
+        return sealed({"format": FORMAT, "format_version": version, **fields})
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Self:
@@ -96,11 +110,11 @@ class ExportManifest:
             fields = json.loads(text)
             if fields.pop("format") != FORMAT:
                 raise ModelFolderError(f"the manifest is not of format {FORMAT!r}")
-            version = fields.pop("format_version")
-            if version != FORMAT_VERSION:
+            version = fields["format_version"]
+            if version not in (FIRST_VERSION, FORMAT_VERSION):
                 raise ModelFolderError(
                     f"the export has format version {version!r}; this program reads "
-                    f"{FORMAT_VERSION}"
+                    f"{FIRST_VERSION} and {FORMAT_VERSION}"
                 )
             fields.pop("manifest_sha256")
             calibration = fields["calibration"]
@@ -109,7 +123,8 @@ class ExportManifest:
                     **fields,
                     "full_precision_layers": tuple(fields["full_precision_layers"]),
                     "calibration": None if calibration is None else Calibration(**calibration),
-                    "difference": Difference(**fields["difference"]),
+                    "difference": Difference.from_json(fields["difference"]),
+                    "tried": tuple(Attempt.from_json(one) for one in fields.get("tried", ())),
                 }
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -125,6 +140,11 @@ class Export:
 
     manifest: ExportManifest
     files: dict[str, bytes]  # by name
+
+
+def name_of(precision: Precision, floats: Floats) -> str:
+    """Return a precision in words, such as "int8 and bf16"."""
+    return precision if floats in (precision, "fp32") else f"{precision} and {floats}"
 
 
 def export_folder(model_folder: Path, runtime: str) -> Path:

@@ -1,54 +1,112 @@
-"""The first bytes of a file in, the name of its format out; names and types that came along lie."""
+"""The formats of pictures that are taken: the first bytes of a file in, which of them it is out.
 
-import re
+This is the one list: what decodes, what the service takes, what its document, its page and its
+commands say, and which endings count as pictures in folders, all follow it. Names and types that
+come along with a file lie; its content decides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
-ACCEPTED: Final = "JPEG, PNG, WebP, GIF or BMP"
 
-# Signatures of what people send instead, and what a person calls it.
-_OTHERS: Final = (
-    (rb"(II\*\0|II\+\0|MM\0\*|MM\0\+)", "a TIFF or camera raw picture"),
-    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|heif|mif1|msf1)", "a HEIC photo"),
-    (rb"....ftyp(avif|avis)", "an AVIF picture"),
-    (rb"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIRO", "a camera raw picture"),
-    (rb"....ftypjp2 |\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a video"),
-    (rb"8BPS", "a Photoshop file"),
-    (rb"%PDF-", "a PDF document"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (rb"\0\0[\1\2]\0[^\0]", "a Windows icon"),
-    (rb"P[1-7]\s", "a PPM picture"),
-    (
-        rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg",
-        "an SVG drawing",
-    ),
-    (rb"\x1f\x8b|PK\x03\x04|7z\xbc\xaf|Rar!", "an archive"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, and not the file itself"),
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of pictures."""
+
+    name: str  # as a person writes it
+    media_types: tuple[str, ...]  # the usual one first
+    endings: tuple[str, ...]  # of files, lower case, the usual one first
+
+    @property
+    def key(self) -> str:
+        """What settings call it, such as ``webp``."""
+        return self.name.lower()
+
+    @property
+    def pillow_name(self) -> str:
+        """What Pillow calls it; HEIC is read without Pillow's list of formats."""
+        return self.name.upper()
+
+
+JPEG: Final = Format("JPEG", ("image/jpeg",), (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"))
+PNG: Final = Format("PNG", ("image/png",), (".png", ".apng"))
+WEBP: Final = Format("WebP", ("image/webp",), (".webp",))
+GIF: Final = Format("GIF", ("image/gif",), (".gif",))
+BMP: Final = Format("BMP", ("image/bmp",), (".bmp", ".dib"))
+TIFF: Final = Format("TIFF", ("image/tiff",), (".tif", ".tiff"))
+AVIF: Final = Format("AVIF", ("image/avif",), (".avif", ".avifs"))
+HEIC: Final = Format("HEIC", ("image/heic", "image/heif"), (".heic", ".heif", ".hif"))
+FORMATS: Final = (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIC)
+
+_STARTS: Final = (
+    (b"\xff\xd8\xff", JPEG),
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    ((b"GIF87a", b"GIF89a"), GIF),
+    (b"BM", BMP),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TIFF),
 )
-_PATTERNS: Final = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _OTHERS)
-_HEAD: Final = 1024  # bytes looked at
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_HEVC_BRANDS: Final = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif")
+)
+_ANY_CODEC: Final = frozenset(
+    (b"mif1", b"msf1", b"mif2", b"mif3")
+)  # the brands beside it say which
+_MOST_BRANDS: Final = 64
 
 
-def sniff_format(data: bytes) -> str | None:
-    """Return Pillow's name of the format whose signature opens ``data``, or ``None``."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
+def sniff_format(data: bytes) -> Format | None:
+    """Return the format whose signature opens ``data``, or ``None``.
+
+    >>> sniff_format(b"GIF89a").name
+    'GIF'
+    """
+    for start, image_format in _STARTS:
+        if data.startswith(start):
+            return image_format
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if data[:2] == b"BM":
-        return "BMP"
+        return WEBP
+    return _of_brands(data) if data[4:8] == b"ftyp" else None
+
+
+def in_words(formats: Iterable[Format]) -> str:
+    """Return their names as a list in a sentence.
+
+    >>> in_words([JPEG, PNG, GIF])
+    'JPEG, PNG or GIF'
+    """
+    *names, last = (one.name for one in formats)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+def formats_called(names: Iterable[str]) -> tuple[Format, ...]:
+    """Return the formats that settings name, in the order of the list, each once.
+
+    Raises:
+        ValueError: there are none, or a name is not one of the list.
+    """
+    wanted = {name.strip().lower() for name in names} - {""}
+    known = {one.key: one for one in FORMATS}
+    unknown = sorted(wanted - known.keys())
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is no format that can be read; these are: {', '.join(known)}"
+        )
+    if not wanted:
+        raise ValueError(f"no format is named; these can be read: {', '.join(known)}")
+    return tuple(one for one in FORMATS if one.key in wanted)
+
+
+def _of_brands(data: bytes) -> Format | None:
+    """Return the format of an ISO base media file (ISO/IEC 14496-12, section 4.3: ``ftyp``)."""
+    length = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS, len(data))
+    major = data[8:12]
+    brands = {data[at : at + 4] for at in range(16, length - 3, 4)}
+    if major in _AVIF_BRANDS:
+        return AVIF
+    if major in _HEVC_BRANDS:
+        return HEIC
+    if major in _ANY_CODEC:
+        return AVIF if brands & _AVIF_BRANDS else HEIC
     return None
-
-
-def refusal_of(data: bytes) -> str:
-    """Return a sentence for ``data`` that is of none of the accepted formats."""
-    head = data[:_HEAD]
-    for pattern, name in _PATTERNS:
-        if pattern.match(head):
-            return f"the content is {name}; {ACCEPTED} is wanted: convert it first"
-    return f"the content is not a {ACCEPTED} image"

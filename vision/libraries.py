@@ -15,7 +15,7 @@ from torch import nn
 LIBRARIES: Final = ("torchvision", "timm")
 CHANNELS: Final = 3  # every one of these networks looks at RGB
 USUAL_SIDE: Final = 224  # pixels; torchvision's other networks all take it
-TIMM_MISSING: Final = "timm is not installed: pip install 'lookalike[timm]'"
+TIMM_MISSING: Final = "timm is not installed: pip install timm"
 TORCHVISION_VIT: Final = "vit_"
 CLOSE: Final = 5  # names offered in place of an unknown one
 

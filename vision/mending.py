@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
+from vision.formats import BMP, GIF, JPEG, PNG, WEBP, Format
 from vision.jpeg import END, share_missing
 
 MAX_INFLATED: Final = 2**20  # bytes of a compressed piece of metadata that is kept
@@ -27,7 +28,7 @@ _WEBP_PIXELS: Final = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 _BMP_PADDING: Final = 3  # bytes: within the last pixel, or the filling of its row
 
 
-def mended(data: bytes, image_format: str) -> tuple[bytes, ...]:
+def mended(data: bytes, image_format: Format) -> tuple[bytes, ...]:
     """Return versions of ``data`` without what a decoder stumbled over; none where that is no help.
 
     Of several versions each stands for the whole picture only where all show the same: they differ
@@ -36,7 +37,8 @@ def mended(data: bytes, image_format: str) -> tuple[bytes, ...]:
     Raises:
         OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
-    return _WAYS[image_format](data)
+    way = _WAYS.get(image_format)
+    return () if way is None else way(data)
 
 
 def _mended_jpeg(data: bytes) -> tuple[bytes, ...]:
@@ -124,10 +126,10 @@ def _mended_bmp(data: bytes) -> tuple[bytes, ...]:
     return (data + bytes(_BMP_PADDING),)
 
 
-_WAYS: Final[dict[str, Callable[[bytes], tuple[bytes, ...]]]] = {
-    "JPEG": _mended_jpeg,
-    "PNG": _mended_png,
-    "WEBP": _mended_webp,
-    "GIF": _mended_gif,
-    "BMP": _mended_bmp,
+_WAYS: Final[dict[Format, Callable[[bytes], tuple[bytes, ...]]]] = {
+    JPEG: _mended_jpeg,
+    PNG: _mended_png,
+    WEBP: _mended_webp,
+    GIF: _mended_gif,
+    BMP: _mended_bmp,
 }

@@ -5,6 +5,7 @@ Everything from scaling the pixels to the softmax is inside the exported network
 Shape suffixes: B images, C channels, H x W pixels.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from vision.encoding import Encoding, Runtime
 from vision.errors import ModelFolderError
-from vision.exported import read_export
+from vision.exported import ExportManifest, Floats, Precision, name_of, read_export
 from vision.manifest import Manifest
-from vision.openvino_library import openvino
+from vision.openvino_library import has_bf16, openvino
 
 RUNTIME: Final = "openvino"  # the name of exports for it
 NETWORK_SUFFIX: Final = ".xml"  # of OpenVINO's own format: the graph, and the weights
@@ -25,6 +26,10 @@ WEIGHTS_SUFFIX: Final = ".bin"
 # Every batch size costs 5 to 30 ms when it is first seen. For a small network that is many times
 # what the batch costs, and all sizes are seen in this time; for a large one it is nothing.
 WARM_UP_S: Final = 0.5
+# A `cnn` takes 60 µs an image in batches of 8, 55 of 16 and 61 of 32, a VGG-19 as long in all.
+# OpenVINO keeps 1.5 to 8 MB for every size of batch that it has seen.
+MOST_AT_ONCE: Final = 16
+logger = logging.getLogger("lookalike.vision")
 
 
 class OpenVinoEncoder:
@@ -34,20 +39,33 @@ class OpenVinoEncoder:
     """
 
     device_name: Final = "cpu"
-    # A `cnn` takes 60 µs an image in batches of 8, 55 of 16 and 61 of 32, a VGG-19 as long in all.
-    # OpenVINO keeps 1.5 to 8 MB for every size of batch that it has seen.
-    batch_size: Final = 16
 
     def __init__(
-        self, manifest: Manifest, files: Mapping[str, bytes], *, runtime: Runtime, threads: int
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        *,
+        runtime: Runtime,
+        floats: Floats,
+        threads: int,
+        batch_size: int = MOST_AT_ONCE,
     ) -> None:
         """Compile the network that an export's ``files`` hold.
+
+        Args:
+            manifest: the model's.
+            files: by name.
+            runtime: as it is to be called.
+            floats: in what numbers that are not small integers are computed.
+            threads: that compute a batch together.
+            batch_size: how many images a batch should have at most.
 
         Raises:
             ModelFolderError: they hold none that OpenVINO can run.
         """
         self.manifest = manifest
         self.runtime = runtime
+        self.batch_size = batch_size
         library = openvino()
         core = library.Core()
         by_suffix = {Path(name).suffix: data for name, data in files.items()}
@@ -56,7 +74,7 @@ class OpenVinoEncoder:
                 by_suffix[NETWORK_SUFFIX],
                 library.Tensor(np.frombuffer(by_suffix[WEIGHTS_SUFFIX], np.uint8)),
             )
-            compiled = core.compile_model(network, "CPU", _settings(threads))
+            compiled = core.compile_model(network, "CPU", _settings(floats, threads))
         except (KeyError, RuntimeError) as error:
             raise ModelFolderError(f"OpenVINO cannot run this network: {error}") from error
         self._tensor = library.Tensor
@@ -70,12 +88,20 @@ class OpenVinoEncoder:
             ModelFolderError: there is no export, it is damaged, or it is of another model.
         """
         export = read_export(folder, manifest, RUNTIME)
-        runtime = Runtime(
-            name=RUNTIME,
-            precision=export.manifest.precision,
-            difference=export.manifest.difference,
+        runtime, floats = _as_here(export.manifest)
+        if runtime.note is not None:
+            logger.warning("%s: %s", folder, runtime.note)
+        at_once = MOST_AT_ONCE
+        if export.manifest.batch is not None:
+            at_once = min(MOST_AT_ONCE, export.manifest.batch * threads)
+        return cls(
+            manifest,
+            export.files,
+            runtime=runtime,
+            floats=floats,
+            threads=threads,
+            batch_size=at_once,
         )
-        return cls(manifest, export.files, runtime=runtime, threads=threads)
 
     @property
     def width(self) -> int:
@@ -106,14 +132,29 @@ class OpenVinoEncoder:
             self.encode(np.zeros(shape, np.uint8))
 
 
-def _settings(threads: int) -> dict[str, object]:
+def _as_here(export: ExportManifest) -> tuple[Runtime, Floats]:
+    """Return what an export's network computes in on this machine."""
+    if export.floats == "fp32" or has_bf16():
+        runtime = Runtime(name=RUNTIME, precision=export.precision, difference=export.difference)
+        return runtime, export.floats
+    instead: Precision = "int8" if export.precision == "int8" else "fp32"
+    measured = [one.difference for one in export.tried if one.name == instead]
+    note = (
+        f"exported as {name_of(export.precision, export.floats)}, but this processor has no "
+        f"bfloat16: computes in {instead}, slower and no less exactly; galleries stay valid"
+    )
+    difference = measured[0] if measured else None
+    return Runtime(name=RUNTIME, precision=instead, difference=difference, note=note), "fp32"
+
+
+def _settings(floats: Floats, threads: int) -> dict[str, object]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         # Workers would all choose the same core.
         "ENABLE_CPU_PINNING": False,
-        # Not bfloat16, which it would take where the processor has it: vectors should not depend
-        # on the machine, and the export was measured like this.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Said in any case: by itself OpenVINO takes bfloat16 wherever the processor has it, also
+        # for an export that was measured in float32.
+        "INFERENCE_PRECISION_HINT": "bf16" if floats == "bf16" else "f32",
     }

@@ -73,8 +73,7 @@ class References:
     def near(self, vector_D: NDArray[np.float32], given: int) -> Nearness:
         """Return where a unit vector lies that was given the class at position ``given``."""
         scores_K = self.vectors_KD @ vector_D
-        count = min(NEIGHBOURS, len(scores_K))
-        nearest = np.argpartition(scores_K, -count)[-count:]
+        nearest = np.argpartition(scores_K, -self._looked_at)[-self._looked_at :]
         return Nearness(
             1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == given).mean())
         )
@@ -87,8 +86,8 @@ class References:
                 False,
                 WhyNot(
                     "far_from_all",
-                    f"none of the photos that the model has learnt from is near: the "
-                    f"{NEIGHBOURS}th nearest is {distance:.3f} away, up to "
+                    "none of the photos that the model has learnt from is near: the "
+                    f"{self._looked_at} nearest are up to {distance:.3f} away, where at most "
                     f"{self.most_distance:.3f} is usual; it may be none of these classes",
                 ),
             )
@@ -98,10 +97,15 @@ class References:
                 WhyNot(
                     "neighbours_differ",
                     f"the photos nearest to it are of other classes: {agreement:.0%} of "
-                    f"{NEIGHBOURS} have this one, at least {self.least_agreement:.0%} is usual",
+                    f"{self._looked_at} have this one, where at least "
+                    f"{self.least_agreement:.0%} is usual",
                 ),
             )
         return Verdict(True, None)
+
+    @property
+    def _looked_at(self) -> int:
+        return min(NEIGHBOURS, len(self.vectors_KD))
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""

@@ -60,8 +60,8 @@ def make_thumbnail(image: Image.Image, *, max_side: int = MAX_SIDE) -> Thumbnail
     """
     longest = max(image.size)
     if longest > max_side:
-        image = image.copy()
-        image.thumbnail((max_side, max_side), RESAMPLING)
+        width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+        image = image.resize((width, height), RESAMPLING)
     if PROFILE in image.info:
         image = to_srgb(image, image.info[PROFILE])
     if longest <= LOSSLESS_SIDE:

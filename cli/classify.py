@@ -1,0 +1,104 @@
+"""`lookalike classify`: what an image, or each of a folder, shows, without a server."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from cli.collection import (
+    Answers,
+    Document,
+    OutOption,
+    PicturesArgument,
+    answer_all,
+    takes_many,
+)
+from cli.console import print_json, say, stdout
+from cli.filling import usable_cores
+from cli.index import DeviceOption, JsonOption, RuntimeOption
+from cli.picture import read_picture
+from vision.errors import ModelFolderError
+from vision.references import References, judge, read_references
+from vision.runtimes import open_encoder
+
+if TYPE_CHECKING:
+    from vision.encoding import Encoding
+
+
+def classify(
+    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    image: PicturesArgument,
+    *,
+    out: OutOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
+    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
+    is_many = takes_many(image, out)
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
+    labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
+    if not labels:
+        raise ModelFolderError(
+            f"{model} has no classes, so there is nothing to classify by; `lookalike search` finds "
+            "what looks alike"
+        )
+
+    def said(encoding: "Encoding") -> list[Document]:
+        return _classes(encoding, labels, references, k)
+
+    if is_many and out is not None:
+        answer_all(image, out, encoder, _of_many(said, min(k, len(labels))), as_json=as_json)
+        return
+    (document,) = said(read_picture(encoder, image).encode())
+    if as_json:
+        print_json(document)
+        return
+    table = Table("probability", "label")
+    for one in document["predictions"]:
+        table.add_row(f"{one['probability']:.4f}", one["label"])
+    stdout.print(table)
+    if document["sure"] is False:
+        say(f"not sure: {document['why_not']['detail']}")
+
+
+def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:
+    """Return how the classes of many pictures are written: label, probability, label_2, …, sure, why_not."""
+    numbers = ["", *(f"_{number}" for number in range(2, count + 1))]
+    names = [("label" + number, "probability" + number) for number in numbers]
+
+    def rows(document: Document) -> list[Document]:
+        why_not = document["why_not"]
+        row: Document = {"sure": document["sure"], "why_not": why_not and why_not["code"]}
+        for (label, probability), one in zip(names, document["predictions"], strict=True):
+            row |= {label: one["label"], probability: one["probability"]}
+        return [row]
+
+    columns = [*(name for pair in names for name in pair), "sure", "why_not"]
+    return Answers(doing="classifying", documents=documents, columns=columns, rows=rows)
+
+
+def _classes(
+    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
+) -> list[Document]:
+    """Return what is said of each picture of a batch, the likeliest class first."""
+    documents: list[Document] = []
+    for vector_D, probabilities_L in zip(*encoding, strict=True):
+        best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()
+        predictions = [
+            {"label": labels[row], "probability": float(probabilities_L[row])} for row in best
+        ]
+        sure, why_not = judge(references, vector_D, probabilities_L)
+        documents.append(
+            {
+                **predictions[0],
+                "predictions": predictions,
+                "sure": sure,
+                "why_not": None if why_not is None else why_not._asdict(),
+            }
+        )
+    return documents
