@@ -10,6 +10,7 @@ from service.problems import MEDIA_TYPE
 
 _EXAMPLES = {
     "crop": {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0},
+    "exclude": [],
     "filter": {"must": []},
     "metadata": {},
 }
