@@ -18,8 +18,19 @@ from cli.index import (
     load_encoder_of,
     usable_cores,
 )
+from cli.picks import (
+    ExcludeCopiesOption,
+    ExcludeOption,
+    GroupByOption,
+    GroupSizeOption,
+    KindOption,
+    OffsetOption,
+    picking_of,
+    weighed,
+)
 from cli.picture import ImageArgument, json_option, read_picture
 from index.errors import FilterError
+from vision.manifest import read_manifest
 from vision.runtimes import open_encoder
 
 if TYPE_CHECKING:
@@ -56,6 +67,12 @@ def search(
     with_vote: Annotated[
         bool, typer.Option("--vote", help="Also say which label the hits speak for.")
     ] = False,
+    kind: KindOption = None,
+    group_by: GroupByOption = None,
+    group_size: GroupSizeOption = 1,
+    exclude: ExcludeOption = None,
+    exclude_copies: ExcludeCopiesOption = False,
+    offset: OffsetOption = 0,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -64,17 +81,41 @@ def search(
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
     from index.gallery import Gallery  # noqa: PLC0415
+    from index.picking import Picking  # noqa: PLC0415
     from index.vote import vote  # noqa: PLC0415
 
     wanted = None if filter_ is None else _filter(filter_)
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    vectors_BD = read_picture(encoder, image).encode().vectors_BD
+    picture = read_picture(encoder, image)
+    picking = picking_of(
+        group_by=group_by,
+        group_size=group_size,
+        exclude=exclude,
+        exclude_content=picture.content_sha256 if exclude_copies else None,
+        offset=offset,
+    )
+    if everything and picking != Picking():
+        raise typer.BadParameter(
+            "it goes without groups, exclusions and an offset", param_hint="--all"
+        )
+    queries_QD, (factor,) = weighed(
+        picture.encode().vectors_BD, encoder.manifest.architecture, kind
+    )
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         if everything and min_score is not None:
-            hits = opened.above(vectors_BD[0], min_score=min_score, filter=wanted).hits
+            hits = opened.above(
+                queries_QD[0], min_score=min_score, filter=wanted, factor=float(factor)
+            ).hits
         else:
-            found = opened.search(vectors_BD, k=k, filter=wanted, min_score=min_score, exact=exact)
-            hits = found.hits[0]
+            hits = opened.search(
+                queries_QD,
+                k=k,
+                filter=wanted,
+                min_score=min_score,
+                exact=exact,
+                factor=float(factor),
+                picking=picking,
+            ).hits[0]
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
@@ -128,6 +169,12 @@ def classify(
     as_json: JsonOption = False,
 ) -> None:
     """Say what an image shows, with calibrated probabilities."""
+    if not read_manifest(model).labels:
+        raise typer.BadParameter(
+            "this model has learnt no classes; lookalike search --vote says what the labels of the "
+            "nearest items speak for",
+            param_hint="MODEL",
+        )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     probabilities_L = read_picture(encoder, image).encode().probabilities_BL[0]
     best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()

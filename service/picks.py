@@ -22,8 +22,8 @@ def picking_of(query: Query[SearchOptions]) -> Picking:
     itself = [] if query.itself is None else [query.itself.id]
     if (options.exclude_self or options.exclude_group) and not itself:
         raise InvalidParameterError(
-            "exclude_self and exclude_group leave out what a stored item asked for by its id brings "
-            "along; this query has no id"
+            "exclude_self and exclude_group leave out a stored item, and its group, that is asked "
+            "for by its id; this query has no id"
         )
     if options.group_by is None and "group_size" in options.model_fields_set:
         raise InvalidParameterError("group_size goes with group_by, the key of the groups")

@@ -91,8 +91,8 @@ class SearchOptions(QueryOptions):
             list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]], Field(max_length=MAX_EXCLUDED)
         ],
         BeforeValidator(json_text),
-        Field(description="ids that are no hits"),
-    ] = []
+        Field(default_factory=list, description="ids that are no hits"),
+    ]
     exclude_self: Annotated[Truth, Field(description="the item asked for by its id is no hit")] = (
         False
     )
