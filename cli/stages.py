@@ -16,7 +16,7 @@ from cli.workspace import State, Workspace
 from training.errors import DataError
 from training.units import duration, percent
 from vision.errors import ExportError
-from vision.exported import has_export
+from vision.exported import has_export, name_of
 from vision.manifest import Manifest
 from vision.openvino_encoder import RUNTIME
 from vision.runtimes import NVIDIA
