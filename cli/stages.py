@@ -147,9 +147,8 @@ def export(
     try:
         with hushed():
             exported = export_for_cpu(workspace.model, measuring.dataset())
-        said = (
-            f"exported as {exported.precision}: mean cosine {exported.difference.cosine_mean:.4f}"
-        )
+        name = name_of(exported.precision, exported.floats)
+        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
     except (ExportError, DataError) as error:
         said = f"not exported, served by torch: {error}"
     state = replace(state, exported=said)
