@@ -16,7 +16,7 @@ from cli.workspace import State, Workspace
 from training.errors import DataError
 from training.units import duration, percent
 from vision.errors import ExportError
-from vision.exported import has_export
+from vision.exported import has_export, name_of
 from vision.manifest import Manifest
 from vision.openvino_encoder import RUNTIME
 from vision.runtimes import NVIDIA
@@ -147,9 +147,8 @@ def export(
     try:
         with hushed():
             exported = export_for_cpu(workspace.model, measuring.dataset())
-        said = (
-            f"exported as {exported.precision}: mean cosine {exported.difference.cosine_mean:.4f}"
-        )
+        name = name_of(exported.precision, exported.floats)
+        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
     except (ExportError, DataError) as error:
         said = f"not exported, served by torch: {error}"
     state = replace(state, exported=said)
