@@ -5,7 +5,6 @@ The times are measured: a few photos through this machine's decoder and the reci
 
 import os
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,15 +13,9 @@ from training.recipe import Recipe
 from training.units import HOUR_S, MINUTE_S
 
 if TYPE_CHECKING:
-    import torch
-
     from cli.survey import Survey
     from training.auto_recipe import AutoRecipe
-    from vision.manifest import Architecture
-    from vision.preprocess import Preprocessing
 
-PIXELS: Final = 8 * 224**2  # of the photos that a network is timed with, all together
-TIMES: Final = 3
 BACKWARD: Final = 2.0  # of a forward pass, for the gradients
 LEARNT: Final = 0.8  # share of the photos that is learnt from
 OVERHEAD_S: Final = 12.0  # libraries, charts of the report, writing an export
@@ -59,7 +52,7 @@ def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -
     """
     from vision.encoder import pick_device  # noqa: PLC0415 - torch takes seconds
 
-    place = pick_device(device)
+    place = str(pick_device(device))
     cores = len(os.sched_getaffinity(0))
     labels = len(survey.classes)
     read_s = survey.photos * survey.decode_s / cores
@@ -70,25 +63,29 @@ def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -
     )
     return Plan(
         recipe=recipe.name,
-        where=f"{cores} cores" if place.type == "cpu" else "the GPU",
+        where=f"{cores} cores" if place == "cpu" else "the GPU",
         train_s=train_s + read_s,
         rest_s=2 * read_s + 2 * survey.photos * forward_s + OVERHEAD_S,
         bytes=MODEL_BYTES + survey.photos * ITEM_BYTES,
     )
 
 
-def _steps(recipe: Recipe, photos: int, labels: int, place: "torch.device") -> tuple[float, float]:
+def _steps(recipe: Recipe, photos: int, labels: int, device: str) -> tuple[float, float]:
     """Return the seconds of a training by gradients, and those of a photo in its network."""
-    forward_s = _forward_s(recipe.architecture(labels), recipe.preprocessing, place)
+    from training.speed import forward_s as timed  # noqa: PLC0415 - torch takes seconds
+
+    forward_s = timed(recipe.architecture(labels), recipe.preprocessing, device)
     return photos * LEARNT * forward_s * recipe.epochs * (1 + BACKWARD), forward_s
 
 
 def _trials(
-    recipe: "AutoRecipe", photos: int, labels: int, read_s: float, place: "torch.device"
+    recipe: "AutoRecipe", photos: int, labels: int, read_s: float, device: str
 ) -> tuple[float, float]:
     """Return the seconds of trying networks, the first one in any case, and those of a photo."""
+    from training.speed import forward_s  # noqa: PLC0415 - torch takes seconds
+
     times_s = [
-        _forward_s(architecture, one.preprocessing, place)
+        forward_s(architecture, one.preprocessing, device)
         for one in recipe.extractors
         for architecture in [
             recipe.architecture(one, num_labels=labels, item_width=8, kind_width=0)
@@ -96,28 +93,6 @@ def _trials(
     ]
     first_s, *others_s = (photos * forward_s + read_s for forward_s in times_s)
     return first_s + min(sum(others_s), recipe.budget_s), times_s[0]
-
-
-def _forward_s(
-    architecture: "Architecture", preprocessing: "Preprocessing", place: "torch.device"
-) -> float:
-    """Return the seconds that one photo takes in a network, in a batch of usual size."""
-    import torch  # noqa: PLC0415 - seconds
-
-    from vision.network import build_network  # noqa: PLC0415
-
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(architecture, preprocessing).eval().to(place)
-    side, channels = preprocessing.size, preprocessing.channels
-    batch = max(1, PIXELS // side**2)
-    images_BCHW = torch.zeros((batch, channels, side, side), device=place)
-    times_s: list[float] = []
-    with torch.inference_mode():
-        for _ in range(TIMES):  # the first one is slow; others, where this machine is busy
-            started = time.perf_counter()
-            network(images_BCHW)[0].cpu()  # waits for a GPU
-            times_s.append(time.perf_counter() - started)
-    return min(times_s) / batch
 
 
 def about(seconds: float) -> str:

@@ -9,10 +9,15 @@ import numpy as np
 import torch
 
 from vision.encoder import Encoder
+from vision.manifest import Architecture
+from vision.network import build_network
+from vision.preprocess import Preprocessing
 
 BATCH: Final = 64  # images
 RUNS: Final = 30  # timed at most, of one image and of a batch
 ENOUGH_S: Final = 1.0  # of timed runs; at least one
+FORWARD_PIXELS: Final = 8 * 224**2  # of the photos that a network yet untrained is timed with
+FORWARD_RUNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +52,19 @@ def median_s(encoder: Encoder, images: int) -> float:
         encoder.encode(pixels_BCHW)
         took.append(time.perf_counter() - started)
     return median(took)
+
+
+def forward_s(architecture: Architecture, preprocessing: Preprocessing, device: str) -> float:
+    """Return the seconds that one photo takes in a network yet untrained, in a usual batch."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(architecture, preprocessing).eval().to(device)
+    side, channels = preprocessing.size, preprocessing.channels
+    batch = max(1, FORWARD_PIXELS // side**2)
+    images_BCHW = torch.zeros((batch, channels, side, side), device=device)
+    took: list[float] = []
+    with torch.inference_mode():
+        for _ in range(FORWARD_RUNS):  # the first one is slow; others, where the machine is busy
+            started = time.perf_counter()
+            network(images_BCHW)[0].cpu()  # waits for a GPU
+            took.append(time.perf_counter() - started)
+    return min(took) / batch
