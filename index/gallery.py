@@ -96,8 +96,7 @@ class Gallery:
     ) -> Self:
         """Return the gallery in ``folder``, all its vectors loaded.
 
-        Args:
-            fingerprint: of the model that will make the queries; ``None`` leaves that unchecked.
+        ``fingerprint`` is that of the model that makes the queries; ``None`` leaves it unchecked.
 
         Raises:
             ModelMismatchError: the gallery holds vectors of another model.
@@ -223,14 +222,13 @@ class Gallery:
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
-        Fewer come back only when no more are stored that pass all that is asked. In large galleries
-        a structure finds the share of them that ``info`` tells as recall.
+        Fewer come only when no more are stored that pass all that is asked. In large galleries a
+        structure finds the share of them that ``info`` tells as recall.
 
         Args:
             queries_QD: finite unit vectors.
             k, filter: at least 1; applied during the search, so that it never costs hits.
-            min_score: in [-1, 1], reached by every hit.
-            exact: look at every item.
+            min_score, exact: in [-1, 1], reached by every hit; look at every item.
             itself: the stored item that the one query was made of: it comes first.
             factor: what cosines are multiplied with to be scores (``vision.weighing``).
             picking: what is left out.
@@ -260,9 +258,9 @@ class Gallery:
         filter: Filter | None = None,
         factor: float = 1.0,
     ) -> RangeResult:
-        """Return the items that score at least ``min_score``, or the best ``limit`` of them.
+        """Return the items that score ``min_score``, or the best ``limit`` of them, best first.
 
-        Best first. Exact: looks at every item. Raises as ``search``.
+        Exact: looks at every item. Raises as ``search``.
         """
         return self._lookup.above(
             query_D, min_score=min_score, limit=limit, wanted=filter, factor=factor

@@ -111,7 +111,7 @@ def _kept(network: Any) -> tuple[str, ...]:
     leads_to_weights: dict[str, bool] = {}
     head: set[str] = set()
     nodes = list(network.get_ordered_ops())
-    reads: dict[str, Sequence[Any]] = {_name(node): list(_readers(node)) for node in nodes}
+    reads: dict[str, Sequence[Any]] = {_name(node): _readers(node) for node in nodes}
     waiting = list(reads[end])
     while waiting:
         node = waiting.pop()
