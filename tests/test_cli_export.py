@@ -92,20 +92,6 @@ def write_unlike(folder: Path) -> None:
             (path / f"unlike-{seed}.png").write_bytes(png(1000 * number + seed, (80, 60)))
 
 
-def test_an_export_that_loses_too_much_is_one_sentence_and_exit_code_1(
-    small: Path, photos: Path
-) -> None:
-    done = lookalike(
-        "export", str(small), "--data", str(photos), "--precision", "int8", "--min-overlap", "1"
-    )
-
-    assert done.returncode == 1
-    sentence = " ".join(done.stderr.split())
-    assert "it finds less than 100% of the nearest" in sentence
-    assert "--precision fp32 loses nothing" in sentence
-    assert not has_export(small, RUNTIME)
-
-
 def test_data_of_other_classes_are_refused(model: Path, photos: Path) -> None:
     done = lookalike("export", str(model), "--data", str(photos))
 

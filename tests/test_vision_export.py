@@ -214,8 +214,9 @@ def test_files_that_are_no_network_are_refused_with_a_sentence(copy: Path) -> No
 def test_an_export_that_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
     write_model(tmp_path / "m")
     wanted = r"int8: searching its own vectors, it finds less than 110% .* mean cosine 0\.9"
-    with pytest.raises(ExportError, match=wanted):
+    with pytest.raises(ExportError, match=wanted) as error:
         export(tmp_path / "m", limits=Limits(min_overlap=1.1))
+    assert "--precision fp32 loses nothing" in str(error.value)
     assert not (tmp_path / "m" / "runtimes").exists()
 
 

@@ -16,7 +16,7 @@ class Neighbours:
     """
 
     images: int
-    overlap: float  # share of torch's nearest (10, or all others) that are among the export's
+    overlap: float  # share of torch's nearest (10, or half of all) that are among the export's
     overlap_beside_torch: float
     r_at_1_torch: float | None  # share whose nearest is of their class; None: there are no classes
     r_at_1: float | None
