@@ -44,10 +44,10 @@ class Heads(NamedTuple):
 
     def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
         """Return unit vectors (N, D) as the network makes them of features."""
-        item_ND = unit(self.item.of(features_NF))
-        if self.kind is None:
-            return item_ND
-        return two_part(item_ND, unit(self.kind.of(features_NF)), kind_share)
+        item_ND, kind = unit(self.item.of(features_NF)), self.kind
+        return (
+            item_ND if kind is None else two_part(item_ND, unit(kind.of(features_NF)), kind_share)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
