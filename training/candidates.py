@@ -2,19 +2,18 @@
 
 Every image is held out once: what is said of it comes from heads that were fitted to the others.
 
-Shape suffixes: N images, V views of each, Q views in all, F features, I of them that tell items
-apart, R dimensions that they are worked with in, L labels, D vector width.
+Shape suffixes: N images, V views of each, Q views in all, F features, C of them, R dimensions that
+they are worked with in, L labels, D vector width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.auto_recipe import AutoRecipe, deal_folds
+from training.auto_recipe import AutoRecipe
 from training.closed_form import (
     ClassSpread,
     Discriminants,
@@ -26,110 +25,14 @@ from training.closed_form import (
     unit,
 )
 from training.errors import DataError
-from training.images import UNLABELLED, LabelledImages
+from training.images import UNLABELLED
+from training.material import NEVER, Figures, Fitted, Heads, Material, Seen
 from training.same_item import Searched, find_views
 
 FEWEST_CLASSES: Final = 2
-NEVER: Final = -1  # the fold of images that are never held out
+FEW_OF_A_CLASS: Final = 60  # photos
 FEW_DIMENSIONS: Final = 600  # below it, several threads wait longer for each other than they work
 SEARCHED_BYTES: Final = 64 * 2**20  # of scores at a time
-
-
-class Heads(NamedTuple):
-    """Linear layers on features. Without classes there is only the first."""
-
-    item: Linear  # tells one thing from another
-    kind: Linear | None  # tells kinds apart
-    scores: Linear | None  # of classes
-
-    def vectors(self, features_NF: NDArray[np.float32], kind_share: float) -> NDArray[np.float32]:
-        """Return unit vectors (N, D) as the network makes them of features."""
-        item_ND, kind = unit(self.item.of(features_NF)), self.kind
-        return (
-            item_ND if kind is None else two_part(item_ND, unit(kind.of(features_NF)), kind_share)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Material:
-    """What is learnt from, beside the pixels: in the order of the features."""
-
-    labels_N: NDArray[np.int64]
-    photos_N: NDArray[np.uint64]  # equal for copies
-    contents_N: NDArray[np.uint64]  # of the files
-    folds_N: NDArray[np.int64]  # in which each image is held out, or NEVER
-    num_labels: int
-
-    @classmethod
-    def of(
-        cls,
-        train: LabelledImages,
-        validation: LabelledImages | None,
-        unlabelled: LabelledImages | None,
-        *,
-        folds: int,
-    ) -> "Material":
-        """Return what these parts are; a validation part is the only fold."""
-        parts = [part for part in (train, validation, unlabelled) if part is not None]
-        dealt = deal_folds(train.labels_N.tolist(), train.lots_N.tolist(), folds)
-        of_train_N = np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER)
-        return cls(
-            labels_N=np.concatenate([part.labels_N for part in parts]),
-            photos_N=np.concatenate([part.lots_N for part in parts]),
-            contents_N=np.concatenate([part.contents_N for part in parts]),
-            folds_N=np.concatenate(
-                [
-                    of_train_N,
-                    *([] if validation is None else [np.zeros(len(validation), np.int64)]),
-                    *([] if unlabelled is None else [np.full(len(unlabelled), NEVER)]),
-                ]
-            ),
-            num_labels=len(train.label_names),
-        )
-
-    def taught(self) -> NDArray[np.int64]:
-        """Return the positions of labelled images that the first fold does not hold out."""
-        held_in_N = self.folds_N != self.folds[0]
-        return np.flatnonzero(held_in_N & (self.labels_N != UNLABELLED))
-
-    @property
-    def folds(self) -> list[int]:
-        """The folds that hold an image out."""
-        return [int(fold) for fold in np.unique(self.folds_N) if fold != NEVER]
-
-
-class Figures(NamedTuple):
-    """What heads are worth on images held out; shares in [0, 1]."""
-
-    images: int
-    accuracy: float | None  # None without classes
-    r_at_1: float | None  # nearest of all others is of the same class
-    same_item: float | None  # made views find the photo they are of; None: not measured
-
-    @property
-    def of_classes(self) -> float:
-        """The mean of both figures of classes; 0 without classes."""
-        return ((self.accuracy or 0.0) + (self.r_at_1 or 0.0)) / 2
-
-
-class Fitted(NamedTuple):
-    """The best heads in closed form on some features, and what they are worth."""
-
-    heads: Heads  # fitted to all images
-    shrinkage: float | None
-    figures: Figures
-    logits_NL: NDArray[np.float32]  # of images held out, to fit a temperature with
-    labels_N: NDArray[np.int64]  # theirs
-
-
-class Seen(NamedTuple):
-    """What one network sees of the images, and of views of some of them."""
-
-    features_NF: NDArray[np.float32]  # of all images of the material
-    item_columns: int  # so many features, the first ones, tell one thing from another
-    changes_QI: NDArray[np.float32]  # of those, from photos to views of them
-    viewed_N: NDArray[np.int64]  # positions of other photos, held out in the first fold
-    views_VNF: NDArray[np.float32]  # features of views of these
 
 
 def fit_heads(
@@ -156,28 +59,64 @@ def fit_heads(
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         figures = Figures(len(seen.features_NF), None, None, found)
         return Fitted(Heads(item, None, None), None, figures, *nothing)
-    space = Space.of(seen.features_NF)
-    reduced_NR = space.reduced(seen.features_NF)
-    folded = _Folded(reduced_NR, things.all_ND, material, recipe, space.features)
     chosen = material.folds if folds is None else list(folds)
-    with threadpool_limits(1 if reduced_NR.shape[1] < FEW_DIMENSIONS else None):
-        trials = [folded.hold_out(chosen, shrinkage) for shrinkage in recipe.shrinkages]
-    best = max(range(len(trials)), key=lambda place: trials[place].figures.of_classes)
-    shrinkage, trial = recipe.shrinkages[best], trials[best]
-    reduced_QR = space.reduced(seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
-    vectors_ND, vectors_QD = (
-        two_part(item_ND, unit(trial.first.kind.of(rows)), recipe.kind_share)
-        for item_ND, rows in ((things.all_ND, reduced_NR), (things.views_QD, reduced_QR))
+    best = max(
+        (
+            trial
+            for columns in _feature_sets(seen, material)
+            for trial in _try_strengths(
+                seen.features_NF[:, :columns], things.all_ND, material, recipe, chosen
+            )
+        ),
+        key=lambda trial: trial.figures.of_classes,
     )
-    found = _same_item(vectors_ND, vectors_QD, material, seen.viewed_N)
-    final = folded.fit(shrinkage)
+    space = best.folded.space
+    kind_ND, kind_QD = (
+        unit(best.first.kind.of(space.reduced(features[:, : space.features])))
+        for features in (seen.features_NF, seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
+    )
+    found = _same_item(
+        two_part(things.all_ND, kind_ND, recipe.kind_share),
+        two_part(things.views_QD, kind_QD, recipe.kind_share),
+        material,
+        seen.viewed_N,
+    )
+    final = best.folded.fit(best.shrinkage)
+    features = seen.features_NF.shape[1]
+    kind, scores = (_padded(space.folded(layer), features) for layer in (final.kind, final.scores))
     return Fitted(
-        Heads(item, space.folded(final.kind), space.folded(final.scores)),
-        shrinkage,
-        trial.figures._replace(same_item=found),
-        trial.logits_NL,
-        trial.labels_N,
+        Heads(item, kind, scores),
+        best.shrinkage,
+        best.figures._replace(same_item=found),
+        best.logits_NL,
+        best.labels_N,
     )
+
+
+def _feature_sets(seen: Seen, material: Material) -> list[int]:
+    """Return how many features, the first ones, to try to tell kinds apart with.
+
+    Few photos of a class are told apart better by fewer features.
+    """
+    features = seen.features_NF.shape[1]
+    labelled = np.count_nonzero(material.labels_N != UNLABELLED)
+    few = labelled < FEW_OF_A_CLASS * material.num_labels
+    return [features, seen.item_columns] if few and seen.item_columns < features else [features]
+
+
+def _try_strengths(
+    features_NC: NDArray[np.float32],
+    item_ND: NDArray[np.float32],
+    material: Material,
+    recipe: AutoRecipe,
+    folds: Sequence[int],
+) -> list["_Trial"]:
+    """Return what each strength is worth with these features."""
+    space = Space.of(features_NC)
+    folded = _Folded(space, space.reduced(features_NC), item_ND, material, recipe)
+    few = len(material.labels_N) < FEW_DIMENSIONS
+    with threadpool_limits(1 if few else None):
+        return [folded.hold_out(folds, shrinkage) for shrinkage in recipe.shrinkages]
 
 
 class _Things(NamedTuple):
@@ -188,8 +127,10 @@ class _Things(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """What one strength is worth."""
+    """What one strength is worth, on some of the features."""
 
+    folded: "_Folded"
+    shrinkage: float
     figures: Figures
     first: Discriminants  # fitted without the first of the folds
     logits_NL: NDArray[np.float32]  # of the images held out
@@ -201,14 +142,15 @@ class _Folded:
 
     def __init__(
         self,
+        space: Space,
         reduced_NR: NDArray[np.float32],
         item_ND: NDArray[np.float32],
         material: Material,
         recipe: AutoRecipe,
-        features: int,
     ) -> None:
+        self.space = space
         self._reduced_NR, self._item_ND = reduced_NR, item_ND
-        self._material, self._recipe, self._features = material, recipe, features
+        self._material, self._recipe = material, recipe
         self._of_fold = {
             fold: Moments.of(
                 reduced_NR[material.folds_N == fold],
@@ -222,7 +164,7 @@ class _Folded:
 
     def fit(self, shrinkage: float) -> Discriminants:
         """Return the discriminants of all images."""
-        spread = ClassSpread(self._whole, features=self._features)
+        spread = ClassSpread(self._whole, features=self.space.features)
         return spread.fit(shrinkage, most=self._recipe.most_kinds)
 
     def hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
@@ -235,7 +177,9 @@ class _Folded:
         usable = [fold for fold in folds if self._without(fold).classes >= FEWEST_CLASSES]
         if not usable:
             nothing = np.empty((0, self._material.num_labels), np.float32), np.empty(0, np.int64)
-            return _Trial(Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing)
+            return _Trial(
+                self, shrinkage, Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing
+            )
         for fold in usable:
             rows = np.flatnonzero(self._material.folds_N == fold)
             fit = self._without(fold).fit(shrinkage, most=self._recipe.most_kinds)
@@ -247,12 +191,12 @@ class _Folded:
         logits_NL, labels_N = np.concatenate(logits), np.concatenate(labels)
         right_N, found_N = logits_NL.argmax(axis=1) == labels_N, np.concatenate(found)
         figures = Figures(len(labels_N), float(right_N.mean()), float(found_N.mean()), None)
-        return _Trial(figures, first, logits_NL, labels_N)
+        return _Trial(self, shrinkage, figures, first, logits_NL, labels_N)
 
     def _without(self, fold: int) -> ClassSpread:
         if fold not in self._spreads:
             others = self._whole.without(self._of_fold[fold])
-            self._spreads[fold] = ClassSpread(others, features=self._features)
+            self._spreads[fold] = ClassSpread(others, features=self.space.features)
         return self._spreads[fold]
 
     def _find_class(self, fit: Discriminants, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -281,9 +225,14 @@ def _fit_item(seen: Seen, recipe: AutoRecipe, *, with_classes: bool) -> Linear:
         shrinkage=recipe.view_shrinkage if with_classes else recipe.lone_view_shrinkage,
         width=min(recipe.item_width, len(features_NI) - 1),
     )
-    weight_DF = np.zeros((len(item.bias_D), seen.features_NF.shape[1]), np.float32)
-    weight_DF[:, : seen.item_columns] = item.weight_DF
-    return Linear(weight_DF, item.bias_D)
+    return _padded(item, seen.features_NF.shape[1])
+
+
+def _padded(layer: Linear, features: int) -> Linear:
+    """Return a layer of the first features as one of all of them."""
+    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
+    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
+    return Linear(weight_DF, layer.bias_D)
 
 
 def _same_item(
