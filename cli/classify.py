@@ -20,7 +20,7 @@ from cli.console import print_json, say, stdout
 from cli.filling import usable_cores
 from cli.index import DeviceOption, JsonOption, RuntimeOption
 from cli.picture import read_picture
-from vision.errors import ModelFolderError
+from vision.manifest import read_manifest
 from vision.references import References, judge, read_references
 from vision.runtimes import open_encoder
 
@@ -40,13 +40,14 @@ def classify(
 ) -> None:
     """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
     is_many = takes_many(image, out)
+    if not read_manifest(model).labels:
+        raise typer.BadParameter(
+            "this model has learnt no classes; lookalike search --vote says what the labels of the "
+            "nearest items speak for",
+            param_hint="MODEL",
+        )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
-    if not labels:
-        raise ModelFolderError(
-            f"{model} has no classes, so there is nothing to classify by; `lookalike search` finds "
-            "what looks alike"
-        )
 
     def said(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)

@@ -130,7 +130,8 @@ class Intake:
         reasons = dict(report.refused)
         refused = {key for key in read if id_of_path(key) in reasons}
         unread = {key for key in refused if reasons[id_of_path(key)].startswith(UNREADABLE)}
-        new = sorted(read - refused - self._taken.rows.keys())
+        known = {key for key, row in self._taken.rows.items() if not row.refused_by}
+        new = sorted(read - refused - known)
         self._taken = self._taken.after(
             now.settled, read, refused=refused, unread=unread, program=program()
         )

@@ -21,6 +21,16 @@ from cli.collection import (
 from cli.console import print_json, say, stdout
 from cli.filling import load_encoder_of
 from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
+from cli.picks import (
+    ExcludeCopiesOption,
+    ExcludeOption,
+    GroupByOption,
+    GroupSizeOption,
+    KindOption,
+    OffsetOption,
+    picking_of,
+    weighed,
+)
 from cli.picture import json_option, read_picture
 from index.errors import FilterError
 
@@ -28,8 +38,10 @@ if TYPE_CHECKING:
     from index.filter import Filter
     from index.gallery import Gallery
     from index.items import Hit
+    from index.picking import Picking
     from index.vote import Vote
     from vision.encoding import Encoding
+    from vision.manifest import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +53,29 @@ class Asked:
     min_score: float | None
     exact: bool
     everything: bool  # that reaches min_score
+    kind: float | None
+    picking: "Picking"
 
-    def hits(self, gallery: "Gallery", vectors_QD: NDArray[np.float32]) -> "list[list[Hit]]":
+    def hits(
+        self, gallery: "Gallery", vectors_QD: NDArray[np.float32], architecture: "Architecture"
+    ) -> "list[list[Hit]]":
         """Return the hits of each vector, best first."""
+        queries_QD, factors_Q = weighed(vectors_QD, architecture, self.kind)
         if self.everything and self.min_score is not None:
-            score, wanted = self.min_score, self.filter
-            return [gallery.above(one, min_score=score, filter=wanted).hits for one in vectors_QD]
+            return [
+                gallery.above(
+                    query_D, min_score=self.min_score, filter=self.filter, factor=float(factor)
+                ).hits
+                for query_D, factor in zip(queries_QD, factors_Q, strict=True)
+            ]
         return gallery.search(
-            vectors_QD, k=self.k, filter=self.filter, min_score=self.min_score, exact=self.exact
+            queries_QD,
+            k=self.k,
+            filter=self.filter,
+            min_score=self.min_score,
+            exact=self.exact,
+            factor=float(factors_Q[0]),  # a network's vectors all have the same
+            picking=self.picking,
         ).hits
 
 
@@ -81,6 +108,12 @@ def search(
     with_vote: Annotated[
         bool, typer.Option("--vote", help="Also say which label the hits speak for.")
     ] = False,
+    kind: KindOption = None,
+    group_by: GroupByOption = None,
+    group_size: GroupSizeOption = 1,
+    exclude: ExcludeOption = None,
+    exclude_copies: ExcludeCopiesOption = False,
+    offset: OffsetOption = 0,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
@@ -91,25 +124,44 @@ def search(
     is_many = takes_many(image, out)
     if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
+    if is_many and exclude_copies:
+        raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.gallery import Gallery  # noqa: PLC0415
+    from index.picking import Picking  # noqa: PLC0415
     from index.vote import vote  # noqa: PLC0415
 
+    wanted = None if filter_ is None else _filter(filter_)
+    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    architecture = encoder.manifest.architecture
+    picture = None if is_many else read_picture(encoder, image)
     asked = Asked(
         k=k,
-        filter=None if filter_ is None else _filter(filter_),
+        filter=wanted,
         min_score=min_score,
         exact=exact,
         everything=everything,
+        kind=kind,
+        picking=picking_of(
+            group_by=group_by,
+            group_size=group_size,
+            exclude=exclude,
+            exclude_content=picture.content_sha256 if picture and exclude_copies else None,
+            offset=offset,
+        ),
     )
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    if is_many and out is not None:
+    if everything and asked.picking != Picking():
+        raise typer.BadParameter(
+            "it goes without groups, exclusions and an offset", param_hint="--all"
+        )
+    if picture is None and out is not None:
         with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-            answers = _hits_of_many(opened, asked, with_vote=with_vote)
+            answers = _hits_of_many(opened, asked, architecture, with_vote=with_vote)
             answer_all(image, out, encoder, answers, as_json=as_json)
         return
-    vectors_BD = read_picture(encoder, image).encode().vectors_BD
+    assert picture is not None  # one image, or a place for the answers
+    vectors_BD = picture.encode().vectors_BD
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        (hits,) = asked.hits(opened, vectors_BD)
+        (hits,) = asked.hits(opened, vectors_BD, architecture)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
@@ -120,12 +172,14 @@ def search(
         _print_votes(votes)
 
 
-def _hits_of_many(gallery: "Gallery", asked: Asked, *, with_vote: bool) -> Answers:
+def _hits_of_many(
+    gallery: "Gallery", asked: Asked, architecture: "Architecture", *, with_vote: bool
+) -> Answers:
     """Return how the hits of many pictures are written."""
     from index.vote import vote  # noqa: PLC0415
 
     def documents(encoding: "Encoding") -> list[Document]:
-        found = asked.hits(gallery, encoding.vectors_BD)
+        found = asked.hits(gallery, encoding.vectors_BD, architecture)
         return [_hits_json(hits, vote(hits) if with_vote else None) for hits in found]
 
     def rows(document: Document) -> list[Document]:

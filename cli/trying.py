@@ -58,7 +58,8 @@ def run_auto(
         dataset = load_any(
             where.data, preprocessing, hold_out=where.hold_out, group=where.group, quiet=bool(read)
         )
-        read.append(dataset)
+        if not read:
+            read.append(dataset)
         return dataset
 
     with TryingProgress() as watching:

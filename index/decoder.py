@@ -123,7 +123,8 @@ def main(socket: int, pixels: int) -> None:
     """Serve whoever holds the other end of ``socket``; ``pixels`` is the memory shared with it."""
     harden_pillow()
     os.nice(POLITE)
-    with Connection(socket) as connection, mmap.mmap(pixels, 0) as memory:
+    memory = mmap.mmap(pixels, 0)  # until this process ends
+    with Connection(socket) as connection:
         try:
             decoder: Decoder = connection.recv()
             connection.send(None)
@@ -133,7 +134,6 @@ def main(socket: int, pixels: int) -> None:
                 rows_BCHW = np.frombuffer(memory, np.uint8, len(wanted) * size, first * size)
                 rows_BCHW = rows_BCHW.reshape(len(wanted), *decoder.shape)
                 connection.send(_answer(decoder, wanted, rows_BCHW, lock=pixels))
-                del rows_BCHW  # the memory is not unmapped while it is looked at
         except (EOFError, ConnectionError):  # whoever asked has ended, in whatever way
             return
 

@@ -5,6 +5,7 @@ VectorIndexError
 ├── InvalidIdError         caller: an id that does not match the id pattern
 ├── InvalidMetadataError   caller: a label or metadata we do not store
 ├── FilterError            caller: a filter that says nothing we understand
+├── GroupKeyError          caller: a key that groups nothing
 ├── InvalidCursorError     caller: a paging cursor that we did not give out
 ├── UnknownIdError         caller: no item has this id
 ├── NoThumbnailError       caller: the item was stored as a vector, without a picture
@@ -39,6 +40,10 @@ class InvalidMetadataError(VectorIndexError):
 
 class FilterError(VectorIndexError):
     """A filter that is malformed."""
+
+
+class GroupKeyError(VectorIndexError):
+    """A key to group by that no two items can share, or that is none."""
 
 
 class InvalidCursorError(VectorIndexError):

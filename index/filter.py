@@ -157,7 +157,7 @@ def _condition(value: object) -> Condition:
             f"the condition on {shown(key)} needs one of 'match', 'range', 'exists' and 'is_null'"
         )
     (kind,) = kinds
-    wanted, of = members[kind], _key(key)
+    wanted, of = members[kind], parse_key(key)
     if kind == "match":
         return Match(of, _match_values(of, wanted))
     if kind == "range":
@@ -176,7 +176,8 @@ def _condition(value: object) -> Condition:
     return IsNull(of, wanted)
 
 
-def _key(key: str) -> Key:
+def parse_key(key: str) -> Key:
+    """Return what a condition on ``key`` looks at."""
     if key in (ID_KEY, LABEL_KEY):
         return Key(key, column=True)
     return Key(nfc(key.removeprefix(MEMBER_PREFIX)), column=False)

@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cursor import cursor_of, key_of
 from index.errors import UnknownIdError
 from index.filter import Filter
 from index.follower import Follower
@@ -19,6 +18,7 @@ from index.generations import Generations
 from index.items import (
     GalleryInfo,
     Item,
+    Itself,
     NewItem,
     Page,
     PutResult,
@@ -29,6 +29,7 @@ from index.items import (
     shown,
 )
 from index.lookup import Lookup
+from index.picking import EVERY_ITEM, Picking
 from index.picture_size import PictureSize
 from index.schema import Binding
 from index.store import Store
@@ -69,11 +70,9 @@ class Gallery:
 
         Args:
             folder: must not exist, or be empty; parents are made.
-            model_name: for people.
-            fingerprint: SHA-256 of what decides the model's vectors.
-            width: numbers in a vector.
+            model_name, fingerprint, width: of the model, as in ``Binding``.
             model_folder: remembered as a hint for commands that are not told the model.
-            clock: the time to write beside each item.
+            clock: the time to write beside each item, also by ``open``.
 
         Raises:
             GalleryFolderError: something is in the way; it stays as it is.
@@ -98,9 +97,7 @@ class Gallery:
         """Return the gallery in ``folder``, all its vectors loaded.
 
         Args:
-            folder: a gallery folder.
             fingerprint: of the model that will make the queries; ``None`` leaves that unchecked.
-            clock: the time to write beside each item.
 
         Raises:
             ModelMismatchError: the gallery holds vectors of another model.
@@ -209,14 +206,8 @@ class Gallery:
 
         Raises:
             InvalidCursorError: not the ``next_cursor`` of a page.
-            ValueError: ``limit`` is less than 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, got {limit}")
-        after = 0 if cursor is None else key_of(cursor)
-        found = self._lookup.page(after=after, limit=limit + 1, wanted=filter)
-        items = [item for _, item in found[:limit]]
-        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
+        return self._lookup.page(limit=limit, cursor=cursor, wanted=filter)
 
     def search(
         self,
@@ -226,29 +217,38 @@ class Gallery:
         filter: Filter | None = None,
         min_score: float | None = None,
         exact: bool = False,
-        itself: str | None = None,
+        itself: Itself | None = None,
+        factor: float = 1.0,
+        picking: Picking = EVERY_ITEM,
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
-        Fewer come back only when fewer are stored, pass ``filter``, or score ``min_score``. In
-        large galleries a structure finds the share of them that ``info`` tells as recall.
+        Fewer come back only when no more are stored that pass all that is asked. In large galleries
+        a structure finds the share of them that ``info`` tells as recall.
 
         Args:
             queries_QD: finite unit vectors.
-            k: at least 1.
-            filter: applied during the search, so it never costs hits.
-            min_score: cosine in [-1, 1] that every hit reaches.
+            k, filter: at least 1; applied during the search, so that it never costs hits.
+            min_score: in [-1, 1], reached by every hit.
             exact: look at every item.
-            itself: the stored item whose vector the one query is; it comes before its equals.
+            itself: the stored item that the one query was made of: it comes first.
+            factor: what cosines are multiplied with to be scores (``vision.weighing``).
+            picking: what is left out.
 
         Raises:
             UnknownIdError: ``itself`` is not stored.
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
-            ValueError: ``k`` is less than 1.
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
         return self._lookup.search(
-            queries_QD, k=k, wanted=filter, min_score=min_score, exact=exact, itself=itself
+            queries_QD,
+            k=k,
+            wanted=filter,
+            min_score=min_score,
+            exact=exact,
+            itself=itself,
+            factor=factor,
+            picking=picking,
         )
 
     def above(
@@ -258,12 +258,15 @@ class Gallery:
         min_score: float,
         limit: int | None = None,
         filter: Filter | None = None,
+        factor: float = 1.0,
     ) -> RangeResult:
-        """Return the items whose cosine is at least ``min_score``, best first: range search.
+        """Return the items that score at least ``min_score``, or the best ``limit`` of them.
 
-        Exact: looks at every item. Gives the best ``limit`` of them, or all. Raises as ``search``.
+        Best first. Exact: looks at every item. Raises as ``search``.
         """
-        return self._lookup.above(query_D, min_score=min_score, limit=limit, wanted=filter)
+        return self._lookup.above(
+            query_D, min_score=min_score, limit=limit, wanted=filter, factor=factor
+        )
 
     def catch_up(self) -> int:
         """Bring the index up to date with everyone's writes; return the last seq it has seen.

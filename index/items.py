@@ -91,6 +91,13 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]  # shared with other answers: not to be changed
 
 
+class Itself(NamedTuple):
+    """The stored item that a query asks by, and its vector (D,) as it was read."""
+
+    id: str
+    vector_D: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """The hits of every query, best first."""

@@ -8,25 +8,30 @@ made to wait for one last try.
 Shape suffixes: Q queries, D vector width.
 """
 
-import threading
+import json
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.allowed import SPARE, Allowed, AllowedKeys
+from index.allowed import Allowed, AllowedKeys
+from index.cursor import cursor_of, key_of
 from index.errors import GalleryFolderError, StorageError
 from index.filter import Filter
 from index.follower import Follower
-from index.items import Hit, Item, RangeResult, SearchResult
+from index.groups import CONTENT, KnownGroups, code_of
+from index.items import Hit, Item, Itself, Page, RangeResult, SearchResult
+from index.picking import Picker, Picking, picked
+from index.remembered import Remembered
 from index.scan import Hits
+from index.selection import keys_of
 from index.snapshot import Snapshot
 from index.store import Store
+from index.terms import TEXT
 
 ATTEMPTS: Final = 4  # before writers are made to wait
 READ_ONLY_ATTEMPTS: Final = 100  # where they cannot be
-REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
 
 _EVERYTHING: Final = Filter()
 T = TypeVar("T")
@@ -44,6 +49,7 @@ class Lookup:
             newest=lambda: follower.catch_up().seq,
             stored=lambda: follower.snapshot.count,
         )
+        self._groups = KnownGroups(store.reading, stored=lambda: follower.snapshot.count)
         self._items = Remembered(store)
 
     def search(
@@ -54,30 +60,51 @@ class Lookup:
         wanted: Filter | None,
         min_score: float | None,
         exact: bool,
-        itself: str | None = None,
+        itself: Itself | None,
+        factor: float,
+        picking: Picking,
     ) -> SearchResult:
-        """Return the nearest items of each query, best first.
-
-        The item with the id ``itself`` comes before all that equal it, unless the filter excludes
-        it; a query that is not its vector finds it like any other.
+        """Return the nearest items of each query, best first, as ``Gallery.search`` says.
 
         Raises:
             UnknownIdError: there is no item ``itself``.
             GalleryFolderError: the index holds a key that neither the items nor the log explain.
             StorageError: the gallery is read-only here, and others keep changing it.
         """
-        key = None
-        if itself is not None:
-            key, vector_D = self._store.vector(itself)
-            key = key if np.array_equal(queries_QD, vector_D[np.newaxis]) else None
+        own_key, own_score = (None, 0.0) if itself is None else self._own(queries_QD, itself)
+        reach, offset = picking.offset + k, picking.offset
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
-            found = snapshot.search(queries_QD, k=k, allowed=allowed, exact=exact)
-            if key is not None and snapshot.holds(key, allowed):
-                found = [led_by(key, hits, k=k) for hits in found]
-            return found if min_score is None else [_above(hits, min_score) for hits in found]
+            leader = own_key if own_key is not None and snapshot.holds(own_key, allowed) else None
 
-        return self._run(find, wanted)
+            def finish(hits: Hits) -> Hits:
+                hits = hits if leader is None else led_by(leader, own_score, hits)
+                return hits if min_score is None else _above(hits, min_score, factor)
+
+            if picking.is_plain:
+                nearest = snapshot.search(queries_QD, k=reach, allowed=allowed, exact=exact)
+                found = [finish(hits) for hits in nearest]
+            else:
+                picker = self._picker(picking, snapshot, itself)
+                if leader is not None and not picker.stays(np.array([leader])).all():
+                    leader = None
+                found = [
+                    picked(
+                        *(snapshot, queries_QD[[row]], picker),
+                        k=reach,
+                        allowed=allowed,
+                        exact=exact,
+                        finish=finish,
+                    )
+                    for row in range(len(queries_QD))
+                ]
+            if not offset and factor == 1:
+                return found
+            return [
+                (keys[offset:], np.clip(factor * scores[offset:], -1, 1)) for keys, scores in found
+            ]
+
+        return self._run(find, wanted, out=picking.exclude)
 
     def above(
         self,
@@ -86,29 +113,68 @@ class Lookup:
         min_score: float,
         limit: int | None,
         wanted: Filter | None,
+        factor: float,
     ) -> RangeResult:
         """Return the items that score at least ``min_score``, best first. Raises as ``search``."""
-        total = 0
+        total, least = 0, min_score / factor
 
         def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
             nonlocal total
-            hits, total = snapshot.above(query_D, min_score=min_score, limit=limit, allowed=allowed)
-            return [hits]
+            hits, total = snapshot.above(query_D, min_score=least, limit=limit, allowed=allowed)
+            return [(hits[0], np.clip(factor * hits[1], -1, 1))]
 
         found = self._run(find, wanted)
         return RangeResult(found.hits[0], total, found.seq)
 
-    def page(self, *, after: int, limit: int, wanted: Filter | None) -> list[tuple[int, Item]]:
-        """Return up to ``limit`` (key, item) with keys above ``after``, by key.
-
-        Raises as ``search``.
-        """
+    def page(self, *, limit: int, cursor: str | None, wanted: Filter | None) -> Page:
+        """Return the next ``limit`` items, as ``Gallery.page`` says."""
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        after = 0 if cursor is None else key_of(cursor)
         if wanted is None or wanted == _EVERYTHING:
-            return self._store.page(after=after, limit=limit)
-        return self._settled(lambda snapshot: self._page(snapshot, after, limit, wanted))
+            found = self._store.page(after=after, limit=limit + 1)
+        else:
+            found = self._settled(lambda snapshot: self._page(snapshot, after, limit + 1, wanted))
+        items = [item for _, item in found[:limit]]
+        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
 
-    def _run(self, find: Find, wanted: Filter | None) -> SearchResult:
-        return self._settled(lambda snapshot: self._attempt(snapshot, find, wanted))
+    def _own(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int | None, float]:
+        """Return the key of the item and its score; no key when its vector is another by now."""
+        key, vector_D = self._store.vector(itself.id)
+        if not np.array_equal(vector_D, itself.vector_D):
+            return None, 0.0
+        if np.array_equal(queries_QD[0], vector_D):
+            return key, 1.0
+        score = queries_QD[0].astype(np.float64) @ vector_D.astype(np.float64)
+        return key, float(np.clip(score, -1, 1))
+
+    def _picker(self, picking: Picking, snapshot: Snapshot, itself: Itself | None) -> Picker:
+        """Return what tells hits from what is left out of all that ``snapshot`` has."""
+        shut = []
+        if picking.exclude_group is not None and itself is not None:
+            key, _ = self._store.vector(itself.id)
+            groups = self._groups.of(picking.exclude_group, up_to=max(key, snapshot.last_key))
+            shut.append((groups, int(groups.of(np.array([key]))[0])))
+        if picking.exclude_content is not None:
+            groups = self._groups.of(CONTENT, up_to=snapshot.last_key)
+            shut.append((groups, code_of(TEXT, picking.exclude_content)))
+        out = np.empty(0, np.int64)
+        if picking.exclude:
+            sql = "SELECT key FROM items WHERE id IN (SELECT value FROM json_each(?))"
+            with self._store.reading() as reader:
+                out = keys_of(reader, sql, (json.dumps(sorted(picking.exclude)),))
+        by = picking.group_by
+        return Picker(
+            out=out,
+            shut=shut,
+            groups=None if by is None else self._groups.of(by, up_to=snapshot.last_key),
+            group_size=picking.group_size,
+        )
+
+    def _run(
+        self, find: Find, wanted: Filter | None, out: frozenset[str] = frozenset()
+    ) -> SearchResult:
+        return self._settled(lambda snapshot: self._attempt(snapshot, find, wanted, out))
 
     def _settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
         """Return what ``attempt`` does as soon as nothing changed under its hands."""
@@ -163,7 +229,7 @@ class Lookup:
         return self._follower.catch_up().removals == snapshot.removals
 
     def _attempt(
-        self, snapshot: Snapshot, find: Find, wanted: Filter | None
+        self, snapshot: Snapshot, find: Find, wanted: Filter | None, out: frozenset[str]
     ) -> SearchResult | None:
         allowed = None
         if wanted is not None and wanted != _EVERYTHING:
@@ -186,47 +252,22 @@ class Lookup:
             ]
             for keys, scores in found
         ]
+        if out and any(hit.id in out for one in hits for hit in one):
+            return None  # it was replaced between the snapshot and the look for its key
         return SearchResult(hits, snapshot.seq)
 
 
-class Remembered:
-    """Items by key, as many as were read last. For any number of threads."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._items: dict[int, Item] = {}
-
-    def of(self, keys: list[int], *, stored: int) -> dict[int, Item] | None:
-        """Return a mapping that has all ``keys``, or ``None`` when one of them is not stored.
-
-        Of a gallery that holds ``stored`` items: what else is remembered was deleted or replaced.
-        """
-        items = self._items  # it is replaced, never shrunk
-        if all(map(items.__contains__, keys)):
-            return items
-        missing = [key for key in keys if key not in items]
-        read = self._store.items_by_key(np.array(missing, np.int64))
-        if len(read) < len(set(missing)):
-            return None
-        with self._lock:
-            if len(self._items) + len(read) > min(REMEMBERED, 2 * stored + SPARE):
-                self._items = {}
-            self._items.update(read)
-        return {**{key: items[key] for key in keys if key in items}, **read}
-
-
-def led_by(key: int, hits: Hits, *, k: int) -> Hits:
-    """Return ``hits`` with ``key``, whose vector was asked for, first: its score is 1."""
+def led_by(key: int, score: float, hits: Hits) -> Hits:
+    """Return as many ``hits``, with ``key``, by whose vector was asked, first."""
     keys, scores = hits
     others = keys != key
     return (
-        np.concatenate([np.array([key]), keys[others]])[:k],
-        np.concatenate([np.ones(1, np.float32), scores[others]])[:k],
+        np.concatenate([np.array([key]), keys[others]])[: len(keys)],
+        np.concatenate([np.array([score], np.float32), scores[others]])[: len(keys)],
     )
 
 
-def _above(hits: Hits, min_score: float) -> Hits:
+def _above(hits: Hits, min_score: float, factor: float) -> Hits:
     keys, scores = hits
-    enough = int(np.count_nonzero(scores >= min_score))
+    enough = int(np.count_nonzero(factor * scores >= min_score))
     return keys[:enough], scores[:enough]

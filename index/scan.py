@@ -184,6 +184,17 @@ def _scores(
     return scores_F
 
 
+def products(
+    rows: Rows, query_D: NDArray[np.float32], some_S: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return what the scores of some rows are but for rounding: (S,). Reads each row once."""
+    step = _block_rows(query_D)
+    is_all = len(some_S) == len(rows.keys_N)  # they are distinct, and sorted
+    blocks = (slice(start, start + step) for start in range(0, len(some_S), step))
+    products_S = [rows.vectors_ND[b if is_all else some_S[b]] @ query_D for b in blocks]
+    return np.concatenate(products_S)
+
+
 def _fetch(
     vectors_ND: NDArray[np.float32],
     queries_QD: NDArray[np.float32],

@@ -6,6 +6,7 @@ makes the next one. No reader ever waits, and none sees half a change.
 Shape suffixes: N rows, Q queries, D vector width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from index.allowed import Allowed
 from index.base import Base, BaseView, merged
-from index.scan import NOTHING, Hits, above, nearest
+from index.scan import NOTHING, Hits, Rows, above, nearest
 from index.table import Table, View
 from index.vectors import unit_vectors
 
@@ -130,6 +131,15 @@ class Snapshot:
         among = None if allowed is None else self.base.alive_among(allowed.rows_in(self.base.base))
         bulk, more = above(self.base, query_D, min_score=min_score, limit=limit, among=among)
         return merged(bulk, recent, k=limit), total + more
+
+    def parts(self, allowed: Allowed | None) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+        """Yield all that a search may return: rows, and which of them (S,), sorted."""
+        recent = self.recent.alive_rows() if allowed is None else allowed.rows_of(self.recent)
+        yield self.recent, recent
+        if self.base is not None and allowed is None:
+            yield self.base, self.base.alive_rows()
+        elif self.base is not None and allowed is not None:
+            yield self.base, self.base.alive_among(allowed.rows_in(self.base.base))
 
     def _recent(
         self, queries_QD: NDArray[np.float32], k: int, allowed: Allowed | None

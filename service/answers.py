@@ -126,7 +126,10 @@ class ModelAnswer(Answer):
 
     name: str
     fingerprint: str
-    labels: list[str]
+    labels: list[str] = Field(description="classes; empty: it has learnt none")
+    kind: float | None = Field(
+        description="the knob's default in searches, 0 this very thing, 1 the same kind; null: none"
+    )
     metrics: dict[str, float]
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]

@@ -11,6 +11,7 @@ from vision.formats import FORMATS
 
 _EXAMPLES = {
     "crop": {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0},
+    "exclude": [],
     "filter": {"must": []},
     "metadata": {},
 }

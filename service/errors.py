@@ -8,7 +8,10 @@ RequestError                     the caller's
 ├── InvalidJsonError             the JSON body cannot be read, or a member has the wrong type
 ├── UnsupportedBodyError         the body is neither an image, a form nor JSON
 ├── InvalidParameterError        a parameter is of the wrong type or out of range
-│   └── InvalidKError            k
+│   ├── InvalidKError            k
+│   └── InvalidKindError         kind, or this model has no knob
+├── ListTooLongError             a list of more elements than one request may have
+├── NoClassesError               the model has learnt no classes
 ├── UnauthorizedError            no key, or a wrong one
 ├── ForbiddenError               a key without this right
 ├── CrossSiteError               a page of another site would change something
@@ -70,6 +73,18 @@ class InvalidParameterError(RequestError):
 
 class InvalidKError(InvalidParameterError):
     """``k`` is not a whole number in range."""
+
+
+class InvalidKindError(InvalidParameterError):
+    """``kind`` is no number in range, or this model's vectors have one part only."""
+
+
+class ListTooLongError(RequestError):
+    """A list has more elements than one request may have."""
+
+
+class NoClassesError(RequestError):
+    """The model has learnt no classes."""
 
 
 class UnauthorizedError(RequestError):

@@ -11,13 +11,14 @@ from service.answers import JobKind
 from service.errors import (
     InvalidJsonError,
     InvalidKError,
+    InvalidKindError,
     InvalidParameterError,
+    ListTooLongError,
     UnexpectedFieldError,
 )
 from service.image_names import unexpected
 
 MAX_K: Final = 1000
-MAX_RANGE: Final = 10_000  # hits of one answer
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
@@ -27,8 +28,10 @@ LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?=.*\S)[^\u0000-\u001f\u00
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
 _ERRORS: Final[dict[str, type[Exception]]] = {
     "k": InvalidKError,
+    "kind": InvalidKindError,  # of a query; that of a job is known before
     "filter": FilterError,
     "id": InvalidIdError,
+    "exclude": InvalidIdError,
     "vector": BadVectorsError,
     "items": InvalidJsonError,
 }
@@ -67,7 +70,7 @@ def _truth(value: Any) -> Any:
     raise ValueError("must be true or false")
 
 
-def _json_text(value: Any) -> Any:
+def json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
     return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
 
@@ -78,17 +81,6 @@ NUMBER: Final = BeforeValidator(_number)
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Cosine = Annotated[float, Field(ge=-1, le=1), NUMBER]
 Recall = Annotated[float, Field(gt=0, le=1), NUMBER]
-
-
-class CropOption(BaseModel):
-    """A part of the image, in fractions of its sides."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    top: float = 0.0
-    left: float = 0.0
-    bottom: float = 1.0
-    right: float = 1.0
 
 
 class Options(BaseModel):
@@ -119,61 +111,6 @@ class EmbedOptions(Options):
     """Embed takes images alone."""
 
 
-class QueryOptions(Options):
-    """Parameters of all routes that look for items like something."""
-
-    id: Annotated[
-        str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
-    ] = None
-    vector: Annotated[
-        list[Annotated[float, Field(strict=True)]] | None,
-        BeforeValidator(_json_text),
-        Field(description="search by this unit vector"),
-    ] = None
-    filter: Annotated[
-        dict[str, Any] | None,
-        BeforeValidator(_json_text),
-        Field(description="{must, should, must_not} of conditions on id, label and metadata"),
-    ] = None
-    crop: Annotated[
-        CropOption | None,
-        BeforeValidator(_json_text),
-        Field(description="search by a part of the image; fractions in [0, 1]"),
-    ] = None
-    min_seq: Annotated[
-        Annotated[int, Field(ge=0), WHOLE] | None,
-        Field(description="wait for this write, then search"),
-    ] = None
-
-
-class SearchOptions(QueryOptions):
-    """Parameters of search."""
-
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to return"), WHOLE] = 10
-    min_score: Annotated[Cosine | None, Field(description="least cosine similarity of a hit")] = (
-        None
-    )
-    exact: Annotated[
-        Truth, Field(description="look at every item, instead of trusting the search structure")
-    ] = False
-    with_vector: Annotated[Truth, Field(description="return each hit's vector")] = False
-
-
-class RangeOptions(QueryOptions):
-    """Parameters of finding everything that is near enough."""
-
-    min_score: Annotated[Cosine, Field(description="least cosine similarity of a hit")]
-    limit: Annotated[
-        int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), WHOLE
-    ] = 1000
-
-
-class VoteOptions(QueryOptions):
-    """Parameters of asking the nearest items for their labels."""
-
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to count"), WHOLE] = 10
-
-
 class ItemOptions(Options):
     """Parameters of storing one item."""
 
@@ -181,7 +118,7 @@ class ItemOptions(Options):
         str | None, Field(description="class of the item", json_schema_extra=LABEL_SCHEMA)
     ] = None
     metadata: Annotated[
-        dict[str, Any], BeforeValidator(_json_text), Field(description="a JSON object")
+        dict[str, Any], BeforeValidator(json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
     upsert: Annotated[Truth, Field(description="replace other content under this id")] = True
 
@@ -192,7 +129,7 @@ class PageOptions(Options):
     limit: Annotated[int, Field(ge=1, le=1000, description="items to return"), WHOLE] = 100
     cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None
     filter: Annotated[
-        dict[str, Any] | None, BeforeValidator(_json_text), Field(description="as in search")
+        dict[str, Any] | None, BeforeValidator(json_text), Field(description="as in search")
     ] = None
 
 
@@ -208,7 +145,7 @@ class BulkItem(Options):
 class BulkOptions(Options):
     """Parameters of storing many items."""
 
-    items: Annotated[list[Any], BeforeValidator(_json_text), Field(min_length=1)]
+    items: Annotated[list[Any], BeforeValidator(json_text), Field(min_length=1)]
     upsert: Truth = True
 
 
@@ -287,6 +224,8 @@ def _named_error(error: ValidationError) -> Exception:
         return UnexpectedFieldError(unexpected(name))
     if first["type"] == "missing":
         return InvalidJsonError(f"{name!r} is missing")
+    if first["type"] == "too_long" and isinstance(first["input"], list):
+        return ListTooLongError(f"{name} is too long: {first['msg']}")
     sentence = f"{name} cannot be used: {first['msg']}, got {_shown(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)
 

@@ -6,6 +6,7 @@ Every route that searches reads its query here. Shape suffix: D vector width.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,14 +16,21 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError
 from index.filter import Filter, parse_filter
 from index.gallery import Gallery
+from index.items import Itself
 from service.account import note_stage
 from service.body import Submission
 from service.engine import Engine
-from service.errors import AmbiguousQueryError, MissingImageError, NotReadyError
+from service.errors import (
+    AmbiguousQueryError,
+    InvalidKindError,
+    MissingImageError,
+    NotReadyError,
+)
 from service.exchange import Stopwatch, free_engine, receive
-from service.options import CropOption, QueryOptions
+from service.query_options import CropOption, QueryOptions
 from service.task import Task
 from vision.preprocess import CropBox
+from vision.weighing import weigh
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 
@@ -36,6 +44,9 @@ class Query(Generic[Asked]):
 
     gallery: Gallery
     vector_D: NDArray[np.float32]  # unit length
+    factor: float  # of its scores
+    itself: Itself | None  # the stored item that it was made of
+    content_sha256: str | None  # of the image that it was made of
     filter: Filter | None
     options: Asked
 
@@ -54,10 +65,20 @@ async def run_query(
     options = kind.parse(submission.fields)
     wanted = parse_filter(options.filter) if options.filter is not None else None
     _check_one_source(submission, options)
+    _check_kind(engine, options.kind)
     with engine.admission.admit():
         await _see_write(engine, options.min_seq)
         vector_D = await _vector(engine, submission, options, watch)
-        query = Query(engine.gallery, vector_D, wanted, options)
+        weighed_D, factor = _weighed(engine, vector_D, options.kind)
+        query = Query(
+            gallery=engine.gallery,
+            vector_D=weighed_D,
+            factor=factor,
+            itself=None if options.id is None else Itself(options.id, vector_D),
+            content_sha256=sha256(submission.image).hexdigest() if submission.images else None,
+            filter=wanted,
+            options=options,
+        )
         searched = time.perf_counter()
         found = await engine.read(lambda: look(query))
         watch.search_ms = (time.perf_counter() - searched) * 1000
@@ -71,6 +92,14 @@ def _check_one_source(submission: Submission, options: QueryOptions) -> None:
         raise MissingImageError("nothing to search by: send an image, an id or a vector")
     if sources > 1:
         raise AmbiguousQueryError("send one of image, id and vector, not several")
+
+
+def _check_kind(engine: Engine, kind: float | None) -> None:
+    if kind is not None and engine.manifest.architecture.kind_share is None:
+        raise InvalidKindError(
+            "kind cannot be chosen: the vectors of this model have one part, which does not tell "
+            "this very thing from the same kind; leave kind out"
+        )
 
 
 async def _see_write(engine: Engine, min_seq: int | None) -> None:
@@ -89,6 +118,17 @@ async def _vector(
     encoded = await engine.pipeline(Task(data=submission.image, crop=_box(options.crop)))
     watch.add(encoded)
     return encoded.vector_D
+
+
+def _weighed(
+    engine: Engine, vector_D: NDArray[np.float32], kind: float | None
+) -> tuple[NDArray[np.float32], float]:
+    """Return the vector to search with, and what its scores are multiplied with."""
+    weighed = weigh(vector_D[np.newaxis], engine.manifest.architecture, kind)
+    factor = float(weighed.factors_Q[0])
+    if not factor:
+        raise BadVectorsError(f"the vector is zero in all that counts with kind {kind}")
+    return weighed.queries_QD[0], factor
 
 
 def _unit_vector(values: list[float], *, width: int) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.documents import image_request, problem_answers
 from service.engine import Engine
-from service.errors import MissingImageError
+from service.errors import MissingImageError, NoClassesError
 from service.exchange import Stopwatch, answer_with, free_engine, receive
 from service.options import ClassifyOptions, EmbedOptions
 from service.problems import describe
@@ -45,6 +45,7 @@ async def classify(request: Request) -> Response:
     submission = await receive(request)
     watch = Stopwatch()
     options = ClassifyOptions.parse(submission.fields)
+    check_classes(engine.manifest)
     if len(submission.images) > 1:
         return await _classify_many(request, engine, submission.images, k=options.k, watch=watch)
     task = Task(data=submission.image)
@@ -60,6 +61,15 @@ async def classify(request: Request) -> Response:
             **name_class(encoded, engine, k=options.k),
         )
     )
+
+
+def check_classes(manifest: Manifest) -> None:
+    """Refuse to classify with a model that has learnt no classes."""
+    if not manifest.labels:
+        raise NoClassesError(
+            "this model has learnt no classes: POST /v1/search finds what looks alike, and "
+            "POST /v1/search/vote says what the labels of those items speak for"
+        )
 
 
 async def _classify_many(

@@ -11,9 +11,10 @@ from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
 from service.documents import image_request, problem_answers
 from service.exchange import answer_with
-from service.options import RangeOptions, SearchOptions, VoteOptions
+from service.picks import picking_of
 from service.query import Query, run_query
 from service.query_answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
+from service.query_options import RangeOptions, SearchOptions, VoteOptions
 
 router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
 
@@ -94,7 +95,7 @@ def found_items(hits: Sequence[Hit]) -> list[FoundItem]:
 
 
 def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
-    gallery, options = query.gallery, query.options
+    gallery, options, picking = query.gallery, query.options, picking_of(query)
     while True:
         result = gallery.search(
             query.vector_D[np.newaxis],
@@ -102,7 +103,9 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             filter=query.filter,
             min_score=options.min_score,
             exact=options.exact,
-            itself=options.id,
+            itself=query.itself,
+            factor=query.factor,
+            picking=picking,
         )
         if not options.with_vector:
             return result, []
@@ -115,7 +118,11 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
 def _above(query: Query[RangeOptions]) -> RangeResult:
     options = query.options
     return query.gallery.above(
-        query.vector_D, min_score=options.min_score, limit=options.limit, filter=query.filter
+        query.vector_D,
+        min_score=options.min_score,
+        limit=options.limit,
+        filter=query.filter,
+        factor=query.factor,
     )
 
 
@@ -125,7 +132,8 @@ def _electorate(query: Query[VoteOptions]) -> SearchResult:
         query.vector_D[np.newaxis],
         k=k + (asked_for is not None),
         filter=query.filter,
-        itself=asked_for,
+        itself=query.itself,
+        factor=query.factor,
     )
     others = [hit for hit in found.hits[0] if hit.id != asked_for]
     return SearchResult([others[:k]], found.seq)

@@ -26,6 +26,7 @@ async def get_model(request: Request) -> Response:
             name=manifest.name,
             fingerprint=manifest.fingerprint,
             labels=list(manifest.labels),
+            kind=manifest.architecture.kind_share,
             metrics=manifest.metrics,
             architecture=manifest.architecture.to_json(),
             preprocessing=manifest.preprocessing.to_json(),

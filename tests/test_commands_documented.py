@@ -32,7 +32,8 @@ BRIEF = "--epochs 1 --size 64"
 # What is typed behind a documented line.
 ADDED = {
     "lookalike up photos": "--no-serve --budget 5s",
-    "lookalike train --data photos --out models/photos": "--size 48",
+    "lookalike train --data": "--size 48",
+    "lookalike train --backbone torchvision:vgg19": "--size 48",
     "lookalike train --recipe backbone-frozen --backbone torchvision:": f"{NOWHERE} {BRIEF}",
     "lookalike train --recipe backbone-finetune --backbone timm:": BRIEF,
     "lookalike train --recipe backbone-finetune --weights models/frozen": BRIEF,
@@ -52,6 +53,7 @@ LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
     "lookalike train --hold-out",
+    "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",

@@ -151,15 +151,19 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         "        print('working', flush=True)\n"
         "        time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert parent.stdout is not None
+    assert parent.stderr is not None
     assert parent.stdout.readline() == b"working\n"
     children = children_of(parent.pid)
     assert len(children) == 2
 
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    parent.stdout.close()
+    with parent.stdout, parent.stderr:
+        assert parent.stderr.read() == b"", "they end without a word"
 
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:

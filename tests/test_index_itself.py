@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.base import Base, BaseView
 from index.durable import write_bytes
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items import Itself, NewItem
 from index.matrix import Matrix
 from index.plan import Plan
 from index.scan import nearest
@@ -248,7 +248,9 @@ def test_every_item_of_a_large_homogeneous_gallery_finds_itself(tmp_path: Path) 
 
         assert strangers(gallery, vectors_ND, list(range(count))) == []
         for one in unlike:
-            hit = gallery.search(vectors_ND[[one]], k=1, itself=str(one)).hits[0][0]
+            hit = gallery.search(
+                vectors_ND[[one]], k=1, itself=Itself(str(one), vectors_ND[one])
+            ).hits[0][0]
             assert (hit.id, hit.score) == (str(one), 1)
 
         gallery.delete([str(one) for one in range(2, count, 5)])
@@ -282,7 +284,7 @@ def test_among_equals_an_item_asked_for_by_its_id_comes_first(tmp_path: Path) ->
     vectors_ND = np.repeat(unit_vectors(1, 8, seed=0), 50, axis=0)
     with filled(tmp_path / "g", vectors_ND) as gallery:
         for k in (1, 3, 50):
-            hits = gallery.search(vectors_ND[:1], k=k, itself="37").hits[0]
+            hits = gallery.search(vectors_ND[:1], k=k, itself=Itself("37", vectors_ND[0])).hits[0]
 
             assert hits[0].id == "37"
             assert len({hit.id for hit in hits}) == len(hits) == k
@@ -293,7 +295,10 @@ def test_among_equals_an_item_asked_for_by_its_id_comes_first(tmp_path: Path) ->
 def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
     vectors_ND = unit_vectors(50, 8, seed=0)
     with filled(tmp_path / "g", vectors_ND) as gallery:
-        assert gallery.search(vectors_ND[[5]], k=1, itself="37").hits[0][0].id == "5"
+        assert (
+            gallery.search(vectors_ND[[5]], k=1, itself=Itself("37", vectors_ND[5])).hits[0][0].id
+            == "5"
+        )
 
 
 def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scanned(

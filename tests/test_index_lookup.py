@@ -3,7 +3,7 @@ from numpy.typing import NDArray
 
 from index.allowed import SPARE
 from index.items import Item
-from index.lookup import REMEMBERED, Remembered
+from index.remembered import REMEMBERED, Remembered
 
 
 class Shelf:

@@ -1,6 +1,7 @@
 """One's own files on the command line: photos and panoramas larger than the server takes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from vision.preprocess import Preprocessing
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of a 48 megapixel JPEG, a panorama, a large PNG, and an ordinary picture."""
+    """A folder of large files, and of a small one of each of the other kinds."""
     folder = tmp_path / "photos" / "view"
     folder.mkdir(parents=True)
     photo = picture(1, (800, 600))
@@ -25,6 +26,9 @@ def photos(tmp_path: Path) -> Path:
     photo.resize((17_000, 900)).save(folder / "panorama.jpg", quality=40)
     Image.new("L", (17_000, 1600), 99).save(folder / "scan.png")
     photo.save(folder / "small.png")
+    shutil.copy(Path(__file__).parent / "phone.heic", folder)
+    photo.resize((90, 60)).save(folder / "scan.tif", compression="tiff_lzw")
+    photo.resize((90, 60)).save(folder / "net.avif")
     return tmp_path
 
 
@@ -37,9 +41,9 @@ def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
     )
     assert built.returncode == 0, built.stderr
     report = json.loads(built.stdout)
-    assert (report["added"], report["refused"]) == (4, [])
+    assert (report["added"], report["refused"]) == (7, [])
 
-    for name in ("phone.jpg", "panorama.jpg", "scan.png"):
+    for name in ("phone.jpg", "panorama.jpg", "scan.png", "phone.heic"):
         path = f"photos/view/{name}"
         said = lookalike("classify", "model", path, "--json", cwd=photos)
         found = lookalike("search", "gallery", path, "-k", "1", "--json", cwd=photos)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from index.gallery import Gallery
 from tests.pictures import encoded, picture, png
-from tests.servers import Server
+from tests.servers import Server, running_server
 from vision.formats import FORMATS, in_words
 
 CLIENT = Client(timeout=30)
@@ -185,3 +185,18 @@ def test_stored_images_are_as_large_as_their_gallery_keeps_them(server: Server) 
         assert longest_side("kept-large") == 512
         gallery.pictures.keep(256)
     assert longest_side("kept-small") == 256
+
+
+def test_a_service_takes_the_formats_that_it_is_told_to(tmp_path: Path, model: Path) -> None:
+    options = ("--formats", "PNG, heic")
+    heic = (Path(__file__).parent / "phone.heic").read_bytes()
+    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+        route = f"{server.url}/v1/classify"
+        taken = [CLIENT.post(route, content=one).status_code for one in (heic, png(1))]
+        refused = CLIENT.post(route, content=encoded(picture(1), "AVIF"))
+
+    assert taken == [200, 200]
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_image_type")
+    assert refused.json()["detail"] == (
+        "this is an AVIF picture, which is not taken here; PNG or HEIC is wanted: convert it first"
+    )

@@ -153,7 +153,7 @@ def test_photos_without_classes_become_a_model_to_search_with(
         np.zeros((2, 3, SIDE, SIDE), np.uint8)
     )
     assert encoding.probabilities_BL.shape == (2, 0)
-    assert "without classes" in (tmp_path / "model" / "README.md").read_text()
+    assert "turns an image into a vector" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_photos_without_a_class_help_those_with_one(photographs: Path, tmp_path: Path) -> None:
@@ -256,6 +256,7 @@ def test_photos_that_all_look_the_same_are_a_sentence(tmp_path: Path) -> None:
         )
     with pytest.raises(DataError, match="cannot be told apart"):
         run(tmp_path / "photos", tmp_path / "model")
+    assert list(tmp_path.glob("model*")) == []
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ from training.evaluate import (
     Measurement,
     encode_all,
     measure,
-    read_history,
 )
+from training.history import read_history
 from training.retrieval import measure_retrieval
 from training.significance import share_interval
 from vision.encoder import Encoder

@@ -167,6 +167,7 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
         ],
         "confusion": confusion,
         "history": [EPOCH, EPOCH | {"epoch": 2, "loss": 0.4321, "learning_rate": 0.0123}],
+        "tried": None,
         "speed": {"device": "cpu", "threads": 3, "ms_one_image": 1.234, "images_per_s": 3456.7},
     } | changes
 
@@ -373,6 +374,28 @@ def test_classes_held_out_of_the_training_get_a_table_of_their_own() -> None:
     ):
         assert said in text
     assert "never seen in training" not in Read(raw=render()).text
+
+
+def test_what_was_tried_stands_in_the_report_with_the_reason() -> None:
+    tried = {
+        "candidates": [
+            {
+                **{"name": "<lite2>", "seconds": 41.0, "head": "discriminants", "accuracy": 0.91},
+                **{"r_at_1": 0.88, "same_item": 0.99, "not_tried": None, "held_out_images": 9},
+            },
+            {"name": "vgg19", "not_tried": "there was no time left", "seconds": 0.0},
+        ],
+        "winner": "<lite2>",
+        "why": "<lite2> is all that was tried.",
+    }
+    page = render(history=[], tried=tried)
+    text = Read(raw=page).text
+    assert "<lite2> is all that was tried." in text
+    assert "<lite2> (chosen)" in text
+    assert "not tried: there was no time left" in text
+    assert "91.0%" in text
+    assert "<lite2>" not in page
+    assert "carries no record" not in text
 
 
 def test_a_model_without_a_history_says_so() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cli.depth import with_depth_of
 from tests.pictures import encoded, picture
+from tests.tiffs import tiff
 from training.recipes import cnn_photos
 from vision.depth import depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.image import decode_image
@@ -106,3 +107,23 @@ def test_few_bits_in_colour_are_found_and_said(
     assert with_depth_of(str(tmp_path), recipe) == recipe
     said = f"use only {bits} of them here, and will be seen as dark ones"
     assert (said in " ".join(capsys.readouterr().err.split())) == (bits < 16)
+
+
+def test_scans_of_few_bits_are_found_as_tiff(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = GRAY.astype(np.uint32) * 4095 // 255
+    gray = tiff(values.astype(np.uint16), photometric=1)
+    colour = tiff(np.full((4, 4, 3), 1023, np.uint16), photometric=2)
+    (tmp_path / "hat").mkdir()
+    (tmp_path / "hat" / "a.tif").write_bytes(gray)
+    (tmp_path / "hat" / "b.tif").write_bytes(colour)
+
+    recipe = with_depth_of(str(tmp_path), cnn_photos())
+
+    assert (is_deep_gray(gray), is_deep_colour(gray)) == (True, False)
+    assert (is_deep_gray(colour), is_deep_colour(colour)) == (False, True)
+    assert recipe.preprocessing.bits == 12
+    said = " ".join(capsys.readouterr().err.split())
+    assert "use only 10 of them here, and will be seen as dark ones" in said
+    assert "use only 12 of them here, and are read like that" in said

@@ -396,6 +396,21 @@ def test_alpha_of_a_tiff_shows_white() -> None:
 
 
 @pytest.mark.parametrize(
+    ("photometric", "channels", "meaning", "shown"),
+    [(GRAY, 2, 0, 100), (GRAY, 2, 1, 255), (GRAY, 2, 2, 194), (RGB, 4, 0, 100), (RGB, 4, 1, 255)],
+)
+def test_what_a_further_sample_means_is_said_by_its_tag(
+    photometric: int, channels: int, meaning: int, shown: int
+) -> None:
+    """0: nothing known, 1: alpha that colours are multiplied with already, 2: alpha beside them."""
+    samples = np.full((8, 8, channels), 100, np.uint8)
+
+    decoded = decode_image(tiff(samples, photometric=photometric, extra={338: (meaning,)}))
+
+    assert decoded.getpixel((0, 0)) == (shown, shown, shown)
+
+
+@pytest.mark.parametrize(
     ("data", "sentence"),
     [
         (tiff(np.zeros((9, 9), np.float32), photometric=GRAY), "of 32 bits a sample, more than 16"),

@@ -7,8 +7,8 @@ from torch import nn
 
 from training.auto_recipe import AutoRecipe, Extractor
 from training.calibration import choose_temperature
-from training.candidates import Fitted, Heads
 from training.closed_form import Linear
+from training.material import Fitted, Heads
 from training.publish import Trained, environment
 from training.tried import Comparison
 from vision.backbone import Backbone
@@ -24,7 +24,7 @@ def assembled(
     device: torch.device,
     seconds: float,
     comparison: Comparison,
-    vectors_ND: NDArray[np.float32],
+    features_NF: NDArray[np.float32],
 ) -> Trained:
     """Return the network of ``backbone`` with its heads, calibrated on images held out.
 
@@ -36,7 +36,7 @@ def assembled(
         device: where it is to be measured.
         seconds: that the training took.
         comparison: of what was tried.
-        vectors_ND: of the training images, in their order.
+        features_NF: of the training part.
     """
     heads = fitted.heads
     labels = 0 if heads.scores is None else len(heads.scores.bias_D)
@@ -67,12 +67,12 @@ def assembled(
         device=device,
         temperature=choose_temperature(fitted.logits_NL, fitted.labels_N) if labels else 1.0,
         figures=figures,
+        vectors_ND=heads.vectors(features_NF, recipe.kind_share),
         history={
             "history": [],
             "tried": comparison.to_json(),
             "environment": environment(device),
         },
-        vectors_ND=vectors_ND,
     )
 
 

@@ -58,6 +58,18 @@ def mix(
     return mixed_BCHW, shares_BL
 
 
+def relit(pixels_BCHW: Tensor, generator: Generator) -> Tensor:
+    """Return pixels with other brightness, contrast and colour, in [0, 255]."""
+    count, channels = pixels_BCHW.shape[:2]
+
+    def drawn(reach: float, *shape: int) -> Tensor:
+        return 1 + reach * (2 * torch.rand(count, *shape, 1, 1, generator=generator) - 1)
+
+    mean_B111 = pixels_BCHW.mean(dim=(1, 2, 3), keepdim=True)
+    contrasted_BCHW = (pixels_BCHW - mean_B111) * drawn(0.2, 1) + mean_B111
+    return (contrasted_BCHW * drawn(0.25, 1) * drawn(0.08, channels)).clamp_(0, 255)
+
+
 def random_flip(images_BCHW: Tensor, generator: Generator) -> Tensor:
     """Return the images, each mirrored left to right with probability 1/2."""
     flipped_B = torch.rand(len(images_BCHW), generator=generator) < 0.5  # noqa: PLR2004

@@ -17,13 +17,14 @@ import torch
 
 from training.assembly import assembled
 from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, Tuning
-from training.candidates import Fitted, Material, Seen, fit_heads
+from training.candidates import fit_heads
 from training.checkpoint import Checkpoint, CheckpointFolder
 from training.checks import refuse_existing, refuse_unfinished, state_folder
 from training.data import Dataset
 from training.distributed import world_size
-from training.errors import RecipeError, WeightsError
+from training.errors import DataError, RecipeError, WeightsError
 from training.features import FeatureStore
+from training.material import Fitted, Material, Seen
 from training.publish import Trained, finish, publish
 from training.seeing import Seeing, built, pretrained
 from training.train import reproducible
@@ -99,7 +100,11 @@ def train_auto(
             device=place,
             observer=observer,
         )
-        trials.run()
+        try:
+            trials.run()
+        except (DataError, RecipeError, WeightsError):
+            state.remove()  # the next try would end alike: nothing to go on from
+            raise
         manifest = publish(finish(trials.trained(), trials.winning_dataset, subject), out)
         state.remove()
     return manifest, trials.comparison
@@ -204,10 +209,7 @@ class _Trials:
             device=self._device,
             seconds=time.perf_counter() - self._began,
             comparison=self.comparison,
-            vectors_ND=self._best.fitted.heads.vectors(
-                self._best.seen.features_NF[: len(self.winning_dataset.train)],  # those come first
-                self._recipe.kind_share,
-            ),
+            features_NF=self._best.seen.features_NF[: len(self.winning_dataset.train)],
         )
 
     def _try(self, extractor: Extractor) -> None:
@@ -259,7 +261,7 @@ class _Trials:
             self._pass_over(name, "there was no time left: a larger budget buys it")
             return
         tuned = tuner.run(epochs, partial(self._observer.learning, name))
-        seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, name=name)
+        seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, tuned=name)
         seen = self._see(seeing, dataset)
         first = self._material.folds[:1]
         began = time.perf_counter()

@@ -144,7 +144,7 @@ def load_dataset(
     )
     found = find_groups(loaded)
     parts_M, leaked = _assign_parts(found)
-    held_L = np.array([name in hold_out for name in loaded.label_names])
+    held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
     parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
     if loaded.label_names:
         unlabelled_M = loaded.labels_M == UNLABELLED

@@ -3,10 +3,8 @@
 Shape suffixes: N images, C channels, H x W pixels, D vector width, L labels.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from training.evaluation import (
     SearchFigures,
 )
 from training.evidence import Evidence
+from training.history import read_history, read_tried
 from training.item_search import ItemSearch, search_items
 from training.novelty import measure_novelty
 from training.retrieval import Retrieval, measure_retrieval
@@ -36,12 +35,10 @@ from training.units import listed
 from vision import encoding
 from vision.encoder import Encoder
 from vision.encoding import Encoding
-from vision.errors import ModelFolderError
 from vision.manifest import WEIGHTS_NAME
 from vision.references import read_references
 
 __all__ = [
-    "HISTORY_NAME",
     "Evaluation",
     "Evidence",
     "Measurement",
@@ -49,8 +46,6 @@ __all__ = [
     "encode_all",
     "measure",
 ]
-
-HISTORY_NAME: Final = "training.json"  # in a model folder: how its training went
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,7 +103,7 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
     """
     encoder = load_encoder(model_folder, dataset, device=device)
     manifest = encoder.manifest
-    history = read_history(model_folder)
+    history, tried = read_history(model_folder), read_tried(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
     outcome = find_outcome(encoder, queries, gallery, dataset)
     classification: ClassificationFigures | None = None
@@ -147,6 +142,7 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         else None,
         temperature=manifest.temperature,
         history=history,
+        tried=tried,
         in_words=(*(dataset.selection.sentences() if dataset.selection else ()), *words),
         speed=measure_speed(encoder),
     )
@@ -202,22 +198,6 @@ def find_outcome(
         retrieval=retrieval,
         items=search_items(encoder, dataset, queries, gallery),
     )
-
-
-def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
-    """Return how the training went, epoch by epoch; nothing where the folder does not say.
-
-    Raises:
-        ModelFolderError: the file is not JSON, or holds something else.
-    """
-    path = model_folder / HISTORY_NAME
-    try:
-        history = json.loads(path.read_bytes())["history"]
-        return tuple(dict(epoch) for epoch in history)
-    except FileNotFoundError:
-        return ()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is damaged: no list of epochs called history") from error
 
 
 def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:

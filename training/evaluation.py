@@ -175,6 +175,7 @@ class Evaluation:
     held_out: HeldOutFigures | None  # None: no classes were held out
     temperature: float
     history: tuple[dict[str, Any], ...]  # of the training, by epoch; empty if it was not kept
+    tried: dict[str, Any] | None  # what was tried and why the best was taken; None: one recipe
     in_words: tuple[str, ...]  # how much the figures can be believed, for people
     speed: Speed
 

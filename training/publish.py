@@ -23,8 +23,9 @@ from training.calibration import calibration_error, measure_calibration, uncalib
 from training.card import model_card
 from training.classification import class_figures, count_confusion
 from training.data import Dataset
-from training.evaluate import HISTORY_NAME, encode_all
+from training.evaluate import encode_all
 from training.evaluation import ClassFigures, SameItemFigures
+from training.history import HISTORY_NAME
 from training.item_search import search_items
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
 from training.novelty import choose_references, references_of

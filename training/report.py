@@ -15,6 +15,7 @@ from markupsafe import Markup
 from training import units
 from training.charts import Line, line_chart, reliability_diagram
 from training.exhibits import show_mistakes, show_searches
+from training.tried import rows_of
 from training.vector_map import symbol, vector_map
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     said = (
+        rows_of,
         *(units.percent, units.interval, units.score, units.count, units.things, units.decimal),
         *(units.megabytes, units.milliseconds, units.duration, units.day),
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from training.candidates import Figures
+from training.material import Figures
 from training.units import count, duration, percent
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often

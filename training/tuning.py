@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
-from training.augment import augment, mix
+from training.augment import augment, mix, relit
 from training.auto_recipe import Extractor, Tuning
 from training.checkpoint import Checkpoint, CheckpointFolder
+from training.closed_form import ClassSpread, Moments, Space
 from training.errors import DivergenceError
 from training.fused import FusedLite
 from training.images import LabelledImages
@@ -34,6 +37,8 @@ from vision.normalisation import Normalisation
 FOLDER: Final = "tuning"
 TIMED: Final = 4  # steps that are timed, after one that is not
 RISING: Final = 0.05  # share of all steps in which the rate rises
+START_SHRINKAGE: Final = 0.5  # of the classifier's covariance
+START_DEVIATION: Final = 2.0  # of its scores
 MEASURED_MORE: Final = 1.15  # an epoch takes as much longer than its steps alone
 
 EpochReport = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss in nats
@@ -135,6 +140,8 @@ class Tuner:
                 checkpoint = state.load(self._subject())
                 done, seconds = checkpoint.state["done"], checkpoint.state["seconds"]
                 self._restore(checkpoint, average)
+            else:
+                self._fit_classifier()
             for epoch in range(done, epochs):
                 began = time.perf_counter()
                 loss = self._epoch(epoch, epochs, average)
@@ -142,6 +149,34 @@ class Tuner:
                 state.save(self._checkpoint(epoch + 1, epochs, seconds, average))
                 report(epoch + 1, epochs, loss)
         return Tuned(self._backbone(average), epochs, seconds)
+
+    @torch.no_grad()
+    def _fit_classifier(self) -> None:
+        """Let the classifier begin with what is best on the features as they are.
+
+        A random one would first pull the network about (Kumar et al. 2022, arXiv:2202.10054).
+        """
+        self._network.eval()
+        features: list[NDArray[np.float32]] = []
+        for rows_B in torch.split(torch.arange(len(self._images)), self._tuning.batch_size):
+            pixels = torch.from_numpy(self._images.images_NCHW[rows_B.numpy()])
+            images_BCHW = self._normalise(pixels.to(self._device))
+            side = self._augmentation.side(images_BCHW.shape[-1])
+            small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
+            small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
+            features.append(self._network(small_BCHW).cpu().numpy())
+        features_NF = np.concatenate(features)
+        space = Space.of(features_NF)
+        labels_N, classes = self._images.labels_N, len(self._images.label_names)
+        moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
+        spread = ClassSpread(moments, features=space.features)
+        scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
+        seen_L = moments.counts_L > 0
+        bias_L = np.where(seen_L, scores.bias_D - scores.bias_D[seen_L].mean(), 0)
+        deviation = scores.of(features_NF)[:, seen_L].std()
+        scale = START_DEVIATION / max(float(deviation), 1e-6)
+        self._classifier.weight.copy_(torch.from_numpy(scores.weight_DF * scale))
+        self._classifier.bias.copy_(torch.from_numpy(bias_L * scale))
 
     def _epoch(self, epoch: int, epochs: int, average: FusedLite) -> float:
         """Learn from every image once; return the mean loss, nats."""
@@ -169,7 +204,7 @@ class Tuner:
         pixels = torch.from_numpy(self._images.images_NCHW[rows_B.numpy()])
         labels_B = torch.from_numpy(self._images.labels_N)[rows_B]
         changed_BCHW = augment(pixels, self._augmentation, generator)
-        lit_BCHW = _relit(changed_BCHW.float(), generator).to(self._device)
+        lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
         images_BCHW = self._normalise(lit_BCHW)
         targets: Tensor = labels_B.to(self._device)
         if len(rows_B) > 1 and torch.rand((), generator=generator) < tuning.mixed:
@@ -258,15 +293,3 @@ def _rate(step: int, steps: int) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
-
-
-def _relit(pixels_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Return pixels with other brightness, contrast and colour, in [0, 255]."""
-    count, channels = pixels_BCHW.shape[:2]
-
-    def drawn(reach: float, *shape: int) -> Tensor:
-        return 1 + reach * (2 * torch.rand(count, *shape, 1, 1, generator=generator) - 1)
-
-    mean_B111 = pixels_BCHW.mean(dim=(1, 2, 3), keepdim=True)
-    contrasted_BCHW = (pixels_BCHW - mean_B111) * drawn(0.2, 1) + mean_B111
-    return (contrasted_BCHW * drawn(0.25, 1) * drawn(0.08, channels)).clamp_(0, 255)

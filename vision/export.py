@@ -47,7 +47,7 @@ BATCH: Final = 16  # images compared at once
 TORCH_S: Final = 30.0  # that torch may take for the images that are compared
 FEWEST: Final = 200  # images compared however long torch takes
 BATCHES: Final = (1, 4, 16)  # images at once, of which times are taken
-TIMED_S: Final = 0.3  # for one form and batch, or two runs if they take longer
+TIMED_S: Final = 0.1  # for one form and batch, or two runs if they take longer
 # What a less exact form must gain: two runs of one form differ by some hundredths.
 LEAST_GAIN: Final = 1.1
 

@@ -73,6 +73,7 @@ class Graph:
             ExportError: it cannot be quantized.
         """
         tools = nncf()
+        ranges = tools.quantization.range_estimator
         data = tools.Dataset([image_CHW[np.newaxis] for image_CHW in images_NCHW])
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its progress bars
             logging.disable(logging.WARNING)  # torch's, about compilers that nothing here needs
@@ -83,6 +84,10 @@ class Graph:
                     preset=tools.QuantizationPreset.MIXED,
                     subset_size=len(images_NCHW),
                     fast_bias_correction=False,
+                    advanced_parameters=tools.AdvancedQuantizationParameters(
+                        # the whole range that the images reach, not its mean over them
+                        activations_range_estimator_params=ranges.RangeEstimatorParametersSet.MINMAX
+                    ),
                     ignored_scope=tools.IgnoredScope(names=list(self.kept)),
                 )
             except Exception as error:  # the library raises whatever it comes upon

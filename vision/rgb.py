@@ -21,7 +21,7 @@ def to_rgb(image: Image.Image, *, managed: bool, bits: int) -> Image.Image:
     """Return ``image`` as RGB; of what else the file said only an unused colour profile is kept.
 
     Args:
-        image: decoded, of any mode that Pillow's five decoders give.
+        image: decoded, of any mode that the decoders of our formats give.
         managed: convert the colours to sRGB as the embedded profile says.
         bits: of 16-bit gray samples, how many are used, 8 to 16.
     """
@@ -30,6 +30,8 @@ def to_rgb(image: Image.Image, *, managed: bool, bits: int) -> Image.Image:
         profile = None
     if image.mode.startswith("I"):
         image = Image.fromarray(eight_bits(_samples(image), bits))
+    if image.mode == "La":  # Pillow knows no way from it to RGBA
+        image = image.convert("LA")
     if has_alpha(image):
         rgb = _on_white(image, profile if managed else None)
     elif managed and profile is not None:

@@ -19,7 +19,7 @@ class Weighed(NamedTuple):
     """Queries to search with; their scores times ``factors_Q`` are weighted means of cosines."""
 
     queries_QD: NDArray[np.float32]  # unit length
-    factors_Q: NDArray[np.float32]  # at least 0
+    factors_Q: NDArray[np.float32]  # at least 0; 0: a query is zero in all that counts
 
 
 def weigh(
@@ -31,7 +31,8 @@ def weigh(
     kind parts, in [-1, 1].
 
     Args:
-        queries_QD: unit vectors as the network gives them.
+        queries_QD: unit vectors. Where their parts are not as long as the network makes them, the
+            parts' directions count.
         architecture: the network's.
         kind: 0: this very thing, 1: the same kind; None: as the network's vectors are, which is
             all that one without two parts can do.
@@ -46,9 +47,21 @@ def weigh(
         raise ValueError("this model's vectors have no part for kinds alone, so kind cannot be set")
     if not 0 <= kind <= 1:
         raise ValueError(f"kind must lie in [0, 1], got {kind}")
-    weights_D = np.full(queries_QD.shape[1], kind / share)
-    weights_D[:item_width] = (1 - kind) / (1 - share)
-    weighed_QD = queries_QD * weights_D
+    weighed_QD = np.concatenate(
+        [
+            (1 - kind) / np.sqrt(1 - share) * _unit(queries_QD[:, :item_width]),
+            kind / np.sqrt(share) * _unit(queries_QD[:, item_width:]),
+        ],
+        axis=1,
+    )
     factors_Q = np.linalg.norm(weighed_QD, axis=1)
-    weighed_QD /= np.maximum(factors_Q, np.finfo(np.float32).tiny)[:, None]
+    weighed_QD = _unit(weighed_QD)
     return Weighed(weighed_QD.astype(np.float32), factors_Q.astype(np.float32))
+
+
+def _unit(rows_QD: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ``rows_QD`` of unit length; zeros stay as they are."""
+    wide_QD = rows_QD.astype(np.float64)
+    lengths_Q1 = np.linalg.norm(wide_QD, axis=1, keepdims=True)
+    unit_QD: NDArray[np.float64] = wide_QD / np.where(lengths_Q1 > 0, lengths_Q1, 1)
+    return unit_QD

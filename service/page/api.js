@@ -40,12 +40,12 @@ export function classify(file, { k }, options) {
   return json(`v1/classify?${parameters({ k }, [])}`, { ...options, ...imageBody(file) });
 }
 
-export function searchByImage(file, { k, labels }, options) {
-  return json(`v1/search?${parameters({ k }, labels)}`, { ...options, ...imageBody(file) });
+export function searchByImage(file, { k, kind, labels }, options) {
+  return json(`v1/search?${parameters(kind === null ? { k } : { k, kind }, labels)}`, { ...options, ...imageBody(file) });
 }
 
-export function searchById(id, { k, labels }, options) {
-  const body = { id, k };
+export function searchById(id, { k, kind, labels }, options) {
+  const body = kind === null ? { id, k } : { id, k, kind };
   if (labels.length) body.filter = labelFilter(labels);
   return json("v1/search", {
     ...options,

@@ -56,29 +56,44 @@ async function showStart(query, request) {
 
 async function showPicture(query, request) {
   const file = query.picture;
-  panel.showGiven(file);
-  const named = classify(file, { k: panel.TOP }, request).then((found) => {
-    if (request.signal.aborted) return found;
-    panel.showClasses(found);
-    document.title = `${found.label} \u00b7 Lookalike`;
-    return found;
-  });
+  panel.showGiven(file, { hasClasses: hasClasses() });
+  const named = name(file, request);
   const near = searchByImage(file, query, request).then((found) => {
     if (!request.signal.aborted) drawHits(found, query, request);
     return found;
   });
   named.catch(() => request.signal.aborted || panel.showNoAnswer());
-  const [{ label, probability, sure }, { hits }] = await Promise.all([named, near]);
-  const doubt = sure === false ? "Perhaps none of these; the best guess is " : "";
-  announce(request, `${doubt}${label}, ${percent(probability)}. ${things(hits.length, "nearest item")}.`);
+  const [found, { hits }] = await Promise.all([named, near]);
+  const doubt = found?.sure === false ? "Perhaps none of these; the best guess is " : "";
+  const said = found ? `${doubt}${found.label}, ${percent(found.probability)}. ` : "";
+  announce(request, `${said}${things(hits.length, "nearest item")}.`);
+}
+
+/** Show what the picture is, and return it; null where the model has learnt no classes. */
+async function name(file, request) {
+  model ??= await getModel(request);
+  if (!hasClasses()) {
+    if (!request.signal.aborted) panel.showNoAnswer();
+    return null;
+  }
+  const found = await classify(file, { k: panel.TOP }, request);
+  if (request.signal.aborted) return found;
+  panel.showClasses(found);
+  document.title = `${found.label} \u00b7 Lookalike`;
+  return found;
+}
+
+/** Whether to speak of classes: of most models, so also as long as it is not known. */
+function hasClasses() {
+  return model === null || model.labels.length > 0;
 }
 
 async function showItem(query, request) {
   const picture = storedPictures(request.signal);
-  panel.showStored(picture(query.id, `Item ${query.id}`), query.id);
+  panel.showStored(picture(query.id, `Item ${query.id}`), query.id, { hasClasses: hasClasses() });
   const described = getItem(query.id, request).then((item) => {
     if (request.signal.aborted) return;
-    panel.showStored(null, query.id, item);
+    panel.showStored(null, query.id, { item, hasClasses: hasClasses() });
     document.title = `${item.label ?? query.id} \u00b7 Lookalike`;
   });
   described.catch(() => request.signal.aborted || panel.showNoAnswer());
@@ -96,9 +111,14 @@ function drawHits({ hits, timings_ms: spent }, query, request) {
 }
 
 function drawItems(items, query, { signal }) {
-  const { id, k, labels } = query;
+  const { id, k, kind, labels } = query;
   if (items.length) {
-    results.showItems(items, { picture: storedPictures(signal), options: { k, labels }, queryId: id });
+    results.showItems(items, {
+      picture: storedPictures(signal),
+      options: { k, kind, labels },
+      unlabelled: hasClasses() ? "no label" : "",
+      queryId: id,
+    });
   } else if (labels.length) {
     results.showNothing({ labels });
   } else {
@@ -128,9 +148,10 @@ async function about(request, isStart) {
   drawOptions(asked());
 }
 
-/** Which of 12, 24, 48 and which labels are in force. */
-function drawOptions({ k, labels }) {
+/** Which of 12, 24, 48, which kind and which labels are in force. */
+function drawOptions({ id, picture, k, kind, labels }) {
   for (const input of byId("how-many").querySelectorAll("input")) input.checked = Number(input.value) === k;
+  drawKnob(kind ?? model?.kind ?? null, Boolean(id || picture));
   const chips = byId("labels");
   const known = model?.labels ?? [];
   // Before the model is known its place is kept, so that the pictures do not move when it is.
@@ -143,6 +164,21 @@ function drawOptions({ k, labels }) {
     const isOn = button.value === "" ? labels.length === 0 : labels.includes(button.textContent);
     button.setAttribute("aria-pressed", isOn);
   }
+}
+
+/** The knob is there where the model has one and something is looked for. */
+function drawKnob(kind, isSearch) {
+  byId("knob").hidden = !isSearch || (model?.kind ?? null) === null;
+  if (kind === null) return;
+  const input = byId("kind");
+  input.value = kind;
+  input.setAttribute("aria-valuetext", spoken(kind));
+}
+
+function spoken(kind) {
+  if (kind === 0) return "this very thing";
+  if (kind === 1) return "the same kind";
+  return `${Math.round(100 * kind)} % the same kind, ${Math.round(100 * (1 - kind))} % this very thing`;
 }
 
 function chip(text, label) {
@@ -223,6 +259,13 @@ function listen() {
   byId("how-many").addEventListener("change", (event) => {
     const k = Number(event.target.value);
     replaceOptions({ ...asked(), k: COUNTS.includes(k) ? k : COUNTS[0] });
+    show();
+  });
+  byId("kind").addEventListener("input", ({ target }) => {
+    target.setAttribute("aria-valuetext", spoken(Number(target.value)));
+  });
+  byId("kind").addEventListener("change", ({ target }) => {
+    replaceOptions({ ...asked(), kind: Number(target.value) });
     show();
   });
   byId("key-form").addEventListener("submit", (event) => {

@@ -21,9 +21,13 @@ export function showInvitation() {
   setAnswer();
 }
 
-/** Show the file, and five grey rows of the height that the classes will have. */
-export function showGiven(file) {
+/** Show the file, and where classes will come five grey rows of their height. */
+export function showGiven(file, { hasClasses }) {
   setPicture(pictureOfBlob(file, "The picture you gave"));
+  if (!hasClasses) {
+    setAnswer();
+    return;
+  }
   const rows = Array.from({ length: TOP }, () => element("li", { className: "class pending" }));
   setAnswer(
     element("p", { className: "eyebrow", textContent: "Looking\u2026" }),
@@ -55,20 +59,21 @@ export function showNoAnswer() {
 }
 
 /** Show a stored item: its picture at once, its label and metadata when `item` is there. */
-export function showStored(image, id, item = null) {
+export function showStored(image, id, { item = null, hasClasses }) {
   if (image) setPicture(image);
   const facts = Object.entries(item?.metadata ?? {}).flatMap(([key, value]) => [
     element("dt", { textContent: key }),
     element("dd", { textContent: typeof value === "string" ? value : JSON.stringify(value) }),
   ]);
   const label = item ? (item.label ?? "No label") : "";
+  const verdict = element(
+    "p",
+    { className: item ? "verdict" : "verdict pending" },
+    element("strong", { textContent: label }),
+  );
   setAnswer(
     element("p", { className: "eyebrow", textContent: "Stored as" }),
-    element(
-      "p",
-      { className: item ? "verdict" : "verdict pending" },
-      element("strong", { textContent: label }),
-    ),
+    ...(hasClasses || item?.label ? [verdict] : []),
     element(
       "dl",
       { className: "stored" },

@@ -26,9 +26,9 @@ export function showPending(k) {
   tiles.setAttribute("aria-busy", "true");
 }
 
-/** Show hits or items; `picture(id, alt)` makes the <img>, `options` are the k and labels in force. */
-export function showItems(items, { picture, options, queryId = null }) {
-  settle(...items.map((item) => tile(item, { picture, options, queryId })));
+/** Show hits or items; `picture(id, alt)` makes the <img>, `options` are the k, kind and labels in force. */
+export function showItems(items, { picture, options, unlabelled, queryId = null }) {
+  settle(...items.map((item) => tile(item, { picture, options, unlabelled, queryId })));
 }
 
 export function showTimings(spent, seenCount) {
@@ -105,12 +105,12 @@ function settle(...children) {
   tiles.replaceChildren(...children);
 }
 
-function tile({ id, label, score: cosine }, { picture, options, queryId }) {
+function tile({ id, label, score: cosine }, { picture, options, unlabelled, queryId }) {
   const image = picture(id, `Item ${id}`);
   image.addEventListener("picture-missing", () => image.replaceWith(
     element("span", { className: "no-picture", textContent: "no picture" })));
   const caption = element("span", { className: "caption" },
-    element("span", { className: "label", textContent: label ?? "no label" }));
+    element("span", { className: "label", textContent: label ?? unlabelled }));
   if (cosine !== undefined) {
     const title = `cosine ${cosine}`;
     caption.append(element("span", { className: "score", textContent: score(cosine), title }));
