@@ -118,7 +118,7 @@ def test_class_figures_are_those_of_a_slow_count(seed: int, images: int) -> None
 
 KEYS = """model data images gallery_images accuracy accuracy_interval balanced_accuracy mean_loss
 temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
-same_item
+same_item tried
 r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
 novelty speed noticed_drop in_words calibration_error_honest calibration_error_honest_high
 calibration_error_beyond_chance calibration_error_beyond_chance_interval"""
