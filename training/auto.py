@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import torch
 
@@ -29,11 +29,13 @@ from training.publish import Trained, finish, publish
 from training.seeing import Seeing, built, pretrained
 from training.train import reproducible
 from training.tried import Comparison, Tried, compare, is_better
-from training.tuning import Tuner
+from training.tuning import Tuner, is_begun
 from vision.backbone import Backbone
 from vision.encoder import pick_device
 from vision.manifest import Manifest
 from vision.preprocess import Preprocessing
+
+NO_TIME: Final = "there was no time left: a larger budget buys it"
 
 Load = Callable[[Preprocessing], Dataset]
 
@@ -167,11 +169,7 @@ class _Trials:
         self.winning_dataset = dataset
 
     def run(self) -> None:
-        """Try everything that there is time for.
-
-        Raises:
-            WeightsError: the weights of no network can be had.
-        """
+        """Try everything that there is time for; raise where no network's weights can be had."""
         failure: WeightsError | None = None
         longest_s = 0.0
         for extractor in self._recipe.extractors:
@@ -229,11 +227,8 @@ class _Trials:
     def _tune(self, tuning: Tuning, *, reserved_s: float) -> None:
         """Let the best network learn on, and take what comes of it where it is better.
 
-        Both are compared by images that neither has learnt from: those of the first fold.
-
-        Args:
-            tuning: how.
-            reserved_s: seconds that looking at all images takes.
+        Both are compared by images that neither has learnt from, those of the first fold.
+        ``reserved_s`` are the seconds that looking at all images takes.
         """
         assert self._best is not None
         extractor = self._best.extractor
@@ -247,18 +242,23 @@ class _Trials:
             self._pass_over(name, f"{few}, {tuning.fewest_images:,} are the least")
             return
         left_s = self._recipe.budget_s - (time.perf_counter() - self._began) - reserved_s
+        folder = self._store.folder.parent
+        if left_s <= 0 and not is_begun(folder):
+            self._pass_over(name, NO_TIME)
+            return
         dataset = self._dataset(extractor.preprocessing)
         tuner = Tuner(
             extractor,
-            dataset.train.only(taught_N),
-            tuning,
-            folder=self._store.folder.parent,
+            dataset.train,
+            taught_N,
+            tuning=tuning,
+            folder=folder,
             device=self._device,
             seed=self._recipe.seed,
         )
-        epochs = tuner.epochs_in(left_s) if left_s > 0 else 0
+        epochs = tuner.epochs_in(left_s)
         if epochs < tuning.fewest_epochs:
-            self._pass_over(name, "there was no time left: a larger budget buys it")
+            self._pass_over(name, NO_TIME)
             return
         tuned = tuner.run(epochs, partial(self._observer.learning, name))
         seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, tuned=name)

@@ -66,7 +66,10 @@ class Space:
     def straight(cls, features_NF: NDArray[np.float32]) -> Self:
         """Return likewise, of all features."""
         mean_F = features_NF.mean(axis=0, dtype=np.float64)
-        spread_F = features_NF.std(axis=0, dtype=np.float64)
+        squares_F = np.zeros_like(mean_F)
+        for start in range(0, len(features_NF), CHUNK):
+            squares_F += ((features_NF[start : start + CHUNK] - mean_F) ** 2).sum(axis=0)
+        spread_F = np.sqrt(squares_F / len(features_NF))
         real_F = spread_F > LEAST_SPREAD * spread_F.max(initial=0)
         factor_F = np.zeros_like(spread_F)
         factor_F[real_F] = 1 / spread_F[real_F]

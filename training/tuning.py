@@ -60,23 +60,16 @@ class Tuner:
         self,
         extractor: Extractor,
         images: LabelledImages,
-        tuning: Tuning,
+        positions: NDArray[np.int64],
         *,
+        tuning: Tuning,
         folder: Path,
         device: torch.device,
         seed: int,
     ) -> None:
-        """Prepare; nothing is learnt yet.
-
-        Args:
-            extractor: whose network and weights to begin with.
-            images: what to learn from, as the extractor prepares them.
-            tuning: how.
-            folder: of the training; the state lies in a folder of its own in it.
-            device: where to compute.
-            seed: of order, changes and dropped blocks.
-        """
+        """Prepare to learn from the images at ``positions``; ``folder`` is the training's."""
         self._extractor, self._images, self._tuning = extractor, images, tuning
+        self._positions = positions
         self._state = CheckpointFolder(folder / FOLDER)
         self._device, self._seed = device, seed
         whole = build_backbone(extractor.network, "penultimate")
@@ -100,7 +93,7 @@ class Tuner:
         )
         self._optimizer = torch.optim.AdamW(self._groups(), weight_decay=tuning.weight_decay)
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self._steps = math.ceil(len(images) / tuning.batch_size)  # of an epoch
+        self._steps = math.ceil(len(positions) / tuning.batch_size)  # of an epoch
 
     def epochs_in(self, left_s: float) -> int:
         """Return how many epochs there is time for, at most as many as are wanted.
@@ -114,7 +107,7 @@ class Tuner:
         before = copy.deepcopy((self._network.state_dict(), self._optimizer.state_dict()))
         weights = copy.deepcopy(self._classifier.state_dict())
         took_s = math.inf
-        rows = torch.arange(len(self._images))[: self._tuning.batch_size]
+        rows = torch.arange(len(self._positions))[: self._tuning.batch_size]
         for number in range(TIMED + 1):
             began = time.perf_counter()
             self._step(rows, generator, rate=0.0)
@@ -158,8 +151,8 @@ class Tuner:
         """
         self._network.eval()
         features: list[NDArray[np.float32]] = []
-        for rows_B in torch.split(torch.arange(len(self._images)), self._tuning.batch_size):
-            pixels = torch.from_numpy(self._images.images_NCHW[rows_B.numpy()])
+        for rows_B in torch.split(torch.arange(len(self._positions)), self._tuning.batch_size):
+            pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
             images_BCHW = self._normalise(pixels.to(self._device))
             side = self._augmentation.side(images_BCHW.shape[-1])
             small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
@@ -167,7 +160,8 @@ class Tuner:
             features.append(self._network(small_BCHW).cpu().numpy())
         features_NF = np.concatenate(features)
         space = Space.of(features_NF)
-        labels_N, classes = self._images.labels_N, len(self._images.label_names)
+        labels_N = self._images.labels_N[self._positions]
+        classes = len(self._images.label_names)
         moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
         spread = ClassSpread(moments, features=space.features)
         scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
@@ -182,7 +176,7 @@ class Tuner:
         """Learn from every image once; return the mean loss, nats."""
         generator = Generator().manual_seed(self._seed * 1_000_003 + epoch)
         torch.manual_seed(self._seed * 1_000_003 + epoch)  # which blocks are left out
-        order_N = torch.randperm(len(self._images), generator=generator)
+        order_N = torch.randperm(len(self._positions), generator=generator)
         losses: list[float] = []
         # Batches of nearly equal size: however few images there are, all of them are learnt from.
         for number, rows_B in enumerate(torch.tensor_split(order_N, self._steps)):
@@ -201,8 +195,8 @@ class Tuner:
     def _step(self, rows_B: Tensor, generator: Generator, *, rate: float) -> float:
         """Learn from one batch; return the loss, nats."""
         tuning = self._tuning
-        pixels = torch.from_numpy(self._images.images_NCHW[rows_B.numpy()])
-        labels_B = torch.from_numpy(self._images.labels_N)[rows_B]
+        pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+        labels_B = torch.from_numpy(self._images.labels_N[self._positions[rows_B.numpy()]])
         changed_BCHW = augment(pixels, self._augmentation, generator)
         lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
         images_BCHW = self._normalise(lit_BCHW)
@@ -244,7 +238,11 @@ class Tuner:
     def _subject(self) -> dict[str, Any]:
         return {
             "recipe": {"extractor": str(self._extractor), **asdict(self._tuning)},
-            "data": {"images": self._images.fingerprint, "seed": self._seed},
+            "data": {
+                "images": self._images.fingerprint,
+                "learnt_from": len(self._positions),
+                "seed": self._seed,
+            },
         }
 
     def _checkpoint(self, done: int, epochs: int, seconds: float, average: FusedLite) -> Checkpoint:
@@ -285,6 +283,11 @@ class Tuner:
         tensors |= {name: tensor for name, tensor in learnt.items() if name in tensors}
         backbone.body.load_state_dict(tensors)
         return backbone.eval()
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a tuning in a training's folder was begun and can be gone on with."""
+    return CheckpointFolder(folder / FOLDER).exists()
 
 
 def _rate(step: int, steps: int) -> float:

@@ -3,7 +3,8 @@
 On a CPU many images go through OpenVINO, in float32: the same numbers as torch's up to rounding, in
 a fraction of the time.
 
-Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, F features.
+Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, F features, W
+ways to look at each.
 """
 
 import logging
@@ -50,7 +51,7 @@ def feature_encoder(
         return by_torch
     try:
         return _ByOpenVino(backbone, preprocessing)
-    except RuntimeError as error:  # of a network that it does not know, or torch cannot trace
+    except Exception as error:  # of a tracer and a compiler anything may come
         logging.getLogger(__name__).info("OpenVINO does not take this network: %s", error)
         return by_torch
 
@@ -96,13 +97,14 @@ class _ByOpenVino:
     def encode(
         self, images_NCHW: NDArray[np.uint8], report: Report = lambda _: None
     ) -> NDArray[np.float32]:
-        features_NF = np.zeros((len(images_NCHW), self._width), np.float32)
-        ways = (1, -1) if self._mirrored else (1,)
+        ways = (1, -1) if self._mirrored else (1,)  # of reading a row of pixels
+        features_WNF = np.empty((len(ways), len(images_NCHW), self._width), np.float32)
         done = 0
 
-        def keep(request: Any, rows: slice) -> None:
+        def keep(request: Any, place: tuple[int, slice]) -> None:
             nonlocal done
-            features_NF[rows] += request.get_output_tensor(0).data / len(ways)
+            way, rows = place
+            features_WNF[way, rows] = request.get_output_tensor(0).data  # a place of its own
             done += rows.stop - rows.start
             report(done // len(ways))
 
@@ -110,11 +112,13 @@ class _ByOpenVino:
         start = 0
         for pixels_BCHW in _batches(images_NCHW):
             rows = slice(start, start + len(pixels_BCHW))
-            for way in ways:
-                self._requests.start_async({0: np.ascontiguousarray(pixels_BCHW[..., ::way])}, rows)
+            for way, step in enumerate(ways):
+                pixels = np.ascontiguousarray(pixels_BCHW[..., ::step])
+                self._requests.start_async({0: pixels}, (way, rows))
             start = rows.stop
         self._requests.wait_all()
-        return features_NF
+        mean_NF: NDArray[np.float32] = features_WNF.mean(axis=0)
+        return mean_NF
 
 
 class _Seen(nn.Module):
