@@ -17,7 +17,7 @@ BATCH: Final = 64  # images
 RUNS: Final = 30  # timed at most, of one image and of a batch
 ENOUGH_S: Final = 1.0  # of timed runs; at least one
 FORWARD_PIXELS: Final = 8 * 224**2  # of the photos that a network yet untrained is timed with
-FORWARD_RUNS: Final = 3
+FORWARD_RUNS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
