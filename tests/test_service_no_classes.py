@@ -92,6 +92,30 @@ def test_the_command_line_says_it_in_a_sentence(folder: Path, tmp_path: Path) ->
     assert "share of the votes" in found.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--kind 0.5", "--kind: the vectors of this model have one part"),
+        ("--kind nan", "--kind"),
+        ("--group-size 3", "--group-size: it goes with --group-by"),
+        ("--group-by id", "no two items share their id"),
+        ("--exclude a/b", "an id has 1 to 128"),
+        ("--offset 9001", "--offset"),
+        ("--all --min-score 0 --offset 2", "it goes without groups, exclusions and an offset"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_wrong_use(
+    folder: Path, tmp_path: Path, options: str, said: str
+) -> None:
+    (tmp_path / "photo.png").write_bytes(png(5))
+    command = ["search", str(folder / "gallery"), str(tmp_path / "photo.png"), *options.split()]
+
+    refused = CliRunner().invoke(app, command)
+
+    assert refused.exit_code == 2
+    assert said in " ".join(refused.stderr.replace("\u2502", " ").split())
+
+
 def test_the_page_leaves_classes_out(
     server: Server,
     client: httpx.Client,
