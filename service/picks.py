@@ -25,7 +25,7 @@ def picking_of(query: Query[SearchOptions]) -> Picking:
             "exclude_self and exclude_group leave out a stored item, and its group, that is asked "
             "for by its id; this query has no id"
         )
-    if options.group_by is None and "group_size" in options.model_fields_set:
+    if options.group_by is None and options.group_size > 1:
         raise InvalidParameterError("group_size goes with group_by, the key of the groups")
     own = itself if options.exclude_self or options.exclude_copies else []
     return Picking(
