@@ -172,7 +172,11 @@ def _documents(
 
 def _writer(file: IO[str], out: Path, answers: Answers) -> Callable[[Document], None]:
     if out.suffix.lower() == JSONL:
-        return lambda document: print(json.dumps(document, ensure_ascii=False), file=file)
+
+        def write_line(document: Document) -> None:
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+        return write_line
     table = csv.DictWriter(file, ("path", *answers.columns, ERROR))
     table.writeheader()
 

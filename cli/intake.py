@@ -136,7 +136,8 @@ class Intake:
             now.settled, read, refused=refused, unread=unread, program=program()
         )
         self._remember(self._taken)
-        return _taken(report, new, refused=self._taken.refused + len(unread))
+        remembered = {key for key, row in self._taken.rows.items() if row.refused_by}
+        return _taken(report, new, refused=len(remembered | refused))
 
     def take_fashion_mnist(self) -> Taken:
         """Store the 60,000 training images of Fashion-MNIST."""

@@ -36,12 +36,19 @@ class Access(Enum):
 def access_to(path: Path) -> Access:
     """Return what this process may do with the database at ``path``, which exists."""
     log, locks = beside(path, LOG), beside(path, LOCKS)
-    written = [path.parent, *(file for file in (path, log, locks) if file.exists())]
-    if all(os.access(file, os.W_OK, effective_ids=True) for file in written):
+    if all(map(_may_be_written, (path.parent, path, log, locks))):
         return Access.WRITABLE
     if log.exists() and locks.exists():
         return Access.SHARED
     return Access.LOGGED if log.exists() and log.stat().st_size else Access.FROZEN
+
+
+def _may_be_written(file: Path) -> bool:
+    """Whether a file can be written, or is not there: the last to close a database removes two.
+
+    It is asked in this order, since it may go at any moment.
+    """
+    return os.access(file, os.W_OK, effective_ids=True) or not file.exists()
 
 
 def connect(path: Path, access: Access) -> apsw.Connection:

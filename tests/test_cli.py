@@ -101,8 +101,8 @@ def test_search_and_classify_answer_as_the_server_does(
     said = lookalike("classify", str(model), "image.png", "-k", "3", "--json", cwd=tmp_path)
 
     headers = {"Content-Type": "image/png"}
-    found = answered(httpx.post(f"{server.url}/v1/search?k=5", content=png(6), headers=headers))
-    hits = found["hits"]
+    nearest = httpx.post(f"{server.url}/v1/search?k=5", content=png(6), headers=headers)
+    hits = answered(nearest)["hits"]
     answer = answered(httpx.post(f"{server.url}/v1/classify?k=3", content=png(6), headers=headers))
     assert [hit["id"] for hit in json.loads(found.stdout)["hits"]] == [hit["id"] for hit in hits]
     assert json.loads(said.stdout)["predictions"] == [

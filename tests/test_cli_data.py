@@ -74,7 +74,7 @@ def test_every_command_tells_what_it_found_in_the_same_data(tmp_path: Path) -> N
         train,
         ["evaluate", first],
         ["compare", first, str(tmp_path / "second")],
-        ["export", first, "--min-cosine", "0.9", "--max-accuracy-loss", "100"],
+        ["export", first, "--min-overlap", "0", "--max-accuracy-loss", "100"],
         ["index", "build", first, "--out", str(tmp_path / "gallery")],
     ]
     expected = {

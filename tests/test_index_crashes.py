@@ -49,11 +49,12 @@ def test_whenever_the_power_is_cut_nothing_acknowledged_is_lost_and_no_answer_is
 
 
 def test_the_power_cuts_would_show_a_crew_that_does_not_wait_for_the_disk(tmp_path: Path) -> None:
-    figures = cut_power(
-        tmp_path, cycles=3, longest_s=0.4, mode="syncs now and then", background=True
-    )
+    def lost(folder: Path) -> int:
+        folder.mkdir()
+        mode = "syncs now and then"  # a cut right after one loses nothing
+        return cut_power(folder, cycles=3, longest_s=0.4, mode=mode, background=True).lost
 
-    assert figures.lost > 0
+    assert any(lost(tmp_path / str(attempt)) for attempt in range(5))
 
 
 def heard(*events: list[Any]) -> tuple[Expected, Figures]:

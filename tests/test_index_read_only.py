@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.commands import app
+from index.access import Access, access_to
 from index.backup import back_up, restore
 from index.duplicates import find_duplicates
 from index.errors import ReadOnlyError, StorageError
@@ -268,3 +269,20 @@ def test_a_server_serves_a_gallery_from_a_disk_mounted_read_only(
             assert client.get("/v1/jobs").json()["jobs"] == []
             time.sleep(1.5)  # the background looks
             assert client.get("/v1/gallery").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["gallery.sqlite-wal", "gallery.sqlite-shm"])
+def test_a_gallery_that_another_closes_at_this_moment_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    database = tmp_path / DATABASE_NAME
+    database.touch()
+    (tmp_path / name).touch()
+    asked = os.access
+
+    def closed_meanwhile(path: Path, *arguments: int, **options: bool) -> bool:
+        (tmp_path / name).unlink(missing_ok=True)
+        return asked(path, *arguments, **options)
+
+    monkeypatch.setattr("os.access", closed_meanwhile)
+    assert access_to(database) is Access.WRITABLE

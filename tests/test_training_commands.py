@@ -139,7 +139,7 @@ def test_what_cannot_be_trained_ends_in_a_sentence_and_leaves_nothing(
         ([*backbone, "--weights", "none", "--size", "16"], "16"),
         (["--hold-out", "kind-9"], "kind-9"),
         (["--hold-out", "kind-0"], "at least 2"),
-        (["--precision", "fp16"], "fp16 needs a GPU"),
+        (["--recipe", "cnn", "--precision", "fp16"], "fp16 needs a GPU"),
     ):
         result = CliRunner().invoke(app, [*asked, *options])
         assert isinstance(result.exception, TrainingError), (options, result.output)
