@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vision.encoding import ImageEncoder
 
 SHOWN: Final = 3  # names in a sentence
+NAMED: Final = 1000  # photos to take, at most, for some of them to be named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,18 +127,26 @@ class Intake:
             listing.findings,
             unread=frozenset(id_of_path(one.key) for one in listing.files if one.key not in read),
         )
+        stored = self._stored(read)
         report = fill(self._open(), self._encoder, source, prune=prune)
         reasons = dict(report.refused)
         refused = {key for key in read if id_of_path(key) in reasons}
         unread = {key for key in refused if reasons[id_of_path(key)].startswith(UNREADABLE)}
-        known = {key for key, row in self._taken.rows.items() if not row.refused_by}
-        new = sorted(read - refused - known)
+        new = sorted(read - refused - stored)
         self._taken = self._taken.after(
             now.settled, read, refused=refused, unread=unread, program=program()
         )
         self._remember(self._taken)
         remembered = {key for key, row in self._taken.rows.items() if row.refused_by}
         return _taken(report, new, refused=len(remembered | refused))
+
+    def _stored(self, keys: set[str]) -> set[str]:
+        """Return those of a few keys whose photos are in the gallery; of many, none."""
+        if len(keys) > NAMED:
+            return set()
+        ids = {key: id_of_path(key) for key in keys}
+        stored = self._open().existing(list(ids.values()))
+        return {key for key, item_id in ids.items() if item_id in stored}
 
     def take_fashion_mnist(self) -> Taken:
         """Store the 60,000 training images of Fashion-MNIST."""
