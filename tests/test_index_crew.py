@@ -122,6 +122,7 @@ def test_processes_that_never_start_are_said(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_in_the_middle_ends_all_processes_and_closes_what_was_open() -> None:
+    gc.collect()  # what earlier tests left open is no concern of this one
     files, others = len(os.listdir("/proc/self/fd")), children_of(os.getpid())
 
     def interrupted() -> None:
@@ -135,7 +136,7 @@ def test_an_error_in_the_middle_ends_all_processes_and_closes_what_was_open() ->
 
     assert children_of(os.getpid()) == others
     gc.collect()  # the error's traceback holds pixels
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
