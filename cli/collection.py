@@ -19,7 +19,7 @@ import typer
 from cli.console import items_shown, print_json, say
 from cli.data import say_findings
 from cli.filling import usable_cores
-from cli.picture import DASH
+from cli.picture import that_is_there
 from dataset.findings import Findings
 from dataset.listing import ListedFile
 from dataset.source import list_source
@@ -39,18 +39,12 @@ ERROR: Final = "error"
 Document: TypeAlias = dict[str, Any]
 
 
-def _that_is_there(path: Path) -> Path:
-    if path != DASH and not path.exists():
-        raise typer.BadParameter(f"file {str(path)!r} does not exist.")
-    return path
-
-
 PicturesArgument = Annotated[
     Path,
     typer.Argument(
         metavar="IMAGE|FOLDER",
         help="Image file, or - for standard input; or, with --out, a folder or table of images.",
-        callback=_that_is_there,
+        callback=that_is_there,
         show_default=False,
     ),
 ]

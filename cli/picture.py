@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 DASH: Final = Path("-")  # standard input
 
 
-def _that_is_there(path: Path) -> Path:
+def that_is_there(path: Path) -> Path:
+    """Return the path of a picture, or the dash; refuse what does not exist as wrong use."""
     if path != DASH and not path.exists():
         raise typer.BadParameter(f"file {str(path)!r} does not exist.")
     return path
@@ -36,7 +37,7 @@ ImageArgument = Annotated[
     Path,
     typer.Argument(
         help=f"{in_words(FORMATS)} file; - reads standard input.",
-        callback=_that_is_there,
+        callback=that_is_there,
         dir_okay=False,
         show_default=False,
     ),

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from training.made_views import VIEWS, draw_views, made_views
-from training.same_item import Searched, choose_photos, find_others, find_views, measure_same_item
+from training.same_item import Searched, choose_photos, find_others, find_views
 
 SIDE = 32
 
@@ -99,6 +99,7 @@ def test_made_views_are_found_by_an_encoder_that_sees_what_is_in_them(
     photos: NDArray[np.uint8],
 ) -> None:
     contents = np.arange(12, dtype=np.uint64)
+    views = made_views(photos, contents, seed=0)
 
     def middle(pixels_BCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Look at the middle, and do not tell left from right."""
@@ -109,7 +110,11 @@ def test_made_views_are_found_by_an_encoder_that_sees_what_is_in_them(
         return np.ones((len(pixels_BCHW), 1), np.float32)
 
     found, by_chance = (
-        measure_same_item(encode, photos, contents, contents, among(encode(photos), contents))
+        find_views(
+            encode(views.reshape(-1, *photos.shape[1:])).reshape(VIEWS, len(photos), -1),
+            contents,
+            among(encode(photos), contents),
+        )
         for encode in (middle, blind)
     )
     assert found.setup == "made views"

@@ -6,7 +6,6 @@ perceptual hash. The manifest holds the SHA-256 of it all.
 Shape suffixes: N images, K of them that were learnt from, B of a block.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from training.identity import NO_LOOK
 from training.images import LabelledImages
 from vision.errors import ModelFolderError
-from vision.manifest import Manifest
+from vision.manifest import Manifest, read_beside
 
 LEARNT_NAME: Final = "learnt.safetensors"
 LEARNT_SHA256: Final = "learnt_sha256"  # in the manifest's data
@@ -105,18 +104,5 @@ def read_learnt(folder: Path, manifest: Manifest) -> Learnt | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    sha256 = manifest.data.get(LEARNT_SHA256)
-    if sha256 is None:
-        return None
-    path = folder / LEARNT_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelFolderError(
-            f"{folder} has no {LEARNT_NAME}, which its manifest names"
-        ) from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ModelFolderError(f"{path} was changed: its SHA-256 is not the manifest's")
-    return Learnt.from_bytes(data)
+    data = read_beside(folder, manifest, LEARNT_NAME, field=LEARNT_SHA256)
+    return None if data is None else Learnt.from_bytes(data)

@@ -8,14 +8,12 @@ width.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.made_views import VIEWS, made_views
 from training.significance import Interval, mean_interval
 
 TOP: Final = 10  # hits among which a thing counts as found, too
@@ -70,30 +68,6 @@ def choose_photos(contents_N: NDArray[np.uint64], *, most: int = MOST_PHOTOS) ->
     The numbers are hashes, so the smallest ones are as good as a draw, and the same for all models.
     """
     return np.sort(np.argsort(contents_N, kind="stable")[:most])
-
-
-def measure_same_item(
-    encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    images_NCHW: NDArray[np.uint8],
-    contents_N: NDArray[np.uint64],
-    photos_N: NDArray[np.integer],
-    searched: Searched,
-    *,
-    seed: int = 0,
-) -> SameItem:
-    """Return how well made views of photos find the photos they are of.
-
-    Args:
-        encode: pixels (B, C, H, W) to unit vectors (B, D).
-        images_NCHW: square images that the network has not learnt from.
-        contents_N: the numbers of their files, which decide what becomes of each.
-        photos_N: equal for copies of one photo.
-        searched: ``images_NCHW`` must be among it.
-        seed: of the changes.
-    """
-    views_VNCHW = made_views(images_NCHW, contents_N, seed=seed)
-    vectors_QD = encode(views_VNCHW.reshape(-1, *images_NCHW.shape[1:]))
-    return find_views(vectors_QD.reshape(VIEWS, len(images_NCHW), -1), photos_N, searched)
 
 
 def find_views(

@@ -191,3 +191,24 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
             f"the manifest says {manifest.weights_sha256[:12]}…"
         )
     return data
+
+
+def read_beside(folder: Path, manifest: Manifest, name: str, *, field: str) -> bytes | None:
+    """Return a file whose SHA-256 is ``field`` of the manifest's data; None where it has no such.
+
+    Raises:
+        ModelFolderError: the file is missing, or not the one that the manifest describes.
+    """
+    sha256 = manifest.data.get(field)
+    if sha256 is None:
+        return None
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder} has no {name}, which its manifest names") from error
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ModelFolderError(f"{path} was changed: its SHA-256 is not the manifest's")
+    return data

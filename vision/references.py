@@ -8,7 +8,6 @@ than the network says. Both limits were fitted with photos kept aside (``trainin
 Knows no torch. Shape suffixes: K references, D vector width.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from vision.errors import ModelFolderError
-from vision.manifest import Manifest
+from vision.manifest import Manifest, read_beside
 
 REFERENCES_NAME: Final = "references.safetensors"
 REFERENCES_SHA256: Final = "references_sha256"  # in the manifest's data
@@ -159,18 +158,5 @@ def read_references(folder: Path, manifest: Manifest) -> References | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    sha256 = manifest.data.get(REFERENCES_SHA256)
-    if sha256 is None:
-        return None
-    path = folder / REFERENCES_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelFolderError(
-            f"{folder} has no {REFERENCES_NAME}, which its manifest names"
-        ) from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ModelFolderError(f"{path} was changed: its SHA-256 is not the manifest's")
-    return References.from_bytes(data, width=manifest.architecture.width)
+    data = read_beside(folder, manifest, REFERENCES_NAME, field=REFERENCES_SHA256)
+    return None if data is None else References.from_bytes(data, width=manifest.architecture.width)
