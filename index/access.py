@@ -38,17 +38,32 @@ def access_to(path: Path) -> Access:
     log, locks = beside(path, LOG), beside(path, LOCKS)
     if all(map(_may_be_written, (path.parent, path, log, locks))):
         return Access.WRITABLE
-    if log.exists() and locks.exists():
+    if _state(log) and _state(locks):
         return Access.SHARED
-    return Access.LOGGED if log.exists() and log.stat().st_size else Access.FROZEN
+    state = _state(log)
+    return Access.LOGGED if state and state.st_size else Access.FROZEN
 
 
 def _may_be_written(file: Path) -> bool:
-    """Whether a file can be written, or is not there: the last to close a database removes two.
+    """Whether a file can be written, or is not there: who comes makes two, the last removes them.
 
-    It is asked in this order, since it may go at any moment.
+    That happens at any moment. Only of a file that was the same before and after it was asked
+    about is the answer no.
     """
-    return os.access(file, os.W_OK, effective_ids=True) or not file.exists()
+    while (before := _state(file)) is not None:
+        if os.access(file, os.W_OK, effective_ids=True):
+            return True
+        after = _state(file)
+        if after and (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns):
+            return False
+    return True
+
+
+def _state(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except FileNotFoundError:
+        return None
 
 
 def connect(path: Path, access: Access) -> apsw.Connection:

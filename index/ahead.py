@@ -17,7 +17,8 @@ from index.errors import StorageError
 # milliseconds. Four times as many: 20 ms at the 99th percentile of writes instead of 13.
 CHECKPOINT_PAGES: Final = 1000
 LONG_BYTES: Final = 64 * 2**20  # from here on the writer waits for readers to let it begin anew
-WAIT_MS: Final = 100  # so long at a time
+WAIT_MS: Final = 100  # so long at a time,
+ASK_EVERY_MS: Final = 2
 WAIT_AGAIN_BYTES: Final = 16 * 2**20  # and again when it grew by so much
 MAX_BYTES: Final = 512 * 2**20  # from here on readers are ended,
 MAX_SHARE: Final = 0.25  # or from this share of the database, if that is more,
@@ -34,7 +35,7 @@ class LogKeeper:
         self._path = path
         self._wait_from = LONG_BYTES  # of the log, until the next wait
 
-    def empty(self, pages: int, *, busy_timeout_ms: int) -> None:
+    def empty(self, pages: int) -> None:
         """Move a log of ``pages`` into the database where it is long; readers may go on.
 
         Raises:
@@ -47,11 +48,9 @@ class LogKeeper:
         if size < LONG_BYTES:
             self._wait_from = LONG_BYTES
         elif size >= self._wait_from:
-            self._writer.set_busy_timeout(WAIT_MS)
-            try:
-                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if begin_log_anew(self._writer, wait_ms=WAIT_MS):
                 self._wait_from = LONG_BYTES
-            except apsw.BusyError:
+            else:
                 self._wait_from = size + WAIT_AGAIN_BYTES
                 logger.warning(
                     "the write-ahead log of %s has %d MiB and cannot be emptied: a backup, an "
@@ -59,8 +58,29 @@ class LogKeeper:
                     self._path,
                     size // 2**20,
                 )
-            finally:
-                self._writer.set_busy_timeout(busy_timeout_ms)
+
+
+def begin_log_anew(connection: apsw.Connection, *, wait_ms: int) -> bool:
+    """Move all of the write-ahead log into the database and cut it off; return whether it is.
+
+    It waits ``wait_ms`` at most for whoever reads or writes. Not in one call of SQLite's, which
+    waits for the mark of an old state to be let go also when readers that overlap have long moved
+    that mark to the newest one.
+
+    Raises:
+        apsw.Error: it failed in another way; nothing is lost.
+    """
+    end = time.monotonic() + wait_ms / 1000
+    before_ms: int = connection.pragma("busy_timeout")
+    connection.set_busy_timeout(0)
+    try:
+        while True:
+            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not busy or time.monotonic() >= end:
+                return not busy
+            time.sleep(ASK_EVERY_MS / 1000)
+    finally:
+        connection.set_busy_timeout(before_ms)
 
 
 class ReadingTime:

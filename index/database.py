@@ -17,7 +17,7 @@ from typing import Final
 import apsw
 
 from index.access import Access, access_to, connect, why_read_only
-from index.ahead import LONG_BYTES, LogKeeper, ReadingTime, too_long
+from index.ahead import LONG_BYTES, LogKeeper, ReadingTime, begin_log_anew, too_long
 from index.errors import DiskFullError, GalleryFolderError, ReadOnlyError, StorageError
 from index.place import Place
 
@@ -177,10 +177,8 @@ class Database:
 
     def _rescue(self) -> None:
         """Put what only the log holds into the database: nobody else can tell whose it is."""
-        self._writer.set_busy_timeout(RESCUE_TIMEOUT_MS)
         with suppress(apsw.Error):
-            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+            begin_log_anew(self._writer, wait_ms=RESCUE_TIMEOUT_MS)
 
     def _note_log_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._log_pages = pages
@@ -193,7 +191,7 @@ class Database:
         room, the next commit tries again; an I/O error makes this object read-only.
         """
         try:
-            self._log_keeper.empty(self._log_pages, busy_timeout_ms=BUSY_TIMEOUT_MS)
+            self._log_keeper.empty(self._log_pages)
         except apsw.IOError as error:
             self._after_io_error(error, self._writer.system_errno)
         except apsw.Error:  # no room; busy, since another process does it; damage, for readers

@@ -13,6 +13,7 @@ from typing import Final
 
 import apsw
 
+from index.ahead import begin_log_anew
 from index.database import BUSY_TIMEOUT_MS, SYNC_FULL, check_sqlite_version, folder_bytes, sentences
 from index.errors import DiskFullError, StorageError, VectorIndexError
 from index.process import module_command, module_environment
@@ -103,8 +104,8 @@ def write_anew(folder: Path) -> None:
     room_to_write_anew(folder)
     _write_anew(folder, ALWAYS)
     with sentences(path), closing(_connect(path)) as connection:
-        ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if busy:
+        emptied = begin_log_anew(connection, wait_ms=BUSY_TIMEOUT_MS)
+    if not emptied:
         raise StorageError(
             f"what was deleted is still in the write-ahead log of {path}, since a backup, an "
             "export or another reader that began before has not ended: purge again when it has"
@@ -137,7 +138,7 @@ def main() -> int:
             if always or _is_worth_it(connection):
                 connection.execute("VACUUM")
             if not always:  # then whoever started this looks whether it can be emptied
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                begin_log_anew(connection, wait_ms=BUSY_TIMEOUT_MS)
     except VectorIndexError as error:
         sys.stdout.write(f"{error}\n")
         return NO_ROOM if isinstance(error, DiskFullError) else 1

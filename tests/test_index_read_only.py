@@ -286,3 +286,25 @@ def test_a_gallery_that_another_closes_at_this_moment_can_be_written(
 
     monkeypatch.setattr("os.access", closed_meanwhile)
     assert access_to(database) is Access.WRITABLE
+
+
+@pytest.mark.parametrize("name", ["gallery.sqlite-wal", "gallery.sqlite-shm"])
+def test_a_gallery_that_others_open_and_close_at_this_moment_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    database, file = tmp_path / DATABASE_NAME, tmp_path / name
+    database.touch()
+    file.touch()
+    asked, turns = os.access, iter(range(3))
+
+    def come_and_go(path: Path, *arguments: int, **options: bool) -> bool:
+        if path != file or next(turns, None) is None:
+            return asked(path, *arguments, **options)
+        file.unlink()
+        may = asked(path, *arguments, **options)
+        file.touch()
+        return may
+
+    monkeypatch.setattr("os.access", come_and_go)
+    assert access_to(database) is Access.WRITABLE
+    assert next(turns, None) is None, "they came and went"
