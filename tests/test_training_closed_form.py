@@ -56,6 +56,21 @@ def test_in_the_numbers_of_a_kind_every_class_spreads_alike() -> None:
     np.testing.assert_allclose(kind.mean(axis=0), 0, atol=0.01)
 
 
+def test_classes_that_lie_in_one_place_make_no_numbers_out_of_rounding() -> None:
+    rows_NF = np.random.default_rng(5).normal(size=(40, 6)).astype(np.float32)
+    rows_NF[20:] += 9
+    twice_NF = np.concatenate([rows_NF, rows_NF[:20]])
+    labels_N = np.repeat([0, 1, 2], 20)  # the first and the last are the same images
+    moments = Moments.of(twice_NF, labels_N, num_labels=3)
+
+    kind = ClassSpread(moments, features=6).fit(0.1, most=8).kind
+
+    kinds_ND = kind.of(twice_NF)
+    assert np.isfinite(kinds_ND).all()
+    assert np.abs(kinds_ND[:, 1]).max() == 0, "three classes, of which two are one"
+    assert np.abs(kinds_ND[:, 0]).min() > 0.1
+
+
 def test_sums_without_a_fold_are_the_sums_of_the_others() -> None:
     rows, labels = features(60)
     labels[:5] = UNLABELLED

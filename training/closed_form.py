@@ -25,6 +25,7 @@ MOST_DIMENSIONS: Final = 2048  # that features are worked with in
 SAMPLED: Final = 4096  # images that the dimensions are taken from
 NEVER_WINS: Final = 1e3  # what a class without images has less than the least score
 LEAST_SPREAD: Final = 1e-6  # of a feature, beside the widest one: below it, it tells nothing
+LEAST_STRENGTH: Final = 1e-9  # of a direction, beside the strongest one: rounding has as much
 
 
 class Linear(NamedTuple):
@@ -261,8 +262,9 @@ class ClassSpread:
         strengths_S, turns_SS = np.linalg.eigh(apart_SR @ weight_RS)
         width = min(most, self.classes - 1)
         strengths_D, turns_SD = strengths_S[::-1][:width], turns_SS[:, ::-1][:, :width]
-        lengths_D = np.sqrt(np.maximum(strengths_D, np.finfo(np.float64).tiny))
-        kind_DR = (weight_RS @ turns_SD).T / lengths_D[:, None]
+        counts_D = strengths_D > LEAST_STRENGTH * max(strengths_S[-1], LEAST_STRENGTH)
+        inverse_D = np.where(counts_D, 1 / np.sqrt(np.where(counts_D, strengths_D, 1)), 0)
+        kind_DR = (weight_RS @ turns_SD).T * inverse_D[:, None]
         largest_D = kind_DR[np.arange(width), np.abs(kind_DR).argmax(axis=1)]
         kind_DR *= np.where(largest_D < 0, -1, 1)[:, None]  # the same signs on every machine
         return Linear(kind_DR.astype(np.float32), (-kind_DR @ middle_R).astype(np.float32))
