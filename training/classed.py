@@ -14,6 +14,7 @@ import numpy as np
 
 from index.schema import Binding
 from training.card import model_card
+from training.card_figures import CLASSES_OF
 from training.errors import DataError
 from training.history import HISTORY_NAME, read_tried
 from training.identity import NO_LOOK
@@ -29,7 +30,6 @@ from vision.model import write_model
 from vision.openvino_encoder import RUNTIME
 from vision.references import REFERENCES_NAME, REFERENCES_SHA256
 
-CLASSES_OF: Final = "classes"  # in the manifest's data: what they were learnt from
 # Figures of the classes that the network itself has learnt; they are not those of the new ones.
 OF_CLASSES: Final = ("test_accuracy", "calibration_", "held_out_")
 
