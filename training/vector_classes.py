@@ -136,7 +136,7 @@ class _Folded:
         self._items, self._folds_N, self._rows_M = items, folds_N, rows_M
         self._space = Space.of(items.vectors_ND)
         self._reduced_NR = self._space.reduced(items.vectors_ND)
-        self._whole = self._sums(np.arange(len(items)))
+        self._whole = self._sums(slice(None))
 
     def fit(self, shrinkage: float) -> Linear:
         """Return the scores of vectors, fitted to all items."""
@@ -167,7 +167,7 @@ class _Folded:
             of_fold = self._sums(np.flatnonzero(self._folds_N == fold))
             yield np.flatnonzero(folds_M == fold), self._spread(self._whole.without(of_fold))
 
-    def _sums(self, rows: NDArray[np.int64]) -> Moments:
+    def _sums(self, rows: NDArray[np.int64] | slice) -> Moments:
         items = self._items
         return Moments.of(self._reduced_NR[rows], items.labels_N[rows], num_labels=len(items.names))
 
