@@ -14,7 +14,7 @@ from cli.data import load, load_to_measure
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
 from cli.workspace import State, Workspace
 from training.errors import DataError
-from training.units import duration, percent
+from training.units import duration, percent, things
 from vision.errors import ExportError
 from vision.exported import has_export, name_of
 from vision.manifest import Manifest
@@ -68,6 +68,8 @@ def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) 
 def as_trained(manifest: Manifest) -> str:
     """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
+    if manifest.classes_sha256 is not None:
+        return f"{things(len(manifest.labels), 'class', 'classes')} from labels that came later"
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
     images = int(manifest.metrics.get("test_images", 0))

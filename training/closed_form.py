@@ -232,26 +232,35 @@ class ClassSpread:
     def fit(self, shrinkage: float, *, most: int) -> Discriminants:
         """Return the linear discriminants; classes without images never win.
 
-        The scores are those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``.
-
         Args:
             shrinkage: share of the spread that is taken to be the same in all directions, (0, 1].
             most: numbers of a kind; as many as the classes less one if that is less.
         """
-        dimensions = len(self._within_RR)
+        weight_RS = self._weights(shrinkage)
+        return Discriminants(scores=self._scores(weight_RS), kind=self._kind(weight_RS, most))
+
+    def scores(self, shrinkage: float) -> Linear:
+        """Return the scores alone, which cost less where there are many classes."""
+        return self._scores(self._weights(shrinkage))
+
+    def _weights(self, shrinkage: float) -> NDArray[np.float64]:
+        """Return the means, each direction divided by the shrunk spread in it: (R, S)."""
         level = np.trace(self._within_RR) / self._features
         shrunk_RR = (1 - shrinkage) * self._within_RR
-        shrunk_RR[np.diag_indices(dimensions)] += max(shrinkage * level, LEAST_SPREAD)
+        shrunk_RR[np.diag_indices(len(shrunk_RR))] += max(shrinkage * level, LEAST_SPREAD)
         factor = scipy.linalg.cho_factor(shrunk_RR, overwrite_a=True, check_finite=False)
-        weight_RS = scipy.linalg.cho_solve(factor, self._means_SR.T, check_finite=False)
+        weight_RS: NDArray[np.float64] = scipy.linalg.cho_solve(
+            factor, self._means_SR.T, check_finite=False
+        )
+        return weight_RS
+
+    def _scores(self, weight_RS: NDArray[np.float64]) -> Linear:
+        """Return those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``."""
         bias_S = np.log(self._shares_S) - (self._means_SR * weight_RS.T).sum(axis=1) / 2
-        weight_LR = np.zeros((self._num_labels, dimensions))
+        weight_LR = np.zeros((self._num_labels, len(weight_RS)))
         bias_L = np.full(self._num_labels, bias_S.min() - NEVER_WINS)
         weight_LR[self._seen], bias_L[self._seen] = weight_RS.T, bias_S
-        return Discriminants(
-            scores=Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32)),
-            kind=self._kind(weight_RS, most),
-        )
+        return Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32))
 
     def _kind(self, weight_RS: NDArray[np.float64], most: int) -> Linear:
         """Return the directions in which the means lie farthest apart, for the spread in them."""

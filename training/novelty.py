@@ -8,6 +8,7 @@ Shape suffixes: N images, K references, D vector width.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,16 +27,17 @@ MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
 SURE: Final = 0.9  # a probability that people take for certainty
 
 
-def choose_references(images: LabelledImages, *, most: int = MOST_REFERENCES) -> NDArray[np.int64]:
+def choose_references(
+    labels_N: NDArray[np.int64], contents_N: NDArray[np.uint64], *, most: int = MOST_REFERENCES
+) -> NDArray[np.int64]:
     """Return the positions of at most ``most`` images, ascending, of each class about as many.
 
     Which ones of a class is drawn by the contents of their files.
     """
-    places_N = np.empty(len(images), np.int64)  # within the class
-    for label in np.unique(images.labels_N):
-        of_class = np.flatnonzero(images.labels_N == label)
-        order = np.argsort(images.contents_N[of_class], kind="stable")
-        places_N[of_class[order]] = np.arange(len(of_class))
+    order = np.lexsort((contents_N, labels_N))
+    counts_L = np.unique(labels_N, return_counts=True)[1]
+    places_N = np.empty(len(labels_N), np.int64)  # within the class
+    places_N[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts_L) - counts_L, counts_L)
     return np.sort(np.argsort(places_N, kind="stable")[:most])
 
 
@@ -49,26 +51,37 @@ def fit_references(
         labels_K: their classes.
         held_out: what the network says of photos that it has not learnt from, at least one.
     """
-    unlimited = References(
+    unlimited = without_limits(vectors_KD, labels_K)
+    return with_limits(unlimited, *nearness(unlimited, held_out))
+
+
+def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> References:
+    """Return references that refuse nothing."""
+    return References(
         vectors_KD=vectors_KD,
         labels_K=labels_K.astype(np.int32),
         most_distance=np.inf,
         least_agreement=0.0,
         refused=0.0,
-        fitted_on=len(held_out.vectors_BD),
+        fitted_on=0,
     )
-    distances_N, agreements_N = nearness(unlimited, held_out)
-    photos = len(distances_N)
+
+
+def with_limits(
+    references: References, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
+) -> References:
+    """Return references that refuse few photos like those whose nearness this is; at least one."""
+    photos, looked_at = len(distances_N), min(NEIGHBOURS, len(references.vectors_KD))
     may_refuse = int(REFUSED / 2 * (photos + 1))
     most_distance = float(np.sort(distances_N)[photos - 1 - may_refuse])
     near_N = agreements_N[distances_N <= most_distance]
-    steps = np.arange(min(NEIGHBOURS, len(vectors_KD)) + 1) / min(NEIGHBOURS, len(vectors_KD))
     least_agreement = max(
-        float(step) for step in steps if (near_N < step).sum() <= may_refuse or step == 0
+        float(step)
+        for step in np.arange(looked_at + 1) / looked_at
+        if (near_N < step).sum() <= may_refuse or step == 0
     )
-    return References(
-        vectors_KD=unlimited.vectors_KD,
-        labels_K=unlimited.labels_K,
+    return replace(
+        references,
         most_distance=most_distance,
         least_agreement=least_agreement,
         refused=max(REFUSED, 2 / (photos + 1)),
@@ -78,7 +91,7 @@ def fit_references(
 
 def references_of(train: LabelledImages, known: Encoding, held_out: Encoding) -> References:
     """Return references out of ``train``, given what the network says of it and of others."""
-    chosen = choose_references(train)
+    chosen = choose_references(train.labels_N, train.contents_N)
     return fit_references(known.vectors_BD[chosen], train.labels_N[chosen], held_out)
 
 
@@ -86,10 +99,16 @@ def nearness(
     references: References, said: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
-    given_N = said.probabilities_BL.argmax(axis=1)
+    return nearness_of(references, said.vectors_BD, said.probabilities_BL.argmax(axis=1))
+
+
+def nearness_of(
+    references: References, vectors_ND: NDArray[np.float32], given_N: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the same of vectors and the classes that they were given."""
     pairs = [
         references.near(vector_D, int(given))
-        for vector_D, given in zip(said.vectors_BD, given_N, strict=True)
+        for vector_D, given in zip(vectors_ND, given_N, strict=True)
     ]
     near_N2 = np.array(pairs, np.float64).reshape(-1, 2)
     return near_N2[:, 0], near_N2[:, 1]

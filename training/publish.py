@@ -141,7 +141,9 @@ def _known(
 ) -> tuple[Dataset, Encoding]:
     """Return what is searched, and its vectors: all training images, or those worth encoding."""
     if vectors_ND is None:
-        train = dataset.train.only(choose_references(dataset.train))
+        train = dataset.train.only(
+            choose_references(dataset.train.labels_N, dataset.train.contents_N)
+        )
         return replace(dataset, train=train), encode_all(encoder, train.images_NCHW)
     return dataset, Encoding(vectors_ND, np.empty((len(vectors_ND), 0), np.float32))
 

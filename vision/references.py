@@ -158,5 +158,5 @@ def read_references(folder: Path, manifest: Manifest) -> References | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, manifest, REFERENCES_NAME, field=REFERENCES_SHA256)
+    data = read_beside(folder, REFERENCES_NAME, manifest.data.get(REFERENCES_SHA256))
     return None if data is None else References.from_bytes(data, width=manifest.architecture.width)
