@@ -123,7 +123,7 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
             count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
         )
         test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
-        references = references_of(searched.train, known, said).to_bytes()
+        references = references_of(searched.train, known, said, trained.architecture).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
