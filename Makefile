@@ -17,7 +17,7 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
 	$(BIN)/python -m pytest -m slow

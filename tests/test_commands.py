@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from cli.commands import app
-from tests.newcomer import lookalike
+from tests.newcomer import lookalike, run_all
 from tests.pictures import encoded, picture
 from tests.servers import answered, running_server
 
@@ -175,6 +175,11 @@ def test_it_works(desk: Desk, command: str, as_json: bool) -> None:
     elif command not in SAYS_ONLY:
         assert done.stdout
     assert max(map(len, done.stdout.splitlines()), default=0) <= 80 or as_json  # columns
+
+
+@pytest.mark.slow
+def test_the_demo_is_made_from_nothing(tmp_path: Path) -> None:
+    run_all(["demo --no-serve --epochs 1 --out demo", "index info demo/gallery"], tmp_path)
 
 
 @pytest.mark.parametrize("desk", ["demo", "photo"], indirect=True)
