@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cli.commands import app
 from tests.pictures import picture
 from tests.test_cli import lookalike
 from training.decoding import decode_images
@@ -33,8 +35,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
-    photos: Path, model: Path
+    photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(photos)
     (photos / "model").symlink_to(model)
     built = lookalike(
         *("index", "build", "model", "--data", "photos", "--out", "gallery", "--json"), cwd=photos
@@ -45,10 +48,10 @@ def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
 
     for name in ("phone.jpg", "panorama.jpg", "scan.png", "phone.heic"):
         path = f"photos/view/{name}"
-        said = lookalike("classify", "model", path, "--json", cwd=photos)
-        found = lookalike("search", "gallery", path, "-k", "1", "--json", cwd=photos)
-        replaced = lookalike("index", "replace", "gallery", "view:small.png", path, cwd=photos)
-        assert (said.returncode, found.returncode, replaced.returncode) == (0, 0, 0), found.stderr
+        said = CliRunner().invoke(app, ["classify", "model", path, "--json"])
+        found = CliRunner().invoke(app, ["search", "gallery", path, "-k", "1", "--json"])
+        replaced = CliRunner().invoke(app, ["index", "replace", "gallery", "view:small.png", path])
+        assert (said.exception, found.exception, replaced.exception) == (None, None, None)
         assert json.loads(found.stdout)["hits"][0]["score"] > 0.999
 
 
