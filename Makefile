@@ -15,9 +15,10 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
 	$(BIN)/lookalike demo --out $(DEMO)
 
+# Three processes for two cores: many tests wait, for time-outs and for servers.
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
 	$(BIN)/python -m pytest -m slow
