@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 # Wheels only, each with a hash of the lock: nothing else is fetched, and nothing runs while it is installed.
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported when it first is, a third of the modules.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
