@@ -1,8 +1,7 @@
 """Every command line of the documents, run in order as a reader would type it, in one folder.
 
 What differs from the text stands in the tables below: options that shorten a training, weights that
-are not downloaded, ports. A command line that no table and no rule covers is run as it is; the
-training of the photos' model has been run when the test begins.
+are not downloaded, ports. A command line that no table and no rule covers is run as it is.
 """
 
 import json
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.newcomer import COMMAND_S, PHOTO_COMMANDS
+from tests.newcomer import COMMAND_S
 from tests.pictures import encoded, picture
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.test_commands import commands
@@ -53,6 +52,7 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
+    "lookalike train --data photos",  # tests/newcomer.py
     "lookalike train --hold-out",
     "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",
@@ -109,8 +109,6 @@ class Reader:
         elif bare.startswith("curl"):
             self._ask(line)
         else:
-            if bare.removeprefix("lookalike ") + f" {added}" == PHOTO_COMMANDS[0]:
-                return  # the folder came with what it has made
             done = self._run(f"{line} {added}")
             allowed = (0, 1) if bare.startswith(MAY_END_WITH_1) else (0,)
             self._check(line, done, allowed)
@@ -195,9 +193,13 @@ class Reader:
 
 
 @contextmanager
-def reader_in(folder: Path, demo_desk: Path, photo_desk: Path) -> Iterator[Reader]:
-    """Yield a reader in a checkout with what the README speaks of: photos, the demo, an image."""
-    shutil.copytree(photo_desk, folder, dirs_exist_ok=True)
+def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) -> Iterator[Reader]:
+    """Yield a reader in a checkout with what the README speaks of: photos, the demo, an image.
+
+    In short form, the photos' model and gallery are there as well.
+    """
+    for part in ("photos",) if long else ("photos", "models", "galleries"):
+        shutil.copytree(photo_desk / part, folder / part)
     for part in ("vision", "index", "service"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("bentofile.yaml", "bentofile-cpu.yaml", "README.md"):
@@ -217,7 +219,7 @@ def reader_in(folder: Path, demo_desk: Path, photo_desk: Path) -> Iterator[Reade
 def test_every_command_line_of_the_documents_works(
     demo_desk: Path, photo_desk: Path, tmp_path: Path, long: bool
 ) -> None:
-    with reader_in(tmp_path, demo_desk, photo_desk) as reader:
+    with reader_in(tmp_path, demo_desk, photo_desk, long=long) as reader:
         for document in DOCUMENTS:
             for line in command_lines(document):
                 bare = bare_of(line)
