@@ -97,9 +97,9 @@ def _finish(
         said = stages.train(workspace, recipe, device=device)
     stages.say_stage(1, STAGES, said)
     measuring = stages.Measuring(workspace)
-    state, said = stages.measure(workspace, state, measuring, device=device)
-    stages.say_stage(2, STAGES, said)
     state, said = stages.export(workspace, state, measuring, device=device)
+    stages.say_stage(2, STAGES, said)
+    state, said = stages.measure(workspace, state, measuring, device=device)
     stages.say_stage(3, STAGES, said)
     del measuring
 

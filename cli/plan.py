@@ -30,7 +30,7 @@ class Plan:
     recipe: str
     where: str  # the device, in words
     train_s: float
-    rest_s: float  # measure, export, index
+    rest_s: float  # export, measure, index
     bytes: int
 
     def in_words(self, folder: Path, *, page: str | None) -> list[str]:
@@ -38,7 +38,7 @@ class Plan:
         end = f"the page is at {page}" if page else "all is ready to be served"
         return [
             f"train with {self.recipe} on {self.where}: {about(self.train_s)}",
-            f"measure, export, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
+            f"export, measure, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
             f"({_room(_free(folder))} free)",
             f"in {about(self.train_s + self.rest_s)} {end}",
         ]

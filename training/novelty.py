@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.encodings import encode_all
 from training.evaluation import NoveltyFigures, StrangerFigures
 from training.images import LabelledImages
 from training.significance import share_interval
 from training.strangers import strange_pictures
-from vision.encoder import Encoder
-from vision.encoding import Encoding, encode_all
+from vision.encoding import Encoding, ImageEncoder
 from vision.manifest import Architecture
 from vision.references import NEIGHBOURS, References, compared
 
@@ -120,7 +120,7 @@ def nearness_of(
 
 
 def measure_novelty(
-    encoder: Encoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
+    encoder: ImageEncoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
 ) -> NoveltyFigures:
     """Return what is refused of the test images, and of pictures of nothing that was learnt.
 
@@ -131,10 +131,7 @@ def measure_novelty(
         correct_N: whether each was given its class.
     """
     pictures = strange_pictures(encoder.manifest.preprocessing)
-    said = {
-        kind: encode_all(encoder, images_NCHW, batch=encoder.batch_size)
-        for kind, images_NCHW in pictures.items()
-    }
+    said = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
     return novelty_figures(references, queries, correct_N, said)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from vision.encoder import Encoder
+from vision.encoding import ImageEncoder
 from vision.manifest import Architecture
 from vision.network import build_network
 from vision.preprocess import Preprocessing
@@ -25,22 +25,22 @@ class Speed:
     """Time from pixels to vectors in memory: medians, on a machine that may have other work."""
 
     device: str  # as torch names it
-    threads: int  # of torch, inside one operation
+    threads: int  # inside one operation
     ms_one_image: float
     images_per_s: float  # in batches of 64
 
 
-def measure_speed(encoder: Encoder) -> Speed:
+def measure_speed(encoder: ImageEncoder) -> Speed:
     """Time the network on noise; takes about two seconds."""
     return Speed(
-        device=str(encoder.device),
+        device=encoder.device_name,
         threads=torch.get_num_threads(),
         ms_one_image=1000 * median_s(encoder, 1),
         images_per_s=BATCH / median_s(encoder, BATCH),
     )
 
 
-def median_s(encoder: Encoder, images: int) -> float:
+def median_s(encoder: ImageEncoder, images: int) -> float:
     """Return how many seconds ``images`` take at once; takes about one itself."""
     preprocessing = encoder.manifest.preprocessing
     shape = (images, preprocessing.channels, preprocessing.size, preprocessing.size)
