@@ -49,9 +49,11 @@ def run_auto(
         DatasetError: the data are missing or damaged.
     """
     from training.auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
+    from training.first_look import first_look  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
     recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
+    recipe = recipe.suited(*first_look(where.data))
     read: list[Dataset] = []
 
     def load(preprocessing: Preprocessing) -> "Dataset":
