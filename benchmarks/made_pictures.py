@@ -1,4 +1,4 @@
-"""Small labelled sets of pictures that are not photos: a folder and a number of pictures in, files out.
+"""Small labelled sets of pictures that are not photos: a name and a folder in, files out.
 
 Each set is written as ``train/CLASS/N.png`` and ``test/CLASS/N.png``. Digits come with
 scikit-learn, clothes are a part of Fashion-MNIST, the others are drawn here, by numbers alone.
@@ -21,7 +21,12 @@ TEST: Final = 50  # and to measure with
 TRAIN_DIGITS: Final = 1000  # of 1,797
 TRAIN_CLOTHES, TEST_CLOTHES = 3000, 2000
 
+HALF: Final = 0.5
+JOINT, DOT = 0.14, 0.3  # of a cell of a surface: between bricks and tiles, and a dot's radius
+LAST_LINE, BOXED = 0.15, 0.3  # shares of lines that end a paragraph, and of rows with a box
+
 Random = np.random.Generator
+Heights = Callable[[np.ndarray, np.ndarray, Random], np.ndarray]  # of places on a surface
 Picture = tuple[str, str, Image.Image]  # part, class, pixels
 
 
@@ -70,12 +75,12 @@ def drawings(seed: int) -> Iterator[Picture]:
 
 
 def pages(seed: int) -> Iterator[Picture]:
-    """Yield scans of pages, 180 x 240 gray pixels, by their layout: any font, skewed and stained."""
+    """Yield scans of pages by their layout, 180 x 240 gray pixels: any font, skewed, stained."""
     yield from _drawn(LAYOUTS, seed)
 
 
 def small_signs(seed: int) -> Iterator[Picture]:
-    """Yield gray pictures of 32 x 32 pixels, of letters in any font that there is, on any ground."""
+    """Yield letters in any font that there is, on any ground, 32 x 32 gray pixels."""
     yield from _drawn({letter: _letter(letter) for letter in "ABEFHKMNRSXZ"}, seed)
 
 
@@ -92,7 +97,7 @@ def _field(rng: Random, side: int, coarse: int) -> np.ndarray:
     return np.clip(np.asarray(bumps.resize((side, side), Image.Resampling.BICUBIC)), 0, 1)
 
 
-def _surface(make: Callable[[np.ndarray, np.ndarray, Random], np.ndarray]) -> Callable[..., Image.Image]:
+def _surface(make: Heights) -> Callable[[Random], Image.Image]:
     """Return what draws a surface: ``make`` gives heights of places on it, in cells."""
 
     def draw(rng: Random) -> Image.Image:
@@ -114,7 +119,7 @@ def _surface(make: Callable[[np.ndarray, np.ndarray, Random], np.ndarray]) -> Ca
 
 def _bricks(x: np.ndarray, y: np.ndarray, _: Random) -> np.ndarray:
     shifted = x / 2 + np.floor(y) % 2 / 2
-    return ((y % 1 > 0.15) & (shifted % 1 > 0.08)).astype(float)
+    return ((y % 1 > JOINT) & (shifted % 1 > JOINT / 2)).astype(float)
 
 
 def _cells(x: np.ndarray, y: np.ndarray, rng: Random) -> np.ndarray:
@@ -133,17 +138,15 @@ def _pebbles(x: np.ndarray, y: np.ndarray, rng: Random) -> np.ndarray:
 
 TEXTURES: Final[dict[str, Callable[[Random], Image.Image]]] = {
     "bricks": _surface(_bricks),
-    "tiles": _surface(lambda x, y, _: ((x % 1 > 0.12) & (y % 1 > 0.12)).astype(float)),
+    "tiles": _surface(lambda x, y, _: ((x % 1 > JOINT) & (y % 1 > JOINT)).astype(float)),
     "checks": _surface(lambda x, y, _: (np.floor(x) + np.floor(y)) % 2),
     "stripes": _surface(lambda x, _y, _: 0.5 + 0.5 * np.sin(x * 2 * np.pi)),
-    "weave": _surface(
-        lambda x, y, _: 0.5 + 0.25 * (np.sin(x * 2 * np.pi) + np.sin(y * 2 * np.pi))
-    ),
-    "dots": _surface(lambda x, y, _: (np.hypot(x % 1 - 0.5, y % 1 - 0.5) < 0.3).astype(float)),
+    "weave": _surface(lambda x, y, _: 0.5 + 0.25 * (np.sin(x * 2 * np.pi) + np.sin(y * 2 * np.pi))),
+    "dots": _surface(lambda x, y, _: (np.hypot(x % 1 - 0.5, y % 1 - 0.5) < DOT).astype(float)),
     "cracks": _surface(_cells),
     "pebbles": _surface(_pebbles),
     "wood": _surface(lambda x, y, _: 0.5 + 0.5 * np.sin(6 * np.hypot((x - 38) / 3, y - 41))),
-    "zigzag": _surface(lambda x, y, _: ((y + np.abs(x % 2 - 1)) % 1 > 0.5).astype(float)),
+    "zigzag": _surface(lambda x, y, _: ((y + np.abs(x % 2 - 1)) % 1 > HALF).astype(float)),
 }
 
 
@@ -151,6 +154,11 @@ def _star(points: int, inner: float) -> np.ndarray:
     angles = np.arange(2 * points) * np.pi / points
     radii = np.where(np.arange(2 * points) % 2, inner, 1.0)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+def _arc(begin: float, end: float) -> np.ndarray:
+    angles = np.linspace(begin, end, 30)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _polygon(corners: int) -> np.ndarray:
@@ -168,11 +176,13 @@ SHAPES: Final[dict[str, np.ndarray]] = {
         [(1, 3), (3, 3), (3, 1), (1, 1), (1, -1), (3, -1), (3, -3), (1, -3), (1, -1), (-1, -1)]
     )
     / 3.2,
-    "arrow": np.array([(1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3), (-1, -0.3), (0.1, -0.3), (0.1, -0.8)]),
+    "arrow": np.array(
+        [(1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3), (-1, -0.3), (0.1, -0.3), (0.1, -0.8)]
+    ),
     "moon": np.concatenate(
         [
-            np.stack([np.cos(t := np.linspace(0.6, 5.7, 30)), np.sin(t)], axis=1),
-            np.stack([0.35 + 0.75 * np.cos(u := np.linspace(5.3, 1, 30)), 0.75 * np.sin(u)], axis=1),
+            _arc(0.6, 5.7),
+            0.75 * _arc(5.3, 1) + (0.35, 0),
         ]
     ),
 }
@@ -192,7 +202,7 @@ def _shape(name: str) -> Callable[[Random], Image.Image]:
         colour = tuple(int(value) for value in rng.integers(0, 256, 3))
         pen = ImageDraw.Draw(canvas)
         corners = [(float(x), float(y)) for x, y in places]
-        if rng.random() < 0.5:
+        if rng.random() < HALF:
             pen.polygon(corners, fill=colour)
         else:
             pen.line([*corners, corners[0]], fill=colour, width=int(rng.integers(2, 5)))
@@ -242,7 +252,7 @@ class _Page:
     def paragraph(self, left: float, top: float, right: float, bottom: float) -> None:
         """Write lines until the bottom."""
         while top + self.size < bottom:
-            last = self.rng.random() < 0.15
+            last = self.rng.random() < LAST_LINE
             self.text(left, top, right, share=self.rng.uniform(0.2, 0.8) if last else 0.95)
             top += self.size * (2.2 if last else 1.4)
 
@@ -250,11 +260,11 @@ class _Page:
         """Return it as a scanner sees it."""
         rng = self.rng
         turned = self.picture.rotate(
-            rng.uniform(-3, 3), resample=Image.Resampling.BICUBIC, fillcolor=int(rng.integers(180, 256))
+            rng.uniform(-3, 3),
+            resample=Image.Resampling.BICUBIC,
+            fillcolor=int(rng.integers(180, 256)),
         ).filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1)))
-        shade = 0.75 + 0.3 * np.asarray(
-            Image.fromarray(_field(rng, TALL, 3)).resize((WIDE, TALL))
-        )
+        shade = 0.75 + 0.3 * np.asarray(Image.fromarray(_field(rng, TALL, 3)).resize((WIDE, TALL)))
         pixels = np.asarray(turned) * shade + rng.normal(0, rng.uniform(3, 18), (TALL, WIDE))
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -285,7 +295,7 @@ def _table(page: _Page) -> None:
         page.pen.line([(page.left, y), (page.right, y)], fill=page.ink)
         for x in acrosses[:-1]:
             page.text(x + 2, y + 1, x + (page.right - page.left) / columns, share=0.6)
-    if page.rng.random() < 0.5:
+    if page.rng.random() < HALF:
         for x in acrosses:
             page.pen.line([(x, top), (x, page.end)], fill=page.ink)
 
@@ -295,7 +305,7 @@ def _form(page: _Page) -> None:
     while y < page.end:
         page.text(page.left, y, page.left + 50, share=0.8)
         page.pen.line([(page.left + 58, y + 9), (page.right, y + 9)], fill=page.ink)
-        if page.rng.random() < 0.3:
+        if page.rng.random() < BOXED:
             page.pen.rectangle([page.right - 9, y - 3, page.right, y + 6], outline=page.ink)
         y += page.rng.uniform(16, 26)
 
@@ -313,7 +323,8 @@ def _figure(page: _Page) -> None:
     page.pen.rectangle([page.left, page.top, page.right, split], outline=page.ink)
     xs = np.linspace(page.left + 4, page.right - 4, 14)
     ys = page.rng.uniform(page.top + 6, split - 6, 14)
-    page.pen.line([(float(x), float(y)) for x, y in zip(xs, ys, strict=True)], fill=page.ink, width=2)
+    line = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+    page.pen.line(line, fill=page.ink, width=2)
     page.paragraph(page.left, split + 8, page.right, page.end)
 
 

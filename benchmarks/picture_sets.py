@@ -1,4 +1,4 @@
-"""`auto` beside every other recipe that needs no download, on small sets of other kinds of pictures.
+"""`auto` beside every other recipe that needs no download, on small sets of other pictures.
 
     python -m benchmarks.picture_sets --seeds 0 1 2 --sets digits textures
 

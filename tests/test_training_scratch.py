@@ -45,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trying(**changes: object) -> AutoRecipe:
     """Return a set-up in which little is learnt, on few pictures."""
-    how = FromScratch(recipe=cnn_gray(SIDE), fewest_images=8, steps=20, most_epochs=20)
+    how = FromScratch(recipe=cnn_gray(SIDE, bits=16), fewest_images=8, steps=20, most_epochs=20)
     how = replace(how, **changes)  # type: ignore[arg-type]
     return small(budget_s=1e6, scratch=how)
 
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_few_pictures_are_looked_at_more_often() -> None:
-    how = FromScratch(recipe=cnn_gray(SIDE))
+    how = FromScratch(recipe=cnn_gray(SIDE, bits=16))
     batch = how.recipe.batch_size
     assert how.of(300).epochs == how.most_epochs
     assert how.of(50 * batch).epochs == how.steps / 50

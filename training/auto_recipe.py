@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from training.recipe import MOST_SEEDS, PACKAGED, Recipe
-from training.recipes import cnn_gray, published_weights, weights_preprocessing
+from training.recipes import VGG19, cnn_gray, published_weights, weights_preprocessing
 from vision.manifest import Architecture
 from vision.preprocess import Fit, Preprocessing
 
@@ -25,6 +25,7 @@ LITE2: Final = "timm:tf_efficientnet_lite2"
 LITE_SIDES: Final = {LITE2: 320, LITE0: 288}  # pixels
 QUICK_SIDE: Final = 224  # of the smaller one, where time is short
 LITE_BLOCKS: Final = {LITE2: (4, 5), LITE0: (3, 4)}  # in the stages 4 and 5
+VGG19_LAYERS: Final = ("pool4", "pool5", "fc7")
 ITEM_LAYERS: Final = ("blocks.3", "blocks.4", "blocks.5", "penultimate")
 
 
@@ -153,13 +154,29 @@ class AutoRecipe:
         quick = photos > MANY_PHOTOS or gray_side is not None
         scratch = None
         if gray_side is not None:
-            small = replace(cnn_gray(max(gray_side, SMALLEST_GRAY)), seed=self.seed)
+            small = cnn_gray(max(gray_side, SMALLEST_GRAY), bits=self.preprocessing.bits)
+            small = replace(small, seed=self.seed)
             scratch = FromScratch(recipe=small)
         return replace(
             self,
             extractors=quickest_first(self.extractors) if quick else self.extractors,
             scratch=scratch,
         )
+
+    def with_vgg19(self) -> Self:
+        """Return the set-up that tries VGG-19 as well, at its own size, after all others."""
+        preprocessing = weights_preprocessing(VGG19, None)
+        vgg19 = Extractor(
+            network=VGG19,
+            item_layers=VGG19_LAYERS,
+            preprocessing=replace(
+                preprocessing, fit=self.preprocessing.fit, bits=self.preprocessing.bits
+            ),
+            weights=published_weights(VGG19),
+        )
+        if any(one.network == VGG19 for one in self.extractors):
+            return self
+        return replace(self, extractors=(*self.extractors, vgg19))
 
     def without_classes(self) -> Self:
         """Return the set-up for photos without classes: nothing is read that tells kinds apart."""

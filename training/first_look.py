@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.content import read_file
+from dataset.listing import ListedFile
 from dataset.source import list_source
 from training.fashion_mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
 from training.loading import FASHION_MNIST
@@ -38,23 +39,23 @@ def first_look(source: str) -> FirstLook:
     """
     if source == FASHION_MNIST:
         return FirstLook(TRAIN_IMAGES + TEST_IMAGES, SIDE)
-    return look_at([file.path for file in list_source(Path(source)).files])
+    return look_at(list_source(Path(source)).files)
 
 
-def look_at(paths: Sequence[Path]) -> FirstLook:
-    """Return likewise what the files at ``paths`` look like; what cannot be read tells nothing."""
+def look_at(files: Sequence[ListedFile]) -> FirstLook:
+    """Return likewise what these files look like; what cannot be read tells nothing."""
     harden_pillow()
-    step = max(1, len(paths) // LOOKED_AT)
+    step = max(1, len(files) // LOOKED_AT)
     sides: list[int] = []
-    for path in paths[::step]:
+    for file in files[::step]:
         try:
-            side = _gray_side(path)
+            side = _gray_side(file.path)
         except (ImageError, Image.DecompressionBombError, *DECODER_ERRORS):
             continue
         if side is None:
-            return FirstLook(len(paths), None)
+            return FirstLook(len(files), None)
         sides.append(side)
-    return FirstLook(len(paths), max(sides, default=None))
+    return FirstLook(len(files), max(sides, default=None))
 
 
 def _gray_side(path: Path) -> int | None:

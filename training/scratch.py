@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.assembly import held_out_figures
 from training.auto_recipe import FromScratch
 from training.batches import images_at_once
 from training.checkpoint import CheckpointFolder
@@ -31,6 +32,7 @@ from training.seeing import draw, only
 from training.session import EpochReport, TrainingSession
 from training.speed import learning_s
 from training.train import reproducible, run_session
+from training.tried import Comparison
 from vision.network import Network
 from vision.normalisation import Normalisation
 
@@ -170,6 +172,25 @@ class Scratch:
             vectors.append(both[0].float().cpu().numpy())
             logits.append(both[1].float().cpu().numpy())
         return np.concatenate(vectors), np.concatenate(logits)
+
+
+class Small(NamedTuple):
+    """A small network that learnt from scratch."""
+
+    scratch: Scratch
+    dataset: Dataset
+    learnt: FirstRun  # from all images but those of the first fold
+    trained: Trained  # from all of them, if it is the best
+
+    def as_trained(self, recipe: str, seconds: float, comparison: Comparison) -> Trained:
+        """Return the network as the outcome of a recipe that took so long, and why it is."""
+        held_out = held_out_figures(self.learnt.figures)
+        return replace(
+            self.trained,
+            recipe=recipe,
+            figures={**self.trained.figures, **held_out, "train_seconds": seconds},
+            history={**self.trained.history, "tried": comparison.to_json()},
+        )
 
 
 class _Watching:

@@ -5,13 +5,12 @@ Shape suffixes: N images, F features.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import torch
 
-from training.assembly import assembled, held_out_figures
+from training.assembly import assembled
 from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, FromScratch, Tuning
 from training.candidates import fit_heads
 from training.data import Dataset
@@ -19,8 +18,9 @@ from training.errors import DivergenceError, RecipeError, WeightsError
 from training.features import FeatureStore
 from training.material import Figures, Fitted, Material, Seen
 from training.publish import Trained
-from training.scratch import FirstRun, Scratch
+from training.scratch import Scratch, Small
 from training.seeing import Seeing, pretrained
+from training.speed import forward_s
 from training.tried import Comparison, Tried, compare, is_better, tells_kinds_better
 from training.tuning import Tuner, is_begun
 from vision.backbone import Backbone
@@ -54,25 +54,6 @@ class _Best(NamedTuple):
     seen: Seen
 
 
-class _Small(NamedTuple):
-    """A small network that learnt from scratch."""
-
-    scratch: Scratch
-    dataset: Dataset
-    learnt: FirstRun  # from all images but those of the first fold
-    trained: Trained  # from all of them, if it is the best
-
-    def as_trained(self, recipe: str, seconds: float, comparison: Comparison) -> Trained:
-        """Return the network as the outcome of a recipe that took so long, and why it is."""
-        held_out = held_out_figures(self.learnt.figures)
-        return replace(
-            self.trained,
-            recipe=recipe,
-            figures={**self.trained.figures, **held_out, "train_seconds": seconds},
-            history={**self.trained.history, "tried": comparison.to_json()},
-        )
-
-
 class Trials:
     """What was tried so far, and the best of it."""
 
@@ -95,7 +76,7 @@ class Trials:
         )
         self._tried: list[Tried] = []
         self._best: _Best | None = None  # of the pretrained ones
-        self._small: _Small | None = None  # from scratch
+        self._small: Small | None = None  # from scratch
         self._first: dict[str, Figures] = {}  # on the first fold, of some candidates
         self._winner = ""
         self.winning_dataset = dataset
@@ -107,7 +88,8 @@ class Trials:
         if self._recipe.scratch is not None and self._material.num_labels:
             self._learn_from_scratch(self._recipe.scratch)
         for extractor in self._recipe.extractors:
-            if (self._best or self._small) and self._left_s() < longest_s:
+            is_first = self._best is None and self._small is None
+            if not is_first and not self._has_time_for(extractor, longest_s):
                 self._pass_over(str(extractor), NO_TIME)
                 continue
             began = time.perf_counter()
@@ -238,9 +220,9 @@ class Trials:
             self._pass_over(scratch.name, str(error))
             return
         self._measured(scratch.name, learnt.figures, learnt.seconds, "learnt with the network")
-        self._small = _Small(scratch, dataset, learnt, learnt.trained)
+        self._small = Small(scratch, dataset, learnt, learnt.trained)
 
-    def _settle(self, small: _Small) -> None:
+    def _settle(self, small: Small) -> None:
         """Take the network that learnt from scratch where it is better than the best of others."""
         if self._best and not tells_kinds_better(
             small.learnt.figures, self._on_first_fold(self._best)
@@ -268,6 +250,17 @@ class Trials:
         one = Tried.with_figures(name, figures, seconds=seconds, head=head)
         self._tried.append(one)
         self._observer.tried(one)
+
+    def _has_time_for(self, extractor: Extractor, usual_s: float) -> bool:
+        """Return whether one more network can be tried, of which most take ``usual_s``."""
+        left_s = self._left_s()
+        if left_s < usual_s or extractor.network in LITE_SIDES:
+            return left_s >= usual_s
+        architecture = self._recipe.architecture(
+            extractor, num_labels=2, item_width=8, kind_width=0
+        )
+        each_s = forward_s(architecture, extractor.preprocessing, str(self._device))
+        return left_s >= each_s * len(self._material.labels_N)
 
     def _left_s(self) -> float:
         return self._recipe.budget_s - (time.perf_counter() - self._began)
