@@ -169,13 +169,15 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.depth import bits_of  # noqa: PLC0415
     from training.auto_recipe import auto_recipe  # noqa: PLC0415
+    from training.first_look import look_at  # noqa: PLC0415
     from training.recipes import pick_recipe  # noqa: PLC0415
 
     if listing is None:
         recipe = pick_recipe("cnn", FASHION_MNIST)
         return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     auto = auto_recipe(budget_s=wish.budget_s)
-    return auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    auto = auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    return auto.suited(*look_at(listing.files))
 
 
 def _listed(source: str) -> "Listing | None":

@@ -72,7 +72,7 @@ class Seeing:
         Raises:
             CheckpointError: the features cannot be kept.
         """
-        viewed_N, changed_N = _draw(material)
+        viewed_N, changed_N = draw(material)
         self._total = len(material.labels_N) + VIEWS * (len(viewed_N) + len(changed_N))
         self._done = 0
         self._report = lambda done: report(self._name, done, self._total)
@@ -80,7 +80,7 @@ class Seeing:
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
         views_VNF, changed_VNF = (
-            self._views(_only(parts, positions_N), seed=seed)
+            self._views(only(parts, positions_N), seed=seed)
             for positions_N, seed in ((viewed_N, recipe.seed), (changed_N, OTHER_VIEWS))
         )
         columns = self._columns
@@ -93,7 +93,7 @@ class Seeing:
             views_VNF=views_VNF,
         )
 
-    def _views(self, photos: "_Photos", *, seed: int) -> NDArray[np.float32]:
+    def _views(self, photos: "Photos", *, seed: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
         views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed)
         features_QF = self._features(
@@ -123,14 +123,14 @@ class Seeing:
         )
 
 
-class _Photos(NamedTuple):
+class Photos(NamedTuple):
     """Pixels and the numbers of their files."""
 
     images_NCHW: NDArray[np.uint8]
     contents_N: NDArray[np.uint64]
 
 
-def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return photos to search with, of the first fold, and others that tell what views change.
 
     They are drawn by their contents, which are hashes.
@@ -141,14 +141,14 @@ def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(order_N[first_N][:SEARCHED]), np.sort(order_N[~first_N][:CHANGED])
 
 
-def _only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> _Photos:
+def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Photos:
     """Return photos by their places among all parts, one part after another."""
     ends = np.cumsum([len(part) for part in parts])
     some = [
         part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
         for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
-    return _Photos(
+    return Photos(
         np.concatenate([part.images_NCHW for part in some]),
         np.concatenate([part.contents_N for part in some]),
     )

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from training.recipe import Recipe
 from vision.encoding import ImageEncoder
 from vision.manifest import Architecture
 from vision.network import build_network
@@ -18,6 +19,7 @@ RUNS: Final = 30  # timed at most, of one image and of a batch
 ENOUGH_S: Final = 1.0  # of timed runs; at least one
 FORWARD_PIXELS: Final = 8 * 224**2  # of the photos that a network yet untrained is timed with
 FORWARD_RUNS: Final = 2
+BACKWARD: Final = 2.0  # of a forward pass, for the gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +70,9 @@ def forward_s(architecture: Architecture, preprocessing: Preprocessing, device: 
             network(images_BCHW)[0].cpu()  # waits for a GPU
             took.append(time.perf_counter() - started)
     return min(took) / batch
+
+
+def learning_s(recipe: Recipe, images: int, labels: int, device: str) -> float:
+    """Return about how many seconds a recipe takes to learn from so many images."""
+    each_s = forward_s(recipe.architecture(labels), recipe.preprocessing, device)
+    return images * each_s * recipe.epochs * (1 + BACKWARD)
