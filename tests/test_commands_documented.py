@@ -52,6 +52,8 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
+    "lookalike index classes photos-lookalike",
+    "lookalike serve --model classed",
     "lookalike train --hold-out",
     "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",
