@@ -29,6 +29,7 @@ CASES = {
     "search": "GALLERY photo.jpg -k 5 --vote",
     "index info": "GALLERY",
     "index verify": "GALLERY",
+    "index classes": "GALLERY --out made/classed",
     "index duplicates": "GALLERY --min-score 0.999",
     "index replace": "GALLERY ID photo.jpg",
     "index add": "GALLERY --data few",

@@ -53,6 +53,8 @@ LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
     "lookalike train --data photos",  # tests/newcomer.py
+    "lookalike index classes photos-lookalike",
+    "lookalike serve --model classed",
     "lookalike train --hold-out",
     "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",

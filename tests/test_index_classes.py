@@ -19,6 +19,7 @@ from index.items import NewItem
 from tests.models import write_model
 from tests.pictures import encoded, picture
 from tests.servers import running_server
+from tests.test_vision_encoders import KINDS, opened
 from tests.test_vision_export import export
 from vision.classes import CLASSES_NAME, read_classes
 from vision.encoder import Encoder
@@ -134,9 +135,9 @@ def test_it_says_what_was_learnt_and_how_sure_that_is(classed: Path) -> None:
     assert read_manifest(classed / "classed").metrics["held_out_accuracy"] == figures["accuracy"]
 
 
-@pytest.mark.parametrize("runtime", ["torch", "openvino"])
-def test_new_photos_get_their_class_by_every_runtime(classed: Path, runtime: str) -> None:
-    encoder = open_encoder(classed / "classed", device="cpu", runtime=runtime, threads=1)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_photos_get_their_class_by_every_runtime(classed: Path, kind: str) -> None:
+    encoder = opened(classed / "classed", kind)
     by_torch = Encoder.load(classed / "classed", device="cpu")
     right = 0
     for number in range(30):

@@ -223,6 +223,7 @@ class ClassSpread:
         self._means_SR = moments.sums_LR[self._seen] / counts_S[:, None]
         about_RR = (self._means_SR.T * counts_S) @ self._means_SR
         self._within_RR = (moments.products_RR - about_RR) / count
+        self._free_share = max(count - len(counts_S), 1) / count
 
     @property
     def classes(self) -> int:
@@ -240,8 +241,12 @@ class ClassSpread:
         return Discriminants(scores=self._scores(weight_RS), kind=self._kind(weight_RS, most))
 
     def scores(self, shrinkage: float) -> Linear:
-        """Return the scores alone, which cost less where there are many classes."""
-        return self._scores(self._weights(shrinkage))
+        """Return the scores alone, which cost less where there are many classes.
+
+        Where many classes have one image, which lies at its class's mean, the spread of the others
+        is not taken for smaller: it is a mean over the images less the classes (Hastie et al.).
+        """
+        return self._scores(self._weights(shrinkage) * self._free_share)
 
     def _weights(self, shrinkage: float) -> NDArray[np.float64]:
         """Return the means, each direction divided by the shrunk spread in it: (R, S)."""
