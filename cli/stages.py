@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 
-def train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> str:
+def train(
+    workspace: Workspace, recipe: "AutoRecipe | Recipe", *, group: str | None, device: str
+) -> str:
     """Make the model; an interrupted training goes on.
 
     Where the photos, or what was asked for, changed since it was interrupted, it begins again.
@@ -41,14 +43,16 @@ def train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -
     started = time.monotonic()
     with hushed():
         try:
-            manifest = _train(workspace, recipe, device=device)
+            manifest = _train(workspace, recipe, group=group, device=device)
         except UnfitCheckpointError:
             shutil.rmtree(state_folder(workspace.model))
-            manifest = _train(workspace, recipe, device=device)
+            manifest = _train(workspace, recipe, group=group, device=device)
     return f"trained in {duration(time.monotonic() - started)}: {as_trained(manifest)}"
 
 
-def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> Manifest:
+def _train(
+    workspace: Workspace, recipe: "AutoRecipe | Recipe", *, group: str | None, device: str
+) -> Manifest:
     from cli.learning import Where, run_training  # noqa: PLC0415 - torch takes seconds
     from cli.trying import run_auto  # noqa: PLC0415
     from training.recipe import Recipe  # noqa: PLC0415
@@ -59,6 +63,7 @@ def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) 
     where = Where(
         data=workspace.source,
         out=workspace.model,
+        group=group,
         bits=recipe.preprocessing.bits,
         device=device,
     )
@@ -79,8 +84,9 @@ def as_trained(manifest: Manifest) -> str:
 class Measuring:
     """The images to measure a model with, read when they are first needed and only once."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, group: str | None) -> None:
         self._workspace = workspace
+        self._group = group
         self._dataset: Dataset | None = None
 
     def dataset(self) -> "Dataset":
@@ -91,7 +97,9 @@ class Measuring:
         """
         if self._dataset is None:
             with hushed():
-                self._dataset = load_to_measure(self._workspace.source, self._workspace.model)
+                self._dataset = load_to_measure(
+                    self._workspace.source, self._workspace.model, group=self._group
+                )
         return self._dataset
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.course import Wish, bring_up
+from cli.data import GroupOption
 from cli.index import ThumbnailOption
 
 
@@ -46,6 +47,7 @@ def up(
         bool,
         typer.Option("--watch", help="Take in new and changed photos also while it serves."),
     ] = False,
+    group: GroupOption = None,
     thumbnail: ThumbnailOption = None,
     serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
@@ -67,6 +69,7 @@ def up(
             retrain=retrain,
             prune=prune,
             watch=watch,
+            group=group,
             thumbnail=thumbnail,
             serve=serve,
             host=host,

@@ -6,6 +6,7 @@ safetensors holds tensors only, and PyTorch's own format is read by its restrict
 
 import hashlib
 import io
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -146,10 +147,13 @@ def _in_hub_cache(network: str, url: str) -> Path:
 def _fetched_by_timm(
     network: str, model: str, expected: str | None
 ) -> tuple[Pretrained, dict[str, Tensor]]:
+    timm = timm_library()
+    # Its warnings of every try, over most of a minute, would hide the one sentence that is ours.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        whole = timm_library().create_model(model, pretrained=True)
+        whole = timm.create_model(model, pretrained=True)
     except Exception as error:  # of several download libraries
-        place = timm_library().get_pretrained_cfg(model)
+        place = timm.get_pretrained_cfg(model)
         address = (place.hf_hub_id or place.url) if place is not None else None
         raise WeightsError(
             f"timm cannot get the weights of {network}: {_first_line(error)}. "
