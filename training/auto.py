@@ -283,6 +283,8 @@ class _Trials:
         head = "principal components of what views do not change"
         if fitted.shrinkage is not None:
             head = f"linear discriminants, shrinkage {fitted.shrinkage:g}"
+            if fitted.emphasis != 1:
+                head += f", last layer times {fitted.emphasis:.1f}"
         one = Tried.with_figures(name, fitted.figures, seconds=seconds, head=head)
         self._tried.append(one)
         self._observer.tried(one)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from training.auto_recipe import AutoRecipe
+from training.calibration import fitted_loss
 from training.closed_form import (
     ClassSpread,
     Discriminants,
@@ -58,21 +59,19 @@ def fit_heads(
         found = _same_item(things.all_ND, things.views_QD, material, seen.viewed_N)
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         figures = Figures(len(seen.features_NF), None, None, found)
-        return Fitted(Heads(item, None, None), None, figures, *nothing)
+        return Fitted(Heads(item, None, None), None, 1.0, figures, *nothing)
     chosen = material.folds if folds is None else list(folds)
-    best = max(
+    best = min(
         (
             trial
-            for columns in _feature_sets(seen, material)
-            for trial in _try_strengths(
-                seen.features_NF[:, :columns], things.all_ND, material, recipe, chosen
-            )
+            for emphasis in _emphases(seen, material, recipe)
+            for trial in _Folded(seen, emphasis, things.all_ND, material, recipe).trials(chosen)
         ),
-        key=lambda trial: trial.figures.of_classes,
+        key=lambda trial: trial.loss,
     )
     space = best.folded.space
     kind_ND, kind_QD = (
-        unit(best.first.kind.of(space.reduced(features[:, : space.features])))
+        unit(best.first.kind.of(space.reduced(features)))
         for features in (seen.features_NF, seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
     )
     found = _same_item(
@@ -82,41 +81,25 @@ def fit_heads(
         seen.viewed_N,
     )
     final = best.folded.fit(best.shrinkage)
-    features = seen.features_NF.shape[1]
-    kind, scores = (_padded(space.folded(layer), features) for layer in (final.kind, final.scores))
     return Fitted(
-        Heads(item, kind, scores),
+        Heads(item, space.folded(final.kind), space.folded(final.scores)),
         best.shrinkage,
+        best.folded.emphasis,
         best.figures._replace(same_item=found),
         best.logits_NL,
         best.labels_N,
     )
 
 
-def _feature_sets(seen: Seen, material: Material) -> list[int]:
-    """Return how many features, the first ones, to try to tell kinds apart with.
+def _emphases(seen: Seen, material: Material, recipe: AutoRecipe) -> tuple[float, ...]:
+    """Return how much to let the last layer count, to tell kinds apart with.
 
-    Few photos of a class are told apart better by fewer features.
+    The fewer photos a class has, the more is to be taken from what the network was trained for.
     """
-    features = seen.features_NF.shape[1]
     labelled = np.count_nonzero(material.labels_N != UNLABELLED)
     few = labelled < FEW_OF_A_CLASS * material.num_labels
-    return [features, seen.item_columns] if few and seen.item_columns < features else [features]
-
-
-def _try_strengths(
-    features_NC: NDArray[np.float32],
-    item_ND: NDArray[np.float32],
-    material: Material,
-    recipe: AutoRecipe,
-    folds: Sequence[int],
-) -> list["_Trial"]:
-    """Return what each strength is worth with these features."""
-    space = Space.of(features_NC)
-    folded = _Folded(space, space.reduced(features_NC), item_ND, material, recipe)
-    few = len(material.labels_N) < FEW_DIMENSIONS
-    with threadpool_limits(1 if few else None):
-        return [folded.hold_out(folds, shrinkage) for shrinkage in recipe.shrinkages]
+    last = len(range(*seen.last_columns.indices(seen.features_NF.shape[1])))
+    return recipe.emphases if few and 0 < last < seen.features_NF.shape[1] else (1.0,)
 
 
 class _Things(NamedTuple):
@@ -127,13 +110,14 @@ class _Things(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """What one strength is worth, on some of the features."""
+    """What one strength is worth."""
 
     folded: "_Folded"
     shrinkage: float
+    loss: float  # mean negative log-likelihood, nats; of few images it says more than shares do
     figures: Figures
     first: Discriminants  # fitted without the first of the folds
-    logits_NL: NDArray[np.float32]  # of the images held out
+    logits_NL: NDArray[np.float32]  # of the images held out, but for the last ones of a class
     labels_N: NDArray[np.int64]
 
 
@@ -142,13 +126,17 @@ class _Folded:
 
     def __init__(
         self,
-        space: Space,
-        reduced_NR: NDArray[np.float32],
+        seen: Seen,
+        emphasis: float,
         item_ND: NDArray[np.float32],
         material: Material,
         recipe: AutoRecipe,
     ) -> None:
-        self.space = space
+        weights_F = np.ones(seen.features_NF.shape[1])
+        weights_F[seen.last_columns] = emphasis
+        self.emphasis = emphasis
+        self.space = Space.of(seen.features_NF, weights_F)
+        reduced_NR = self.space.reduced(seen.features_NF)
         self._reduced_NR, self._item_ND = reduced_NR, item_ND
         self._material, self._recipe = material, recipe
         self._of_fold = {
@@ -167,10 +155,16 @@ class _Folded:
         spread = ClassSpread(self._whole, features=self.space.features)
         return spread.fit(shrinkage, most=self._recipe.most_kinds)
 
-    def hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
-        """Return what a strength is worth on images of these folds, held out in turn."""
+    def trials(self, folds: Sequence[int]) -> list[_Trial]:
+        """Return what each strength is worth on images of these folds, held out in turn."""
+        few = len(self._material.labels_N) < FEW_DIMENSIONS
+        with threadpool_limits(1 if few else None):
+            return [self._hold_out(folds, shrinkage) for shrinkage in self._recipe.shrinkages]
+
+    def _hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
         logits: list[NDArray[np.float32]] = []
         labels: list[NDArray[np.int64]] = []
+        known: list[NDArray[np.bool_]] = []
         found: list[NDArray[np.bool_]] = []
         first: Discriminants | None = None
         # Of some classes all photos may lie in one fold: two must be left to tell apart.
@@ -178,20 +172,25 @@ class _Folded:
         if not usable:
             nothing = np.empty((0, self._material.num_labels), np.float32), np.empty(0, np.int64)
             return _Trial(
-                self, shrinkage, Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing
+                self, shrinkage, 0.0, Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing
             )
         for fold in usable:
             rows = np.flatnonzero(self._material.folds_N == fold)
-            fit = self._without(fold).fit(shrinkage, most=self._recipe.most_kinds)
+            spread = self._without(fold)
+            fit = spread.fit(shrinkage, most=self._recipe.most_kinds)
             first = first or fit
             logits.append(fit.scores.of(self._reduced_NR[rows]))
             labels.append(self._material.labels_N[rows])
+            known.append(spread.counts_L[labels[-1]] > 0)
             found.append(self._find_class(fit, rows))
         assert first is not None
         logits_NL, labels_N = np.concatenate(logits), np.concatenate(labels)
-        right_N, found_N = logits_NL.argmax(axis=1) == labels_N, np.concatenate(found)
+        known_N, found_N = np.concatenate(known), np.concatenate(found)
+        right_N = logits_NL.argmax(axis=1) == labels_N
         figures = Figures(len(labels_N), float(right_N.mean()), float(found_N.mean()), None)
-        return _Trial(self, shrinkage, figures, first, logits_NL, labels_N)
+        logits_NL, labels_N = logits_NL[known_N], labels_N[known_N]
+        loss = fitted_loss(logits_NL, labels_N) if len(labels_N) else 0.0
+        return _Trial(self, shrinkage, loss, figures, first, logits_NL, labels_N)
 
     def _without(self, fold: int) -> ClassSpread:
         if fold not in self._spreads:

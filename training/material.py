@@ -99,6 +99,7 @@ class Fitted(NamedTuple):
 
     heads: Heads  # fitted to all images
     shrinkage: float | None
+    emphasis: float  # deviation of the last layer's features, where that of all others is 1
     figures: Figures
     logits_NL: NDArray[np.float32]  # of images held out, to fit a temperature with
     labels_N: NDArray[np.int64]  # theirs
@@ -109,6 +110,7 @@ class Seen(NamedTuple):
 
     features_NF: NDArray[np.float32]  # of all images of the material
     item_columns: int  # so many features, the first ones, tell one thing from another
+    last_columns: slice  # those of the network's last layer; empty where it is not among the layers
     changes_QI: NDArray[np.float32]  # of those, from photos to views of them
     viewed_N: NDArray[np.int64]  # positions of other photos, held out in the first fold
     views_VNF: NDArray[np.float32]  # features of views of these
