@@ -46,6 +46,7 @@ def material_of(labels: NDArray[np.int64]) -> Material:
     return Material(
         labels_N=labels,
         photos_N=lots,
+        things_N=np.full(len(labels), -1),
         contents_N=lots,
         folds_N=np.array(deal_folds(labels.tolist(), lots.tolist(), 5)),
         num_labels=CLASSES,

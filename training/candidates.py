@@ -18,17 +18,14 @@ from training.calibration import fitted_loss
 from training.closed_form import (
     ClassSpread,
     Discriminants,
-    Linear,
     Moments,
     Space,
-    fit_item,
     two_part,
     unit,
 )
-from training.errors import DataError
 from training.images import UNLABELLED
 from training.material import NEVER, Figures, Fitted, Heads, Material, Seen
-from training.same_item import Searched, find_views
+from training.things import fit_things, same_item
 
 FEWEST_CLASSES: Final = 2
 FEW_OF_A_CLASS: Final = 60  # photos
@@ -50,16 +47,12 @@ def fit_heads(
     Raises:
         DataError: the photos cannot be told apart.
     """
-    item = _fit_item(seen, recipe, with_classes=material.num_labels > 0)
-    things = _Things(
-        unit(item.of(seen.features_NF)),
-        unit(item.of(seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))),
-    )
+    things = fit_things(seen, material, recipe)
     if not material.num_labels:
-        found = _same_item(things.all_ND, things.views_QD, material, seen.viewed_N)
+        found = same_item(things.all_ND, things.views_QD, seen, material)
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         figures = Figures(len(seen.features_NF), None, None, found)
-        return Fitted(Heads(item, None, None), None, 1.0, figures, *nothing)
+        return Fitted(Heads(things.item, None, None), None, 1.0, figures, *nothing)
     chosen = material.folds if folds is None else list(folds)
     best = min(
         (
@@ -74,15 +67,15 @@ def fit_heads(
         unit(best.first.kind.of(space.reduced(features)))
         for features in (seen.features_NF, seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
     )
-    found = _same_item(
+    found = same_item(
         two_part(things.all_ND, kind_ND, recipe.kind_share),
         two_part(things.views_QD, kind_QD, recipe.kind_share),
+        seen,
         material,
-        seen.viewed_N,
     )
     final = best.folded.fit(best.shrinkage)
     return Fitted(
-        Heads(item, space.folded(final.kind), space.folded(final.scores)),
+        Heads(things.item, space.folded(final.kind), space.folded(final.scores)),
         best.shrinkage,
         best.folded.emphasis,
         best.figures._replace(same_item=found),
@@ -100,13 +93,6 @@ def _emphases(seen: Seen, material: Material, recipe: AutoRecipe) -> tuple[float
     few = labelled < FEW_OF_A_CLASS * material.num_labels
     last = len(range(*seen.last_columns.indices(seen.features_NF.shape[1])))
     return recipe.emphases if few and 0 < last < seen.features_NF.shape[1] else (1.0,)
-
-
-class _Things(NamedTuple):
-    """Unit vectors that tell one thing from another."""
-
-    all_ND: NDArray[np.float32]
-    views_QD: NDArray[np.float32]
 
 
 class _Trial(NamedTuple):
@@ -211,40 +197,3 @@ class _Folded:
             nearest = others[(vectors_ND[some] @ vectors_ND[others].T).argmax(axis=1)]
             found_N[start : start + step] = labels_N[nearest] == labels_N[some]
         return found_N
-
-
-def _fit_item(seen: Seen, recipe: AutoRecipe, *, with_classes: bool) -> Linear:
-    """Return the head that tells one thing from another, on all features."""
-    features_NI = seen.features_NF[:, : seen.item_columns]
-    if (features_NI == features_NI[0]).all():
-        raise DataError("the photos cannot be told apart: all of them look the same")
-    item = fit_item(
-        features_NI,
-        seen.changes_QI,
-        shrinkage=recipe.view_shrinkage if with_classes else recipe.lone_view_shrinkage,
-        width=min(recipe.item_width, len(features_NI) - 1),
-    )
-    return _padded(item, seen.features_NF.shape[1])
-
-
-def _padded(layer: Linear, features: int) -> Linear:
-    """Return a layer of the first features as one of all of them."""
-    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
-    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
-    return Linear(weight_DF, layer.bias_D)
-
-
-def _same_item(
-    vectors_ND: NDArray[np.float32],
-    vectors_QD: NDArray[np.float32],
-    material: Material,
-    viewed_N: NDArray[np.int64],
-) -> float:
-    """Return the share of made views that find the photo they are of among all."""
-    searched = Searched(
-        vectors_KD=vectors_ND,
-        photos_K=material.photos_N,
-        things_K=np.full(len(vectors_ND), -1),
-    )
-    views_VND = vectors_QD.reshape(-1, len(viewed_N), vectors_QD.shape[1])
-    return find_views(views_VND, material.photos_N[viewed_N], searched).r_at_1

@@ -206,6 +206,13 @@ def fit_item(
     return space.folded(layer)
 
 
+def padded(layer: Linear, features: int) -> Linear:
+    """Return a layer of the first features as one of all of them."""
+    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
+    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
+    return Linear(weight_DF, layer.bias_D)
+
+
 class Discriminants(NamedTuple):
     """What tells classes apart."""
 

@@ -38,6 +38,7 @@ class Material:
 
     labels_N: NDArray[np.int64]
     photos_N: NDArray[np.uint64]  # equal for copies
+    things_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     contents_N: NDArray[np.uint64]  # of the files
     folds_N: NDArray[np.int64]  # in which each image is held out, or NEVER
     num_labels: int
@@ -58,6 +59,7 @@ class Material:
         return cls(
             labels_N=np.concatenate([part.labels_N for part in parts]),
             photos_N=np.concatenate([part.lots_N for part in parts]),
+            things_N=np.concatenate([part.things_N for part in parts]),
             contents_N=np.concatenate([part.contents_N for part in parts]),
             folds_N=np.concatenate(
                 [
@@ -86,7 +88,7 @@ class Figures(NamedTuple):
     images: int
     accuracy: float | None  # None without classes
     r_at_1: float | None  # nearest of all others is of the same class
-    same_item: float | None  # made views find the photo they are of; None: not measured
+    same_item: float | None  # the very thing is found, by ``training.things``; None: not measured
 
     @property
     def of_classes(self) -> float:
