@@ -108,6 +108,7 @@ class AutoRecipe:
     budget_s: float = BUDGET_S  # seconds, from the images on: what may be spent on trying more
     folds: int = FOLDS  # parts that take turns at being held out; twice as many for few images
     shrinkages: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of covariance, tried
+    emphases: tuple[float, ...] = (1.0, 3**0.5, 10**0.5)  # of the last layer, tried for few photos
     item_width: int = 256  # numbers that tell one thing from another; fewer for few images
     most_kinds: int = 256  # numbers that tell kinds apart
     kind_share: float = 1 / 3  # of a score

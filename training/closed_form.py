@@ -11,7 +11,7 @@ that have images, D numbers of a head.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -53,10 +53,14 @@ class Space:
     basis_FR: NDArray[np.float32] | None  # None: all features, as they are
 
     @classmethod
-    def of(cls, features_NF: NDArray[np.float32]) -> Self:
-        """Return the space of these features."""
+    def of(
+        cls, features_NF: NDArray[np.float32], weights_F: NDArray[np.float64] | None = None
+    ) -> Self:
+        """Return the space of these features, their deviations ``weights_F`` if given."""
         count, features = features_NF.shape
         straight = cls.straight(features_NF)
+        if weights_F is not None:
+            straight = replace(straight, factor_F=straight.factor_F * weights_F)
         if features <= min(count, MOST_DIMENSIONS):
             return straight
         rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
@@ -202,6 +206,13 @@ def fit_item(
     return space.folded(layer)
 
 
+def padded(layer: Linear, features: int) -> Linear:
+    """Return a layer of the first features as one of all of them."""
+    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
+    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
+    return Linear(weight_DF, layer.bias_D)
+
+
 class Discriminants(NamedTuple):
     """What tells classes apart."""
 
@@ -216,6 +227,7 @@ class ClassSpread:
         """Take the sums over images of at least one class, that have so many features."""
         self._features = features
         self._num_labels = len(moments.counts_L)
+        self.counts_L = moments.counts_L
         self._seen = np.flatnonzero(moments.counts_L)
         counts_S = moments.counts_L[self._seen]
         count = counts_S.sum()

@@ -53,6 +53,7 @@ class Seeing:
         self._name = tuned or str(extractor)
         last = tuned is not None and PENULTIMATE in extractor.item_layers
         self._columns = sum(backbone.widths[: len(extractor.item_layers) - last])
+        self._last_columns = _columns_of(PENULTIMATE, extractor, backbone)
         self.seconds = 0.0  # that it took, in all
         self._store, self._extractor, self._backbone = store, extractor, backbone
         self._device = device
@@ -88,6 +89,7 @@ class Seeing:
         return Seen(
             features_NF=features_NF,
             item_columns=columns,
+            last_columns=self._last_columns,
             changes_QI=changes_VNI.reshape(-1, columns),
             viewed_N=viewed_N,
             views_VNF=views_VNF,
@@ -152,6 +154,16 @@ def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Pho
         np.concatenate([part.images_NCHW for part in some]),
         np.concatenate([part.contents_N for part in some]),
     )
+
+
+def _columns_of(layer: str, extractor: Extractor, backbone: Backbone) -> slice:
+    """Return where the features of a layer lie; nowhere if it is none of the extractor's."""
+    layers = (*extractor.item_layers, *extractor.kind_layers)
+    if layer not in layers:
+        return slice(0, 0)
+    place = layers.index(layer)
+    start = sum(backbone.widths[:place])
+    return slice(start, start + backbone.widths[place])
 
 
 def pretrained(extractor: Extractor) -> Backbone:

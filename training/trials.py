@@ -280,4 +280,7 @@ def _head(fitted: Fitted) -> str:
     """Return what kind of head was best, in words."""
     if fitted.shrinkage is None:
         return "principal components of what views do not change"
-    return f"linear discriminants, shrinkage {fitted.shrinkage:g}"
+    head = f"linear discriminants, shrinkage {fitted.shrinkage:g}"
+    if fitted.emphasis != 1:
+        head += f", last layer times {fitted.emphasis:.1f}"
+    return head
