@@ -98,9 +98,9 @@ def _finish(
         said = stages.train(workspace, recipe, group=wish.group, device=device)
     stages.say_stage(1, STAGES, said)
     measuring = stages.Measuring(workspace, wish.group)
-    state, said = stages.measure(workspace, state, measuring, device=device)
-    stages.say_stage(2, STAGES, said)
     state, said = stages.export(workspace, state, measuring, device=device)
+    stages.say_stage(2, STAGES, said)
+    state, said = stages.measure(workspace, state, measuring, device=device)
     stages.say_stage(3, STAGES, said)
     del measuring
 
@@ -176,13 +176,15 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.depth import bits_of  # noqa: PLC0415
     from training.auto_recipe import auto_recipe  # noqa: PLC0415
+    from training.first_look import look_at  # noqa: PLC0415
     from training.recipes import pick_recipe  # noqa: PLC0415
 
     if listing is None:
         recipe = pick_recipe("cnn", FASHION_MNIST)
         return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     auto = auto_recipe(budget_s=wish.budget_s)
-    return auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    auto = auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    return auto.suited(*look_at(listing.files))
 
 
 def _listed(source: str, group: str | None) -> "Listing | None":

@@ -1,4 +1,4 @@
-"""The stages of `lookalike up`: train, measure, export, index. Each does what is left to do of it
+"""The stages of `lookalike up`: train, export, measure, index. Each does what is left to do of it
 and returns the line that says what there is now.
 """
 
@@ -14,7 +14,7 @@ from cli.data import load, load_to_measure
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
 from cli.workspace import State, Workspace
 from training.errors import DataError
-from training.units import duration, percent
+from training.units import duration, percent, things
 from vision.errors import ExportError
 from vision.exported import has_export, name_of
 from vision.manifest import Manifest
@@ -73,6 +73,8 @@ def _train(
 def as_trained(manifest: Manifest) -> str:
     """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
+    if manifest.classes_sha256 is not None:
+        return f"{things(len(manifest.labels), 'class', 'classes')} from labels that came later"
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
     images = int(manifest.metrics.get("test_images", 0))
@@ -99,6 +101,35 @@ class Measuring:
                     self._workspace.source, self._workspace.model, group=self._group
                 )
         return self._dataset
+
+
+def export(
+    workspace: Workspace, state: State, measuring: Measuring, *, device: str
+) -> tuple[State, str]:
+    """Export the model for servers on a CPU, once; without it they compute with torch.
+
+    Raises:
+        ModelFolderError: the model cannot be used.
+        OSError: what came of it cannot be remembered.
+    """
+    if has_export(workspace.model, RUNTIME):
+        return state, state.exported or f"exported for {RUNTIME}"
+    if device != "cpu" and (device != "auto" or NVIDIA.exists()):
+        return state, "not exported: it is served by the GPU"
+    if state.exported is not None:
+        return state, state.exported
+    from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
+
+    try:
+        with hushed():
+            exported = export_for_cpu(workspace.model, measuring.dataset())
+        name = name_of(exported.precision, exported.floats)
+        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
+    except (ExportError, DataError) as error:
+        said = f"not exported, served by torch: {error}"
+    state = replace(state, exported=said)
+    workspace.write(state)
+    return state, said
 
 
 def measure(
@@ -133,35 +164,6 @@ def measure(
             share, what = figures["same_item"]["r_at_1"], "the very thing"
         first = f"{percent(share)} find {what} first; "
     return state, f"measured: {first}{workspace.home / workspace.model.name / REPORT_PAGE}"
-
-
-def export(
-    workspace: Workspace, state: State, measuring: Measuring, *, device: str
-) -> tuple[State, str]:
-    """Export the model for servers on a CPU, once; without it they compute with torch.
-
-    Raises:
-        ModelFolderError: the model cannot be used.
-        OSError: what came of it cannot be remembered.
-    """
-    if has_export(workspace.model, RUNTIME):
-        return state, state.exported or f"exported for {RUNTIME}"
-    if device != "cpu" and (device != "auto" or NVIDIA.exists()):
-        return state, "not exported: it is served by the GPU"
-    if state.exported is not None:
-        return state, state.exported
-    from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
-
-    try:
-        with hushed():
-            exported = export_for_cpu(workspace.model, measuring.dataset())
-        name = name_of(exported.precision, exported.floats)
-        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
-    except (ExportError, DataError) as error:
-        said = f"not exported, served by torch: {error}"
-    state = replace(state, exported=said)
-    workspace.write(state)
-    return state, said
 
 
 def say_stage(number: int, of: int, line: str) -> None:

@@ -55,7 +55,7 @@ def up(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a page that finds photos that look alike: look, train, measure, export, index, serve.
+    """Make a page that finds photos that look alike: look, train, export, measure, index, serve.
 
     Interrupted, the same command goes on where it was. Run again, it starts in seconds and takes in
     what was added or changed since.

@@ -15,10 +15,13 @@ from tests.models import with_references, write_model
 from tests.pictures import png
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
+from vision.manifest import Architecture
 from vision.references import (
     NEIGHBOURS,
     REFERENCES_NAME,
     References,
+    compared,
+    compared_width,
     judge,
     read_references,
 )
@@ -92,6 +95,31 @@ def test_a_model_without_references_says_that_it_cannot_tell() -> None:
     assert why_not is not None
     assert why_not.code == "not_known"
     assert judge(two_heaps(), axis(0), np.array([0.9, 0.1], np.float32)).sure is True
+
+
+def test_of_vectors_with_two_parts_the_one_that_tells_things_apart_is_compared() -> None:
+    parts = Architecture(
+        network="cnn",
+        embedding_layer="x",
+        width=WIDTH + 2,
+        num_labels=2,
+        reduction="item-and-kind",
+        item_width=WIDTH,
+        kind_share=0.5,
+    )
+    references = two_heaps()
+    kind = np.array([1, 0], np.float32)
+    both_ND = np.concatenate(
+        [references.vectors_KD, np.tile(kind, (len(references.vectors_KD), 1))], axis=1
+    ) / np.sqrt(2, dtype=np.float32)
+    np.testing.assert_allclose(compared(both_ND, parts), references.vectors_KD, atol=1e-6)
+    assert compared_width(parts) == WIDTH
+
+    near = np.concatenate([axis(0), kind]) / np.sqrt(2, dtype=np.float32)
+    far = np.concatenate([axis(5), kind]) / np.sqrt(2, dtype=np.float32)
+    assert references.near(near, 0) == references.near(axis(0), 0)
+    assert references.judge(near, 0).sure is True
+    assert references.judge(far, 0).why_not is not None, "its kind is that of all"
 
 
 # Files

@@ -11,7 +11,7 @@ that have images, D numbers of a head.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -53,10 +53,14 @@ class Space:
     basis_FR: NDArray[np.float32] | None  # None: all features, as they are
 
     @classmethod
-    def of(cls, features_NF: NDArray[np.float32]) -> Self:
-        """Return the space of these features."""
+    def of(
+        cls, features_NF: NDArray[np.float32], weights_F: NDArray[np.float64] | None = None
+    ) -> Self:
+        """Return the space of these features, their deviations ``weights_F`` if given."""
         count, features = features_NF.shape
         straight = cls.straight(features_NF)
+        if weights_F is not None:
+            straight = replace(straight, factor_F=straight.factor_F * weights_F)
         if features <= min(count, MOST_DIMENSIONS):
             return straight
         rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
@@ -202,6 +206,13 @@ def fit_item(
     return space.folded(layer)
 
 
+def padded(layer: Linear, features: int) -> Linear:
+    """Return a layer of the first features as one of all of them."""
+    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
+    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
+    return Linear(weight_DF, layer.bias_D)
+
+
 class Discriminants(NamedTuple):
     """What tells classes apart."""
 
@@ -216,6 +227,7 @@ class ClassSpread:
         """Take the sums over images of at least one class, that have so many features."""
         self._features = features
         self._num_labels = len(moments.counts_L)
+        self.counts_L = moments.counts_L
         self._seen = np.flatnonzero(moments.counts_L)
         counts_S = moments.counts_L[self._seen]
         count = counts_S.sum()
@@ -223,6 +235,7 @@ class ClassSpread:
         self._means_SR = moments.sums_LR[self._seen] / counts_S[:, None]
         about_RR = (self._means_SR.T * counts_S) @ self._means_SR
         self._within_RR = (moments.products_RR - about_RR) / count
+        self._free_share = max(count - len(counts_S), 1) / count
 
     @property
     def classes(self) -> int:
@@ -232,26 +245,39 @@ class ClassSpread:
     def fit(self, shrinkage: float, *, most: int) -> Discriminants:
         """Return the linear discriminants; classes without images never win.
 
-        The scores are those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``.
-
         Args:
             shrinkage: share of the spread that is taken to be the same in all directions, (0, 1].
             most: numbers of a kind; as many as the classes less one if that is less.
         """
-        dimensions = len(self._within_RR)
+        weight_RS = self._weights(shrinkage)
+        return Discriminants(scores=self._scores(weight_RS), kind=self._kind(weight_RS, most))
+
+    def scores(self, shrinkage: float) -> Linear:
+        """Return the scores alone, which cost less where there are many classes.
+
+        Where many classes have one image, which lies at its class's mean, the spread of the others
+        is not taken for smaller: it is a mean over the images less the classes (Hastie et al.).
+        """
+        return self._scores(self._weights(shrinkage) * self._free_share)
+
+    def _weights(self, shrinkage: float) -> NDArray[np.float64]:
+        """Return the means, each direction divided by the shrunk spread in it: (R, S)."""
         level = np.trace(self._within_RR) / self._features
         shrunk_RR = (1 - shrinkage) * self._within_RR
-        shrunk_RR[np.diag_indices(dimensions)] += max(shrinkage * level, LEAST_SPREAD)
+        shrunk_RR[np.diag_indices(len(shrunk_RR))] += max(shrinkage * level, LEAST_SPREAD)
         factor = scipy.linalg.cho_factor(shrunk_RR, overwrite_a=True, check_finite=False)
-        weight_RS = scipy.linalg.cho_solve(factor, self._means_SR.T, check_finite=False)
+        weight_RS: NDArray[np.float64] = scipy.linalg.cho_solve(
+            factor, self._means_SR.T, check_finite=False
+        )
+        return weight_RS
+
+    def _scores(self, weight_RS: NDArray[np.float64]) -> Linear:
+        """Return those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``."""
         bias_S = np.log(self._shares_S) - (self._means_SR * weight_RS.T).sum(axis=1) / 2
-        weight_LR = np.zeros((self._num_labels, dimensions))
+        weight_LR = np.zeros((self._num_labels, len(weight_RS)))
         bias_L = np.full(self._num_labels, bias_S.min() - NEVER_WINS)
         weight_LR[self._seen], bias_L[self._seen] = weight_RS.T, bias_S
-        return Discriminants(
-            scores=Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32)),
-            kind=self._kind(weight_RS, most),
-        )
+        return Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32))
 
     def _kind(self, weight_RS: NDArray[np.float64], most: int) -> Linear:
         """Return the directions in which the means lie farthest apart, for the spread in them."""

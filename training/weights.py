@@ -115,9 +115,19 @@ def _published(
     return Pretrained(known[source].name, pretrained.sha256), given
 
 
+def is_at_hand(network: str, source: str) -> bool:
+    """Return whether weights that torchvision publishes need no download; they may be damaged."""
+    known = published_weights(split_name(network)[1])
+    return source in known and _hub_path(known[source].url).exists()
+
+
+def _hub_path(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
 def _in_hub_cache(network: str, url: str) -> Path:
     """Return the file of torch.hub's cache that holds ``url``, after downloading it if need be."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    path = _hub_path(url)
     if path.exists():
         return path
     prefix = HUB_HASH.search(path.stem)

@@ -7,7 +7,7 @@ SHA-256 of every file and of its own text: what does not fit is refused. Knows n
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -178,6 +178,23 @@ def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
         )
     files = {name: _read_file(folder, name, sha256) for name, sha256 in manifest.files.items()}
     return Export(manifest, files)
+
+
+def bound_to(export: Export, model: Manifest) -> Export:
+    """Return an export of a model's network for the same network with the classes of ``model``.
+
+    Its files stay as they are; of what was measured, that of the vectors stays.
+    """
+    manifest = replace(
+        export.manifest,
+        model_sha256=hashlib.sha256(model.to_bytes()).hexdigest(),
+        difference=export.manifest.difference.without_classes(),
+        tried=tuple(
+            replace(one, difference=one.difference.without_classes())
+            for one in export.manifest.tried
+        ),
+    )
+    return Export(manifest, export.files)
 
 
 def write_export(model_folder: Path, export: Export) -> None:
