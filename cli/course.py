@@ -87,7 +87,8 @@ def _finish(
     """Do what is left to do of the first four stages, and say a line of each."""
     device = wish.device
     state = replace(workspace.read(), group=wish.group)
-    if workspace.model.exists():
+    was_trained = workspace.model.exists()
+    if was_trained:
         said = f"trained: {stages.as_trained(read_manifest(workspace.model))}"
     else:
         from cli.outlook import say_plan  # noqa: PLC0415
@@ -106,6 +107,8 @@ def _finish(
 
     from cli.intake import Intake  # noqa: PLC0415
 
+    if not was_trained:
+        listing = _listed(wish.source, wish.group)  # photos came and went meanwhile
     intake = Intake(workspace, state, device=device, thumbnail=wish.thumbnail)
     intake.keep_pictures()
     taken, said = _index(intake, workspace, listing, prune=wish.prune)

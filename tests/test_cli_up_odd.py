@@ -4,8 +4,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cli import stages
+from cli.course import Wish, bring_up
 from cli.survey import survey
 from dataset.errors import DatasetError
 from dataset.source import list_source
@@ -14,6 +17,7 @@ from tests.newcomer import lookalike
 from tests.pictures import encoded, picture
 from tests.test_cli_up import Made, photo
 from tests.ups import sentence_of, up
+from training.features import FeatureStore
 from vision.manifest import read_manifest
 from vision.preprocess import Preprocessing
 from vision.synced import replace_synced
@@ -118,3 +122,43 @@ def test_a_place_for_failures_that_is_none_is_told_before_the_work(
         assert done.returncode == 1
         assert place in sentence_of(done)
         assert not gallery.exists()
+
+
+def test_photos_that_come_and_go_during_the_training_are_indexed_as_they_are_then(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(tmp_path, model)
+    trained = made.kept / "model"
+    trained.rename(tmp_path / "trained")
+
+    def train(*_: object, **__: object) -> str:
+        (made.photos / "hat" / "0.jpg").unlink()
+        (made.photos / "hat" / "new.jpg").write_bytes(photo(950))
+        (made.photos / "hat" / "newer.jpg").write_bytes(photo(951))
+        (tmp_path / "trained").rename(trained)
+        return "trained"
+
+    monkeypatch.setattr(stages, "train", train)
+    bring_up(Wish(source=str(made.photos), out=made.kept, serve=False, device="cpu"))
+
+    said = capsys.readouterr().err
+    assert "4/5 indexed 21 photos in" in said
+    assert "cannot be read" not in said
+
+
+def test_kept_features_that_a_disk_has_spoilt_are_computed_again(tmp_path: Path) -> None:
+    class Encoder:
+        def encode(self, images_NCHW: np.ndarray, report: object) -> np.ndarray:
+            return images_NCHW.reshape(len(images_NCHW), -1).astype(np.float32)
+
+    images_NCHW = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
+    store = FeatureStore(tmp_path)
+
+    def features() -> np.ndarray:
+        return store.features("one", images_NCHW, Encoder, lambda _: None)[0]  # type: ignore[arg-type]
+
+    before = features()
+    (piece,) = store.folder.iterdir()
+    for damage in (piece.read_bytes()[:100], b"", b"PK\x03\x04", bytes(1000)):
+        piece.write_bytes(damage)
+        np.testing.assert_array_equal(features(), before)

@@ -1,6 +1,7 @@
 """`auto`: what comes along, what is tried, what is kept, and what cannot be used, in a sentence."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.pictures import picture, write_photographs
+from tests.pictures import encoded, picture, write_photographs
 from training import auto
 from training.auto import train_auto
 from training.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
@@ -290,3 +291,28 @@ def test_vgg19_is_compared_last_where_its_weights_are_at_hand(
 def test_vgg19_tells_kinds_apart_by_its_last_pools_and_layers() -> None:
     *_, vgg19 = small().with_vgg19().extractors
     assert built(vgg19).widths == (512, 512, 4096)
+
+
+def test_photos_that_change_meanwhile_do_not_mix_with_those_that_it_began_with(
+    model: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """As many photos as before, one of them another: the second network would learn mixed-up."""
+    photos = tmp_path / "photographs"
+    shutil.copytree(photographs, photos)
+    first = sorted(photos.rglob("*.*"))[0]
+    recipe = small()
+    larger = replace(recipe.preprocessing, size=2 * SIDE)
+    (one,) = recipe.extractors
+    recipe = replace(recipe, extractors=(one, replace(one, preprocessing=larger)))
+    watching = Watching()
+
+    def load(preprocessing: Preprocessing) -> Dataset:
+        dataset = load_dataset(str(photos), preprocessing, unlabelled=True)
+        first.write_bytes(encoded(picture(99, (90, 90)), "PNG"))
+        return dataset
+
+    train_auto(recipe, load, out=tmp_path / "out", observer=watching)
+
+    _, second = watching.candidates
+    assert "the photos have changed" in str(second)
+    assert read_manifest(tmp_path / "out").fingerprint == read_manifest(model).fingerprint

@@ -14,7 +14,7 @@ from training.assembly import assembled
 from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, FromScratch, Tuning
 from training.candidates import fit_heads
 from training.data import Dataset
-from training.errors import DivergenceError, RecipeError, WeightsError
+from training.errors import DataError, DivergenceError, RecipeError, WeightsError
 from training.features import FeatureStore
 from training.material import Figures, Fitted, Material, Seen
 from training.publish import Trained
@@ -26,6 +26,7 @@ from training.tuning import Tuner, is_begun
 from vision.backbone import Backbone
 from vision.preprocess import Preprocessing
 
+CHANGED: Final = "the photos have changed since the training began; the next one learns from them"
 NO_TIME: Final = "there was no time left: a larger budget buys it"
 
 Load = Callable[[Preprocessing], Dataset]
@@ -100,8 +101,7 @@ class Trials:
                 self._pass_over(str(extractor), f"its weights cannot be had: {error}")
             longest_s = max(longest_s, time.perf_counter() - began)
         if self._best is None and self._small is None:
-            assert failure is not None  # why none was tried
-            raise failure
+            raise failure or DataError(CHANGED)
         if self._best and self._recipe.tuning is not None and self._material.num_labels:
             self._tune(self._best, self._recipe.tuning, reserved_s=longest_s)
         if self._small:
@@ -137,7 +137,9 @@ class Trials:
     def _try(self, extractor: Extractor) -> None:
         """Try a network as it is."""
         backbone = pretrained(extractor)
-        dataset = self._dataset(extractor.preprocessing)
+        dataset = self._dataset(extractor.preprocessing, str(extractor))
+        if dataset is None:
+            return
         seeing = Seeing(self._store, extractor, backbone, device=self._device)
         seen = self._see(seeing, dataset)
         began = time.perf_counter()
@@ -171,7 +173,9 @@ class Trials:
         if left_s <= 0 and not is_begun(folder):
             self._pass_over(name, NO_TIME)
             return
-        dataset = self._dataset(extractor.preprocessing)
+        dataset = self._dataset(extractor.preprocessing, name)
+        if dataset is None:
+            return
         tuner = Tuner(
             extractor,
             dataset.train,
@@ -199,7 +203,9 @@ class Trials:
 
     def _learn_from_scratch(self, how: FromScratch) -> None:
         """Let a small network learn from the images of all folds but the first."""
-        dataset = self._dataset(how.recipe.preprocessing)
+        dataset = self._dataset(how.recipe.preprocessing, how.recipe.name)
+        if dataset is None:
+            return
         scratch = Scratch(
             how,
             dataset,
@@ -265,9 +271,14 @@ class Trials:
     def _left_s(self) -> float:
         return self._recipe.budget_s - (time.perf_counter() - self._began)
 
-    def _dataset(self, preprocessing: Preprocessing) -> Dataset:
+    def _dataset(self, preprocessing: Preprocessing, name: str) -> Dataset | None:
+        """Return the photos for a candidate; where others are there by now, pass it over."""
         if self._loaded[0] != preprocessing:
-            self._loaded = (preprocessing, self._load(preprocessing))
+            dataset = self._load(preprocessing)
+            if not dataset.has_photos_of(self.winning_dataset):
+                self._pass_over(name, CHANGED)
+                return None
+            self._loaded = (preprocessing, dataset)
         return self._loaded[1]
 
     def _pass_over(self, name: str, why: str) -> None:
