@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from cli.commands import app
-from tests.models import with_references, write_model
+from tests.models import item_and_kind, with_references, write_model
 from tests.pictures import png
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
@@ -151,9 +151,25 @@ def test_references_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="which its manifest names"):
         read_references(tmp_path / "m", manifest)
     with pytest.raises(ModelFolderError, match="9 numbers each expected"):
-        References.from_bytes(whole, width=9)
+        References.from_bytes(whole, widths=(9,))
     with pytest.raises(ModelFolderError, match="no references in it"):
-        References.from_bytes(b"nothing", width=WIDTH)
+        References.from_bytes(b"nothing", widths=(WIDTH,))
+
+
+def test_references_of_whole_vectors_with_two_parts_are_read_and_compared_as_such(
+    tmp_path: Path,
+) -> None:
+    """So they were written at first."""
+    references = two_heaps()
+    two_parts = item_and_kind(item_width=WIDTH - 2, kind_width=2, kind_share=0.5)
+    write_model(tmp_path / "m", network="cnn", width=WIDTH)
+    manifest = with_references(tmp_path / "m", references)
+    two_parts = replace(two_parts, num_labels=len(manifest.labels))
+
+    read = read_references(tmp_path / "m", replace(manifest, architecture=two_parts))
+    assert read is not None
+    vector_D = unit(np.random.default_rng(1).normal(0, 1, WIDTH))
+    assert read.near(vector_D, 1) == references.near(vector_D, 1)
 
 
 def test_the_command_says_whether_it_is_sure(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ anything lie near some class.
 Knows no torch. Shape suffixes: K references, D vector width.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -122,8 +123,8 @@ class References:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, width: int) -> Self:
-        """Return what ``to_bytes`` wrote, of so many numbers each.
+    def from_bytes(cls, data: bytes, *, widths: Collection[int]) -> Self:
+        """Return what ``to_bytes`` wrote, of one of these counts of numbers each.
 
         Raises:
             ModelFolderError: it is something else.
@@ -133,8 +134,10 @@ class References:
             vectors_KD, labels_K, limits = (arrays[n] for n in ("vectors", "labels", "limits"))
         except (SafetensorError, KeyError) as error:
             raise ModelFolderError(f"{REFERENCES_NAME} is damaged: no references in it") from error
-        if vectors_KD.shape != (len(labels_K), width) or limits.shape != (4,):
-            raise ModelFolderError(f"{REFERENCES_NAME} is damaged: {width} numbers each expected")
+        fits = vectors_KD.shape in [(len(labels_K), width) for width in widths]
+        if not fits or limits.shape != (4,):
+            counts = " or ".join(map(str, sorted(set(widths))))
+            raise ModelFolderError(f"{REFERENCES_NAME} is damaged: {counts} numbers each expected")
         return cls(
             vectors_KD=vectors_KD.astype(np.float32, copy=False),
             labels_K=labels_K.astype(np.int32, copy=False),
@@ -176,8 +179,7 @@ def read_references(folder: Path, manifest: Manifest) -> References | None:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
     data = read_beside(folder, REFERENCES_NAME, manifest.data.get(REFERENCES_SHA256))
-    return (
-        None
-        if data is None
-        else References.from_bytes(data, width=compared_width(manifest.architecture))
-    )
+    if data is None:
+        return None
+    whole = manifest.architecture.width  # so they were compared, and written, at first
+    return References.from_bytes(data, widths=(compared_width(manifest.architecture), whole))
