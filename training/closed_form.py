@@ -80,6 +80,21 @@ class Space:
         factor_F[real_F] = 1 / spread_F[real_F]
         return cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
 
+    @classmethod
+    def evenly(cls, features_NF: NDArray[np.float32]) -> Self:
+        """Return the space of numbers that count as much as they spread: one factor for all."""
+        mean_F = features_NF.mean(axis=0, dtype=np.float64)
+        squares = np.einsum("nf,nf->", features_NF, features_NF, dtype=np.float64)
+        spread = np.sqrt(max(squares / len(features_NF) - mean_F @ mean_F, 0) / len(mean_F))
+        factor_F = np.full_like(mean_F, 1 / max(spread, LEAST_SPREAD))
+        space = cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
+        if len(mean_F) <= MOST_DIMENSIONS:
+            return space
+        rows = np.unique(np.linspace(0, len(features_NF) - 1, SAMPLED).round().astype(np.int64))
+        return replace(
+            space, basis_FR=_components(space.reduced(features_NF[rows]), MOST_DIMENSIONS)
+        )
+
     @property
     def features(self) -> int:
         """How many features there are."""
