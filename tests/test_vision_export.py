@@ -482,8 +482,12 @@ assert not [name for name in sys.modules if name.startswith("openvino_telemetry.
     ids=["cnn", "torchvision", "timm", "item and kind, mirrored", "no classes"],
 )
 def test_networks_of_every_kind_can_be_exported(
-    tmp_path: Path, architecture: Architecture, preprocessing: Preprocessing
+    tmp_path: Path,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("vision.trial.LEAST_GAIN", np.inf)  # the most exact is compared, and taken
     unbound = replace(
         unbound_manifest(labels=("a", "b", "c", "d")[: architecture.num_labels]),
         architecture=architecture,
@@ -492,8 +496,8 @@ def test_networks_of_every_kind_can_be_exported(
     torch.manual_seed(0)
     network = build_network(architecture, preprocessing)
     save_model(tmp_path / "m", unbound, network.state_dict())
-    assert export(tmp_path / "m", precision="fp32").difference.cosine_min > 0.9999
     found = export(tmp_path / "m", precision="auto")
+    assert found.difference.cosine_min > 0.9999
     assert {one.precision for one in found.tried} >= {"fp32", "int8"}
     encoder = open_encoder(tmp_path / "m", device="cpu", runtime="openvino", threads=1)
     encoding = encoder.encode(sample_for(unbound).test_NCHW[:3])
