@@ -30,11 +30,12 @@ from training.significance import share_interval
 from vision.difference import Limits
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
-from vision.export import Sample, export_model
+from vision.export import export_model
 from vision.manifest import Manifest
 from vision.model import load_model, save_model
 from vision.network import build_network
 from vision.synced import replace_synced
+from vision.trial import Sample
 
 LABELS = ("large", "middle", "small")
 SIDES = (8, 5, 2)
@@ -120,9 +121,9 @@ KEYS = """model data images gallery_images accuracy accuracy_interval balanced_a
 temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
 same_item tried
 r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
-novelty speed computed_by noticed_drop in_words calibration_error_honest
-calibration_error_honest_high calibration_error_beyond_chance
-calibration_error_beyond_chance_interval"""
+novelty speed computed_by noticed_drop in_words
+calibration_error_honest calibration_error_honest_high
+calibration_error_beyond_chance calibration_error_beyond_chance_interval"""
 
 
 def test_an_evaluation_becomes_json_values_and_nothing_else(
