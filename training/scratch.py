@@ -1,7 +1,7 @@
 """Small labelled pictures in, a small network that learnt from nothing but them out, and its worth.
 
-It is judged by the first fold, which it has not learnt from; where it is the best of all, it learns
-once more, from all images.
+It is judged by folds that it has not learnt from; where it is the best of all, it learns once more,
+from all images.
 
 Shape suffixes: N images, V views, K found among, D vector width, L labels.
 """
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.assembly import held_out_figures
-from training.auto_recipe import FromScratch
+from training.auto_recipe import FOLDS, FromScratch
 from training.batches import images_at_once
 from training.checkpoint import CheckpointFolder
 from training.data import Dataset
@@ -43,10 +43,12 @@ Report = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss
 
 
 class FirstRun(NamedTuple):
-    """A network that has learnt from all images but those of the first fold."""
+    """A network that has learnt from some of the folds only, and what it makes of all images."""
 
     trained: Trained
-    figures: Figures
+    vectors_ND: NDArray[np.float32]
+    logits_NL: NDArray[np.float32]
+    same_item: float  # share of made views that find the photo they are of
     seconds: float
 
 
@@ -57,7 +59,10 @@ class Scratch:
         self, how: FromScratch, dataset: Dataset, material: Material, *, folder: Path, device: str
     ) -> None:
         """Prepare to learn from images that suit the recipe; the folder is the training's."""
-        taught_N = material.taught()
+        # Where there are ten folds, one is too few pictures to judge by.
+        self.folds = material.folds[: max(1, len(material.folds) // FOLDS)]
+        held_N = np.isin(material.folds_N, self.folds)
+        taught_N = np.flatnonzero(~held_N & (material.labels_N != UNLABELLED))
         self.images = len(taught_N)
         self._recipe = how.of(self.images)
         self.name = f"{how.recipe.network} from scratch at {how.recipe.preprocessing.size} px"
@@ -66,8 +71,7 @@ class Scratch:
         self._held_out = dataset.validation
         self._first = dataset.train
         if self._held_out is None:
-            held_N = np.flatnonzero(material.folds_N[: len(dataset.train)] == material.folds[0])
-            self._held_out = dataset.train.only(held_N)
+            self._held_out = dataset.train.only(np.flatnonzero(held_N[: len(dataset.train)]))
             self._first = dataset.train.only(taught_N)
 
     @property
@@ -83,7 +87,7 @@ class Scratch:
         return (1 + again) * learning_s(self._recipe, self.images, labels, self._device)
 
     def measure(self, report: Report) -> FirstRun:
-        """Learn from all images but those of the first fold, and measure with these.
+        """Learn from all images but those of ``folds``, and look at these.
 
         Raises:
             RecipeError: there are too few images of any class.
@@ -93,7 +97,25 @@ class Scratch:
         session = self._run(FIRST, self._first, self._held_out, report)
         trained = trained_by(session, self._dataset.label_names)
         seconds = sum(one.seconds for one in session.history)
-        return FirstRun(trained, self._figures(session.network), seconds)
+        parts = [self._dataset.train, self._dataset.validation, self._dataset.unlabelled]
+        present = [part for part in parts if part is not None]
+        said = [self._encode(session.network, part.images_NCHW) for part in present]
+        vectors_ND, logits_NL = (np.concatenate(rows) for rows in zip(*said, strict=True))
+        same_item = self._same_item(session.network, present, vectors_ND)
+        return FirstRun(trained, vectors_ND, logits_NL, same_item, seconds)
+
+    def figures(self, run: FirstRun, folds: Sequence[int]) -> Figures:
+        """Return what the network is worth on some of the folds that it has not learnt from."""
+        labels_N, folds_N = self._material.labels_N, self._material.folds_N
+        right, found = [], []
+        for fold in folds:
+            held_N = folds_N == fold
+            others = np.flatnonzero(~held_N & (labels_N != UNLABELLED))
+            nearest = (run.vectors_ND[held_N] @ run.vectors_ND[others].T).argmax(axis=1)
+            found.append(labels_N[others[nearest]] == labels_N[held_N])
+            right.append(run.logits_NL[held_N].argmax(axis=1) == labels_N[held_N])
+        right_N, found_N = np.concatenate(right), np.concatenate(found)
+        return Figures(len(right_N), float(right_N.mean()), float(found_N.mean()), run.same_item)
 
     def again(self, learnt: FirstRun, report: Report) -> Trained:
         """Learn from all images, and return the network with the first one's temperature.
@@ -121,25 +143,6 @@ class Scratch:
             with CheckpointFolder(self._folder / name) as state:
                 run_session(session, state, subject, _Watching(report))
         return session
-
-    def _figures(self, network: Network) -> Figures:
-        """Return what the network is worth on the first fold."""
-        material = self._material
-        parts = [self._dataset.train, self._dataset.validation, self._dataset.unlabelled]
-        present = [part for part in parts if part is not None]
-        said = [self._encode(network, part.images_NCHW) for part in present]
-        vectors_ND, logits_NL = (np.concatenate(rows) for rows in zip(*said, strict=True))
-        held_N = material.folds_N == material.folds[0]
-        labels_N = material.labels_N
-        right_N = logits_NL[held_N].argmax(axis=1) == labels_N[held_N]
-        others = np.flatnonzero(~held_N & (labels_N != UNLABELLED))
-        nearest = others[(vectors_ND[held_N] @ vectors_ND[others].T).argmax(axis=1)]
-        return Figures(
-            images=int(held_N.sum()),
-            accuracy=float(right_N.mean()),
-            r_at_1=float((labels_N[nearest] == labels_N[held_N]).mean()),
-            same_item=self._same_item(network, present, vectors_ND),
-        )
 
     def _same_item(
         self, network: Network, parts: Sequence[LabelledImages], vectors_ND: NDArray[np.float32]
@@ -179,12 +182,13 @@ class Small(NamedTuple):
 
     scratch: Scratch
     dataset: Dataset
-    learnt: FirstRun  # from all images but those of the first fold
-    trained: Trained  # from all of them, if it is the best
+    run: FirstRun
+    figures: Figures
+    trained: Trained  # from all images, if it is the best
 
     def as_trained(self, recipe: str, seconds: float, comparison: Comparison) -> Trained:
         """Return the network as the outcome of a recipe that took so long, and why it is."""
-        held_out = held_out_figures(self.learnt.figures)
+        held_out = held_out_figures(self.figures)
         return replace(
             self.trained,
             recipe=recipe,

@@ -4,7 +4,7 @@ Shape suffixes: N images, F features.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ from vision.backbone import Backbone
 from vision.preprocess import Preprocessing
 
 CHANGED: Final = "the photos have changed since the training began; the next one learns from them"
+LEARNT_HEAD: Final = "learnt with the network"
 NO_TIME: Final = "there was no time left: a larger budget buys it"
 
 Load = Callable[[Preprocessing], Dataset]
@@ -53,6 +54,7 @@ class _Best(NamedTuple):
     backbone: Backbone
     fitted: Fitted
     seen: Seen
+    folds: list[int] | None = None  # that it has not learnt from; None: any, held out in turn
 
 
 class Trials:
@@ -78,7 +80,7 @@ class Trials:
         self._tried: list[Tried] = []
         self._best: _Best | None = None  # of the pretrained ones
         self._small: Small | None = None  # from scratch
-        self._first: dict[str, Figures] = {}  # on the first fold, of some candidates
+        self._on_some: dict[tuple[str | int, ...], Figures] = {}  # by name and folds
         self._winner = ""
         self.winning_dataset = dataset
 
@@ -192,17 +194,17 @@ class Trials:
         tuned = tuner.run(epochs, partial(self._observer.learning, name))
         seeing = Seeing(self._store, extractor, tuned.backbone, device=self._device, tuned=name)
         seen = self._see(seeing, dataset)
-        before = self._on_first_fold(best)
+        first = self._material.folds[:1]
+        before = self._on_folds(best, first)
         began = time.perf_counter()
-        fitted = fit_heads(seen, self._material, self._recipe, folds=self._material.folds[:1])
+        fitted = fit_heads(seen, self._material, self._recipe, folds=first)
         seconds = tuned.seconds + seeing.seconds + time.perf_counter() - began
         self._measured(name, fitted.figures, seconds, _head(fitted))
-        self._first[name] = fitted.figures
         if is_better(fitted.figures, before):
-            self._takes(_Best(name, extractor, tuned.backbone, fitted, seen), dataset)
+            self._takes(_Best(name, extractor, tuned.backbone, fitted, seen, first), dataset)
 
     def _learn_from_scratch(self, how: FromScratch) -> None:
-        """Let a small network learn from the images of all folds but the first."""
+        """Let a small network learn from the images of most folds."""
         dataset = self._dataset(how.recipe.preprocessing, how.recipe.name)
         if dataset is None:
             return
@@ -225,27 +227,31 @@ class Trials:
         except (RecipeError, DivergenceError) as error:
             self._pass_over(scratch.name, str(error))
             return
-        self._measured(scratch.name, learnt.figures, learnt.seconds, "learnt with the network")
-        self._small = Small(scratch, dataset, learnt, learnt.trained)
+        figures = scratch.figures(learnt, scratch.folds)
+        self._measured(scratch.name, figures, learnt.seconds, LEARNT_HEAD)
+        self._small = Small(scratch, dataset, learnt, figures, learnt.trained)
 
     def _settle(self, small: Small) -> None:
         """Take the network that learnt from scratch where it is better than the best of others."""
-        if self._best and not tells_kinds_better(
-            small.learnt.figures, self._on_first_fold(self._best)
-        ):
-            return
+        if self._best:
+            folds = self._best.folds or small.scratch.folds
+            own = small.scratch.figures(small.run, folds)
+            if not tells_kinds_better(own, self._on_folds(self._best, folds)):
+                return
         report = partial(self._observer.learning, f"{small.scratch.name}, all pictures")
-        self._small = small._replace(trained=small.scratch.again(small.learnt, report))
+        self._small = small._replace(trained=small.scratch.again(small.run, report))
         self._winner, self.winning_dataset = small.scratch.name, small.dataset
 
-    def _on_first_fold(self, best: _Best) -> Figures:
-        """Return what a candidate is worth on the first fold, which none has learnt from."""
-        if best.name not in self._first:
-            first = self._material.folds[:1]
-            fitted = fit_heads(best.seen, self._material, self._recipe, folds=first)
+    def _on_folds(self, best: _Best, folds: Sequence[int]) -> Figures:
+        """Return what a candidate is worth on folds that another has not learnt from, either."""
+        if best.folds == folds:
+            return best.fitted.figures
+        key: tuple[str | int, ...] = (best.name, *folds)
+        if key not in self._on_some:
+            fitted = fit_heads(best.seen, self._material, self._recipe, folds=folds)
             self._measured(f"{best.name}, on the same photos", fitted.figures, 0.0, _head(fitted))
-            self._first[best.name] = fitted.figures
-        return self._first[best.name]
+            self._on_some[key] = fitted.figures
+        return self._on_some[key]
 
     def _see(self, seeing: Seeing, dataset: Dataset) -> Seen:
         parts = (dataset.train, dataset.validation, dataset.unlabelled)
