@@ -112,8 +112,8 @@ def test_groups_in_one_fold_alone_change_nothing(group_of: str) -> None:
 def test_the_groups_of_the_parts_are_known() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 2, 2)).astype(np.uint8)
     labels = np.array([0, 0, 1, 1, 0, 1])
-    parts = [
+    train, more = (
         replace(labelled(pixels[rows], labels[rows], ("a", "b")), things_N=np.array(things))
         for rows, things in ((slice(0, 4), [5, 5, -1, 7]), (slice(4, 6), [9, 9]))
-    ]
-    assert Material.of(*parts, None, folds=2).things_N.tolist() == [5, 5, -1, 7, 9, 9]
+    )
+    assert Material.of(train, None, more, folds=2).things_N.tolist() == [5, 5, -1, 7, 9, 9]

@@ -21,7 +21,7 @@ class Tried:
     held_out_images: int = 0  # that the figures are of
     accuracy: float | None = None  # in [0, 1], as the others
     r_at_1: float | None = None  # search for the same class
-    same_item: float | None = None  # search with made views for the very photo
+    same_item: float | None = None  # search for the very thing
     not_tried: str | None = None  # why
 
     @classmethod
@@ -108,7 +108,7 @@ def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comp
     if not others:
         why = f"{winner} is all that was tried {images}."
     elif won.accuracy is None:
-        why = f"{winner} finds the very photo most often, {percent(won.same_item)}, {images}."
+        why = f"{winner} finds the very thing most often, {percent(won.same_item)}, {images}."
     elif small:
         why = (
             f"{winner} has the best mean of accuracy ({percent(won.accuracy)}) and search for the "
