@@ -58,6 +58,8 @@ LONG = (
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",
+    "lookalike train --recipe backbone-frozen --backbone torchvision:resnet50",
+    "lookalike compare models/frozen models/tuned --data photos --must-not-lose accuracy --margin",
 )
 # What is looked at, and not run.
 NOT_RUN = {"make": "the target is looked up: it would make this very environment and run this test"}
