@@ -52,7 +52,8 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
-    "lookalike train --data photos",  # tests/newcomer.py
+    "lookalike train --data photos",  # tests/newcomer.py, as the export
+    "lookalike export models/photos",
     "lookalike train --hold-out",
     "lookalike train --backbone torchvision:vgg19",
     "lookalike evaluate models/unseen",
