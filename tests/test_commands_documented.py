@@ -60,6 +60,7 @@ LONG = (
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",
     "lookalike train --recipe backbone-frozen --backbone torchvision:resnet50",
+    "lookalike train --recipe backbone-finetune --weights models/frozen",
     "lookalike compare models/frozen models/tuned --data photos --must-not-lose accuracy --margin",
 )
 # What is looked at, and not run.
