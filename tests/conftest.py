@@ -30,11 +30,12 @@ STORED = 40  # items in the gallery that tests start from
 # Files that take long, the longest first: begun last, one would leave all other processes idle.
 # Those that wait for the same desk stand apart.
 LONG = (
-    *("commands_documented", "cli_up_first", "index_itself", "commands_wrong", "commands"),
-    *("service_soak", "cli_export", "training_auto", "vision_export", "cli_up", "own_files"),
-    *("service_overload", "service_slow_clients", "service_schema", "service_jobs"),
-    *("service_protocol", "service_life", "service_admission", "index_crashes", "index_measure"),
-    *("index_corruption", "training_train", "training_commands", "page", "cli_hostile"),
+    *("commands_documented", "cli_up_first", "index_leftovers", "commands_wrong", "service_jobs"),
+    *("commands", "service_life", "service_workers", "service_protocol", "cli_export", "cli_up"),
+    *("training_auto", "vision_export", "service_overload", "service_slow_clients"),
+    *("service_schema", "service_soak", "service_readiness", "service_keys", "index_itself"),
+    *("index_upkeep", "index_read_only", "index_crashes", "index_measure", "index_corruption"),
+    *("service_admission", "training_train", "training_commands", "page", "cli_hostile"),
 )
 
 

@@ -52,7 +52,8 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
-    "lookalike train --data photos",  # tests/newcomer.py
+    "lookalike train --data photos",  # tests/newcomer.py, as the export
+    "lookalike export models/photos",
     "lookalike index classes photos-lookalike",
     "lookalike serve --model classed",
     "lookalike train --hold-out",
@@ -60,6 +61,9 @@ LONG = (
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",
+    "lookalike train --recipe backbone-frozen --backbone torchvision:resnet50",
+    "lookalike train --recipe backbone-finetune --weights models/frozen",
+    "lookalike compare models/frozen models/tuned --data photos --must-not-lose accuracy --margin",
 )
 # What is looked at, and not run.
 NOT_RUN = {"make": "the target is looked up: it would make this very environment and run this test"}
