@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, GroupOption, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from dataset.findings import Findings
 from training.errors import DataError
 from training.units import things
@@ -24,7 +24,7 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Model folder to compare with.", show_default=False)],
     new: Annotated[list[Path], typer.Argument(help="Model folders.", show_default=False)],
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
     group: GroupOption = None,
     must_not_lose: Annotated[
         str,

@@ -27,6 +27,18 @@ DATA_HELP: Final = (
 IMAGES_HELP: Final = (
     "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
 )
+
+
+def that_is_named(data: str) -> str:
+    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
+
+    It would be the folder that one stands in, whatever lies there.
+    """
+    if not data.strip():
+        raise typer.BadParameter("it is empty; a folder or a table was expected")
+    return data
+
+
 GroupOption = Annotated[
     str | None,
     typer.Option(

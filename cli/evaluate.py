@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, GroupOption, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from cli.index import RuntimeOption
 from training.units import things
 from vision.synced import replace_synced
@@ -34,7 +34,7 @@ Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value an
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
     group: GroupOption = None,
     report: Annotated[
         Path | None,

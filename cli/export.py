@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from cli.console import print_json, say
-from cli.data import DATA_HELP, GroupOption, load_to_measure
+from cli.data import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from cli.filling import usable_cores
 from training.errors import DataError
 from vision.exported import Asked, ExportManifest, name_of
@@ -26,7 +26,7 @@ MAX_TEST_IMAGES = 10_000
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
         Asked, typer.Option(help="auto: the quickest that holds; fp32: torch's own numbers.")

@@ -7,7 +7,7 @@ import typer
 
 from cli.build_report import check_failures, print_report, say_how_to_serve, write_failures
 from cli.console import print_json, say, stdout, table_of
-from cli.data import IMAGES_HELP, GroupOption, say_findings
+from cli.data import IMAGES_HELP, GroupOption, say_findings, that_is_named
 from cli.filling import (
     build_gallery,
     fill,
@@ -23,7 +23,10 @@ from vision.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
 FOUND_DAMAGE = 1
 
 GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
-DataOption = Annotated[str, typer.Option("--data", help=IMAGES_HELP, show_default=False)]
+DataOption = Annotated[
+    str,
+    typer.Option("--data", help=IMAGES_HELP, callback=that_is_named, show_default=False),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.data import DATA_HELP, GroupOption
+from cli.data import DATA_HELP, GroupOption, that_is_named
 from cli.learning import Where, train_by_steps
 from cli.recipe import choose_auto, choose_recipe, refuse_budget
 from cli.trying import train_by_trying
@@ -42,7 +42,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[str, typer.Option(help=DATA_HELP)] = "fashion-mnist",
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
     group: GroupOption = None,
     hold_out: Annotated[
         str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.course import Wish, bring_up
-from cli.data import GroupOption
+from cli.data import GroupOption, that_is_named
 from cli.index import ThumbnailOption
 
 
@@ -16,6 +16,7 @@ def up(
         typer.Argument(
             metavar="FOLDER|TABLE",
             help="Folder of photos, table of their paths, or fashion-mnist.",
+            callback=that_is_named,
             show_default=False,
         ),
     ],

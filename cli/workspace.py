@@ -132,6 +132,8 @@ class Workspace:
                 f"{path} is damaged: not the JSON we wrote; remove it, and what is finished in "
                 f"{self.folder} will be found again"
             ) from error
+        except NotADirectoryError as error:
+            raise DatasetError(self._unwritable(error)) from error
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
         if state.source != self.source:

@@ -1,6 +1,7 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -56,8 +57,9 @@ def _whole(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     if isinstance(value, Text) and not set(value) & set("_ \t\r\n"):
-        return float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise ValueError("must be a number")
 
@@ -72,7 +74,10 @@ def _truth(value: Any) -> Any:
 
 def json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
-    return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
+    try:
+        return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
+    except ValueError as error:
+        raise ValueError(f"must be JSON ({error})") from error
 
 
 # Behind the ranges, or these would be missing in the document.
@@ -226,7 +231,8 @@ def _named_error(error: ValidationError) -> Exception:
         return InvalidJsonError(f"{name!r} is missing")
     if first["type"] == "too_long" and isinstance(first["input"], list):
         return ListTooLongError(f"{name} is too long: {first['msg']}")
-    sentence = f"{name} cannot be used: {first['msg']}, got {_shown(first['input'])}"
+    reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before a sentence of ours
+    sentence = f"{name} cannot be used: {reason}, got {_shown(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cli import stages
+from cli.commands import app
 from cli.course import Wish, bring_up
 from cli.survey import survey
 from dataset.errors import DatasetError
@@ -162,3 +164,21 @@ def test_kept_features_that_a_disk_has_spoilt_are_computed_again(tmp_path: Path)
     for damage in (piece.read_bytes()[:100], b"", b"PK\x03\x04", bytes(1000)):
         piece.write_bytes(damage)
         np.testing.assert_array_equal(features(), before)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("up",), ("train", "--out", "m", "--data"), ("evaluate", "m", "--data")),
+        *(("export", "m", "--data"), ("compare", "m", "m", "--data")),
+        *(("index", "build", "m", "--out", "g", "--data"), ("index", "add", "g", "--data")),
+    ],
+)
+def test_no_name_is_not_the_folder_that_one_stands_in(command: tuple[str, ...]) -> None:
+    """As where a variable of the shell is empty."""
+    for nothing in ("", " "):
+        done = CliRunner().invoke(app, [*command, nothing])
+        assert done.exit_code == 2
+        assert "it is empty; a folder or a table was expected" in " ".join(
+            done.stderr.replace("│", " ").split()
+        )
