@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.console import print_json, say
+from vision.classes import CLASSES_NAME, read_classes
 from vision.exported import has_export, read_export, write_export
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
 from vision.openvino_encoder import RUNTIME
@@ -30,7 +31,11 @@ def pack(
         labels={"name": manifest.name},
         metadata={"fingerprint": manifest.fingerprint},
     ) as stored:
-        kept = () if read_references(model, manifest) is None else (REFERENCES_NAME,)
+        beside = (
+            (CLASSES_NAME, read_classes(model, manifest)),
+            (REFERENCES_NAME, read_references(model, manifest)),
+        )
+        kept = [name for name, content in beside if content is not None]
         for name in (MANIFEST_NAME, WEIGHTS_NAME, *kept):
             shutil.copyfile(model / name, stored.path_of(name))
         if has_export(model, RUNTIME):

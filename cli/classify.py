@@ -43,7 +43,7 @@ def classify(
     if not read_manifest(model).labels:
         raise typer.BadParameter(
             "this model has learnt no classes; lookalike search --vote says what the labels of the "
-            "nearest items speak for",
+            "nearest items speak for, and lookalike index classes makes classes of these labels",
             param_hint="MODEL",
         )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())

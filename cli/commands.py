@@ -11,6 +11,7 @@ from cli.compare import compare
 from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.export import export as export_model
+from cli.gallery_classes import classes
 from cli.gallery_files import backup, export, import_, restore
 from cli.gallery_info import info
 from cli.gallery_life import compact, duplicates, rebuild, replace, tune
@@ -37,6 +38,7 @@ app.command()(compare)
 app.command("export")(export_model)
 for command in (info, replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
     index_app.command()(command)
+index_app.command()(classes)
 index_app.command("import")(import_)
 app.add_typer(index_app, name="index")
 app.command()(search)

@@ -127,6 +127,17 @@ def load_encoder_of(
         ModelMismatchError: the gallery holds vectors of another model.
         GalleryFolderError, ModelFolderError, DeviceError: as opening them.
     """
+    folder = model_folder_of(gallery, model)
+    return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
+
+
+def model_folder_of(gallery: Path, model: Path | None) -> Path:
+    """Return ``model``, or else the model folder that the gallery remembers.
+
+    Raises:
+        ModelMismatchError: the gallery holds vectors of another model.
+        GalleryFolderError, ModelFolderError: as opening them.
+    """
     from index.store import read_binding  # noqa: PLC0415
     from vision.manifest import read_manifest  # noqa: PLC0415
 
@@ -141,7 +152,7 @@ def load_encoder_of(
             )
         folder = Path(binding.model_folder)
     binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
-    return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
+    return folder
 
 
 def usable_cores() -> int:

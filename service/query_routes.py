@@ -68,7 +68,8 @@ def check_classes(manifest: Manifest) -> None:
     if not manifest.labels:
         raise NoClassesError(
             "this model has learnt no classes: POST /v1/search finds what looks alike, and "
-            "POST /v1/search/vote says what the labels of those items speak for"
+            "POST /v1/search/vote says what the labels of those items speak for; the command "
+            "`lookalike index classes` makes these labels the classes of a model"
         )
 
 

@@ -78,13 +78,13 @@ def test_references_are_of_all_classes_and_do_not_depend_on_the_order() -> None:
     images = labelled(
         rng.integers(0, 256, (442, 1, 4, 4), dtype=np.uint8), labels_N, ("a", "b", "c")
     )
-    chosen = choose_references(images, most=100)
+    chosen = choose_references(images.labels_N, images.contents_N, most=100)
     assert np.bincount(labels_N[chosen]).tolist() == [2, 40, 58]
     order = rng.permutation(442)
     shuffled = images.only(order)
-    again = choose_references(shuffled, most=100)
+    again = choose_references(shuffled.labels_N, shuffled.contents_N, most=100)
     assert set(shuffled.contents_N[again].tolist()) == set(images.contents_N[chosen].tolist())
-    assert choose_references(images).tolist() == list(range(442))
+    assert choose_references(images.labels_N, images.contents_N).tolist() == list(range(442))
 
 
 def test_the_area_under_the_curve_counts_pairs() -> None:

@@ -166,7 +166,7 @@ def test_a_newer_format_is_told_from_a_damaged_one(copy: Path) -> None:
     path = copy / MANIFEST_NAME
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
 
-    with pytest.raises(ModelFolderError, match="format version 9; this program reads up to 1"):
+    with pytest.raises(ModelFolderError, match="format version 9; this program reads up to 2"):
         read_manifest(copy)
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from training.card_figures import (
+    CLASSES_OF,
     MOST_LABELS,
     figures_section,
+    later_classes_section,
     recalls_section,
     same_item_section,
     tried_section,
@@ -66,6 +68,7 @@ def model_card(
         _data(manifest.data),
         _training(manifest),
         tried_section(tried),
+        later_classes_section(manifest),
         figures_section(manifest),
         same_item_section(manifest.metrics),
         recalls_section(classes),
@@ -100,7 +103,7 @@ def _details(manifest: Manifest) -> Iterator[str]:
         ("Network", architecture.network),
         ("Layer the vector is taken from", architecture.embedding_layer),
         ("Vector width", f"{count(architecture.width)} numbers"),
-        ("Classes", count(architecture.num_labels) if architecture.num_labels else "none"),
+        ("Classes", count(len(manifest.labels)) if manifest.labels else "none"),
         ("Input", f"{preprocessing.size} x {preprocessing.size} pixels, {colours}"),
         ("Temperature of the probabilities", decimal(manifest.temperature)),
         ("Created", day(manifest.created)),
@@ -160,7 +163,11 @@ def _limits_of_all(manifest: Manifest) -> Iterator[str]:
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
     yield "## Training data"
-    told = {key: value for key, value in data.items() if value not in (None, [], "")}
+    told = {
+        key: value
+        for key, value in data.items()
+        if value not in (None, [], "") and key != CLASSES_OF
+    }
     if not told:
         yield "The model does not say what it was trained on."
         return
@@ -218,6 +225,11 @@ def _files(manifest: Manifest) -> Iterator[str]:
         if "references_sha256" in manifest.data
         else ""
     )
+    classes = (
+        "- `classes.safetensors`: the classifier of its vectors.\n"
+        if manifest.classes_sha256 is not None
+        else ""
+    )
     yield "## Files"
     yield (
         f"- `{MANIFEST_NAME}`: the facts above but the recalls, and the SHA-256 of the weights "
@@ -225,7 +237,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
         f"- `{WEIGHTS_NAME}`: the weights; they hold numbers only and cannot run code.\n"
         "- `learnt.safetensors`: 16 bytes for each image it has learnt from, so that it is not "
         "measured with them; no picture can be made of them.\n"
-        f"{references}"
+        f"{classes}{references}"
         "- `training.json`: how the training went, epoch by epoch.\n"
         "- `README.md`: this card."
     )

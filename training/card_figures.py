@@ -10,6 +10,7 @@ from training.tried import rows_of
 from training.units import count, interval, percent, things
 from vision.manifest import Manifest
 
+CLASSES_OF: Final = "classes"  # in the manifest's data: what classes were learnt from later
 MOST_LABELS: Final = 200  # classes that are listed one by one
 WEAK_RECALL: Final = 0.8  # below it a class is named as weak
 FEWEST_WEAK: Final = 3  # classes that are named even if none is below
@@ -76,6 +77,35 @@ def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
         f"{percent(metrics['same_item'])} ({interval(bounds)}, 95%) of "
         f"{things(int(metrics['same_item_queries']), 'query', 'queries')} found first, among "
         f"{things(int(metrics['same_item_gallery']), 'image')}, {what}."
+    )
+
+
+def later_classes_section(manifest: Manifest) -> Iterator[str]:
+    """Yield where classes come from that were given to a model later, and how good they are."""
+    origin, metrics = manifest.data.get(CLASSES_OF), manifest.metrics
+    if origin is None:
+        return
+    bounds = (metrics["held_out_accuracy_low"], metrics["held_out_accuracy_high"])
+    yield "## Classes that came later"
+    yield (
+        f"The {things(origin['classes'], 'class', 'classes')} were learnt from the labels of "
+        f"{things(origin['items'], 'item')} of a gallery ({plain(str(origin['gallery']))}): a "
+        f"linear layer on the vectors, linear discriminants with a shrinkage of "
+        f"{origin['shrinkage']:g}. The network has stayed as it was."
+    )
+    flattering = alone = ""
+    if not origin["all_new"]:
+        flattering = (
+            " The network had learnt from labels of these photos before, so that the figure is "
+            "flattering."
+        )
+    if origin["classes_of_one_photo"]:
+        classes = things(origin["classes_of_one_photo"], "class", "classes")
+        alone = f" {classes} of one photo or one group could not be measured."
+    yield (
+        f"{percent(metrics['held_out_accuracy'])} ({interval(bounds)}, 95%) of "
+        f"{things(origin['measured'], 'item')} get their class from what was fitted without them."
+        f"{flattering}{alone}"
     )
 
 

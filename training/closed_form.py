@@ -64,7 +64,7 @@ class Space:
         if features <= min(count, MOST_DIMENSIONS):
             return straight
         rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
-        basis_FR = _components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
+        basis_FR = components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
         return cls(mean_F=straight.mean_F, factor_F=straight.factor_F, basis_FR=basis_FR)
 
     @classmethod
@@ -79,6 +79,21 @@ class Space:
         factor_F = np.zeros_like(spread_F)
         factor_F[real_F] = 1 / spread_F[real_F]
         return cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
+
+    @classmethod
+    def evenly(cls, features_NF: NDArray[np.float32]) -> Self:
+        """Return the space of numbers that count as much as they spread: one factor for all."""
+        mean_F = features_NF.mean(axis=0, dtype=np.float64)
+        squares = np.einsum("nf,nf->", features_NF, features_NF, dtype=np.float64)
+        spread = np.sqrt(max(squares / len(features_NF) - mean_F @ mean_F, 0) / len(mean_F))
+        factor_F = np.full_like(mean_F, 1 / max(spread, LEAST_SPREAD))
+        space = cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
+        if len(mean_F) <= MOST_DIMENSIONS:
+            return space
+        rows = np.unique(np.linspace(0, len(features_NF) - 1, SAMPLED).round().astype(np.int64))
+        return replace(
+            space, basis_FR=components(space.reduced(features_NF[rows]), MOST_DIMENSIONS)
+        )
 
     @property
     def features(self) -> int:
@@ -104,7 +119,7 @@ class Space:
         return Linear(weight_DF.astype(np.float32), bias_D.astype(np.float32))
 
 
-def _components(scaled_NF: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+def components(scaled_NF: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """Return the directions (F, R) in which images lie farthest apart, the farthest first."""
     count, features = scaled_NF.shape
     by_images = count <= features
@@ -168,51 +183,6 @@ class Moments:
         )
 
 
-def fit_item(
-    features_NF: NDArray[np.float32],
-    changes_QF: NDArray[np.float32],
-    *,
-    shrinkage: float,
-    width: int,
-) -> Linear:
-    """Return what tells one thing from another, whatever the light and the angle.
-
-    Directions in which features change between views of one photo count the less the more they do
-    (within-class covariance normalisation, Hatch et al. 2006, with views as classes); of what is
-    left, the strongest principal components are kept.
-
-    Args:
-        features_NF: of photos that are not all the same.
-        changes_QF: of features, from a photo to a view of it.
-        shrinkage: share of the changes that is taken to be the same in all directions, (0, 1].
-        width: numbers that are kept, or as many as so many photos have.
-    """
-    space = Space.straight(features_NF)
-    changed_QF = changes_QF * space.factor_F
-    features = features_NF.shape[1]
-    spread_FF = changed_QF.T @ changed_QF / max(len(changed_QF), 1)
-    level = max(np.trace(spread_FF) / features, LEAST_SPREAD)
-    spread_FF *= 1 - shrinkage
-    spread_FF[np.diag_indices(features)] += shrinkage * level
-    root_FF = np.linalg.cholesky(spread_FF)
-    even_NF = scipy.linalg.solve_triangular(
-        root_FF, space.reduced(features_NF).T.astype(np.float64), lower=True, check_finite=False
-    ).T
-    directions_FD = _components(even_NF.astype(np.float32), width)
-    weight_DF = scipy.linalg.solve_triangular(
-        root_FF, directions_FD.astype(np.float64), lower=True, trans="T", check_finite=False
-    ).T
-    layer = Linear(weight_DF.astype(np.float32), np.zeros(len(weight_DF), np.float32))
-    return space.folded(layer)
-
-
-def padded(layer: Linear, features: int) -> Linear:
-    """Return a layer of the first features as one of all of them."""
-    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
-    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
-    return Linear(weight_DF, layer.bias_D)
-
-
 class Discriminants(NamedTuple):
     """What tells classes apart."""
 
@@ -235,6 +205,7 @@ class ClassSpread:
         self._means_SR = moments.sums_LR[self._seen] / counts_S[:, None]
         about_RR = (self._means_SR.T * counts_S) @ self._means_SR
         self._within_RR = (moments.products_RR - about_RR) / count
+        self._free_share = max(count - len(counts_S), 1) / count
 
     @property
     def classes(self) -> int:
@@ -244,26 +215,39 @@ class ClassSpread:
     def fit(self, shrinkage: float, *, most: int) -> Discriminants:
         """Return the linear discriminants; classes without images never win.
 
-        The scores are those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``.
-
         Args:
             shrinkage: share of the spread that is taken to be the same in all directions, (0, 1].
             most: numbers of a kind; as many as the classes less one if that is less.
         """
-        dimensions = len(self._within_RR)
+        weight_RS = self._weights(shrinkage)
+        return Discriminants(scores=self._scores(weight_RS), kind=self._kind(weight_RS, most))
+
+    def scores(self, shrinkage: float) -> Linear:
+        """Return the scores alone, which cost less where there are many classes.
+
+        Where many classes have one image, which lies at its class's mean, the spread of the others
+        is not taken for smaller: it is a mean over the images less the classes (Hastie et al.).
+        """
+        return self._scores(self._weights(shrinkage) * self._free_share)
+
+    def _weights(self, shrinkage: float) -> NDArray[np.float64]:
+        """Return the means, each direction divided by the shrunk spread in it: (R, S)."""
         level = np.trace(self._within_RR) / self._features
         shrunk_RR = (1 - shrinkage) * self._within_RR
-        shrunk_RR[np.diag_indices(dimensions)] += max(shrinkage * level, LEAST_SPREAD)
+        shrunk_RR[np.diag_indices(len(shrunk_RR))] += max(shrinkage * level, LEAST_SPREAD)
         factor = scipy.linalg.cho_factor(shrunk_RR, overwrite_a=True, check_finite=False)
-        weight_RS = scipy.linalg.cho_solve(factor, self._means_SR.T, check_finite=False)
+        weight_RS: NDArray[np.float64] = scipy.linalg.cho_solve(
+            factor, self._means_SR.T, check_finite=False
+        )
+        return weight_RS
+
+    def _scores(self, weight_RS: NDArray[np.float64]) -> Linear:
+        """Return those of scikit-learn's ``LinearDiscriminantAnalysis(shrinkage=…)``."""
         bias_S = np.log(self._shares_S) - (self._means_SR * weight_RS.T).sum(axis=1) / 2
-        weight_LR = np.zeros((self._num_labels, dimensions))
+        weight_LR = np.zeros((self._num_labels, len(weight_RS)))
         bias_L = np.full(self._num_labels, bias_S.min() - NEVER_WINS)
         weight_LR[self._seen], bias_L[self._seen] = weight_RS.T, bias_S
-        return Discriminants(
-            scores=Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32)),
-            kind=self._kind(weight_RS, most),
-        )
+        return Linear(weight_LR.astype(np.float32), bias_L.astype(np.float32))
 
     def _kind(self, weight_RS: NDArray[np.float64], most: int) -> Linear:
         """Return the directions in which the means lie farthest apart, for the spread in them."""

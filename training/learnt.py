@@ -104,5 +104,5 @@ def read_learnt(folder: Path, manifest: Manifest) -> Learnt | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, manifest, LEARNT_NAME, field=LEARNT_SHA256)
+    data = read_beside(folder, LEARNT_NAME, manifest.data.get(LEARNT_SHA256))
     return None if data is None else Learnt.from_bytes(data)

@@ -1,41 +1,44 @@
 """What a network says of photos in, limits beyond which a picture is none of its things out.
 
 The limits are fitted with photos that nothing was learnt from, so that about one in fifty new ones
-of the same kind is refused: half of that for the distance, half for the neighbours' agreement
-(split conformal prediction: Vovk et al. 2005, section 2.2.6).
+of the same kind is refused: at most half of that for the neighbours' disagreement, the rest for
+the distance (split conformal prediction: Vovk et al. 2005, section 2.2.6).
 
 Shape suffixes: N images, K references, D vector width.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.encodings import encode_all
 from training.evaluation import NoveltyFigures, StrangerFigures
 from training.images import LabelledImages
 from training.significance import share_interval
 from training.strangers import strange_pictures
-from vision.encoder import Encoder
-from vision.encoding import Encoding, encode_all
-from vision.references import NEIGHBOURS, References
+from vision.encoding import Encoding, ImageEncoder
+from vision.manifest import Architecture
+from vision.references import NEIGHBOURS, References, compared
 
 REFUSED: Final = 0.02  # share of one's own new photos
 MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
 SURE: Final = 0.9  # a probability that people take for certainty
 
 
-def choose_references(images: LabelledImages, *, most: int = MOST_REFERENCES) -> NDArray[np.int64]:
+def choose_references(
+    labels_N: NDArray[np.int64], contents_N: NDArray[np.uint64], *, most: int = MOST_REFERENCES
+) -> NDArray[np.int64]:
     """Return the positions of at most ``most`` images, ascending, of each class about as many.
 
     Which ones of a class is drawn by the contents of their files.
     """
-    places_N = np.empty(len(images), np.int64)  # within the class
-    for label in np.unique(images.labels_N):
-        of_class = np.flatnonzero(images.labels_N == label)
-        order = np.argsort(images.contents_N[of_class], kind="stable")
-        places_N[of_class[order]] = np.arange(len(of_class))
+    order = np.lexsort((contents_N, labels_N))
+    counts_L = np.unique(labels_N, return_counts=True)[1]
+    places_N = np.empty(len(labels_N), np.int64)  # within the class
+    places_N[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts_L) - counts_L, counts_L)
     return np.sort(np.argsort(places_N, kind="stable")[:most])
 
 
@@ -45,30 +48,42 @@ def fit_references(
     """Return references with limits that refuse few photos like those held out.
 
     Args:
-        vectors_KD: unit vectors of photos that were learnt from.
+        vectors_KD: unit vectors of what is compared of photos that were learnt from.
         labels_K: their classes.
         held_out: what the network says of photos that it has not learnt from, at least one.
     """
-    unlimited = References(
+    unlimited = without_limits(vectors_KD, labels_K)
+    return with_limits(unlimited, *nearness(unlimited, held_out))
+
+
+def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> References:
+    """Return references that refuse nothing."""
+    return References(
         vectors_KD=vectors_KD,
         labels_K=labels_K.astype(np.int32),
         most_distance=np.inf,
         least_agreement=0.0,
         refused=0.0,
-        fitted_on=len(held_out.vectors_BD),
+        fitted_on=0,
     )
-    distances_N, agreements_N = nearness(unlimited, held_out)
-    photos = len(distances_N)
-    may_refuse = int(REFUSED / 2 * (photos + 1))
-    most_distance = float(np.sort(distances_N)[photos - 1 - may_refuse])
-    near_N = agreements_N[distances_N <= most_distance]
-    steps = np.arange(min(NEIGHBOURS, len(vectors_KD)) + 1) / min(NEIGHBOURS, len(vectors_KD))
+
+
+def with_limits(
+    references: References, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
+) -> References:
+    """Return references that refuse few photos like those whose nearness this is; at least one."""
+    photos, looked_at = len(distances_N), min(NEIGHBOURS, len(references.vectors_KD))
+    may_refuse = max(int(REFUSED * (photos + 1)) - 2, 0)  # a new one may lie beyond either limit
     least_agreement = max(
-        float(step) for step in steps if (near_N < step).sum() <= may_refuse or step == 0
+        float(step)
+        for step in np.arange(looked_at + 1) / looked_at
+        if (agreements_N < step).sum() <= may_refuse // 2 or step == 0
     )
-    return References(
-        vectors_KD=unlimited.vectors_KD,
-        labels_K=unlimited.labels_K,
+    refused = int((agreements_N < least_agreement).sum())
+    agreed_N = np.sort(distances_N[agreements_N >= least_agreement])
+    most_distance = float(agreed_N[len(agreed_N) - 1 - (may_refuse - refused)])
+    return replace(
+        references,
         most_distance=most_distance,
         least_agreement=least_agreement,
         refused=max(REFUSED, 2 / (photos + 1)),
@@ -76,27 +91,36 @@ def fit_references(
     )
 
 
-def references_of(train: LabelledImages, known: Encoding, held_out: Encoding) -> References:
+def references_of(
+    train: LabelledImages, known: Encoding, held_out: Encoding, architecture: Architecture
+) -> References:
     """Return references out of ``train``, given what the network says of it and of others."""
-    chosen = choose_references(train)
-    return fit_references(known.vectors_BD[chosen], train.labels_N[chosen], held_out)
+    chosen = choose_references(train.labels_N, train.contents_N)
+    vectors_KD = compared(known.vectors_BD[chosen], architecture)
+    return fit_references(vectors_KD, train.labels_N[chosen], held_out)
 
 
 def nearness(
     references: References, said: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
-    given_N = said.probabilities_BL.argmax(axis=1)
+    return nearness_of(references, said.vectors_BD, said.probabilities_BL.argmax(axis=1))
+
+
+def nearness_of(
+    references: References, vectors_ND: NDArray[np.float32], given_N: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the same of vectors and the classes that they were given."""
     pairs = [
         references.near(vector_D, int(given))
-        for vector_D, given in zip(said.vectors_BD, given_N, strict=True)
+        for vector_D, given in zip(vectors_ND, given_N, strict=True)
     ]
     near_N2 = np.array(pairs, np.float64).reshape(-1, 2)
     return near_N2[:, 0], near_N2[:, 1]
 
 
 def measure_novelty(
-    encoder: Encoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
+    encoder: ImageEncoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
 ) -> NoveltyFigures:
     """Return what is refused of the test images, and of pictures of nothing that was learnt.
 
@@ -107,10 +131,7 @@ def measure_novelty(
         correct_N: whether each was given its class.
     """
     pictures = strange_pictures(encoder.manifest.preprocessing)
-    said = {
-        kind: encode_all(encoder, images_NCHW, batch=encoder.batch_size)
-        for kind, images_NCHW in pictures.items()
-    }
+    said = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
     return novelty_figures(references, queries, correct_N, said)
 
 

@@ -79,7 +79,9 @@ class Predecessor:
         self, state: dict[str, Tensor], given: dict[str, Tensor], labels: tuple[str, ...]
     ) -> dict[str, Tensor]:
         """Return the classifier's tensors, a row per label: ours where the label is known here."""
-        rows = {label: row for row, label in enumerate(self.manifest.labels)}
+        # Classes that were fitted to vectors later are not those of the network's own classifier.
+        own = self.manifest.labels if self.manifest.classes_sha256 is None else ()
+        rows = {label: row for row, label in enumerate(own)}
         both = [(place, rows[label]) for place, label in enumerate(labels) if label in rows]
         taken: dict[str, Tensor] = {}
         for name, tensor in state.items():

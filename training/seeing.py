@@ -74,7 +74,7 @@ class Seeing:
         Raises:
             CheckpointError: the features cannot be kept.
         """
-        viewed_N, changed_N = _draw(material)
+        viewed_N, changed_N = draw(material)
         made = VIEWS * len(viewed_N) + CHANGES * len(changed_N)
         self._total = len(material.labels_N) + made
         self._done = 0
@@ -83,7 +83,7 @@ class Seeing:
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
         views_VNF, changed_VNF = (
-            self._views(_only(parts, positions_N), seed=seed, views=views)
+            self._views(only(parts, positions_N), seed=seed, views=views)
             for positions_N, seed, views in (
                 (viewed_N, recipe.seed, VIEWS),
                 (changed_N, OTHER_VIEWS, CHANGES),
@@ -100,7 +100,7 @@ class Seeing:
             views_VNF=views_VNF,
         )
 
-    def _views(self, photos: "_Photos", *, seed: int, views: int) -> NDArray[np.float32]:
+    def _views(self, photos: "Photos", *, seed: int, views: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
         views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
         features_QF = self._features(
@@ -130,14 +130,14 @@ class Seeing:
         )
 
 
-class _Photos(NamedTuple):
+class Photos(NamedTuple):
     """Pixels and the numbers of their files."""
 
     images_NCHW: NDArray[np.uint8]
     contents_N: NDArray[np.uint64]
 
 
-def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return photos to search with, of the first fold, and others that tell what views change.
 
     They are drawn by their contents, which are hashes.
@@ -148,14 +148,14 @@ def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(order_N[first_N][:SEARCHED]), np.sort(order_N[~first_N][:CHANGED])
 
 
-def _only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> _Photos:
+def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Photos:
     """Return photos by their places among all parts, one part after another."""
     ends = np.cumsum([len(part) for part in parts])
     some = [
         part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
         for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
-    return _Photos(
+    return Photos(
         np.concatenate([part.images_NCHW for part in some]),
         np.concatenate([part.contents_N for part in some]),
     )

@@ -192,7 +192,7 @@ class _Batch(NamedTuple):
         return cls(
             room(pixels, torch.uint8),
             room((LARGEST, architecture.width), torch.float32),
-            room((LARGEST, architecture.num_labels), torch.float32),
+            room((LARGEST, len(manifest.labels)), torch.float32),
         )
 
 

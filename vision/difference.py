@@ -1,7 +1,7 @@
 """How far an export is from torch, in figures, and how far it may be; knows no torch."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 BY_CHANCE: Final = 0.05  # a loss that comes by chance this often or more is none
@@ -53,6 +53,10 @@ class Difference:
         """Return what ``to_json`` gave; TypeError: it did not give that."""
         found = fields.get("neighbours")
         return cls(**(fields | ({"neighbours": Neighbours(**found)} if found else {})))
+
+    def without_classes(self) -> Self:
+        """Return the figures of the vectors alone."""
+        return replace(self, accuracy_torch=None, accuracy=None, lost=None, won=None)
 
     def __str__(self) -> str:
         accuracy, found = "", ""

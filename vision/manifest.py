@@ -15,7 +15,8 @@ from vision.preprocess import Preprocessing
 from vision.sealed import canonical, sealed
 
 FORMAT: Final = "lookalike-model"
-FORMAT_VERSION: Final = 1
+FIRST_VERSION: Final = 1
+FORMAT_VERSION: Final = 2  # of manifests with classes of their own; all others keep the first
 MANIFEST_NAME: Final = "manifest.json"
 WEIGHTS_NAME: Final = "weights.safetensors"
 MAX_MANIFEST_BYTES: Final = 64 * 2**20  # 100,000 labels need about 2 MiB
@@ -33,7 +34,7 @@ class Architecture:
     network: str  # a name that vision.network.build_network knows
     embedding_layer: str  # whose output, reduced to width and scaled to unit length, is the vector
     width: int  # numbers in a vector
-    num_labels: int  # classes of the classifier; 0: it has none
+    num_labels: int  # classes of the network's own classifier; 0: it has none
     # How a backbone's layer is brought to width; our own networks have nothing to reduce: None.
     reduction: Reduction | None = None
     # Of item-and-kind: how many of the numbers, the first ones, tell one thing from another, and
@@ -78,7 +79,7 @@ class Manifest:
 
     name: str
     architecture: Architecture
-    labels: tuple[str, ...]  # in the order of the classifier's outputs
+    labels: tuple[str, ...]  # in the order of the classifier's outputs; () where there is none
     preprocessing: Preprocessing
     weights_sha256: str  # hexadecimal
     created: str  # ISO 8601, UTC
@@ -88,9 +89,12 @@ class Manifest:
     recipe: dict[str, Any] = field(default_factory=dict)  # the training set-up, complete
     data: dict[str, Any] = field(default_factory=dict)  # name, counts and fingerprint of the data
     metrics: dict[str, float] = field(default_factory=dict)  # ratios in [0, 1], times in seconds
+    # Of the classifier that was fitted to vectors later (``vision.classes``), hexadecimal; it
+    # answers in place of the network's own. None: there is no such.
+    classes_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.labels) != self.architecture.num_labels:
+        if self.classes_sha256 is None and len(self.labels) != self.architecture.num_labels:
             raise ValueError(
                 f"{self.architecture.num_labels} labels expected, got {len(self.labels)}"
             )
@@ -109,7 +113,10 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the manifest's text, with its own checksum as the last field."""
-        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        version = FIRST_VERSION if self.classes_sha256 is None else FORMAT_VERSION
+        fields = {"format": FORMAT, "format_version": version, **asdict(self)}
+        if self.classes_sha256 is None:
+            del fields["classes_sha256"]
         fields["architecture"] = self.architecture.to_json()
         fields["preprocessing"] = self.preprocessing.to_json()
         return sealed(fields)
@@ -131,7 +138,7 @@ class Manifest:
                     f"the model folder has format version {version}; this program reads up to "
                     f"{FORMAT_VERSION}: use a newer one"
                 )
-            if version != FORMAT_VERSION:
+            if version not in (FIRST_VERSION, FORMAT_VERSION):
                 raise ModelFolderError(f"unknown format version {version!r}")
             fields.pop("manifest_sha256")
             manifest = cls(
@@ -193,13 +200,12 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
     return data
 
 
-def read_beside(folder: Path, manifest: Manifest, name: str, *, field: str) -> bytes | None:
-    """Return a file whose SHA-256 is ``field`` of the manifest's data; None where it has no such.
+def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
+    """Return a file of a model folder that has this SHA-256; None where its manifest names none.
 
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    sha256 = manifest.data.get(field)
     if sha256 is None:
         return None
     path = folder / name

@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vision.classes import read_classes
 from vision.errors import ModelFolderError
+from vision.exported import Export, write_export
 from vision.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
 from vision.network import Network, build_network
 from vision.synced import sync_folder, write_synced
@@ -22,6 +25,8 @@ from vision.unfinished import unfinished
 
 def load_model(folder: Path) -> tuple[Manifest, Network]:
     """Return the manifest and the network in evaluation mode, on the CPU, every byte checked.
+
+    Classes that were fitted to vectors later are the network's classifier.
 
     Raises:
         ModelFolderError: the folder is missing, damaged, changed or of another version.
@@ -38,6 +43,10 @@ def load_model(folder: Path) -> tuple[Manifest, Network]:
         raise ModelFolderError(
             f"{folder / WEIGHTS_NAME} does not fit a {manifest.architecture.network!r} network"
         ) from error
+    classes = read_classes(folder, manifest)
+    if classes is not None:
+        weight_LD, bias_L = torch.from_numpy(classes.weight_LD), torch.from_numpy(classes.bias_L)
+        network = network.with_classifier(weight_LD, bias_L)
     return manifest, network.eval()
 
 
@@ -57,19 +66,43 @@ def save_model(
         ModelFolderError: ``folder`` exists already, or cannot be written (for one, a full disk);
             nothing is left behind.
     """
-    if folder.exists():
-        raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     manifest = replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest())
+    write_model(folder, manifest, data, describe(manifest))
+    return manifest
+
+
+def write_model(
+    folder: Path,
+    manifest: Manifest,
+    weights: bytes,
+    documents: Mapping[str, bytes],
+    export: Export | None = None,
+) -> None:
+    """Write a model folder of files as they are, whole or not at all.
+
+    Args:
+        folder: must not be there yet.
+        manifest: bound to the weights.
+        weights: bytes of the weights file.
+        documents: other files, by name.
+        export: of this manifest.
+
+    Raises:
+        ModelFolderError: as ``save_model``.
+    """
+    if folder.exists():
+        raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
     try:
         with unfinished(folder) as made:
-            write_synced(made / WEIGHTS_NAME, data)
+            write_synced(made / WEIGHTS_NAME, weights)
             write_synced(made / MANIFEST_NAME, manifest.to_bytes())
-            for name, document in describe(manifest).items():
+            for name, document in documents.items():
                 write_synced(made / name, document)
+            if export is not None:
+                write_export(made, export)
             sync_folder(made)
             made.rename(folder)
             sync_folder(folder.parent)
     except OSError as error:
         raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
-    return manifest

@@ -1,8 +1,8 @@
 """The networks: normalised pixels in, one unit vector and one row of class scores per image out.
 
 Every network is features -> embedding -> classifier. The vector is the embedding's output scaled to
-unit length; the classifier reads the same embedding, or the features. The features are our own, or
-those of a network that torchvision or timm knows.
+unit length; the classifier reads the same embedding, the features, or the vector. The features are
+our own, or those of a network that torchvision or timm knows.
 
 Shape suffixes: B images, C channels, H x W pixels, F features, D vector width, L labels.
 """
@@ -30,11 +30,14 @@ CNN_MAP: Final = 7  # pixels; a feature map of this side or more is halved once 
 CNN_CHANNELS: Final = (32, 48, 96, 192)  # after each halving; the last is for all that follow
 
 
-Classified = Literal["embedding", "features"]
+Classified = Literal["embedding", "features", "vectors"]
 
 
 class Network(nn.Module):
-    """Three parts: features, and of them the vectors; the classifier reads the one or the other."""
+    """Three parts: features, and of them the vectors; the classifier reads the one or the other.
+
+    Classes that were fitted later read the unit vectors.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,15 @@ class Network(nn.Module):
     def head(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit vectors (B, D) and logits (B, L) of features (B, F)."""
         embedded_BD = self.embedding(features_BF)
-        seen = embedded_BD if self._classifies == "embedding" else features_BF
-        return normalize(embedded_BD, dim=1), self.classifier(seen)
+        vectors_BD = normalize(embedded_BD, dim=1)
+        seen = {"embedding": embedded_BD, "features": features_BF, "vectors": vectors_BD}
+        return vectors_BD, self.classifier(seen[self._classifies])
+
+    def with_classifier(self, weight_LD: Tensor, bias_L: Tensor) -> "Network":
+        """Return the network with another classifier, a linear layer that reads unit vectors."""
+        layer = nn.Linear(weight_LD.shape[1], len(bias_L))
+        layer.load_state_dict({"weight": weight_LD, "bias": bias_L})
+        return Network(self.features, self.embedding, layer, classifies="vectors")
 
 
 def build_network(architecture: Architecture, preprocessing: Preprocessing) -> Network:

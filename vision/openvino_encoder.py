@@ -1,6 +1,7 @@
 """A batch of pixels in, unit vectors and class probabilities out, by OpenVINO on the CPU.
 
-Everything from scaling the pixels to the softmax is inside the exported network.
+Everything from scaling the pixels to the softmax is inside the exported network; but classes that
+a model was given later are computed of its vectors, so that its export stays valid.
 
 Shape suffixes: B images, C channels, H x W pixels.
 """
@@ -14,6 +15,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.classes import Classes, read_classes
 from vision.encoding import Encoding, Runtime
 from vision.errors import ModelFolderError
 from vision.exported import ExportManifest, Floats, Precision, name_of, read_export
@@ -49,6 +51,7 @@ class OpenVinoEncoder:
         floats: Floats,
         threads: int,
         batch_size: int = MOST_AT_ONCE,
+        classes: Classes | None = None,
     ) -> None:
         """Compile the network that an export's ``files`` hold.
 
@@ -59,6 +62,7 @@ class OpenVinoEncoder:
             floats: in what numbers that are not small integers are computed.
             threads: that compute a batch together.
             batch_size: how many images a batch should have at most.
+            classes: that answer in place of the network's own; None: there are none.
 
         Raises:
             ModelFolderError: they hold none that OpenVINO can run.
@@ -66,6 +70,7 @@ class OpenVinoEncoder:
         self.manifest = manifest
         self.runtime = runtime
         self.batch_size = batch_size
+        self._classes = classes
         library = openvino()
         core = library.Core()
         by_suffix = {Path(name).suffix: data for name, data in files.items()}
@@ -101,6 +106,7 @@ class OpenVinoEncoder:
             floats=floats,
             threads=threads,
             batch_size=at_once,
+            classes=read_classes(folder, manifest),
         )
 
     @property
@@ -115,10 +121,11 @@ class OpenVinoEncoder:
         self._request.set_input_tensor(self._tensor(pixels_BCHW, shared_memory=True))
         self._request.infer()
         # Copies: the next batch is written to the same memory.
-        return Encoding(
-            self._request.get_output_tensor(0).data.copy(),
-            self._request.get_output_tensor(1).data.copy(),
-        )
+        vectors_BD = self._request.get_output_tensor(0).data.copy()
+        if self._classes is None:
+            return Encoding(vectors_BD, self._request.get_output_tensor(1).data.copy())
+        temperature = self.manifest.temperature
+        return Encoding(vectors_BD, self._classes.probabilities(vectors_BD, temperature))
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run batches of these sizes, then of those between them while half a second lasts."""
