@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
-from training.closed_form import ClassSpread, Moments, Space, fit_item
+from training.closed_form import ClassSpread, Moments, Space
 from training.images import UNLABELLED
+from training.things import fit_item
 
 FEATURES = 12
 

@@ -31,6 +31,7 @@ def test_a_view_depends_on_the_photo_and_the_seed_alone(photos: NDArray[np.uint8
     all_at_once = made_views(photos, contents)
     assert all_at_once.shape == (VIEWS, *photos.shape)
     np.testing.assert_array_equal(made_views(photos[5:6], contents[5:6])[:, 0], all_at_once[:, 5])
+    np.testing.assert_array_equal(made_views(photos, contents, views=1), all_at_once[:1])
     assert draw_views(7, seed=1) != draw_views(7)
     assert draw_views(7) != draw_views(8)
 

@@ -49,7 +49,7 @@ def fit_heads(
     """
     things = fit_things(seen, material, recipe)
     if not material.num_labels:
-        found = same_item(things.all_ND, things.views_QD, seen, material)
+        found = same_item(things.all_ND, things.views_QD, seen.viewed_N, material)
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         figures = Figures(len(seen.features_NF), None, None, found)
         return Fitted(Heads(things.item, None, None), None, 1.0, figures, *nothing)
@@ -70,7 +70,7 @@ def fit_heads(
     found = same_item(
         two_part(things.all_ND, kind_ND, recipe.kind_share),
         two_part(things.views_QD, kind_QD, recipe.kind_share),
-        seen,
+        seen.viewed_N,
         material,
     )
     final = best.folded.fit(best.shrinkage)

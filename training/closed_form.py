@@ -64,7 +64,7 @@ class Space:
         if features <= min(count, MOST_DIMENSIONS):
             return straight
         rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
-        basis_FR = _components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
+        basis_FR = components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
         return cls(mean_F=straight.mean_F, factor_F=straight.factor_F, basis_FR=basis_FR)
 
     @classmethod
@@ -92,7 +92,7 @@ class Space:
             return space
         rows = np.unique(np.linspace(0, len(features_NF) - 1, SAMPLED).round().astype(np.int64))
         return replace(
-            space, basis_FR=_components(space.reduced(features_NF[rows]), MOST_DIMENSIONS)
+            space, basis_FR=components(space.reduced(features_NF[rows]), MOST_DIMENSIONS)
         )
 
     @property
@@ -119,7 +119,7 @@ class Space:
         return Linear(weight_DF.astype(np.float32), bias_D.astype(np.float32))
 
 
-def _components(scaled_NF: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+def components(scaled_NF: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """Return the directions (F, R) in which images lie farthest apart, the farthest first."""
     count, features = scaled_NF.shape
     by_images = count <= features
@@ -181,51 +181,6 @@ class Moments:
             sums_LR=self.sums_LR - other.sums_LR,
             products_RR=self.products_RR - other.products_RR,
         )
-
-
-def fit_item(
-    features_NF: NDArray[np.float32],
-    changes_QF: NDArray[np.float32],
-    *,
-    shrinkage: float,
-    width: int,
-) -> Linear:
-    """Return what tells one thing from another, whatever the light and the angle.
-
-    Directions in which features change between views of one photo count the less the more they do
-    (within-class covariance normalisation, Hatch et al. 2006, with views as classes); of what is
-    left, the strongest principal components are kept.
-
-    Args:
-        features_NF: of photos that are not all the same.
-        changes_QF: of features, from a photo to a view of it.
-        shrinkage: share of the changes that is taken to be the same in all directions, (0, 1].
-        width: numbers that are kept, or as many as so many photos have.
-    """
-    space = Space.straight(features_NF)
-    changed_QF = changes_QF * space.factor_F
-    features = features_NF.shape[1]
-    spread_FF = changed_QF.T @ changed_QF / max(len(changed_QF), 1)
-    level = max(np.trace(spread_FF) / features, LEAST_SPREAD)
-    spread_FF *= 1 - shrinkage
-    spread_FF[np.diag_indices(features)] += shrinkage * level
-    root_FF = np.linalg.cholesky(spread_FF)
-    even_NF = scipy.linalg.solve_triangular(
-        root_FF, space.reduced(features_NF).T.astype(np.float64), lower=True, check_finite=False
-    ).T
-    directions_FD = _components(even_NF.astype(np.float32), width)
-    weight_DF = scipy.linalg.solve_triangular(
-        root_FF, directions_FD.astype(np.float64), lower=True, trans="T", check_finite=False
-    ).T
-    layer = Linear(weight_DF.astype(np.float32), np.zeros(len(weight_DF), np.float32))
-    return space.folded(layer)
-
-
-def padded(layer: Linear, features: int) -> Linear:
-    """Return a layer of the first features as one of all of them."""
-    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
-    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
-    return Linear(weight_DF, layer.bias_D)
 
 
 class Discriminants(NamedTuple):

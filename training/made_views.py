@@ -75,13 +75,17 @@ def draw_views(content: int, *, seed: int = 0) -> tuple[View, ...]:
 
 
 def made_views(
-    images_NCHW: NDArray[np.uint8], contents_N: NDArray[np.uint64], *, seed: int = 0
+    images_NCHW: NDArray[np.uint8],
+    contents_N: NDArray[np.uint64],
+    *,
+    seed: int = 0,
+    views: int = VIEWS,
 ) -> NDArray[np.uint8]:
-    """Return the views (V, N, C, H, W) of square images, whose files have these numbers."""
-    views_VNCHW = np.empty((VIEWS, *images_NCHW.shape), np.uint8)
+    """Return the first views (V, N, C, H, W) of square images, whose files have these numbers."""
+    views_VNCHW = np.empty((views, *images_NCHW.shape), np.uint8)
 
     def make(position: int) -> None:
-        for place, view in enumerate(draw_views(int(contents_N[position]), seed=seed)):
+        for place, view in enumerate(draw_views(int(contents_N[position]), seed=seed)[:views]):
             views_VNCHW[place, position] = view.of(images_NCHW[position])
 
     with ThreadPoolExecutor() as pool:  # Pillow and numpy work without the interpreter's lock

@@ -27,10 +27,10 @@ from training.made_views import made_views
 from training.material import Figures, Material
 from training.preparation import prepare
 from training.publish import Trained, trained_by
-from training.same_item import Searched, find_views
 from training.seeing import draw, only
 from training.session import EpochReport, TrainingSession
 from training.speed import learning_s
+from training.things import same_item
 from training.train import reproducible, run_session
 from training.tried import Comparison
 from vision.network import Network
@@ -147,17 +147,12 @@ class Scratch:
     def _same_item(
         self, network: Network, parts: Sequence[LabelledImages], vectors_ND: NDArray[np.float32]
     ) -> float:
-        """Return the share of made views of the first fold that find their photo among all."""
+        """Return how often photos of the first fold find the very thing among all."""
         viewed_N, _ = draw(self._material)
         photos = only(parts, viewed_N)
         views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=self._recipe.seed)
-        views_VND = np.stack([self._encode(network, views)[0] for views in views_VNCHW])
-        searched = Searched(
-            vectors_KD=vectors_ND,
-            photos_K=self._material.photos_N,
-            things_K=np.full(len(vectors_ND), -1),
-        )
-        return find_views(views_VND, self._material.photos_N[viewed_N], searched).r_at_1
+        views_QD = np.concatenate([self._encode(network, views)[0] for views in views_VNCHW])
+        return same_item(vectors_ND, views_QD, viewed_N, self._material)
 
     @torch.inference_mode()
     def _encode(

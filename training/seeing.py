@@ -27,7 +27,8 @@ from vision.cutting import PENULTIMATE
 from vision.feature_encoder import FeatureEncoder, feature_encoder
 
 SEARCHED: Final = 200  # photos that views are made of, to search the very photo with
-CHANGED: Final = 400  # others, whose views tell how features change with light and angle
+CHANGED: Final = 800  # others, whose views tell how features change with light and angle
+CHANGES: Final = 1  # views of each: more photos tell more than more views of them
 OTHER_VIEWS: Final = 1 << 32  # the seed of these
 
 SeenReport = Callable[[str, int, int], None]  # the network's name, images done, images in all
@@ -74,15 +75,19 @@ class Seeing:
             CheckpointError: the features cannot be kept.
         """
         viewed_N, changed_N = draw(material)
-        self._total = len(material.labels_N) + VIEWS * (len(viewed_N) + len(changed_N))
+        made = VIEWS * len(viewed_N) + CHANGES * len(changed_N)
+        self._total = len(material.labels_N) + made
         self._done = 0
         self._report = lambda done: report(self._name, done, self._total)
         features_NF = np.concatenate(
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
         views_VNF, changed_VNF = (
-            self._views(only(parts, positions_N), seed=seed)
-            for positions_N, seed in ((viewed_N, recipe.seed), (changed_N, OTHER_VIEWS))
+            self._views(only(parts, positions_N), seed=seed, views=views)
+            for positions_N, seed, views in (
+                (viewed_N, recipe.seed, VIEWS),
+                (changed_N, OTHER_VIEWS, CHANGES),
+            )
         )
         columns = self._columns
         changes_VNI = (changed_VNF - features_NF[changed_N])[..., :columns]
@@ -95,13 +100,13 @@ class Seeing:
             views_VNF=views_VNF,
         )
 
-    def _views(self, photos: "Photos", *, seed: int) -> NDArray[np.float32]:
+    def _views(self, photos: "Photos", *, seed: int, views: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
-        views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed)
+        views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
         features_QF = self._features(
             f"views {seed}", views_VNCHW.reshape(-1, *views_VNCHW.shape[2:])
         )
-        return features_QF.reshape(VIEWS, len(photos.contents_N), -1)
+        return features_QF.reshape(views, len(photos.contents_N), -1)
 
     def _features(self, what: str, images_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features (N, F) of images that are called ``what``."""

@@ -7,10 +7,11 @@ tell items apart, D vector width.
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from training.auto_recipe import AutoRecipe
-from training.closed_form import Linear, fit_item, padded, unit
+from training.closed_form import LEAST_SPREAD, Linear, Space, components, unit
 from training.errors import DataError
 from training.material import Material, Seen
 from training.same_item import Searched, find_others, find_views
@@ -47,30 +48,68 @@ def fit_things(seen: Seen, material: Material, recipe: AutoRecipe) -> Things:
     return both if (_found_others(both.all_ND, material) or 0) > by_groups else by_views
 
 
+def fit_item(
+    features_NF: NDArray[np.float32],
+    changes_QF: NDArray[np.float32],
+    *,
+    shrinkage: float,
+    width: int,
+) -> Linear:
+    """Return what tells one thing from another, whatever the light and the angle.
+
+    Directions in which features change between views of one photo count the less the more they do
+    (within-class covariance normalisation, Hatch et al. 2006, with views as classes); of what is
+    left, the strongest principal components are kept.
+
+    Args:
+        features_NF: of photos that are not all the same.
+        changes_QF: of features, from a photo to a view of it.
+        shrinkage: share of the changes that is taken to be the same in all directions, (0, 1].
+        width: numbers that are kept, or as many as so many photos have.
+    """
+    space = Space.straight(features_NF)
+    changed_QF = changes_QF * space.factor_F
+    features = features_NF.shape[1]
+    spread_FF = changed_QF.T @ changed_QF / max(len(changed_QF), 1)
+    level = max(np.trace(spread_FF) / features, LEAST_SPREAD)
+    spread_FF *= 1 - shrinkage
+    spread_FF[np.diag_indices(features)] += shrinkage * level
+    root_FF = np.linalg.cholesky(spread_FF)
+    even_NF = scipy.linalg.solve_triangular(
+        root_FF, space.reduced(features_NF).T.astype(np.float64), lower=True, check_finite=False
+    ).T
+    directions_FD = components(even_NF.astype(np.float32), width)
+    weight_DF = scipy.linalg.solve_triangular(
+        root_FF, directions_FD.astype(np.float64), lower=True, trans="T", check_finite=False
+    ).T
+    layer = Linear(weight_DF.astype(np.float32), np.zeros(len(weight_DF), np.float32))
+    return space.folded(layer)
+
+
 def same_item(
     all_ND: NDArray[np.float32],
     views_QD: NDArray[np.float32],
-    seen: Seen,
+    viewed_N: NDArray[np.int64],
     material: Material,
 ) -> float:
     """Return how often unit vectors find the very thing, of photos of the first fold.
 
-    Where these have groups, each is to find another photo of its group; else made views of some
-    are to find the photo that they are of.
+    Where these have groups, each is to find another photo of its group; else made views of those
+    at ``viewed_N`` are to find the photo that they are of.
     """
     found = _found_others(all_ND, material)
     if found is not None:
         return found
-    views_VND = views_QD.reshape(-1, len(seen.viewed_N), views_QD.shape[1])
+    views_VND = views_QD.reshape(-1, len(viewed_N), views_QD.shape[1])
     searched = _searched(all_ND, material)
-    return find_views(views_VND, material.photos_N[seen.viewed_N], searched).r_at_1
+    return find_views(views_VND, material.photos_N[viewed_N], searched).r_at_1
 
 
 def _fitted(
     seen: Seen, changes_QI: NDArray[np.float32], material: Material, recipe: AutoRecipe
 ) -> Things:
     features_NI = seen.features_NF[:, : seen.item_columns]
-    item = padded(
+    item = _padded(
         fit_item(
             features_NI,
             changes_QI,
@@ -116,3 +155,10 @@ def _found_others(all_ND: NDArray[np.float32], material: Material) -> float | No
 
 def _searched(all_ND: NDArray[np.float32], material: Material) -> Searched:
     return Searched(vectors_KD=all_ND, photos_K=material.photos_N, things_K=material.things_N)
+
+
+def _padded(layer: Linear, features: int) -> Linear:
+    """Return a layer of the first features as one of all of them."""
+    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
+    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
+    return Linear(weight_DF, layer.bias_D)

@@ -268,9 +268,8 @@ class Trials:
         left_s = self._left_s()
         if left_s < usual_s or extractor.network in LITE_SIDES:
             return left_s >= usual_s
-        architecture = self._recipe.architecture(
-            extractor, num_labels=2, item_width=8, kind_width=0
-        )
+        widths = {"item_width": 8, "kind_width": 0}
+        architecture = self._recipe.architecture(extractor, num_labels=2, **widths)
         each_s = forward_s(architecture, extractor.preprocessing, str(self._device))
         return left_s >= each_s * len(self._material.labels_N)
 
@@ -297,7 +296,5 @@ def _head(fitted: Fitted) -> str:
     """Return what kind of head was best, in words."""
     if fitted.shrinkage is None:
         return "principal components of what views do not change"
-    head = f"linear discriminants, shrinkage {fitted.shrinkage:g}"
-    if fitted.emphasis != 1:
-        head += f", last layer times {fitted.emphasis:.1f}"
-    return head
+    last = "" if fitted.emphasis == 1 else f", last layer times {fitted.emphasis:.1f}"
+    return f"linear discriminants, shrinkage {fitted.shrinkage:g}{last}"
