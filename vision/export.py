@@ -88,7 +88,7 @@ def export_model(
         difference=chosen.difference,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         floats=form.floats,
-        batch=int(min(chosen.cpu_ms, key=lambda size: chosen.cpu_ms[size])),
+        batch=chosen.best_batch,
         tried=trial.tried,
     )
     write_export(folder, Export(export, dict(form.files)))

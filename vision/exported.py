@@ -57,6 +57,11 @@ class Attempt:
         """Milliseconds of one core for an image, in the batch that suits it best."""
         return min(self.cpu_ms.values())
 
+    @property
+    def best_batch(self) -> int:
+        """Images at once that one core is quickest with."""
+        return int(min(self.cpu_ms, key=lambda size: self.cpu_ms[size]))
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         difference = None if self.difference is None else self.difference.to_json()

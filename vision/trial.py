@@ -31,6 +31,7 @@ FEWEST: Final = 200  # images compared however long that takes
 PROBED: Final = 16  # images by which the reference is timed, and compared with torch itself
 EXACT: Final = 0.9999  # cosine to torch's vectors that the reference must have
 BATCHES: Final = (1, 4, 16)  # images at once, of which times are taken
+MOST_PIXELS: Final = 16 * 224**2  # at once: more only leave the processor's caches, and fill memory
 TIMED_S: Final = 0.1  # for one form and batch, or two runs if they take longer
 # What a less exact form must gain. Two runs of one form differ by some hundredths; and integers
 # cost twice as many neighbours as bfloat16, for 1.5 times the speed of a small network and for 1.1
@@ -117,7 +118,7 @@ class Trial:
                 continue
             self._report(f"measuring {form.name}")
             encoder = form.encoder(manifest, threads=self._threads)
-            given = encode_all(encoder, images_NCHW, batch=encoder.batch_size)
+            given = encode_all(encoder, images_NCHW, batch=one.best_batch * self._threads)
             difference = compare(wanted, given, labels_N)
             if not math.isfinite(difference.cosine_mean):
                 del self._attempts[form.name]
@@ -151,7 +152,9 @@ def _reference(by_torch: Encoder, images_NCHW: NDArray[np.uint8]) -> ImageEncode
     if quick is by_torch:
         return by_torch
     probe_BCHW = images_NCHW[:PROBED]
-    torchs_BD, ours_BD = (one.encode(probe_BCHW).vectors_BD for one in (by_torch, quick))
+    torchs_BD, ours_BD = (
+        encode_all(one, probe_BCHW, batch=PROBED // 4).vectors_BD for one in (by_torch, quick)
+    )
     return quick if np.einsum("bd,bd->b", torchs_BD, ours_BD).min() > EXACT else by_torch
 
 
@@ -171,7 +174,8 @@ def _times(
 ) -> list[dict[str, float]]:
     """Return milliseconds of one core for an image, by batch; the least of runs taken in turns."""
     found: list[dict[str, float]] = [{} for _ in encoders]
-    for size in BATCHES:
+    pixels = images_NCHW.shape[-1] ** 2
+    for size in [size for size in BATCHES if size == 1 or size * pixels <= MOST_PIXELS]:
         pixels_BCHW = np.resize(images_NCHW, (size, *images_NCHW.shape[1:]))
         for encoder in encoders:
             encoder.encode(pixels_BCHW)
