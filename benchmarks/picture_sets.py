@@ -2,8 +2,8 @@
 
     python -m benchmarks.picture_sets --seeds 0 1 2 --sets digits textures
 
-Every set is drawn anew for each seed; its part ``test`` is looked at once a model, at the end. Fine-tuning takes
-minutes a model, so it must be asked for (`--recipes`).
+Every set is drawn anew for each seed; its part ``test`` is looked at once a model, at the end.
+Fine-tuning takes minutes a model, so it must be asked for (`--recipes`).
 """
 
 import argparse
