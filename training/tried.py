@@ -85,8 +85,8 @@ def is_better(one: Figures, than: Figures) -> bool:
 def tells_kinds_better(one: Figures, than: Figures) -> bool:
     """Return whether a network that learnt from small pictures alone is to be taken.
 
-    What such pictures show is a class, a letter say, rather than a thing: one that tells kinds apart
-    clearly better may find the very picture less often.
+    What such pictures show is a class, a letter say, rather than a thing: one that tells kinds
+    apart clearly better may find the very picture less often.
     """
     return is_better(one, than) or one.of_classes > than.of_classes + KINDS_GAIN
 
