@@ -4,8 +4,8 @@ The images stay in memory as they are (uint8); each batch is cut out and changed
 costs 1 to 2 % of a training step of a small network, so no worker processes are needed. A frozen
 backbone's features are computed once and take the images' place.
 
-Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features, W
-processes.
+Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features, U
+of a unit.
 """
 
 import math
@@ -33,6 +33,7 @@ from vision.preprocess import Preprocessing
 # 288 pixels on the CPU: 512 images at once took 1.6 times as long as 8).
 PIXELS_AT_ONCE = 800_000
 MOST_AT_ONCE = 512
+USUAL_PROCESSES = 8  # that train together, at most
 
 
 class Batches(Protocol):
@@ -75,7 +76,7 @@ class ImageBatches:
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
-        for batch_B in _dealt(order_N, len(self), self._world):
+        for batch_B in _dealt(order_N, self._batch_size, self._world):
             images_BCHW = augment(self._cut_out(batch_B), self._augmentation, generator)
             labels_B = self._to_device(self._labels_N[batch_B])
             if not self._augmentation.mixes:
@@ -126,7 +127,7 @@ class FeatureBatches:
         """Yield features (B, F) and labels (B,)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
         features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
-        for batch_B in _dealt(order_N, len(self), self._world):
+        for batch_B in _dealt(order_N, self._batch_size, self._world):
             mine_B = self._world.share(batch_B)
             yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
 
@@ -231,25 +232,35 @@ def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor |
 
 
 def _count(images: int, batch_size: int, world: World) -> int:
-    """Return how many batches images make that are of at most that size.
+    """Return how many batches images make that are of about that size at most."""
+    units = images // _unit(batch_size, world)
+    return max(1, min(math.ceil(images / batch_size), units))
 
-    Of three images it is one batch, not two: one image alone cannot be normalised by its own mean.
+
+def _dealt(order_N: Tensor, batch_size: int, world: World) -> list[Tensor]:
+    """Return batches of nearly equal size, each a multiple of the number of processes.
+
+    All images are in one of them, but for what processes cannot share evenly: fewer than these are.
     """
-    shares = images // world.size
-    count = math.ceil(shares / (batch_size // world.size))
-    if world.size == 1 and shares // count < FEWEST_NORMALISED <= batch_size:
-        return max(1, shares // FEWEST_NORMALISED)
-    return count
+    unit = _unit(batch_size, world)
+    whole = len(order_N) // unit * unit
+    units_NU = order_N[:whole].view(-1, unit)
+    count = _count(len(order_N), batch_size, world)
+    *batches, last_NU = torch.tensor_split(units_NU, count)  # the last one is the smallest
+    rest = order_N[whole : len(order_N) // world.size * world.size]
+    return [*(batch_NU.flatten() for batch_NU in batches), torch.cat([last_NU.flatten(), rest])]
 
 
-def _dealt(order_N: Tensor, count: int, world: World) -> Iterator[Tensor]:
-    """Yield so many batches of nearly equal size, each a multiple of the number of processes.
+def _unit(batch_size: int, world: World) -> int:
+    """Return how many images stay in one batch, whichever it is.
 
-    Only images that these cannot share evenly are left out, fewer than there are processes.
+    The batches of 2, 4 or 8 processes are those of one. Of a batch of one image there is no mean
+    to normalise by, so that there are two at least.
     """
-    shared_NW = order_N[: len(order_N) // world.size * world.size].view(-1, world.size)
-    for batch_BW in torch.tensor_split(shared_NW, count):
-        yield batch_BW.flatten()
+    unit = math.gcd(batch_size, USUAL_PROCESSES)
+    if unit == batch_size > FEWEST_NORMALISED:
+        unit //= 2
+    return math.lcm(unit, world.size)
 
 
 def _whole_batch(wanted: int, images: int, world: World) -> int:

@@ -25,7 +25,7 @@ from training.errors import CheckpointError, UnfitCheckpointError
 
 STATE_NAME: Final = "state.json"
 LOCK_NAME: Final = "lock"
-FORMAT_VERSION: Final = 2  # 1 held the tensors that never change, too
+FORMAT_VERSION: Final = 3  # 2: an epoch had fewer steps; 1 held the tensors that never change, too
 
 
 @dataclass(frozen=True, slots=True)
