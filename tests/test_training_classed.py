@@ -206,3 +206,15 @@ def test_a_label_of_each_item_but_a_few_costs_no_more_than_its_vectors() -> None
     given_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
     assert (given_N == labels_N).mean() > 0.99
     assert np.abs(fitted.classes.weight_LD).max() < 1e5  # else rounding decides
+
+
+def test_of_very_few_items_chances_are_careful() -> None:
+    everything = some(400, 3, spread=1.5)
+    first = np.concatenate([np.flatnonzero(everything.labels_N == label)[:4] for label in range(3)])
+    items = labelled(everything.vectors_ND[first], everything.labels_N[first])
+    fitted = fit_classes(items, np.zeros(12, np.bool_))
+    rest = np.setdiff1d(np.arange(400), first)
+    chances_NL = fitted.classes.probabilities(everything.vectors_ND[rest], fitted.temperature)
+    right = (chances_NL.argmax(axis=1) == everything.labels_N[rest]).mean()
+    assert right > 0.7
+    assert chances_NL.max(axis=1).mean() < right + 0.05
