@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 # Wheels only, each with a hash of the lock: nothing else is fetched, and nothing runs while it is installed.
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported when it first is, a third of the modules.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
@@ -15,9 +16,10 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
 	$(BIN)/lookalike demo --out $(DEMO)
 
+# Three processes for two cores: many tests wait, for time-outs and for servers.
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
 	$(BIN)/python -m pytest -m slow

@@ -28,7 +28,6 @@ from training.data import Dataset, load_dataset
 from vision.comparison import compare
 from vision.encoder import Encoder
 from vision.encoding import Encoding, Runtime
-from vision.export import Sample
 from vision.exported import Floats, Precision, name_of
 from vision.manifest import Architecture, Manifest, read_manifest
 from vision.model import load_model, save_model
@@ -38,6 +37,7 @@ from vision.openvino_encoder import OpenVinoEncoder
 from vision.openvino_graph import Graph
 from vision.openvino_library import has_bf16
 from vision.preprocess import Preprocessing
+from vision.trial import Sample
 
 BATCHES: Final = (1, 32)
 MIN_RUNS: Final = 3

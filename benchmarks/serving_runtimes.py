@@ -110,6 +110,7 @@ def served(way: Way, model: Path) -> Iterator[Server]:
         command = [
             *(sys.executable, "-m", "cli.main", "serve", "--port", str(port)),
             *("--model", str(model), "--gallery", f"{folder}/gallery", "--create"),
+            *("--max-wait-s", "60"),  # every request is answered, however slow a runtime is
             *("--log-level", "warning", *way.options),
         ]
         with running(

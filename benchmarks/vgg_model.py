@@ -17,13 +17,15 @@ from torch.nn.functional import normalize
 
 from benchmarks.serving_pictures import photo
 from training.recipes import vgg19_frozen
+from vision.difference import Limits
 from vision.encoder import Encoder
-from vision.export import Limits, Sample, export_model
+from vision.export import export_model
 from vision.manifest import Architecture, Manifest, read_manifest
 from vision.model import save_model
 from vision.network import Network, build_network
 from vision.normalisation import Normalisation
 from vision.preprocess import Preprocessing
+from vision.trial import Sample
 
 LABELS = tuple(f"class {number}" for number in range(10))
 PICTURES = range(1000, 1048)

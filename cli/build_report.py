@@ -1,6 +1,8 @@
 """What a build or an import did, as a person or a program reads it."""
 
 import csv
+import errno
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +56,20 @@ def print_report(
     say_findings(report.reasons, title="refused")
     if report.stale:
         say("what is no longer in the data stays until a build with --prune")
+
+
+def check_failures(file: Path | None) -> None:
+    """Check that refusals can be written to ``file``, before hours of work.
+
+    Raises:
+        OSError: they cannot.
+    """
+    if file is None:
+        return
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    with unfinished(file):
+        pass
 
 
 def write_failures(file: Path | None, report: "BuildReport") -> None:

@@ -1,5 +1,6 @@
 """The course of `lookalike up`: what was asked for in, all that is left to do of it done."""
 
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ class Wish:
     """What was asked for."""
 
     source: str
+    group: str | None = None  # what says which photos show one thing; None: as the last time
     out: Path | None = None
     plan: bool = False
     budget_s: float | None = None
@@ -53,15 +55,14 @@ def bring_up(wish: Wish) -> None:
 
     if wish.serve and not wish.plan:
         check_port(wish.host, wish.port)  # now, and not after five minutes
-    listing = _listed(wish.source)
     workspace = Workspace.of(_absolute(wish.source), wish.out)
+    wish = replace(wish, group=workspace.grouping(wish.group, again=wish.retrain))
+    listing = _listed(wish.source, wish.group)
     page = url_of(wish.host, wish.port) if wish.serve else None
     if wish.plan:
-        workspace.read()  # another source's folder is said now
         say_plan(listing, recipe_of(listing, wish), workspace, wish, page=page)
         return
     workspace.lock()
-    workspace.read()  # another source's folder is refused before anything is done to it
     workspace.swap()
     again = workspace.next.folder.exists() or (wish.retrain and workspace.model.exists())
     if again:
@@ -85,8 +86,9 @@ def _finish(
 ) -> "tuple[Intake, Taken]":
     """Do what is left to do of the first four stages, and say a line of each."""
     device = wish.device
-    state = workspace.read()
-    if workspace.model.exists():
+    state = replace(workspace.read(), group=wish.group)
+    was_trained = workspace.model.exists()
+    if was_trained:
         said = f"trained: {stages.as_trained(read_manifest(workspace.model))}"
     else:
         from cli.outlook import say_plan  # noqa: PLC0415
@@ -94,18 +96,21 @@ def _finish(
         recipe = recipe_of(listing, wish)
         say_plan(listing, recipe, workspace, wish, page=page)
         workspace.write(state)
-        said = stages.train(workspace, recipe, device=device)
+        said = stages.train(workspace, recipe, group=wish.group, device=device)
     stages.say_stage(1, STAGES, said)
-    measuring = stages.Measuring(workspace)
-    state, said = stages.measure(workspace, state, measuring, device=device)
-    stages.say_stage(2, STAGES, said)
+    measuring = stages.Measuring(workspace, wish.group)
     state, said = stages.export(workspace, state, measuring, device=device)
+    stages.say_stage(2, STAGES, said)
+    state, said = stages.measure(workspace, state, measuring, device=device)
     stages.say_stage(3, STAGES, said)
     del measuring
 
     from cli.intake import Intake  # noqa: PLC0415
 
+    if not was_trained:
+        listing = _listed(wish.source, wish.group)  # photos came and went meanwhile
     intake = Intake(workspace, state, device=device, thumbnail=wish.thumbnail)
+    intake.keep_pictures()
     taken, said = _index(intake, workspace, listing, prune=wish.prune)
     stages.say_stage(4, STAGES, said)
     return intake, taken
@@ -146,6 +151,9 @@ def _indexed(taken: "Taken", listing: "Listing", *, was_complete: bool) -> str:
         said = f"indexed {things(len(listing.files), 'photo')} in {duration(taken.seconds)}"
     if taken.refused:
         said += f"; {taken.refused:,} cannot be read"
+    if listing.unread:
+        more = f" and {len(listing.unread) - 1:,} more" if len(listing.unread) > 1 else ""
+        said += f"; {listing.unread[0]}{more} cannot be looked into now"
     if taken.stale:
         said += f"; {taken.stale:,} gone, still found without --prune"
     return said
@@ -157,6 +165,8 @@ def _train_again(
     """Make a new model and its gallery beside those that there are, and put them in their place."""
     say(f"training again; until that is done, {workspace.folder} stays as it is")
     new = workspace.next
+    if new.read().group != wish.group:
+        shutil.rmtree(new.folder, ignore_errors=True)  # begun for others
     new.folder.mkdir(exist_ok=True)
     intake, _ = _finish(new, listing, wish, page=page)
     intake.close()
@@ -169,24 +179,31 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.depth import bits_of  # noqa: PLC0415
     from training.auto_recipe import auto_recipe  # noqa: PLC0415
+    from training.first_look import look_at  # noqa: PLC0415
     from training.recipes import pick_recipe  # noqa: PLC0415
 
     if listing is None:
         recipe = pick_recipe("cnn", FASHION_MNIST)
         return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     auto = auto_recipe(budget_s=wish.budget_s)
-    return auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    auto = auto.seeing(bits_of(str(listing.source), auto.preprocessing))
+    return auto.suited(*look_at(listing.files))
 
 
-def _listed(source: str) -> "Listing | None":
+def _listed(source: str, group: str | None) -> "Listing | None":
     """Return what a folder or a table lists; None for Fashion-MNIST.
 
     Raises:
-        DatasetError: it is missing, cannot be read, or holds no photos.
+        DatasetError: it is missing, cannot be read, or holds no photos; or ``group`` does not fit.
     """
+    from dataset.errors import DatasetError  # noqa: PLC0415
     from dataset.source import list_source  # noqa: PLC0415
 
-    return None if source == FASHION_MNIST else list_source(Path(_absolute(source)))
+    if source == FASHION_MNIST:
+        if group is not None:
+            raise DatasetError(f"{source} does not say which photos show one thing: no --group")
+        return None
+    return list_source(Path(_absolute(source)), group=group)
 
 
 def _absolute(source: str) -> str:

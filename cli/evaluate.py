@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cli.console import print_json, say, stdout
 from cli.data import DATA_HELP, GroupOption, load_to_measure
+from cli.index import RuntimeOption
 from training.units import things
 from vision.synced import replace_synced
 
@@ -43,18 +44,20 @@ def evaluate(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a model on images that it has not learnt from: classes, confidence, and search.
 
     Of data with a test part, that is measured; of others, everything that is new to the model.
+    A model with an export is measured as it is served on a CPU, with that.
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because it keeps `--help` quick.
     from training.evaluate import measure  # noqa: PLC0415
 
     dataset = load_to_measure(data, model, group=group)
-    measured = measure(model, dataset, device=device)
+    measured = measure(model, dataset, device=device, runtime=runtime)
     if as_json:
         print_json(figures_of(measured, dataset))
     else:

@@ -16,7 +16,7 @@ from vision.exported import Asked, ExportManifest, name_of
 if TYPE_CHECKING:
     from training.data import Dataset
     from vision.difference import Difference
-    from vision.export import Sample
+    from vision.trial import Sample
 
 CALIBRATION_IMAGES = 200
 CALIBRATION_SHARE = 0.2  # of images of which none was learnt from
@@ -46,8 +46,8 @@ def export(
 ) -> None:
     """Export a model for OpenVINO: servers on a CPU then need no torch, and are quicker.
 
-    Each precision is measured for speed and against torch (test images; training images calibrate
-    int8): accuracy, and whether a search finds the same.
+    Each precision is timed, and the quickest compared with torch (test images; training images
+    calibrate int8): accuracy, and whether a search finds the same. If not, the next is.
     """
     dataset = load_to_measure(data, model, group=group)
     exported = export_for_cpu(
@@ -81,7 +81,8 @@ def export(
 def export_in_words(exported: ExportManifest) -> list[str]:
     """Return what was tried, what was taken and what it loses."""
     sentences = [
-        f"{one.name}: {one.best_ms:.3g} ms an image on one core, {one.difference}"
+        f"{one.name}: {one.best_ms:.3g} ms an image on one core, "
+        + ("not compared: no gain" if one.difference is None else str(one.difference))
         + ("" if one.refusal is None else f"; refused: {one.refusal}")
         for one in exported.tried
     ]
@@ -147,7 +148,7 @@ def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
 
     Where the data hold nothing that the model has learnt from, a fifth of them calibrates.
     """
-    from vision.export import Sample  # noqa: PLC0415
+    from vision.trial import Sample  # noqa: PLC0415
 
     train, test = dataset.train, dataset.test
     if train is test:

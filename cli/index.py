@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.build_report import print_report, say_how_to_serve, write_failures
+from cli.build_report import check_failures, print_report, say_how_to_serve, write_failures
 from cli.console import print_json, say, stdout, table_of
 from cli.data import IMAGES_HELP, GroupOption, say_findings
 from cli.filling import (
@@ -86,6 +86,7 @@ def build(
     Run again, it adds what is new and what has changed; labels and metadata that were edited since
     stay, unless the file or what the data say of it has changed.
     """
+    check_failures(failures)
     source = open_source(data, prune=prune, group=group)
     say_findings(source.findings)
     if dry_run:
@@ -101,8 +102,8 @@ def build(
             prune=prune,
             thumbnail=thumbnail,
         )
-    write_failures(failures, report)
     print_report(out, report, findings=source.findings, as_json=as_json)
+    write_failures(failures, report)
     if not (as_json or dry_run):
         say_how_to_serve(model, out)
 
@@ -124,6 +125,7 @@ def add(
 
     Labels and metadata that were edited since an earlier build stay as with `build`.
     """
+    check_failures(failures)
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
 
@@ -132,8 +134,8 @@ def add(
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         keep_pictures(opened, thumbnail)
         report = fill(opened, encoder, source)
-    write_failures(failures, report)
     print_report(gallery, report, findings=source.findings, as_json=as_json)
+    write_failures(failures, report)
 
 
 @index_app.command()

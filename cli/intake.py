@@ -148,6 +148,15 @@ class Intake:
         stored = self._open().existing(list(ids.values()))
         return {key for key, item_id in ids.items() if item_id in stored}
 
+    def keep_pictures(self) -> None:
+        """Have the gallery keep pictures of the size that was asked for, whatever there is new.
+
+        Raises:
+            VectorIndexError: it cannot be opened.
+        """
+        if self._thumbnail is not None and self.is_complete:
+            self._open()
+
     def take_fashion_mnist(self) -> Taken:
         """Store the 60,000 training images of Fashion-MNIST."""
         report = fill(self._open(), self._encoder, open_source(FASHION_MNIST))

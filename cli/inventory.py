@@ -26,7 +26,7 @@ class Row(NamedTuple):
     size: int  # bytes
     modified_ns: int
     changed_ns: int  # also when it was renamed, or another one got its place
-    claim: str  # a digest of label, part and metadata
+    claim: str  # a digest of label, part, metadata and group
     refused_by: str = ""  # the version of this program that found no picture in it
 
     def is_as_in(self, now: "Row | None", program: str) -> bool:
@@ -128,6 +128,7 @@ def row_of(file: ListedFile) -> Row | None:
         facts = os.stat(file.path)
     except OSError:
         return None
-    said = json.dumps([file.label, file.part, file.metadata], default=str, sort_keys=True)
+    claims = [file.label, file.part, file.metadata, *([file.group] if file.group else [])]
+    said = json.dumps(claims, default=str, sort_keys=True)
     digest = hashlib.blake2b(said.encode(), digest_size=CLAIM_DIGITS // 2).hexdigest()
     return Row(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, digest)

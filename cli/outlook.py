@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.console import print_json, say
 from cli.data import say_findings
-from training.units import listed, things
+from training.units import duration, listed, things
 from vision.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def suggest(workspace: "Workspace", listing: "Listing", wish: "Wish") -> None:
         why = f"the model does not know {listed(new)}"
     elif learnt and now > MANY_MORE * learnt:
         why = f"there are {now:,} photos now, {learnt:,} when it was trained"
+    elif (wish.budget_s or 0) > (spent_s := float(manifest.recipe.get("budget_s") or "inf")):
+        why = f"it was trained with a budget of {duration(spent_s)}, less than now"
     else:
         return
     say(f"{why}: --retrain trains again")
@@ -77,6 +79,7 @@ def _plan_as_json(looked: "Survey", plan: "Plan", workspace: "Workspace") -> dic
         "photos": looked.photos,
         "classes": looked.classes,
         "unlabelled": looked.unlabelled,
+        "things": looked.things,
         "bytes": looked.bytes,
         "sampled": looked.sampled,
         "broken": looked.broken,

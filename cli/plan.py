@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from cli.survey import Survey
     from training.auto_recipe import AutoRecipe
 
-BACKWARD: Final = 2.0  # of a forward pass, for the gradients
 LEARNT: Final = 0.8  # share of the photos that is learnt from
+OPENVINO: Final = 0.35  # of torch's time, to look at many photos on a CPU
+LEARNING_ON: Final = 0.5  # of torch's time to look at a photo, to learn on from it once
+MADE_VIEWS: Final = 1200  # that a network looks at beside the photos
 OVERHEAD_S: Final = 12.0  # libraries, charts of the report, writing an export
 MODEL_BYTES: Final = 60 * 10**6  # a model with its export and report
 ITEM_BYTES: Final = 12_000  # a picture of an item, its vector and its row
@@ -30,7 +32,7 @@ class Plan:
     recipe: str
     where: str  # the device, in words
     train_s: float
-    rest_s: float  # measure, export, index
+    rest_s: float  # export, measure, index
     bytes: int
 
     def in_words(self, folder: Path, *, page: str | None) -> list[str]:
@@ -38,7 +40,7 @@ class Plan:
         end = f"the page is at {page}" if page else "all is ready to be served"
         return [
             f"train with {self.recipe} on {self.where}: {about(self.train_s)}",
-            f"measure, export, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
+            f"export, measure, index: {about(self.rest_s)}; {_room(self.bytes)} in {folder} "
             f"({_room(_free(folder))} free)",
             f"in {about(self.train_s + self.rest_s)} {end}",
         ]
@@ -72,23 +74,33 @@ def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -
 
 def _steps(recipe: Recipe, photos: int, labels: int, device: str) -> tuple[float, float]:
     """Return the seconds of a training by gradients, and those of a photo in its network."""
-    from training.speed import forward_s as timed  # noqa: PLC0415 - torch takes seconds
+    from training.speed import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
 
-    forward_s = timed(recipe.architecture(labels), recipe.preprocessing, device)
-    return photos * LEARNT * forward_s * recipe.epochs * (1 + BACKWARD), forward_s
+    each_s = forward_s(recipe.architecture(labels), recipe.preprocessing, device)
+    return learning_s(recipe, round(photos * LEARNT), labels, device), each_s
 
 
 def _trials(
     recipe: "AutoRecipe", photos: int, labels: int, read_s: float, device: str
 ) -> tuple[float, float]:
     """Return the seconds of trying networks, the first one in any case, and those of a photo."""
-    from training.speed import forward_s as timed  # noqa: PLC0415 - torch takes seconds
+    from training.speed import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
 
-    first, *others = recipe.extractors
-    architecture = recipe.architecture(first, num_labels=labels, item_width=8, kind_width=0)
-    forward_s = timed(architecture, first.preprocessing, device)
-    trial_s = photos * forward_s + read_s  # the others are taken to be as quick
-    return trial_s + min(len(others) * trial_s, recipe.budget_s), forward_s
+    looked_at = photos + MADE_VIEWS
+    trials: list[float] = []
+    each: list[float] = []  # seconds of a photo, with torch
+    for extractor in recipe.extractors:
+        architecture = recipe.architecture(extractor, num_labels=labels, item_width=8, kind_width=0)
+        each.append(forward_s(architecture, extractor.preprocessing, device))
+        quicker = OPENVINO if device == "cpu" else 1
+        trials.append(looked_at * each[-1] * quicker + read_s)
+    first_s, *more = trials
+    learnt = round(photos * LEARNT)
+    if labels > 1 and recipe.scratch is not None:
+        more.append(2 * learning_s(recipe.scratch.of(learnt), learnt, labels, device))
+    if labels > 1 and recipe.tuning is not None and learnt >= recipe.tuning.fewest_images:
+        more.append(learnt * recipe.tuning.epochs * LEARNING_ON * each[0])
+    return max(first_s, min(first_s + sum(more), recipe.budget_s)), each[0]
 
 
 def about(seconds: float) -> str:

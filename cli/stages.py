@@ -1,4 +1,4 @@
-"""The stages of `lookalike up`: train, measure, export, index. Each does what is left to do of it
+"""The stages of `lookalike up`: train, export, measure, index. Each does what is left to do of it
 and returns the line that says what there is now.
 """
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 
-def train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> str:
+def train(
+    workspace: Workspace, recipe: "AutoRecipe | Recipe", *, group: str | None, device: str
+) -> str:
     """Make the model; an interrupted training goes on.
 
     Where the photos, or what was asked for, changed since it was interrupted, it begins again.
@@ -41,14 +43,16 @@ def train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -
     started = time.monotonic()
     with hushed():
         try:
-            manifest = _train(workspace, recipe, device=device)
+            manifest = _train(workspace, recipe, group=group, device=device)
         except UnfitCheckpointError:
             shutil.rmtree(state_folder(workspace.model))
-            manifest = _train(workspace, recipe, device=device)
+            manifest = _train(workspace, recipe, group=group, device=device)
     return f"trained in {duration(time.monotonic() - started)}: {as_trained(manifest)}"
 
 
-def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) -> Manifest:
+def _train(
+    workspace: Workspace, recipe: "AutoRecipe | Recipe", *, group: str | None, device: str
+) -> Manifest:
     from cli.learning import Where, run_training  # noqa: PLC0415 - torch takes seconds
     from cli.trying import run_auto  # noqa: PLC0415
     from training.recipe import Recipe  # noqa: PLC0415
@@ -59,6 +63,7 @@ def _train(workspace: Workspace, recipe: "AutoRecipe | Recipe", *, device: str) 
     where = Where(
         data=workspace.source,
         out=workspace.model,
+        group=group,
         bits=recipe.preprocessing.bits,
         device=device,
     )
@@ -79,8 +84,9 @@ def as_trained(manifest: Manifest) -> str:
 class Measuring:
     """The images to measure a model with, read when they are first needed and only once."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, group: str | None) -> None:
         self._workspace = workspace
+        self._group = group
         self._dataset: Dataset | None = None
 
     def dataset(self) -> "Dataset":
@@ -91,8 +97,39 @@ class Measuring:
         """
         if self._dataset is None:
             with hushed():
-                self._dataset = load_to_measure(self._workspace.source, self._workspace.model)
+                self._dataset = load_to_measure(
+                    self._workspace.source, self._workspace.model, group=self._group
+                )
         return self._dataset
+
+
+def export(
+    workspace: Workspace, state: State, measuring: Measuring, *, device: str
+) -> tuple[State, str]:
+    """Export the model for servers on a CPU, once; without it they compute with torch.
+
+    Raises:
+        ModelFolderError: the model cannot be used.
+        OSError: what came of it cannot be remembered.
+    """
+    if has_export(workspace.model, RUNTIME):
+        return state, state.exported or f"exported for {RUNTIME}"
+    if device != "cpu" and (device != "auto" or NVIDIA.exists()):
+        return state, "not exported: it is served by the GPU"
+    if state.exported is not None:
+        return state, state.exported
+    from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
+
+    try:
+        with hushed():
+            exported = export_for_cpu(workspace.model, measuring.dataset())
+        name = name_of(exported.precision, exported.floats)
+        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
+    except (ExportError, DataError) as error:
+        said = f"not exported, served by torch: {error}"
+    state = replace(state, exported=said)
+    workspace.write(state)
+    return state, said
 
 
 def measure(
@@ -127,35 +164,6 @@ def measure(
             share, what = figures["same_item"]["r_at_1"], "the very thing"
         first = f"{percent(share)} find {what} first; "
     return state, f"measured: {first}{workspace.home / workspace.model.name / REPORT_PAGE}"
-
-
-def export(
-    workspace: Workspace, state: State, measuring: Measuring, *, device: str
-) -> tuple[State, str]:
-    """Export the model for servers on a CPU, once; without it they compute with torch.
-
-    Raises:
-        ModelFolderError: the model cannot be used.
-        OSError: what came of it cannot be remembered.
-    """
-    if has_export(workspace.model, RUNTIME):
-        return state, state.exported or f"exported for {RUNTIME}"
-    if device != "cpu" and (device != "auto" or NVIDIA.exists()):
-        return state, "not exported: it is served by the GPU"
-    if state.exported is not None:
-        return state, state.exported
-    from cli.export import export_for_cpu  # noqa: PLC0415 - torch takes seconds
-
-    try:
-        with hushed():
-            exported = export_for_cpu(workspace.model, measuring.dataset())
-        name = name_of(exported.precision, exported.floats)
-        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
-    except (ExportError, DataError) as error:
-        said = f"not exported, served by torch: {error}"
-    state = replace(state, exported=said)
-    workspace.write(state)
-    return state, said
 
 
 def say_stage(number: int, of: int, line: str) -> None:

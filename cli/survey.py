@@ -18,7 +18,10 @@ from dataset.listing import ListedFile, Listing
 from training.copies import group_copies
 from training.identity import Identities, Identity, identify
 from training.units import megabytes, things
+from vision.decoding import DECODER_ERRORS
 from vision.errors import ImageError
+from vision.formats import HEIC, sniff_format
+from vision.heic import open_heic
 from vision.image import OWN_FILE_LIMITS, harden_pillow
 from vision.preprocess import Preprocessing
 
@@ -36,6 +39,7 @@ class Survey:
     photos: int  # files that look like pictures
     classes: dict[str, int]  # photos by class
     unlabelled: int
+    things: int  # that several photos show, as far as it was said
     bytes: int  # of all files
     sampled: int
     broken: int  # of the sample: could not be read
@@ -52,7 +56,7 @@ class Survey:
         if self.size is not None:
             facts.append(f"about {self.size[0]:,} x {self.size[1]:,} pixels")
         return [
-            f"{name}: {things(self.photos, 'photo')} {self._classes()}",
+            f"{name}: {things(self.photos, 'photo')} {self._classes()}{self._groups()}",
             f"{', '.join(facts)}; {self._oddities()}",
         ]
 
@@ -64,6 +68,9 @@ class Survey:
         without = f", {self.unlabelled:,} without a class" if self.unlabelled else ""
         each = " each" if len(counts) > 1 else ""
         return f"in {things(len(counts), 'class', 'classes')} of {span}{each}{without}"
+
+    def _groups(self) -> str:
+        return f"; {things(self.things, 'thing')} shown by several" if self.things else ""
 
     def _formats(self) -> str:
         total = self.formats.total()
@@ -93,6 +100,7 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
     """
     harden_pillow()
     labels = Counter(file.label for file in listing.files if file.label is not None)
+    groups = Counter(file.group for file in listing.files if file.group is not None)
     formats: Counter[str] = Counter()
     sizes: list[tuple[int, int]] = []
     identities: list[Identity] = []
@@ -111,14 +119,15 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
         except (ImageError, OSError):
             broken += 1
             continue
-        with Image.open(io.BytesIO(data)) as header:  # the decoder shrinks what is large
-            formats[header.format or "?"] += 1
-            sizes.append(header.size)
+        name, size = _header_of(data, image)
+        formats[name] += 1
+        sizes.append(size)
         identities.append(identify(data, image))
     return Survey(
         photos=len(listing.files),
         classes=dict(sorted(labels.items())),
         unlabelled=len(listing.files) - labels.total(),
+        things=sum(count > 1 for count in groups.values()),
         bytes=sum(map(_bytes_of, listing.files)),
         sampled=looked,
         broken=broken,
@@ -127,6 +136,20 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
         size=_median(sizes),
         decode_s=spent_s / len(identities) if identities else 0.0,
     )
+
+
+def _header_of(data: bytes, decoded: Image.Image) -> tuple[str, tuple[int, int]]:
+    """Return a picture's format and its width and height in the file.
+
+    The decoder shrinks what is large; of a file that it had to mend, the size is as decoded.
+    """
+    known = sniff_format(data)
+    assert known is not None  # it was decoded
+    try:
+        with open_heic(data) if known is HEIC else Image.open(io.BytesIO(data)) as header:
+            return known.name, header.size
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
+        return known.name, decoded.size
 
 
 def sample_of(files: Sequence[ListedFile]) -> list[ListedFile]:
@@ -168,6 +191,7 @@ def survey_of_fashion_mnist() -> Survey:
         photos=70_000,
         classes=dict.fromkeys(LABELS, 7000),
         unlabelled=0,
+        things=0,
         bytes=30_878_645,
         sampled=70_000,
         broken=0,

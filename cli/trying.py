@@ -9,6 +9,7 @@ from cli.data import load_any
 from cli.depth import bits_of
 from cli.learning import Where, result_of, say_how_to_measure, say_what_is_resumed
 from training.auto_recipe import AutoRecipe
+from training.recipes import VGG19, published_weights
 from vision.manifest import Manifest
 from vision.preprocess import Preprocessing
 
@@ -49,9 +50,14 @@ def run_auto(
         DatasetError: the data are missing or damaged.
     """
     from training.auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
+    from training.first_look import first_look  # noqa: PLC0415
+    from training.weights import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
     recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
+    recipe = recipe.suited(*first_look(where.data))
+    if is_at_hand(VGG19, published_weights(VGG19)):
+        recipe = recipe.with_vgg19()
     read: list[Dataset] = []
 
     def load(preprocessing: Preprocessing) -> "Dataset":

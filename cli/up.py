@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.course import Wish, bring_up
+from cli.data import GroupOption
 from cli.index import ThumbnailOption
 
 
@@ -46,6 +47,7 @@ def up(
         bool,
         typer.Option("--watch", help="Take in new and changed photos also while it serves."),
     ] = False,
+    group: GroupOption = None,
     thumbnail: ThumbnailOption = None,
     serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
@@ -53,7 +55,7 @@ def up(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a page that finds photos that look alike: look, train, measure, export, index, serve.
+    """Make a page that finds photos that look alike: look, train, export, measure, index, serve.
 
     Interrupted, the same command goes on where it was. Run again, it starts in seconds and takes in
     what was added or changed since.
@@ -67,6 +69,7 @@ def up(
             retrain=retrain,
             prune=prune,
             watch=watch,
+            group=group,
             thumbnail=thumbnail,
             serve=serve,
             host=host,

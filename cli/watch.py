@@ -79,7 +79,7 @@ class Watcher:
             VectorIndexError, VisionError, OSError: the next look tries again.
         """
         started = time.monotonic()
-        listing = list_source(self._source)
+        listing = list_source(self._source, group=self._intake.state.group)
         now = Inventory.of(listing)
         news = self._intake.news(listing, now)
         settled = [file for file in news if self._has_settled(file, now)]

@@ -38,6 +38,7 @@ class State:
     """What has been done, as far as the folder's own files do not say it."""
 
     source: str  # absolute, links resolved; or ``fashion-mnist``
+    group: str | None = None  # what says which photos show one thing, as in ``dataset.source``
     unmeasured: str | None = None  # why it cannot be measured, a sentence
     exported: str | None = None  # what came of the export, a sentence; None: not tried
     indexed: str | None = None  # fingerprint of the model by which all photos were indexed
@@ -87,6 +88,8 @@ class Workspace:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -149,6 +152,30 @@ class Workspace:
 
             return replace(state, indexed=read_manifest(self.model).fingerprint)
         return state
+
+    def grouping(self, asked: str | None, *, again: bool) -> str | None:
+        """Return by what photos of one thing are told: what was asked for, or as the last time.
+
+        Args:
+            asked: as in ``dataset.source``; None: nothing.
+            again: whether a new model is to be made in any case.
+
+        Raises:
+            DatasetError: as ``read``; or the model has learnt from photos grouped otherwise.
+        """
+        self.read()
+        latest = self.next if (self.next.folder / STATE_NAME).exists() else self
+        before = latest.read().group
+        if asked is None:
+            return before
+        known = (latest.folder / STATE_NAME).exists()
+        if known and asked != before and latest.model.exists() and not again:
+            made = "without --group" if before is None else f"with --group {before!r}"
+            raise DatasetError(
+                f"{self.folder} was made {made}, and --group {asked!r} makes another model: add "
+                "--retrain, or name another folder with --out"
+            )
+        return asked
 
     def write(self, state: State) -> None:
         """Remember ``state``, durably.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dataset.content import other_than_picture
+from dataset.content import NO_PICTURE, other_than_picture
 from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.leftovers import leftover
@@ -44,7 +44,8 @@ def walk(root: Path, findings: Findings) -> Tree:
         DatasetError: ``root`` is not there, is no folder, or cannot be read.
     """
     if not root.is_dir():
-        problem = "is not a folder" if root.exists() else "is not there"
+        there = root.exists()
+        problem = f"is not a folder{_in_place_of_a_folder(root)}" if there else "is not there"
         raise DatasetError(
             f"{root} {problem}; a folder of images or a .csv, .tsv or .parquet table was expected"
         )
@@ -56,6 +57,13 @@ def walk(root: Path, findings: Findings) -> Tree:
     tree.files = dict(sorted(tree.files.items(), key=lambda file: file[0].split("/")))
     _say_empty(walker.folders, tree, findings)
     return tree
+
+
+def _in_place_of_a_folder(path: Path) -> str:
+    """Return what is there, where a person knows it by a name."""
+    other = other_than_picture(path) if path.is_file() else None
+    _, _, kind = (other or "").partition(f"{NO_PICTURE}: ")
+    return f" but {kind}" if kind else ""
 
 
 class _Walker:

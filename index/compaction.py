@@ -156,11 +156,6 @@ def stored_plan(store: Store) -> TunedPlan | None:
     return TunedPlan(Plan.from_json(stored["plan"]), stored["rows"])
 
 
-def store_plan(store: Store, tuned: TunedPlan) -> None:
-    """Let this be the plan of the gallery from its next compaction on."""
-    store.set_setting(SETTING, tuned.to_json())
-
-
 def _choose(
     sample: Sample,
     wanted: Sequence[Plan],

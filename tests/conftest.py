@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index.compaction import TunedPlan, store_plan
+from index.compaction import SETTING, TunedPlan
 from index.gallery import Gallery
 from index.items import NewItem
 from index.plan import EXACT_ROWS, candidates
@@ -27,12 +27,29 @@ from vision.thumbnail import make_thumbnail
 
 STORED = 40  # items in the gallery that tests start from
 
+# Files that take long, the longest first: begun last, one would leave all other processes idle.
+# Those that wait for the same desk stand apart.
+LONG = (
+    *("commands_documented", "cli_up_first", "index_leftovers", "commands_wrong", "service_jobs"),
+    *("commands", "service_life", "service_workers", "service_protocol", "cli_export", "cli_up"),
+    *("training_auto", "vision_export", "service_overload", "service_slow_clients"),
+    *("service_schema", "service_soak", "service_readiness", "service_keys", "index_itself"),
+    *("index_upkeep", "index_read_only", "index_crashes", "index_measure", "index_corruption"),
+    *("service_admission", "training_train", "training_commands", "page", "cli_hostile"),
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Let the programs under test hear Ctrl-C, also where a shell runs the tests in background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long files come first."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -109,7 +126,7 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
     store = Store.open(folder)
     plans = candidates(EXACT_ROWS, manifest.architecture.width)
     graph = next(plan for plan in plans if plan.kind == "graph")
-    store_plan(store, TunedPlan(graph, len(vectors_ND)))
+    store.set_setting(SETTING, TunedPlan(graph, len(vectors_ND)).to_json())
     store.close()
 
 
@@ -166,7 +183,7 @@ def strict_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="session")
 def demo_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what `lookalike demo` makes, after one epoch; to be read, not changed."""
+    """A folder with what `lookalike demo` makes of a short training; to be read, not changed."""
     return made_once(tmp_path_factory, "demo-desk", make_demo)
 
 

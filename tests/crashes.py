@@ -3,13 +3,16 @@
 import contextlib
 import json
 import random
+import shutil
 import time
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
 
-from index.compaction import TARGET, TunedPlan, compact, store_plan
+from index.compaction import SETTING, TARGET, TunedPlan, compact
 from index.gallery import Gallery
 from index.generations import Generations
 from index.plan import Plan
@@ -80,10 +83,22 @@ def create(folder: Path) -> dict[str, int]:
     versions = {f"i{n}": n for n in range(IDS) if n % 6}
     with Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH) as gallery:
         gallery.put([item_of(item_id, version) for item_id, version in versions.items()])
-        store_plan(gallery._store, TunedPlan(GRAPH, len(versions)))
+        gallery._store.set_setting(SETTING, TunedPlan(GRAPH, len(versions)).to_json())
         gallery._store.set_setting(TARGET, "0.95")  # as much as so few items can show
     rebuild(folder)
     return versions
+
+
+@cache
+def _created() -> TemporaryDirectory[str]:
+    place = TemporaryDirectory()  # until this process ends
+    create(Path(place.name) / "g")
+    return place
+
+
+def lay_out(folder: Path) -> None:
+    """Write what ``create`` makes, but do not wait for the disk."""
+    shutil.copytree(Path(_created().name) / "g", folder)
 
 
 def rebuild(folder: Path) -> None:

@@ -34,6 +34,13 @@ def png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
     return encoded(picture(seed, size))
 
 
+def exif(orientation: int) -> bytes:
+    """Return an EXIF block that says how a picture is to be turned."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
 def write_photographs(folder: Path, *, classes: int) -> Path:
     """Write twenty pictures of each class, told apart by their colour, with difficulty."""
     for label in range(classes):

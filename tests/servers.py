@@ -1,6 +1,9 @@
 """Real servers over real sockets: `lookalike serve` in a process of its own."""
 
+import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,7 +18,8 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[1]
-START_S = 60.0
+START_S = 180.0  # on the busiest machine
+PORTS = 2_000  # for each process of a test run
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,29 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nothing listens on, and that stays so until a server has started.
+
+    It is below those that outgoing connections are given, and each process of a test run has its
+    own.
+    """
+    return next(port for port in _ports if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _of_this_process() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    begin = random.SystemRandom().randrange(PORTS)  # another run may be under way
+    for number in itertools.count(begin):
+        yield 16_000 + PORTS * (worker % 8) + number % PORTS
+
+
+_ports = _of_this_process()
 
 
 def serve_command(model: Path, gallery: Path, port: int, *options: str) -> list[str]:

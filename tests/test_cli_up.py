@@ -64,8 +64,8 @@ def test_the_next_time_it_only_says_what_there_is(made: Made) -> None:
 
     assert done.stderr.splitlines() == [
         "1/5 trained: 10.0% right of 0 photos kept apart",
-        "2/5 measured: photos-lookalike/model/report.html",
-        "3/5 exported for openvino",
+        "2/5 exported for openvino",
+        "3/5 measured: photos-lookalike/model/report.html",
         f"4/5 indexed: {MADE} photos, nothing new",
         "Ready: lookalike serve --model photos-lookalike/model --gallery photos-lookalike/gallery",
     ]

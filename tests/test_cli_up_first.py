@@ -38,9 +38,9 @@ def test_it_says_five_lines_then_one_for_each_stage_right_at_80_columns(folder: 
     assert what == f"photos: {PHOTOS} photos in 2 classes of 10 each"
     assert re.fullmatch(r"\d+ kB, JPEG, about 200 x 150 pixels; none broken or twice", inside)
     assert re.fullmatch(r"train with auto on \d+ cores?: .+", train)
-    assert re.fullmatch(r"measure, export, index: .+; \d+ MB in photos-lookalike .+ free\)", rest)
+    assert re.fullmatch(r"export, measure, index: .+; \d+ MB in photos-lookalike .+ free\)", rest)
     assert re.fullmatch(r"in .+ all is ready to be served", end)
-    trained, measured, exported, indexed = stages_of(done.stderr)
+    trained, exported, measured, indexed = stages_of(done.stderr)
     assert re.fullmatch(r"trained in .+: .+% right of \d+ photos kept apart", trained)
     assert re.fullmatch(r"measured: .+; photos-lookalike/model/report.html", measured)
     assert "exported" in exported
@@ -73,8 +73,8 @@ def test_a_folder_without_classes_is_searched_all_the_same(tmp_path: Path) -> No
 KILLED = {  # what has just come about when it is killed, each a stage further
     "training": "photos-lookalike/model.training/lock",
     "trained": "photos-lookalike/model/manifest.json",
-    "measured": "photos-lookalike/model/report.html",
     "exported": "photos-lookalike/model/runtimes/openvino/manifest.json",
+    "measured": "photos-lookalike/model/report.html",
     "indexing": "photos-lookalike/gallery/gallery.sqlite",
     "indexed": "photos-lookalike/files.jsonl",
 }
@@ -89,7 +89,7 @@ def test_killed_at_every_stage_the_next_run_goes_on(folder: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in stages_of(done.stderr)] == [
-        *("trained:", "measured:", "exported", "indexed:")
+        *("trained:", "exported", "measured:", "indexed:")
     ]
     assert {path.name for path in (folder / "photos-lookalike").iterdir()} == {
         *("files.jsonl", "gallery", "lock", "model", "state.json")

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from cli.commands import app
-from tests.newcomer import lookalike
+from tests.newcomer import lookalike, run_all
 from tests.pictures import encoded, picture
 from tests.servers import answered, running_server
 
@@ -64,6 +64,8 @@ ONLY = {
 }  # desks; `train` on Fashion-MNIST is what `demo` does
 # Those that load torch and all images; in short form they are run by the test of the documents.
 LONG = {"train", "evaluate", "compare", "export"}
+# Those that go through all 60,000 images of the demo: in short form, `index compact` does.
+LONG_FOR_MANY = {"index rebuild", "index duplicates"}
 STARTED = {"serve"}  # it goes on until it is stopped: a test of its own
 SAYS_ONLY = {
     "pack",
@@ -140,7 +142,8 @@ def cases() -> list[object]:
     """Return desks, commands and whether --json: by default, each quick one once on each desk."""
 
     def marks(desk: str, command: str, as_json: bool) -> list[pytest.MarkDecorator]:
-        default = as_json == (desk == "photo") and command not in LONG
+        long = LONG | LONG_FOR_MANY if desk == "demo" else LONG
+        default = as_json == (desk == "photo") and command not in long
         return [] if default or command == "demo" else [pytest.mark.slow]
 
     return [
@@ -176,6 +179,11 @@ def test_it_works(desk: Desk, command: str, as_json: bool) -> None:
     elif command not in SAYS_ONLY:
         assert done.stdout
     assert max(map(len, done.stdout.splitlines()), default=0) <= 80 or as_json  # columns
+
+
+@pytest.mark.slow
+def test_the_demo_is_made_from_nothing(tmp_path: Path) -> None:
+    run_all(["demo --no-serve --epochs 1 --out demo", "index info demo/gallery"], tmp_path)
 
 
 @pytest.mark.parametrize("desk", ["demo", "photo"], indirect=True)

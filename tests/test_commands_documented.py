@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.newcomer import COMMAND_S, write_photos
+from tests.newcomer import COMMAND_S
 from tests.pictures import encoded, picture
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.test_commands import commands
@@ -52,6 +52,8 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/test_cli_up_first.py runs it by default
+    "lookalike train --data photos",  # tests/newcomer.py, as the export
+    "lookalike export models/photos",
     "lookalike index classes photos-lookalike",
     "lookalike serve --model classed",
     "lookalike train --hold-out",
@@ -59,6 +61,9 @@ LONG = (
     "lookalike evaluate models/unseen",
     "lookalike train --recipe vgg19-frozen",
     "lookalike train --recipe backbone-frozen --backbone timm:",
+    "lookalike train --recipe backbone-frozen --backbone torchvision:resnet50",
+    "lookalike train --recipe backbone-finetune --weights models/frozen",
+    "lookalike compare models/frozen models/tuned --data photos --must-not-lose accuracy --margin",
 )
 # What is looked at, and not run.
 NOT_RUN = {"make": "the target is looked up: it would make this very environment and run this test"}
@@ -194,8 +199,13 @@ class Reader:
 
 
 @contextmanager
-def reader_in(folder: Path, demo_desk: Path) -> Iterator[Reader]:
-    """Yield a reader in a checkout with what the README speaks of: photos, the demo, an image."""
+def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) -> Iterator[Reader]:
+    """Yield a reader in a checkout with what the README speaks of: photos, the demo, an image.
+
+    In short form, the photos' model and gallery are there as well.
+    """
+    for part in ("photos",) if long else ("photos", "models", "galleries"):
+        shutil.copytree(photo_desk / part, folder / part)
     for part in ("vision", "index", "service"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("bentofile.yaml", "bentofile-cpu.yaml", "README.md"):
@@ -204,7 +214,6 @@ def reader_in(folder: Path, demo_desk: Path) -> Iterator[Reader]:
         shutil.copy(lock, folder)
     (folder / ".venv").symlink_to(sys.prefix)
     shutil.copytree(demo_desk / "demo", folder / "demo")
-    write_photos(folder / "photos")
     (folder / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
     shutil.copy(folder / "photos" / "hat" / "001.jpg", folder / "better.jpg")
     (folder / "stored").mkdir()
@@ -214,9 +223,9 @@ def reader_in(folder: Path, demo_desk: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_command_line_of_the_documents_works(
-    demo_desk: Path, tmp_path: Path, long: bool
+    demo_desk: Path, photo_desk: Path, tmp_path: Path, long: bool
 ) -> None:
-    with reader_in(tmp_path, demo_desk) as reader:
+    with reader_in(tmp_path, demo_desk, photo_desk, long=long) as reader:
         for document in DOCUMENTS:
             for line in command_lines(document):
                 bare = bare_of(line)

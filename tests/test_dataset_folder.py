@@ -12,25 +12,13 @@ from dataset.content import NO_PICTURE
 from dataset.errors import DatasetError
 from dataset.folder import list_folder
 from dataset.listing import Listing, Part
-from tests.pictures import encoded, picture, png
+from tests.listings import found, write
+from tests.pictures import encoded, picture
 from vision.formats import FORMATS, HEIC
-
-PICTURE = png(0, (8, 8))
-
-
-def write(root: Path, *keys: str) -> Path:
-    for key in keys:
-        (root / key).parent.mkdir(parents=True, exist_ok=True)
-        (root / key).write_bytes(PICTURE)
-    return root
 
 
 def claims(listing: Listing) -> dict[str, tuple[str | None, Part | None]]:
     return {file.key: (file.label, file.part) for file in listing.files}
-
-
-def found(listing: Listing) -> dict[str, tuple[int, tuple[str, ...]]]:
-    return {one.reason: (one.count, one.examples) for one in listing.findings}
 
 
 # Classes and parts

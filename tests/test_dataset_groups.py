@@ -10,24 +10,11 @@ from dataset.errors import DatasetError
 from dataset.listing import Listing
 from dataset.source import list_source
 from index.source import entries_of
-from tests.pictures import png
-
-PICTURE = png(0, (8, 8))
-
-
-def write(root: Path, *keys: str) -> Path:
-    for key in keys:
-        (root / key).parent.mkdir(parents=True, exist_ok=True)
-        (root / key).write_bytes(PICTURE)
-    return root
+from tests.listings import found, write
 
 
 def groups(listing: Listing) -> dict[str, str | None]:
     return {file.key: file.group for file in listing.files}
-
-
-def found(listing: Listing) -> dict[str, tuple[int, tuple[str, ...]]]:
-    return {one.reason: (one.count, one.examples) for one in listing.findings}
 
 
 def test_without_a_word_folders_hold_no_groups(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_whenever_the_power_is_cut_nothing_acknowledged_is_lost_and_no_answer_is
     check(cut_power(tmp_path, cycles=cycles, longest_s=0.6))
 
 
+@pytest.mark.durability
 def test_the_power_cuts_would_show_a_crew_that_does_not_wait_for_the_disk(tmp_path: Path) -> None:
     def lost(folder: Path) -> int:
         folder.mkdir()

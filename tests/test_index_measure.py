@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.compaction import TunedPlan, store_plan, stored_plan
+from index.compaction import SETTING, TunedPlan, stored_plan
 from index.confidence import recall_between
 from index.gallery import Gallery
 from index.matrix import Matrix
@@ -448,7 +448,7 @@ def test_what_was_tuned_for_less_is_said_when_it_no_longer_does(
     hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
     monkeypatch.setattr("index.measure.K_FACTORS", (1.0,))
     store = Store.open(gallery.folder)
-    store_plan(store, TunedPlan(hopeless, 300))
+    store.set_setting(SETTING, TunedPlan(hopeless, 300).to_json())
     store.close()
 
     made = rebuilt(gallery.folder, target=0.999)

@@ -29,7 +29,7 @@ from index.gallery import Gallery
 from index.schema import DATABASE_NAME
 from tests.conftest import STORED, write_gallery
 from tests.crash_writer import IDS, item_of
-from tests.crashes import create
+from tests.crashes import lay_out
 from tests.filesystems import mount_read_only, small_filesystem
 from tests.pictures import png
 from tests.servers import running_server
@@ -49,7 +49,7 @@ os.kill(os.getpid(), 9)
 
 def leave(folder: Path, state: str) -> None:
     """Make a gallery with a graph, as it is after a stop or a crash."""
-    create(folder)
+    lay_out(folder)
     if state != "stopped":
         command = [sys.executable, "-c", CRASH, str(folder)]
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -162,7 +162,7 @@ def test_a_gallery_that_others_write_to_is_followed_where_it_can_only_be_read(
     tmp_path: Path,
 ) -> None:
     with small_filesystem(tmp_path / "disk", megabytes=16) as disk, read_only_view(disk) as view:
-        create(disk / "g")
+        lay_out(disk / "g")
         with Gallery.open(disk / "g", fingerprint=None) as writer:
             writer.put([item_of("first", 5_000)])
             with Gallery.open(view / "g", fingerprint=None) as reader:
@@ -177,7 +177,7 @@ def test_a_gallery_that_others_write_to_is_followed_where_it_can_only_be_read(
 
 def test_a_writer_who_comes_later_is_noticed_where_no_lock_tells_of_it(tmp_path: Path) -> None:
     with small_filesystem(tmp_path / "disk", megabytes=16) as disk, read_only_view(disk) as view:
-        create(disk / "g")
+        lay_out(disk / "g")
         with Gallery.open(view / "g", fingerprint=None) as reader:
             assert reader.get("i1").id == "i1"
             with Gallery.open(disk / "g", fingerprint=None) as writer:
@@ -202,7 +202,7 @@ def read_only_view(disk: Path) -> Iterator[Path]:
 
 def test_commands_read_it_and_changes_end_in_a_sentence(tmp_path: Path) -> None:
     with small_filesystem(tmp_path / "disk", megabytes=16) as disk:
-        create(disk / "g")
+        lay_out(disk / "g")
         mount_read_only(disk)
         folder = str(disk / "g")
         runner = CliRunner()

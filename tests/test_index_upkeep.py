@@ -24,7 +24,7 @@ from index.snapshot import Snapshot
 from index.upkeep import is_due
 from tests import crashes
 from tests.crash_writer import WIDTH, item_of
-from tests.crashes import create, wrong_answers
+from tests.crashes import lay_out, wrong_answers
 from tests.crews import ROOT
 
 ITEMS = 60
@@ -91,7 +91,7 @@ def test_a_rebuild_tells_its_stages_and_what_it_made_and_is_searched_on(gallery:
 
 
 def test_a_structure_is_built_in_its_own_process_and_taken_over(tmp_path: Path) -> None:
-    create(tmp_path / "g")
+    lay_out(tmp_path / "g")
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         gallery.put([item_of(f"new{n}", 10_000 + n) for n in range(30)])
 
@@ -264,7 +264,7 @@ def test_a_process_that_cannot_be_started_is_our_error(
 
 
 def test_a_killed_rebuild_leaves_nothing_that_stays(tmp_path: Path) -> None:
-    create(tmp_path / "g")
+    lay_out(tmp_path / "g")
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
 
         def kill(stage: str) -> None:
@@ -294,7 +294,7 @@ gallery.upkeep.rebuild(on_stage=lambda stage: os.kill(os.getpid(), 9))
 def test_a_rebuild_whose_server_was_killed_ends_and_keeps_nobody_from_rebuilding(
     tmp_path: Path,
 ) -> None:
-    create(tmp_path / "g")
+    lay_out(tmp_path / "g")
     parent = subprocess.run(
         [sys.executable, "-c", PARENT, str(tmp_path / "g")],
         cwd=ROOT,
@@ -387,7 +387,7 @@ def test_a_gallery_that_can_only_be_read_is_not_rebuilt_in_the_background(
 
 
 def test_a_gallery_that_was_closed_and_forgotten_holds_no_file(tmp_path: Path) -> None:
-    crashes.create(tmp_path / "g")
+    lay_out(tmp_path / "g")
     gc.disable()
     try:
         gallery = Gallery.open(tmp_path / "g", fingerprint=None)

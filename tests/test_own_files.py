@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cli.commands import app
 from tests.pictures import picture
 from tests.test_cli import lookalike
 from training.decoding import decode_images
@@ -33,8 +35,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
-    photos: Path, model: Path
+    photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(photos)
     (photos / "model").symlink_to(model)
     built = lookalike(
         *("index", "build", "model", "--data", "photos", "--out", "gallery", "--json"), cwd=photos
@@ -45,17 +48,17 @@ def test_large_files_are_indexed_classified_searched_and_put_into_a_gallery(
 
     for name in ("phone.jpg", "panorama.jpg", "scan.png", "phone.heic"):
         path = f"photos/view/{name}"
-        said = lookalike("classify", "model", path, "--json", cwd=photos)
-        found = lookalike("search", "gallery", path, "-k", "1", "--json", cwd=photos)
-        replaced = lookalike("index", "replace", "gallery", "view:small.png", path, cwd=photos)
-        assert (said.returncode, found.returncode, replaced.returncode) == (0, 0, 0), found.stderr
+        said = CliRunner().invoke(app, ["classify", "model", path, "--json"])
+        found = CliRunner().invoke(app, ["search", "gallery", path, "-k", "1", "--json"])
+        replaced = CliRunner().invoke(app, ["index", "replace", "gallery", "view:small.png", path])
+        assert (said.exception, found.exception, replaced.exception) == (None, None, None)
         assert json.loads(found.stdout)["hits"][0]["score"] > 0.999
 
 
 def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "model").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
     with (tmp_path / "film.jpg").open("wb") as file:
         file.truncate(OWN_FILE_LIMITS.max_bytes + 5)
     Image.new("1", (110_000, 1)).save(tmp_path / "line.png")
@@ -67,9 +70,9 @@ def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
     }
 
     for name, sentence in sentences.items():
-        done = lookalike("classify", "model", name, cwd=tmp_path)
-        assert done.returncode == 1
-        assert sentence in done.stderr
+        done = CliRunner().invoke(app, ["classify", str(model), name])
+        assert done.exit_code == 1
+        assert sentence in str(done.exception)
 
 
 def test_training_reads_large_files_and_tells_of_those_it_does_not(tmp_path: Path) -> None:
@@ -88,15 +91,16 @@ def test_training_reads_large_files_and_tells_of_those_it_does_not(tmp_path: Pat
 
 
 def test_a_picture_of_few_bits_is_not_dark_in_silence(tmp_path: Path, model: Path) -> None:
-    (tmp_path / "model").symlink_to(model)
     gray = np.asarray(picture(3, (40, 30), "L"), np.uint32)
     for bits in (12, 16):
         values = (gray * ((1 << bits) - 1) // 255).astype(np.uint16)
         Image.fromarray(values).save(tmp_path / f"{bits}.png")
 
-    told = lookalike("classify", "model", "12.png", cwd=tmp_path)
-    silent = lookalike("classify", "model", "16.png", cwd=tmp_path)
+    told, silent = (
+        CliRunner().invoke(app, ["classify", str(model), str(tmp_path / f"{bits}.png")])
+        for bits in (12, 16)
+    )
 
-    assert (told.returncode, silent.returncode) == (0, 0)
+    assert (told.exception, silent.exception) == (None, None)
     assert "12.png uses only 12 of its 16 bits" in told.stderr
     assert "bits" not in silent.stderr

@@ -157,6 +157,7 @@ def test_in_an_overload_answers_refusals_and_probes_stay_quick(slow_server: Serv
     assert missed(figures) == []
 
 
+@pytest.mark.load
 def test_the_overload_would_show_a_server_that_takes_everything(tmp_path: Path) -> None:
     with careless_server(tmp_path / "log") as server:
         seen = overload(server.url, seconds=2, patience_s=3)

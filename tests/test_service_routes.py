@@ -296,6 +296,16 @@ def test_an_item_that_is_stored_already_may_be_sent_again_without_upsert(
 
 
 def test_searches_that_wait_for_a_write_do_not_hold_up_the_others(server: Server) -> None:
+    for _ in range(5):  # a busy machine holds up now and then
+        ended = ended_beside_those_that_wait(server)
+        assert sorted(ended) == ["plain", *["waiting"] * 4]
+        if ended[0] == "plain":
+            return
+    raise AssertionError(ended)
+
+
+def ended_beside_those_that_wait(server: Server) -> list[str]:
+    """Return what ended in which order: a plain search, and four that wait for a second."""
     ended: list[str] = []
 
     def search(name: str, **more: int) -> None:
@@ -312,8 +322,7 @@ def test_searches_that_wait_for_a_write_do_not_hold_up_the_others(server: Server
     search("plain")
     for thread in waiting:
         thread.join()
-
-    assert ended == ["plain", *["waiting"] * 4]
+    return ended
 
 
 def test_the_thumbnail_is_the_picture_and_is_not_sent_twice(client: httpx.Client) -> None:

@@ -132,6 +132,7 @@ def test_ten_stops_under_load_fail_no_request(model: Path, tmp_path: Path) -> No
     assert missed(figures) == []
 
 
+@pytest.mark.load
 def test_the_stop_would_show_a_server_that_drops_what_it_has(tmp_path: Path) -> None:
     with careless_server(tmp_path / "log") as server:
         seen = stop_under_load(server)

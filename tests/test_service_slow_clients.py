@@ -119,6 +119,7 @@ def test_beside_clients_that_never_finish_ordinary_answers_stay_quick(server: Se
     assert missed(figures) == []
 
 
+@pytest.mark.load
 def test_slow_clients_would_show_a_server_that_waits_for_them(tmp_path: Path) -> None:
     with careless_server(tmp_path / "log") as server:
         seen = crowd(server.url, watched_s=CLOSED_S + 1, alone_s=1)

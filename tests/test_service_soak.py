@@ -88,7 +88,7 @@ def test_after_seconds_of_mixed_traffic_nothing_has_grown_and_nothing_is_lost(
     model: Path, tmp_path: Path
 ) -> None:
     with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
-        seen = soak(server, warm_up_s=6, seconds=20)
+        seen = soak(server, warm_up_s=4, seconds=10)
 
     assert seen.seen.unexpected == []
     assert seen.threads <= THREADS
@@ -107,6 +107,7 @@ def test_after_five_minutes_of_mixed_traffic_nothing_has_grown(model: Path, tmp_
     check_gallery(tmp_path / "gallery", seen.seen)
 
 
+@pytest.mark.load
 def test_the_soak_would_show_a_server_that_leaks(tmp_path: Path) -> None:
     with careless_server(tmp_path / "log", "--leak") as server:
         seen = soak(server, warm_up_s=1, seconds=6)

@@ -1,6 +1,7 @@
 """`auto`: what comes along, what is tried, what is kept, and what cannot be used, in a sentence."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.pictures import picture, write_photographs
+from tests.pictures import encoded, picture, write_photographs
 from training import auto
 from training.auto import train_auto
 from training.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
 from training.data import Dataset, load_dataset
 from training.errors import CheckpointError, DataError
 from training.images import UNLABELLED
+from training.recipes import VGG19
+from training.seeing import built
+from training.trials import NO_TIME
 from training.tried import Tried
+from training.weights import is_at_hand
 from vision.encoder import Encoder
 from vision.manifest import read_manifest
 from vision.preprocess import Preprocessing
@@ -215,7 +220,7 @@ def test_what_there_is_no_time_for_is_named(photographs: Path, tmp_path: Path) -
     recipe = small(budget_s=0.01)
     twice = replace(recipe, extractors=recipe.extractors * 2)
     watching = run(photographs, tmp_path / "model", twice)
-    assert [one.not_tried for one in watching.candidates] == [None, "there was no time left"]
+    assert [one.not_tried for one in watching.candidates] == [None, NO_TIME]
 
 
 @pytest.mark.parametrize(
@@ -263,3 +268,51 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(Exception, match="works in one process"):
         auto.check_auto(small(), out=tmp_path / "model", device="cpu", resume=False)
+
+
+def test_vgg19_is_compared_last_where_its_weights_are_at_hand(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    assert not is_at_hand(VGG19, "IMAGENET1K_V1")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth").write_bytes(b"cut short")
+    assert is_at_hand(VGG19, "IMAGENET1K_V1")
+    recipe = small().with_vgg19()
+    assert recipe.with_vgg19() == recipe
+    assert [one.network for one in recipe.extractors] == [LITE0, VGG19]
+    late = run(photographs, tmp_path / "late", replace(recipe, budget_s=0.01)).candidates
+    assert [one.not_tried for one in late] == [None, NO_TIME]
+    watching = run(photographs, tmp_path / "model", replace(recipe, budget_s=1e6))
+    assert "changed or cut short" in (watching.candidates[1].not_tried or "")
+    assert read_manifest(tmp_path / "model").architecture.network == LITE0
+
+
+def test_vgg19_tells_kinds_apart_by_its_last_pools_and_layers() -> None:
+    *_, vgg19 = small().with_vgg19().extractors
+    assert built(vgg19).widths == (512, 512, 4096)
+
+
+def test_photos_that_change_meanwhile_do_not_mix_with_those_that_it_began_with(
+    model: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """As many photos as before, one of them another: the second network would learn mixed-up."""
+    photos = tmp_path / "photographs"
+    shutil.copytree(photographs, photos)
+    first = sorted(photos.rglob("*.*"))[0]
+    recipe = small()
+    larger = replace(recipe.preprocessing, size=2 * SIDE)
+    (one,) = recipe.extractors
+    recipe = replace(recipe, extractors=(one, replace(one, preprocessing=larger)))
+    watching = Watching()
+
+    def load(preprocessing: Preprocessing) -> Dataset:
+        dataset = load_dataset(str(photos), preprocessing, unlabelled=True)
+        first.write_bytes(encoded(picture(99, (90, 90)), "PNG"))
+        return dataset
+
+    train_auto(recipe, load, out=tmp_path / "out", observer=watching)
+
+    _, second = watching.candidates
+    assert "the photos have changed" in str(second)
+    assert read_manifest(tmp_path / "out").fingerprint == read_manifest(model).fingerprint

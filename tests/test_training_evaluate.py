@@ -1,6 +1,7 @@
 """Evaluation of tiny networks with random weights, on bright squares of three sizes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,21 @@ from tests.models import manifest
 from training.calibration import calibration_error
 from training.classification import class_figures, count_confusion
 from training.data import Dataset, HeldOut, LabelledImages
+from training.encodings import encode_all
 from training.errors import DataError
-from training.evaluate import (
-    Measurement,
-    encode_all,
-    measure,
-)
+from training.evaluate import Measurement, measure
 from training.history import read_history
 from training.retrieval import measure_retrieval
 from training.significance import share_interval
+from vision.difference import Limits
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
+from vision.export import export_model
 from vision.manifest import Manifest
 from vision.model import load_model, save_model
 from vision.network import build_network
 from vision.synced import replace_synced
+from vision.trial import Sample
 
 LABELS = ("large", "middle", "small")
 SIDES = (8, 5, 2)
@@ -120,7 +121,8 @@ KEYS = """model data images gallery_images accuracy accuracy_interval balanced_a
 temperature calibration_error calibration_error_uncalibrated reliability reliability_uncalibrated
 same_item tried
 r_at_1 r_at_1_interval precision_at_10 map map_interval map_at_r held_out classes confusion history
-novelty speed noticed_drop in_words calibration_error_honest calibration_error_honest_high
+novelty speed computed_by noticed_drop in_words
+calibration_error_honest calibration_error_honest_high
 calibration_error_beyond_chance calibration_error_beyond_chance_interval"""
 
 
@@ -219,6 +221,38 @@ def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
     assert figures.among_all.gallery_images == 72
     assert figures.among_all.map_at_r == pytest.approx(joined.map_at_r)
     assert figures.among_all.map < figures.among_held_out.map
+
+
+def test_a_model_with_an_export_is_measured_with_it_and_the_figures_are_those_of_torch(
+    model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "m"))
+    dataset = squares_dataset()
+    sample = Sample(
+        data="squares",
+        calibration_NCHW=dataset.train.images_NCHW,
+        test_NCHW=dataset.test.images_NCHW,
+        labels_N=dataset.test.labels_N,
+    )
+    limits = Limits(min_overlap=0.0, max_accuracy_loss=1.0)
+    export_model(copy, sample, precision="fp32", limits=limits, threads=1)
+
+    by_torch, by_export = (
+        measure(copy, dataset, device="cpu", runtime=runtime).evaluation
+        for runtime in ("torch", "auto")
+    )
+    assert (by_torch.computed_by, by_export.computed_by) == ("torch, fp32", "openvino, fp32")
+    assert by_export.classification is not None
+    assert by_torch.classification is not None
+    assert by_export.classification.accuracy == by_torch.classification.accuracy
+    assert by_export.classification.mean_loss == pytest.approx(
+        by_torch.classification.mean_loss, abs=1e-4
+    )
+    assert by_export.class_search is not None
+    assert by_torch.class_search is not None
+    assert by_export.class_search.map == pytest.approx(by_torch.class_search.map, abs=1e-3)
+    assert by_export.same_item.r_at_1 == pytest.approx(by_torch.same_item.r_at_1, abs=0.02)
+    assert by_export.model == by_torch.model
 
 
 def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:

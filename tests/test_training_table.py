@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from tests.pictures import picture
@@ -89,6 +90,20 @@ def test_without_a_split_column_a_fifth_is_the_test_part(tmp_path: Path, write: 
     assert np.bincount(dataset.test.labels_N).tolist() == [1, 2]
     only_train = load_dataset(str(write(tmp_path, rows)), SMALL)
     assert only_train.to_json() == dataset.to_json()
+
+
+def test_of_many_images_a_tenth_is_the_test_part(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: Rows = []
+    for number in range(1000):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append({"path": f"{number}.png", "label": "ab"[number % 2]})
+    many = load_dataset(str(write_csv(tmp_path, rows)), SMALL)
+    assert 70 <= len(many.test) <= 130
+    less = load_dataset(str(write_csv(tmp_path, rows[:-1])), SMALL)
+    assert 150 <= len(less.test) <= 250
+    assert not {*many.test.contents_N} & {*less.train.contents_N}, "it was kept apart before, too"
 
 
 def test_without_a_test_row_the_validation_rows_are_the_test_part(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests.pictures import encoded, picture
+from tests.pictures import encoded, exif, picture
 from tests.profiles import ADOBE_RGB, DISPLAY_P3, cmyk_profile
 from tests.tiffs import CMYK, DEFLATE, GRAY, RAW, RGB, WHITE_IS_ZERO, tiff
 from vision.avif import coded_size
@@ -56,12 +56,6 @@ PHONE, MIRRORED, GRAY_HEIC = (
 @pytest.fixture(autouse=True, scope="module")
 def _hardened() -> None:
     harden_pillow()
-
-
-def exif(orientation: int) -> bytes:
-    tags = Image.Exif()
-    tags[ORIENTATION] = orientation
-    return tags.tobytes()
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests.pictures import bomb_png, encoded, picture, png
+from tests.pictures import bomb_png, encoded, exif, picture, png
 from vision.decoding import _ONE_LARGE
 from vision.errors import (
     CorruptImageError,
@@ -27,12 +27,6 @@ SMALL = ImageLimits(max_pixels=10_000, max_side=400)
 @pytest.fixture(autouse=True, scope="module")
 def _hardened() -> None:
     harden_pillow()
-
-
-def exif(orientation: int) -> bytes:
-    tags = Image.Exif()
-    tags[ORIENTATION] = orientation
-    return tags.tobytes()
 
 
 @pytest.mark.parametrize("image_format", LOSSLESS)

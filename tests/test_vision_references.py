@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from cli.commands import app
-from tests.models import with_references, write_model
+from tests.models import item_and_kind, with_references, write_model
 from tests.pictures import png
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
+from vision.manifest import Architecture
 from vision.references import (
     NEIGHBOURS,
     REFERENCES_NAME,
     References,
+    compared,
+    compared_width,
     judge,
     read_references,
 )
@@ -94,6 +97,31 @@ def test_a_model_without_references_says_that_it_cannot_tell() -> None:
     assert judge(two_heaps(), axis(0), np.array([0.9, 0.1], np.float32)).sure is True
 
 
+def test_of_vectors_with_two_parts_the_one_that_tells_things_apart_is_compared() -> None:
+    parts = Architecture(
+        network="cnn",
+        embedding_layer="x",
+        width=WIDTH + 2,
+        num_labels=2,
+        reduction="item-and-kind",
+        item_width=WIDTH,
+        kind_share=0.5,
+    )
+    references = two_heaps()
+    kind = np.array([1, 0], np.float32)
+    both_ND = np.concatenate(
+        [references.vectors_KD, np.tile(kind, (len(references.vectors_KD), 1))], axis=1
+    ) / np.sqrt(2, dtype=np.float32)
+    np.testing.assert_allclose(compared(both_ND, parts), references.vectors_KD, atol=1e-6)
+    assert compared_width(parts) == WIDTH
+
+    near = np.concatenate([axis(0), kind]) / np.sqrt(2, dtype=np.float32)
+    far = np.concatenate([axis(5), kind]) / np.sqrt(2, dtype=np.float32)
+    assert references.near(near, 0) == references.near(axis(0), 0)
+    assert references.judge(near, 0).sure is True
+    assert references.judge(far, 0).why_not is not None, "its kind is that of all"
+
+
 # Files
 
 
@@ -123,9 +151,25 @@ def test_references_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="which its manifest names"):
         read_references(tmp_path / "m", manifest)
     with pytest.raises(ModelFolderError, match="9 numbers each expected"):
-        References.from_bytes(whole, width=9)
+        References.from_bytes(whole, widths=(9,))
     with pytest.raises(ModelFolderError, match="no references in it"):
-        References.from_bytes(b"nothing", width=WIDTH)
+        References.from_bytes(b"nothing", widths=(WIDTH,))
+
+
+def test_references_of_whole_vectors_with_two_parts_are_read_and_compared_as_such(
+    tmp_path: Path,
+) -> None:
+    """So they were written at first."""
+    references = two_heaps()
+    two_parts = item_and_kind(item_width=WIDTH - 2, kind_width=2, kind_share=0.5)
+    write_model(tmp_path / "m", network="cnn", width=WIDTH)
+    manifest = with_references(tmp_path / "m", references)
+    two_parts = replace(two_parts, num_labels=len(manifest.labels))
+
+    read = read_references(tmp_path / "m", replace(manifest, architecture=two_parts))
+    assert read is not None
+    vector_D = unit(np.random.default_rng(1).normal(0, 1, WIDTH))
+    assert read.near(vector_D, 1) == references.near(vector_D, 1)
 
 
 def test_the_command_says_whether_it_is_sure(tmp_path: Path) -> None:

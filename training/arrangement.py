@@ -20,6 +20,8 @@ from training.pixels import put_in_order
 from training.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
+MANY: Final = 1000  # different images, from which on less is enough to measure with
+SPLIT_SHARE_OF_MANY: Final = 0.1
 SAME_PHOTO: Final = "the same photo as another file: kept in one part"
 TWO_LABELS: Final = "the same image with two labels: both stay"
 
@@ -48,7 +50,9 @@ def find_groups(loaded: Loaded) -> Identified:
 
 def split_by_content(found: Identified) -> NDArray[np.int64]:
     """Return the part of each image of a source that names no test part."""
-    in_test_M = choose_lots(found.loaded.labels_M, found.lots_M, SPLIT_SHARE, Draw.TEST)
+    many = len(np.unique(found.lots_M)) >= MANY
+    share = SPLIT_SHARE_OF_MANY if many else SPLIT_SHARE
+    in_test_M = choose_lots(found.loaded.labels_M, found.lots_M, share, Draw.TEST)
     return np.where(in_test_M, Part.TEST, Part.TRAIN)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from training.auto_recipe import AutoRecipe, Extractor
 from training.calibration import choose_temperature
 from training.closed_form import Linear
-from training.material import Fitted, Heads
+from training.material import Figures, Fitted, Heads
 from training.publish import Trained, environment
 from training.tried import Comparison
 from vision.backbone import Backbone
@@ -53,12 +53,8 @@ def assembled(
     figures = {
         "train_seconds": seconds,
         "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
-        "held_out_images": float(fitted.figures.images),
+        **held_out_figures(fitted.figures),
     }
-    for name in ("accuracy", "r_at_1", "same_item"):
-        value = getattr(fitted.figures, name)
-        if value is not None:
-            figures[f"held_out_{name}"] = value
     return Trained(
         recipe=recipe.name,
         architecture=architecture,
@@ -74,6 +70,15 @@ def assembled(
             "environment": environment(device),
         },
     )
+
+
+def held_out_figures(figures: Figures) -> dict[str, float]:
+    """Return what a manifest keeps of the figures on images held out."""
+    known = {name: getattr(figures, name) for name in ("accuracy", "r_at_1", "same_item")}
+    return {
+        "held_out_images": float(figures.images),
+        **{f"held_out_{name}": value for name, value in known.items() if value is not None},
+    }
 
 
 @torch.no_grad()

@@ -1,18 +1,21 @@
 """The set-up of `auto`: what is tried for one's own photos, and how one of it is chosen."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
-from training.recipe import MOST_SEEDS, PACKAGED
-from training.recipes import published_weights, weights_preprocessing
+from training.recipe import MOST_SEEDS, PACKAGED, Recipe
+from training.recipes import VGG19, cnn_gray, published_weights, weights_preprocessing
 from vision.manifest import Architecture
 from vision.preprocess import Fit, Preprocessing
 
 AUTO: Final = "auto"
 BUDGET_S: Final = 120.0
 MANY: Final = 1000  # labelled images, from which on few folds are enough
+MANY_PHOTOS: Final = 20_000  # from which on the larger network takes many minutes on two cores
+SMALLEST_GRAY: Final = 28  # pixels, of a small network's input
 FOLDS: Final = 5
 
 # What blocks give out tells things apart; what lies inside the upper ones, before they narrow it,
@@ -20,7 +23,9 @@ FOLDS: Final = 5
 LITE0: Final = "timm:tf_efficientnet_lite0"
 LITE2: Final = "timm:tf_efficientnet_lite2"
 LITE_SIDES: Final = {LITE2: 320, LITE0: 288}  # pixels
+QUICK_SIDE: Final = 224  # of the smaller one, where time is short
 LITE_BLOCKS: Final = {LITE2: (4, 5), LITE0: (3, 4)}  # in the stages 4 and 5
+VGG19_LAYERS: Final = ("pool4", "pool5", "fc7")
 ITEM_LAYERS: Final = ("blocks.3", "blocks.4", "blocks.5", "penultimate")
 
 
@@ -80,6 +85,22 @@ class Tuning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FromScratch:
+    """How a small network learns from small gray pictures alone."""
+
+    recipe: Recipe
+    fewest_images: int = 300  # to learn from; of fewer, pretrained networks make more
+    steps: int = 2000  # at least: few images are looked at more often,
+    most_epochs: int = 100  # but no more often than this
+
+    def of(self, images: int) -> Recipe:
+        """Return the recipe to learn from so many images with."""
+        steps = max(1, images // self.recipe.batch_size)
+        epochs = min(self.most_epochs, max(self.recipe.epochs, math.ceil(self.steps / steps)))
+        return replace(self.recipe, epochs=epochs, validation=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AutoRecipe:
     """Everything that decides what `auto` tries, apart from the images and the clock."""
 
@@ -87,12 +108,14 @@ class AutoRecipe:
     budget_s: float = BUDGET_S  # seconds, from the images on: what may be spent on trying more
     folds: int = FOLDS  # parts that take turns at being held out; twice as many for few images
     shrinkages: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of covariance, tried
+    emphases: tuple[float, ...] = (1.0, 3**0.5, 10**0.5)  # of the last layer, tried for few photos
     item_width: int = 256  # numbers that tell one thing from another; fewer for few images
     most_kinds: int = 256  # numbers that tell kinds apart
     kind_share: float = 1 / 3  # of a score
     view_shrinkage: float = 0.3  # of the covariance of changes between views
     lone_view_shrinkage: float = 0.6  # likewise, where there are no classes
     tuning: Tuning | None = Tuning()  # of the first network, where there are classes and time
+    scratch: FromScratch | None = None  # for small gray pictures: a small network of their own
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,6 +145,39 @@ class AutoRecipe:
                 for one in self.extractors
             ),
         )
+
+    def suited(self, photos: int, gray_side: int | None) -> Self:
+        """Return the set-up for so many photos; ``gray_side`` pixels if all are small and gray.
+
+        Of many photos the quicker network comes first, so that the budget is kept to. Small gray
+        pictures are also learnt by a small network of their own.
+        """
+        quick = photos > MANY_PHOTOS or gray_side is not None
+        scratch = None
+        if gray_side is not None:
+            small = cnn_gray(max(gray_side, SMALLEST_GRAY), bits=self.preprocessing.bits)
+            small = replace(small, seed=self.seed)
+            scratch = FromScratch(recipe=small)
+        return replace(
+            self,
+            extractors=quickest_first(self.extractors) if quick else self.extractors,
+            scratch=scratch,
+        )
+
+    def with_vgg19(self) -> Self:
+        """Return the set-up that tries VGG-19 as well, at its own size, after all others."""
+        preprocessing = weights_preprocessing(VGG19, None)
+        vgg19 = Extractor(
+            network=VGG19,
+            item_layers=VGG19_LAYERS,
+            preprocessing=replace(
+                preprocessing, fit=self.preprocessing.fit, bits=self.preprocessing.bits
+            ),
+            weights=published_weights(VGG19),
+        )
+        if any(one.network == VGG19 for one in self.extractors):
+            return self
+        return replace(self, extractors=(*self.extractors, vgg19))
 
     def without_classes(self) -> Self:
         """Return the set-up for photos without classes: nothing is read that tells kinds apart."""
@@ -209,6 +265,24 @@ def auto_recipe(
         budget_s=BUDGET_S if budget_s is None else budget_s,
         seed=seed,
     )
+
+
+def quickest_first(extractors: Sequence[Extractor]) -> tuple[Extractor, ...]:
+    """Return the same with the smaller network that comes along first, at fewer pixels."""
+    smaller = [one for one in extractors if one.network == LITE0]
+    others = [one for one in extractors if one.network != LITE0]
+    return (
+        *(
+            replace(one, preprocessing=replace(one.preprocessing, size=_less(one)))
+            for one in smaller
+        ),
+        *others,
+    )
+
+
+def _less(extractor: Extractor) -> int:
+    size = extractor.preprocessing.size
+    return QUICK_SIDE if size == LITE_SIDES[LITE0] else size  # else it was asked for
 
 
 def deal_folds(labels_N: Sequence[int], lots_N: Sequence[int], folds: int) -> list[int]:

@@ -4,9 +4,11 @@ The images stay in memory as they are (uint8); each batch is cut out and changed
 costs 1 to 2 % of a training step of a small network, so no worker processes are needed. A frozen
 backbone's features are computed once and take the images' place.
 
-Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features.
+Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features, W
+processes.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from training.augment import augment, mix
+from training.checks import FEWEST_NORMALISED
 from training.data import LabelledImages
 from training.decoding import LoadReport
 from training.distributed import World
@@ -36,7 +39,7 @@ class Batches(Protocol):
     """What an epoch learns from."""
 
     def __len__(self) -> int:
-        """Batches in a pass; what does not fill a last batch waits for another pass."""
+        """Batches in a pass, of nearly equal size."""
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's inputs and labels of every batch, once through."""
@@ -67,12 +70,12 @@ class ImageBatches:
 
     def __len__(self) -> int:
         """Batches in a pass."""
-        return len(self._labels_N) // self._batch_size
+        return _count(len(self._labels_N), self._batch_size, self._world)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
-        for batch_B in torch.split(order_N, self._batch_size)[: len(self)]:
+        for batch_B in _dealt(order_N, len(self), self._world):
             images_BCHW = augment(self._cut_out(batch_B), self._augmentation, generator)
             labels_B = self._to_device(self._labels_N[batch_B])
             if not self._augmentation.mixes:
@@ -117,13 +120,13 @@ class FeatureBatches:
 
     def __len__(self) -> int:
         """Batches in a pass."""
-        return len(self._labels_N) // self._batch_size
+        return _count(len(self._labels_N), self._batch_size, self._world)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (B, F) and labels (B,)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
         features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
-        for batch_B in torch.split(order_N, self._batch_size)[: len(self)]:
+        for batch_B in _dealt(order_N, len(self), self._world):
             mine_B = self._world.share(batch_B)
             yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
 
@@ -225,6 +228,28 @@ def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor |
     if images_NCHW.nbytes > room:
         return images_NCHW
     return torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
+
+
+def _count(images: int, batch_size: int, world: World) -> int:
+    """Return how many batches images make that are of at most that size.
+
+    Of three images it is one batch, not two: one image alone cannot be normalised by its own mean.
+    """
+    shares = images // world.size
+    count = math.ceil(shares / (batch_size // world.size))
+    if world.size == 1 and shares // count < FEWEST_NORMALISED <= batch_size:
+        return max(1, shares // FEWEST_NORMALISED)
+    return count
+
+
+def _dealt(order_N: Tensor, count: int, world: World) -> Iterator[Tensor]:
+    """Yield so many batches of nearly equal size, each a multiple of the number of processes.
+
+    Only images that these cannot share evenly are left out, fewer than there are processes.
+    """
+    shared_NW = order_N[: len(order_N) // world.size * world.size].view(-1, world.size)
+    for batch_BW in torch.tensor_split(shared_NW, count):
+        yield batch_BW.flatten()
 
 
 def _whole_batch(wanted: int, images: int, world: World) -> int:

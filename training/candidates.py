@@ -14,20 +14,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from training.auto_recipe import AutoRecipe
-from training.closed_form import (
-    ClassSpread,
-    Discriminants,
-    Linear,
-    Moments,
-    Space,
-    fit_item,
-    two_part,
-    unit,
-)
-from training.errors import DataError
+from training.calibration import fitted_loss
+from training.closed_form import Space, two_part, unit
+from training.discriminants import ClassSpread, Discriminants, Moments
 from training.images import UNLABELLED
 from training.material import NEVER, Figures, Fitted, Heads, Material, Seen
-from training.same_item import Searched, find_views
+from training.things import fit_things, same_item
 
 FEWEST_CLASSES: Final = 2
 FEW_OF_A_CLASS: Final = 60  # photos
@@ -49,91 +41,63 @@ def fit_heads(
     Raises:
         DataError: the photos cannot be told apart.
     """
-    item = _fit_item(seen, recipe, with_classes=material.num_labels > 0)
-    things = _Things(
-        unit(item.of(seen.features_NF)),
-        unit(item.of(seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))),
-    )
+    things = fit_things(seen, material, recipe)
     if not material.num_labels:
-        found = _same_item(things.all_ND, things.views_QD, material, seen.viewed_N)
+        found = same_item(things.all_ND, things.views_QD, seen, material)
         nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         figures = Figures(len(seen.features_NF), None, None, found)
-        return Fitted(Heads(item, None, None), None, figures, *nothing)
+        return Fitted(Heads(things.item, None, None), None, 1.0, figures, *nothing)
     chosen = material.folds if folds is None else list(folds)
-    best = max(
+    best = min(
         (
             trial
-            for columns in _feature_sets(seen, material)
-            for trial in _try_strengths(
-                seen.features_NF[:, :columns], things.all_ND, material, recipe, chosen
-            )
+            for emphasis in _emphases(seen, material, recipe)
+            for trial in _Folded(seen, emphasis, things.all_ND, material, recipe).trials(chosen)
         ),
-        key=lambda trial: trial.figures.of_classes,
+        key=lambda trial: trial.loss,
     )
     space = best.folded.space
     kind_ND, kind_QD = (
-        unit(best.first.kind.of(space.reduced(features[:, : space.features])))
+        unit(best.first.kind.of(space.reduced(features)))
         for features in (seen.features_NF, seen.views_VNF.reshape(-1, seen.views_VNF.shape[-1]))
     )
-    found = _same_item(
+    found = same_item(
         two_part(things.all_ND, kind_ND, recipe.kind_share),
         two_part(things.views_QD, kind_QD, recipe.kind_share),
+        seen,
         material,
-        seen.viewed_N,
     )
     final = best.folded.fit(best.shrinkage)
-    features = seen.features_NF.shape[1]
-    kind, scores = (_padded(space.folded(layer), features) for layer in (final.kind, final.scores))
     return Fitted(
-        Heads(item, kind, scores),
+        Heads(things.item, space.folded(final.kind), space.folded(final.scores)),
         best.shrinkage,
+        best.folded.emphasis,
         best.figures._replace(same_item=found),
         best.logits_NL,
         best.labels_N,
     )
 
 
-def _feature_sets(seen: Seen, material: Material) -> list[int]:
-    """Return how many features, the first ones, to try to tell kinds apart with.
+def _emphases(seen: Seen, material: Material, recipe: AutoRecipe) -> tuple[float, ...]:
+    """Return how much to let the last layer count, to tell kinds apart with.
 
-    Few photos of a class are told apart better by fewer features.
+    The fewer photos a class has, the more is to be taken from what the network was trained for.
     """
-    features = seen.features_NF.shape[1]
     labelled = np.count_nonzero(material.labels_N != UNLABELLED)
     few = labelled < FEW_OF_A_CLASS * material.num_labels
-    return [features, seen.item_columns] if few and seen.item_columns < features else [features]
-
-
-def _try_strengths(
-    features_NC: NDArray[np.float32],
-    item_ND: NDArray[np.float32],
-    material: Material,
-    recipe: AutoRecipe,
-    folds: Sequence[int],
-) -> list["_Trial"]:
-    """Return what each strength is worth with these features."""
-    space = Space.of(features_NC)
-    folded = _Folded(space, space.reduced(features_NC), item_ND, material, recipe)
-    few = len(material.labels_N) < FEW_DIMENSIONS
-    with threadpool_limits(1 if few else None):
-        return [folded.hold_out(folds, shrinkage) for shrinkage in recipe.shrinkages]
-
-
-class _Things(NamedTuple):
-    """Unit vectors that tell one thing from another."""
-
-    all_ND: NDArray[np.float32]
-    views_QD: NDArray[np.float32]
+    last = len(range(*seen.last_columns.indices(seen.features_NF.shape[1])))
+    return recipe.emphases if few and 0 < last < seen.features_NF.shape[1] else (1.0,)
 
 
 class _Trial(NamedTuple):
-    """What one strength is worth, on some of the features."""
+    """What one strength is worth."""
 
     folded: "_Folded"
     shrinkage: float
+    loss: float  # mean negative log-likelihood, nats; of few images it says more than shares do
     figures: Figures
     first: Discriminants  # fitted without the first of the folds
-    logits_NL: NDArray[np.float32]  # of the images held out
+    logits_NL: NDArray[np.float32]  # of the images held out, but for the last ones of a class
     labels_N: NDArray[np.int64]
 
 
@@ -142,13 +106,17 @@ class _Folded:
 
     def __init__(
         self,
-        space: Space,
-        reduced_NR: NDArray[np.float32],
+        seen: Seen,
+        emphasis: float,
         item_ND: NDArray[np.float32],
         material: Material,
         recipe: AutoRecipe,
     ) -> None:
-        self.space = space
+        weights_F = np.ones(seen.features_NF.shape[1])
+        weights_F[seen.last_columns] = emphasis
+        self.emphasis = emphasis
+        self.space = Space.of(seen.features_NF, weights_F)
+        reduced_NR = self.space.reduced(seen.features_NF)
         self._reduced_NR, self._item_ND = reduced_NR, item_ND
         self._material, self._recipe = material, recipe
         self._of_fold = {
@@ -167,10 +135,16 @@ class _Folded:
         spread = ClassSpread(self._whole, features=self.space.features)
         return spread.fit(shrinkage, most=self._recipe.most_kinds)
 
-    def hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
-        """Return what a strength is worth on images of these folds, held out in turn."""
+    def trials(self, folds: Sequence[int]) -> list[_Trial]:
+        """Return what each strength is worth on images of these folds, held out in turn."""
+        few = len(self._material.labels_N) < FEW_DIMENSIONS
+        with threadpool_limits(1 if few else None):
+            return [self._hold_out(folds, shrinkage) for shrinkage in self._recipe.shrinkages]
+
+    def _hold_out(self, folds: Sequence[int], shrinkage: float) -> _Trial:
         logits: list[NDArray[np.float32]] = []
         labels: list[NDArray[np.int64]] = []
+        known: list[NDArray[np.bool_]] = []
         found: list[NDArray[np.bool_]] = []
         first: Discriminants | None = None
         # Of some classes all photos may lie in one fold: two must be left to tell apart.
@@ -178,20 +152,25 @@ class _Folded:
         if not usable:
             nothing = np.empty((0, self._material.num_labels), np.float32), np.empty(0, np.int64)
             return _Trial(
-                self, shrinkage, Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing
+                self, shrinkage, 0.0, Figures(0, 0.0, 0.0, None), self.fit(shrinkage), *nothing
             )
         for fold in usable:
             rows = np.flatnonzero(self._material.folds_N == fold)
-            fit = self._without(fold).fit(shrinkage, most=self._recipe.most_kinds)
+            spread = self._without(fold)
+            fit = spread.fit(shrinkage, most=self._recipe.most_kinds)
             first = first or fit
             logits.append(fit.scores.of(self._reduced_NR[rows]))
             labels.append(self._material.labels_N[rows])
+            known.append(spread.counts_L[labels[-1]] > 0)
             found.append(self._find_class(fit, rows))
         assert first is not None
         logits_NL, labels_N = np.concatenate(logits), np.concatenate(labels)
-        right_N, found_N = logits_NL.argmax(axis=1) == labels_N, np.concatenate(found)
+        known_N, found_N = np.concatenate(known), np.concatenate(found)
+        right_N = logits_NL.argmax(axis=1) == labels_N
         figures = Figures(len(labels_N), float(right_N.mean()), float(found_N.mean()), None)
-        return _Trial(self, shrinkage, figures, first, logits_NL, labels_N)
+        logits_NL, labels_N = logits_NL[known_N], labels_N[known_N]
+        loss = fitted_loss(logits_NL, labels_N) if len(labels_N) else 0.0
+        return _Trial(self, shrinkage, loss, figures, first, logits_NL, labels_N)
 
     def _without(self, fold: int) -> ClassSpread:
         if fold not in self._spreads:
@@ -212,40 +191,3 @@ class _Folded:
             nearest = others[(vectors_ND[some] @ vectors_ND[others].T).argmax(axis=1)]
             found_N[start : start + step] = labels_N[nearest] == labels_N[some]
         return found_N
-
-
-def _fit_item(seen: Seen, recipe: AutoRecipe, *, with_classes: bool) -> Linear:
-    """Return the head that tells one thing from another, on all features."""
-    features_NI = seen.features_NF[:, : seen.item_columns]
-    if (features_NI == features_NI[0]).all():
-        raise DataError("the photos cannot be told apart: all of them look the same")
-    item = fit_item(
-        features_NI,
-        seen.changes_QI,
-        shrinkage=recipe.view_shrinkage if with_classes else recipe.lone_view_shrinkage,
-        width=min(recipe.item_width, len(features_NI) - 1),
-    )
-    return _padded(item, seen.features_NF.shape[1])
-
-
-def _padded(layer: Linear, features: int) -> Linear:
-    """Return a layer of the first features as one of all of them."""
-    weight_DF = np.zeros((len(layer.bias_D), features), np.float32)
-    weight_DF[:, : layer.weight_DF.shape[1]] = layer.weight_DF
-    return Linear(weight_DF, layer.bias_D)
-
-
-def _same_item(
-    vectors_ND: NDArray[np.float32],
-    vectors_QD: NDArray[np.float32],
-    material: Material,
-    viewed_N: NDArray[np.int64],
-) -> float:
-    """Return the share of made views that find the photo they are of among all."""
-    searched = Searched(
-        vectors_KD=vectors_ND,
-        photos_K=material.photos_N,
-        things_K=np.full(len(vectors_ND), -1),
-    )
-    views_VND = vectors_QD.reshape(-1, len(viewed_N), vectors_QD.shape[1])
-    return find_views(views_VND, material.photos_N[viewed_N], searched).r_at_1

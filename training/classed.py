@@ -71,7 +71,7 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
             else np.isin(items.contents_N, learnt.contents_K)
         )
     try:
-        fitted = fit_classes(items, learnt_N)
+        fitted = fit_classes(items, learnt_N, base.architecture)
     except DataError as error:
         raise DataError(f"{gallery}: {error}") from error
     documents = {

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from training.calibration import calibration_error
 from training.data import Dataset
+from training.encodings import encode_parts
 from training.errors import DataError
-from training.evaluate import Outcome, encode_parts, find_outcome, load_encoder
+from training.evaluate import Outcome, check_classes, find_outcome, images_to_encode
 from training.significance import ALPHA, PairedDifference, compare_means, compare_shares
 from training.speed import median_s
 from training.units import listed
 from training.unlearnt import held_out_classes
+from vision.bulk_encoder import for_many
+from vision.encoder import Encoder
 from vision.manifest import Manifest
 
 # The figures that are known image by image, and so can be tested; higher is better.
@@ -103,13 +106,15 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
     Raises:
         ModelFolderError, DeviceError, DataError: as ``training.evaluate.measure``.
     """
-    encoder = load_encoder(folder, dataset, device=device)
-    queries, gallery = encode_parts(encoder, dataset)
+    encoder = Encoder.load(folder, device=device)
+    check_classes(folder, encoder.manifest, dataset)
+    many = for_many(encoder, images=images_to_encode(dataset))
+    queries, gallery = encode_parts(many, dataset)
     return Contender(
         folder=str(folder),
         name=encoder.manifest.name,
         fingerprint=encoder.manifest.fingerprint,
-        outcome=(outcome := find_outcome(encoder, queries, gallery, dataset)),
+        outcome=(outcome := find_outcome(many, queries, gallery, dataset)),
         calibration_error=None
         if outcome.given_N is None
         else calibration_error(queries.probabilities_BL, outcome.labels_N),

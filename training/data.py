@@ -89,6 +89,16 @@ class Dataset:
         """The classes, in the order of the labels."""
         return self.train.label_names
 
+    def has_photos_of(self, other: "Dataset") -> bool:
+        """Return whether the same files are in the same parts and classes, in the same order."""
+        pairs = (
+            (self.train, other.train),
+            (self.validation, other.validation),
+            (self.unlabelled, other.unlabelled),
+            (self.test, other.test),
+        )
+        return all(one is two or (one is not None and one.are_of(two)) for one, two in pairs)
+
     def to_json(self) -> dict[str, Any]:
         """Return what a manifest keeps of the data; hashes every pixel, at about 1 GB/s."""
         return {

@@ -87,10 +87,8 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
         DataError: most of them, or all, are no readable images.
     """
     if len(unreadable) == total:
-        raise DataError(
-            f"none of the {total} files is an image; the first, {unreadable[0].path}: "
-            f"{unreadable[0].reason}"
-        )
+        which = f"none of the {total:,} files is an image; the first" if total > 1 else "no image"
+        raise DataError(f"{which}, {unreadable[0].path}: {unreadable[0].reason}")
     if len(unreadable) > MOST_UNREADABLE * total:
         reasons = Findings()
         reasons.add_alike((reason, str(path)) for path, reason in unreadable)

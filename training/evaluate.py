@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from training.batches import images_at_once
 from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
 from training.classification import classification_figures
 from training.data import Dataset, HeldOut, LabelledImages
+from training.encodings import encode_all, encode_parts
 from training.errors import DataError
 from training.evaluation import (
     ClassificationFigures,
@@ -27,23 +28,27 @@ from training.evaluation import (
 from training.evidence import Evidence
 from training.history import read_history, read_tried
 from training.item_search import ItemSearch, search_items
+from training.made_views import VIEWS
 from training.novelty import measure_novelty
 from training.retrieval import Retrieval, measure_retrieval
+from training.same_item import MOST_PHOTOS
 from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
 from training.units import listed
-from vision import encoding
+from vision.bulk_encoder import for_many
 from vision.encoder import Encoder
-from vision.encoding import Encoding
-from vision.manifest import WEIGHTS_NAME
+from vision.encoding import Encoding, ImageEncoder
+from vision.manifest import WEIGHTS_NAME, Manifest
+from vision.model import load_model
 from vision.references import read_references
+from vision.runtime_name import RuntimeName
+from vision.runtimes import open_encoder, takes_export
 
 __all__ = [
     "Evaluation",
     "Evidence",
     "Measurement",
     "Outcome",
-    "encode_all",
     "measure",
 ]
 
@@ -93,16 +98,22 @@ class Measurement:
     gallery: Encoding  # of the training images
 
 
-def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Measurement:
+def measure(
+    model_folder: Path, dataset: Dataset, *, device: str = "auto", runtime: RuntimeName = "auto"
+) -> Measurement:
     """Measure a model on ``dataset``, loaded with the model's preprocessing.
+
+    It is measured as it is served: with its export, where servers would take that.
 
     Raises:
         ModelFolderError: the folder is missing, damaged or of another version.
         DeviceError: there is no such device here.
         DataError: the dataset has other classes than the model.
     """
-    encoder = load_encoder(model_folder, dataset, device=device)
-    manifest = encoder.manifest
+    served = _open(model_folder, device=device, runtime=runtime)
+    manifest = served.manifest
+    check_classes(model_folder, manifest, dataset)
+    encoder = for_many(served, images=images_to_encode(dataset))
     history, tried = read_history(model_folder), read_tried(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
     outcome = find_outcome(encoder, queries, gallery, dataset)
@@ -123,7 +134,7 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
             *classes_in_words(classification.classes),
         )
     evaluation = Evaluation(
-        model=_model_facts(model_folder, encoder),
+        model=_model_facts(model_folder),
         data=DataFacts(
             name=dataset.name,
             train_images=len(dataset.train),
@@ -143,14 +154,19 @@ def measure(model_folder: Path, dataset: Dataset, *, device: str = "auto") -> Me
         temperature=manifest.temperature,
         history=history,
         tried=tried,
-        in_words=(*(dataset.selection.sentences() if dataset.selection else ()), *words),
-        speed=measure_speed(encoder),
+        in_words=(
+            *(dataset.selection.sentences() if dataset.selection else ()),
+            *words,
+            *_runtime_in_words(served),
+        ),
+        computed_by=f"{encoder.runtime.name}, {encoder.runtime.precision}",
+        speed=measure_speed(served),
     )
     return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
 
 
 def _novelty(
-    model_folder: Path, encoder: Encoder, queries: Encoding, outcome: Outcome
+    model_folder: Path, encoder: ImageEncoder, queries: Encoding, outcome: Outcome
 ) -> NoveltyFigures | None:
     references = read_references(model_folder, encoder.manifest)
     if references is None or outcome.correct_N is None:
@@ -158,24 +174,47 @@ def _novelty(
     return measure_novelty(encoder, references, queries, outcome.correct_N)
 
 
-def load_encoder(model_folder: Path, dataset: Dataset, *, device: str) -> Encoder:
-    """Return the encoder of a model that counts its classes as ``dataset`` does, if both have any.
+def _open(model_folder: Path, *, device: str, runtime: RuntimeName) -> ImageEncoder:
+    if takes_export(model_folder, device=device, runtime=runtime):
+        return open_encoder(
+            model_folder, device=device, runtime=runtime, threads=torch.get_num_threads()
+        )
+    return Encoder.load(model_folder, device=device)
+
+
+def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:
+    """Refuse a model that counts its classes otherwise than ``dataset`` does, if both have any.
 
     Raises:
-        ModelFolderError, DeviceError, DataError: as ``measure``.
+        DataError: it does.
     """
-    encoder = Encoder.load(model_folder, device=device)
-    known = encoder.manifest.labels
+    known = manifest.labels
     if known and dataset.label_names and dataset.label_names != known:
         raise DataError(
             f"{model_folder} knows the classes {listed(known)}; "
             f"the data have {listed(dataset.label_names)}"
         )
-    return encoder
+
+
+def images_to_encode(dataset: Dataset) -> int:
+    """Return about how many images a measurement encodes, made views included."""
+    searched = 0 if dataset.train is dataset.test else len(dataset.train)
+    return len(dataset.test) + searched + VIEWS * min(MOST_PHOTOS, len(dataset.test))
+
+
+def _runtime_in_words(served: ImageEncoder) -> tuple[str, ...]:
+    """Return what the figures are of, where that is not the network in full precision."""
+    runtime = served.runtime
+    if runtime.precision == "fp32":
+        return ()
+    return (
+        f"The figures are those of the export that servers on a CPU use: {runtime.name} in "
+        f"{runtime.precision}.",
+    )
 
 
 def find_outcome(
-    encoder: Encoder, queries: Encoding, gallery: Encoding, dataset: Dataset
+    encoder: ImageEncoder, queries: Encoding, gallery: Encoding, dataset: Dataset
 ) -> Outcome:
     """Return what became of the test images, given encodings of them and the training images."""
     labels_N, given_N = dataset.test.labels_N, None
@@ -200,22 +239,8 @@ def find_outcome(
     )
 
 
-def encode_all(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
-    """Return vectors (N, D) and probabilities (N, L) of every image, in order."""
-    batch = images_at_once(encoder.manifest.preprocessing.size)
-    return encoding.encode_all(encoder, images_NCHW, batch=batch)
-
-
-def encode_parts(encoder: Encoder, dataset: Dataset) -> tuple[Encoding, Encoding]:
-    """Return what the network says of the test images and of those that are searched."""
-    queries = encode_all(encoder, dataset.test.images_NCHW)
-    if dataset.train is dataset.test:
-        return queries, queries
-    return queries, encode_all(encoder, dataset.train.images_NCHW)
-
-
 def _held_out_figures(
-    encoder: Encoder, held_out: HeldOut, known: LabelledImages, known_gallery: Encoding
+    encoder: ImageEncoder, held_out: HeldOut, known: LabelledImages, known_gallery: Encoding
 ) -> HeldOutFigures:
     new_labels_K = held_out.train.labels_N + len(known.label_names)  # after those of the known
     new_labels_N = held_out.test.labels_N + len(known.label_names)
@@ -265,8 +290,8 @@ def _search_figures(retrieval: Retrieval, gallery_images: int) -> SearchFigures:
     )
 
 
-def _model_facts(model_folder: Path, encoder: Encoder) -> ModelFacts:
-    manifest = encoder.manifest
+def _model_facts(model_folder: Path) -> ModelFacts:
+    manifest, network = load_model(model_folder)
     return ModelFacts(
         name=manifest.name,
         fingerprint=manifest.fingerprint,
@@ -274,7 +299,7 @@ def _model_facts(model_folder: Path, encoder: Encoder) -> ModelFacts:
         network=manifest.architecture.network,
         embedding_layer=manifest.architecture.embedding_layer,
         width=manifest.architecture.width,
-        parameters=encoder.parameters,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         weights_bytes=(model_folder / WEIGHTS_NAME).stat().st_size,
         created=manifest.created,
     )

@@ -177,6 +177,7 @@ class Evaluation:
     history: tuple[dict[str, Any], ...]  # of the training, by epoch; empty if it was not kept
     tried: dict[str, Any] | None  # what was tried and why the best was taken; None: one recipe
     in_words: tuple[str, ...]  # how much the figures can be believed, for people
+    computed_by: str  # the runtime and its precision
     speed: Speed
 
     def to_json(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Shape suffixes: N images, C channels, H x W pixels, F features.
 import hashlib
 import io
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -73,7 +74,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], float] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["features"], float(arrays["seconds"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -45,6 +45,15 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    def are_of(self, other: Self | None) -> bool:
+        """Return whether these are the same files in the same classes, in the same order."""
+        return (
+            other is not None
+            and self.label_names == other.label_names
+            and np.array_equal(self.contents_N, other.contents_N)
+            and np.array_equal(self.labels_N, other.labels_N)
+        )
+
     def only(self, positions: NDArray[np.int64]) -> Self:
         """Return the images at ``positions``, in that order.
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import made_views
-from training.batches import images_at_once
 from training.data import Dataset
+from training.encodings import encode_all
 from training.evaluation import KindFigures, SameItemFigures
 from training.images import LabelledImages
 from training.retrieval import measure_retrieval
@@ -22,8 +22,7 @@ from training.same_item import (
     find_others,
     find_views,
 )
-from vision.encoder import Encoder
-from vision.encoding import Encoding, encode_all
+from vision.encoding import Encoding, ImageEncoder
 from vision.manifest import Architecture
 from vision.weighing import weigh
 
@@ -58,7 +57,7 @@ class _Question:
 
 
 def search_items(
-    encoder: Encoder,
+    encoder: ImageEncoder,
     dataset: Dataset,
     queries: Encoding,
     gallery: Encoding,
@@ -106,13 +105,10 @@ def _searched(dataset: Dataset, queries: Encoding, gallery: Encoding) -> Searche
     )
 
 
-def _views(encoder: Encoder, photos: LabelledImages) -> NDArray[np.float32]:
+def _views(encoder: ImageEncoder, photos: LabelledImages) -> NDArray[np.float32]:
     """Return the vectors (V, N, D) of made views of the photos."""
     views_VNCHW = made_views.made_views(photos.images_NCHW, photos.contents_N)
-    batch = images_at_once(encoder.manifest.preprocessing.size)
-    return np.stack(
-        [encode_all(encoder, view_NCHW, batch=batch).vectors_BD for view_NCHW in views_VNCHW]
-    )
+    return np.stack([encode_all(encoder, view_NCHW).vectors_BD for view_NCHW in views_VNCHW])
 
 
 def _by_kind(

@@ -38,6 +38,7 @@ class Material:
 
     labels_N: NDArray[np.int64]
     photos_N: NDArray[np.uint64]  # equal for copies
+    things_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     contents_N: NDArray[np.uint64]  # of the files
     folds_N: NDArray[np.int64]  # in which each image is held out, or NEVER
     num_labels: int
@@ -58,6 +59,7 @@ class Material:
         return cls(
             labels_N=np.concatenate([part.labels_N for part in parts]),
             photos_N=np.concatenate([part.lots_N for part in parts]),
+            things_N=np.concatenate([part.things_N for part in parts]),
             contents_N=np.concatenate([part.contents_N for part in parts]),
             folds_N=np.concatenate(
                 [
@@ -86,7 +88,7 @@ class Figures(NamedTuple):
     images: int
     accuracy: float | None  # None without classes
     r_at_1: float | None  # nearest of all others is of the same class
-    same_item: float | None  # made views find the photo they are of; None: not measured
+    same_item: float | None  # the very thing is found, by ``training.things``; None: not measured
 
     @property
     def of_classes(self) -> float:
@@ -99,6 +101,7 @@ class Fitted(NamedTuple):
 
     heads: Heads  # fitted to all images
     shrinkage: float | None
+    emphasis: float  # deviation of the last layer's features, where that of all others is 1
     figures: Figures
     logits_NL: NDArray[np.float32]  # of images held out, to fit a temperature with
     labels_N: NDArray[np.int64]  # theirs
@@ -109,6 +112,7 @@ class Seen(NamedTuple):
 
     features_NF: NDArray[np.float32]  # of all images of the material
     item_columns: int  # so many features, the first ones, tell one thing from another
+    last_columns: slice  # those of the network's last layer; empty where it is not among the layers
     changes_QI: NDArray[np.float32]  # of those, from photos to views of them
     viewed_N: NDArray[np.int64]  # positions of other photos, held out in the first fold
     views_VNF: NDArray[np.float32]  # features of views of these

@@ -1,8 +1,8 @@
 """What a network says of photos in, limits beyond which a picture is none of its things out.
 
 The limits are fitted with photos that nothing was learnt from, so that about one in fifty new ones
-of the same kind is refused: half of that for the distance, half for the neighbours' agreement
-(split conformal prediction: Vovk et al. 2005, section 2.2.6).
+of the same kind is refused: at most half of that for the neighbours' disagreement, the rest for
+the distance (split conformal prediction: Vovk et al. 2005, section 2.2.6).
 
 Shape suffixes: N images, K references, D vector width.
 """
@@ -14,13 +14,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.encodings import encode_all
 from training.evaluation import NoveltyFigures, StrangerFigures
 from training.images import LabelledImages
 from training.significance import share_interval
 from training.strangers import strange_pictures
-from vision.encoder import Encoder
-from vision.encoding import Encoding, encode_all
-from vision.references import NEIGHBOURS, References
+from vision.encoding import Encoding, ImageEncoder
+from vision.manifest import Architecture
+from vision.references import NEIGHBOURS, References, compared
 
 REFUSED: Final = 0.02  # share of one's own new photos
 MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
@@ -47,7 +48,7 @@ def fit_references(
     """Return references with limits that refuse few photos like those held out.
 
     Args:
-        vectors_KD: unit vectors of photos that were learnt from.
+        vectors_KD: unit vectors of what is compared of photos that were learnt from.
         labels_K: their classes.
         held_out: what the network says of photos that it has not learnt from, at least one.
     """
@@ -72,14 +73,15 @@ def with_limits(
 ) -> References:
     """Return references that refuse few photos like those whose nearness this is; at least one."""
     photos, looked_at = len(distances_N), min(NEIGHBOURS, len(references.vectors_KD))
-    may_refuse = int(REFUSED / 2 * (photos + 1))
-    most_distance = float(np.sort(distances_N)[photos - 1 - may_refuse])
-    near_N = agreements_N[distances_N <= most_distance]
+    may_refuse = max(int(REFUSED * (photos + 1)) - 2, 0)  # a new one may lie beyond either limit
     least_agreement = max(
         float(step)
         for step in np.arange(looked_at + 1) / looked_at
-        if (near_N < step).sum() <= may_refuse or step == 0
+        if (agreements_N < step).sum() <= may_refuse // 2 or step == 0
     )
+    refused = int((agreements_N < least_agreement).sum())
+    agreed_N = np.sort(distances_N[agreements_N >= least_agreement])
+    most_distance = float(agreed_N[len(agreed_N) - 1 - (may_refuse - refused)])
     return replace(
         references,
         most_distance=most_distance,
@@ -89,10 +91,13 @@ def with_limits(
     )
 
 
-def references_of(train: LabelledImages, known: Encoding, held_out: Encoding) -> References:
+def references_of(
+    train: LabelledImages, known: Encoding, held_out: Encoding, architecture: Architecture
+) -> References:
     """Return references out of ``train``, given what the network says of it and of others."""
     chosen = choose_references(train.labels_N, train.contents_N)
-    return fit_references(known.vectors_BD[chosen], train.labels_N[chosen], held_out)
+    vectors_KD = compared(known.vectors_BD[chosen], architecture)
+    return fit_references(vectors_KD, train.labels_N[chosen], held_out)
 
 
 def nearness(
@@ -115,7 +120,7 @@ def nearness_of(
 
 
 def measure_novelty(
-    encoder: Encoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
+    encoder: ImageEncoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
 ) -> NoveltyFigures:
     """Return what is refused of the test images, and of pictures of nothing that was learnt.
 
@@ -126,10 +131,7 @@ def measure_novelty(
         correct_N: whether each was given its class.
     """
     pictures = strange_pictures(encoder.manifest.preprocessing)
-    said = {
-        kind: encode_all(encoder, images_NCHW, batch=encoder.batch_size)
-        for kind, images_NCHW in pictures.items()
-    }
+    said = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
     return novelty_figures(references, queries, correct_N, said)
 
 

@@ -23,16 +23,18 @@ from training.calibration import calibration_error, measure_calibration, uncalib
 from training.card import model_card
 from training.classification import class_figures, count_confusion
 from training.data import Dataset
-from training.evaluate import encode_all
+from training.encodings import encode_all
 from training.evaluation import ClassFigures, SameItemFigures
 from training.history import HISTORY_NAME
 from training.item_search import search_items
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
+from training.made_views import VIEWS
 from training.novelty import choose_references, references_of
 from training.session import TrainingSession
 from training.significance import share_interval
+from vision.bulk_encoder import for_many
 from vision.encoder import Encoder
-from vision.encoding import Encoding
+from vision.encoding import Encoding, ImageEncoder
 from vision.manifest import Architecture, Manifest
 from vision.model import save_model
 from vision.network import Network
@@ -110,7 +112,10 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         recipe=subject["recipe"],
         data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    encoder = Encoder(manifest, trained.network, trained.device)
+    encoder = for_many(
+        Encoder(manifest, trained.network, trained.device),
+        images=len(dataset.test) + VIEWS * min(ITEM_PHOTOS, len(dataset.test)),
+    )
     said = encode_all(encoder, dataset.test.images_NCHW)
     searched, known = _known(encoder, dataset, trained.vectors_ND)
     items = search_items(encoder, searched, said, known, most=ITEM_PHOTOS).figures
@@ -123,7 +128,7 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
             count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
         )
         test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
-        references = references_of(searched.train, known, said).to_bytes()
+        references = references_of(searched.train, known, said, trained.architecture).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
@@ -137,7 +142,7 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
 
 
 def _known(
-    encoder: Encoder, dataset: Dataset, vectors_ND: NDArray[np.float32] | None
+    encoder: ImageEncoder, dataset: Dataset, vectors_ND: NDArray[np.float32] | None
 ) -> tuple[Dataset, Encoding]:
     """Return what is searched, and its vectors: all training images, or those worth encoding."""
     if vectors_ND is None:

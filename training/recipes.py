@@ -83,6 +83,18 @@ def cnn_photos() -> Recipe:
     )
 
 
+def cnn_gray(side: int, *, bits: int) -> Recipe:
+    """Return our set-up for small gray pictures of ``side`` pixels, some hundred or more."""
+    return replace(
+        cnn_photos(),
+        name="cnn-gray",
+        preprocessing=replace(cnn().preprocessing, size=side, fit="pad", bits=bits),
+        epochs=12,
+        class_balance=0.0,
+        augmentation=Augmentation(shift=side // 14),
+    )
+
+
 def cnn_best() -> Recipe:
     """Return our set-up for the highest accuracy on Fashion-MNIST from random weights, on a GPU.
 

@@ -53,6 +53,7 @@ class Seeing:
         self._name = tuned or str(extractor)
         last = tuned is not None and PENULTIMATE in extractor.item_layers
         self._columns = sum(backbone.widths[: len(extractor.item_layers) - last])
+        self._last_columns = _columns_of(PENULTIMATE, extractor, backbone)
         self.seconds = 0.0  # that it took, in all
         self._store, self._extractor, self._backbone = store, extractor, backbone
         self._device = device
@@ -72,7 +73,7 @@ class Seeing:
         Raises:
             CheckpointError: the features cannot be kept.
         """
-        viewed_N, changed_N = _draw(material)
+        viewed_N, changed_N = draw(material)
         self._total = len(material.labels_N) + VIEWS * (len(viewed_N) + len(changed_N))
         self._done = 0
         self._report = lambda done: report(self._name, done, self._total)
@@ -80,7 +81,7 @@ class Seeing:
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
         views_VNF, changed_VNF = (
-            self._views(_only(parts, positions_N), seed=seed)
+            self._views(only(parts, positions_N), seed=seed)
             for positions_N, seed in ((viewed_N, recipe.seed), (changed_N, OTHER_VIEWS))
         )
         columns = self._columns
@@ -88,12 +89,13 @@ class Seeing:
         return Seen(
             features_NF=features_NF,
             item_columns=columns,
+            last_columns=self._last_columns,
             changes_QI=changes_VNI.reshape(-1, columns),
             viewed_N=viewed_N,
             views_VNF=views_VNF,
         )
 
-    def _views(self, photos: "_Photos", *, seed: int) -> NDArray[np.float32]:
+    def _views(self, photos: "Photos", *, seed: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
         views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed)
         features_QF = self._features(
@@ -123,14 +125,14 @@ class Seeing:
         )
 
 
-class _Photos(NamedTuple):
+class Photos(NamedTuple):
     """Pixels and the numbers of their files."""
 
     images_NCHW: NDArray[np.uint8]
     contents_N: NDArray[np.uint64]
 
 
-def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return photos to search with, of the first fold, and others that tell what views change.
 
     They are drawn by their contents, which are hashes.
@@ -141,17 +143,27 @@ def _draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(order_N[first_N][:SEARCHED]), np.sort(order_N[~first_N][:CHANGED])
 
 
-def _only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> _Photos:
+def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Photos:
     """Return photos by their places among all parts, one part after another."""
     ends = np.cumsum([len(part) for part in parts])
     some = [
         part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
         for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
-    return _Photos(
+    return Photos(
         np.concatenate([part.images_NCHW for part in some]),
         np.concatenate([part.contents_N for part in some]),
     )
+
+
+def _columns_of(layer: str, extractor: Extractor, backbone: Backbone) -> slice:
+    """Return where the features of a layer lie; nowhere if it is none of the extractor's."""
+    layers = (*extractor.item_layers, *extractor.kind_layers)
+    if layer not in layers:
+        return slice(0, 0)
+    place = layers.index(layer)
+    start = sum(backbone.widths[:place])
+    return slice(start, start + backbone.widths[place])
 
 
 def pretrained(extractor: Extractor) -> Backbone:

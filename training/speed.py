@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from vision.encoder import Encoder
+from training.recipe import Recipe
+from vision.encoding import ImageEncoder
 from vision.manifest import Architecture
 from vision.network import build_network
 from vision.preprocess import Preprocessing
@@ -18,6 +19,7 @@ RUNS: Final = 30  # timed at most, of one image and of a batch
 ENOUGH_S: Final = 1.0  # of timed runs; at least one
 FORWARD_PIXELS: Final = 8 * 224**2  # of the photos that a network yet untrained is timed with
 FORWARD_RUNS: Final = 2
+BACKWARD: Final = 2.0  # of a forward pass, for the gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +27,22 @@ class Speed:
     """Time from pixels to vectors in memory: medians, on a machine that may have other work."""
 
     device: str  # as torch names it
-    threads: int  # of torch, inside one operation
+    threads: int  # inside one operation
     ms_one_image: float
     images_per_s: float  # in batches of 64
 
 
-def measure_speed(encoder: Encoder) -> Speed:
+def measure_speed(encoder: ImageEncoder) -> Speed:
     """Time the network on noise; takes about two seconds."""
     return Speed(
-        device=str(encoder.device),
+        device=encoder.device_name,
         threads=torch.get_num_threads(),
         ms_one_image=1000 * median_s(encoder, 1),
         images_per_s=BATCH / median_s(encoder, BATCH),
     )
 
 
-def median_s(encoder: Encoder, images: int) -> float:
+def median_s(encoder: ImageEncoder, images: int) -> float:
     """Return how many seconds ``images`` take at once; takes about one itself."""
     preprocessing = encoder.manifest.preprocessing
     shape = (images, preprocessing.channels, preprocessing.size, preprocessing.size)
@@ -68,3 +70,9 @@ def forward_s(architecture: Architecture, preprocessing: Preprocessing, device: 
             network(images_BCHW)[0].cpu()  # waits for a GPU
             took.append(time.perf_counter() - started)
     return min(took) / batch
+
+
+def learning_s(recipe: Recipe, images: int, labels: int, device: str) -> float:
+    """Return about how many seconds a recipe takes to learn from so many images."""
+    each_s = forward_s(recipe.architecture(labels), recipe.preprocessing, device)
+    return images * each_s * recipe.epochs * (1 + BACKWARD)

@@ -75,9 +75,8 @@ def train(
                 world=world,
                 report=on_embedded,
             )
-            _go_on(session, state, subject)
             watching = observer if observer is not None and world.is_first else Observers()
-            _run(session, state, subject, watching)
+            run_session(session, state, subject, watching)
             finished = finish(trained_by(session, dataset.label_names), dataset, subject)
             refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
@@ -100,16 +99,17 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _go_on(session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any]) -> None:
-    """Restore the session from the folder if there is a state in it."""
-    if folder.exists():
-        session.restore(folder.load(subject))
-
-
-def _run(
+def run_session(
     session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any], observer: Observer
 ) -> None:
-    """Train to the end, saving after each epoch."""
+    """Train to the end, from the folder's state on if there is one, saving after each epoch.
+
+    Raises:
+        CheckpointError: the state cannot be saved or read, or is of another ``subject``.
+        DivergenceError: the loss is no longer a number.
+    """
+    if folder.exists():
+        session.restore(folder.load(subject))
     observer.started(
         epochs=session.recipe.epochs,
         epochs_done=len(session.history),

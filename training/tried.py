@@ -8,6 +8,7 @@ from training.material import Figures
 from training.units import count, duration, percent
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
+KINDS_GAIN: Final = 0.005  # that a network from scratch must tell kinds apart better by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Tried:
     held_out_images: int = 0  # that the figures are of
     accuracy: float | None = None  # in [0, 1], as the others
     r_at_1: float | None = None  # search for the same class
-    same_item: float | None = None  # search with made views for the very photo
+    same_item: float | None = None  # search for the very thing
     not_tried: str | None = None  # why
 
     @classmethod
@@ -81,8 +82,23 @@ def is_better(one: Figures, than: Figures) -> bool:
     return one.of_classes > than.of_classes and worse <= SAME_ITEM_SLACK
 
 
-def compare(tried: Sequence[Tried], winner: str) -> Comparison:
-    """Return the comparison with the reason in words."""
+def tells_kinds_better(one: Figures, than: Figures) -> bool:
+    """Return whether a network that learnt from small pictures alone is to be taken.
+
+    What such pictures show is a class, a letter say, rather than a thing: it may find the very
+    picture less often.
+    """
+    return one.of_classes > than.of_classes + KINDS_GAIN
+
+
+def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comparison:
+    """Return the comparison with the reason in words.
+
+    Args:
+        tried: all candidates.
+        winner: the name of the one that is taken.
+        small: whether that is a network that learnt from small pictures alone.
+    """
     measured = [one for one in tried if one.not_tried is None]
     others = [one for one in measured if one.name != winner]
     (won,) = [one for one in measured if one.name == winner]
@@ -92,7 +108,14 @@ def compare(tried: Sequence[Tried], winner: str) -> Comparison:
     if not others:
         why = f"{winner} is all that was tried {images}."
     elif won.accuracy is None:
-        why = f"{winner} finds the very photo most often, {percent(won.same_item)}, {images}."
+        why = f"{winner} finds the very thing most often, {percent(won.same_item)}, {images}."
+    elif small:
+        why = (
+            f"{winner} has the best mean of accuracy ({percent(won.accuracy)}) and search for the "
+            f"same class ({percent(won.r_at_1)}) {images}. Of small gray pictures the class is "
+            f"what counts: how often the very same is found ({percent(won.same_item)}) does not "
+            "decide."
+        )
     else:
         why = (
             f"{winner} has the best mean of accuracy ({percent(won.accuracy)}) and search for the "

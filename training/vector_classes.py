@@ -8,7 +8,7 @@ vectors are worked with in, L labels.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,14 +18,16 @@ from threadpoolctl import threadpool_limits
 from training.auto_recipe import FOLDS, deal_folds
 from training.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
 from training.candidates import FEW_DIMENSIONS
-from training.closed_form import ClassSpread, Linear, Moments, Space
+from training.closed_form import Linear, Space
+from training.discriminants import ClassSpread, Moments
 from training.errors import DataError
 from training.labelled import Labelled
 from training.novelty import choose_references, nearness_of, with_limits, without_limits
 from training.significance import Interval, share_interval
 from training.units import things
 from vision.classes import Classes
-from vision.references import References
+from vision.manifest import Architecture
+from vision.references import References, compared
 
 FEWEST: Final = 2  # classes, and items of each of two of them
 FEWEST_NEW: Final = 100  # items that the network has not learnt from, to be measured alone
@@ -50,13 +52,14 @@ class Fitted:
     alone: int  # classes of one photo or thing: learnt, and not measured
 
 
-def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_]) -> Fitted:
+def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Architecture) -> Fitted:
     """Return the classifier of the items' labels. Costs seconds for 100,000 items.
 
     Args:
         items: with labels.
         learnt_N: those from whose labels the network itself has learnt: of them, its vectors say
             too much, so the others are measured where there are enough.
+        architecture: of the network that the vectors are of.
 
     Raises:
         DataError: there are too few labels, or the items cannot be told apart.
@@ -76,7 +79,12 @@ def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_]) -> Fitted:
     return Fitted(
         classes=Classes(layer.weight_DF, layer.bias_D),
         temperature=_temperature(logits_ML, items.labels_N[rows_M]),
-        references=_references(items, folds_N, rows_M, logits_ML.argmax(axis=1)),
+        references=_references(
+            replace(items, vectors_ND=compared(items.vectors_ND, architecture)),
+            folds_N,
+            rows_M,
+            logits_ML.argmax(axis=1),
+        ),
         shrinkage=shrinkage,
         accuracy=right_of[shrinkage] / len(rows_M),
         interval=share_interval(right_of[shrinkage], len(rows_M)),

@@ -6,6 +6,7 @@ safetensors holds tensors only, and PyTorch's own format is read by its restrict
 
 import hashlib
 import io
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -114,9 +115,19 @@ def _published(
     return Pretrained(known[source].name, pretrained.sha256), given
 
 
+def is_at_hand(network: str, source: str) -> bool:
+    """Return whether weights that torchvision publishes need no download; they may be damaged."""
+    known = published_weights(split_name(network)[1])
+    return source in known and _hub_path(known[source].url).exists()
+
+
+def _hub_path(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
 def _in_hub_cache(network: str, url: str) -> Path:
     """Return the file of torch.hub's cache that holds ``url``, after downloading it if need be."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    path = _hub_path(url)
     if path.exists():
         return path
     prefix = HUB_HASH.search(path.stem)
@@ -136,10 +147,13 @@ def _in_hub_cache(network: str, url: str) -> Path:
 def _fetched_by_timm(
     network: str, model: str, expected: str | None
 ) -> tuple[Pretrained, dict[str, Tensor]]:
+    timm = timm_library()
+    # Its warnings of every try, over most of a minute, would hide the one sentence that is ours.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        whole = timm_library().create_model(model, pretrained=True)
+        whole = timm.create_model(model, pretrained=True)
     except Exception as error:  # of several download libraries
-        place = timm_library().get_pretrained_cfg(model)
+        place = timm.get_pretrained_cfg(model)
         address = (place.hf_hub_id or place.url) if place is not None else None
         raise WeightsError(
             f"timm cannot get the weights of {network}: {_first_line(error)}. "

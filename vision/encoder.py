@@ -10,6 +10,7 @@ from typing import Final, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vision.encoding import Encoding, Runtime
 from vision.errors import DeviceError
@@ -31,7 +32,7 @@ class Encoder:
         self.manifest = manifest
         self.device = device
         self.runtime = Runtime(name="torch", precision="fp32")
-        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._normalise = Normalisation(manifest.preprocessing, device)
 
     @classmethod
@@ -59,7 +60,7 @@ class Encoder:
     @property
     def parameters(self) -> int:
         """Numbers in the network that were learnt."""
-        return sum(parameter.numel() for parameter in self._network.parameters())
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     @torch.inference_mode()
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -70,7 +71,12 @@ class Encoder:
         # torch wants memory it may write to, in ascending order
         pixels = torch.from_numpy(np.require(pixels_BCHW, requirements=("C", "W")))
         normalised_BCHW = self._normalise(pixels.to(self.device, non_blocking=True))
-        vectors_BD, logits_BL = self._network(normalised_BCHW)
+        return self.of_features(self.network.features(normalised_BCHW))
+
+    @torch.inference_mode()
+    def of_features(self, features_BF: Tensor) -> Encoding:
+        """Return what is said of images with these features, on the encoder's device."""
+        vectors_BD, logits_BL = self.network.head(features_BF)
         probabilities_BL = torch.softmax(logits_BL.float() / self.manifest.temperature, dim=1)
         return Encoding(vectors_BD.float().cpu().numpy(), probabilities_BL.cpu().numpy())
 

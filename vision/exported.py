@@ -44,8 +44,8 @@ class Attempt:
     precision: Precision
     floats: Floats
     cpu_ms: dict[str, float]  # of one core for an image, by the images in a batch
-    difference: Difference
-    refusal: str | None  # why it was not taken; None: it would have been good enough
+    difference: Difference | None = None  # None: not compared, one that holds is quicker
+    refusal: str | None = None  # why it was not taken; None: it would do, or was not compared
 
     @property
     def name(self) -> str:
@@ -59,12 +59,15 @@ class Attempt:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**asdict(self), "difference": self.difference.to_json()}
+        difference = None if self.difference is None else self.difference.to_json()
+        return {**asdict(self), "difference": difference}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Return what ``to_json`` gave; TypeError or KeyError: it did not give that."""
-        return cls(**{**fields, "difference": Difference.from_json(fields["difference"])})
+        difference = fields["difference"]
+        compared = None if difference is None else Difference.from_json(difference)
+        return cls(**{**fields, "difference": compared})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class ExportManifest:
     created: str  # ISO 8601, UTC
     floats: Floats = "fp32"  # of the numbers that are not small integers, where the CPU has it
     batch: int | None = None  # images at once that one core is quickest with; None: not measured
-    tried: tuple[Attempt, ...] = ()  # all that were measured, the most exact first
+    tried: tuple[Attempt, ...] = ()  # all that were timed, the most exact first
     format_version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
@@ -190,7 +193,7 @@ def bound_to(export: Export, model: Manifest) -> Export:
         model_sha256=hashlib.sha256(model.to_bytes()).hexdigest(),
         difference=export.manifest.difference.without_classes(),
         tried=tuple(
-            replace(one, difference=one.difference.without_classes())
+            replace(one, difference=one.difference and one.difference.without_classes())
             for one in export.manifest.tried
         ),
     )

@@ -4,10 +4,13 @@ A model folder keeps vectors of some of the photos that were learnt from. A pict
 lies farther from them than the model's own photos do is none of these things: the distance to the
 k-th nearest, as in Sun et al. 2022 (arXiv:2204.06507). So is one whose nearest are of other classes
 than the network says. Both limits were fitted with photos kept aside (``training.novelty``).
+Of vectors with two parts the one that tells things apart is compared: in the other, pictures of
+anything lie near some class.
 
 Knows no torch. Shape suffixes: K references, D vector width.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -18,11 +21,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from vision.errors import ModelFolderError
-from vision.manifest import Manifest, read_beside
+from vision.manifest import Architecture, Manifest, read_beside
 
 REFERENCES_NAME: Final = "references.safetensors"
 REFERENCES_SHA256: Final = "references_sha256"  # in the manifest's data
 NEIGHBOURS: Final = 10  # that are looked at
+LEAST_LENGTH: Final = 1e-12  # that a vector is divided by
 
 Code = Literal["far_from_all", "neighbours_differ", "not_known"]
 
@@ -62,7 +66,7 @@ class Nearness(NamedTuple):
 class References:
     """Vectors of photos that a model has learnt from, and what counts as near to them."""
 
-    vectors_KD: NDArray[np.float32]  # unit length
+    vectors_KD: NDArray[np.float32]  # unit length, of the numbers that are compared
     labels_K: NDArray[np.int32]  # positions among the model's labels
     most_distance: float  # beyond it a picture is none of these
     least_agreement: float  # below it, too
@@ -70,8 +74,9 @@ class References:
     fitted_on: int  # photos
 
     def near(self, vector_D: NDArray[np.float32], given: int) -> Nearness:
-        """Return where a unit vector lies that was given the class at position ``given``."""
-        scores_K = self.vectors_KD @ vector_D
+        """Return where a vector lies that was given the class at position ``given``."""
+        part_D = vector_D[: self.vectors_KD.shape[1]]
+        scores_K = self.vectors_KD @ part_D / max(float(np.linalg.norm(part_D)), LEAST_LENGTH)
         nearest = np.argpartition(scores_K, -self._looked_at)[-self._looked_at :]
         return Nearness(
             1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == given).mean())
@@ -118,8 +123,8 @@ class References:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, width: int) -> Self:
-        """Return what ``to_bytes`` wrote, of vectors of this width.
+    def from_bytes(cls, data: bytes, *, widths: Collection[int]) -> Self:
+        """Return what ``to_bytes`` wrote, of one of these counts of numbers each.
 
         Raises:
             ModelFolderError: it is something else.
@@ -129,8 +134,10 @@ class References:
             vectors_KD, labels_K, limits = (arrays[n] for n in ("vectors", "labels", "limits"))
         except (SafetensorError, KeyError) as error:
             raise ModelFolderError(f"{REFERENCES_NAME} is damaged: no references in it") from error
-        if vectors_KD.shape != (len(labels_K), width) or limits.shape != (4,):
-            raise ModelFolderError(f"{REFERENCES_NAME} is damaged: {width} numbers each expected")
+        fits = vectors_KD.shape in [(len(labels_K), width) for width in widths]
+        if not fits or limits.shape != (4,):
+            counts = " or ".join(map(str, sorted(set(widths))))
+            raise ModelFolderError(f"{REFERENCES_NAME} is damaged: {counts} numbers each expected")
         return cls(
             vectors_KD=vectors_KD.astype(np.float32, copy=False),
             labels_K=labels_K.astype(np.int32, copy=False),
@@ -152,6 +159,19 @@ def judge(
     return references.judge(vector_D, int(probabilities_L.argmax()))
 
 
+def compared(vectors_ND: NDArray[np.float32], architecture: Architecture) -> NDArray[np.float32]:
+    """Return unit vectors (N, D) of what is compared of a network's vectors: all, or a part."""
+    part_ND = vectors_ND[:, : compared_width(architecture)]
+    lengths_N1 = np.maximum(np.linalg.norm(part_ND, axis=1, keepdims=True), LEAST_LENGTH)
+    unit_ND: NDArray[np.float32] = (part_ND / lengths_N1).astype(np.float32)
+    return unit_ND
+
+
+def compared_width(architecture: Architecture) -> int:
+    """Return how many numbers of a vector are compared, the first ones."""
+    return architecture.item_width or architecture.width
+
+
 def read_references(folder: Path, manifest: Manifest) -> References | None:
     """Return the references of a model; None where it has none.
 
@@ -159,4 +179,7 @@ def read_references(folder: Path, manifest: Manifest) -> References | None:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
     data = read_beside(folder, REFERENCES_NAME, manifest.data.get(REFERENCES_SHA256))
-    return None if data is None else References.from_bytes(data, width=manifest.architecture.width)
+    if data is None:
+        return None
+    whole = manifest.architecture.width  # so they were compared, and written, at first
+    return References.from_bytes(data, widths=(compared_width(manifest.architecture), whole))

@@ -6,6 +6,7 @@ lets go of the lock when that process ends, so that the next writer there knows 
 finish.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 SUFFIX: Final = ".unfinished"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME: Final = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(SUFFIX), re.DOTALL)
 
 
@@ -27,14 +29,23 @@ def unfinished(target: Path) -> Iterator[Path]:
     Parents are made. What writers that were killed left in the same place is removed first.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made. Where there is no room, or the writer may not write, errors name
+            ``target``, which a person knows.
     """
     place = target.absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    sweep(place)
-    folder, lock = _locked(place, target.name)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        sweep(place)
+        folder, lock = _locked(place, target.name)
+    except OSError as error:
+        error.filename = str(target)
+        raise
     try:
         yield folder
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = str(target)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # not there any more when all went well
         os.close(lock)

@@ -1,0 +1,164 @@
+"""`lookalike up` and what it was not made for: odd sources, and options that come too late."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli import stages
+from cli.course import Wish, bring_up
+from cli.survey import survey
+from dataset.errors import DatasetError
+from dataset.source import list_source
+from tests.filesystems import mount_read_only, small_filesystem
+from tests.newcomer import lookalike
+from tests.pictures import encoded, picture
+from tests.test_cli_up import Made, photo
+from tests.ups import sentence_of, up
+from training.features import FeatureStore
+from vision.manifest import read_manifest
+from vision.preprocess import Preprocessing
+from vision.synced import replace_synced
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = Made(tmp_path_factory.mktemp("odd"), model)
+    made.up()
+    return made
+
+
+def test_photos_of_every_format_are_surveyed_by_name_and_size(tmp_path: Path) -> None:
+    """HEIC too, which Pillow does not open, and a PNG that the decoder has to mend."""
+    shutil.copy(HERE / "phone.heic", tmp_path)
+    whole = encoded(picture(1, (200, 150)), "PNG")
+    (tmp_path / "cut.png").write_bytes(whole[:-12])  # without its last chunk
+    (tmp_path / "early.png").write_bytes(whole[:29] + b"\0\0\0\0" + whole[33:])  # a wrong checksum
+    for name in ("WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG"):
+        (tmp_path / f"1.{name.lower()}").write_bytes(encoded(picture(2, (200, 150)), name))
+
+    looked = survey(
+        list_source(tmp_path), Preprocessing(size=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+
+    assert looked.broken == 0
+    assert looked.formats == {
+        "PNG": 2,
+        **dict.fromkeys(("HEIC", "WebP", "AVIF", "TIFF", "GIF", "BMP", "JPEG"), 1),
+    }
+    assert looked.size == (200, 150)
+
+
+def test_an_archive_and_a_video_are_named_where_a_folder_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "p.zip").write_bytes(b"PK\x03\x04" + bytes(60))
+    (tmp_path / "v.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom")
+    for name, kind in {"p.zip": "a ZIP archive", "v.mp4": "a video"}.items():
+        with pytest.raises(DatasetError, match=f"{name} is not a folder but {kind}; a folder of"):
+            list_source(tmp_path / name)
+
+
+def test_larger_pictures_are_kept_from_the_very_run_that_asks_for_them(made: Made) -> None:
+    done = up("photos", "--thumbnail", "512", cwd=made.folder)
+    assert "from now on pictures of 512 pixels are kept" in done.stderr
+
+    done = up("photos", "--thumbnail", "512", cwd=made.folder)
+    assert "from now on" not in done.stderr  # it holds
+
+
+def test_a_larger_budget_for_what_is_trained_is_said_to_need_another_training(
+    made: Made,
+) -> None:
+    path = made.kept / "model" / "manifest.json"
+    before = path.read_bytes()
+    manifest = read_manifest(path.parent)
+    path.write_bytes(replace(manifest, recipe={"budget_s": 120.0}).to_bytes())
+    more = up("photos", "--budget", "2h", cwd=made.folder)
+    same = up("photos", "--budget", "2m", cwd=made.folder)
+    path.write_bytes(before)
+
+    assert "it was trained with a budget of 2 min 0 s, less than now: --retrain" in more.stderr
+    assert "--retrain" not in same.stderr
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said_every_time(made: Made) -> None:
+    (made.photos / "elsewhere").symlink_to(made.folder / "unmounted")
+    for _ in range(2):
+        (line,) = [line for line in made.up() if line.startswith("indexed: ")]
+        assert line.endswith("; elsewhere cannot be looked into now")
+    (made.photos / "elsewhere").unlink()
+
+
+def test_new_photos_are_named_as_they_are_called(made: Made) -> None:
+    name = "\N{ARABIC LETTER MEEM}\N{COMBINING ACUTE ACCENT} -x 'y' \N{CAT FACE}.jpg"
+    (made.photos / "hat" / name).write_bytes(photo(990))
+    assert made.up()[3].endswith(f"1 photo added (hat/{name})")
+
+
+def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path) -> None:
+    """And not by that of a file that is gone when the person reads it."""
+    with small_filesystem(tmp_path / "disk", megabytes=1) as disk:
+        with pytest.raises(OSError, match="No space left") as full:
+            replace_synced(disk / "files.jsonl", bytes(2 * 2**20))
+        assert full.value.filename == str(disk / "files.jsonl")
+        assert list(disk.iterdir()) == []
+        mount_read_only(disk)
+        with pytest.raises(OSError, match="Read-only") as closed:
+            replace_synced(disk / "files.jsonl", b"")
+        assert closed.value.filename == str(disk / "files.jsonl")
+
+
+def test_a_place_for_failures_that_is_none_is_told_before_the_work(
+    made: Made, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in ("photos", str(tmp_path / "file" / "f.csv")):
+        gallery = tmp_path / "gallery"
+        command = ["index", "build", str(made.kept / "model"), "--data", "photos"]
+        done = lookalike(*command, "--out", str(gallery), "--failures", place, cwd=made.folder)
+        assert done.returncode == 1
+        assert place in sentence_of(done)
+        assert not gallery.exists()
+
+
+def test_photos_that_come_and_go_during_the_training_are_indexed_as_they_are_then(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(tmp_path, model)
+    trained = made.kept / "model"
+    trained.rename(tmp_path / "trained")
+
+    def train(*_: object, **__: object) -> str:
+        (made.photos / "hat" / "0.jpg").unlink()
+        (made.photos / "hat" / "new.jpg").write_bytes(photo(950))
+        (made.photos / "hat" / "newer.jpg").write_bytes(photo(951))
+        (tmp_path / "trained").rename(trained)
+        return "trained"
+
+    monkeypatch.setattr(stages, "train", train)
+    bring_up(Wish(source=str(made.photos), out=made.kept, serve=False, device="cpu"))
+
+    said = capsys.readouterr().err
+    assert "4/5 indexed 21 photos in" in said
+    assert "cannot be read" not in said
+
+
+def test_kept_features_that_a_disk_has_spoilt_are_computed_again(tmp_path: Path) -> None:
+    class Encoder:
+        def encode(self, images_NCHW: np.ndarray, report: object) -> np.ndarray:
+            return images_NCHW.reshape(len(images_NCHW), -1).astype(np.float32)
+
+    images_NCHW = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
+    store = FeatureStore(tmp_path)
+
+    def features() -> np.ndarray:
+        return store.features("one", images_NCHW, Encoder, lambda _: None)[0]  # type: ignore[arg-type]
+
+    before = features()
+    (piece,) = store.folder.iterdir()
+    for damage in (piece.read_bytes()[:100], b"", b"PK\x03\x04", bytes(1000)):
+        piece.write_bytes(damage)
+        np.testing.assert_array_equal(features(), before)
