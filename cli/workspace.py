@@ -125,7 +125,7 @@ class Workspace:
                     f"this one has {FORMAT_VERSION}): name another folder with --out"
                 )
             state = State(**fields)
-        except (FileNotFoundError, NotADirectoryError):  # the lock tells of a file in the way
+        except FileNotFoundError:
             return self._first()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(

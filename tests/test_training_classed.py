@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from index.stored import Facts
@@ -21,7 +22,7 @@ from tests.test_index_classes import LABELS, of_kinds, photo, probabilities_of, 
 from training.labelled import Labelled
 from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
 from training.predecessor import Predecessor
-from training.vector_classes import fit_classes
+from training.vector_classes import Fitted, fit_classes
 from vision.exported import read_export
 from vision.manifest import MANIFEST_NAME, read_manifest
 from vision.network import build_network
@@ -143,6 +144,11 @@ def labelled(
     )
 
 
+def fit(items: Labelled, learnt_N: NDArray[np.bool_]) -> Fitted:
+    """Return the classes of vectors that have one part."""
+    return fit_classes(items, learnt_N, small_manifest(width=items.facts.width).architecture)
+
+
 def some(count: int, classes: int, *, spread: float, width: int = 24) -> Labelled:
     """Return vectors of classes that lie about as far apart as images of one class."""
     rng = np.random.default_rng(0)
@@ -154,7 +160,7 @@ def some(count: int, classes: int, *, spread: float, width: int = 24) -> Labelle
 
 def test_the_classifier_is_scikit_learns() -> None:
     items = some(900, 4, spread=1.5)
-    fitted = fit_classes(items, np.zeros(900, np.bool_))
+    fitted = fit(items, np.zeros(900, np.bool_))
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=fitted.shrinkage)
     theirs.fit(items.vectors_ND, items.labels_N)  # who shrinks to what is even in all directions
     ours_NL = items.vectors_ND @ fitted.classes.weight_LD.T + fitted.classes.bias_L
@@ -171,7 +177,7 @@ def test_what_is_said_of_held_out_items_holds_for_new_ones() -> None:
     everything = some(3000, 4, spread=2.5)
     known, new = np.arange(600), np.arange(600, 3000)
     items = labelled(everything.vectors_ND[known], everything.labels_N[known])
-    fitted = fit_classes(items, np.zeros(600, np.bool_))
+    fitted = fit(items, np.zeros(600, np.bool_))
     probabilities_NL = fitted.classes.probabilities(everything.vectors_ND[new], fitted.temperature)
     right_N = probabilities_NL.argmax(axis=1) == everything.labels_N[new]
     assert fitted.interval[0] <= right_N.mean() <= fitted.interval[1]
@@ -189,9 +195,9 @@ def test_items_that_the_network_knew_the_labels_of_are_not_measured_where_there_
 ):
     items = some(400, 4, spread=2.5)
     learnt_N = np.arange(400) < 250
-    fitted = fit_classes(items, learnt_N)
+    fitted = fit(items, learnt_N)
     assert (fitted.measured, fitted.all_new) == (150, True)
-    flattering = fit_classes(items, np.arange(400) < 350)
+    flattering = fit(items, np.arange(400) < 350)
     assert (flattering.measured, flattering.all_new) == (400, False)
 
 
@@ -200,9 +206,21 @@ def test_a_label_of_each_item_but_a_few_costs_no_more_than_its_vectors() -> None
     rng = np.random.default_rng(0)
     labels_N = np.concatenate([np.repeat(np.arange(20), 2), np.arange(20, 3000)])
     vectors_ND = unit(rng.normal(size=(3000, 8))[labels_N] + 0.01 * rng.normal(size=(3020, 8)))
-    fitted = fit_classes(labelled(vectors_ND, labels_N), np.zeros(3020, np.bool_))
+    fitted = fit(labelled(vectors_ND, labels_N), np.zeros(3020, np.bool_))
     assert (fitted.measured, fitted.alone) == (40, 2980)
     assert fitted.accuracy > 0.9
     given_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
     assert (given_N == labels_N).mean() > 0.99
     assert np.abs(fitted.classes.weight_LD).max() < 1e5  # else rounding decides
+
+
+def test_of_very_few_items_chances_are_careful() -> None:
+    everything = some(400, 3, spread=1.5)
+    first = np.concatenate([np.flatnonzero(everything.labels_N == label)[:4] for label in range(3)])
+    items = labelled(everything.vectors_ND[first], everything.labels_N[first])
+    fitted = fit(items, np.zeros(12, np.bool_))
+    rest = np.setdiff1d(np.arange(400), first)
+    chances_NL = fitted.classes.probabilities(everything.vectors_ND[rest], fitted.temperature)
+    right = (chances_NL.argmax(axis=1) == everything.labels_N[rest]).mean()
+    assert right > 0.7
+    assert chances_NL.max(axis=1).mean() < right + 0.05

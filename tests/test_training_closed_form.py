@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
-from training.closed_form import ClassSpread, Moments, Space
+from training.closed_form import Space
+from training.discriminants import ClassSpread, Moments
 from training.images import UNLABELLED
 from training.things import fit_item
 

@@ -15,14 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from training.auto_recipe import AutoRecipe
 from training.calibration import fitted_loss
-from training.closed_form import (
-    ClassSpread,
-    Discriminants,
-    Moments,
-    Space,
-    two_part,
-    unit,
-)
+from training.closed_form import Space, two_part, unit
+from training.discriminants import ClassSpread, Discriminants, Moments
 from training.images import UNLABELLED
 from training.material import NEVER, Figures, Fitted, Heads, Material, Seen
 from training.things import fit_things, same_item

@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy, interpolate
 from training.augment import augment, mix, relit
 from training.auto_recipe import Extractor, Tuning
 from training.checkpoint import Checkpoint, CheckpointFolder
-from training.closed_form import ClassSpread, Moments, Space
+from training.closed_form import Space
+from training.discriminants import ClassSpread, Moments
 from training.errors import DivergenceError
 from training.fused import FusedLite
 from training.images import LabelledImages
