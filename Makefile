@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Threads that wait for one another do not spin: other processes have work for the cores.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 # Wheels only, each with a hash of the lock: nothing else is fetched, and nothing runs while it is installed.
 # Python compiles what is imported when it first is, a third of the modules.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
@@ -19,22 +21,22 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 # Three processes for two cores: many tests wait, for time-outs and for servers.
 test: install ## the whole default test suite
 	@scripts/system-packages dataset-fashion-mnist chromium
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-durability: install ## the long forms: hundreds of kills, power cuts (as root) and corruptions
-	$(BIN)/python -m pytest -m durability -rA
+	$(PYTEST) -m durability -rA
 
 test-load: install ## the long forms: overload, slow clients, stops and a soak; wants a quiet machine
-	$(BIN)/python -m pytest -m load -rA
+	$(PYTEST) -m load -rA
 
 test-fuzz: install ## the long form: a hundred thousand mutated images over HTTP
-	$(BIN)/python -m pytest -m fuzz -rA
+	$(PYTEST) -m fuzz -rA
 
 test-schema: install ## the long form: schemathesis, a hundred requests an operation, three times
-	$(BIN)/python -m pytest -m schema -rA
+	$(PYTEST) -m schema -rA
 
 check: install ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .
