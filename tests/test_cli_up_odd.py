@@ -216,3 +216,14 @@ def test_tries_to_fetch_weights_are_not_told_one_by_one(
     with pytest.raises(WeightsError, match=r"Connection refused.*--weights FILE"):
         fetched_by_timm("timm:resnet10t", "resnet10t", None)
     assert "Retrying" not in "".join(capfd.readouterr())
+
+
+def test_of_very_many_labels_the_first_are_shown(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.gallery_info.MOST_LABELS", 1)
+    command = ["index", "info", str(made.kept / "gallery"), "--labels"]
+    done = CliRunner().invoke(app, command)
+    assert "2 labels" in done.stdout
+    assert "1 label more; --json gives all of them" in done.stderr
+    assert '"hat"' in CliRunner().invoke(app, [*command, "--json"]).stdout
