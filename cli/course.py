@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 STAGES: Final = 5
+FEWEST: Final = 3  # photos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ def bring_up(wish: Wish) -> None:
     workspace = Workspace.of(_absolute(wish.source), wish.out)
     wish = replace(wish, group=workspace.grouping(wish.group, again=wish.retrain))
     listing = _listed(wish.source, wish.group)
+    if listing is not None and not workspace.model.exists():
+        _check_enough(listing)
     page = url_of(wish.host, wish.port) if wish.serve else None
     if wish.plan:
         say_plan(listing, recipe_of(listing, wish), workspace, wish, page=page)
@@ -204,6 +207,21 @@ def _listed(source: str, group: str | None) -> "Listing | None":
             raise DatasetError(f"{source} does not say which photos show one thing: no --group")
         return None
     return list_source(Path(_absolute(source)), group=group)
+
+
+def _check_enough(listing: "Listing") -> None:
+    """Check that there are photos to learn from and to measure with, before anything is made.
+
+    Raises:
+        DatasetError: there are too few.
+    """
+    from dataset.errors import DatasetError  # noqa: PLC0415
+
+    if (count := len(listing.files)) < FEWEST:
+        raise DatasetError(
+            f"{things(count, 'photo')} in {listing.source}{listing.findings.in_words()}: two to "
+            "learn from and one to measure with are the least"
+        )
 
 
 def _absolute(source: str) -> str:

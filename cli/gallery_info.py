@@ -8,12 +8,14 @@ import typer
 from cli.console import print_json, say, stdout, table_of
 from cli.filling import SHOWN_DIGITS
 from cli.index import GalleryArgument, JsonOption
+from training.units import things
 
 if TYPE_CHECKING:
     from index.contents import Contents
     from index.items import GalleryInfo
 
 NO_LABEL = "(without a label)"
+MOST_LABELS = 1000  # in a table for people; of a million, the table would take minutes
 
 
 def info(
@@ -73,10 +75,14 @@ def _to_json(contents: "Contents") -> dict[str, object]:
 
 
 def _print_contents(contents: "Contents") -> None:
-    counts = [(label, f"{count:,}") for label, count in contents.labels]
+    shown = contents.labels[:MOST_LABELS]
+    counts = [(label, f"{count:,}") for label, count in shown]
     if contents.unlabelled:
         counts.append((NO_LABEL, f"{contents.unlabelled:,}"))
     stdout.print(table_of(f"{len(contents.labels):,} labels", ("label", "images"), counts))
+    if len(shown) < len(contents.labels):
+        more = things(len(contents.labels) - len(shown), "label")
+        say(f"{more} more; --json gives all of them")
     if not contents.members:
         return
     rows = [

@@ -1,5 +1,6 @@
 """`lookalike up` and what it was not made for: odd sources, and options that come too late."""
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,10 @@ from tests.newcomer import lookalike
 from tests.pictures import encoded, picture
 from tests.test_cli_up import Made, photo
 from tests.ups import sentence_of, up
+from training.errors import WeightsError
 from training.features import FeatureStore
+from training.weights import _fetched_by_timm as fetched_by_timm
+from vision.libraries import timm_library
 from vision.manifest import read_manifest
 from vision.preprocess import Preprocessing
 from vision.synced import replace_synced
@@ -182,3 +186,44 @@ def test_no_name_is_not_the_folder_that_one_stands_in(command: tuple[str, ...]) 
         assert "it is empty; a folder or a table was expected" in " ".join(
             done.stderr.replace("│", " ").split()
         )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_photos_are_told_at_once_and_nothing_is_made(tmp_path: Path, count: int) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(count):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(photo(number))
+    (tmp_path / "photos" / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom")
+    for more in ((), ("--plan",)):
+        done = up("photos", *more, cwd=tmp_path)
+        assert done.returncode == 1
+        sentence = sentence_of(done)
+        assert f"{count} photo" in sentence
+        assert "two to learn from and one to measure with are the least" in sentence
+        assert "a video" in sentence  # that it was skipped may be why
+        assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_tries_to_fetch_weights_are_not_told_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def create_model(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("Connection refused")
+
+    monkeypatch.setattr(timm_library(), "create_model", create_model)
+    with pytest.raises(WeightsError, match=r"Connection refused.*--weights FILE"):
+        fetched_by_timm("timm:resnet10t", "resnet10t", None)
+    assert "Retrying" not in "".join(capfd.readouterr())
+
+
+def test_of_very_many_labels_the_first_are_shown(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.gallery_info.MOST_LABELS", 1)
+    command = ["index", "info", str(made.kept / "gallery"), "--labels"]
+    done = CliRunner().invoke(app, command)
+    assert "2 labels" in done.stdout
+    assert "1 label more; --json gives all of them" in done.stderr
+    assert '"hat"' in CliRunner().invoke(app, [*command, "--json"]).stdout
