@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from training.calibration import calibration_error
 from training.data import Dataset
-from training.encodings import encode_parts
+from training.encodings import encode_parts, images_to_encode
 from training.errors import DataError
-from training.evaluate import Outcome, check_classes, find_outcome, images_to_encode
+from training.evaluate import Outcome, check_classes, find_outcome
 from training.significance import ALPHA, PairedDifference, compare_means, compare_shares
 from training.speed import median_s
 from training.units import listed

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from training.batches import images_at_once
 from training.data import Dataset
+from training.made_views import VIEWS
+from training.same_item import MOST_PHOTOS
 from vision import encoding
 from vision.encoding import Encoding, ImageEncoder
 
@@ -26,3 +28,9 @@ def encode_parts(encoder: ImageEncoder, dataset: Dataset) -> tuple[Encoding, Enc
     if dataset.train is dataset.test:
         return queries, queries
     return queries, encode_all(encoder, dataset.train.images_NCHW)
+
+
+def images_to_encode(dataset: Dataset) -> int:
+    """Return about how many images a measurement encodes, made views included."""
+    searched = 0 if dataset.train is dataset.test else len(dataset.train)
+    return len(dataset.test) + searched + VIEWS * min(MOST_PHOTOS, len(dataset.test))

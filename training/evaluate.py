@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
 from training.classification import classification_figures
 from training.data import Dataset, HeldOut, LabelledImages
-from training.encodings import encode_all, encode_parts
+from training.encodings import encode_all, encode_parts, images_to_encode
 from training.errors import DataError
 from training.evaluation import (
     ClassificationFigures,
@@ -28,10 +28,8 @@ from training.evaluation import (
 from training.evidence import Evidence
 from training.history import read_history, read_tried
 from training.item_search import ItemSearch, search_items
-from training.made_views import VIEWS
 from training.novelty import measure_novelty
 from training.retrieval import Retrieval, measure_retrieval
-from training.same_item import MOST_PHOTOS
 from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
 from training.units import listed
@@ -194,12 +192,6 @@ def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> N
             f"{model_folder} knows the classes {listed(known)}; "
             f"the data have {listed(dataset.label_names)}"
         )
-
-
-def images_to_encode(dataset: Dataset) -> int:
-    """Return about how many images a measurement encodes, made views included."""
-    searched = 0 if dataset.train is dataset.test else len(dataset.train)
-    return len(dataset.test) + searched + VIEWS * min(MOST_PHOTOS, len(dataset.test))
 
 
 def _runtime_in_words(served: ImageEncoder) -> tuple[str, ...]:
