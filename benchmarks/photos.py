@@ -75,7 +75,8 @@ def main() -> None:
     scratch = arguments.scratch or Path(tempfile.mkdtemp(prefix="lookalike-"))
     options = ["--budget", arguments.budget, *arguments.options]
     print(f"{describe_machine()}; commit {commit()}\n")
-    print(f"{arguments.data.name}: `lookalike train --data PHOTOS {' '.join(options)}`\n")
+    name = "/".join(arguments.data.resolve().parts[-2:])
+    print(f"{name}: `lookalike train --data PHOTOS {' '.join(options)}`\n")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     cases = arguments.cases.split(",")
     if "classes" in cases:
@@ -161,7 +162,7 @@ def run(
     minutes = (time.perf_counter() - began) / 60
     figures = lookalike("evaluate", model, "--data", folder / "parts", "--json")
     tried = json.loads((model / "training.json").read_bytes()).get("tried", {})
-    return Measured(
+    measured = Measured(
         photos=sum(map(len, learnt.values())),
         kept_aside=figures["images"],
         accuracy=figures["accuracy"],
@@ -170,6 +171,8 @@ def run(
         minutes=minutes,
         chosen=tried.get("winner", "?"),
     )
+    print(folder.name, measured, file=sys.stderr, flush=True)  # rows come when all draws are done
+    return measured
 
 
 def lookalike(*arguments: object) -> dict[str, Any]:
