@@ -12,25 +12,21 @@ from numpy.typing import NDArray
 
 from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
 from training.classification import classification_figures
-from training.data import Dataset, HeldOut, LabelledImages
-from training.encodings import encode_all, encode_parts, images_to_encode
+from training.data import Dataset
+from training.encodings import encode_parts, images_to_encode
 from training.errors import DataError
 from training.evaluation import (
     ClassificationFigures,
-    ClassSearchFigures,
     DataFacts,
     Evaluation,
-    HeldOutFigures,
     ModelFacts,
     NoveltyFigures,
-    SearchFigures,
 )
 from training.evidence import Evidence
 from training.history import read_history, read_tried
 from training.item_search import ItemSearch, search_items
 from training.novelty import measure_novelty
 from training.retrieval import Retrieval, measure_retrieval
-from training.significance import mean_interval, share_interval
 from training.speed import measure_speed
 from training.units import listed
 from vision.bulk_encoder import for_many
@@ -143,10 +139,10 @@ def measure(
         images=len(dataset.test),
         gallery_images=len(dataset.train),
         classification=classification,
-        class_search=_class_search_figures(outcome.retrieval) if outcome.retrieval else None,
+        class_search=class_search_figures(outcome.retrieval) if outcome.retrieval else None,
         same_item=outcome.items.figures,
         novelty=_novelty(model_folder, encoder, queries, outcome),
-        held_out=_held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
+        held_out=held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
         if dataset.held_out
         else None,
         temperature=manifest.temperature,
@@ -228,57 +224,6 @@ def find_outcome(
         given_N=given_N,
         retrieval=retrieval,
         items=search_items(encoder, dataset, queries, gallery),
-    )
-
-
-def _held_out_figures(
-    encoder: ImageEncoder, held_out: HeldOut, known: LabelledImages, known_gallery: Encoding
-) -> HeldOutFigures:
-    new_labels_K = held_out.train.labels_N + len(known.label_names)  # after those of the known
-    new_labels_N = held_out.test.labels_N + len(known.label_names)
-    queries_ND = encode_all(encoder, held_out.test.images_NCHW).vectors_BD
-    gallery_KD = encode_all(encoder, held_out.train.images_NCHW).vectors_BD
-    among_all = measure_retrieval(
-        queries_ND,
-        new_labels_N,
-        np.concatenate([known_gallery.vectors_BD, gallery_KD]),
-        np.concatenate([known.labels_N, new_labels_K]),
-        lots=(held_out.test.lots_N, np.concatenate([known.lots_N, held_out.train.lots_N])),
-    )
-    among_held_out = measure_retrieval(
-        queries_ND,
-        new_labels_N,
-        gallery_KD,
-        new_labels_K,
-        lots=(held_out.test.lots_N, held_out.train.lots_N),
-    )
-    return HeldOutFigures(
-        classes=held_out.test.label_names,
-        images=len(held_out.test),
-        among_held_out=_search_figures(among_held_out, len(gallery_KD)),
-        among_all=_search_figures(among_all, len(known) + len(gallery_KD)),
-    )
-
-
-def _class_search_figures(retrieval: Retrieval) -> ClassSearchFigures:
-    first_Q = retrieval.first_Q
-    return ClassSearchFigures(
-        r_at_1=retrieval.r_at_1,
-        r_at_1_interval=share_interval(int(first_Q.sum()), len(first_Q)),
-        precision_at_10=retrieval.precision_at_10,
-        map=retrieval.map,
-        map_interval=mean_interval(retrieval.average_precision_Q, low=0, high=1),
-        map_at_r=retrieval.map_at_r,
-    )
-
-
-def _search_figures(retrieval: Retrieval, gallery_images: int) -> SearchFigures:
-    return SearchFigures(
-        gallery_images=gallery_images,
-        r_at_1=retrieval.r_at_1,
-        precision_at_10=retrieval.precision_at_10,
-        map=retrieval.map,
-        map_at_r=retrieval.map_at_r,
     )
 
 
