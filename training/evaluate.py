@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.belief import accuracy_in_words, calibration_in_words, classes_in_words
+from training.class_search import class_search_figures, held_out_figures
 from training.classification import classification_figures
 from training.data import Dataset
 from training.encodings import encode_parts, images_to_encode
