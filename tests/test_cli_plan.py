@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.plan import OPENVINO, make_plan
+from cli.plan import BY_OPENVINO, make_plan
 from cli.survey import Survey
 from training.auto_recipe import auto_recipe
 
@@ -36,7 +36,7 @@ def train_s(survey: Survey, *, budget_s: float, gray_side: int | None = None) ->
 
 
 def test_training_takes_what_all_candidates_take_and_at_most_the_budget() -> None:
-    two_networks = 2 * (1000 + 1200) * EACH_S * OPENVINO
+    two_networks = 2 * (1000 + 1200) * EACH_S * BY_OPENVINO
     learning_on = 800 * 12 * EACH_S / 2
     assert train_s(PHOTOS, budget_s=1e6) == pytest.approx(two_networks + learning_on)
     assert train_s(PHOTOS, budget_s=120) == 120
@@ -46,7 +46,7 @@ def test_training_takes_what_all_candidates_take_and_at_most_the_budget() -> Non
 
 def test_the_first_network_is_tried_whatever_the_budget_is() -> None:
     many = replace(PHOTOS, photos=40_000)
-    assert train_s(many, budget_s=10) == pytest.approx(41_200 * EACH_S * OPENVINO)
+    assert train_s(many, budget_s=10) == pytest.approx(41_200 * EACH_S * BY_OPENVINO)
 
 
 def test_small_gray_pictures_take_a_training_from_scratch_more() -> None:

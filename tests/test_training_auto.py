@@ -179,9 +179,9 @@ def test_photos_without_a_class_help_those_with_one(photographs: Path, tmp_path:
 
 
 def test_a_network_whose_weights_cannot_be_had_is_passed_over(
-    photographs: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.hub.set_dir(str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     recipe = small()
     (known,) = recipe.extractors
     missing = replace(
