@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from training.auto_recipe import AutoRecipe, auto_recipe, deal_folds
 from training.calibration import fitted_loss
 from training.candidates import fit_heads
-from training.material import Material, Seen
+from training.material import Figures, Material, Seen
+from training.tried import Tried, compare, is_clearly_better
 
 CLASSES = 4
 LAST = slice(6, 14)  # the features that tell the classes apart
@@ -103,3 +104,20 @@ def test_the_last_photo_of_a_class_says_nothing_about_strengths() -> None:
     assert fitted.figures.images == len(labels), "it counts as wrong"
     assert sorted(fitted.labels_N) == sorted(labels[1:])
     assert fitted.logits_NL[np.arange(len(labels) - 1), fitted.labels_N].min() > -500
+
+
+def test_one_more_network_is_taken_where_the_difference_is_not_chance() -> None:
+    def figures(images: int, accuracy: float) -> Figures:
+        return Figures(images, accuracy, accuracy, 0.99)
+
+    assert not is_clearly_better(figures(300, 0.82), figures(300, 0.81)), "error .023"
+    assert is_clearly_better(figures(300, 0.84), figures(300, 0.81))
+    assert is_clearly_better(figures(30_000, 0.82), figures(30_000, 0.81))
+    assert not is_clearly_better(figures(30_000, 0.80), figures(30_000, 0.81))
+    assert is_clearly_better(Figures(30, None, None, 0.98), Figures(30, None, None, 0.97))
+    one, other = (
+        Tried.with_figures(name, figures(300, share), seconds=1.0, head="")
+        for name, share in (("one", 0.81), ("other", 0.82))
+    )
+    assert "other had more, but by less than one standard error" in compare([one, other], "one").why
+    assert "other has the best mean" in compare([one, other], "other").why

@@ -21,7 +21,14 @@ from training.publish import Trained
 from training.scratch import Scratch, Small
 from training.seeing import Seeing, pretrained
 from training.speed import forward_s
-from training.tried import Comparison, Tried, compare, is_better, tells_kinds_better
+from training.tried import (
+    Comparison,
+    Tried,
+    compare,
+    is_better,
+    is_clearly_better,
+    tells_kinds_better,
+)
 from training.tuning import Tuner, is_begun
 from vision.backbone import Backbone
 from vision.preprocess import Preprocessing
@@ -148,7 +155,7 @@ class Trials:
         fitted = fit_heads(seen, self._material, self._recipe)
         seconds = seeing.seconds + time.perf_counter() - began
         self._measured(str(extractor), fitted.figures, seconds, _head(fitted))
-        if self._best is None or is_better(fitted.figures, self._best.fitted.figures):
+        if self._best is None or is_clearly_better(fitted.figures, self._best.fitted.figures):
             self._takes(_Best(str(extractor), extractor, backbone, fitted, seen), dataset)
 
     def _takes(self, best: _Best, dataset: Dataset) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from training.material import Figures
-from training.units import count, duration, percent
+from training.units import count, duration, listed, percent
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
 KINDS_GAIN: Final = 0.005  # that makes up for finding the very thing less often
@@ -82,6 +82,18 @@ def is_better(one: Figures, than: Figures) -> bool:
     return one.of_classes > than.of_classes and worse <= SAME_ITEM_SLACK
 
 
+def is_clearly_better(one: Figures, than: Figures) -> bool:
+    """Return whether one more pretrained network is to be taken in place of an earlier one.
+
+    They are tried in the order of what they are worth on photos at large. Of few photos that says
+    more than a difference that may be chance: one standard error decides (Breiman, Friedman,
+    Olshen & Stone 1984, section 3.4.3).
+    """
+    share = than.of_classes
+    error = (share * (1 - share) / max(one.images, 1)) ** 0.5
+    return is_better(one, than) and (one.accuracy is None or one.of_classes > share + error)
+
+
 def tells_kinds_better(one: Figures, than: Figures) -> bool:
     """Return whether a network that learnt from small pictures alone is to be taken.
 
@@ -116,6 +128,14 @@ def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comp
             f"what counts, more than how often the very same is found "
             f"({percent(won.same_item)})."
         )
+    elif ahead := [one for one in others if _is_ahead(one, won)]:
+        names = listed([one.name for one in ahead])
+        why = (
+            f"{winner} is taken, with an accuracy of {percent(won.accuracy)} and search for the "
+            f"same class of {percent(won.r_at_1)} {images}: {names} had more, but by less than one "
+            "standard error, or found the very thing less often, and came later since it is worth "
+            "less on photos at large."
+        )
     else:
         why = (
             f"{winner} has the best mean of accuracy ({percent(won.accuracy)}) and search for the "
@@ -123,6 +143,12 @@ def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comp
             f"{percent(SAME_ITEM_SLACK)} at finding the very thing."
         )
     return Comparison(tried=tuple(tried), winner=winner, why=why)
+
+
+def _is_ahead(one: Tried, won: Tried) -> bool:
+    """Return whether a candidate told kinds apart better, on the same images."""
+    mean, best = ((each.accuracy or 0.0) + (each.r_at_1 or 0.0) for each in (one, won))
+    return mean > best and one.held_out_images == won.held_out_images
 
 
 def rows_of(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
