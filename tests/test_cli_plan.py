@@ -19,6 +19,7 @@ PHOTOS = Survey(
     sampled=100,
     broken=0,
     copies=0,
+    things=0,
     formats=Counter({"JPEG": 100}),
     size=(400, 300),
     decode_s=0.0,

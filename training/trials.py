@@ -25,6 +25,7 @@ from training.tried import (
     Comparison,
     Tried,
     compare,
+    head_of,
     is_better,
     is_clearly_better,
     tells_kinds_better,
@@ -36,7 +37,6 @@ from vision.preprocess import Preprocessing
 CHANGED: Final = "the photos have changed since the training began; the next one learns from them"
 LEARNT_HEAD: Final = "learnt with the network"
 NO_TIME: Final = "there was no time left: a larger budget buys it"
-
 Load = Callable[[Preprocessing], Dataset]
 
 
@@ -154,7 +154,7 @@ class Trials:
         began = time.perf_counter()
         fitted = fit_heads(seen, self._material, self._recipe)
         seconds = seeing.seconds + time.perf_counter() - began
-        self._measured(str(extractor), fitted.figures, seconds, _head(fitted))
+        self._measured(str(extractor), fitted.figures, seconds, head_of(fitted))
         if self._best is None or is_clearly_better(fitted.figures, self._best.fitted.figures):
             self._takes(_Best(str(extractor), extractor, backbone, fitted, seen), dataset)
 
@@ -206,7 +206,7 @@ class Trials:
         began = time.perf_counter()
         fitted = fit_heads(seen, self._material, self._recipe, folds=first)
         seconds = tuned.seconds + seeing.seconds + time.perf_counter() - began
-        self._measured(name, fitted.figures, seconds, _head(fitted))
+        self._measured(name, fitted.figures, seconds, head_of(fitted))
         if is_better(fitted.figures, before):
             self._takes(_Best(name, extractor, tuned.backbone, fitted, seen, first), dataset)
 
@@ -256,7 +256,8 @@ class Trials:
         key: tuple[str | int, ...] = (best.name, *folds)
         if key not in self._on_some:
             fitted = fit_heads(best.seen, self._material, self._recipe, folds=folds)
-            self._measured(f"{best.name}, on the same photos", fitted.figures, 0.0, _head(fitted))
+            name = f"{best.name}, on the same photos"
+            self._measured(name, fitted.figures, 0.0, head_of(fitted))
             self._on_some[key] = fitted.figures
         return self._on_some[key]
 
@@ -297,11 +298,3 @@ class Trials:
         one = Tried(name=name, seconds=0.0, not_tried=why)
         self._tried.append(one)
         self._observer.tried(one)
-
-
-def _head(fitted: Fitted) -> str:
-    """Return what kind of head was best, in words."""
-    if fitted.shrinkage is None:
-        return "principal components of what views do not change"
-    last = "" if fitted.emphasis == 1 else f", last layer times {fitted.emphasis:.1f}"
-    return f"linear discriminants, shrinkage {fitted.shrinkage:g}{last}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from training.material import Figures
+from training.material import Figures, Fitted
 from training.units import count, duration, listed, percent
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
@@ -68,6 +68,14 @@ class Comparison:
             "winner": self.winner,
             "why": self.why,
         }
+
+
+def head_of(fitted: Fitted) -> str:
+    """Return what kind of head was best, in words."""
+    if fitted.shrinkage is None:
+        return "principal components of what views do not change"
+    last = "" if fitted.emphasis == 1 else f", last layer times {fitted.emphasis:.1f}"
+    return f"linear discriminants, shrinkage {fitted.shrinkage:g}{last}"
 
 
 def is_better(one: Figures, than: Figures) -> bool:
