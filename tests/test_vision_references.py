@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.models import item_and_kind, with_references, write_model
 from tests.pictures import png
+from training.novelty import compared
 from vision.encoder import Encoder
 from vision.errors import ModelFolderError
 from vision.manifest import Architecture
@@ -20,7 +21,6 @@ from vision.references import (
     NEIGHBOURS,
     REFERENCES_NAME,
     References,
-    compared,
     compared_width,
     judge,
     read_references,

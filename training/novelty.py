@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.closed_form import unit
 from training.encodings import encode_all
 from training.evaluation import NoveltyFigures, StrangerFigures
 from training.images import LabelledImages
@@ -21,11 +22,16 @@ from training.significance import share_interval
 from training.strangers import strange_pictures
 from vision.encoding import Encoding, ImageEncoder
 from vision.manifest import Architecture
-from vision.references import NEIGHBOURS, References, compared
+from vision.references import NEIGHBOURS, References, compared_width
 
 REFUSED: Final = 0.02  # share of one's own new photos
 MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
 SURE: Final = 0.9  # a probability that people take for certainty
+
+
+def compared(vectors_ND: NDArray[np.float32], architecture: Architecture) -> NDArray[np.float32]:
+    """Return unit vectors (N, D) of what is compared of a network's vectors: all, or a part."""
+    return unit(vectors_ND[:, : compared_width(architecture)])
 
 
 def choose_references(

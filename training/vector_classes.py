@@ -22,12 +22,12 @@ from training.closed_form import Linear, Space
 from training.discriminants import ClassSpread, Moments
 from training.errors import DataError
 from training.labelled import Labelled
-from training.novelty import choose_references, nearness_of, with_limits, without_limits
+from training.novelty import choose_references, compared, nearness_of, with_limits, without_limits
 from training.significance import Interval, share_interval
 from training.units import things
 from vision.classes import Classes
 from vision.manifest import Architecture
-from vision.references import References, compared
+from vision.references import References
 
 FEWEST: Final = 2  # classes, and items of each of two of them
 FEWEST_NEW: Final = 100  # items that the network has not learnt from, to be measured alone

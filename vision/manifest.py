@@ -184,20 +184,7 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
     Raises:
         ModelFolderError: the file is missing, or not the one the manifest describes.
     """
-    path = folder / WEIGHTS_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder} has no {WEIGHTS_NAME}") from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != manifest.weights_sha256:
-        raise ModelFolderError(
-            f"{path} was changed: its SHA-256 is {actual[:12]}…, "
-            f"the manifest says {manifest.weights_sha256[:12]}…"
-        )
-    return data
+    return _checked(folder, WEIGHTS_NAME, manifest.weights_sha256)
 
 
 def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
@@ -206,8 +193,10 @@ def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    if sha256 is None:
-        return None
+    return None if sha256 is None else _checked(folder, name, sha256)
+
+
+def _checked(folder: Path, name: str, sha256: str) -> bytes:
     path = folder / name
     try:
         data = path.read_bytes()
@@ -215,6 +204,10 @@ def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
         raise ModelFolderError(f"{folder} has no {name}, which its manifest names") from error
     except OSError as error:
         raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ModelFolderError(f"{path} was changed: its SHA-256 is not the manifest's")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise ModelFolderError(
+            f"{path} was changed: its SHA-256 is not the manifest's: {actual[:12]}…, where "
+            f"{sha256[:12]}… is expected"
+        )
     return data

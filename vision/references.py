@@ -159,14 +159,6 @@ def judge(
     return references.judge(vector_D, int(probabilities_L.argmax()))
 
 
-def compared(vectors_ND: NDArray[np.float32], architecture: Architecture) -> NDArray[np.float32]:
-    """Return unit vectors (N, D) of what is compared of a network's vectors: all, or a part."""
-    part_ND = vectors_ND[:, : compared_width(architecture)]
-    lengths_N1 = np.maximum(np.linalg.norm(part_ND, axis=1, keepdims=True), LEAST_LENGTH)
-    unit_ND: NDArray[np.float32] = (part_ND / lengths_N1).astype(np.float32)
-    return unit_ND
-
-
 def compared_width(architecture: Architecture) -> int:
     """Return how many numbers of a vector are compared, the first ones."""
     return architecture.item_width or architecture.width
