@@ -73,7 +73,8 @@ def queued(store: Store, works: list[Callable[[], Any]]) -> list[threading.Threa
     threads = [threading.Thread(target=work) for work in works]
     for arrived, thread in enumerate(threads):
         thread.start()
-        while store._writer._leader is None or len(store._writer._queue) < arrived:
+        # Also the first is in the queue for a moment, before it leads.
+        while store._writer._leader is None or len(store._writer._queue) != arrived:
             time.sleep(0.0001)
     return threads
 
@@ -219,8 +220,7 @@ def test_a_caller_that_is_interrupted_while_it_waits_leaves_nobody_waiting(store
         helper.start()
         with pytest.raises(KeyboardInterrupt):
             put(store, new_item("b"))
-        helper.join(10)
-        for thread in threads:
+        for thread in (helper, *threads):
             thread.join(10)
             assert not thread.is_alive()
     finally:
