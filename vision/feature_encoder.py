@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vision.backbone import Backbone
 from vision.normalisation import Normalisation
-from vision.openvino_library import openvino
+from vision.openvino_library import core, openvino
 from vision.preprocess import Preprocessing
 
 # Tracing and compiling take OpenVINO some seconds, in which torch is through with so many images of
@@ -101,7 +101,7 @@ class _ByOpenVino:
             "INFERENCE_NUM_THREADS": cores,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        compiled = openvino().Core().compile_model(_graph(backbone, preprocessing), "CPU", settings)
+        compiled = core().compile_model(_graph(backbone, preprocessing), "CPU", settings)
         self._requests = openvino().AsyncInferQueue(compiled, cores)
 
     def encode(

@@ -20,7 +20,7 @@ from vision.encoding import Encoding, Runtime
 from vision.errors import ModelFolderError
 from vision.exported import ExportManifest, Floats, Precision, name_of, read_export
 from vision.manifest import Manifest
-from vision.openvino_library import has_bf16, openvino
+from vision.openvino_library import core, has_bf16, openvino
 
 RUNTIME: Final = "openvino"  # the name of exports for it
 NETWORK_SUFFIX: Final = ".xml"  # of OpenVINO's own format: the graph, and the weights
@@ -71,15 +71,14 @@ class OpenVinoEncoder:
         self.runtime = runtime
         self.batch_size = batch_size
         self._classes = classes
-        library = openvino()
-        core = library.Core()
+        library, runs = openvino(), core()
         by_suffix = {Path(name).suffix: data for name, data in files.items()}
         try:
-            network = core.read_model(
+            network = runs.read_model(
                 by_suffix[NETWORK_SUFFIX],
                 library.Tensor(np.frombuffer(by_suffix[WEIGHTS_SUFFIX], np.uint8)),
             )
-            compiled = core.compile_model(network, "CPU", _settings(floats, threads))
+            compiled = runs.compile_model(network, "CPU", _settings(floats, threads))
         except (KeyError, RuntimeError) as error:
             raise ModelFolderError(f"OpenVINO cannot run this network: {error}") from error
         self._tensor = library.Tensor

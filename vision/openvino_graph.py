@@ -18,7 +18,7 @@ from vision.errors import ExportError
 from vision.exported import named_after_content
 from vision.onnx_graph import FEATURES
 from vision.openvino_encoder import NETWORK_SUFFIX, WEIGHTS_SUFFIX
-from vision.openvino_library import nncf, openvino
+from vision.openvino_library import core, nncf, openvino
 
 # What has weights. Convolutions of one channel each are not put on integers: OpenVINO computes them
 # in floating point all the same, so that they would lose exactness and gain nothing.
@@ -40,7 +40,7 @@ class Graph:
             source = Path(folder) / "network.onnx"
             source.write_bytes(onnx)
             try:
-                self._network = openvino().Core().read_model(source)
+                self._network = core().read_model(source)
             except RuntimeError as error:
                 raise ExportError(
                     f"OpenVINO cannot read the network: {str(error).splitlines()[-1]}"

@@ -2,14 +2,17 @@
 
 import logging
 import sys
+import threading
+from functools import cache
 from types import ModuleType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 # Converters of other formats, which we do not use. Importing `openvino` imports them where it can,
 # and they send a message over the network; without them it is also twice as quick. NNCF does
 # without the library that sends.
 REPORTING: Final = ("openvino.tools.ovc", "openvino_telemetry")
 BF16: Final = "BF16"  # OpenVINO's word for a processor that multiplies bfloat16
+_making: Final = threading.Lock()
 
 
 def openvino() -> ModuleType:
@@ -18,6 +21,25 @@ def openvino() -> ModuleType:
     import openvino as library  # noqa: PLC0415 - only where an export is used
 
     return cast(ModuleType, library)
+
+
+def core() -> Any:
+    """Return OpenVINO's core, the one of this process, which stays until its end.
+
+    The CPU's part of a core gives the thread that makes it another stack for signals, and gives
+    back the one before when it ends. Of two that end in the order they were made in, the second
+    gives back what the first has freed, and the next signal, such as Ctrl-C, ends the process with
+    a segmentation fault.
+    """
+    with _making:
+        return _core()
+
+
+@cache
+def _core() -> Any:
+    made = openvino().Core()
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # makes the CPU's part, here and now
+    return made
 
 
 def nncf() -> ModuleType:
@@ -33,7 +55,7 @@ def nncf() -> ModuleType:
 
 def has_bf16() -> bool:
     """Say whether this machine's processor multiplies bfloat16."""
-    return BF16 in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return BF16 in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _block_reports() -> None:
