@@ -127,8 +127,17 @@ def serve(
     ] = 10.0,
     body_timeout_s: Annotated[
         float,
-        typer.Option(envvar="LOOKALIKE_BODY_TIMEOUT_S", help="For a body to arrive, seconds."),
+        typer.Option(
+            envvar="LOOKALIKE_BODY_TIMEOUT_S", help="In which more of a body must arrive, seconds."
+        ),
     ] = 10.0,
+    keep_alive_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_KEEP_ALIVE_S",
+            help="That a connection waits for its next request, seconds.",
+        ),
+    ] = 75.0,
     request_timeout_s: Annotated[
         float,
         typer.Option(
@@ -220,6 +229,7 @@ def serve(
         "DECODE_MEMORY_BYTES": decode_memory_bytes,
         "HEADER_TIMEOUT_S": header_timeout_s,
         "BODY_TIMEOUT_S": body_timeout_s,
+        "KEEP_ALIVE_S": keep_alive_s,
         "REQUEST_TIMEOUT_S": request_timeout_s,
         "ANSWER_TIMEOUT_S": answer_timeout_s,
         "MAX_QUEUE": max_queue,

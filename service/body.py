@@ -31,6 +31,7 @@ from vision.formats import sniff_format
 MAX_IMAGES: Final = 256  # in one request
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _MOST_PADDING: Final = 2  # equals signs
+_WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")  # many clients name a type all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ async def read_submission(request: Request, *, max_bytes: int, held: Reservation
     images: list[bytes] = []
     queried = request.query_params.multi_items()
     fields = _unique([(name, Text(value)) for name, value in queried])
-    header = request.headers.get("content-type", "")
+    is_reading = not body and request.method in _WITHOUT_BODY
+    header = "" if is_reading else request.headers.get("content-type", "")
     kind = header.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         parts = parse_multipart(body, header)
@@ -104,7 +106,6 @@ async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> b
     declared = request.headers.get("content-length", "0")
     if int(declared) > max_bytes:
         raise BodyTooLargeError(f"the body has {declared} bytes; at most {max_bytes} are allowed")
-    held.grow_to(int(declared))
     chunks: list[bytes] = []
     size = 0
     try:

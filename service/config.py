@@ -69,7 +69,12 @@ class ServiceSettings(BaseSettings):
     header_timeout_s: float = Field(
         10.0, gt=0, description="time for a request's headers to arrive, seconds"
     )
-    body_timeout_s: float = Field(10.0, gt=0, description="time for a body to arrive, seconds")
+    body_timeout_s: float = Field(
+        10.0, gt=0, description="time in which more of a body must arrive, seconds"
+    )
+    keep_alive_s: float = Field(
+        75.0, gt=0, description="time that a connection waits for its next request, seconds"
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="time to work on a request that has arrived, seconds"
     )

@@ -5,7 +5,10 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import Final, Protocol
 
+from service.errors import SlowRequestError
+
 LOOK_S: Final = 0.25  # between two looks
+LEAST_RATE: Final = 1024  # bytes of a body a second, on average after the pause that is allowed
 
 
 class Phase(Enum):
@@ -16,6 +19,32 @@ class Phase(Enum):
     BODY = auto()  # the rest of its body
     WORK = auto()  # our answer
     LINGER = auto()  # the client, to read the answer and go
+
+
+class Arrival:
+    """A body on its way: it may be long and slow, but it may not stall, nor trickle for ever."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+        self._begun = 0.0
+        self._bytes = 0
+
+    def begin(self, now: float) -> None:
+        """Take note that a body begins to arrive at ``now``, seconds."""
+        self._begun = now
+        self._bytes = 0
+
+    def deadline(self, now: float, size: int) -> float:
+        """Return by when more must come, now that ``size`` bytes have."""
+        self._bytes += size
+        return min(now, self._begun + self._bytes / LEAST_RATE) + self._pause_s
+
+    def error(self) -> SlowRequestError:
+        """Return what is said of one that did not go on."""
+        return SlowRequestError(
+            f"no byte of the body came for {self._pause_s:g} seconds, or fewer than {LEAST_RATE} a "
+            "second on average"
+        )
 
 
 class Watched(Protocol):

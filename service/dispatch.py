@@ -34,12 +34,20 @@ class Dispatch:
             NotFoundError, MethodNotAllowedError: no such route.
         """
         methods, parameters = self._find(scope["path"])
+        scope["route"] = methods.any_route  # the path of its template is in the log in any case
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
         with self.state.bodies.reserve() as scope["held"]:  # until the answer is made
             response: Response = await route.endpoint(Request(scope, receive), **parameters)
         await response(scope, receive, send)
+
+    def template(self, path: str) -> str | None:
+        """Return the route's path that ``path`` is one of; None: there is none."""
+        try:
+            return self._find(path)[0].any_route.path
+        except NotFoundError:
+            return None
 
     def _find(self, path: str) -> "tuple[_Methods, dict[str, str]]":
         if path in self._fixed:
@@ -60,6 +68,9 @@ class _Methods:
             if route.path == path
             for method in route.methods or ()
         }
+        if "GET" in self._routes:  # the connection leaves the body of its answer away
+            self._routes.setdefault("HEAD", self._routes["GET"])
+        self.any_route = next(iter(self._routes.values()))
 
     def pick(self, method: str) -> APIRoute:
         """Return the route that takes ``method``.

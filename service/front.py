@@ -9,7 +9,7 @@ import logging
 import random
 import re
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,13 +34,23 @@ _QUIET: Final = ("/livez", "/readyz", "/metrics")  # not worth a log line each t
 CLIENT_WENT_AWAY: Final = 499  # as nginx has it: nothing could be answered any more
 
 
+class Application(Protocol):
+    """What answers requests, and knows its routes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+
+    def template(self, path: str) -> str | None:
+        """Return the route's path that ``path`` is one of; None: there is none."""
+
+
 class Desk:
     """What a worker's front needs; empty until the worker has started."""
 
     def __init__(self) -> None:
         self.front: ASGIApp | None = None  # what connections call; BentoML makes it
         self.settings: ServiceSettings | None = None
-        self.application: ASGIApp | None = None
+        self.application: Application | None = None
         self.metrics: Metrics | None = None
         self.log: LogLines | None = None
         self.tracing: Tracing | None = None  # None: no traces are asked for
@@ -108,8 +118,11 @@ class Front:
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
         seconds = time.perf_counter() - exchange.started
-        route = getattr(scope.get("route"), "path", "none")
         desk, account = self._desk, exchange.account
+        route = getattr(scope.get("route"), "path", None)
+        if route is None and desk.application is not None:  # it was refused before it got there
+            route = desk.application.template(scope["path"])
+        route = route or "none"
         method, status = scope["method"], exchange.status or CLIENT_WENT_AWAY
         if desk.metrics is not None:
             desk.metrics.in_progress -= 1

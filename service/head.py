@@ -11,6 +11,7 @@ from service.errors import HeadersTooLargeError, MalformedRequestError, UrlTooLo
 MAX_URL_BYTES: Final = 8 * 2**10
 MAX_HEADER_BYTES: Final = 32 * 2**10  # names and values of one request, trailers included
 MAX_HEADERS: Final = 100
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 
 
 class Head:
@@ -20,6 +21,7 @@ class Head:
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.expects_100 = False  # the client waits for a word before it sends the body
+        self._fields = 0
         self._header_bytes = 0
         self._hosts = 0
 
@@ -34,20 +36,40 @@ class Head:
             raise UrlTooLongError(f"the path and query may have {MAX_URL_BYTES} bytes")
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer after the body.
+        """Take a header.
 
         Raises:
             HeadersTooLargeError: that was one too many.
         """
         name = name.lower()
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADERS:
-            raise headers_too_large()
+        self._count(name, value)
         if name == b"host":
             self._hosts += 1
         elif name == b"expect":
             self.expects_100 = value.lower() == b"100-continue"
         self.headers.append((name, value))
+
+    def add_trailer(self, name: bytes, value: bytes) -> None:
+        """Count a field that came after the body, and forget it: it is no header (RFC 9110, 6.5.1).
+
+        Raises:
+            HeadersTooLargeError: that was one too many.
+        """
+        self._count(name, value)
+
+    def _count(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
+            raise headers_too_large()
+
+    def framing(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that say where the request ends, and whether the connection does."""
+        kept = [(name, value) for name, value in self.headers if name in _FRAMING]
+        options = b",".join(value for name, value in self.headers if name == b"connection")
+        if b"close" in [option.strip().lower() for option in options.split(b",")]:
+            kept.append((b"connection", b"close"))
+        return kept
 
     def scope(self, method: str, version: str, connection: dict[str, Any]) -> Scope:
         """Return the ASGI scope of the request on this ``connection``.
@@ -60,6 +82,8 @@ class Head:
             raise MalformedRequestError("only HTTP/1.1 is spoken here")
         if self._hosts != 1 and (self._hosts > 1 or version == "1.1"):
             raise MalformedRequestError("a request needs one header Host")
+        if version == "1.0":
+            self.expects_100 = False  # RFC 9110, 10.1.1
         url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"
         path = raw_path.decode("ascii")

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.cycle import Cycle
-from service.deadlines import Phase, Watch
+from service.deadlines import Arrival, Phase, Watch
 from service.errors import (
     MalformedRequestError,
     OverloadedError,
@@ -26,6 +26,9 @@ from service.errors import (
 )
 from service.front import Desk
 from service.head import MAX_HEADER_BYTES, Head, headers_too_large
+from service.headers import Header
+from service.neighbours import Neighbours
+from service.parser import RequestParser
 
 MAX_PIPELINED: Final = 16  # requests sent before the answer to the first
 LINGER_S: Final = 2.0  # for a client to read why, before a connection with unread bytes is reset
@@ -39,6 +42,8 @@ class WorkerProtocol(HttpToolsProtocol):
 
     desk: ClassVar[Desk]
     watch: ClassVar[Watch]
+    neighbours: ClassVar[Neighbours]
+    parser: RequestParser  # type: ignore[assignment]
     cycle: Cycle | None  # type: ignore[assignment]  # the request that arrived last
 
     def __init__(
@@ -53,14 +58,17 @@ class WorkerProtocol(HttpToolsProtocol):
         assert self.desk.settings is not None
         self.front = self.desk.front
         self.settings = self.desk.settings
+        self.parser = RequestParser(self, self._framing)
         self.default_headers = server_state.default_headers
         self.active: Cycle | None = None  # the request that is being answered
         self.waiting: list[Cycle] = []  # those sent before its answer
         self.phase = Phase.IDLE
+        self.entered = 0.0  # when it began; the loop's clock, seconds
         self.deadline = math.inf  # of the phase; the loop's clock, seconds
         self._read_by = math.inf  # when the client must have read what was written
         self._head = Head()
         self._head_begun = False
+        self._arrival = Arrival(self.settings.body_timeout_s)
         self._is_deaf = False  # what still comes is not looked at
         self._unparsed = 0  # bytes that came since the parser last had something to tell
 
@@ -74,12 +82,13 @@ class WorkerProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._enter(Phase.IDLE, self.settings.header_timeout_s)
         self.watch.look_after(self.connections)  # type: ignore[arg-type]  # all are of this kind
-        if len(self.connections) > self.settings.max_connections:
-            self._refuse(OverloadedError("too many connections are open; try again shortly"))
+        if refusal := self.neighbours.enter(self):
+            self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the work: there is nobody to answer."""
         self.connections.discard(self)
+        self.neighbours.leave(self)
         self.waiting.clear()
         if self.active is not None and not self.active.response_complete:
             self.active.disconnect()
@@ -93,8 +102,6 @@ class WorkerProtocol(HttpToolsProtocol):
         else:
             (self.waiting or [self.active])[-1].keep_alive = False
 
-    # --- what comes ---
-
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the ``on_`` functions below."""
         if self._is_deaf:
@@ -102,8 +109,6 @@ class WorkerProtocol(HttpToolsProtocol):
         self._unparsed += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_deaf = True  # no other protocol is spoken: the request is answered as it is
         except httptools.HttpParserError as error:
             told = error.__context__
             ours = MalformedRequestError("this is not a request of HTTP/1.1")
@@ -128,9 +133,12 @@ class WorkerProtocol(HttpToolsProtocol):
         self._head.add_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header, or count a trailer."""
+        """Collect a header, or count a trailer and forget it."""
         self._unparsed = 0
-        self._head.add_header(name, value)
+        if self._head_begun:
+            self._head.add_header(name, value)
+        else:
+            self._head.add_trailer(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to answer, or let the request wait for its turn."""
@@ -139,11 +147,10 @@ class WorkerProtocol(HttpToolsProtocol):
         self._head_begun = False
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
-        goes_on = self.parser.should_keep_alive() and not self.parser.should_upgrade()
         self.cycle = Cycle(
             self,
             self._head.scope(method, version, self._about_connection()),
-            keep_alive=goes_on and version == "1.1",
+            keep_alive=self.parser.should_keep_alive() and version == "1.1",
             expects_100=self._head.expects_100,
         )
         self._line_up(self.cycle)
@@ -154,6 +161,8 @@ class WorkerProtocol(HttpToolsProtocol):
         assert self.cycle is not None
         if self.cycle.response_complete:
             return
+        if self.phase is Phase.BODY and self.cycle is self.active:
+            self.deadline = self._arrival.deadline(self.loop.time(), len(body))
         self.cycle.body += body
         if len(self.cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -167,14 +176,9 @@ class WorkerProtocol(HttpToolsProtocol):
         self.cycle.news.set()
         if self.cycle is self.active:
             if self.cycle.response_complete:
-                self._enter(Phase.IDLE, self.timeout_keep_alive)
+                self._enter(Phase.IDLE, self.settings.keep_alive_s)
             else:
                 self._enter(Phase.WORK, self.settings.request_timeout_s)
-
-    def eof_received(self) -> None:
-        """Let the transport close: who sends no more is taken to be gone, as by uvicorn."""
-
-    # --- what goes ---
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or close."""
@@ -193,7 +197,7 @@ class WorkerProtocol(HttpToolsProtocol):
         elif self._head_begun:
             self._enter(Phase.HEAD, self.settings.header_timeout_s)
         else:
-            self._enter(Phase.IDLE, self.timeout_keep_alive)
+            self._enter(Phase.IDLE, self.settings.keep_alive_s)
 
     def pause_writing(self) -> None:
         """Give the client some time to read (asyncio)."""
@@ -223,15 +227,10 @@ class WorkerProtocol(HttpToolsProtocol):
                 seconds = self.settings.header_timeout_s
                 self._refuse(SlowRequestError(f"the headers did not arrive within {seconds:g} s"))
             case Phase.BODY if active is not None and not active.response_started:
-                seconds = self.settings.body_timeout_s
-                self._refuse(
-                    SlowRequestError(f"the body did not arrive within {seconds:g} seconds")
-                )
+                self._refuse(self._arrival.error())
             case Phase.WORK if active is not None and not active.response_started:
                 seconds = self.settings.request_timeout_s
                 active.stop(TimedOutError(f"the work was given up after {seconds:g} seconds"))
-            case Phase.WORK:
-                pass  # the client reads slowly, for which there is another deadline
             case Phase.LINGER:
                 self.transport.abort()
             case Phase.IDLE | Phase.BODY:
@@ -262,6 +261,7 @@ class WorkerProtocol(HttpToolsProtocol):
         self.active = cycle
         if cycle.more_body:
             self._enter(Phase.BODY, self.settings.body_timeout_s)
+            self._arrival.begin(self.entered)
         else:
             self._enter(Phase.WORK, self.settings.request_timeout_s)
         task = cycle.start(self.front)
@@ -282,7 +282,11 @@ class WorkerProtocol(HttpToolsProtocol):
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         self.phase = phase
-        self.deadline = self.loop.time() + seconds
+        self.entered = self.loop.time()
+        self.deadline = self.entered + seconds
+
+    def _framing(self) -> list[Header]:
+        return self._head.framing()
 
     def _about_connection(self) -> dict[str, Any]:
         return {

@@ -22,6 +22,7 @@ from service.front import Desk
 from service.keys import WatchedKeys
 from service.logs import LogLines
 from service.metrics import Metrics
+from service.neighbours import Neighbours
 from service.protocol import WorkerProtocol
 from service.quotas import Quotas
 from service.roster import Roster
@@ -44,6 +45,7 @@ class Connection(WorkerProtocol):
 
     desk = desk
     watch = Watch()
+    neighbours = Neighbours()
 
 
 class Worker:
@@ -81,6 +83,8 @@ class Worker:
         _limit_heaps()
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
+        Connection.neighbours.most = settings.max_connections
+        Connection.neighbours.trusted = settings.trusted_proxies
         desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import socket
 import time
@@ -16,6 +17,7 @@ from uvicorn.config import Config
 
 from service.front import Desk, Front
 from service.head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
+from service.neighbours import SHARE
 from service.protocol import LINGER_S, MAX_PIPELINED, WorkerProtocol
 from service.worker import Connection
 from tests.conftest import write_gallery
@@ -26,6 +28,9 @@ from vision.image import decode_image
 HEADER_S, BODY_S, ANSWER_S = 2.0, 2.0, 3.0
 SLACK_S = 10.0  # for a machine that has much else to do
 CONNECTIONS = 60
+SHARED = int(CONNECTIONS * SHARE)  # that one address may have
+KEEP_ALIVE_S = 4.0
+HALF = b"POST /v1/classify HTTP/1.1\r\nHost:"
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +42,16 @@ def impatient(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         *("--header-timeout-s", str(HEADER_S), "--body-timeout-s", str(BODY_S)),
         *("--answer-timeout-s", str(ANSWER_S), "--max-connections", str(CONNECTIONS)),
         *("--max-body-bytes", "1000000", "--max-bodies-bytes", "2500000"),
+        *("--keep-alive-s", str(KEEP_ALIVE_S)),
     )
     with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
         yield running
 
 
-def connect(server: Server) -> socket.socket:
+def connect(server: Server, *, source: str = "127.0.0.1") -> socket.socket:
+    """Connect from an address of this machine: all of 127.0.0.0/8 are."""
     port = int(server.url.rpartition(":")[2])
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    return socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -192,7 +199,7 @@ def test_many_half_open_and_trickling_clients_are_closed_and_cost_others_nothing
         half = [stack.enter_context(connect(impatient)) for _ in range(CONNECTIONS // 2)]
         for one in half:
             one.sendall(b"POST /v1/classify HTTP/1.1\r\nHost:")
-        slow = [stack.enter_context(connect(impatient)) for _ in range(CONNECTIONS // 4)]
+        slow = [stack.enter_context(connect(impatient)) for _ in range(CONNECTIONS // 5)]
         for one in slow:
             one.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n")
         with impatient.client() as client:
@@ -207,14 +214,59 @@ def test_many_half_open_and_trickling_clients_are_closed_and_cost_others_nothing
 
 def test_one_connection_too_many_is_told_so(impatient: Server) -> None:
     with ExitStack() as stack:
-        for _ in range(CONNECTIONS):
-            stack.enter_context(connect(impatient))
+        for source in ("127.0.0.2", "127.0.0.3"):
+            for _ in range(CONNECTIONS // 2):
+                stack.enter_context(connect(impatient, source=source)).sendall(HALF)
         time.sleep(0.5)
         answer = ask(impatient)
 
     assert code_of(answer) == (503, "overloaded")
     assert b"retry-after: " in answer.lower()
     _until_served(impatient)
+
+
+def test_one_address_cannot_have_all_connections(impatient: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(SHARED):
+            stack.enter_context(connect(impatient, source="127.0.0.2")).sendall(HALF)
+        time.sleep(0.5)
+        with connect(impatient, source="127.0.0.2") as one_more:
+            refused = read_all(one_more)
+        served = ask(impatient, b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+
+    assert code_of(refused) == (429, "too_many_requests")
+    assert b"retry-after: " in refused.lower()
+    assert b"200 OK" in served
+
+
+def test_an_idle_connection_gives_way_to_one_that_asks(impatient: Server) -> None:
+    asked = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    with ExitStack() as stack:
+        idle = [
+            stack.enter_context(connect(impatient, source=f"127.0.0.{2 + number % 2}"))
+            for number in range(CONNECTIONS)
+        ]
+        for one in idle:
+            one.sendall(asked)
+            assert b"200 OK" in one.recv(65536)
+        with connect(impatient) as another:
+            another.sendall(asked)
+            assert b"200 OK" in another.recv(65536)
+        assert idle[0].recv(100) == b"", "the one that had waited longest was kept"
+        idle[1].sendall(asked)
+        assert b"200 OK" in idle[1].recv(65536)
+
+
+def test_a_connection_waits_for_its_next_request_as_long_as_the_setting_says(
+    impatient: Server,
+) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"200 OK" in connection.recv(65536)
+        started = time.monotonic()
+        assert connection.recv(100) == b""
+
+    assert KEEP_ALIVE_S - 0.5 < time.monotonic() - started < KEEP_ALIVE_S + SLACK_S
 
 
 def _until_served(server: Server, path: str = "/livez", content: bytes | None = None) -> None:
@@ -314,8 +366,9 @@ def test_who_goes_on_sending_too_large_a_body_can_read_why(impatient: Server) ->
 
 
 def test_bodies_of_all_requests_together_are_bounded(impatient: Server) -> None:
-    """Room for two and a half bodies: of five declared at the same time, three are refused."""
+    """Room for two and a half bodies: of five that come, three are refused."""
     head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    head += bytes(999_000)
     with ExitStack() as stack:
         held = [stack.enter_context(connect(impatient)) for _ in range(5)]
         for one in held:
@@ -336,6 +389,110 @@ def test_bodies_of_all_requests_together_are_bounded(impatient: Server) -> None:
         assert b'"overloaded"' in answer
         assert b"retry-after: " in answer.lower()
     assert small.status_code == 200
+
+
+def test_a_body_that_is_only_announced_takes_no_room(impatient: Server) -> None:
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(connect(impatient)).sendall(head)
+        time.sleep(0.5)
+        with impatient.client() as client:
+            large = client.post("/v1/classify", content=noise(540))
+
+    assert large.status_code == 200
+
+
+def noise(side: int) -> bytes:
+    """Return a PNG of about three bytes a pixel."""
+    pixels = random.Random(0).randbytes(3 * side**2)
+    return encoded(Image.frombytes("RGB", (side, side), pixels))
+
+
+def test_a_body_may_take_long_as_long_as_it_goes_on(impatient: Server) -> None:
+    body = noise(100)
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    with connect(impatient) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        for start in range(0, len(body), 4_000):
+            time.sleep(BODY_S / 4)
+            connection.sendall(body[start : start + 4_000])
+        answer = read_all(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_a_body_that_trickles_is_answered_with_408(impatient: Server) -> None:
+    started = time.monotonic()
+    with connect(impatient) as connection:
+        connection.sendall(
+            b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+        )
+        connection.settimeout(0.1)
+        answer = b""
+        while not answer:
+            connection.sendall(b"x" * 10)
+            try:
+                answer = connection.recv(65536)
+            except TimeoutError:
+                assert time.monotonic() - started < BODY_S + SLACK_S
+        connection.settimeout(30)
+        answer += read_all(connection)
+
+    assert code_of(answer) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_an_offer_to_speak_another_protocol_is_passed_over(
+    impatient: Server, framing: str, pieces: int
+) -> None:
+    """As `curl --http2` and Java's HttpClient make it; other requests may follow."""
+    body = png(1)
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+    sent = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\n" + offer
+    if framing == "length":
+        sent += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    else:
+        sent += b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body
+        sent += b"\r\n0\r\n\r\n"
+    sent += b"GET /v1/model HTTP/1.1\r\nHost: a\r\n" + offer + b"\r\n"
+    sent += b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    size = -(-len(sent) // pieces)
+
+    answer = ask(impatient, *(sent[start : start + size] for start in range(0, len(sent), size)))
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    places = [answer.index(word) for word in (b'"predictions"', b'"architecture"', b'"ok"')]
+    assert places == sorted(places)
+    assert b" 101 " not in answer
+
+
+def test_a_trailer_is_no_header(impatient: Server) -> None:
+    body = png(1)
+    answer = ask(
+        impatient,
+        b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n"
+        % len(body)
+        + body
+        + b"\r\n0\r\nX-Request-ID: forged\r\nContent-Type: application/json\r\n\r\n",
+    )
+
+    assert b"200 OK" in answer
+    assert b"forged" not in answer
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on(impatient: Server) -> None:
+    body = png(1)
+    answer = ask(
+        impatient,
+        b"POST /v1/classify HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+        + body,
+    )
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_client_that_does_not_read_its_answers_is_dropped(impatient: Server) -> None:
