@@ -106,12 +106,11 @@ def parse_filter(value: object) -> Filter:
             that no item can ever fulfil.
     """
     members = _object(value, "a filter", allowed=("must", "should", "must_not"))
+    count = sum(len(listed) for listed in members.values() if isinstance(listed, list))
+    if count > MAX_CONDITIONS:
+        raise FilterError(f"a filter has at most {MAX_CONDITIONS} conditions, got {count}")
     lists = {name: _conditions(name, listed) for name, listed in members.items()}
     conditions = [condition for listed in lists.values() for condition in listed]
-    if len(conditions) > MAX_CONDITIONS:
-        raise FilterError(
-            f"a filter has at most {MAX_CONDITIONS} conditions, got {len(conditions)}"
-        )
     values = sum(len(condition.values) for condition in conditions if isinstance(condition, Match))
     if values > MAX_VALUES:
         raise FilterError(f"a filter matches at most {MAX_VALUES} values, got {values}")
@@ -188,6 +187,8 @@ def _match_values(key: Key, match: object) -> tuple[Value, ...]:
         match = [match]
     if not match:
         raise FilterError(f"'match' on {shown(key.name)} needs at least one value")
+    if len(match) > MAX_VALUES:
+        raise FilterError(f"a filter matches at most {MAX_VALUES} values, got {len(match)}")
     values = [_match_value(key, value) for value in match]
     if key == Key(LABEL_KEY, column=True):
         return tuple(spelling for value in values for spelling in _spellings(str(value)))

@@ -19,7 +19,6 @@ from index.startup import load, load_on
 from index.store import Store
 
 FOLLOW_ROWS: Final = 4096  # operations applied at a time
-POLL_S: Final = 0.005
 FRESH_S: Final = 0.001  # how long what other processes wrote may go unseen
 
 
@@ -68,15 +67,6 @@ class Follower:
                 self._version = version
             self._looked_at = looked_at
             return self._live.snapshot
-
-    def wait_for(self, seq: int, *, timeout_s: float) -> bool:
-        """Wait until the operation ``seq`` can be found; return whether it came in time."""
-        deadline = time.monotonic() + timeout_s
-        while self.catch_up().seq < seq:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(POLL_S)
-        return True
 
     def adopt(self, base: Base) -> None:
         """Search on ``base`` from now on; searches go on meanwhile and miss nothing.

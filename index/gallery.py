@@ -276,10 +276,6 @@ class Gallery:
         """
         return self._follower.catch_up().seq
 
-    def wait_for(self, seq: int, *, timeout_s: float) -> bool:
-        """Wait until the operation ``seq`` is in memory; return whether it came in time."""
-        return self._follower.wait_for(seq, timeout_s=timeout_s)
-
     def info(self) -> GalleryInfo:
         """Return what the gallery holds now, and for which model."""
         return self.upkeep.info()

@@ -221,7 +221,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
     """
     if not isinstance(metadata, Mapping):
         raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
-    _check_json(dict(metadata), depth=1)
+    _check_json(dict(metadata), depth=1, room=MAX_METADATA_BYTES)
     text = json.dumps(
         dict(metadata), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
     )
@@ -262,18 +262,23 @@ def _check_terms(metadata: str) -> None:
         )
 
 
-def _check_json(value: object, *, depth: int) -> None:
+def _check_json(value: object, *, depth: int, room: int) -> int:
+    """Return how many of the bytes that there is ``room`` for the value leaves, at most."""
+    if room <= 0:
+        raise InvalidMetadataError(f"metadata has more than {MAX_METADATA_BYTES} bytes as JSON")
+    room -= 1
     if depth > MAX_METADATA_DEPTH:
         raise InvalidMetadataError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
     if isinstance(value, dict):
         for key, member in value.items():
             if not isinstance(key, str) or not is_text(key):
                 raise InvalidMetadataError(f"metadata keys must be text, got {shown(key)}")
-            _check_json(member, depth=depth + 1)
+            room = _check_json(member, depth=depth + 1, room=room - len(key))
     elif isinstance(value, list):
         for element in value:
-            _check_json(element, depth=depth + 1)
+            room = _check_json(element, depth=depth + 1, room=room)
     elif isinstance(value, str):
+        room -= len(value)
         if not is_text(value):
             raise InvalidMetadataError(f"metadata text must be Unicode, got {shown(value)}")
     elif value is not None and not isinstance(value, bool) and not is_number(value):
@@ -281,6 +286,7 @@ def _check_json(value: object, *, depth: int) -> None:
             f"metadata holds text, finite numbers, booleans, null, arrays and objects, "
             f"got {shown(value)}"
         )
+    return room
 
 
 def is_number(value: object) -> bool:

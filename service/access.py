@@ -4,8 +4,8 @@ Decided by the path that the router will see, never by an address made from a ``
 """
 
 import ipaddress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final
 
 from starlette.types import Scope
@@ -19,7 +19,7 @@ _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
 _FORWARDED: Final = b"x-forwarded-for"
-_PROVEN_AT_MOST: Final = 4096
+_DOTS: Final = 3  # in an address of IPv4
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -40,7 +40,6 @@ class Gate:
     requests_per_minute: int | None = None
     wrong_keys_per_minute: int | None = None
     trusted_proxies: tuple[Network, ...] = ()  # whose word on their clients' addresses is taken
-    _proven: set[tuple[str, str]] = field(default_factory=set)  # address and digest of a good key
 
     def admit(self, scope: Scope, authorization: str | None) -> str | None:
         """Return the name of the request's key; None: none was needed.
@@ -63,24 +62,34 @@ class Gate:
         if key.rights.isdisjoint(needed):
             raise ForbiddenError(f"the key {key.name!r} has no right to {needed[0]}")
         if key.requests_per_minute is not None:
-            self.quotas.count(
+            self._count(
+                scope,
                 f"key {key.name}",
                 key.requests_per_minute,
-                f"the key {key.name!r} may send {key.requests_per_minute} requests a minute",
+                f"the key {key.name!r} may send {key.requests_per_minute} requests a minute; "
+                "each image of a request is one",
             )
         return key.name
 
+    def _count(self, scope: Scope, name: str, per_minute: int, sentence: str) -> None:
+        """Count the request, and leave in its scope what counts the images that it brings."""
+        self.quotas.count(name, per_minute, sentence)
+        scope["charge"] = partial(self.quotas.count, name, per_minute, sentence)
+
     def _count_address(self, scope: Scope) -> None:
         if self.requests_per_minute is not None:
-            self.quotas.count(
+            self._count(
+                scope,
                 f"address {self._address(scope)}",
                 self.requests_per_minute,
-                f"one address may send {self.requests_per_minute} requests a minute",
+                f"one address may send {self.requests_per_minute} requests a minute; each "
+                "image of a request is one",
             )
 
     def _identify(self, ring: KeyRing, token: str, address: str) -> ApiKey:
         key = ring.find(token)
-        if key is not None and (address, key.sha256) in self._proven:
+        proof = "" if key is None else f"shown {address} {key.sha256}"
+        if key is not None and self.quotas.is_marked(proof):
             return key
         limit = self.wrong_keys_per_minute
         name, sentence = f"wrong keys of {address}", "too many wrong keys came from this address"
@@ -90,9 +99,7 @@ class Gate:
             raise UnauthorizedError("the API key is not known")
         if limit is not None:
             self.quotas.check(name, limit, sentence)
-        if len(self._proven) >= _PROVEN_AT_MOST:
-            self._proven.clear()
-        self._proven.add((address, key.sha256))
+        self.quotas.mark(proof)
         return key
 
     def _address(self, scope: Scope) -> str:
@@ -103,9 +110,10 @@ class Gate:
             # Each proxy adds its client on the right; further left stands what anybody may claim.
             told = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)
             for part in reversed(told.decode("latin-1").split(",")):
-                if _parse(part.strip()) is None:
+                told_host = _without_port(part.strip())
+                if _parse(told_host) is None:
                     break
-                host = part.strip()
+                host = told_host
                 if not self._is_trusted(host):
                     break
         return _network(host)
@@ -113,6 +121,14 @@ class Gate:
     def _is_trusted(self, host: str) -> bool:
         address = _parse(host)
         return address is not None and any(address in network for network in self.trusted_proxies)
+
+
+def _without_port(host: str) -> str:
+    """Return the address of what some proxies tell: ``1.2.3.4:567``, ``[::1]`` or ``[::1]:567``."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    address, _, port = host.rpartition(":")
+    return address if port.isdecimal() and address.count(".") == _DOTS else host
 
 
 def _token(authorization: str | None) -> str:
@@ -129,7 +145,7 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
         return ("admin",)
     if path == "/metrics":
         return ("metrics", "read")
-    if method in ("PUT", "DELETE") or (path == "/v1/items" and method == "POST"):
+    if method in ("PUT", "PATCH", "DELETE") or (path == "/v1/items" and method == "POST"):
         return ("write",)
     return ("read",)
 

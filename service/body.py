@@ -4,11 +4,12 @@ An image comes as a multipart file, as the raw body, or as base64 (or a data: UR
 fields come as form fields, as query parameters, or as JSON members. Nothing is ever fetched.
 """
 
+import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +19,8 @@ from service.errors import (
     AmbiguousQueryError,
     BodyTooLargeError,
     InvalidJsonError,
+    InvalidParameterError,
+    ListTooLongError,
     MissingImageError,
     SlowRequestError,
     UnexpectedFieldError,
@@ -25,10 +28,11 @@ from service.errors import (
 )
 from service.image_names import IMAGE_NAMES, wanted
 from service.multipart import Part, parse_multipart
-from service.options import Text
+from service.options import MAX_IMAGES, MAX_JSON_VALUES, Text
 from vision.formats import sniff_format
 
-MAX_IMAGES: Final = 256  # in one request
+MAX_QUERY_FIELDS: Final = 100
+LARGE_BYTES: Final = 64 * 2**10  # of a body that takes some milliseconds to take apart
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _MOST_PADDING: Final = 2  # equals signs
 _WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")  # many clients name a type all the same
@@ -58,16 +62,34 @@ class Submission:
         return self.images[0]
 
 
-async def read_submission(request: Request, *, max_bytes: int, held: Reservation) -> Submission:
+async def read_submission(
+    request: Request, *, max_bytes: int, held: Reservation, turn: asyncio.Lock
+) -> Submission:
     """Return the images and fields of ``request``, whose bytes are counted in ``held``.
+
+    Large bodies are taken apart one at a time, each at its ``turn``, and between two of them
+    everybody else is served.
 
     Raises:
         RequestError: the body is too large, or cannot be read.
     """
     body = await read_body(request, max_bytes=max_bytes, held=held)
+    if len(body) <= LARGE_BYTES:
+        return _submission(request, body)
+    async with turn:
+        submission = _submission(request, body)
+        await asyncio.sleep(0)
+    return submission
+
+
+def _submission(request: Request, body: bytes) -> Submission:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if body and encoding != "identity":
+        raise UnsupportedBodyError(
+            f"the body is encoded as {encoding[:60]!r}; send it as it is, without Content-Encoding"
+        )
     images: list[bytes] = []
-    queried = request.query_params.multi_items()
-    fields = _unique([(name, Text(value)) for name, value in queried])
+    fields = _unique(_queried(request.scope["query_string"]))
     is_reading = not body and request.method in _WITHOUT_BODY
     header = "" if is_reading else request.headers.get("content-type", "")
     kind = header.partition(";")[0].strip().lower()
@@ -163,10 +185,38 @@ def _image_of(part: Part) -> bytes:
 def _images_of_json(values: Any) -> list[bytes]:
     if not isinstance(values, list) or not values:
         raise InvalidJsonError("images must be a list of base64 texts, at least one")
+    if len(values) > MAX_IMAGES:
+        raise BodyTooLargeError(f"{len(values)} images came; at most {MAX_IMAGES} in one request")
     return [decode_image_text(value, name=f"images[{i}]") for i, value in enumerate(values)]
 
 
+def _queried(query: bytes) -> list[tuple[str, Text]]:
+    """Return the fields of a query, which is UTF-8 behind its percent signs.
+
+    Raises:
+        InvalidParameterError: it is something else, or has too many fields.
+    """
+    if not query:
+        return []
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidParameterError(
+            "the query is not UTF-8: write other letters as the percent-encoded bytes of UTF-8"
+        ) from error
+    except ValueError as error:
+        raise InvalidParameterError(f"a query has at most {MAX_QUERY_FIELDS} fields") from error
+    return [(name, Text(value)) for name, value in pairs]
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") > MAX_JSON_VALUES:  # there are about as many values, and none in base64
+        raise ListTooLongError(f"the JSON has more than {MAX_JSON_VALUES} values")
     try:
         members = from_json(body, allow_inf_nan=False)
     except ValueError as error:

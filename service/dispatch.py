@@ -5,6 +5,8 @@ FastAPI's own way to an endpoint leads through ten layers for what our endpoints
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -13,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import MethodNotAllowedError, NotFoundError
 from service.exchange import STATE, WorkerState
+
+PROBES: Final = ("/livez", "/readyz", "/metrics")  # answered whatever else there is to do
 
 
 class Dispatch:
@@ -32,15 +36,22 @@ class Dispatch:
 
         Raises:
             NotFoundError, MethodNotAllowedError: no such route.
+            OverloadedError: there is too much to read already.
         """
         methods, parameters = self._find(scope["path"])
         scope["route"] = methods.any_route  # the path of its template is in the log in any case
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
-        with self.state.bodies.reserve() as scope["held"]:  # until the answer is made
+        with self._admitted(route), self.state.bodies.reserve() as scope["held"]:
             response: Response = await route.endpoint(Request(scope, receive), **parameters)
         await response(scope, receive, send)
+
+    def _admitted(self, route: APIRoute) -> AbstractContextManager[None]:
+        """Take a place for reading, until the answer is made; others take theirs with the image."""
+        if "GET" not in (route.methods or ()) or route.path in PROBES:
+            return nullcontext()
+        return self.state.reading.admit()
 
     def template(self, path: str) -> str | None:
         """Return the route's path that ``path`` is one of; None: there is none."""

@@ -4,8 +4,15 @@ from typing import Any
 
 from index.filter import MAX_CONDITIONS
 from service.answers import ProblemAnswer
-from service.body import MAX_IMAGES
-from service.options import ID_SCHEMA, JOBS, LABEL_SCHEMA, BulkItem, BulkOptions, Options
+from service.options import (
+    ID_SCHEMA,
+    JOBS,
+    LABEL_SCHEMA,
+    MAX_IMAGES,
+    BulkItem,
+    BulkOptions,
+    Options,
+)
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 

@@ -21,6 +21,7 @@ from service.config import ServiceSettings
 from service.cores import cores, worker_count
 from service.job_folder import JobFolder
 from service.jobs import Jobs
+from service.newest import Newest
 from service.opening import open_gallery
 from service.pipeline import Pipeline
 from service.query_answers import ModelName
@@ -69,6 +70,7 @@ class Engine:
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
+        self.newest = Newest(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
@@ -158,11 +160,6 @@ class Engine:
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
-
-    async def wait_for(self, seq: int, *, timeout_s: float) -> bool:
-        """Wait until write ``seq`` is seen, on no thread that searches; return whether it came."""
-        wait = partial(self.gallery.wait_for, seq, timeout_s=timeout_s)
-        return await asyncio.get_running_loop().run_in_executor(None, wait)
 
     async def write(self, function: Callable[[], T]) -> T:
         """Run a gallery write on one of the writing threads; it ends even if the caller goes away.

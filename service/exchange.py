@@ -1,5 +1,6 @@
 """What the routes share: the worker's state, and reading one request for one route."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from service.account import note_image
-from service.admission import BodyBudget
+from service.admission import Admission, BodyBudget
 from service.answers import Answer
 from service.body import Submission, read_submission
 from service.busy import BusyThreads
@@ -25,6 +26,8 @@ from service.readiness import Loading, stuck_reason
 from service.task import Encoded
 
 STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
+READS: Final = 256  # requests that only read, under way in one worker
+READS_WAIT_S: Final = 1.0  # what the last of them waits at most
 Kind = TypeVar("Kind", bound=Options)
 
 
@@ -38,6 +41,8 @@ class WorkerState:
     engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
     busy: BusyThreads = field(default_factory=BusyThreads)
+    reading: Admission = field(default_factory=lambda: Admission(READS, max_wait_s=READS_WAIT_S))
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of large bodies
     is_stopping: bool = False
     has_unable: Callable[[], bool] = bool  # whether a worker of this server listens and cannot
     expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
@@ -95,9 +100,18 @@ async def receive(request: Request) -> Submission:
 
     Raises:
         RequestError: the body is too large, or cannot be read.
+        TooManyRequestsError: it has more images than the caller's quota has left.
     """
-    max_bytes = worker_state(request).settings.max_body_bytes
-    return await read_submission(request, max_bytes=max_bytes, held=request.scope["held"])
+    state = worker_state(request)
+    submission = await read_submission(
+        request,
+        max_bytes=state.settings.max_body_bytes,
+        held=request.scope["held"],
+        turn=state.turn,
+    )
+    if len(submission.images) > 1 and "charge" in request.scope:
+        request.scope["charge"](cost=len(submission.images) - 1)  # one is the request itself
+    return submission
 
 
 async def receive_options(request: Request, kind: type[Kind]) -> Kind:

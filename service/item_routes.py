@@ -138,17 +138,19 @@ async def list_items(request: Request) -> Response:
     engine = ready_engine(request)
     options = await receive_options(request, PageOptions)
     wanted = parse_filter(options.filter) if options.filter is not None else None
-    page = await engine.read(
-        lambda: engine.gallery.page(limit=options.limit, cursor=options.cursor, filter=wanted)
-    )
-    return answer_with(
-        ItemPage(
-            request_id=request.scope["request_id"],
-            seq=engine.gallery.seq,
-            items=[StoredItem(**asdict(item)) for item in page.items],
-            next_cursor=page.next_cursor,
+
+    def read() -> Response:  # a thousand items take longer than the event loop may be kept
+        page = engine.gallery.page(limit=options.limit, cursor=options.cursor, filter=wanted)
+        return answer_with(
+            ItemPage(
+                request_id=request.scope["request_id"],
+                seq=engine.gallery.seq,
+                items=[StoredItem(**asdict(item)) for item in page.items],
+                next_cursor=page.next_cursor,
+            )
         )
-    )
+
+    return await engine.read(read)
 
 
 @router.post(

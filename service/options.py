@@ -20,6 +20,9 @@ from service.errors import (
 from service.image_names import unexpected
 
 MAX_K: Final = 1000
+MAX_IMAGES: Final = 256  # in one request
+MAX_JSON_VALUES: Final = 100_000  # in one body or field, however they are nested
+MAX_WIDTH: Final = 65_536  # of a vector; no network's is so wide
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
@@ -74,6 +77,8 @@ def _truth(value: Any) -> Any:
 
 def json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
+    if isinstance(value, Text) and value.count(",") > MAX_JSON_VALUES:
+        raise ValueError(f"must have at most {MAX_JSON_VALUES} values")
     try:
         return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
     except ValueError as error:
@@ -150,7 +155,9 @@ class BulkItem(Options):
 class BulkOptions(Options):
     """Parameters of storing many items."""
 
-    items: Annotated[list[Any], BeforeValidator(json_text), Field(min_length=1)]
+    items: Annotated[
+        list[Any], BeforeValidator(json_text), Field(min_length=1, max_length=MAX_IMAGES)
+    ]
     upsert: Truth = True
 
 
@@ -237,8 +244,12 @@ def _named_error(error: ValidationError) -> Exception:
 
 
 def _shown(value: Any) -> str:
+    text = ""
     try:
-        text = json.dumps(value)
+        for piece in json.JSONEncoder().iterencode(value):
+            text += piece[: MAX_SHOWN + 1]
+            if len(text) > MAX_SHOWN:
+                break
     except ValueError:
         text = type(value).__name__
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

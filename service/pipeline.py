@@ -8,6 +8,8 @@ A batch is whatever waited while the network was busy: it grows under load and c
 idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
 Results return to the event loop once per batch.
 
+Callers take turns: of many images of one, and one of another, that one is the second to be decoded.
+
 In a worker of one core the network's thread decodes everything but heavy images, which would make
 others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
 quick network takes no thread at all: to wake one takes longer than the network does.
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from service.lane import Lane
 from service.task import Decoded, Encoded, HeavyImage, Task
+from service.turns import Turns
 from vision.encoding import Encoding
 
 
@@ -40,7 +43,7 @@ class _Job:
     decoded: Decoded | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     """The images that one caller waits for; used on the event loop alone, but for ``future``."""
 
@@ -80,8 +83,8 @@ class Pipeline:
         self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
-        self._waiting: deque[_Job] = deque()
-        self._heavy: deque[_Job] = deque()  # seen by the network thread, and left to others
+        self._waiting: Turns[_Call, _Job] = Turns()
+        self._heavy: Turns[_Call, _Job] = Turns()  # seen by the network thread, left to others
         self._ready: deque[_Job] = deque()
         self._thread = threading.get_ident()
         self._network = Lane("network", self._run_batch)
@@ -134,7 +137,7 @@ class Pipeline:
 
     def _submit(self, call: _Call, place: int, task: Task) -> None:
         self._under_way += 1
-        self._waiting.append(_Job(task, call, place, time.perf_counter()))
+        self._waiting.put(call, _Job(task, call, place, time.perf_counter()))
         if self._is_quick and self._under_way == 1:
             self._loop.call_soon(self._run_alone)
         elif not self._network.wake() and self._is_shared:
@@ -151,9 +154,9 @@ class Pipeline:
         any(lane.wake() for lane in self._decoders)
 
     def _decode_one(self) -> bool:
-        job = _pop(self._heavy)
+        job = self._heavy.take()
         if job is None and self._is_shared:
-            job = _pop(self._waiting)
+            job = self._waiting.take()
         if job is None:
             return False
         if self._decoded(job, light_only=False):
@@ -169,7 +172,7 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            self._heavy.append(job)
+            self._heavy.put(job.call, job)
             self._wake_decoder()
             return False
         except Exception as error:  # the thread's edge: it goes to the caller
@@ -200,7 +203,7 @@ class Pipeline:
         while len(jobs) < self._max_batch and (job := _pop(self._ready)) is not None:
             if not self._is_abandoned(job):
                 jobs.append(job)
-        while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
+        while len(jobs) < self._own_decodes and (job := self._waiting.take()) is not None:
             if self._decoded(job, light_only=True):
                 jobs.append(job)
         return jobs

@@ -66,8 +66,8 @@ async def run_query(
     wanted = parse_filter(options.filter) if options.filter is not None else None
     _check_one_source(submission, options)
     _check_kind(engine, options.kind)
+    await _see_write(engine, options.min_seq)
     with engine.admission.admit():
-        await _see_write(engine, options.min_seq)
         vector_D = await _vector(engine, submission, options, watch)
         weighed_D, factor = _weighed(engine, vector_D, options.kind)
         query = Query(
@@ -103,7 +103,9 @@ def _check_kind(engine: Engine, kind: float | None) -> None:
 
 
 async def _see_write(engine: Engine, min_seq: int | None) -> None:
-    if min_seq is not None and not await engine.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
+    if min_seq is None:
+        return
+    if not await engine.newest.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
         raise NotReadyError(f"write {min_seq} has not arrived; the newest is {engine.gallery.seq}")
 
 

@@ -9,6 +9,7 @@ from index.picking import MAX_EXCLUDED, MAX_GROUP_SIZE, MAX_REACH
 from service.options import (
     ID_SCHEMA,
     MAX_K,
+    MAX_WIDTH,
     NUMBER,
     WHOLE,
     Cosine,
@@ -39,7 +40,10 @@ class QueryOptions(Options):
         str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
     ] = None
     vector: Annotated[
-        list[Annotated[float, Field(strict=True)]] | None,
+        Annotated[
+            list[Annotated[float, Field(strict=True)]], Field(max_length=MAX_WIDTH, fail_fast=True)
+        ]
+        | None,
         BeforeValidator(json_text),
         Field(description="search by this unit vector"),
     ] = None
@@ -88,7 +92,8 @@ class SearchOptions(QueryOptions):
     ] = 1
     exclude: Annotated[
         Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]], Field(max_length=MAX_EXCLUDED)
+            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
+            Field(max_length=MAX_EXCLUDED, fail_fast=True),
         ],
         BeforeValidator(json_text),
         Field(default_factory=list, description="ids that are no hits"),

@@ -25,6 +25,7 @@ from service.errors import TooManyRequestsError
 
 # Two names in one slot count as one. So memory is bounded, however many addresses there are: 1 MiB.
 _SLOTS: Final = 65_536
+_MARK_BYTES: Final = 65_536  # of eight marks each
 _SLOT: Final = struct.Struct("<dII")  # end of the window (s), requests in the one before, and in it
 
 
@@ -41,13 +42,13 @@ class Quotas:
         self._counters = _SharedCounters(path, secret, clock)
         self._limiter = SlidingWindowCounterRateLimiter(self._counters)
 
-    def count(self, name: str, per_minute: int, sentence: str) -> None:
-        """Count one request of ``name``; some 10 µs.
+    def count(self, name: str, per_minute: int, sentence: str, *, cost: int = 1) -> None:
+        """Count one request of ``name``, or what costs as much as several; some 10 µs.
 
         Raises:
             TooManyRequestsError: saying ``sentence``; the request is not counted.
         """
-        if not self._limiter.hit(RateLimitItemPerMinute(per_minute), name):
+        if not self._limiter.hit(RateLimitItemPerMinute(per_minute), name, cost=cost):
             self._refuse(name, per_minute, sentence)
 
     def check(self, name: str, per_minute: int, sentence: str) -> None:
@@ -58,6 +59,14 @@ class Quotas:
         """
         if not self._limiter.test(RateLimitItemPerMinute(per_minute), name):
             self._refuse(name, per_minute, sentence)
+
+    def mark(self, name: str) -> None:
+        """Remember ``name`` as long as the server runs, in all workers."""
+        self._counters.mark(name)
+
+    def is_marked(self, name: str) -> bool:
+        """Return whether ``name`` was marked; of half a million others, one seems so too."""
+        return self._counters.is_marked(name)
 
     def _refuse(self, name: str, per_minute: int, sentence: str) -> None:
         item = RateLimitItemPerMinute(per_minute)
@@ -81,8 +90,9 @@ class _SharedCounters(Storage, SlidingWindowCounterSupport):
     def __init__(self, path: Path, secret: str, clock: Callable[[], float]) -> None:
         super().__init__()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, _SLOTS * _SLOT.size)  # zeros, where it is new
-        self._memory = mmap.mmap(self._file, _SLOTS * _SLOT.size)
+        size = _SLOTS * _SLOT.size + _MARK_BYTES
+        os.ftruncate(self._file, size)  # zeros, where it is new
+        self._memory = mmap.mmap(self._file, size)
         self._secret = secret.encode()
         self._clock = clock  # one for all processes: monotonic counts from the machine's start
 
@@ -115,6 +125,15 @@ class _SharedCounters(Storage, SlidingWindowCounterSupport):
         end, _, current = _SLOT.unpack_from(self._memory, self._offset(key))
         return int(current) if self._clock() < end else 0
 
+    def mark(self, name: str) -> None:
+        offset, bit = self._mark(name)
+        with self._locked():
+            self._memory[offset] |= bit
+
+    def is_marked(self, name: str) -> bool:
+        offset, bit = self._mark(name)
+        return bool(self._memory[offset] & bit)
+
     def get_expiry(self, key: str) -> float:
         return float(_SLOT.unpack_from(self._memory, self._offset(key))[0])
 
@@ -142,8 +161,15 @@ class _SharedCounters(Storage, SlidingWindowCounterSupport):
         return offset, end, current if stored_end == end - expiry else 0, 0
 
     def _offset(self, key: str) -> int:
-        digest = hashlib.blake2b(key.encode(), digest_size=8, key=self._secret).digest()
-        return int.from_bytes(digest) % _SLOTS * _SLOT.size
+        return self._digest(key) % _SLOTS * _SLOT.size
+
+    def _mark(self, name: str) -> tuple[int, int]:
+        place, bit = divmod(self._digest(name) % (8 * _MARK_BYTES), 8)
+        return _SLOTS * _SLOT.size + place, 1 << bit
+
+    def _digest(self, name: str) -> int:
+        digest = hashlib.blake2b(name.encode(), digest_size=8, key=self._secret).digest()
+        return int.from_bytes(digest)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -264,22 +264,6 @@ def test_many_changes_of_another_gallery_are_followed_in_parts(
     theirs.close()
 
 
-def test_waiting_for_a_write_ends_when_it_arrives_or_when_time_is_up(tmp_path: Path) -> None:
-    ours = make(tmp_path / "g")
-    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
-    assert not ours.wait_for(1, timeout_s=0.02)
-
-    timer = threading.Timer(0.1, lambda: theirs.put([new_item("a")]))
-    timer.start()
-
-    assert ours.wait_for(1, timeout_s=10)
-    assert ours.count == 1
-    timer.join()
-    ours.close()
-    theirs.close()
-
-
-@pytest.mark.parametrize("empty_folder", [False, True])
 def test_many_may_make_the_same_gallery_at_once_and_all_get_the_one(
     tmp_path: Path, empty_folder: bool
 ) -> None:

@@ -159,14 +159,14 @@ def test_a_body_is_counted_while_it_is_held() -> None:
     assert budget.held == 0
 
 
-def test_a_declared_body_is_counted_before_it_comes() -> None:
+def test_a_body_is_counted_as_it_comes_and_not_as_it_is_announced() -> None:
     budget = BodyBudget(1500)
     with budget.reserve() as first:
         first.grow_to(900)
-        with pytest.raises(OverloadedError):
-            read(budget, request_of([], content_length="800"))
         with pytest.raises(SlowRequestError, match="went away"):
-            read(budget, request_of([], content_length="500"))
+            read(budget, request_of([], content_length="800"))
+        with pytest.raises(OverloadedError):
+            read(budget, request_of([b"x" * 400, b"x" * 400], content_length="800"))
     with pytest.raises(BodyTooLargeError):
         read(budget, request_of([], content_length="1001"))
     assert budget.held == 0

@@ -283,7 +283,7 @@ def test_many_addresses_cost_no_more_memory_than_few(quotas: Quotas, tmp_path: P
     for number in range(20_000):
         quotas.count(f"address {number}", 100, "enough")
 
-    assert (tmp_path / "quotas").stat().st_size == before == 2**20
+    assert (tmp_path / "quotas").stat().st_size == before == 2**20 + 2**16
 
 
 def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: Quotas) -> None:
@@ -304,6 +304,39 @@ def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: 
     one.admit({**request(), "client": None}, None)
 
 
+def test_every_image_of_a_request_counts(quotas: Quotas) -> None:
+    one = Gate(quotas, requests_per_minute=10)
+    first, second = request(), request()
+    one.admit(first, None)
+    first["charge"](cost=7)
+    one.admit(second, None)
+
+    with pytest.raises(TooManyRequestsError, match="each image of a request is one"):
+        second["charge"](cost=2)
+    one.admit(request(), None)
+
+
+def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, clock: Clock) -> None:
+    known, unseen = make_key("known", ["read"]), make_key("unseen", ["read"])
+    path = write(tmp_path / "keys.toml", known.lines, unseen.lines)
+    one, other = (
+        Gate(
+            Quotas(tmp_path / "quotas", secret="s", clock=clock),
+            WatchedKeys(path, clock=clock),
+            wrong_keys_per_minute=5,
+        )
+        for _ in range(2)
+    )
+    one.admit(request(), bearer(known))
+    for number in range(5):
+        with pytest.raises(UnauthorizedError):
+            other.admit(request(), f"Bearer lk_{number}")
+
+    assert other.admit(request(), bearer(known)) == "known"
+    with pytest.raises(TooManyRequestsError):
+        other.admit(request(), bearer(unseen))
+
+
 @pytest.mark.parametrize(
     ("peer", "forwarded", "counted"),
     [
@@ -312,6 +345,9 @@ def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: 
         ("10.0.0.1", ["198.51.100.1", "203.0.113.7, 10.9.9.9"], "203.0.113.7"),
         ("10.0.0.1", ["2001:db8::7"], "2001:db8::/64"),
         ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+        ("10.0.0.1", ["203.0.113.7:51234"], "203.0.113.7"),
+        ("10.0.0.1", ["[2001:db8::7]:443"], "2001:db8::/64"),
+        ("10.0.0.1", ["[2001:db8::7]"], "2001:db8::/64"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["unknown"], "10.0.0.1"),
         ("10.0.0.1", ["203.0.113.7, \xff"], "10.0.0.1"),
