@@ -70,7 +70,13 @@ def serve(
         str | None,
         typer.Option(
             envvar="LOOKALIKE_TRUSTED_PROXIES",
-            help="Proxies whose X-Forwarded-For is believed: addresses or networks, by commas.",
+            help="Proxies whose X-Forwarded-For and -Host are believed: addresses, by commas.",
+        ),
+    ] = None,
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_ALLOWED_HOSTS", help="Names that this server goes by, by commas, or *"
         ),
     ] = None,
     cors_origins: Annotated[
@@ -127,16 +133,11 @@ def serve(
     ] = 10.0,
     body_timeout_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_BODY_TIMEOUT_S", help="In which more of a body must arrive, seconds."
-        ),
+        typer.Option(envvar="LOOKALIKE_BODY_TIMEOUT_S", help="For more of a body, seconds."),
     ] = 10.0,
     keep_alive_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_KEEP_ALIVE_S",
-            help="That a connection waits for its next request, seconds.",
-        ),
+        typer.Option(envvar="LOOKALIKE_KEEP_ALIVE_S", help="For the next request, seconds."),
     ] = 75.0,
     request_timeout_s: Annotated[
         float,
@@ -218,6 +219,7 @@ def serve(
         "WRONG_KEYS_PER_MINUTE": wrong_keys_per_minute,
         "REQUESTS_PER_MINUTE": requests_per_minute,
         "TRUSTED_PROXIES": trusted_proxies,
+        "ALLOWED_HOSTS": allowed_hosts,
         "CORS_ORIGINS": cors_origins,
         "WORKERS": workers,
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,

@@ -4,7 +4,7 @@ Decided by the path that the router will see, never by an address made from a ``
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final
 
@@ -12,17 +12,14 @@ from starlette.types import Scope
 
 from service.errors import ForbiddenError, UnauthorizedError
 from service.keys import ApiKey, KeyRing, Right, WatchedKeys
+from service.proxies import Proxies, parsed
 from service.quotas import Quotas
 
 # Probes, and files that are the same for everybody: they tell nothing of what is served here.
 _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
-_FORWARDED: Final = b"x-forwarded-for"
-_DOTS: Final = 3  # in an address of IPv4
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(slots=True)
@@ -39,7 +36,7 @@ class Gate:
     keys: WatchedKeys | None = None
     requests_per_minute: int | None = None
     wrong_keys_per_minute: int | None = None
-    trusted_proxies: tuple[Network, ...] = ()  # whose word on their clients' addresses is taken
+    proxies: Proxies = field(default_factory=Proxies)  # whose word on their clients is taken
 
     def admit(self, scope: Scope, authorization: str | None) -> str | None:
         """Return the name of the request's key; None: none was needed.
@@ -103,32 +100,7 @@ class Gate:
         return key
 
     def _address(self, scope: Scope) -> str:
-        """Return the client's address: the connection's, or the one that trusted proxies tell."""
-        client = scope.get("client")
-        host = str(client[0]) if client else ""
-        if self.trusted_proxies and self._is_trusted(host):
-            # Each proxy adds its client on the right; further left stands what anybody may claim.
-            told = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)
-            for part in reversed(told.decode("latin-1").split(",")):
-                told_host = _without_port(part.strip())
-                if _parse(told_host) is None:
-                    break
-                host = told_host
-                if not self._is_trusted(host):
-                    break
-        return _network(host)
-
-    def _is_trusted(self, host: str) -> bool:
-        address = _parse(host)
-        return address is not None and any(address in network for network in self.trusted_proxies)
-
-
-def _without_port(host: str) -> str:
-    """Return the address of what some proxies tell: ``1.2.3.4:567``, ``[::1]`` or ``[::1]:567``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    address, _, port = host.rpartition(":")
-    return address if port.isdecimal() and address.count(".") == _DOTS else host
+        return _network(self.proxies.client(scope))
 
 
 def _token(authorization: str | None) -> str:
@@ -151,19 +123,9 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])  # without the interface's name
-    except ValueError:
-        return None
-    # A server that listens on `::` sees IPv4 clients so.
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-@lru_cache(maxsize=4096)
 def _network(host: str) -> str:
     """Return the client an address stands for: of IPv6, whose clients have many, the network."""
-    address = _parse(host)
+    address = parsed(host)
     if not isinstance(address, ipaddress.IPv6Address):
         return host if address is None else str(address)
     return str(ipaddress.ip_network((int(address), _IPV6_NETWORK_BITS), strict=False))

@@ -39,7 +39,12 @@ class ServiceSettings(BaseSettings):
         None, ge=1, description="requests of one address where no keys are asked for"
     )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
-        (), description="proxies whose X-Forwarded-For is believed, separated by commas"
+        (), description="proxies whose X-Forwarded-For and -Host are believed, separated by commas"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that this server goes by, separated by commas, or *; by default any, "
+        "but on loopback without keys only local ones",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins whose pages may call this service, separated by commas; or *"
@@ -108,7 +113,7 @@ class ServiceSettings(BaseSettings):
         1.0, ge=0, le=1, description="share of requests traced, where no caller decided already"
     )
 
-    @field_validator("cors_origins", "trusted_proxies", "formats", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", "formats", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value

@@ -16,14 +16,16 @@ from service.errors import CrossSiteError
 from service.headers import Header
 
 ANY: Final = "*"
-_READING: Final = ("GET", "HEAD", "OPTIONS")
+READING: Final = ("GET", "HEAD", "OPTIONS")
 _OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
 _PREFLIGHT_KEPT_S: Final = 600
 _VARY: Final = (b"vary", b"Origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location")
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match, X-Request-ID",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, If-Match, If-None-Match, X-Request-ID"
+    ),
     "Access-Control-Max-Age": str(_PREFLIGHT_KEPT_S),
 }
 
@@ -59,21 +61,29 @@ class Cors:
         return self._is_any or origin in self._origins
 
 
-def refuse_other_sites(method: str, headers: Headers, cors: Cors | None) -> None:
-    """Let pass what is only read, what no page sent, and what a page of ours or an allowed one did.
+def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
+    """Let pass what no page sent, and what a page of ours or an allowed one did.
 
-    Browsers say with every other request which page sent it, in ``Origin``, and over a safe
-    connection in ``Sec-Fetch-Site`` too, which no proxy between makes wrong.
+    Browsers say with everything that is not only read which page sent it, in ``Origin``, and over
+    a safe connection in ``Sec-Fetch-Site`` too, which no proxy between makes wrong.
+
+    Args:
+        headers: of the request.
+        host: that it was sent to, as the client calls it.
+        cors: which pages may call; None: those of other origins may not.
 
     Raises:
         CrossSiteError: a page of another site sent it.
     """
-    if method in _READING:
-        return
     origin = headers.get("origin")
     if origin is None:  # no browser
         return
     site = headers.get("sec-fetch-site")
-    is_own = origin.partition("://")[2] == headers.get("host") if site is None else site in _OWN
+    is_own = origin.partition("://")[2] == host if site is None else site in _OWN
     if not is_own and not (cors is not None and cors.allows(origin)):
-        raise CrossSiteError("a page of another site sent this; name its origin to allow it")
+        raise CrossSiteError(
+            f"a page of {origin[:100]!r} sent this to the host {host[:100]!r}, another site. Where "
+            "both are this service, the proxy between has to pass Host on, or to be trusted with "
+            "X-Forwarded-Host (LOOKALIKE_TRUSTED_PROXIES); where the page may call, name its "
+            "origin in LOOKALIKE_CORS_ORIGINS"
+        )

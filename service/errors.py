@@ -15,6 +15,7 @@ RequestError                     the caller's
 ├── UnauthorizedError            no key, or a wrong one
 ├── ForbiddenError               a key without this right
 ├── CrossSiteError               a page of another site would change something
+├── HostNotAllowedError          a host that this server does not go by
 ├── IdConflictError              the id holds other content and was not to be replaced
 ├── JobConflictError             a job that would be in the way of this one has not ended
 ├── UnknownJobError              no job has this id
@@ -97,6 +98,10 @@ class ForbiddenError(RequestError):
 
 class CrossSiteError(RequestError):
     """A page of another site would have a browser change something, unasked."""
+
+
+class HostNotAllowedError(RequestError):
+    """The request is for a host that this server does not go by."""
 
 
 class IdConflictError(RequestError):

@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access import Gate
 from service.account import note_stage, open_account
 from service.config import ServiceSettings
-from service.cors import Cors, refuse_other_sites
+from service.cors import READING, Cors, refuse_other_sites
 from service.errors import NotReadyError
 from service.headers import Header, secured
+from service.hosts import Hosts
 from service.logs import LogLines
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.proxies import Proxies
 from service.tracing import Tracing
 
 logger = logging.getLogger("lookalike.request")
@@ -57,6 +59,8 @@ class Desk:
         self.worker = 1
         self.gate: Gate | None = None  # None: everybody may do everything
         self.cors: Cors | None = None  # None: pages of other origins may read nothing
+        self.proxies = Proxies()
+        self.hosts: Hosts | None = None
 
 
 class Front:
@@ -101,17 +105,21 @@ class Front:
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         desk = self._desk
+        if desk.cors is not None:
+            exchange.extra = desk.cors.headers(exchange.headers.get("origin"))
         if "refusal" in scope:  # by the connection: there is no request that could be worked on
             raise scope["refusal"]
         if desk.application is None:
             raise NotReadyError("the service is starting")
+        if desk.hosts is not None:
+            desk.hosts.check(scope)
         if desk.cors is not None:
-            exchange.extra = desk.cors.headers(exchange.headers.get("origin"))
             preflight = desk.cors.preflight(scope["method"], exchange.headers)
             if preflight is not None:
                 await preflight(scope, exchange.receive, exchange.send)
                 return
-        refuse_other_sites(scope["method"], exchange.headers, desk.cors)
+        if scope["method"] not in READING:
+            refuse_other_sites(exchange.headers, desk.proxies.host(scope), desk.cors)
         if desk.gate is not None:
             exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
         await desk.application(scope, exchange.receive, exchange.send)

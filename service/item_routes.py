@@ -37,6 +37,7 @@ from service.exchange import (
     receive,
     receive_options,
 )
+from service.negotiation import has_it
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
 from service.problems import describe
 from service.task import Encoded, Task
@@ -107,7 +108,7 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if request.headers.get("if-none-match") == tag:
+    if has_it(tag, request.headers.get("if-none-match")):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 

@@ -36,7 +36,7 @@ async def begin_job(request: Request) -> Response:
     parameters = options.model_dump(exclude={"kind"}, exclude_none=True)
     job = await asyncio.to_thread(engine.jobs.start, options.kind, parameters, work)
     answer = _answer(request, job, status=HTTPStatus.ACCEPTED)
-    answer.headers["Location"] = f"/v1/jobs/{job.id}"
+    answer.headers["Location"] = f"jobs/{job.id}"  # beside this address, whatever stands before it
     return answer
 
 

@@ -3,15 +3,14 @@
 One client may not have all of them, and one that only waits gives way to one that asks.
 """
 
-import ipaddress
 from collections import Counter
 from collections.abc import Collection
 from typing import Final, Protocol
 
 from service.deadlines import Phase
 from service.errors import OverloadedError, RetryableError, TooManyRequestsError
+from service.proxies import Proxies
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SHARE: Final = 0.75  # of all connections, that one address may have
 
 
@@ -31,7 +30,7 @@ class Neighbours:
 
     def __init__(self) -> None:
         self.most = 0  # connections; set before the worker listens
-        self.trusted: tuple[Network, ...] = ()  # proxies, behind which are many clients
+        self.proxies = Proxies()  # behind which are many clients
         self._open: dict[Neighbour, None] = {}
         self._of: Counter[str] = Counter()
 
@@ -40,7 +39,9 @@ class Neighbours:
         address = _address(connection)
         self._open[connection] = None
         self._of[address] += 1
-        if self._of[address] > max(1, int(self.most * SHARE)) and not self._is_trusted(address):
+        if self._of[address] > max(1, int(self.most * SHARE)) and not self.proxies.are_trusted(
+            address
+        ):
             of_address = [one for one in self._open if _address(one) == address]
             if not _give_up_idlest(of_address, but=connection):
                 return TooManyRequestsError(
@@ -59,15 +60,6 @@ class Neighbours:
             self._of[address] -= 1
             if not self._of[address]:
                 del self._of[address]
-
-    def _is_trusted(self, address: str) -> bool:
-        if not address:  # a Unix socket: only a proxy of this machine asks there
-            return True
-        if not self.trusted:
-            return False
-        host = ipaddress.ip_address(address.partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.trusted)
 
 
 def _address(connection: Neighbour) -> str:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from service.headers import LOCKED
+from service.negotiation import has_it, takes_gzip
 
 MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
@@ -52,11 +53,11 @@ class Asset:
 
     def answer(self, request: Request) -> Response:
         """Return the file, compressed where the client takes it, or 304 when it has it already."""
-        is_packed = "gzip" in request.headers.get("accept-encoding", "")
+        is_packed = takes_gzip(request.headers.get("accept-encoding"))
         # Two encodings are two representations, and need two tags (RFC 9110, 8.8.3.3).
         tag = f'"{self.tag}{"-gzip" if is_packed else ""}"'
         headers = HEADERS | {"Content-Security-Policy": self.policy, "ETag": tag}
-        if tag in request.headers.get("if-none-match", ""):
+        if has_it(tag, request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
         if is_packed:
             headers["Content-Encoding"] = "gzip"

@@ -35,6 +35,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
     errors.ForbiddenError: (HTTPStatus.FORBIDDEN, "forbidden"),
     errors.CrossSiteError: (HTTPStatus.FORBIDDEN, "cross_site"),
+    errors.HostNotAllowedError: (HTTPStatus.FORBIDDEN, "host_not_allowed"),
     index_errors.UnknownIdError: (HTTPStatus.NOT_FOUND, "unknown_id"),
     index_errors.NoThumbnailError: (HTTPStatus.NOT_FOUND, "no_image"),
     errors.UnknownJobError: (HTTPStatus.NOT_FOUND, "unknown_job"),

@@ -19,11 +19,13 @@ from service.cors import Cors
 from service.deadlines import Watch
 from service.exchange import WorkerState
 from service.front import Desk
+from service.hosts import Hosts
 from service.keys import WatchedKeys
 from service.logs import LogLines
 from service.metrics import Metrics
 from service.neighbours import Neighbours
 from service.protocol import WorkerProtocol
+from service.proxies import Proxies
 from service.quotas import Quotas
 from service.roster import Roster
 from service.tracing import start_tracing
@@ -84,7 +86,9 @@ class Worker:
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
         Connection.neighbours.most = settings.max_connections
-        Connection.neighbours.trusted = settings.trusted_proxies
+        Connection.neighbours.proxies = desk.proxies = Proxies(settings.trusted_proxies)
+        has_keys = settings.api_keys_file is not None
+        desk.hosts = Hosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
         desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
@@ -177,5 +181,5 @@ def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate 
         keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
-        trusted_proxies=settings.trusted_proxies,
+        proxies=desk.proxies,
     )

@@ -184,11 +184,11 @@ def test_only_our_own_pages_may_change_anything(
 
 def test_pages_of_named_origins_may_change_things() -> None:
     headers = Headers({"origin": SHOP, "sec-fetch-site": "cross-site", "host": "here"})
-    refuse_other_sites("POST", headers, Cors([SHOP]))
-    refuse_other_sites("DELETE", headers, Cors(["*"]))
+    refuse_other_sites(headers, "here", Cors([SHOP]))
+    refuse_other_sites(headers, "here", Cors(["*"]))
     for cors in (None, Cors(["https://another.example"])):
         with pytest.raises(CrossSiteError):
-            refuse_other_sites("POST", headers, cors)
+            refuse_other_sites(headers, "here", cors)
 
 
 def test_any_origin_may_be_let_in_but_never_with_cookies() -> None:

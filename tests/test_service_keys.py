@@ -25,6 +25,7 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.keys import RIGHTS, NewKey, Right, WatchedKeys, make_key
+from service.proxies import Proxies
 from service.quotas import Quotas
 from tests.conftest import write_gallery
 from tests.servers import ROOT, Server, clean_environment, running_server
@@ -359,7 +360,7 @@ def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, cloc
 def test_only_a_trusted_proxy_is_believed_about_its_clients(
     quotas: Quotas, peer: str, forwarded: list[str], counted: str
 ) -> None:
-    one = Gate(quotas, requests_per_minute=1, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    one = Gate(quotas, requests_per_minute=1, proxies=Proxies([ip_network("10.0.0.0/8")]))
     headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
 
     one.admit({**request(address=peer), "headers": headers}, None)

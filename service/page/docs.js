@@ -42,7 +42,8 @@ function show(openapi) {
   const copy = new Blob([JSON.stringify(openapi, null, 2)], { type: "application/json" });
   byId("document").href = URL.createObjectURL(copy);
   const ui = globalThis.SwaggerUIBundle({
-    spec: openapi,
+    // Requests go to where this page is, also where a proxy has it under a path of its own.
+    spec: { ...openapi, servers: [{ url: new URL(".", document.baseURI).href.replace(/\/$/, "") }] },
     domNode: byId("operations"),
     deepLinking: true,
     defaultModelsExpandDepth: -1, // the schemas are shown where they are used

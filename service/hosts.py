@@ -1,0 +1,76 @@
+"""The names under which this server may be asked: a defence against DNS rebinding.
+
+A page on the web can have its own name point to this machine a moment later; a browser then takes
+this server for a part of that page, and lets it read and write here. Its requests name the page's
+host, which no honest client of a server on the loopback interface does.
+"""
+
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import Scope
+
+from service.errors import HostNotAllowedError
+from service.proxies import Proxies, parsed
+
+ANY: Final = "*"
+PROBES: Final = ("/livez", "/readyz")  # which ask under whatever address they were given
+
+
+class Hosts:
+    """Which values of ``Host`` are answered.
+
+    Without a list: any, but on the loopback interface, where nobody needs a key, only addresses,
+    names without a dot, names under ``localhost`` and this machine's own, and what trusted proxies
+    pass on.
+    """
+
+    def __init__(self, allowed: Sequence[str], proxies: Proxies, *, has_keys: bool) -> None:
+        self._allowed = frozenset(name.lower() for name in allowed)
+        self._proxies = proxies
+        self._is_lax = has_keys and not self._allowed  # a page has no key
+        self._own = frozenset((socket.gethostname().lower(), socket.getfqdn().lower()))
+
+    def check(self, scope: Scope) -> None:
+        """Let the request pass, or refuse it.
+
+        Raises:
+            HostNotAllowedError: it was sent to a host that is none of these.
+        """
+        if self._is_lax or ANY in self._allowed or scope["path"] in PROBES:
+            return
+        told = self._proxies.host(scope)
+        name = _name(told)
+        if self._allowed:
+            is_allowed = name in self._allowed
+        else:
+            is_allowed = (
+                not _is_loopback(scope)
+                or _is_near(name)
+                or name in self._own
+                or self._proxies.have_sent(scope)
+            )
+        if not is_allowed:
+            raise HostNotAllowedError(
+                f"the request is for the host {told[:100]!r}, which this server does not go by; "
+                "if it should, name it in LOOKALIKE_ALLOWED_HOSTS"
+            )
+
+
+def _name(host: str) -> str:
+    """Return the name in a ``Host``, lower case, without port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].rstrip(".").lower()
+
+
+def _is_near(name: str) -> bool:
+    """Return whether no stranger on the web can have ``name`` point anywhere."""
+    return "." not in name or name.endswith(".localhost") or parsed(name) is not None
+
+
+def _is_loopback(scope: Scope) -> bool:
+    server = scope.get("server")
+    address = parsed(str(server[0])) if server else None
+    return address is not None and address.is_loopback

@@ -1,0 +1,84 @@
+"""Proxies that are trusted, and what they tell of the client behind them."""
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from starlette.types import Scope
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_FOR: Final = b"x-forwarded-for"
+_HOST: Final = b"x-forwarded-host"
+_DOTS: Final = 3  # in an address of IPv4
+
+
+class Proxies:
+    """The proxies of ``networks``."""
+
+    def __init__(self, networks: Sequence[Network] = ()) -> None:
+        self._networks = tuple(networks)
+
+    def client(self, scope: Scope) -> str:
+        """Return the client's address: the connection's, or the one that trusted proxies tell.
+
+        Empty where nobody tells one.
+        """
+        connected = scope.get("client")
+        host = str(connected[0]) if connected else ""
+        if not self.are_trusted(host):
+            return host
+        # Each proxy adds its client on the right; further left stands what anybody may claim.
+        for part in reversed(_told(scope, _FOR).split(",")):
+            told = _without_port(part.strip())
+            if parsed(told) is None:
+                break
+            host = told
+            if not self.are_trusted(host):
+                break
+        return host
+
+    def host(self, scope: Scope) -> str:
+        """Return what the client calls this server: ``Host``, or what a trusted proxy tells."""
+        if self.have_sent(scope):
+            told = _told(scope, _HOST).rpartition(",")[2].strip()
+            if told:
+                return told
+        return _told(scope, b"host")
+
+    def have_sent(self, scope: Scope) -> bool:
+        """Return whether one of them has connected."""
+        connected = scope.get("client")
+        return connected is not None and self.are_trusted(str(connected[0]))
+
+    def are_trusted(self, host: str) -> bool:
+        """Return whether ``host``, an address, is one of them."""
+        if not self._networks:
+            return False
+        address = parsed(host)
+        return address is not None and any(address in network for network in self._networks)
+
+
+@lru_cache(maxsize=4096)
+def parsed(host: str) -> Address | None:
+    """Return the address that ``host`` is; None: it is a name, or nothing."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])  # without the interface's name
+    except ValueError:
+        return None
+    # A server that listens on `::` sees IPv4 clients so.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _told(scope: Scope, header: bytes) -> str:
+    return b",".join(value for name, value in scope["headers"] if name == header).decode("latin-1")
+
+
+def _without_port(host: str) -> str:
+    """Return the address of what some proxies tell: ``1.2.3.4:567``, ``[::1]`` or ``[::1]:567``."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    address, _, port = host.rpartition(":")
+    return address if port.isdecimal() and address.count(".") == _DOTS else host

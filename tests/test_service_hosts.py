@@ -1,0 +1,222 @@
+"""Who asks, and for which host: DNS rebinding, proxies between, forms of answers."""
+
+import gzip
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.errors import HostNotAllowedError
+from service.hosts import Hosts
+from service.negotiation import has_it, takes_gzip
+from service.proxies import Proxies
+from tests.conftest import write_gallery
+from tests.pictures import png
+from tests.servers import Server, running_server
+
+PNG = {"Content-Type": "image/png"}
+PROXY = "127.0.0.9"  # an address of this machine that the server trusts
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hosts")
+    write_gallery(folder / "gallery", model)
+    with running_server(
+        model, folder / "gallery", folder / "log", "--trusted-proxies", PROXY
+    ) as running:
+        yield running
+
+
+def client_at(server: Server, address: str) -> httpx.Client:
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=server.url, timeout=30, transport=transport)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with client_at(server, "127.0.0.1") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def proxy(server: Server) -> Iterator[httpx.Client]:
+    with client_at(server, PROXY) as one:
+        yield one
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
+def test_a_page_that_has_its_own_name_point_here_gets_nothing(
+    client: httpx.Client, method: str
+) -> None:
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
+
+    answer = client.request(method, "/v1/items/item-01", headers=rebound)
+
+    assert answer.status_code == 403
+    if method != "HEAD":
+        assert answer.json()["code"] == "host_not_allowed"
+        assert "evil.example" in answer.json()["detail"]
+        assert "LOOKALIKE_ALLOWED_HOSTS" in answer.json()["detail"]
+    assert client.get("/v1/items/item-01").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:3000", "[::1]:3000", "lookalike", "a.localhost", "LOCALHOST"]
+)
+def test_local_names_are_answered(client: httpx.Client, host: str) -> None:
+    assert client.get("/v1/model", headers={"Host": host}).status_code == 200
+
+
+def test_probes_are_answered_under_any_name(client: httpx.Client) -> None:
+    assert client.get("/livez", headers={"Host": "pod.example"}).status_code == 200
+
+
+def scope(host: str, *, server: str = "127.0.0.1", path: str = "/") -> dict[str, object]:
+    return {
+        "path": path,
+        "server": (server, 3000),
+        "client": ("192.0.2.1", 5),
+        "headers": [(b"host", host.encode())],
+    }
+
+
+@pytest.mark.parametrize(
+    ("allowed", "has_keys", "host", "server", "is_answered"),
+    [
+        ([], False, "shop.example", "127.0.0.1", False),
+        ([], False, "shop.example", "::1", False),
+        ([], False, "shop.example", "10.0.0.7", True),  # not loopback: a container, a machine
+        ([], True, "shop.example", "127.0.0.1", True),  # a page has no key
+        (["shop.example"], False, "shop.example:8443", "10.0.0.7", True),
+        (["Shop.Example"], True, "SHOP.example.", "10.0.0.7", True),
+        (["shop.example"], True, "10.0.0.7", "10.0.0.7", False),
+        (["shop.example"], False, "shop.example.evil.example", "127.0.0.1", False),
+        (["*"], False, "anything.example", "127.0.0.1", True),
+    ],
+)
+def test_the_names_that_are_answered(
+    allowed: list[str], has_keys: bool, host: str, server: str, is_answered: bool
+) -> None:
+    hosts = Hosts(allowed, Proxies(), has_keys=has_keys)
+    if is_answered:
+        hosts.check(scope(host, server=server))
+    else:
+        with pytest.raises(HostNotAllowedError):
+            hosts.check(scope(host, server=server))
+
+
+def test_a_trusted_proxy_tells_the_host_that_the_client_asked_for() -> None:
+    proxies = Proxies([ip_network("192.0.2.0/24")])
+    told = scope("127.0.0.1:3000")
+    told["headers"] = [(b"host", b"10.0.0.1"), (b"x-forwarded-host", b"a.example, shop.example")]
+
+    assert proxies.host(told) == "shop.example"
+    assert Proxies().host(told) == "10.0.0.1"
+
+
+def test_the_services_own_page_works_behind_a_proxy_that_rewrites_the_host(
+    client: httpx.Client, proxy: httpx.Client
+) -> None:
+    page = {**PNG, "Origin": "http://shop.example"}
+    told = {**page, "X-Forwarded-Host": "shop.example"}
+
+    behind = proxy.put("/v1/items/behind", content=png(5), headers=told)
+    silent = proxy.put("/v1/items/behind", content=png(5), headers=page)
+    liar = client.put("/v1/items/behind", content=png(5), headers=told)
+
+    assert behind.status_code == 201
+    for refused in (silent, liar):
+        assert (refused.status_code, refused.json()["code"]) == (403, "cross_site")
+        assert "http://shop.example" in refused.json()["detail"]
+        assert httpx.URL(refused.request.url).netloc.decode() in refused.json()["detail"]
+
+
+def test_a_job_is_found_beside_where_it_was_begun(client: httpx.Client) -> None:
+    """So a proxy may have the service under a path of its own."""
+    answer = client.post("/v1/jobs", json={"kind": "duplicates", "min_score": 0.99})
+    begun = answer.request.url.join(answer.headers["location"])
+
+    assert answer.status_code == 202
+    assert begun.path == f"/v1/jobs/{answer.json()['id']}"
+    assert client.get(begun.path).status_code == 200
+
+
+ROUTES = ("/v1/model", "/v1/gallery", "/v1/items", "/v1/items/item-01", "/readyz", "/", "/docs")
+
+
+@pytest.mark.parametrize("path", [*ROUTES, "/v1/items/item-01/image", "/openapi.json", "/metrics"])
+def test_head_has_the_headers_of_get_and_no_body(client: httpx.Client, path: str) -> None:
+    shown, told = client.get(path), client.head(path)
+
+    assert (told.status_code, told.content) == (200, b"")
+    assert told.headers["content-type"] == shown.headers["content-type"]
+    if path not in ("/metrics", "/readyz", "/v1/gallery"):  # whose figures change
+        assert told.headers["content-length"] == shown.headers["content-length"]
+    assert client.get("/livez").status_code == 200, "the connection goes on"
+
+
+def test_a_path_that_is_only_read_says_that_it_takes_head(client: httpx.Client) -> None:
+    answer = client.post("/v1/model")
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/v1/items/item-01/image", "/", "/page/page.css"])
+def test_what_a_client_has_already_is_not_sent_again(client: httpx.Client, path: str) -> None:
+    plain = {"Accept-Encoding": "identity"}
+    first = client.get(path, headers=plain)
+    tag = first.headers["etag"]
+
+    for told in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = client.get(path, headers={**plain, "If-None-Match": told})
+        assert (answer.status_code, answer.content) == (304, b""), told
+        assert answer.headers["etag"] == tag
+    changed = client.get(path, headers={**plain, "If-None-Match": f'"x{tag[1:]}'})
+    assert changed.content == first.content
+
+
+def test_tags_are_compared_whole() -> None:
+    assert has_it('"a"', 'W/"a"')
+    assert not has_it('"a"', '"aa"')
+    assert not has_it('"a"', "")
+
+
+@pytest.mark.parametrize(
+    ("told", "is_taken"),
+    [
+        ("gzip", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("identity, *;q=0", False),
+        ("*", True),
+        ("GZIP;Q=1", True),
+        ("gzip;q=x", False),
+        ("", False),
+    ],
+)
+def test_what_a_client_takes_is_sent(client: httpx.Client, told: str, is_taken: bool) -> None:
+    assert takes_gzip(told) is is_taken
+
+    answer = client.get("/openapi.json", headers={"Accept-Encoding": told})
+
+    assert answer.headers.get("content-encoding") == ("gzip" if is_taken else None)
+    assert answer.headers["vary"] == "Accept-Encoding"
+    assert answer.json()["openapi"].startswith("3.")
+
+
+def test_a_long_list_is_packed_and_a_short_answer_is_not(client: httpx.Client) -> None:
+    for number in range(40):
+        metadata = {"metadata": f'{{"text": "{"x" * 1000}"}}'}
+        client.put(f"/v1/items/item-{number:02d}", data=metadata, files={"image": png(number)})
+    with client.stream("GET", "/v1/items", headers={"Accept-Encoding": "gzip"}) as answer:
+        raw = b"".join(answer.iter_raw())
+
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) == len(raw)
+    assert len(gzip.decompress(raw)) > 5 * len(raw)
+    short = client.get("/v1/items?limit=1", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in short.headers
