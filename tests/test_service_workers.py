@@ -1,8 +1,10 @@
 """One of two workers is killed: the other goes on, and a new one takes its place."""
 
 import asyncio
+import fcntl
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,16 +15,21 @@ import pytest
 
 from service.board import begun_ticks, shared_folder
 from service.roster import Roster
+from tests.conftest import write_vectors
+from tests.fakes import clustered_vectors
 from tests.figures import Figure, missed, show
 from tests.load import Client, Reply, request_bytes, run
 from tests.pictures import png
+from tests.processes import family
 from tests.servers import Server, running_server, wait_until_ready
+from tests.test_service_jobs import begin, rebuilding, wait_for
 
 PNG = {"Content-Type": "image/png"}
 CLASSIFY = request_bytes("POST", "/v1/classify", png(7), Content_Type="image/png")
 LANES, PAUSE_S = 4, 0.1  # leaves the new worker the time to load
 AFTERWARDS_S = 3.0  # how long it is watched once the new worker is there
 REPLACED_S = 60.0
+ENDED_S = 5.0  # a second on a machine with nothing else to do
 
 
 @dataclass(frozen=True)
@@ -163,3 +170,31 @@ def test_a_server_is_ready_when_whichever_worker_is_asked_can_answer(
         answers = [httpx.post(url, content=png(7), headers=PNG) for _ in range(30)]
 
     assert [one.text for one in answers if one.status_code != 200] == []
+
+
+def test_all_of_a_server_ends_when_its_supervisor_is_killed(model: Path, tmp_path: Path) -> None:
+    """Also a rebuild that goes on, so that the port and the gallery are free for the next."""
+    gallery = tmp_path / "gallery"
+    write_vectors(gallery, model, clustered_vectors(20_000, 256, seed=1))
+    with running_server(model, gallery, tmp_path / "log", "--workers", "2") as server:
+        shared = folder_of(server)
+        begin(httpx.Client(base_url=server.url), "rebuild", recall=0.9)
+        wait_for(lambda: rebuilding(server))
+        members = family(server.process.pid)
+        began = time.monotonic()
+        server.process.kill()
+        server.process.wait(timeout=10)
+        while left := [pid for pid in members if begun_ticks(pid) is not None]:
+            if time.monotonic() > began + ENDED_S:
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+                pytest.fail(f"{len(left)} of {len(members)} processes lived on")
+            time.sleep(0.01)
+
+        assert len(members) == 4
+        assert not shared.exists()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server's own
+            probe.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        with (gallery / "snapshots" / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
