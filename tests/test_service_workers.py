@@ -180,7 +180,7 @@ def test_all_of_a_server_ends_when_its_supervisor_is_killed(model: Path, tmp_pat
     with running_server(model, gallery, tmp_path / "log", "--workers", "2") as server:
         shared = folder_of(server)
         begin(httpx.Client(base_url=server.url), "rebuild", recall=0.9)
-        wait_for(lambda: rebuilding(server))
+        wait_for(lambda: (gallery / "snapshots" / ".lock").exists() and rebuilding(server))
         members = family(server.process.pid)
         began = time.monotonic()
         server.process.kill()
