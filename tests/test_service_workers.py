@@ -195,12 +195,20 @@ def test_all_of_a_server_ends_when_its_supervisor_is_killed(model: Path, tmp_pat
         assert len(members) == 4
         wait_for(lambda: is_free(int(server.url.rpartition(":")[2])), timeout_s=ENDED_S)
         assert not shared.exists()
-        with (gallery / "snapshots" / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        wait_for(lambda: can_lock(gallery / "snapshots" / ".lock"), timeout_s=ENDED_S)
+
+
+# What a process had is given back a moment after it ended: when its last thread has.
+def can_lock(file: Path) -> bool:
+    """Return whether a rebuild could begin."""
+    with file.open("a") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on ``port``; threads of a dead one hold it a moment."""
+    """Return whether a server could listen on ``port``."""
     with socket.socket() as probe, contextlib.suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         probe.bind(("127.0.0.1", port))
