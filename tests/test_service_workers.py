@@ -192,7 +192,7 @@ def test_all_of_a_server_ends_when_its_supervisor_is_killed(model: Path, tmp_pat
                 pytest.fail(f"{len(left)} of {len(members)} processes lived on")
             time.sleep(0.01)
 
-        assert len(members) == 4
+        assert len(members) >= 4  # the gallery may be rebuilt by its upkeep too
         wait_for(lambda: is_free(int(server.url.rpartition(":")[2])), timeout_s=ENDED_S)
         assert not shared.exists()
         wait_for(lambda: can_lock(gallery / "snapshots" / ".lock"), timeout_s=ENDED_S)
