@@ -79,6 +79,7 @@ class Lookalike:
             log=self._log,
             server_id=SERVER_ID,
             index=bentoml.server_context.worker_index or 1,
+            size=int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1")),
         )
 
     @bentoml.on_shutdown

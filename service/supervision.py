@@ -6,6 +6,7 @@ server of two workers would be half a server for that long after one died.
 ``tests/test_service_contract.py`` tells when a new version undoes this.
 """
 
+import socket
 from typing import Any, Final
 
 from bentoml._internal.utils import circus
@@ -26,7 +27,19 @@ class _Arbiter(circus.Arbiter):
                 "--reload needs a control port, which this service never opens"
             )
         options["check_delay"] = CHECK_S
+        for watcher in watchers:  # as many workers as there will be, whoever said how many
+            watcher.env["LOOKALIKE_SERVER_SIZE"] = str(watcher.numprocesses)
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
+
+    def stop(self) -> Any:
+        """Leave the listening to the workers, and stop them.
+
+        Whoever connects while they finish what they have is refused at once: this process accepts
+        nothing, and would let them wait for a reset.
+        """
+        for listener in self.sockets.values():
+            socket.socket.close(listener)  # its own would remove the path of a Unix socket
+        return super().stop()
 
 
 def adapt_supervisor() -> None:

@@ -24,6 +24,7 @@ from service.logs import LogLines
 from service.metrics import Metrics
 from service.protocol import WorkerProtocol
 from service.quotas import Quotas
+from service.reception import Reception
 from service.roster import Roster
 from service.tracing import start_tracing
 from service.vitals import Vitals
@@ -63,8 +64,9 @@ class Worker:
         log: LogLines,
         server_id: str,
         index: int,
+        size: int,
     ) -> Self:
-        """Answer probes at once, and load the model and the gallery meanwhile.
+        """Load the model and the gallery; come back once requests can be answered.
 
         Args:
             settings: of the service.
@@ -72,6 +74,7 @@ class Worker:
             log: what this process logs to.
             server_id: the same for all workers of a server.
             index: of this one among them, from 1.
+            size: how many there are to be.
 
         Raises:
             ServiceConfigError: the key file cannot be used.
@@ -95,16 +98,13 @@ class Worker:
         vitals = Vitals(state, board, log=log, before=before, worker=index)
         state.expose = vitals.exposition
         vitals.start()
+        reception = Reception.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
-        roster = Roster(shared)
-        state.has_unable = lambda: bool(roster.unable())
-        listens = roster.begin()
+        roster = Roster(shared, size=size)
+        state.standing = roster.standing
         loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
         desk.application = create_application(state)
-        if not listens:  # another answers; this one, a replacement, does not listen yet
-            await loading
-            if state.engine is None:
-                roster.note_unable()
+        await reception.hold(roster, lambda: state.engine is not None)
         return cls(state, vitals, loading)
 
     async def stop(self) -> None:
@@ -132,7 +132,7 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
         return
 
     def announce(number: int, frame: FrameType | None) -> None:
-        state.is_stopping = True
+        state.is_stopping = desk.is_stopping = True
         if drain_s == 0:
             stop(number, frame)
         else:
