@@ -37,6 +37,7 @@ SWITCH_INTERVAL_S: Final = 0.001
 HEAPS: Final = 2
 _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
+SETTLE_S: Final = 0.1  # for handshakes to end; a round trip
 desk = Desk()
 
 
@@ -124,7 +125,8 @@ class Worker:
 def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
     """Have ``/readyz`` say that the service stops from the moment of SIGTERM on.
 
-    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out.
+    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out, and
+    for as long as it takes to accept those who connected before the supervisor let nobody more in.
     """
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)  # uvicorn's
@@ -133,10 +135,7 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
 
     def announce(number: int, frame: FrameType | None) -> None:
         state.is_stopping = desk.is_stopping = True
-        if drain_s == 0:
-            stop(number, frame)
-        else:
-            loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
+        loop.call_soon_threadsafe(loop.call_later, drain_s + SETTLE_S, stop, number, None)
 
     signal.signal(signal.SIGTERM, announce)
 

@@ -23,7 +23,7 @@ HEAD_AND_HALF = len(CLASSIFY) - len(PHOTO) // 2
 # Connections on which, at the signal, a whole request was just sent, half of one was, or one
 # request follows the other; and those on which nothing happens after the first answer.
 WHOLE, HALF, LANES, IDLE = 120, 120, 16, 30
-TURN_LANES = 8  # with kept connections, and as many with new ones
+TURN_LANES = 24  # with kept connections, and as many with new ones
 GRACE_S = 30.0
 PATIENT = ("--max-wait-s", "60")  # none is refused, so none may fail
 
