@@ -120,7 +120,7 @@ def _on_signal(stopping: threading.Event) -> list["subprocess.Popen[bytes]"]:
 def _end_with_parent() -> None:
     """Have the kernel end this process when its parent ends, however that comes about."""
     with contextlib.suppress(AttributeError, OSError):  # not Linux
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # as whoever ended that one
 
 
 def _wait_until_it_answers(server: "subprocess.Popen[bytes]", told: Served) -> bool:

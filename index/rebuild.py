@@ -1,7 +1,7 @@
 """A compaction in a process of its own: its memory and its crashes are not the server's.
 
-The module, run with a gallery's folder, says on its standard output what it is doing, one JSON
-object per line: stages, and at the end what it made or why not.
+The module, run with a gallery's folder and its parent's process id, says on its standard output
+what it is doing, one JSON object per line: stages, and at the end what it made or why not.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from index.compaction import Compaction, compact
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.generations import Generations
 from index.measure import Trial
+from index.parent import end_with_parent
 from index.plan import Plan
 from index.process import module_command, module_environment
 from index.store import Store
@@ -43,7 +44,7 @@ class Rebuild:
             RebuildBusyError: another process rebuilds this gallery.
             RebuildError: it failed, or was stopped; the gallery is as it was.
         """
-        command = module_command("index.rebuild", str(self.gallery.absolute()))
+        command = module_command("index.rebuild", str(self.gallery.absolute()), str(os.getpid()))
         if self.target is not None:
             command += ["--recall", str(self.target)]
         if self.tune:
@@ -88,12 +89,14 @@ class Rebuild:
 
 
 def main() -> int:
-    """Compact the gallery named on the command line."""
+    """Compact the gallery named on the command line, for as long as the given parent lives."""
     parser = argparse.ArgumentParser(prog="index.rebuild")
     parser.add_argument("gallery", type=Path)
+    parser.add_argument("parent", type=int)
     parser.add_argument("--recall", type=float)
     parser.add_argument("--tune", action="store_true")
     arguments = parser.parse_args()
+    end_with_parent(arguments.parent)
     os.nice(NICENESS)
     try:
         store = Store.open(arguments.gallery)

@@ -6,12 +6,14 @@ The process that supervises the workers imports this module too, so nothing heav
 import atexit
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
+from index.parent import end_with_parent
 from service.board import remove_shared_folder
 from service.config import ServiceSettings
 from service.cores import worker_count
@@ -27,7 +29,13 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # That one outlives every worker, so it removes what they share.
 if "LOOKALIKE_SERVER_ID" not in os.environ:
     os.environ["LOOKALIKE_SERVER_ID"] = uuid.uuid4().hex
+    os.environ["LOOKALIKE_SUPERVISOR"] = str(os.getpid())
     atexit.register(remove_shared_folder, os.environ["LOOKALIKE_SERVER_ID"])
+else:
+    end_with_parent(
+        int(os.environ["LOOKALIKE_SUPERVISOR"]),
+        before=partial(remove_shared_folder, os.environ["LOOKALIKE_SERVER_ID"]),
+    )
 SERVER_ID: Final = os.environ["LOOKALIKE_SERVER_ID"]
 
 PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
@@ -71,6 +79,7 @@ class Lookalike:
             log=self._log,
             server_id=SERVER_ID,
             index=bentoml.server_context.worker_index or 1,
+            size=int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1")),
         )
 
     @bentoml.on_shutdown

@@ -22,7 +22,7 @@ from service.errors import NotReadyError
 from service.metrics import Metrics
 from service.options import Options
 from service.query_answers import QueryAnswer, Timings
-from service.readiness import Loading, stuck_reason
+from service.readiness import Loading, Standing, stuck_reason
 from service.task import Encoded
 
 STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
@@ -44,7 +44,7 @@ class WorkerState:
     reading: Admission = field(default_factory=lambda: Admission(READS, max_wait_s=READS_WAIT_S))
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of large bodies
     is_stopping: bool = False
-    has_unable: Callable[[], bool] = bool  # whether a worker of this server listens and cannot
+    standing: Callable[[], Standing] = Standing  # of all workers of this server
     expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
 
     @property

@@ -57,6 +57,7 @@ class Desk:
         self.log: LogLines | None = None
         self.tracing: Tracing | None = None  # None: no traces are asked for
         self.worker = 1
+        self.is_stopping = False  # each answer is the last one of its connection
         self.gate: Gate | None = None  # None: everybody may do everything
         self.cors: Cors | None = None  # None: pages of other origins may read nothing
         self.proxies = Proxies()

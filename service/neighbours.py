@@ -3,6 +3,7 @@
 One client may not have all of them, and one that only waits gives way to one that asks.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection
 from typing import Final, Protocol
@@ -17,12 +18,10 @@ SHARE: Final = 0.75  # of all connections, that one address may have
 class Neighbour(Protocol):
     """An open connection."""
 
+    transport: asyncio.Transport
     client: tuple[str, int] | None
     phase: Phase
     entered: float  # when it entered its phase; the loop's clock, seconds
-
-    def shutdown(self) -> None:
-        """Close it, after what is being answered."""
 
 
 class Neighbours:
@@ -71,5 +70,5 @@ def _give_up_idlest(connections: Collection[Neighbour], *, but: Neighbour) -> bo
     idle = [one for one in connections if one.phase is Phase.IDLE and one is not but]
     if not idle:
         return False
-    min(idle, key=lambda one: one.entered).shutdown()
+    min(idle, key=lambda one: one.entered).transport.close()
     return True

@@ -31,6 +31,7 @@ from service.neighbours import Neighbours
 from service.parser import RequestParser
 
 MAX_PIPELINED: Final = 16  # requests sent before the answer to the first
+STOPPING_S: Final = 1.0  # for a request that is on its way when the server is told to stop
 LINGER_S: Final = 2.0  # for a client to read why, before a connection with unread bytes is reset
 
 
@@ -96,11 +97,11 @@ class WorkerProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # it knows this object too
 
     def shutdown(self) -> None:
-        """Close the connection after the requests that were received (uvicorn)."""
-        if self.active is None or self.active.response_complete:
-            self.transport.close()
-        else:
+        """Close the connection after the requests that were sent by now (uvicorn)."""
+        if self.active is not None and not self.active.response_complete:
             (self.waiting or [self.active])[-1].keep_alive = False
+        elif self.phase is Phase.IDLE:
+            self._enter(Phase.IDLE, STOPPING_S)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the ``on_`` functions below."""
@@ -150,7 +151,9 @@ class WorkerProtocol(HttpToolsProtocol):
         self.cycle = Cycle(
             self,
             self._head.scope(method, version, self._about_connection()),
-            keep_alive=self.parser.should_keep_alive() and version == "1.1",
+            keep_alive=(
+                version == "1.1" and self.parser.should_keep_alive() and not self.desk.is_stopping
+            ),
             expects_100=self._head.expects_100,
         )
         self._line_up(self.cycle)

@@ -6,6 +6,7 @@ The probes need no key, so no sentence here names a folder.
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,7 +20,6 @@ READ_ONLY: Final = (
     "nothing can be stored: the disk failed, or can only be read, or the gallery is not where it "
     "was; /v1/gallery says which: mend that, then restart the service"
 )
-OTHERS: Final = "the service is still loading: not every worker that is asked can answer yet"
 _UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
 _STOPPING: Final = "the service is stopping"
 _DOES: Final[dict[LoadingStage, str]] = {
@@ -33,6 +33,25 @@ _DOING: Final[dict[Activity, str]] = {
     "write": "a write has waited for the disk",
 }
 _PATH: Final = re.compile(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many workers of a server can answer."""
+
+    able: int = 1
+    size: int = 1  # workers that there are to be
+    has_begun: bool = True  # all of them could once
+
+    @property
+    def lack(self) -> str | None:
+        """Say how many can answer; ``None``: all."""
+        if self.able >= self.size:
+            return None
+        count = f"{self.able} of {self.size} workers can answer"
+        if self.has_begun:
+            return f"{count}; the log says what became of the others"
+        return f"the service is still loading: {count}"
 
 
 class Loading:
@@ -105,7 +124,7 @@ def checks(
     is_stopping: bool,
     is_read_only: bool = False,
     has_trouble: bool = False,
-    has_unable: bool = False,
+    standing: Standing = Standing(),
 ) -> dict[str, str]:
     """Return ``ok``, or a sentence that says why not, for all that an operator may ask of a worker.
 
@@ -115,7 +134,7 @@ def checks(
         is_stopping: it was told to end.
         is_read_only: its gallery takes no writes any more.
         has_trouble: the last look after the search structure failed.
-        has_unable: a worker of the same server listens, and has not loaded everything.
+        standing: of all workers of the server.
     """
     writing = READ_ONLY if is_read_only else stuck_reason(busy, "write")
     return {
@@ -124,7 +143,7 @@ def checks(
         "network": stuck_reason(busy, "network") or OK,
         "writing": writing or OK,
         "upkeep": _UPKEEP if has_trouble else OK,
-        "workers": OTHERS if has_unable else OK,
+        "workers": standing.lack or OK,
         "accepting": _STOPPING if is_stopping else OK,
     }
 

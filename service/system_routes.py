@@ -10,7 +10,7 @@ from service.documents import problem_answers
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.exchange import answer_with, ready_engine, worker_state
 from service.exposition import CONTENT_TYPE
-from service.readiness import OTHERS, READ_ONLY, checks
+from service.readiness import READ_ONLY, checks
 
 router = APIRouter(tags=["Service"], responses=problem_answers())
 
@@ -81,16 +81,16 @@ async def readyz(request: Request) -> Response:
     state = worker_state(request)
     gallery = state.engine.gallery if state.engine is not None else None
     is_read_only = gallery is not None and gallery.read_only_reason is not None
-    has_unable = state.has_unable()
+    standing = state.standing()
     found = checks(
         state.loading,
         state.busy,
         is_stopping=state.is_stopping,
         is_read_only=is_read_only,
         has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
-        has_unable=has_unable,
+        standing=standing,
     )
-    reason = state.unready_reason() or (OTHERS if has_unable else None)
+    reason = state.unready_reason() or (None if standing.has_begun else standing.lack)
     if reason is not None:
         unready = StoppingError if state.is_stopping else NotReadyError
         raise unready(reason, retry_after_s=state.retry_after_s, checks=found)

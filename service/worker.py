@@ -27,6 +27,7 @@ from service.neighbours import Neighbours
 from service.protocol import WorkerProtocol
 from service.proxies import Proxies
 from service.quotas import Quotas
+from service.reception import Reception
 from service.roster import Roster
 from service.tracing import start_tracing
 from service.vitals import Vitals
@@ -39,6 +40,7 @@ SWITCH_INTERVAL_S: Final = 0.001
 HEAPS: Final = 2
 _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
+SETTLE_S: Final = 0.1  # for handshakes to end; a round trip
 desk = Desk()
 
 
@@ -67,8 +69,9 @@ class Worker:
         log: LogLines,
         server_id: str,
         index: int,
+        size: int,
     ) -> Self:
-        """Answer probes at once, and load the model and the gallery meanwhile.
+        """Load the model and the gallery; come back once requests can be answered.
 
         Args:
             settings: of the service.
@@ -76,6 +79,7 @@ class Worker:
             log: what this process logs to.
             server_id: the same for all workers of a server.
             index: of this one among them, from 1.
+            size: how many there are to be.
 
         Raises:
             ServiceConfigError: the key file cannot be used.
@@ -103,16 +107,13 @@ class Worker:
         vitals = Vitals(state, board, log=log, before=before, worker=index)
         state.expose = vitals.exposition
         vitals.start()
+        reception = Reception.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
-        roster = Roster(shared)
-        state.has_unable = lambda: bool(roster.unable())
-        listens = roster.begin()
+        roster = Roster(shared, size=size)
+        state.standing = roster.standing
         loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
         desk.application = create_application(state)
-        if not listens:  # another answers; this one, a replacement, does not listen yet
-            await loading
-            if state.engine is None:
-                roster.note_unable()
+        await reception.hold(roster, lambda: state.engine is not None)
         return cls(state, vitals, loading)
 
     async def stop(self) -> None:
@@ -132,7 +133,8 @@ class Worker:
 def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
     """Have ``/readyz`` say that the service stops from the moment of SIGTERM on.
 
-    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out.
+    The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out, and
+    for as long as it takes to accept those who connected before the supervisor let nobody more in.
     """
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)  # uvicorn's
@@ -140,11 +142,8 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
         return
 
     def announce(number: int, frame: FrameType | None) -> None:
-        state.is_stopping = True
-        if drain_s == 0:
-            stop(number, frame)
-        else:
-            loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
+        state.is_stopping = desk.is_stopping = True
+        loop.call_soon_threadsafe(loop.call_later, drain_s + SETTLE_S, stop, number, None)
 
     signal.signal(signal.SIGTERM, announce)
 

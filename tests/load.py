@@ -25,7 +25,8 @@ class Reply:
     """What came of one request; times are seconds on the event loop's clock."""
 
     meant: float  # when it should have been sent
-    sent: float = 0.0
+    begun: float = 0.0  # when the generator came to it
+    sent: float = 0.0  # when there was a connection for it
     ended: float = 0.0
     status: int = 0  # 0: no whole answer came
     headers: dict[str, str] = field(default_factory=dict)
@@ -35,6 +36,11 @@ class Reply:
     def latency_ms(self) -> float:
         """From the moment it was meant to be sent."""
         return (self.ended - self.meant) * 1000
+
+    @property
+    def late_ms(self) -> float:
+        """By how much the generator was late, whatever the server did."""
+        return (self.begun - self.meant) * 1000
 
     @property
     def refused(self) -> bool:
@@ -160,7 +166,8 @@ class Client:
     async def request(self, request: bytes, *, meant: float | None = None) -> Reply:
         """Send ``request`` on a connection that is free, and return what came of it."""
         loop = asyncio.get_running_loop()
-        reply = Reply(meant=loop.time() if meant is None else meant)
+        now = loop.time()
+        reply = Reply(meant=now if meant is None else meant, begun=now)
         try:
             connection = self._free() or await self._new()
         except OSError:  # the server is gone, or takes no more

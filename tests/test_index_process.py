@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -9,9 +10,10 @@ import pytest
 
 from index.gallery import Gallery
 from index.process import module_environment
+from service.board import begun_ticks
 from tests.conftest import write_gallery
 from tests.crash_writer import WIDTH, item_of
-from tests.servers import Server, clean_environment, free_port, wait_until_ready
+from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.traps import set_traps
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
@@ -113,3 +115,31 @@ def test_the_server_and_its_workers_never_import_from_the_current_folder(
     finally:
         server.stop()
     assert not sprung.exists(), sprung.read_text()
+
+
+ENDS = "import os, time; from index.parent import end_with_parent; end_with_parent(os.getppid()); "
+STARTS = """
+import subprocess, sys, time
+from threading import Thread
+command = [sys.executable, "-c", sys.argv[1]]
+thread = Thread(target=lambda: print(subprocess.Popen(command).pid, flush=True))
+thread.start()
+thread.join()  # the one that started the process ends: no reason to end that
+time.sleep(60)
+"""
+
+
+def test_a_process_ends_with_its_parent_and_not_with_the_thread_that_started_it() -> None:
+    command = [sys.executable, "-c", STARTS, f"{ENDS}print('begun', flush=True); time.sleep(60)"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, begun = int(parent.stdout.readline()), parent.stdout.readline()
+        time.sleep(1)
+        assert begun == "begun\n"
+        assert begun_ticks(pid) is not None
+        parent.kill()
+        parent.wait(timeout=10)
+        deadline = time.monotonic() + 10
+        while begun_ticks(pid) is not None:
+            assert time.monotonic() < deadline, "it lives on"
+            time.sleep(0.02)

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.careless import careless_server
 from tests.figures import Figure, missed, show
+from tests.generator import LATE_MS, TRIES, apart, lateness_ms, punctual
 from tests.load import (
     Client,
     Reply,
@@ -46,6 +48,10 @@ class Overload:
     ended: float  # when the overload did, on the clock of the replies
 
     @property
+    def planned(self) -> list[Reply]:
+        return [*self.overloaded, *self.probes, *self.after]
+
+    @property
     def accepted(self) -> list[Reply]:
         return [reply for reply in self.overloaded if reply.status == 200]
 
@@ -78,12 +84,11 @@ class Overload:
         usual = percentile(unloaded_ms, 0.99)
         accepted = percentile(accepted_ms, 0.99)
         goodput = answered_rate(self.overloaded) / self.capacity
-        lags_ms = [(reply.sent - reply.meant) * 1000 for reply in self.overloaded]
         offered = len(self.overloaded) / (self.ended - self.overloaded[0].meant)
         return [
             Figure("capacity", "requests/s", self.capacity),
             Figure("offered", "requests/s", offered, at_least=0.98 * FACTOR * self.capacity),
-            Figure("sent late by, p99", "ms", percentile(lags_ms, 0.99)),
+            Figure("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
             Figure("unloaded, p50", "ms", percentile(unloaded_ms, 0.5)),
             Figure("unloaded, p99", "ms", usual),
             Figure("accepted, p50", "ms", percentile(accepted_ms, 0.5)),
@@ -142,7 +147,7 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_in_an_overload_every_request_is_answered_or_told_when_to_come_again(
     slow_server: Server,
 ) -> None:
-    seen = overload(slow_server.url, seconds=4)
+    seen = apart(overload, slow_server.url, seconds=4)
 
     assert seen.failed == []
     assert len(seen.refused) > len(seen.accepted) > 0
@@ -151,9 +156,11 @@ def test_in_an_overload_every_request_is_answered_or_told_when_to_come_again(
 
 @pytest.mark.load
 def test_in_an_overload_answers_refusals_and_probes_stay_quick(slow_server: Server) -> None:
-    figures = overload(slow_server.url, seconds=20).figures()
+    title = f"Overload: {FACTOR} x what the server can take, for 20 s"
+    run = partial(apart, overload, slow_server.url, seconds=20)
+    figures = punctual(run, title=title).figures()
 
-    show(f"Overload: {FACTOR} x what the server can take, for 20 s", figures)
+    show(title, figures)
     assert missed(figures) == []
 
 
@@ -165,3 +172,35 @@ def test_the_overload_would_show_a_server_that_takes_everything(tmp_path: Path) 
     assert seen.refused == []
     assert seen.failed != []
     assert len(missed(seen.figures())) > 2
+
+
+@dataclass
+class Late:
+    """Runs of a generator that is late by so much, one after the other."""
+
+    lates_s: list[float]
+    planned: list[Reply] = field(default_factory=list)
+
+    def measure(self) -> "Late":
+        self.planned = [Reply(meant=1.0, begun=1.0 + self.lates_s.pop(0), sent=9.0)]
+        return self
+
+
+def test_a_run_counts_only_if_the_load_was_sent_on_time() -> None:
+    """What a request waits for a connection is the server's affair."""
+    runs = Late([0.26, 0.02, 0.001, 0.001])
+
+    assert lateness_ms(punctual(runs.measure, title="x")) == pytest.approx(1)
+    assert len(runs.lates_s) == 1
+
+
+def test_a_load_that_is_always_late_finds_out_nothing_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = Late([0.26] * (TRIES + 1))
+
+    with pytest.raises(pytest.skip.Exception, match=r"260, 260, 260 ms late .* NOTHING was found"):
+        punctual(runs.measure, title="Overload")
+
+    assert len(runs.lates_s) == 1
+    assert "Overload: INCONCLUSIVE" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """SIGTERM while hundreds of requests are in flight: all are answered, then it ends with 0."""
 
 import asyncio
+import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tests.conftest import write_gallery
 from tests.figures import Figure, missed, show
 from tests.load import Client, Connection, Reply, request_bytes, run
 from tests.pictures import encoded, picture
-from tests.servers import Server, running_server
+from tests.servers import Server, running_server, wait_until_ready
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")
@@ -21,6 +23,7 @@ HEAD_AND_HALF = len(CLASSIFY) - len(PHOTO) // 2
 # Connections on which, at the signal, a whole request was just sent, half of one was, or one
 # request follows the other; and those on which nothing happens after the first answer.
 WHOLE, HALF, LANES, IDLE = 120, 120, 16, 30
+TURN_LANES = 24  # with kept connections, and as many with new ones
 GRACE_S = 30.0
 PATIENT = ("--max-wait-s", "60")  # none is refused, so none may fail
 
@@ -138,3 +141,89 @@ def test_the_stop_would_show_a_server_that_drops_what_it_has(tmp_path: Path) -> 
         seen = stop_under_load(server)
 
     assert seen.failed.total() > 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What clients saw while a server, or one of its workers, was told to end."""
+
+    replies: list[Reply]
+    refused: int  # attempts to connect
+    closing: int  # answers that said that their connection ends
+
+    @property
+    def lost(self) -> list[Reply]:
+        """Requests that were sent on an open connection and not answered with 200."""
+        return [reply for reply in self.replies if reply.status != 200]
+
+
+def turn(server: Server, pid: int, *, until: Callable[[], bool]) -> Turn:
+    """Send requests, on kept and on new connections, while ``pid`` is told to end."""
+
+    async def measure() -> Turn:
+        loop = asyncio.get_running_loop()
+        replies: list[Reply] = []
+        refused = 0
+        over = asyncio.Event()
+
+        async def lane(*, keep: bool) -> None:
+            nonlocal refused
+            async with Client(server.url) as client:
+                connection = None
+                while not over.is_set():
+                    try:
+                        if connection is None or not connection.usable:
+                            (connection,) = await client.open(1)
+                    except ConnectionRefusedError:
+                        refused += 1
+                        await asyncio.sleep(0.01)
+                        continue
+                    replies.append(await greeting(connection))
+                    if not keep:
+                        connection.close()
+                    await asyncio.sleep(0.005)
+
+        lanes = [asyncio.create_task(lane(keep=keep)) for keep in [True, False] * TURN_LANES]
+        await asyncio.sleep(0.5)
+        os.kill(pid, signal.SIGTERM)
+        deadline = loop.time() + GRACE_S
+        while not until():
+            assert loop.time() < deadline, server.log.read_text()
+            await asyncio.sleep(0.02)
+        over.set()
+        await asyncio.gather(*lanes)
+        closing = [one for one in replies if one.headers.get("connection") == "close"]
+        return Turn(replies, refused, len(closing))
+
+    return run(measure())
+
+
+@pytest.fixture(scope="module")
+def pair(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two workers."""
+    folder = tmp_path_factory.mktemp("pair")
+    options = ("--workers", "2", *PATIENT)
+    with running_server(model, folder / "gallery", folder / "log", *options) as server:
+        yield server
+
+
+def test_a_worker_that_is_told_to_end_under_load_loses_no_request(pair: Server) -> None:
+    victim, other = pair.workers()
+
+    seen = turn(pair, victim, until=lambda: len({*pair.workers()} - {victim, other}) == 1)
+
+    assert seen.lost == []
+    assert seen.refused == 0
+    assert seen.closing > 0
+    assert len(seen.replies) > 100
+
+
+def test_a_server_that_is_told_to_end_under_load_loses_no_request(pair: Server) -> None:
+    wait_until_ready(pair)
+
+    seen = turn(pair, pair.process.pid, until=lambda: pair.process.poll() is not None)
+
+    assert seen.lost == []
+    assert seen.refused > 0
+    assert seen.closing > 0
+    assert pair.process.returncode == 0

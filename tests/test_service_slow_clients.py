@@ -4,12 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.careless import careless_server
 from tests.figures import Figure, missed, show
+from tests.generator import LATE_MS, lateness_ms, punctual
 from tests.load import Client, Reply, at_rate, latencies_ms, percentile, request_bytes, run
 from tests.pictures import encoded, picture
 from tests.servers import Server
@@ -40,6 +42,10 @@ class Crowd:
     beside: list[Reply]
 
     @property
+    def planned(self) -> list[Reply]:
+        return [*self.alone, *self.beside]
+
+    @property
     def still_open(self) -> Counter[str]:
         """How many of each habit were not closed in time."""
         return Counter(client.habit.name for client in self.slow if not client.open_s <= CLOSED_S)
@@ -53,6 +59,7 @@ class Crowd:
         alone, beside = latencies_ms(self.alone), latencies_ms(self.beside)
         usual, crowded = percentile(alone, 0.99), percentile(beside, 0.99)
         return [
+            Figure("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
             Figure("ordinary alone, p50", "ms", percentile(alone, 0.5)),
             Figure("ordinary alone, p99", "ms", usual),
             Figure("ordinary beside slow clients, p50", "ms", percentile(beside, 0.5)),
@@ -113,9 +120,11 @@ def test_clients_that_never_finish_a_request_are_shut_out_and_others_are_served(
 
 @pytest.mark.load
 def test_beside_clients_that_never_finish_ordinary_answers_stay_quick(server: Server) -> None:
-    figures = crowd(server.url, watched_s=CLOSED_S + 1, alone_s=CLOSED_S + 1).figures()
+    title = "200 half-open and 50 trickling clients"
+    run = partial(crowd, server.url, watched_s=CLOSED_S + 1, alone_s=CLOSED_S + 1)
+    figures = punctual(run, title=title).figures()
 
-    show("200 half-open and 50 trickling clients", figures)
+    show(title, figures)
     assert missed(figures) == []
 
 
