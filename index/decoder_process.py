@@ -1,12 +1,13 @@
 """A decoding process, seen from whoever asks it: questions in, answers out, or how it died."""
 
-import signal
+import os
 import socket
 import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final
 
 from index.decoder_program import Job
@@ -21,7 +22,7 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_N
 class DiedError(Exception):
     """A process ended while it was asked something, or was ended."""
 
-    is_overdrawn = False  # it was ended by the kernel, for the processor time that it took
+    cpu_s = 0.0  # processor time that it had taken for the question
 
 
 class DecoderProcess:
@@ -53,7 +54,7 @@ class DecoderProcess:
         *,
         within_s: float | None = None,
         before: Callable[[int], None] | None = None,
-    ) -> Any:  # noqa: ANN401 - each job has its own answers
+    ) -> Any:
         """Return the answer to ``question``.
 
         Args:
@@ -69,8 +70,10 @@ class DecoderProcess:
         """
         if not self._is_ready:
             self._greet()
+        begun_s = 0.0
         if within_s is not None:
             self._bound_messages()
+            begun_s = self._cpu_s()
         try:
             self._connection.send(question)
             answer: Any = self._received(within_s)
@@ -80,8 +83,8 @@ class DecoderProcess:
                 answer = self._received(within_s)
         except (EOFError, OSError) as error:
             died = DiedError()
+            died.cpu_s = self._cpu_s() - begun_s
             self.kill()
-            died.is_overdrawn = self._process.returncode == -signal.SIGXCPU
             raise died from error
         if isinstance(answer, BaseException):
             raise answer
@@ -96,7 +99,16 @@ class DecoderProcess:
         """Close the socket, which nobody may be waiting at."""
         self._connection.close()
 
-    def _received(self, within_s: float | None) -> Any:  # noqa: ANN401
+    def _cpu_s(self) -> float:
+        """Return the processor time that the process has taken, of one that has ended, too."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:  # it was waited for
+            return 0.0
+        user, system = text.rpartition(")")[2].split()[11:13]  # proc_pid_stat(5)
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def _received(self, within_s: float | None) -> Any:
         if not self._connection.poll(within_s):
             raise TimeoutError
         return self._connection.recv()

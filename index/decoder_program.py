@@ -31,7 +31,7 @@ class Job(Protocol):
     def begin(self) -> None:
         """Prepare this process, once."""
 
-    def answer(self, asked: Any, line: Line) -> Any:  # noqa: ANN401 - each job has its own
+    def answer(self, asked: Any, line: Line) -> Any:
         """Answer one question; what is raised is raised where it was asked."""
 
 
@@ -51,7 +51,7 @@ def main(socket: int, pixels: int) -> None:
             return
 
 
-def _answer(job: Job, asked: Any, line: Line) -> Any:  # noqa: ANN401
+def _answer(job: Job, asked: Any, line: Line) -> Any:
     try:
         return job.answer(asked, line)
     except Exception as error:

@@ -60,7 +60,7 @@ class Decoders:
             try:
                 return self._asked(decoder, question)
             except DiedError as error:
-                if error.is_overdrawn:
+                if error.cpu_s > cpu_s / 2:  # it is the picture, and not a busy machine
                     raise CostlyImageError(
                         f"decoding the image takes longer than {cpu_s:.1f} s of processor time, "
                         "the most that it may take: send it with fewer pixels, or in another format"

@@ -52,7 +52,7 @@ class _Call:
     future: "asyncio.Future[list[Encoded | Exception]]"
     results: list[Encoded | Exception | None]
     left: int  # images without a result
-    caller: str  # who shares decoders with others
+    caller: str  # who shares decoders with others; "": this call alone does
     later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
 
 
@@ -120,8 +120,7 @@ class Pipeline:
         """
         if not tasks:
             return []
-        caller = current_caller()
-        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks), caller)
+        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
         if len(tasks) > 2 * self._max_batch:
             call.later.extend(enumerate(tasks))
             for _ in range(2 * self._max_batch):
@@ -185,7 +184,8 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            self._heavy.put(job, caller=job.call.caller, price=price_of(job.task.data))
+            caller = job.call.caller or f"call {id(job.call)}"
+            self._heavy.put(job, caller=caller, price=price_of(job.task.data))
             _wake_one(self._heavy_decoders)
             return False
         except Exception as error:  # the thread's edge: it goes to the caller

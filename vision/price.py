@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 from vision.errors import CostlyImageError
-from vision.formats import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, Format, sniff_format
+from vision.formats import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, sniff_format
 from vision.jpeg import Frame, count_scans, read_frame, too_many
 from vision.tiff import part_size, picture_size
 
@@ -17,20 +17,23 @@ MOST_PRICE: Final = 2**31
 # A progressive picture has some 10 scans, and hardly any program writes more than 20.
 MOST_SCANS: Final = 100
 _USUAL_SCANS: Final = 10
-_UNKNOWN_PRICE: Final = 25_000_000  # where the first megabyte does not tell
+_UNKNOWN_PRICE: Final = 25_000_000  # where the first segments do not tell
 # Of a PNG; at 8 KiB of pixels each, as libpng writes them, these are 800 MB.
 MOST_CHUNKS: Final = 100_000
+MOST_PROFILES: Final = 4  # of a PNG, which may have one; each is inflated to up to 1 MiB
 
 # What is decoded at once, where it came in: some 20 ms at the worst, and mostly below 1 ms.
 LIGHT_PRICE: Final = 2**22
 LIGHT_BYTES: Final = 2**20  # of the file
 _LIGHT_PARTS: Final = 64  # segments or chunks
+_PRICED_PARTS: Final = 1000
 _LIGHT_INFLATED: Final = 4  # compressed pieces of metadata; each may inflate to 1 MiB
 _TINY_BYTES: Final = 2**12  # so small a PNG is light whatever its chunks: they inflate to 4 MiB
 
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_START: Final = b"\xff\xd8\xff"
-_COMPRESSED: Final = (b"iCCP", b"zTXt", b"iTXt")
+_PROFILE: Final = b"iCCP"
+_COMPRESSED: Final = (_PROFILE, b"zTXt", b"iTXt")
 _OS2_HEADER: Final = 12  # bytes of a BMP's header that has sizes of 16 bits
 _HEADER_BYTES: Final = 2**16  # in which sizes of AVIF and HEIC are looked for
 _MOST_SIZES: Final = 64
@@ -45,7 +48,7 @@ def price_of(data: bytes) -> int:
     image_format = sniff_format(data)
     try:
         price = 0 if image_format is None else _PRICES[image_format](data)
-    except (struct.error, IndexError, CostlyImageError):
+    except (struct.error, IndexError):
         return 1
     return max(1, min(price, MOST_PRICE))
 
@@ -72,8 +75,11 @@ def check_chunks(data: bytes) -> None:
     Raises:
         CostlyImageError: it has too many.
     """
-    if len(_png_chunks(data, MOST_CHUNKS + 1)) > MOST_CHUNKS:
+    kinds = _png_chunks(data, MOST_CHUNKS + 1)
+    if len(kinds) > MOST_CHUNKS:
         raise too_many("PNG", MOST_CHUNKS, "chunks")
+    if kinds.count(_PROFILE) > MOST_PROFILES:
+        raise too_many("PNG", MOST_PROFILES, "colour profiles")
 
 
 def check_scans(data: bytes, frame: Frame) -> None:
@@ -114,7 +120,10 @@ def _png_chunks(data: bytes, most: int) -> list[bytes]:
 
 
 def _jpeg_price(data: bytes) -> int:
-    frame = read_frame(data[:LIGHT_BYTES])
+    try:
+        frame = read_frame(data[:LIGHT_BYTES], most=_PRICED_PARTS)
+    except CostlyImageError:
+        return _UNKNOWN_PRICE
     if frame is None:
         return 1 if len(data) <= LIGHT_BYTES else _UNKNOWN_PRICE
     return frame.width * frame.height * (1 if frame.has_one_scan else _USUAL_SCANS)
