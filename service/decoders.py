@@ -55,8 +55,8 @@ class Decoders:
         cpu_s = min(self._timeout_s, LEAST_S + PIXEL_S * price_of(task.data))
         side = thumbnail_side if task.with_thumbnail else None
         question = Question(task.data, task.crop, side, cpu_s)
-        for _ in range(TRIES):
-            decoder = self._taken()
+        for trial in range(TRIES):
+            decoder = self._taken(anew=trial > 0)
             try:
                 return self._asked(decoder, question)
             except DiedError as error:
@@ -91,10 +91,14 @@ class Decoders:
             raise
         return Decoded(pixels_CHW=decoder.pixels_CHW.copy(), thumbnail=thumbnail)
 
-    def _taken(self) -> "_Decoder":
+    def _taken(self, *, anew: bool) -> "_Decoder":
+        """Return a process that nobody uses; ``anew``: a new one, in place of another."""
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            idle = self._idle.pop() if self._idle else None
+        if idle is not None and not anew:
+            return idle
+        if idle is not None:  # whatever ended one may have met all of them
+            idle.end()
         return _Decoder(self._job)
 
     def _put_back(self, decoder: "_Decoder") -> None:

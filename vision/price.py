@@ -111,7 +111,7 @@ def _has_light_chunks(data: bytes) -> bool:
 
 def _png_chunks(data: bytes, most: int) -> list[bytes]:
     """Return the kinds of the chunks, of at most ``most``."""
-    kinds = []
+    kinds: list[bytes] = []
     at, end = len(_PNG_START), len(data)
     while at + 12 <= end and len(kinds) < most:
         kinds.append(data[at + 4 : at + 8])
