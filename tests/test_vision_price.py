@@ -78,6 +78,7 @@ def test_ordinary_pictures_are_light(data: bytes) -> None:
         inflating_texts(10, b"iCCP"),
         png(1)[:33] + chunk(b"zTXt", b"a" * 4000) * 5 + png(1)[33:],
         encoded(picture(1, (2500, 2500)), "JPEG"),
+        encoded(picture(1, mode="CMYK"), "JPEG"),
         encoded(picture(1), "WEBP"),
         encoded(picture(1), "GIF"),
         encoded(picture(1), "JPEG").replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11"),  # arithmetic

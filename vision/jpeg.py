@@ -7,8 +7,7 @@ how far the picture goes.
 import io
 import re
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ _BLOCK: Final = 8  # pixels on a side
 _COEFFICIENTS: Final = _BLOCK * _BLOCK
 _EIGHTH: Final = 8  # as small as the decoder makes it: one pixel per block, its mean
 _WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # 0: no marker at all
+_FILL: Final = 0xFF  # and the first byte of each marker
 _START_OF_SCAN: Final = 0xDA
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Huffman codes, sequential or progressive; arithmetic codes take far longer to read.
@@ -42,8 +42,7 @@ _DETAILED: Final = 2**22  # pixels that are compared of a progressive picture
 _INVISIBLE: Final = 0.5  # of 255, the mean over a small picture
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """What a JPEG's header says of how it is coded."""
 
     width: int  # pixels
@@ -90,10 +89,14 @@ def read_frame(data: bytes, *, most: int = MOST_SEGMENTS) -> Frame | None:
     is_huffman = True
     try:
         for _ in range(most):
-            marker = _MARKER.match(data, at)
-            if marker is None:
-                return None
-            at, kind = marker.end(), marker[1][0]
+            kind = data[at + 1]
+            if data[at] == _FILL != kind:
+                at += 2
+            else:  # more is between the segments, which decoders skip
+                marker = _MARKER.match(data, at)
+                if marker is None:
+                    return None
+                at, kind = marker.end(), marker[1][0]
             if kind in _WITHOUT_LENGTH:
                 continue
             if kind in _FRAMES:

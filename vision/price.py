@@ -26,6 +26,7 @@ MOST_PROFILES: Final = 4  # of a PNG, which may have one; each is inflated to up
 LIGHT_PRICE: Final = 2**22
 LIGHT_BYTES: Final = 2**20  # of the file
 _LIGHT_PARTS: Final = 64  # segments or chunks
+_LIGHT_COMPONENTS: Final = 3  # profiles of four colours take 0.1 s to be prepared
 _PRICED_PARTS: Final = 1000
 _LIGHT_INFLATED: Final = 4  # compressed pieces of metadata; each may inflate to 1 MiB
 _TINY_BYTES: Final = 2**12  # so small a PNG is light whatever its chunks: they inflate to 4 MiB
@@ -97,7 +98,7 @@ def _is_light_jpeg(data: bytes) -> bool:
         frame = read_frame(data, most=_LIGHT_PARTS)
     except CostlyImageError:
         return False
-    if frame is None or not frame.is_huffman:
+    if frame is None or not frame.is_huffman or len(frame.sampling) > _LIGHT_COMPONENTS:
         return False
     scans = 1 if frame.has_one_scan else count_scans(data)
     return frame.width * frame.height * scans <= LIGHT_PRICE and scans <= MOST_SCANS
