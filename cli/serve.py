@@ -125,6 +125,13 @@ def serve(
             help="All images being decoded at once, bytes per worker.",
         ),
     ] = 2**30,
+    decode_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LOOKALIKE_DECODE_TIMEOUT_S",
+            help="For decoding one image, at most, seconds of processor time.",
+        ),
+    ] = 10.0,
     header_timeout_s: Annotated[
         float,
         typer.Option(
@@ -229,6 +236,7 @@ def serve(
         "MAX_CONNECTIONS": max_connections,
         "MAX_BODIES_BYTES": max_bodies_bytes,
         "DECODE_MEMORY_BYTES": decode_memory_bytes,
+        "DECODE_TIMEOUT_S": decode_timeout_s,
         "HEADER_TIMEOUT_S": header_timeout_s,
         "BODY_TIMEOUT_S": body_timeout_s,
         "KEEP_ALIVE_S": keep_alive_s,

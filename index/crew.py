@@ -10,30 +10,23 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 import hashlib
 import mmap
 import os
-import socket
-import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, islice
-from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.decoder import Decoder, Seen, Wanted, content_of
-from index.process import module_command, module_environment
+from index.decoder_process import DecoderProcess, DiedError
 
 SLICE: Final = 64  # files that are decoded together, and that the network sees at once
 MOST: Final = 16  # processes
 AHEAD: Final = 2  # slices in work for each process: one is decoded, one waits for its turn
-START_S: Final = 60.0  # within which a process has started
 DIED: Final = "decoding it ended the process that did it; it may take more memory than there is"
-# Each process decodes on one core; libraries of numpy's would start threads for all of them.
-ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 T = TypeVar("T")
 
@@ -58,8 +51,8 @@ class Crew:
         self._processes = max(1, min(processes, MOST))
         self._slots = self._processes * AHEAD + 1  # the one more is being looked at
         self._pool: ThreadPoolExecutor | None = None  # a thread for each process, to wait for it
-        self._workers: list[_Worker] = []
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._workers: list[DecoderProcess] = []
+        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
         self._shared = -1
         self._pixels: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._is_closing = False
@@ -124,8 +117,8 @@ class Crew:
                 self._idle.put(self._hired())
         return self._pool
 
-    def _hired(self) -> "_Worker":
-        worker = _Worker(self._decoder, self._shared)
+    def _hired(self) -> DecoderProcess:
+        worker = DecoderProcess(self._decoder, self._shared)
         self._workers.append(worker)
         if self._is_closing:
             worker.kill()
@@ -135,16 +128,16 @@ class Crew:
         """Have a slice decoded; one after the other where a process died of them."""
         worker = self._idle.get()
         try:
-            return worker.ask(wanted, slot * SLICE)
-        except _DiedError:
+            return _told(worker, wanted, slot * SLICE)
+        except DiedError:
             worker = self._replaced(worker)
             seen: list[Seen] = []
             for one in wanted:
                 row = _rows(seen)
                 try:
-                    (result,) = worker.ask([one], slot * SLICE + row)
+                    (result,) = _told(worker, [one], slot * SLICE + row)
                     seen.append(result._replace(row=None if result.row is None else row))
-                except _DiedError:
+                except DiedError:
                     worker = self._replaced(worker)
                     data, problem = content_of(one.content, limits=self._decoder.limits)
                     digest = hashlib.sha256(data).hexdigest()
@@ -153,80 +146,19 @@ class Crew:
         finally:
             self._idle.put(worker)
 
-    def _replaced(self, worker: "_Worker") -> "_Worker":
+    def _replaced(self, worker: DecoderProcess) -> DecoderProcess:
         self._workers.remove(worker)
         worker.kill()
         worker.close()
         if self._is_closing:
-            raise _DiedError
+            raise DiedError
         return self._hired()
 
 
-class _DiedError(Exception):
-    """A process ended while it was asked something, or was ended."""
-
-
-class _Worker:
-    """One process, in a group of its own: Ctrl-C at the terminal is the parent's affair.
-
-    It ends by itself when the socket to it does, and so with its parent, however that ends.
-    """
-
-    def __init__(self, decoder: Decoder, shared: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fds = (theirs.fileno(), shared)
-            self._process = subprocess.Popen(
-                module_command("index.decoder", *map(str, fds)),
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-                env=module_environment(**ONE_THREAD),
-                process_group=0,
-            )
-        self._connection = Connection(ours.detach())
-        self._is_ready = False
-        with suppress(OSError):  # what became of it is seen when it is asked
-            self._connection.send(decoder)
-
-    def ask(self, wanted: Sequence[Wanted], first: int) -> list[Seen]:
-        """Return what became of ``wanted``, whose pixels are in shared memory from row ``first``.
-
-        Raises:
-            _DiedError: the process ended.
-            RuntimeError: it never came to life.
-        """
-        if not self._is_ready:
-            self._greet()
-        try:
-            self._connection.send((list(wanted), first))
-            answer: Any = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise _DiedError from error
-        if isinstance(answer, BaseException):
-            raise answer
-        seen: list[Seen] = answer
-        return seen
-
-    def kill(self) -> None:
-        """End the process, and whoever waits for its answer."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """Close the socket, which nobody may be waiting at."""
-        self._connection.close()
-
-    def _greet(self) -> None:
-        try:
-            if not self._connection.poll(START_S):
-                raise RuntimeError(f"a process to decode in did not start in {START_S:.0f} s")
-            self._connection.recv()
-        except (EOFError, OSError) as error:
-            code = self._process.wait(START_S)
-            if code < 0:  # killed
-                raise _DiedError from error
-            raise RuntimeError(f"a process to decode in ended with code {code}") from error
-        self._is_ready = True
+def _told(worker: DecoderProcess, wanted: Sequence[Wanted], first: int) -> list[Seen]:
+    """Return what became of ``wanted``, whose pixels are in shared memory from row ``first``."""
+    seen: list[Seen] = worker.ask((list(wanted), first))
+    return seen
 
 
 def _rows(seen: Sequence[Seen]) -> int:

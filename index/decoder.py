@@ -1,20 +1,15 @@
 """Files in, their hashes, pixels and thumbnails out: the work of one decoding process.
 
-Run as ``python -m index.decoder SOCKET PIXELS``, with two open files of ``index.crew``: it is told
-how to decode, then one slice of files after another, and ends when nobody can tell it any more.
+Processes are those of ``index.decoder_process``; each slice of files is one question.
 
 Shape suffixes: B images of a slice, C channels, H x W pixels.
 """
 
 import fcntl
 import hashlib
-import mmap
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,15 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.content import read_file
+from index.decoder_program import Line
 from vision.decoding import LARGE_BYTES
 from vision.errors import ImageError
-from vision.image import ImageLimits, harden_pillow
+from vision.image import ImageLimits
 from vision.preprocess import Preprocessing
 from vision.thumbnail import Thumbnail, thumbnail_of
-
-# The threads of a network wait for one another, often by spinning: none of them should be kept from
-# its core by what is decoded ahead. Decoders have the cores whenever the network waits for them.
-POLITE: Final = 5  # steps of the scheduler; a core that is wanted by both goes to it by 1 to 3
 
 
 class Wanted(NamedTuple):
@@ -99,6 +91,18 @@ class Decoder:
             row += 1
         return results
 
+    def begin(self) -> None:
+        """Begin; there is nothing to prepare."""
+
+    def answer(self, asked: tuple[Sequence[Wanted], int], line: Line) -> list[Seen]:
+        """Decode a slice of files; their pixels begin at the row of memory that is asked for."""
+        wanted, first = asked
+        size = int(np.prod(self.shape))
+        rows_BCHW = np.frombuffer(line.memory, np.uint8, len(wanted) * size, first * size)
+        rows_BCHW = rows_BCHW.reshape(len(wanted), *self.shape)
+        with _one_large(line.file) as before_pixels:
+            return self.decode(wanted, rows_BCHW, before_pixels=before_pixels)
+
     def _thumbnail(self, data: bytes, image: Image.Image) -> Thumbnail | None:
         if self.thumbnail_side is None:
             return None
@@ -117,35 +121,6 @@ def content_of(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, st
         return b"", str(error)
     except OSError as error:
         return b"", f"{UNREADABLE}: {error.strerror or error}"
-
-
-def main(socket: int, pixels: int) -> None:
-    """Serve whoever holds the other end of ``socket``; ``pixels`` is the memory shared with it."""
-    harden_pillow()
-    os.nice(POLITE)
-    memory = mmap.mmap(pixels, 0)  # until this process ends
-    with Connection(socket) as connection:
-        try:
-            decoder: Decoder = connection.recv()
-            connection.send(None)
-            size = int(np.prod(decoder.shape))
-            while True:
-                wanted, first = connection.recv()
-                rows_BCHW = np.frombuffer(memory, np.uint8, len(wanted) * size, first * size)
-                rows_BCHW = rows_BCHW.reshape(len(wanted), *decoder.shape)
-                connection.send(_answer(decoder, wanted, rows_BCHW, lock=pixels))
-        except (EOFError, ConnectionError):  # whoever asked has ended, in whatever way
-            return
-
-
-def _answer(
-    decoder: Decoder, wanted: list[Wanted], rows_BCHW: NDArray[np.uint8], *, lock: int
-) -> list[Seen] | Exception:
-    try:
-        with _one_large(lock) as before_pixels:
-            return decoder.decode(wanted, rows_BCHW, before_pixels=before_pixels)
-    except Exception as error:
-        return error
 
 
 @contextmanager
@@ -169,7 +144,3 @@ def _one_large(file: int) -> Iterator[Callable[[int], None]]:
     finally:
         if holds:
             fcntl.lockf(file, fcntl.LOCK_UN)
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

@@ -100,7 +100,7 @@ class Gate:
         return key
 
     def _address(self, scope: Scope) -> str:
-        return _network(self.proxies.client(scope))
+        return network_of(self.proxies.client(scope))
 
 
 def _token(authorization: str | None) -> str:
@@ -123,9 +123,9 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _network(host: str) -> str:
+def network_of(host: str) -> str:
     """Return the client an address stands for: of IPv6, whose clients have many, the network."""
     address = parsed(host)
     if not isinstance(address, ipaddress.IPv6Address):
         return host if address is None else str(address)
-    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK_BITS), strict=False))
+    return str(ipaddress.ipnetwork_of((int(address), _IPV6_NETWORK_BITS), strict=False))

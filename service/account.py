@@ -18,6 +18,7 @@ class Account:
     __slots__ = (
         "bytes_in",
         "bytes_out",
+        "caller",
         "images",
         "item_problems",
         "problem",
@@ -31,6 +32,7 @@ class Account:
         self.problem: str | None = None  # the code of the answer, when it is a problem
         self.item_problems: list[str] = []  # codes of single items, in an answer that went through
         self.refusals: list[str] = []  # codes of images that could not be used
+        self.caller = ""  # whose the request is, where that is known: those share what there is
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -52,6 +54,12 @@ def open_account() -> Account:
     account = Account()
     _CURRENT.set(account)
     return account
+
+
+def current_caller() -> str:
+    """Return whose request this task answers; of no request, or of nobody known, ``""``."""
+    account = _CURRENT.get()
+    return "" if account is None else account.caller
 
 
 def note_stage(stage: Stage, *, begun: float) -> None:

@@ -71,6 +71,9 @@ class ServiceSettings(BaseSettings):
     decode_memory_bytes: int = Field(
         2**30, ge=2**20, description="all images being decoded at once, bytes per worker"
     )
+    decode_timeout_s: float = Field(
+        10.0, ge=1, description="processor time that decoding one image may take, seconds"
+    )
     header_timeout_s: float = Field(
         10.0, gt=0, description="time for a request's headers to arrive, seconds"
     )

@@ -12,6 +12,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 
+from index.crew import MOST
 from index.gallery import Gallery
 from index.picture_size import PictureSize
 from service.account import note_stage
@@ -19,6 +20,8 @@ from service.admission import Admission, MemoryGate
 from service.busy import BusyThreads
 from service.config import ServiceSettings
 from service.cores import cores, worker_count
+from service.decoder import PictureDecoder
+from service.decoders import Decoders
 from service.job_folder import JobFolder
 from service.jobs import Jobs
 from service.newest import Newest
@@ -31,6 +34,7 @@ from vision.encoding import ImageEncoder
 from vision.formats import formats_called
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
+from vision.price import is_light
 from vision.references import References, read_references
 from vision.runtimes import open_encoder
 from vision.thumbnail import Thumbnail, thumbnail_of
@@ -39,6 +43,7 @@ logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
 # Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
 LIGHT_BYTES: Final = 16 * 2**20
+LEAST_DECODERS: Final = 2  # processes, where they are needed: one picture does not stop all others
 # For one image: what a lone one may keep the event loop for, beside its decoding.
 QUICK_S: Final = 0.002
 WRITERS: Final = 32  # that wait for the disk together
@@ -59,6 +64,7 @@ class Engine:
         references: References | None,
         gallery: Gallery,
         pipeline: Pipeline,
+        decoders: Decoders,
         busy: BusyThreads,
     ) -> None:
         self.settings = settings
@@ -72,6 +78,7 @@ class Engine:
         self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.newest = Newest(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
+        self._decoders = decoders
         self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
@@ -114,6 +121,11 @@ class Engine:
             max_pixels=settings.max_pixels,
             formats=formats_called(settings.formats),
         )
+        decoders = Decoders(
+            PictureDecoder(manifest.preprocessing, limits),
+            MemoryGate(settings.decode_memory_bytes),
+            timeout_s=settings.decode_timeout_s,
+        )
         pipeline = Pipeline(
             decode=busy.watched(
                 "decode",
@@ -122,11 +134,12 @@ class Engine:
                     manifest=manifest,
                     limits=limits,
                     pictures=gallery.pictures,
-                    gate=MemoryGate(settings.decode_memory_bytes),
+                    decoders=decoders,
                 ),
             ),
             encode=busy.watched("network", encoder.encode),
             decode_threads=own_cores,
+            heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
             decodes_itself=own_cores == 1,
             is_quick=request_s < QUICK_S,
             max_batch=settings.max_batch or encoder.batch_size,
@@ -138,6 +151,7 @@ class Engine:
             references=references,
             gallery=gallery,
             pipeline=pipeline,
+            decoders=decoders,
             busy=busy,
         )
         loading.begin("warm_up")
@@ -180,6 +194,7 @@ class Engine:
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
+        self._decoders.close()
         self._readers.shutdown()
         self._writers.shutdown()
         self.jobs.close()
@@ -214,25 +229,36 @@ def _decode(
     manifest: Manifest,
     limits: ImageLimits,
     pictures: PictureSize,
-    gate: MemoryGate,
+    decoders: Decoders,
 ) -> Decoded:
+    if not light_only:
+        return decoders.decode(task, thumbnail_side=pictures.side)
+    if not is_light(task.data):
+        raise HeavyImage
     preprocessing = manifest.preprocessing
-    with gate.passage() as take:
+    image = preprocessing.decode(
+        task.data,
+        limits=limits,
+        crop=task.crop,
+        before_pixels=_leave_large,
+        before_mending=_leave_damaged,
+    )
+    thumbnail: Thumbnail | None = None
+    if task.with_thumbnail:
+        thumbnail = thumbnail_of(
+            task.data, image, preprocessing, limits=limits, max_side=pictures.side
+        )
+    pixels_CHW = preprocessing.pixels(image, crop=task.crop)
+    return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
 
-        def weigh(size: int) -> None:
-            if not light_only:
-                take(size)
-            elif size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
-                raise HeavyImage
 
-        image = preprocessing.decode(task.data, limits=limits, crop=task.crop, before_pixels=weigh)
-        thumbnail: Thumbnail | None = None
-        if task.with_thumbnail:
-            thumbnail = thumbnail_of(
-                task.data, image, preprocessing, limits=limits, max_side=pictures.side
-            )
-        pixels_CHW = preprocessing.pixels(image, crop=task.crop)
-        return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
+def _leave_large(size: int) -> None:
+    if size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
+        raise HeavyImage
+
+
+def _leave_damaged() -> None:
+    raise HeavyImage
 
 
 def _now() -> datetime:

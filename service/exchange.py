@@ -163,9 +163,10 @@ class Stopwatch:
         for one in encoded:
             self.queue_ms = max(self.queue_ms, one.queue_ms)
             self.decode_ms += one.decode_ms
-            share_ms = one.encode_ms / one.batch_images
-            self.encode_ms += share_ms
-            note_image(queue_ms=one.queue_ms, decode_ms=one.decode_ms, encode_ms=share_ms)
+            self.encode_ms += one.encode_share_ms
+            note_image(
+                queue_ms=one.queue_ms, decode_ms=one.decode_ms, encode_ms=one.encode_share_ms
+            )
 
     def stop(self) -> Timings:
         """Return the times in milliseconds."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access import Gate
+from service.access import Gate, network_of
 from service.account import note_stage, open_account
 from service.config import ServiceSettings
 from service.cors import READING, Cors, refuse_other_sites
@@ -123,6 +123,7 @@ class Front:
             refuse_other_sites(exchange.headers, desk.proxies.host(scope), desk.cors)
         if desk.gate is not None:
             exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
+        exchange.account.caller = exchange.key or network_of(desk.proxies.client(scope))
         await desk.application(scope, exchange.receive, exchange.send)
 
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:

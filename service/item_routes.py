@@ -219,7 +219,9 @@ async def _store_all(engine: Engine, entries: list[_Entry], *, upsert: bool) -> 
     for outcome in outcomes:
         if isinstance(outcome, Encoded):
             note_image(
-                queue_ms=outcome.queue_ms, decode_ms=outcome.decode_ms, encode_ms=outcome.encode_ms
+                queue_ms=outcome.queue_ms,
+                decode_ms=outcome.decode_ms,
+                encode_ms=outcome.encode_share_ms,
             )
     items = [
         new_item(str(entry.id), entry.data, outcome, label=entry.label, metadata=entry.metadata)

@@ -2,17 +2,17 @@
 
     event loop ──job──► waiting ──decoded by the network's lane──┐
                           │                                      ├──► batch ──► event loop
-                          └──decoding threads──► ready ──────────┘
+                          ├──decoding threads──► ready ──────────┤
+                          └──heavy──► turns ──► ready ───────────┘
 
 A batch is whatever waited while the network was busy: it grows under load and costs no wait when
 idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
 Results return to the event loop once per batch.
 
-Callers take turns: of many images of one, and one of another, that one is the second to be decoded.
-
 In a worker of one core the network's thread decodes everything but heavy images, which would make
 others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
-quick network takes no thread at all: to wake one takes longer than the network does.
+quick network takes no thread at all: to wake one takes longer than the network does. Heavy images
+have threads of their own, and their callers take turns.
 """
 
 import asyncio
@@ -25,10 +25,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.account import current_caller
 from service.lane import Lane
 from service.task import Decoded, Encoded, HeavyImage, Task
 from service.turns import Turns
 from vision.encoding import Encoding
+from vision.price import price_of
 
 
 @dataclass(slots=True)
@@ -43,13 +45,14 @@ class _Job:
     decoded: Decoded | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Call:
     """The images that one caller waits for; used on the event loop alone, but for ``future``."""
 
     future: "asyncio.Future[list[Encoded | Exception]]"
     results: list[Encoded | Exception | None]
     left: int  # images without a result
+    caller: str  # who shares decoders with others; "": this call alone does
     later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
 
 
@@ -68,30 +71,35 @@ class Pipeline:
         decode: Callable[[Task, bool], Decoded],
         encode: Callable[[NDArray[np.uint8]], Encoding],
         decode_threads: int,
+        heavy_threads: int,
         decodes_itself: bool,
         is_quick: bool,
         max_batch: int,
         on_batch: Callable[[int], None],
     ) -> None:
-        self._decode = decode  # told whether to raise HeavyImage rather than take long
+        # Told whether to raise HeavyImage rather than take long; if not, it only waits for others.
+        self._decode = decode
         self._encode = encode
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
         # Up to so many images of a batch the network's lane decodes by itself.
         self._own_decodes = max_batch if decodes_itself else 1
-        self._is_shared = not decodes_itself  # the decoding of light images
         self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
-        self._waiting: Turns[_Call, _Job] = Turns()
-        self._heavy: Turns[_Call, _Job] = Turns()  # seen by the network thread, left to others
+        self._waiting: deque[_Job] = deque()
+        self._heavy: Turns[_Job] = Turns()  # seen by another thread, and left to the heavy ones
         self._ready: deque[_Job] = deque()
         self._thread = threading.get_ident()
         self._network = Lane("network", self._run_batch)
-        self._decoders = [
-            Lane(f"decode-{number}", self._decode_one) for number in range(decode_threads)
+        self._decoders = [  # of light images
+            Lane(f"decode-{number}", self._decode_light)
+            for number in range(0 if decodes_itself else decode_threads)
         ]
-        for lane in (*self._decoders, self._network):
+        self._heavy_decoders = [
+            Lane(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
+        ]
+        for lane in self._lanes:
             lane.start()
 
     async def __call__(self, task: Task) -> Encoded:
@@ -112,7 +120,7 @@ class Pipeline:
         """
         if not tasks:
             return []
-        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks))
+        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
         if len(tasks) > 2 * self._max_batch:
             call.later.extend(enumerate(tasks))
             for _ in range(2 * self._max_batch):
@@ -132,16 +140,20 @@ class Pipeline:
         await self._loop.run_in_executor(None, self._join)
 
     def _join(self) -> None:
-        for lane in (*self._decoders, self._network):
+        for lane in self._lanes:  # each leaves its work to those behind it
             lane.join()
+
+    @property
+    def _lanes(self) -> tuple[Lane, ...]:
+        return (*self._decoders, *self._heavy_decoders, self._network)
 
     def _submit(self, call: _Call, place: int, task: Task) -> None:
         self._under_way += 1
-        self._waiting.put(call, _Job(task, call, place, time.perf_counter()))
+        self._waiting.append(_Job(task, call, place, time.perf_counter()))
         if self._is_quick and self._under_way == 1:
             self._loop.call_soon(self._run_alone)
-        elif not self._network.wake() and self._is_shared:
-            self._wake_decoder()
+        elif not self._network.wake():
+            _wake_one(self._decoders)
 
     def _run_alone(self) -> None:
         """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
@@ -150,16 +162,16 @@ class Pipeline:
         else:
             self._network.wake()
 
-    def _wake_decoder(self) -> None:
-        any(lane.wake() for lane in self._decoders)
+    def _decode_light(self) -> bool:
+        return self._decode_one(_pop(self._waiting), light_only=True)
 
-    def _decode_one(self) -> bool:
-        job = self._heavy.take()
-        if job is None and self._is_shared:
-            job = self._waiting.take()
+    def _decode_heavy(self) -> bool:
+        return self._decode_one(self._heavy.pop(), light_only=False)
+
+    def _decode_one(self, job: _Job | None, *, light_only: bool) -> bool:
         if job is None:
             return False
-        if self._decoded(job, light_only=False):
+        if self._decoded(job, light_only=light_only):
             self._ready.append(job)
             self._network.wake()
         return True
@@ -172,8 +184,9 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            self._heavy.put(job.call, job)
-            self._wake_decoder()
+            caller = job.call.caller or f"call {id(job.call)}"
+            self._heavy.put(job, caller=caller, price=price_of(job.task.data))
+            _wake_one(self._heavy_decoders)
             return False
         except Exception as error:  # the thread's edge: it goes to the caller
             self._hand_over([(job, error)])
@@ -203,7 +216,7 @@ class Pipeline:
         while len(jobs) < self._max_batch and (job := _pop(self._ready)) is not None:
             if not self._is_abandoned(job):
                 jobs.append(job)
-        while len(jobs) < self._own_decodes and (job := self._waiting.take()) is not None:
+        while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
             if self._decoded(job, light_only=True):
                 jobs.append(job)
         return jobs
@@ -233,6 +246,10 @@ class Pipeline:
                 self._submit(call, *call.later.popleft())
             elif not call.left:
                 call.future.set_result([result for result in call.results if result is not None])
+
+
+def _wake_one(lanes: list[Lane]) -> None:
+    any(lane.wake() for lane in lanes)
 
 
 def _pop(jobs: deque[_Job]) -> _Job | None:

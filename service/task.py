@@ -32,6 +32,11 @@ class Encoded:
     encode_ms: float  # of the whole batch
     batch_images: int
 
+    @property
+    def encode_share_ms(self) -> float:
+        """This image's share of the batch's time: the shares of a batch add up to it."""
+        return self.encode_ms / self.batch_images
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:

@@ -1,36 +1,55 @@
-"""Jobs of several callers that take turns: one of each, however many each has."""
+"""Work of several callers in, one piece after another out: whoever had least comes next."""
 
 import threading
 from collections import deque
 from typing import Generic, TypeVar
 
-Caller = TypeVar("Caller")
-Job = TypeVar("Job")
+T = TypeVar("T")
 
 
-class Turns(Generic[Caller, Job]):
-    """A queue that any thread may fill and empty."""
+class Turns(Generic[T]):
+    """A queue for each caller; used by several threads.
+
+    Each piece of work has a price. Callers take turns so that all get the same price done, as in
+    start-time fair queueing (Goyal, Vin and Cheng, 1996): one who comes late, or anew, begins
+    where the others are, and neither waits for what they have queued nor overtakes for what he
+    did not use.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: dict[Caller, deque[Job]] = {}  # of each caller, whose turn it is first
+        self._queues: dict[str, deque[tuple[T, int]]] = {}
+        self._had: dict[str, int] = {}  # price done for each caller that has a queue
+        self._now = 0  # what the caller had whose turn it was last
 
-    def put(self, caller: Caller, job: Job) -> None:
-        """Add a job to its caller's."""
+    def put(self, work: T, *, caller: str, price: int) -> None:
+        """Queue ``work`` behind what its caller has queued."""
         with self._lock:
-            jobs = self._jobs.get(caller)
-            if jobs is None:
-                self._jobs[caller] = deque((job,))
-            else:
-                jobs.append(job)
+            if caller not in self._queues:
+                self._queues[caller] = deque()
+                self._had[caller] = max(self._now, self._had.get(caller, 0))
+            self._queues[caller].append((work, price))
 
-    def take(self) -> Job | None:
-        """Return the oldest job of the caller whose turn it is; None: there is none."""
+    def pop(self) -> T | None:
+        """Return what comes next, or ``None``: there is nothing."""
         with self._lock:
-            for caller in self._jobs:
-                jobs = self._jobs.pop(caller)
-                job = jobs.popleft()
-                if jobs:
-                    self._jobs[caller] = jobs  # behind all others
-                return job
-        return None
+            if not self._queues:
+                return None
+            caller = min(self._queues, key=self._had.__getitem__)
+            work, price = self._queues[caller].popleft()
+            self._now = self._had[caller]
+            self._had[caller] += price
+            if not self._queues[caller]:
+                del self._queues[caller]
+                self._forget()
+            return work
+
+    def _forget(self) -> None:
+        """Forget callers without work that have had no more than the others."""
+        if not self._queues:
+            self._now = 0
+            self._had.clear()
+            return
+        for caller in [one for one, had in self._had.items() if had <= self._now]:
+            if caller not in self._queues:
+                del self._had[caller]

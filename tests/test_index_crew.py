@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index import crew as crew_module
+from index import decoder_process
 from index.crew import AHEAD, DIED, Crew
 from index.decoder import Decoder, Seen, Wanted
 from index.process import ROOT
@@ -81,16 +81,16 @@ def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder\n"
+        "from index import decoder, decoder_program\n"
         "read = decoder.content_of\n"
         "def content_of(content, **more):\n"
         "    if getattr(content, 'name', '') == 'deadly.png': os.kill(os.getpid(), 9)\n"
         "    return read(content, **more)\n"
         "decoder.content_of = content_of\n"
-        "decoder.main(*map(int, sys.argv[1:]))\n"
+        "decoder_program.main(*map(int, sys.argv[1:]))\n"
     )
     monkeypatch.setattr(
-        crew_module, "module_command", lambda _, *fds: [sys.executable, str(script), *fds]
+        decoder_process, "module_command", lambda _, *fds: [sys.executable, str(script), *fds]
     )
     asked = slices(4)
     asked[2][1][2] = Wanted(deadly)
@@ -112,7 +112,9 @@ def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
 
 
 def test_processes_that_never_start_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "module_command", lambda *_: [sys.executable, "-c", "exit(3)"])
+    monkeypatch.setattr(
+        decoder_process, "module_command", lambda *_: [sys.executable, "-c", "exit(3)"]
+    )
 
     with (
         Crew(DECODER, processes=1) as crew,

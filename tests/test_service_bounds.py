@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from service.options import MAX_IMAGES, MAX_JSON_VALUES, MAX_WIDTH
-from service.turns import Turns
 from tests.conftest import write_gallery
 from tests.pictures import encoded, png
 from tests.processes import usage
@@ -190,48 +189,6 @@ def test_readers_take_their_places_and_are_told_when_there_are_none(server: Serv
     assert Counter(one.status_code for one in read)[200] > 0
     for one in read:
         assert one.status_code == 200 or int(one.headers["retry-after"]) >= 1
-
-
-def test_callers_take_turns() -> None:
-    turns: Turns[str, int] = Turns()
-    for number in range(100):
-        turns.put("bulk", number)
-    turns.put("one", 1000)
-    turns.put("other", 2000)
-
-    taken = [turns.take() for _ in range(6)]
-
-    assert taken == [0, 1000, 2000, 1, 2, 3]
-    assert turns.take() == 4
-    assert [turns.take() for _ in range(95)] == [*range(5, 100)]
-    assert turns.take() is None
-
-
-def test_any_number_of_threads_may_fill_and_empty_turns() -> None:
-    turns: Turns[int, tuple[int, int]] = Turns()
-    taken: list[tuple[int, int]] = []
-    filling = threading.Barrier(5)
-
-    def fill(caller: int) -> None:
-        filling.wait()
-        for number in range(500):
-            turns.put(caller, (caller, number))
-
-    def empty() -> None:
-        while len(taken) < 2_000:
-            job = turns.take()
-            if job is not None:
-                taken.append(job)
-
-    threads = [threading.Thread(target=fill, args=(caller,)) for caller in range(4)]
-    emptying = [threading.Thread(target=empty) for _ in range(2)]
-    for thread in (*threads, *emptying):
-        thread.start()
-    filling.wait()
-    for thread in (*threads, *emptying):
-        thread.join(30)
-
-    assert sorted(taken) == [(caller, number) for caller in range(4) for number in range(500)]
 
 
 def test_one_picture_does_not_wait_for_a_form_of_many_large_ones(server: Server) -> None:

@@ -41,6 +41,7 @@ def pipeline(**changes: object) -> Pipeline:
         "decode": decode,
         "encode": encode,
         "decode_threads": 2,
+        "heavy_threads": 1,
         "decodes_itself": False,
         "is_quick": False,
         "max_batch": 8,

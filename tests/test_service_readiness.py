@@ -146,6 +146,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
             decode=lambda task, light_only: _decoded(encoder, task),
             encode=state.busy.watched("network", encode),
             decode_threads=1,
+            heavy_threads=1,
             decodes_itself=False,
             is_quick=False,
             max_batch=2,

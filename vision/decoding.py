@@ -20,10 +20,11 @@ from vision.cost import decode_bytes
 from vision.depth import FULL, depth_of
 from vision.errors import CorruptImageError, TooManyPixelsError, UnsupportedImageError
 from vision.foreign import refusal
-from vision.formats import AVIF, HEIC, JPEG, TIFF, Format
+from vision.formats import AVIF, HEIC, JPEG, PNG, TIFF, Format
 from vision.heic import declared_size, open_heic
-from vision.jpeg import read_frame
+from vision.jpeg import Frame, read_frame
 from vision.mending import mended
+from vision.price import check_chunks, check_scans
 from vision.rgb import to_rgb
 from vision.strips import shrunk
 from vision.tiff import has_sizes, is_white_zero, part_size, stored_bits, unreadable
@@ -68,6 +69,7 @@ class Decoding(NamedTuple):
     limits: "ImageLimits"
     draft_side: int | None
     before_pixels: Callable[[int], None] | None
+    before_mending: Callable[[], None] | None
     managed: bool
     bits: int
 
@@ -81,6 +83,8 @@ class Decoding(NamedTuple):
             try:
                 return self._decode(data)
             except DECODER_ERRORS:
+                if self.before_mending is not None:
+                    self.before_mending()
                 return self._decode_mended(data)
         except Image.DecompressionBombError as error:  # Pillow's own limit, met while opening
             found = _NUMBER.search(str(error))
@@ -95,13 +99,14 @@ class Decoding(NamedTuple):
     def _decode(self, data: bytes) -> Image.Image:
         beside = self._size_beside(data)
         self._check_size(beside, beside, 0)
+        frame = self._counted(data)
         with self._opened(data) as image:
             full_size = image.size
             if min(full_size) < 1:
                 raise CorruptImageError(f"the image header says {full_size[0]} x {full_size[1]}")
             kept_bytes = 0
             if self.image_format is JPEG:
-                kept_bytes = self._draft(image, data)
+                kept_bytes = self._draft(image, frame)
             self._check_size(image.size, full_size, kept_bytes)
             by = self._shrinking(image.size)
             pixels = max(_area(image.size), _area(beside))
@@ -130,6 +135,21 @@ class Decoding(NamedTuple):
                 raise UnsupportedImageError(refusal(kind, self.limits.formats))
             return part_size(data)
         return 0, 0
+
+    def _counted(self, data: bytes) -> Frame | None:
+        """Return what the header of a JPEG says.
+
+        Raises:
+            CostlyImageError: a JPEG or PNG has too many parts.
+        """
+        if self.image_format is PNG:
+            check_chunks(data)
+        if self.image_format is not JPEG:
+            return None
+        frame = read_frame(data)
+        if frame is not None:
+            check_scans(data, frame)
+        return frame
 
     def _opened(self, data: bytes) -> Image.Image:
         """Return the picture, of which only the header is read."""
@@ -177,10 +197,9 @@ class Decoding(NamedTuple):
             raise OSError("nothing can be mended")
         return image
 
-    def _draft(self, image: Image.Image, data: bytes) -> int:
+    def _draft(self, image: Image.Image, frame: Frame | None) -> int:
         """Set the scale at which a JPEG is decoded; return the bytes kept of it whole."""
         width, height = image.size
-        frame = read_frame(data)
         if self.draft_side is not None:
             fine = [s for s in SCALES if min(width, height) // s >= self.draft_side]
             small = [s for s in SCALES if not self._is_too_large((-(-width // s), -(-height // s)))]

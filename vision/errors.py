@@ -6,6 +6,7 @@ VisionError
 │   ├── UnsupportedImageError    of no format that is taken, or a kind not read
 │   ├── TooManyBytesError        more bytes than allowed
 │   ├── TooManyPixelsError       more pixels than allowed, or a side too long
+│   │   └── CostlyImageError     its pixels take more time or memory than allowed
 │   └── CorruptImageError        truncated or damaged
 ├── CropError                    a crop box outside the image, or empty
 ├── ModelFolderError             a model folder is missing, damaged, too new, or in the way
@@ -36,6 +37,10 @@ class TooManyBytesError(ImageError):
 
 class TooManyPixelsError(ImageError):
     """The image has more pixels than allowed, or a side that is too long."""
+
+
+class CostlyImageError(TooManyPixelsError):
+    """To decode the image takes more time, memory or passes over its pixels than allowed."""
 
 
 class CorruptImageError(ImageError):

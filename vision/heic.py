@@ -7,6 +7,7 @@ those of ISO/IEC 23008-12. Nothing is registered with Pillow.
 
 import io
 import struct
+from typing import Any
 
 from PIL import ImageFile
 
@@ -23,14 +24,20 @@ def open_heic(data: bytes) -> ImageFile.ImageFile:
     Raises:
         OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
-    # 25 ms that only those wait for who have such pictures.
+    image: ImageFile.ImageFile = load_library()(io.BytesIO(data))
+    return image
+
+
+def load_library() -> Any:
+    """Return what opens such pictures; it is imported in 25 ms, when it is first wanted.
+
+    What is not read cannot do harm; alpha is decoded all the same.
+    """
     from pi_heif import options  # type: ignore[import-untyped] # noqa: PLC0415
     from pi_heif.as_plugin import HeifImageFile  # type: ignore[import-untyped] # noqa: PLC0415
 
-    # What is not read cannot do harm; alpha is decoded all the same.
     options.AUX_IMAGES = options.DEPTH_IMAGES = options.THUMBNAILS = False
-    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
-    return image
+    return HeifImageFile
 
 
 def declared_size(data: bytes) -> tuple[int, int]:

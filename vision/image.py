@@ -57,6 +57,7 @@ def decode_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     draft_side: int | None = None,
     before_pixels: Callable[[int], None] | None = None,
+    before_mending: Callable[[], None] | None = None,
     managed: bool = True,
     bits: int = 16,
 ) -> Image.Image:
@@ -85,6 +86,8 @@ def decode_image(
         before_pixels: called, before the first pixel is decoded, with the most bytes that decoding
             will hold at once, an estimate from the header; it may wait until there is room. Without
             it pictures of more than 256 MiB wait for one another.
+        before_mending: called before a damaged picture is looked at more closely, which may decode
+            it eight times; what it raises is raised.
         managed: convert colours to sRGB by the embedded profile; else it stays in ``info``.
         bits: that count of gray samples of 16 bits, 8 to 16.
 
@@ -93,6 +96,7 @@ def decode_image(
         TooManyBytesError: more than ``limits.max_bytes`` bytes.
         UnsupportedImageError: of no format that ``limits`` allow, or of a kind that is not read.
         TooManyPixelsError: the header promises more than the limits allow.
+        CostlyImageError: it has more scans, segments or chunks than pictures have.
         CorruptImageError: truncated or damaged.
     """
     if not data:
@@ -103,7 +107,8 @@ def decode_image(
     if image_format is None or image_format not in limits.formats:
         raise UnsupportedImageError(refusal_of(data, limits.formats))
     tell = None if before_pixels is None else _once(before_pixels)
-    return Decoding(image_format, limits, draft_side, tell, managed, bits).picture(data)
+    decoding = Decoding(image_format, limits, draft_side, tell, before_mending, managed, bits)
+    return decoding.picture(data)
 
 
 def too_many_bytes(count: int, limits: ImageLimits) -> TooManyBytesError:

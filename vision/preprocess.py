@@ -144,10 +144,11 @@ class Preprocessing:
         limits: ImageLimits = DEFAULT_LIMITS,
         crop: CropBox | None = None,
         before_pixels: Callable[[int], None] | None = None,
+        before_mending: Callable[[], None] | None = None,
     ) -> Image.Image:
         """Decode encoded ``data`` to a picture with all the detail that ``pixels`` will use.
 
-        ``before_pixels`` is told the memory that this takes, as by ``vision.image.decode_image``.
+        ``before_pixels`` and ``before_mending`` are called as by ``vision.image.decode_image``.
 
         Raises:
             ImageError: as ``vision.image.decode_image``.
@@ -160,6 +161,7 @@ class Preprocessing:
             limits=limits,
             draft_side=wanted,
             before_pixels=before_pixels,
+            before_mending=before_mending,
             managed=self.decoding != FIRST_DECODING,
             bits=self.bits,
         )

@@ -86,6 +86,12 @@ def has_sizes(data: bytes) -> bool:
     return {_WIDTH, _LENGTH} <= read_directory(data).values.keys()
 
 
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the first picture; 0 where it says none."""
+    directory = read_directory(data)
+    return directory.one(_WIDTH), directory.one(_LENGTH)
+
+
 def part_size(data: bytes) -> tuple[int, int]:
     """Return width and height of what is decoded at once, a tile; it may lie about the picture."""
     directory = read_directory(data)
