@@ -18,6 +18,7 @@ from service.quotas import Quotas
 _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
+_STORING: Final = ("/v1/items", "/v1/items/delete")
 _FORWARDED: Final = b"x-forwarded-for"
 _PROVEN_AT_MOST: Final = 4096
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
@@ -129,7 +130,7 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
         return ("admin",)
     if path == "/metrics":
         return ("metrics", "read")
-    if method in ("PUT", "DELETE") or (path == "/v1/items" and method == "POST"):
+    if method in ("PUT", "PATCH", "DELETE") or (path in _STORING and method == "POST"):
         return ("write",)
     return ("read",)
 
