@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.counting import Counting
 from index.editing import Editing
 from index.errors import UnknownIdError
 from index.filter import Filter
@@ -51,6 +52,7 @@ class Gallery:
         self._follower = Follower(store, self._generations)
         store.after_commits(self._follower.catch_up)
         self._lookup = Lookup(store, self._follower)
+        self.counting = Counting(store, self._lookup)
         self.editing = Editing(store, self._lookup, clock=clock)
         self.pictures = PictureSize(store)
         self.upkeep = Upkeep(store, self._generations, self._follower)
