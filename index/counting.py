@@ -5,7 +5,7 @@ Shape suffix: N keys.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import numpy as np
@@ -98,7 +98,7 @@ def _facet(
     if listed is not None:
         sql, parameters = sql + _AMONG, [*parameters, listed]
     grouped = f"SELECT kind, value, count(*) AS n FROM ({sql}) GROUP BY kind, value"
-    rows = reader.execute(
+    rows: list[Any] = reader.execute(
         f"SELECT kind, value, n, count(*) OVER () FROM ({grouped}) "
         "ORDER BY n DESC, kind, value LIMIT ?",
         (*parameters, limit),

@@ -130,10 +130,10 @@ class Editing:
     def delete_where(
         self, wanted: Filter | None, *, up_to: int | None = None, at_most: int = CHUNK
     ) -> int:
-        """Delete the first items for which ``wanted`` holds, and return how many there were.
+        """Delete the first items for which ``wanted`` holds, and return how many: 0 at the end.
 
-        What is changed between the look and the deletion is looked at again. Durable, in one
-        transaction.
+        Durable, in one transaction. An item that is changed between the look and the deletion is
+        not deleted this time.
 
         Args:
             wanted: ``None``: every item.
@@ -153,15 +153,22 @@ class Editing:
         check_id(item_id)
         item = self._store.items([item_id]).get(item_id)
         if item is None and expected.one_of is not None:
-            raise ChangedItemError(f"no item has the id {shown(item_id)} any more")
+            raise unexpected_item(item_id, 0)
         if item is None:
             raise UnknownIdError(f"no item has the id {shown(item_id)}")
         if not expected.holds(item.seq):
-            raise ChangedItemError(
-                f"the item {shown(item_id)} is not the one expected: its seq is {item.seq} by now; "
-                "read it again, and change what is there then"
-            )
+            raise unexpected_item(item_id, item.seq)
         return item
+
+
+def unexpected_item(item_id: str, seq: int) -> ChangedItemError:
+    """Return what is said where an item is not what a change expects; ``seq`` 0: there is none."""
+    if not seq:
+        return ChangedItemError(f"no item has the id {shown(item_id)}, and one was expected")
+    return ChangedItemError(
+        f"the item {shown(item_id)} is not what was expected: its seq is {seq} by now; read it "
+        "again, and change what is there then"
+    )
 
 
 def _delete_all(changes: Changes, *, items: Sequence[Item]) -> int:

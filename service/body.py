@@ -29,6 +29,7 @@ from service.options import Text
 from vision.formats import sniff_format
 
 MAX_IMAGES: Final = 256  # in one request
+JSON_TYPES: Final = ("application/json", "application/merge-patch+json")
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _MOST_PADDING: Final = 2  # equals signs
 
@@ -74,7 +75,7 @@ async def read_submission(request: Request, *, max_bytes: int, held: Reservation
         images = [_image_of(part) for part in parts if part.name in IMAGE_NAMES]
         texts = [(part.name, _text(part)) for part in parts if part.name not in IMAGE_NAMES]
         fields = _unique([*fields.items(), *texts])
-    elif kind == "application/json":
+    elif kind in JSON_TYPES:
         members = _json_object(body)
         if {"image", "images"} <= members.keys():
             raise AmbiguousQueryError("send either image or images")

@@ -33,7 +33,7 @@ class Dispatch:
         Raises:
             NotFoundError, MethodNotAllowedError: no such route.
         """
-        methods, parameters = self._find(scope["path"])
+        methods, parameters = self._find(scope["path"], scope["method"])
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
@@ -41,12 +41,15 @@ class Dispatch:
             response: Response = await route.endpoint(Request(scope, receive), **parameters)
         await response(scope, receive, send)
 
-    def _find(self, path: str) -> "tuple[_Methods, dict[str, str]]":
-        if path in self._fixed:
-            return self._fixed[path], {}
+    def _find(self, path: str, method: str) -> "tuple[_Methods, dict[str, str]]":
+        fixed = self._fixed.get(path)
+        if fixed is not None and fixed.take(method):
+            return fixed, {}
         for pattern, methods in self._patterns:
             if match := pattern.fullmatch(path):
-                return methods, match.groupdict()
+                return methods, match.groupdict()  # an item may have the name of a route
+        if fixed is not None:
+            return fixed, {}
         raise NotFoundError("there is nothing at this path; /docs lists the routes")
 
 
@@ -60,6 +63,10 @@ class _Methods:
             if route.path == path
             for method in route.methods or ()
         }
+
+    def take(self, method: str) -> bool:
+        """Whether one of them takes ``method``."""
+        return method in self._routes
 
     def pick(self, method: str) -> APIRoute:
         """Return the route that takes ``method``.

@@ -1,5 +1,6 @@
 """What /openapi.json says of requests that come in three shapes, and of errors."""
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 from index.filter import MAX_CONDITIONS
@@ -155,6 +156,21 @@ def bulk_request() -> dict[str, Any]:
     }
 
 
+def json_request(
+    options: type[Options], *, media_types: Sequence[str] = ("application/json",)
+) -> dict[str, Any]:
+    """Return the OpenAPI description of a route that takes a JSON object."""
+    schema = {
+        "type": "object",
+        "properties": _properties(options),
+        "additionalProperties": False,
+        **_required(options),
+        **_one_selection(_properties(options)),
+    }
+    content = {kind: {"schema": schema} for kind in media_types}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def job_request() -> dict[str, Any]:
     """Return the OpenAPI description of the route that begins a job."""
     kinds = [
@@ -165,6 +181,7 @@ def job_request() -> dict[str, Any]:
             "properties": _properties(kind),
             "additionalProperties": False,
             **_required(kind),
+            **_one_selection(_properties(kind)),
         }
         for name, kind in JOBS.items()
     ]
@@ -243,6 +260,26 @@ def _one_source(names: set[str]) -> dict[str, Any]:
         "oneOf": [
             *image,
             *({"required": [name], "properties": {name: {"type": kind}}} for name, kind in others),
+        ]
+    }
+
+
+def _one_selection(names: Container[str]) -> dict[str, Any]:
+    """Return which one of the members must say what to delete, where they are such members."""
+    if "all" not in names:
+        return {}
+    lists = [
+        {"required": [name], "properties": {name: {"minItems": 1}}}
+        for name in ("must", "should", "must_not")
+    ]
+    choices = {
+        "ids": {"type": "array"},
+        "filter": {"type": "object", "anyOf": lists},
+        "all": {"const": True},
+    }
+    return {
+        "oneOf": [
+            {"required": [name], "properties": {name: schema}} for name, schema in choices.items()
         ]
     }
 

@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from index.errors import UnknownIdError, VectorIndexError
+from index.editing import unexpected_item
+from index.errors import VectorIndexError
 from index.filter import parse_filter
 from index.items import NewItem, PutResult, check_id, check_label, encode_metadata
 from service.account import note_image
@@ -38,6 +40,7 @@ from service.exchange import (
     receive_options,
 )
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
+from service.preconditions import expected_of, tag_of
 from service.problems import describe
 from service.task import Encoded, Task
 
@@ -58,16 +61,20 @@ async def put_item(request: Request, item_id: str) -> Response:
     watch = Stopwatch()
     options = ItemOptions.parse(submission.fields)
     check_item(item_id, label=options.label, metadata=options.metadata)
+    expected = expected_of(request.headers)
     data = submission.image
     with engine.admission.admit():
         encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
         watch.add(encoded)
         item = new_item(item_id, data, encoded, label=options.label, metadata=options.metadata)
-        (result,) = await engine.write(lambda: engine.gallery.put([item], upsert=options.upsert))
+        put = partial(engine.gallery.editing.put, [item], upsert=options.upsert, expected=expected)
+        (result,) = await engine.write(put)
     if result.outcome == "conflict":
         raise _conflict(item_id)
+    if result.outcome == "unexpected":
+        raise unexpected_item(item_id, result.seq)
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
-    return answer_with(
+    answer = answer_with(
         StoreAnswer(
             request_id=request.scope["request_id"],
             id=item_id,
@@ -78,6 +85,8 @@ async def put_item(request: Request, item_id: str) -> Response:
         ),
         status=status,
     )
+    answer.headers["ETag"] = tag_of(result.seq)
+    return answer
 
 
 @router.get(
@@ -91,7 +100,12 @@ async def get_item(request: Request, item_id: str) -> Response:
     engine = ready_engine(request)
     await receive_options(request, NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
-    return answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    tag = tag_of(item.seq)
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    answer.headers["ETag"] = tag
+    return answer
 
 
 @router.get(
@@ -118,10 +132,9 @@ async def delete_item(request: Request, item_id: str) -> Response:
     engine = free_engine(request)
     check_id(item_id)
     await receive_options(request, NoOptions)
+    expected = expected_of(request.headers)
     with engine.admission.admit():
-        (was_there,) = await engine.write(lambda: engine.gallery.delete([item_id]))
-    if not was_there:
-        raise UnknownIdError(f"no item has the id {item_id!r}")
+        await engine.write(lambda: engine.gallery.editing.delete(item_id, expected=expected))
     return answer_with(
         DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
     )

@@ -32,6 +32,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "kind": InvalidKindError,  # of a query; that of a job is known before
     "filter": FilterError,
     "id": InvalidIdError,
+    "ids": InvalidIdError,
     "exclude": InvalidIdError,
     "vector": BadVectorsError,
     "items": InvalidJsonError,
@@ -196,11 +197,28 @@ class DuplicatesJob(JobOptions):
     min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
 
 
+class DeleteJob(JobOptions):
+    """Delete the items that a filter holds for, or that have these ids, a thousand at a time."""
+
+    kind: Literal["delete"]
+    ids: Annotated[
+        Annotated[
+            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
+            Field(min_length=1, max_length=100_000),
+        ]
+        | None,
+        Field(description="of the items to delete"),
+    ] = None
+    filter: Annotated[dict[str, Any] | None, Field(description="as in search")] = None
+    all: Annotated[Truth, Field(description="every item")] = False
+
+
 JOBS: Final[dict[str, type[JobOptions]]] = {
     "rebuild": RebuildJob,
     "tune": TuneJob,
     "backup": BackupJob,
     "duplicates": DuplicatesJob,
+    "delete": DeleteJob,
 }
 
 
