@@ -46,8 +46,10 @@ class Dispatch:
         if fixed is not None and fixed.take(method):
             return fixed, {}
         for pattern, methods in self._patterns:
-            if match := pattern.fullmatch(path):
-                return methods, match.groupdict()  # an item may have the name of a route
+            match = pattern.fullmatch(path)
+            # An item may have the name of a route.
+            if match is not None and (fixed is None or methods.take(method)):
+                return methods, match.groupdict()
         if fixed is not None:
             return fixed, {}
         raise NotFoundError("there is nothing at this path; /docs lists the routes")

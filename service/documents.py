@@ -3,10 +3,10 @@
 from collections.abc import Container, Sequence
 from typing import Any
 
-from index.filter import MAX_CONDITIONS
 from service.answers import ProblemAnswer
 from service.body import MAX_IMAGES
-from service.options import ID_SCHEMA, JOBS, LABEL_SCHEMA, BulkItem, BulkOptions, Options
+from service.filter_schema import FILTER_SCHEMA
+from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 
@@ -22,64 +22,6 @@ _BASE64 = {
     "format": "byte",
     "minLength": 1,
     "description": "base64, or a data: URI",
-}
-_TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_NUMBER = {"type": "number", "description": "of 64 bits, if written as an integer"}
-_SCALAR: dict[str, Any] = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
-_TRUTH = {"type": "boolean"}
-
-
-def _condition(key: dict[str, Any], value: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """Return the description of a condition on ``key``: of one value or many, or of a range."""
-    bounds = [_TEXT, _NUMBER] if value is _SCALAR else [_TEXT]
-    tests = {
-        "match": {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]},
-        "range": {
-            "anyOf": [
-                {
-                    "type": "object",
-                    "properties": dict.fromkeys(("gte", "gt", "lte", "lt"), bound),
-                    "additionalProperties": False,
-                    "minProperties": 1,
-                }
-                for bound in bounds
-            ]
-        },
-        **others,
-    }
-    return {
-        "type": "object",
-        "required": ["key"],
-        "properties": {"key": key, **tests},
-        "additionalProperties": False,
-        "oneOf": [{"required": [name]} for name in tests],
-    }
-
-
-_CONDITION = {
-    "anyOf": [
-        _condition(
-            {"type": "string", "pattern": r"^(?!(id|label)$)[^\u0000]*$"},
-            _SCALAR,
-            exists=_TRUTH,
-            is_null=_TRUTH,
-        ),
-        _condition(
-            {"const": "label"},
-            {"type": "string", **LABEL_SCHEMA},
-            exists=_TRUTH,
-            is_null={"const": False},
-        ),
-        _condition({"const": "id"}, {"type": "string", **ID_SCHEMA}),
-    ]
-}
-_FILTER = {
-    "type": "object",
-    "properties": {
-        name: {"type": "array", "items": _CONDITION, "maxItems": MAX_CONDITIONS}
-        for name in ("must", "should", "must_not")
-    },
-    "additionalProperties": False,
 }
 _MEDIA_TYPES = tuple(kind for one in FORMATS for kind in one.media_types)
 
@@ -157,7 +99,10 @@ def bulk_request() -> dict[str, Any]:
 
 
 def json_request(
-    options: type[Options], *, media_types: Sequence[str] = ("application/json",)
+    options: type[Options],
+    *,
+    media_types: Sequence[str] = ("application/json",),
+    required: bool = True,
 ) -> dict[str, Any]:
     """Return the OpenAPI description of a route that takes a JSON object."""
     schema = {
@@ -168,7 +113,7 @@ def json_request(
         **_one_selection(_properties(options)),
     }
     content = {kind: {"schema": schema} for kind in media_types}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def job_request() -> dict[str, Any]:
@@ -229,7 +174,7 @@ def _properties(options: type[Options]) -> dict[str, Any]:
     definitions = schema.get("$defs", {})
     properties: dict[str, Any] = _inlined(schema.get("properties", {}), definitions)
     if "filter" in properties:  # the gallery reads it, so the options know only that it is JSON
-        properties["filter"]["anyOf"] = [_FILTER, {"type": "null"}]
+        properties["filter"]["anyOf"] = [FILTER_SCHEMA, {"type": "null"}]
     return properties
 
 
@@ -277,9 +222,11 @@ def _one_selection(names: Container[str]) -> dict[str, Any]:
         "filter": {"type": "object", "anyOf": lists},
         "all": {"const": True},
     }
+    absent = {"ids": {"type": "null"}, "filter": {"type": "null"}, "all": {"const": False}}
     return {
         "oneOf": [
-            {"required": [name], "properties": {name: schema}} for name, schema in choices.items()
+            {"required": [name], "properties": {**absent, name: schema}}
+            for name, schema in choices.items()
         ]
     }
 

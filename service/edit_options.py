@@ -55,8 +55,17 @@ class FacetOptions(Options):
 
     keys: Annotated[
         Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARS)]],
-            Field(max_length=MAX_KEYS),
+            list[
+                Annotated[
+                    str,
+                    Field(
+                        min_length=1,
+                        max_length=MAX_KEY_CHARS,
+                        json_schema_extra={"pattern": r"^(?!id$)[^\u0000]+$"},
+                    ),
+                ]
+            ],
+            Field(max_length=MAX_KEYS, json_schema_extra={"uniqueItems": True}),
         ],
         BeforeValidator(json_text),
         Field(default_factory=list, description="label, or keys of metadata"),

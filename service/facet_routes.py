@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_answer
 @router.post(
     "",
     summary="How many items, and what do they say?",
-    openapi_extra=json_request(FacetOptions),
+    openapi_extra=json_request(FacetOptions, required=False),
     response_model=FacetAnswer,
 )
 async def count_items(request: Request) -> Response:

@@ -1,7 +1,7 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
 import json
-from contextlib import suppress
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -21,6 +21,8 @@ from service.image_names import unexpected
 
 MAX_K: Final = 1000
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
+# Python would read "1_0" as a number, too, and the digits of every script.
+_DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
 ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
@@ -57,10 +59,9 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, Text) and not set(value) & set("_ \t\r\n"):
-        with suppress(ValueError):
-            return float(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, Text) and _DECIMAL.fullmatch(value):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise ValueError("must be a number")
 

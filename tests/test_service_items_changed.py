@@ -1,4 +1,4 @@
-"""Changing stored items over HTTP, by two workers at once: patches, expectations, many deletions."""
+"""Changing stored items through two workers at once: patches, expectations, many deletions."""
 
 import threading
 import time

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import server_with_backups
 from tests.servers import Server, clean_environment
 
+SETTINGS = Path(__file__).with_name("schemathesis.toml")
+
 
 @pytest.fixture(scope="module")
 def own_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -22,7 +24,8 @@ def run_schemathesis(server: Server, folder: Path, *, examples: int, seed: int) 
     """Return what schemathesis prints; its exit code must be 0."""
     done = subprocess.run(
         [
-            *(str(Path(sys.executable).with_name("st")), "run", f"{server.url}/openapi.json"),
+            *(str(Path(sys.executable).with_name("st")), "--config-file", str(SETTINGS)),
+            *("run", f"{server.url}/openapi.json"),
             *("--checks", "all", "--seed", str(seed)),
             *("--max-examples", str(examples), "--phases", "examples,coverage,fuzzing,stateful"),
             *("--suppress-health-check", "all", "--no-shrink", "--no-color"),
