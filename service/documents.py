@@ -204,7 +204,11 @@ def _one_source(names: set[str]) -> dict[str, Any]:
     return {
         "oneOf": [
             *image,
-            *({"required": [name], "properties": {name: {"type": kind}}} for name, kind in others),
+            *(
+                {"required": [name], "properties": {name: {"type": kind}}}
+                for name, kind in others
+                if name in names
+            ),
         ]
     }
 

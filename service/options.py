@@ -127,6 +127,11 @@ class ItemOptions(Options):
     metadata: Annotated[
         dict[str, Any], BeforeValidator(json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
+    vector: Annotated[
+        list[Annotated[float, Field(strict=True)]] | None,
+        BeforeValidator(json_text),
+        Field(description="stored as it is, without an image; of unit length"),
+    ] = None
     upsert: Annotated[Truth, Field(description="replace other content under this id")] = True
 
 

@@ -192,6 +192,57 @@ def test_an_item_is_made_only_where_none_is(client: httpx.Client, item: str) -> 
     assert client.delete("/v1/items/own-new").status_code == 200
 
 
+def unit(row: int, width: int = 256) -> list[float]:
+    """Return a unit vector of floats that float32 holds exactly."""
+    return [1.0 if place == row else 0.0 for place in range(width)]
+
+
+def test_a_vector_is_stored_without_a_picture(client: httpx.Client, item: str) -> None:
+    made = client.put("/v1/items/bare", json={"vector": unit(3), "label": "hat"})
+    again = client.put("/v1/items/bare", json={"vector": unit(3), "label": "hat"})
+    replaced = client.put(item, json={"vector": unit(4), "metadata": {"a": 1}})
+
+    assert (made.status_code, made.json()["outcome"]) == (201, "created")
+    assert (again.status_code, again.json()["outcome"]) == (200, "unchanged")
+    assert made.headers["etag"] == again.headers["etag"]
+    assert replaced.json()["outcome"] == "replaced"
+    shown = answered(client.get(item))
+    assert (shown["label"], shown["metadata"]) == (None, {"a": 1})
+    assert problem(client.get(f"{item}/image")) == (404, "no_image")
+    for row, name in ((3, "bare"), (4, "own")):
+        query = {"vector": unit(row), "k": 1, "with_vector": True, "exact": True}
+        (hit,) = answered(client.post("/v1/search", json=query))["hits"]
+        assert (hit["id"], hit["score"], hit["vector"]) == (name, 1, unit(row))
+    assert client.delete("/v1/items/bare").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"vector": [1.0]}, 422, "invalid_vector"),
+        ({"vector": []}, 422, "invalid_vector"),
+        ({"vector": [0.0] * 256}, 422, "invalid_vector"),
+        ({"vector": [1.0] * 256}, 422, "invalid_vector"),
+        ({"vector": [2.0, *[0.0] * 255]}, 422, "invalid_vector"),
+        ({"vector": [1e308] * 256}, 422, "invalid_vector"),
+        ({"vector": ["1", *[0.0] * 255]}, 422, "invalid_vector"),
+        ({"vector": [[1.0], *[0.0] * 255]}, 422, "invalid_vector"),
+        ({"vector": "a"}, 422, "invalid_vector"),
+        ({"vector": None}, 400, "missing_image"),
+        ({}, 400, "missing_image"),
+        ({"vector": unit(1), "image": "aGVsbG8="}, 400, "ambiguous_query"),
+        ({"vector": unit(1), "upsert": False}, 409, "id_conflict"),
+    ],
+)
+def test_a_vector_that_cannot_be_stored_is_refused(
+    client: httpx.Client, item: str, body: dict[str, Any], status: int, code: str
+) -> None:
+    before = answered(client.get(item))
+
+    assert problem(client.put(item, json=body)) == (status, code)
+    assert answered(client.get(item))["seq"] == before["seq"]
+
+
 def test_no_update_is_lost_between_two_workers(own_server: Server, item: str) -> None:
     """Some patch what is theirs alone; others count up, each from what it has read."""
     turns, clients = 6, 6
