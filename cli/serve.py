@@ -127,10 +127,7 @@ def serve(
     ] = 2**30,
     decode_timeout_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_DECODE_TIMEOUT_S",
-            help="For decoding one image, at most, seconds of processor time.",
-        ),
+        typer.Option(envvar="LOOKALIKE_DECODE_TIMEOUT_S", help="To decode one image, seconds."),
     ] = 10.0,
     header_timeout_s: Annotated[
         float,
@@ -156,8 +153,7 @@ def serve(
     answer_timeout_s: Annotated[
         float,
         typer.Option(
-            envvar="LOOKALIKE_ANSWER_TIMEOUT_S",
-            help="For a client to read its answer, seconds.",
+            envvar="LOOKALIKE_ANSWER_TIMEOUT_S", help="For an answer to be read, seconds."
         ),
     ] = 30.0,
     max_queue: Annotated[

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Self
 import apsw
 import numpy as np
 
+from index.expected import ANYTHING, Expected
 from index.items import NewItem, Part, PutResult, clean_label, encode_metadata
 from index.origins import forget
 from index.terms import Term, add_terms, remove_terms, terms_of
@@ -65,6 +66,17 @@ class Row:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """Another label and other metadata for an item that was read, and checked, before."""
+
+    id: str
+    seq: int  # of the item as it was read
+    label: str | None
+    metadata: str  # canonical JSON
+    terms: set[Term]
+
+
 def work_of(rows: Sequence[Row]) -> int:
     """Return what writing ``rows`` costs, in items with little metadata."""
     return sum(1 + len(row.terms) // TERMS_PER_ITEM for row in rows)
@@ -89,19 +101,24 @@ class Changes:
         """How many operations were logged."""
         return self._seq - self._seq_before
 
-    def put_all(self, rows: Sequence[Row], *, upsert: bool) -> list[PutResult]:
+    def put_all(
+        self, rows: Sequence[Row], *, upsert: bool, expected: Expected = ANYTHING
+    ) -> list[PutResult]:
         """Store items one after another; an id that comes twice meets its earlier self."""
-        return [self.put(row, upsert=upsert) for row in rows]
+        return [self.put(row, upsert=upsert, expected=expected) for row in rows]
 
-    def put(self, row: Row, *, upsert: bool) -> PutResult:
+    def put(self, row: Row, *, upsert: bool, expected: Expected = ANYTHING) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
 
         Of a row that does not bring everything, the rest stays as it is stored.
 
         With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
+        So is one that is not what was ``expected``: ``unexpected``.
         """
         cursor = self._cursor
         old = cursor.execute(_FIND, (row.id,)).get
+        if not expected.holds(None if old is None else old[1]):
+            return PutResult(row.id, "unexpected", 0 if old is None else old[1])
         if old is not None:
             old_key, old_seq, _, *content = old
             is_same = content == [row.label, row.metadata, row.content_sha256]
@@ -112,12 +129,7 @@ class Changes:
             if not upsert:
                 return PutResult(row.id, "conflict", old_seq)
             self._remove(old_key, content[1])
-        self._key += 1
-        key, seq = self._key, self._seq + 1
-        cursor.execute(
-            _INSERT,
-            (key, row.id, row.label, row.metadata, row.content_sha256, row.created, seq),
-        )
+        key, seq = self._insert(row.id, row.label, row.metadata, row.content_sha256, row.created)
         vector, thumbnail = row.vector, row.thumbnail
         cursor.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
         cursor.execute(
@@ -128,12 +140,39 @@ class Changes:
         self._log("put", key)
         if old is None:
             return PutResult(row.id, "created", seq)
-        return PutResult(row.id, "replaced", self._log("delete", old_key))
+        self._log("delete", old_key)
+        return PutResult(row.id, "replaced", seq)
 
-    def delete(self, item_id: str) -> bool:
-        """Delete an item and return whether there was one."""
+    def edit(self, edit: Edit) -> int | None:
+        """Give an item another label and metadata, and return the seq it has now.
+
+        ``None``: the item is not the one that was read, and stays as it is. Its vector and picture
+        are written again as they lie there, with the sums that tell of damage.
+        """
+        cursor = self._cursor
+        old = cursor.execute(_FIND, (edit.id,)).get
+        if old is None or old[1] != edit.seq:
+            return None
+        old_key, _, created, _, metadata, content_sha256 = old
+        lying = [
+            (table, list(cursor.execute(f"SELECT * FROM {table} WHERE key = ?", (old_key,))))
+            for table in ("vectors", "thumbnails")
+        ]
+        self._remove(old_key, metadata)
+        key, seq = self._insert(edit.id, edit.label, edit.metadata, content_sha256, created)
+        for table, rows in lying:
+            for _, *columns in rows:
+                marks = ", ?" * len(columns)
+                cursor.execute(f"INSERT INTO {table} VALUES (?{marks})", (key, *columns))
+        add_terms(cursor, key, edit.terms)
+        self._log("put", key)
+        self._log("delete", old_key)
+        return seq
+
+    def delete(self, item_id: str, *, expected: Expected = ANYTHING) -> bool:
+        """Delete an item and return whether there was one, and the one that was ``expected``."""
         old = self._cursor.execute(_FIND, (item_id,)).get
-        if old is None:
+        if old is None or not expected.holds(old[1]):
             return False
         key, _, _, _, metadata, _ = old
         self._remove(key, metadata)
@@ -166,6 +205,14 @@ class Changes:
         return row, (row.label, row.metadata, row.content_sha256, row.vector, row.thumbnail) == (
             *(label, metadata, content_sha256, vector, thumbnail),
         )
+
+    def _insert(self, *columns: str | None) -> tuple[int, int]:
+        """Write the row of an item, and return its key and its seq, which is yet to be logged."""
+        self._key += 1
+        item_id, label, metadata, content_sha256, created = columns
+        row = (self._key, item_id, label, metadata, content_sha256, created, self._seq + 1)
+        self._cursor.execute(_INSERT, row)
+        return self._key, self._seq + 1
 
     def _remove(self, key: int, metadata: str) -> None:
         self._cursor.execute("DELETE FROM items WHERE key = ?", (key,))

@@ -8,6 +8,7 @@ VectorIndexError
 ├── GroupKeyError          caller: a key that groups nothing
 ├── InvalidCursorError     caller: a paging cursor that we did not give out
 ├── UnknownIdError         caller: no item has this id
+├── ChangedItemError       caller: the item is not as the change expects it
 ├── NoThumbnailError       caller: the item was stored as a vector, without a picture
 ├── SourceError            caller: what is to be stored is missing, empty, or cannot be read
 ├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
@@ -52,6 +53,10 @@ class InvalidCursorError(VectorIndexError):
 
 class UnknownIdError(VectorIndexError):
     """No item has this id."""
+
+
+class ChangedItemError(VectorIndexError):
+    """The item is not as the change expects it: somebody else came first. Nothing was changed."""
 
 
 class NoThumbnailError(VectorIndexError):

@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.counting import Counting
+from index.editing import Editing
 from index.errors import UnknownIdError
 from index.filter import Filter
 from index.follower import Follower
@@ -25,7 +27,6 @@ from index.items import (
     RangeResult,
     SearchResult,
     check_id,
-    check_items,
     shown,
 )
 from index.lookup import Lookup
@@ -47,11 +48,12 @@ class Gallery:
 
     def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._clock = clock
         self._generations = Generations.of(store)
         self._follower = Follower(store, self._generations)
         store.after_commits(self._follower.catch_up)
         self._lookup = Lookup(store, self._follower)
+        self.counting = Counting(store, self._lookup)
+        self.editing = Editing(store, self._lookup, clock=clock)
         self.pictures = PictureSize(store)
         self.upkeep = Upkeep(store, self._generations, self._follower)
 
@@ -156,11 +158,7 @@ class Gallery:
             In every case nothing is stored, not even the other items. (Should only reading back
             fail, all is stored; putting the items again is harmless and says ``unchanged``.)
         """
-        if not items:
-            return []
-        check_items(items, width=self.binding.width)
-        created = self._clock().isoformat(timespec="milliseconds")
-        return self._store.put(items, upsert=upsert, created=created)
+        return self.editing.put(items, upsert=upsert)
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete in one durable transaction; return, per id, whether there was such an item.

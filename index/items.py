@@ -34,7 +34,7 @@ INT64: Final = 2**63  # SQLite compares integers of this range exactly
 
 ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
-Outcome = Literal["created", "unchanged", "replaced", "conflict"]
+Outcome = Literal["created", "unchanged", "replaced", "conflict", "unexpected"]
 Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
 
 
@@ -59,7 +59,7 @@ class PutResult:
 
     id: str
     outcome: Outcome
-    seq: int  # the operation that wrote the item as it is now
+    seq: int  # the operation that wrote the item as it is now; 0: there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,27 @@ class Lookup:
         items = [item for _, item in found[:limit]]
         return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
 
+    def allowed_by(
+        self, wanted: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
+    ) -> T:
+        """Return what ``look`` makes of the keys that ``wanted`` lets through, and of their seq.
+
+        Nothing was removed meanwhile. Of keys that are not there, because every one is let through,
+        and which are ``None``, it sees to that itself.
+        """
+        if wanted is None or wanted == _EVERYTHING:
+            return look(None, 0)
+
+        def attempt(snapshot: Snapshot) -> T | None:
+            allowed = self._allowed.of(
+                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
+            )
+            known = np.searchsorted(allowed.keys_S, snapshot.last_key, side="right")
+            found = look(allowed.keys_S[:known], snapshot.seq)
+            return found if self._follower.catch_up().removals == snapshot.removals else None
+
+        return self._settled(attempt)
+
     def _own(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int | None, float]:
         """Return the key of the item and its score; no key when its vector is another by now."""
         key, vector_D = self._store.vector(itself.id)

@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import apsw
@@ -22,6 +23,7 @@ from index.changes import NO_THUMBNAIL, Changes, Row, last_seq, work_of
 from index.creation import create_folder
 from index.database import Database, sentences
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
+from index.expected import ANYTHING, Expected
 from index.filter import Condition
 from index.items import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
 from index.loading import load_vectors
@@ -36,10 +38,12 @@ from index.schema import (
     read_setting,
     write_setting,
 )
-from index.selection import condition_keys, keys_of, same_content
+from index.selection import condition_keys, same_content
 from index.vectors import decode_vector
 from index.writer import MAX_ITEMS, GroupWriter
 from vision.thumbnail import Thumbnail
+
+T = TypeVar("T")
 
 
 class Store:
@@ -92,7 +96,9 @@ class Store:
         """Have ``work`` done after each commit, before its callers hear; they get its errors."""
         self._writer.on_commit = work
 
-    def put(self, items: Sequence[NewItem], *, upsert: bool, created: str) -> list[PutResult]:
+    def put(
+        self, items: Sequence[NewItem], *, upsert: bool, created: str, expected: Expected = ANYTHING
+    ) -> list[PutResult]:
         """Store checked ``items``, all or none, and return what became of each, in order.
 
         Callers on several threads share transactions; all of them get the error of one.
@@ -102,18 +108,21 @@ class Store:
             StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
         """
         rows = [Row.of(item, created=created) for item in items]
-        return self._writer.run(
-            lambda changes: changes.put_all(rows, upsert=upsert), items=work_of(rows)
-        )
+        put = partial(Changes.put_all, rows=rows, upsert=upsert, expected=expected)
+        return self._writer.run(put, items=work_of(rows))
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete all or none and return, per id, whether there was such an item.
 
         Raises as ``put``.
         """
-        return self._writer.run(
+        return self.change(
             lambda changes: [changes.delete(item_id) for item_id in ids], items=len(ids)
         )
+
+    def change(self, work: Callable[[Changes], T], *, items: int) -> T:
+        """Do ``work``, which touches so many ``items``, in a transaction. Raises as ``put``."""
+        return self._writer.run(work, items=items)
 
     def items(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items among ``ids`` that are stored, by id."""
@@ -137,23 +146,12 @@ class Store:
             return [(key, item_of(columns)) for key, *columns in rows]
 
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
-        """Return the keys above ``after`` of the items for which ``condition`` holds: int64 (N,).
-
-        Increasing and distinct. Costs about 0.1 microseconds per key, and per entry of a range.
-        """
+        """Return the keys above ``after`` that ``selection.condition_keys`` says: int64 (N,)."""
         with self._database.reading() as reader:
             return condition_keys(reader, condition, after=after)
 
-    def stored_keys(self) -> NDArray[np.int64]:
-        """Return the keys of all items, increasing: int64 (N,)."""
-        with self._database.reading() as reader:
-            return np.sort(keys_of(reader, "SELECT key FROM items"), kind="stable")
-
     def same_content(self) -> list[list[str]]:
-        """Return the ids that share one content, two or more, oldest first; oldest group first.
-
-        Reads the content hash of every item.
-        """
+        """Return the ids that share one content, two or more, oldest first; oldest group first."""
         with self._database.reading() as reader:
             return same_content(reader)
 

@@ -19,6 +19,7 @@ from service.quotas import Quotas
 _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
+_STORING: Final = ("/v1/items", "/v1/items/delete")
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
 
 
@@ -117,7 +118,7 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
         return ("admin",)
     if path == "/metrics":
         return ("metrics", "read")
-    if method in ("PUT", "PATCH", "DELETE") or (path == "/v1/items" and method == "POST"):
+    if method in ("PUT", "PATCH", "DELETE") or (path in _STORING and method == "POST"):
         return ("write",)
     return ("read",)
 
@@ -128,4 +129,4 @@ def network_of(host: str) -> str:
     address = parsed(host)
     if not isinstance(address, ipaddress.IPv6Address):
         return host if address is None else str(address)
-    return str(ipaddress.ipnetwork_of((int(address), _IPV6_NETWORK_BITS), strict=False))
+    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK_BITS), strict=False))

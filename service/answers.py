@@ -11,7 +11,7 @@ from index.plan import Kind
 from service.query_answers import ModelName, Timings
 
 State = Literal["writable", "read-only"]
-JobKind = Literal["rebuild", "tune", "backup", "duplicates"]
+JobKind = Literal["rebuild", "tune", "backup", "duplicates", "delete"]
 
 
 class Answer(BaseModel):
@@ -58,6 +58,36 @@ class DeleteAnswer(Answer):
 
     id: str
     seq: int
+
+
+class DeletedAnswer(Answer):
+    """Many items are gone."""
+
+    deleted: int = Field(description="items that were there, and are gone")
+    seq: int
+
+
+class FacetValue(BaseModel):
+    """One value, and how many items have it."""
+
+    value: bool | int | float | str
+    count: int
+
+
+class FacetValues(BaseModel):
+    """What items say under one key; an item with a list counts under each of its values."""
+
+    key: str
+    values: list[FacetValue] = Field(description="the most frequent first")
+    distinct: int = Field(description="values that there are, listed here or not")
+
+
+class FacetAnswer(Answer):
+    """How many items there are, and what they say."""
+
+    seq: int = Field(description="newest write that was counted")
+    count: int = Field(description="items for which the filter holds")
+    facets: list[FacetValues] = Field(description="one per key, in the order the keys came")
 
 
 class BulkResult(BaseModel):

@@ -11,7 +11,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from index.errors import VectorIndexError
-from service import item_routes, job_routes, query_routes, search_routes, system_routes
+from service import (
+    edit_routes,
+    facet_routes,
+    item_routes,
+    job_routes,
+    query_routes,
+    search_routes,
+    system_routes,
+)
 from service.dispatch import Dispatch
 from service.documents import describe_application
 from service.engine import Engine
@@ -26,7 +34,10 @@ def create_application(state: WorkerState) -> Dispatch:
     """Return the application with all its routes; nothing is loaded yet."""
     routers = [
         module.router
-        for module in (query_routes, search_routes, item_routes, job_routes, system_routes)
+        for module in (
+            *(query_routes, search_routes, item_routes, edit_routes, facet_routes),
+            *(job_routes, system_routes),
+        )
     ]
     routes = [route for router in routers for route in router.routes]
     pages = page_routes(json.dumps(_document(routers)).encode())

@@ -33,6 +33,7 @@ from vision.formats import sniff_format
 
 MAX_QUERY_FIELDS: Final = 100
 LARGE_BYTES: Final = 64 * 2**10  # of a body that takes some milliseconds to take apart
+JSON_TYPES: Final = ("application/json", "application/merge-patch+json")
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _MOST_PADDING: Final = 2  # equals signs
 _WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")  # many clients name a type all the same
@@ -98,7 +99,7 @@ def _submission(request: Request, body: bytes) -> Submission:
         images = [_image_of(part) for part in parts if part.name in IMAGE_NAMES]
         texts = [(part.name, _text(part)) for part in parts if part.name not in IMAGE_NAMES]
         fields = _unique([*fields.items(), *texts])
-    elif kind == "application/json":
+    elif kind in JSON_TYPES:
         members = _json_object(body)
         if {"image", "images"} <= members.keys():
             raise AmbiguousQueryError("send either image or images")

@@ -20,7 +20,7 @@ READING: Final = ("GET", "HEAD", "OPTIONS")
 _OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
 _PREFLIGHT_KEPT_S: Final = 600
 _VARY: Final = (b"vary", b"Origin")
-_EXPOSED: Final = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location")
+_EXPOSED: Final = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location, ETag")
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
     "Access-Control-Allow-Headers": (

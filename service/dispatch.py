@@ -42,7 +42,7 @@ class Dispatch:
             NotFoundError, MethodNotAllowedError: no such route.
             OverloadedError: there is too much to read already.
         """
-        methods, parameters = self._find(scope["path"])
+        methods, parameters = self._find(scope["path"], scope["method"])
         scope["route"] = methods.any_route  # the path of its template is in the log in any case
         route = methods.pick(scope["method"])
         scope["route"] = route
@@ -60,19 +60,24 @@ class Dispatch:
             return nullcontext()
         return self.state.reading.admit()
 
-    def template(self, path: str) -> str | None:
+    def template(self, path: str, method: str) -> str | None:
         """Return the route's path that ``path`` is one of; None: there is none."""
         try:
-            return self._find(path)[0].any_route.path
+            return self._find(path, method)[0].any_route.path
         except NotFoundError:
             return None
 
-    def _find(self, path: str) -> "tuple[_Methods, dict[str, str]]":
-        if path in self._fixed:
-            return self._fixed[path], {}
+    def _find(self, path: str, method: str) -> "tuple[_Methods, dict[str, str]]":
+        fixed = self._fixed.get(path)
+        if fixed is not None and fixed.take(method):
+            return fixed, {}
         for pattern, methods in self._patterns:
-            if match := pattern.fullmatch(path):
+            match = pattern.fullmatch(path)
+            # An item may have the name of a route.
+            if match is not None and (fixed is None or methods.take(method)):
                 return methods, match.groupdict()
+        if fixed is not None:
+            return fixed, {}
         raise NotFoundError("there is nothing at this path; /docs lists the routes")
 
 
@@ -101,6 +106,10 @@ class _Methods:
         if "GET" in self._routes:  # the connection leaves the body of its answer away
             self._routes.setdefault("HEAD", self._routes["GET"])
         self.any_route = next(iter(self._routes.values()))
+
+    def take(self, method: str) -> bool:
+        """Whether one of them takes ``method``."""
+        return method in self._routes
 
     def pick(self, method: str) -> APIRoute:
         """Return the route that takes ``method``.

@@ -1,18 +1,11 @@
 """What /openapi.json says of requests that come in three shapes, and of errors."""
 
+from collections.abc import Container, Sequence
 from typing import Any
 
-from index.filter import MAX_CONDITIONS
 from service.answers import ProblemAnswer
-from service.options import (
-    ID_SCHEMA,
-    JOBS,
-    LABEL_SCHEMA,
-    MAX_IMAGES,
-    BulkItem,
-    BulkOptions,
-    Options,
-)
+from service.filter_schema import FILTER_SCHEMA
+from service.options import ID_SCHEMA, JOBS, MAX_IMAGES, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 
@@ -28,64 +21,6 @@ _BASE64 = {
     "format": "byte",
     "minLength": 1,
     "description": "base64, or a data: URI",
-}
-_TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_NUMBER = {"type": "number", "description": "of 64 bits, if written as an integer"}
-_SCALAR: dict[str, Any] = {"anyOf": [_TEXT, _NUMBER, {"type": "boolean"}]}
-_TRUTH = {"type": "boolean"}
-
-
-def _condition(key: dict[str, Any], value: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """Return the description of a condition on ``key``: of one value or many, or of a range."""
-    bounds = [_TEXT, _NUMBER] if value is _SCALAR else [_TEXT]
-    tests = {
-        "match": {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]},
-        "range": {
-            "anyOf": [
-                {
-                    "type": "object",
-                    "properties": dict.fromkeys(("gte", "gt", "lte", "lt"), bound),
-                    "additionalProperties": False,
-                    "minProperties": 1,
-                }
-                for bound in bounds
-            ]
-        },
-        **others,
-    }
-    return {
-        "type": "object",
-        "required": ["key"],
-        "properties": {"key": key, **tests},
-        "additionalProperties": False,
-        "oneOf": [{"required": [name]} for name in tests],
-    }
-
-
-_CONDITION = {
-    "anyOf": [
-        _condition(
-            {"type": "string", "pattern": r"^(?!(id|label)$)[^\u0000]*$"},
-            _SCALAR,
-            exists=_TRUTH,
-            is_null=_TRUTH,
-        ),
-        _condition(
-            {"const": "label"},
-            {"type": "string", **LABEL_SCHEMA},
-            exists=_TRUTH,
-            is_null={"const": False},
-        ),
-        _condition({"const": "id"}, {"type": "string", **ID_SCHEMA}),
-    ]
-}
-_FILTER = {
-    "type": "object",
-    "properties": {
-        name: {"type": "array", "items": _CONDITION, "maxItems": MAX_CONDITIONS}
-        for name in ("must", "should", "must_not")
-    },
-    "additionalProperties": False,
 }
 _MEDIA_TYPES = tuple(kind for one in FORMATS for kind in one.media_types)
 
@@ -162,6 +97,24 @@ def bulk_request() -> dict[str, Any]:
     }
 
 
+def json_request(
+    options: type[Options],
+    *,
+    media_types: Sequence[str] = ("application/json",),
+    required: bool = True,
+) -> dict[str, Any]:
+    """Return the OpenAPI description of a route that takes a JSON object."""
+    schema = {
+        "type": "object",
+        "properties": _properties(options),
+        "additionalProperties": False,
+        **_required(options),
+        **_one_selection(_properties(options)),
+    }
+    content = {kind: {"schema": schema} for kind in media_types}
+    return {"requestBody": {"required": required, "content": content}}
+
+
 def job_request() -> dict[str, Any]:
     """Return the OpenAPI description of the route that begins a job."""
     kinds = [
@@ -172,6 +125,7 @@ def job_request() -> dict[str, Any]:
             "properties": _properties(kind),
             "additionalProperties": False,
             **_required(kind),
+            **_one_selection(_properties(kind)),
         }
         for name, kind in JOBS.items()
     ]
@@ -219,7 +173,7 @@ def _properties(options: type[Options]) -> dict[str, Any]:
     definitions = schema.get("$defs", {})
     properties: dict[str, Any] = _inlined(schema.get("properties", {}), definitions)
     if "filter" in properties:  # the gallery reads it, so the options know only that it is JSON
-        properties["filter"]["anyOf"] = [_FILTER, {"type": "null"}]
+        properties["filter"]["anyOf"] = [FILTER_SCHEMA, {"type": "null"}]
     return properties
 
 
@@ -249,7 +203,33 @@ def _one_source(names: set[str]) -> dict[str, Any]:
     return {
         "oneOf": [
             *image,
-            *({"required": [name], "properties": {name: {"type": kind}}} for name, kind in others),
+            *(
+                {"required": [name], "properties": {name: {"type": kind}}}
+                for name, kind in others
+                if name in names
+            ),
+        ]
+    }
+
+
+def _one_selection(names: Container[str]) -> dict[str, Any]:
+    """Return which one of the members must say what to delete, where they are such members."""
+    if "all" not in names:
+        return {}
+    lists = [
+        {"required": [name], "properties": {name: {"minItems": 1}}}
+        for name in ("must", "should", "must_not")
+    ]
+    choices = {
+        "ids": {"type": "array"},
+        "filter": {"type": "object", "anyOf": lists},
+        "all": {"const": True},
+    }
+    absent = {"ids": {"type": "null"}, "filter": {"type": "null"}, "all": {"const": False}}
+    return {
+        "oneOf": [
+            {"required": [name], "properties": {**absent, name: schema}}
+            for name, schema in choices.items()
         ]
     }
 

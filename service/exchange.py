@@ -18,7 +18,7 @@ from service.body import Submission, read_submission
 from service.busy import BusyThreads
 from service.config import ServiceSettings
 from service.engine import Engine
-from service.errors import NotReadyError
+from service.errors import NotReadyError, UnexpectedFieldError
 from service.metrics import Metrics
 from service.options import Options
 from service.query_answers import QueryAnswer, Timings
@@ -121,6 +121,8 @@ async def receive_options(request: Request, kind: type[Kind]) -> Kind:
         RequestError, VectorIndexError: a field is unknown or wrong.
     """
     submission = await receive(request)
+    if submission.images:
+        raise UnexpectedFieldError("'image' is not a field of this route")
     return kind.parse(submission.fields)
 
 

@@ -42,7 +42,7 @@ class Application(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
 
-    def template(self, path: str) -> str | None:
+    def template(self, path: str, method: str) -> str | None:
         """Return the route's path that ``path`` is one of; None: there is none."""
 
 
@@ -129,11 +129,11 @@ class Front:
     def _report(self, scope: Scope, exchange: "_Exchange") -> None:
         seconds = time.perf_counter() - exchange.started
         desk, account = self._desk, exchange.account
+        method, status = scope["method"], exchange.status or CLIENT_WENT_AWAY
         route = getattr(scope.get("route"), "path", None)
         if route is None and desk.application is not None:  # it was refused before it got there
-            route = desk.application.template(scope["path"])
+            route = desk.application.template(scope["path"], method)
         route = route or "none"
-        method, status = scope["method"], exchange.status or CLIENT_WENT_AWAY
         if desk.metrics is not None:
             desk.metrics.in_progress -= 1
             desk.metrics.count_request(

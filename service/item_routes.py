@@ -2,14 +2,16 @@
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from index.errors import UnknownIdError, VectorIndexError
+from index.editing import unexpected_item
+from index.errors import VectorIndexError
 from index.filter import parse_filter
-from index.items import NewItem, PutResult, check_id, check_label, encode_metadata
+from index.items import PutResult, check_id
 from service.account import note_image
 from service.answers import (
     BulkAnswer,
@@ -38,7 +40,9 @@ from service.exchange import (
     receive_options,
 )
 from service.negotiation import has_it
+from service.new_items import check_item, new_bare_item, new_item, vector_to_store
 from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
+from service.preconditions import expected_of, tag_of
 from service.problems import describe
 from service.task import Encoded, Task
 
@@ -53,22 +57,38 @@ router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers
     responses={201: {"model": StoreAnswer, "description": "Created"}},
 )
 async def put_item(request: Request, item_id: str) -> Response:
-    """Store an image under an id, or replace what is there; answered once it is on disk."""
+    """Store an image, or a vector without one, under an id; answered once it is on disk.
+
+    What is there is replaced.
+    """
     engine = free_engine(request)
     submission = await receive(request)
     watch = Stopwatch()
     options = ItemOptions.parse(submission.fields)
-    check_item(item_id, label=options.label, metadata=options.metadata)
-    data = submission.image
+    label, metadata = options.label, options.metadata
+    check_item(item_id, label=label, metadata=metadata)
+    expected = expected_of(request.headers)
+    if options.vector is None:
+        data = submission.image
+    elif submission.images:
+        raise AmbiguousQueryError("send an image or a vector, not both")
+    else:
+        vector_D = vector_to_store(options.vector, engine.manifest.architecture)
     with engine.admission.admit():
-        encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
-        watch.add(encoded)
-        item = new_item(item_id, data, encoded, label=options.label, metadata=options.metadata)
-        (result,) = await engine.write(lambda: engine.gallery.put([item], upsert=options.upsert))
+        if options.vector is None:
+            encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
+            watch.add(encoded)
+            item = new_item(item_id, data, encoded, label=label, metadata=metadata)
+        else:
+            item = new_bare_item(item_id, vector_D, label=label, metadata=metadata)
+        put = partial(engine.gallery.editing.put, [item], upsert=options.upsert, expected=expected)
+        (result,) = await engine.write(put)
     if result.outcome == "conflict":
         raise _conflict(item_id)
+    if result.outcome == "unexpected":
+        raise unexpected_item(item_id, result.seq)
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
-    return answer_with(
+    answer = answer_with(
         StoreAnswer(
             request_id=request.scope["request_id"],
             id=item_id,
@@ -79,6 +99,8 @@ async def put_item(request: Request, item_id: str) -> Response:
         ),
         status=status,
     )
+    answer.headers["ETag"] = tag_of(result.seq)
+    return answer
 
 
 @router.get(
@@ -92,7 +114,12 @@ async def get_item(request: Request, item_id: str) -> Response:
     engine = ready_engine(request)
     await receive_options(request, NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
-    return answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    tag = tag_of(item.seq)
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    answer.headers["ETag"] = tag
+    return answer
 
 
 @router.get(
@@ -118,11 +145,10 @@ async def delete_item(request: Request, item_id: str) -> Response:
     """Delete one item; answered once that is on disk."""
     engine = free_engine(request)
     check_id(item_id)
+    expected = expected_of(request.headers)
     await receive_options(request, NoOptions)
     with engine.admission.admit():
-        (was_there,) = await engine.write(lambda: engine.gallery.delete([item_id]))
-    if not was_there:
-        raise UnknownIdError(f"no item has the id {item_id!r}")
+        await engine.write(lambda: engine.gallery.editing.delete(item_id, expected=expected))
     return answer_with(
         DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
     )
@@ -248,32 +274,6 @@ def _stored_result(result: PutResult) -> BulkResult:
         return BulkResult(id=result.id, **describe(_conflict(result.id)))
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
     return BulkResult(id=result.id, status=status, outcome=result.outcome)
-
-
-def check_item(item_id: str, *, label: str | None, metadata: dict[str, Any]) -> None:
-    """Accept what the gallery will accept, before any work is done on the image.
-
-    Raises:
-        InvalidIdError, InvalidMetadataError: one of them cannot be stored.
-    """
-    check_id(item_id)
-    check_label(label)
-    encode_metadata(metadata)
-
-
-def new_item(
-    item_id: str, data: bytes, encoded: Encoded, *, label: str | None, metadata: dict[str, Any]
-) -> NewItem:
-    """Return what the gallery stores of an encoded image."""
-    assert encoded.thumbnail is not None  # the task asked for one
-    return NewItem(
-        id=item_id,
-        vector_D=encoded.vector_D,
-        label=label,
-        metadata=metadata,
-        thumbnail=encoded.thumbnail,
-        content_sha256=hashlib.sha256(data).hexdigest(),
-    )
 
 
 def _conflict(item_id: str) -> IdConflictError:

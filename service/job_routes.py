@@ -33,7 +33,7 @@ async def begin_job(request: Request) -> Response:
     work = await asyncio.to_thread(
         work_of, options, engine.gallery, backups=engine.settings.backups_dir
     )
-    parameters = options.model_dump(exclude={"kind"}, exclude_none=True)
+    parameters = options.model_dump(exclude={"kind", "ids"}, exclude_none=True)
     job = await asyncio.to_thread(engine.jobs.start, options.kind, parameters, work)
     answer = _answer(request, job, status=HTTPStatus.ACCEPTED)
     answer.headers["Location"] = f"jobs/{job.id}"  # beside this address, whatever stands before it

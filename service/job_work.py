@@ -9,9 +9,17 @@ from index.duplicates import Duplicates, find_duplicates
 from index.gallery import Gallery
 from index.items import ID_PATTERN, shown
 from index.rebuild import Rebuild
+from service.deletion import deletion_of
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
 from service.jobs import Course, Work
-from service.options import BackupJob, DuplicatesJob, JobOptions, RebuildJob, TuneJob
+from service.options import (
+    BackupJob,
+    DeleteJob,
+    DuplicatesJob,
+    JobOptions,
+    RebuildJob,
+    TuneJob,
+)
 
 MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
 
@@ -32,6 +40,9 @@ def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> W
             return _back_up(gallery, backup_folder(backups, options.name))
         case DuplicatesJob():
             return _find_duplicates(gallery, min_score=options.min_score)
+        case DeleteJob():
+            gallery.upkeep.check_writable()
+            return deletion_of(options, gallery)
     raise AssertionError(options)
 
 

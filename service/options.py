@@ -1,7 +1,7 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
 import json
-from contextlib import suppress
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -24,6 +24,8 @@ MAX_IMAGES: Final = 256  # in one request
 MAX_JSON_VALUES: Final = 100_000  # in one body or field, however they are nested
 MAX_WIDTH: Final = 65_536  # of a vector; no network's is so wide
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
+# Python would read "1_0" as a number, too, and the digits of every script.
+_DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
 ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
@@ -35,6 +37,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "kind": InvalidKindError,  # of a query; that of a job is known before
     "filter": FilterError,
     "id": InvalidIdError,
+    "ids": InvalidIdError,
     "exclude": InvalidIdError,
     "vector": BadVectorsError,
     "items": InvalidJsonError,
@@ -59,10 +62,9 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, Text) and not set(value) & set("_ \t\r\n"):
-        with suppress(ValueError):
-            return float(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, Text) and _DECIMAL.fullmatch(value):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise ValueError("must be a number")
 
@@ -130,6 +132,11 @@ class ItemOptions(Options):
     metadata: Annotated[
         dict[str, Any], BeforeValidator(json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
+    vector: Annotated[
+        list[Annotated[float, Field(strict=True)]] | None,
+        BeforeValidator(json_text),
+        Field(description="stored as it is, without an image; of unit length"),
+    ] = None
     upsert: Annotated[Truth, Field(description="replace other content under this id")] = True
 
 
@@ -203,11 +210,28 @@ class DuplicatesJob(JobOptions):
     min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
 
 
+class DeleteJob(JobOptions):
+    """Delete the items that a filter holds for, or that have these ids, a thousand at a time."""
+
+    kind: Literal["delete"]
+    ids: Annotated[
+        Annotated[
+            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
+            Field(min_length=1, max_length=100_000),
+        ]
+        | None,
+        Field(description="of the items to delete"),
+    ] = None
+    filter: Annotated[dict[str, Any] | None, Field(description="as in search")] = None
+    all: Annotated[Truth, Field(description="every item")] = False
+
+
 JOBS: Final[dict[str, type[JobOptions]]] = {
     "rebuild": RebuildJob,
     "tune": TuneJob,
     "backup": BackupJob,
     "duplicates": DuplicatesJob,
+    "delete": DeleteJob,
 }
 
 

@@ -6,16 +6,18 @@ as if it had not been made (RFC 9110, 7.8). llhttp stops there instead, so the r
 request is given to another parser of its kind, which is told its framing and nothing else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
-from service.headers import Header
+from service.head import Head
 
 
 class Listener(Protocol):
     """What is told of requests, as httptools calls it."""
+
+    head: Head  # of the request under way
 
     @property
     def parser(self) -> "RequestParser":
@@ -43,13 +45,8 @@ class Listener(Protocol):
 class RequestParser:
     """One connection's requests, one after the other."""
 
-    def __init__(self, listener: Listener, framing: Callable[[], Iterable[Header]]) -> None:
-        """Tell ``listener`` of what comes.
-
-        ``framing`` returns those headers of the request under way that say where it ends.
-        """
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._framing = framing
         self._parser = self._another(is_known=False)
 
     def feed_data(self, data: bytes) -> None:
@@ -67,7 +64,7 @@ class RequestParser:
                 return
             version = self._parser.get_http_version().encode()
             head = [b"POST / HTTP/" + version, b"host: -"]
-            head += [name + b": " + value for name, value in self._framing()]
+            head += [name + b": " + value for name, value in self._listener.head.framing()]
             self._parser = self._another(is_known=True)
             self._parser.feed_data(b"\r\n".join(head) + b"\r\n\r\n")
 

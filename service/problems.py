@@ -48,6 +48,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.NoBackupsFolderError: (HTTPStatus.CONFLICT, "no_backups_folder"),
     errors.BackupExistsError: (HTTPStatus.CONFLICT, "backup_exists"),
     index_errors.RebuildBusyError: (HTTPStatus.CONFLICT, "rebuild_busy"),
+    index_errors.ChangedItemError: (HTTPStatus.PRECONDITION_FAILED, "precondition_failed"),
     errors.BodyTooLargeError: (_TOO_LARGE, "payload_too_large"),
     vision_errors.TooManyBytesError: (_TOO_LARGE, "payload_too_large"),
     errors.UrlTooLongError: (HTTPStatus.REQUEST_URI_TOO_LONG, "url_too_long"),

@@ -26,7 +26,6 @@ from service.errors import (
 )
 from service.front import Desk
 from service.head import MAX_HEADER_BYTES, Head, headers_too_large
-from service.headers import Header
 from service.neighbours import Neighbours
 from service.parser import RequestParser
 
@@ -59,7 +58,7 @@ class WorkerProtocol(HttpToolsProtocol):
         assert self.desk.settings is not None
         self.front = self.desk.front
         self.settings = self.desk.settings
-        self.parser = RequestParser(self, self._framing)
+        self.parser = RequestParser(self)
         self.default_headers = server_state.default_headers
         self.active: Cycle | None = None  # the request that is being answered
         self.waiting: list[Cycle] = []  # those sent before its answer
@@ -67,7 +66,7 @@ class WorkerProtocol(HttpToolsProtocol):
         self.entered = 0.0  # when it began; the loop's clock, seconds
         self.deadline = math.inf  # of the phase; the loop's clock, seconds
         self._read_by = math.inf  # when the client must have read what was written
-        self._head = Head()
+        self.head = Head()
         self._head_begun = False
         self._arrival = Arrival(self.settings.body_timeout_s)
         self._is_deaf = False  # what still comes is not looked at
@@ -120,7 +119,7 @@ class WorkerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Take note that a request begins."""
-        self._head = Head()
+        self.head = Head()
         self._head_begun = True
         if self.phase is Phase.IDLE:
             if self.active is None:  # the time runs since the connection was opened
@@ -131,15 +130,15 @@ class WorkerProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Collect the path and query."""
         self._unparsed = 0
-        self._head.add_url(url)
+        self.head.add_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header, or count a trailer and forget it."""
         self._unparsed = 0
         if self._head_begun:
-            self._head.add_header(name, value)
+            self.head.add_header(name, value)
         else:
-            self._head.add_trailer(name, value)
+            self.head.add_trailer(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to answer, or let the request wait for its turn."""
@@ -148,13 +147,12 @@ class WorkerProtocol(HttpToolsProtocol):
         self._head_begun = False
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
+        goes_on = self.parser.should_keep_alive() and not self.desk.is_stopping
         self.cycle = Cycle(
             self,
-            self._head.scope(method, version, self._about_connection()),
-            keep_alive=(
-                version == "1.1" and self.parser.should_keep_alive() and not self.desk.is_stopping
-            ),
-            expects_100=self._head.expects_100,
+            self.head.scope(method, version, self._about_connection()),
+            keep_alive=goes_on and version == "1.1",
+            expects_100=self.head.expects_100,
         )
         self._line_up(self.cycle)
 
@@ -287,9 +285,6 @@ class WorkerProtocol(HttpToolsProtocol):
         self.phase = phase
         self.entered = self.loop.time()
         self.deadline = self.entered + seconds
-
-    def _framing(self) -> list[Header]:
-        return self._head.framing()
 
     def _about_connection(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,12 @@ WRONG = {
     ("kind", ""): 'kind cannot be used: must be a number, got ""',
     ("kind", "half"): 'kind cannot be used: must be a number, got "half"',
     ("kind", "0. 5"): 'kind cannot be used: must be a number, got "0. 5"',
-    ("kind", "NaN"): "kind cannot be used: Input should be less than or equal to 1",
+    ("kind", "NaN"): 'kind cannot be used: must be a number, got "NaN"',
+    ("kind", "\u0660"): "kind cannot be used: must be a number",  # an Arabic zero
+    ("kind", "\uff10.\uff15"): "kind cannot be used: must be a number",  # full-width digits
+    ("kind", "0_0"): 'kind cannot be used: must be a number, got "0_0"',
+    ("k", "\u0665"): "k cannot be used: must be a whole number",
+    ("min_score", "inf"): 'min_score cannot be used: must be a number, got "inf"',
     ("min_score", "-2"): "min_score cannot be used: Input should be greater than or equal to -1",
     ("offset", "2.5"): 'offset cannot be used: must be a whole number, got "2.5"',
     ("exact", "1"): 'exact cannot be used: must be true or false, got "1"',
@@ -31,4 +36,6 @@ def test_text_that_says_a_value_is_that_value() -> None:
     options = SearchOptions.parse({name: Text(text) for name, text in said.items()})
 
     assert (options.kind, options.offset, options.exact) == (0.5, 7, True)
+    for text, number in (("1", 1), (".5", 0.5), ("1.", 1), ("+5e-1", 0.5), ("-0.25", -0.25)):
+        assert SearchOptions.parse({"min_score": Text(text)}).min_score == number
     assert options.exclude == ["a", "b"]
