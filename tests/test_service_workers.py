@@ -8,14 +8,18 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from index.process import module_command
 from service.board import begun_ticks, shared_folder
 from service.readiness import Standing
 from service.roster import Roster
@@ -25,7 +29,14 @@ from tests.figures import Figure, missed, show
 from tests.load import Client, Reply, request_bytes, run
 from tests.pictures import png
 from tests.processes import family
-from tests.servers import ROOT, Server, clean_environment, running_server
+from tests.servers import (
+    ROOT,
+    Server,
+    clean_environment,
+    free_port,
+    running_server,
+    serve_command,
+)
 from tests.test_service_jobs import begin, rebuilding, wait_for
 
 PNG = {"Content-Type": "image/png"}
@@ -284,20 +295,50 @@ def test_all_of_a_server_ends_when_its_supervisor_is_killed(model: Path, tmp_pat
         begin(httpx.Client(base_url=server.url), "rebuild", recall=0.9)
         wait_for(lambda: (gallery / "snapshots" / ".lock").exists() and rebuilding(server))
         members = family(server.process.pid)
-        began = time.monotonic()
-        server.process.kill()
-        server.process.wait(timeout=10)
-        while left := [pid for pid in members if begun_ticks(pid) is not None]:
-            if time.monotonic() > began + ENDED_S:
-                for pid in left:
-                    os.kill(pid, signal.SIGKILL)
-                pytest.fail(f"{len(left)} of {len(members)} processes lived on")
-            time.sleep(0.01)
+        kill_and_watch(server.process, members)
 
         assert len(members) >= 4  # the gallery may be rebuilt by its upkeep too
         wait_for(lambda: is_free(int(server.url.rpartition(":")[2])), timeout_s=ENDED_S)
         assert not shared.exists()
         wait_for(lambda: can_lock(gallery / "snapshots" / ".lock"), timeout_s=ENDED_S)
+
+
+def test_all_that_up_started_ends_when_it_is_killed(model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = serve_command(model, tmp_path / "gallery", port, "--create", "--workers", "2")
+    told = {"command": command, "host": "127.0.0.1", "port": port, "watched": None}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            module_command("cli.served", json.dumps(told)),
+            env=clean_environment(),
+            cwd=tmp_path,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_for(lambda: "the page is at" in log.read_text(), timeout_s=REPLACED_S)
+        members = family(up.pid)
+    finally:
+        up.kill()
+    kill_and_watch(up, members)
+
+    assert len(members) == 4  # itself, the supervisor and two workers
+    wait_for(lambda: is_free(port), timeout_s=ENDED_S)
+
+
+def kill_and_watch(first: "subprocess.Popen[Any]", members: list[int]) -> None:
+    """Kill ``first``; fail if any of ``members`` lives on."""
+    began = time.monotonic()
+    first.kill()
+    first.wait(timeout=10)
+    while left := [pid for pid in members if begun_ticks(pid) is not None]:
+        if time.monotonic() > began + ENDED_S:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"{len(left)} of {len(members)} processes lived on")
+        time.sleep(0.01)
+    sys.stdout.write(f"all ended after {time.monotonic() - began:.2f} s\n")
 
 
 # What a process had is given back a moment after it ended: when its last thread has.
