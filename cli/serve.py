@@ -82,8 +82,7 @@ def serve(
     cors_origins: Annotated[
         str | None,
         typer.Option(
-            envvar="LOOKALIKE_CORS_ORIGINS",
-            help="Origins whose pages may call this service, separated by commas; or *.",
+            envvar="LOOKALIKE_CORS_ORIGINS", help="Origins whose pages may call, by commas, or *."
         ),
     ] = None,
     backups_dir: Annotated[
@@ -145,10 +144,7 @@ def serve(
     ] = 75.0,
     request_timeout_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_REQUEST_TIMEOUT_S",
-            help="To work on a request that has arrived, seconds.",
-        ),
+        typer.Option(envvar="LOOKALIKE_REQUEST_TIMEOUT_S", help="To work on a request, seconds."),
     ] = 30.0,
     answer_timeout_s: Annotated[
         float,

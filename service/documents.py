@@ -5,7 +5,7 @@ from typing import Any
 
 from service.answers import ProblemAnswer
 from service.filter_schema import FILTER_SCHEMA
-from service.options import ID_SCHEMA, JOBS, MAX_IMAGES, BulkItem, BulkOptions, Options
+from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 
@@ -22,13 +22,25 @@ _BASE64 = {
     "minLength": 1,
     "description": "base64, or a data: URI",
 }
+# What a request may be about: one of these; null counts as absent, but where there is no null.
+_SOURCES: dict[str, dict[str, Any]] = {
+    "image": {},
+    "images": {},
+    "id": {"type": "string"},
+    "vector": {"type": "array"},
+    "queries": {"type": "array"},
+}
 _MEDIA_TYPES = tuple(kind for one in FORMATS for kind in one.media_types)
 
 
-def image_request(options: type[Options], *, many: bool = False) -> dict[str, Any]:
-    """Return the OpenAPI description of a route that takes an image, in any of three shapes."""
+def image_request(options: type[Options], *, most: int = 1) -> dict[str, Any]:
+    """Return the OpenAPI description of a route that takes an image, in any of three shapes.
+
+    Or several, ``most`` at most.
+    """
+    many = most > 1
     properties = _properties(options)
-    files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": MAX_IMAGES}
+    files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most}
     file = files if many else _BINARY
     # The parameters are described once, as query parameters: /docs sends all it is told of, and
     # the same one in query and form would come twice.
@@ -48,7 +60,7 @@ def image_request(options: type[Options], *, many: bool = False) -> dict[str, An
     }
     return {
         # Other sources than the image are members of JSON; with an image they would be ambiguous.
-        "parameters": _query({k: v for k, v in properties.items() if k not in ("id", "vector")}),
+        "parameters": _query({k: v for k, v in properties.items() if k not in _SOURCES}),
         "requestBody": {
             "required": True,
             "content": {
@@ -194,22 +206,12 @@ def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
 
 def _one_source(names: set[str]) -> dict[str, Any]:
     """Return which one of the members must be there; null counts as absent."""
-    image = [{"required": ["image"]}]
-    if "images" in names:
-        return {"oneOf": [*image, {"required": ["images"]}]}
-    if "vector" not in names:
-        return {"required": ["image"]}
-    others = (("id", "string"), ("vector", "array"))
-    return {
-        "oneOf": [
-            *image,
-            *(
-                {"required": [name], "properties": {name: {"type": kind}}}
-                for name, kind in others
-                if name in names
-            ),
-        ]
-    }
+    listed: list[dict[str, Any]] = [
+        {"required": [name], "properties": {name: schema}}
+        for name, schema in _SOURCES.items()
+        if name == "image" or name in names
+    ]
+    return {"oneOf": listed} if len(listed) > 1 else {"required": ["image"]}
 
 
 def _one_selection(names: Container[str]) -> dict[str, Any]:

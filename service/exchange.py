@@ -109,9 +109,20 @@ async def receive(request: Request) -> Submission:
         held=request.scope["held"],
         turn=state.turn,
     )
-    if len(submission.images) > 1 and "charge" in request.scope:
-        request.scope["charge"](cost=len(submission.images) - 1)  # one is the request itself
+    charge(request, images=len(submission.images))
     return submission
+
+
+def charge(request: Request, *, images: int) -> None:
+    """Count all the images of a request in its caller's quota; one was counted with the request.
+
+    Raises:
+        TooManyRequestsError: there is not so much left.
+    """
+    more = images - request.scope.get("charged", 1)
+    if more > 0 and "charge" in request.scope:
+        request.scope["charge"](cost=more)
+        request.scope["charged"] = images
 
 
 async def receive_options(request: Request, kind: type[Kind]) -> Kind:

@@ -34,6 +34,7 @@ from service.errors import (
 from service.exchange import (
     Stopwatch,
     answer_with,
+    charge,
     free_engine,
     ready_engine,
     receive,
@@ -192,6 +193,7 @@ async def put_items(request: Request) -> Response:
     engine = free_engine(request)
     submission = await receive(request)
     options = BulkOptions.parse(submission.fields)
+    charge(request, images=len(options.items))
     entries = _entries(options.items, submission.images)
     with engine.admission.admit():
         results = await _store_all(engine, entries, upsert=options.upsert)

@@ -52,7 +52,7 @@ class _Call:
     future: "asyncio.Future[list[Encoded | Exception]]"
     results: list[Encoded | Exception | None]
     left: int  # images without a result
-    caller: str  # who shares decoders with others; "": this call alone does
+    caller: str  # who shares decoders with others
     later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
 
 
@@ -184,8 +184,8 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            caller = job.call.caller or f"call {id(job.call)}"
-            self._heavy.put(job, caller=caller, price=price_of(job.task.data))
+            price, call = price_of(job.task.data), id(job.call)
+            self._heavy.put(job, caller=job.call.caller, price=price, call=call)
             _wake_one(self._heavy_decoders)
             return False
         except Exception as error:  # the thread's edge: it goes to the caller

@@ -60,30 +60,59 @@ async def run_query(
         RequestError, VectorIndexError, ImageError: the request asks for nothing that can be found.
     """
     engine = free_engine(request)
-    submission = await receive(request)
+    return await run_submitted(engine, await receive(request), kind, look)
+
+
+async def run_submitted(
+    engine: Engine,
+    submission: Submission,
+    kind: type[Asked],
+    look: Callable[[Query[Asked]], Found],
+) -> tuple[Found, Engine, Stopwatch]:
+    """Return what ``run_query`` does of a request that has been read."""
     watch = Stopwatch()
     options = kind.parse(submission.fields)
     wanted = parse_filter(options.filter) if options.filter is not None else None
     _check_one_source(submission, options)
-    _check_kind(engine, options.kind)
-    await _see_write(engine, options.min_seq)
+    check_kind(engine, options.kind)
+    await see_write(engine, options.min_seq)
     with engine.admission.admit():
         vector_D = await _vector(engine, submission, options, watch)
-        weighed_D, factor = _weighed(engine, vector_D, options.kind)
-        query = Query(
-            gallery=engine.gallery,
-            vector_D=weighed_D,
-            factor=factor,
-            itself=None if options.id is None else Itself(options.id, vector_D),
-            content_sha256=sha256(submission.image).hexdigest() if submission.images else None,
-            filter=wanted,
-            options=options,
-        )
-        searched = time.perf_counter()
-        found = await engine.read(lambda: look(query))
-        watch.search_ms = (time.perf_counter() - searched) * 1000
-        note_stage("search", begun=searched)
+        image = submission.image if submission.images else None
+        query = query_of(engine, vector_D, image, options, wanted)
+        found = await find(engine, query, look, watch)
     return found, engine, watch
+
+
+def query_of(
+    engine: Engine,
+    vector_D: NDArray[np.float32],
+    image: bytes | None,
+    options: Asked,
+    wanted: Filter | None,
+) -> Query[Asked]:
+    """Return what to look for, given a vector (D,) that was made of ``image`` or of an item."""
+    weighed_D, factor = _weighed(engine, vector_D, options.kind)
+    return Query(
+        gallery=engine.gallery,
+        vector_D=weighed_D,
+        factor=factor,
+        itself=None if options.id is None else Itself(options.id, vector_D),
+        content_sha256=None if image is None else sha256(image).hexdigest(),
+        filter=wanted,
+        options=options,
+    )
+
+
+async def find(
+    engine: Engine, query: Query[Asked], look: Callable[[Query[Asked]], Found], watch: Stopwatch
+) -> Found:
+    """Return what ``look``, called on a reading thread, finds."""
+    searched = time.perf_counter()
+    found = await engine.read(lambda: look(query))
+    watch.search_ms += (time.perf_counter() - searched) * 1000
+    note_stage("search", begun=searched)
+    return found
 
 
 def _check_one_source(submission: Submission, options: QueryOptions) -> None:
@@ -94,7 +123,8 @@ def _check_one_source(submission: Submission, options: QueryOptions) -> None:
         raise AmbiguousQueryError("send one of image, id and vector, not several")
 
 
-def _check_kind(engine: Engine, kind: float | None) -> None:
+def check_kind(engine: Engine, kind: float | None) -> None:
+    """Accept ``kind`` of a model that has such a knob."""
     if kind is not None and engine.manifest.architecture.kind_share is None:
         raise InvalidKindError(
             "kind cannot be chosen: the vectors of this model have one part, which does not tell "
@@ -102,7 +132,12 @@ def _check_kind(engine: Engine, kind: float | None) -> None:
         )
 
 
-async def _see_write(engine: Engine, min_seq: int | None) -> None:
+async def see_write(engine: Engine, min_seq: int | None) -> None:
+    """Wait for the write that must be seen; that takes no place from others.
+
+    Raises:
+        NotReadyError: it has not come in time.
+    """
     if min_seq is None:
         return
     if not await engine.newest.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
@@ -112,14 +147,20 @@ async def _see_write(engine: Engine, min_seq: int | None) -> None:
 async def _vector(
     engine: Engine, submission: Submission, options: QueryOptions, watch: Stopwatch
 ) -> NDArray[np.float32]:
-    if options.vector is not None:
-        return _unit_vector(options.vector, width=engine.manifest.architecture.width)
-    if options.id is not None:
-        item_id = options.id
-        return await engine.read(lambda: engine.gallery.vector(item_id))
-    encoded = await engine.pipeline(Task(data=submission.image, crop=_box(options.crop)))
+    if not submission.images:
+        return await stored_or_given(engine, options)
+    encoded = await engine.pipeline(Task(data=submission.image, crop=box_of(options.crop)))
     watch.add(encoded)
     return encoded.vector_D
+
+
+async def stored_or_given(engine: Engine, options: QueryOptions) -> NDArray[np.float32]:
+    """Return the vector (D,) that is given, or else that of the item that is asked by."""
+    if options.vector is not None:
+        return _unit_vector(options.vector, width=engine.manifest.architecture.width)
+    item_id = options.id
+    assert item_id is not None  # there is one source
+    return await engine.read(lambda: engine.gallery.vector(item_id))
 
 
 def _weighed(
@@ -143,5 +184,6 @@ def _unit_vector(values: list[float], *, width: int) -> NDArray[np.float32]:
     return (vector_D / length).astype(np.float32)
 
 
-def _box(crop: CropOption | None) -> CropBox | None:
+def box_of(crop: CropOption | None) -> CropBox | None:
+    """Return the part of the image that is asked for."""
     return CropBox(**crop.model_dump()) if crop is not None else None

@@ -138,6 +138,22 @@ class SearchAnswer(QueryAnswer):
     hits: list[FoundItem]
 
 
+class SearchResultOf(TypedDict):
+    """What one of several queries found, best first."""
+
+    status: Literal[200]
+    hits: list[FoundItem]
+
+
+class SearchAnswers(QueryAnswer):
+    """One result per query, in the order the queries came."""
+
+    model: ModelName
+    seq: Annotated[int, Field(description="newest write that all of these searches saw")]
+    timings_ms: Timings
+    results: list[SearchResultOf | Failure]
+
+
 class RangeAnswer(SearchAnswer):
     """The items that score enough, best first, as many as were asked for."""
 

@@ -19,6 +19,7 @@ from service.options import (
 )
 
 MAX_RANGE: Final = 10_000  # hits of one answer
+MAX_QUERIES: Final = 64  # of one search
 MAX_OFFSET: Final = MAX_REACH - MAX_K
 
 
@@ -69,6 +70,14 @@ class QueryOptions(Options):
     ] = None
 
 
+class OneQuery(Options):
+    """One of several queries of a search."""
+
+    image: str | None = None
+    id: str | None = None
+    vector: list[Annotated[float, Field(strict=True)]] | None = None
+
+
 class SearchOptions(QueryOptions):
     """Parameters of search."""
 
@@ -98,6 +107,11 @@ class SearchOptions(QueryOptions):
         BeforeValidator(json_text),
         Field(default_factory=list, description="ids that are no hits"),
     ]
+    queries: Annotated[
+        Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES)] | None,
+        BeforeValidator(json_text),
+        Field(description="several queries, each an object with one of image, id and vector"),
+    ] = None
     exclude_self: Annotated[Truth, Field(description="the item asked for by its id is no hit")] = (
         False
     )

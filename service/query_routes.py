@@ -8,11 +8,12 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+
 from service.documents import image_request, problem_answers
 from service.engine import Engine
 from service.errors import MissingImageError, NoClassesError
 from service.exchange import Stopwatch, answer_with, free_engine, receive
-from service.options import ClassifyOptions, EmbedOptions
+from service.options import MAX_IMAGES, ClassifyOptions, EmbedOptions
 from service.problems import describe
 from service.query_answers import (
     Classification,
@@ -23,6 +24,7 @@ from service.query_answers import (
     Failure,
     Named,
     Prediction,
+    SearchResultOf,
     WhyNot,
 )
 from service.task import Encoded, Task
@@ -35,7 +37,7 @@ router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
 @router.post(
     "/classify",
     summary="What is this?",
-    openapi_extra=image_request(ClassifyOptions, many=True),
+    openapi_extra=image_request(ClassifyOptions, most=MAX_IMAGES),
     response_model=Classification | Classifications,
     responses={207: {"model": Classifications, "description": "One of several images failed"}},
 )
@@ -89,13 +91,13 @@ async def _classify_many(
         timings_ms=watch.stop(),
         results=results,
     )
-    return answer_with(answer, status=_status_of(results))
+    return answer_with(answer, status=status_of(results))
 
 
 @router.post(
     "/embed",
     summary="Vectors of images",
-    openapi_extra=image_request(EmbedOptions, many=True),
+    openapi_extra=image_request(EmbedOptions, most=MAX_IMAGES),
     response_model=Embeddings,
     responses={207: {"model": Embeddings, "description": "An image failed"}},
 )
@@ -122,7 +124,7 @@ async def embed(request: Request) -> Response:
         timings_ms=watch.stop(),
         results=results,
     )
-    return answer_with(answer, status=_status_of(results))
+    return answer_with(answer, status=status_of(results))
 
 
 async def _encode_all(
@@ -135,8 +137,10 @@ async def _encode_all(
     return outcomes
 
 
-def _status_of(results: Sequence[ClassifyResult | EmbedResult | Failure]) -> HTTPStatus:
-    """Return 200, or 207 where one of the images failed."""
+def status_of(
+    results: Sequence[ClassifyResult | EmbedResult | SearchResultOf | Failure],
+) -> HTTPStatus:
+    """Return 200, or 207 where one of several images or queries failed."""
     failed = any(result["status"] != HTTPStatus.OK for result in results)
     return HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK
 

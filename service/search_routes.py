@@ -9,12 +9,26 @@ from numpy.typing import NDArray
 from index.errors import UnknownIdError
 from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
+from service.body import Submission
 from service.documents import image_request, problem_answers
-from service.exchange import answer_with
+from service.engine import Engine
+from service.exchange import answer_with, charge, free_engine, receive
+from service.many_queries import asks_several, run_queries
 from service.picks import picking_of
-from service.query import Query, run_query
-from service.query_answers import FoundItem, LabelShare, RangeAnswer, SearchAnswer, VoteAnswer
-from service.query_options import RangeOptions, SearchOptions, VoteOptions
+from service.problems import describe
+from service.query import Query, run_query, run_submitted
+from service.query_answers import (
+    Failure,
+    FoundItem,
+    LabelShare,
+    RangeAnswer,
+    SearchAnswer,
+    SearchAnswers,
+    SearchResultOf,
+    VoteAnswer,
+)
+from service.query_options import MAX_QUERIES, RangeOptions, SearchOptions, VoteOptions
+from service.query_routes import status_of
 
 router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
 
@@ -22,15 +36,21 @@ router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answ
 @router.post(
     "",
     summary="What looks like this?",
-    openapi_extra=image_request(SearchOptions),
-    response_model=SearchAnswer,
+    openapi_extra=image_request(SearchOptions, most=MAX_QUERIES),
+    response_model=SearchAnswer | SearchAnswers,
+    responses={207: {"model": SearchAnswers, "description": "One of several queries failed"}},
 )
 async def search(request: Request) -> Response:
-    """Find the stored items most like an image, a stored item (``id``) or a ``vector``."""
-    (result, vectors), engine, watch = await run_query(request, SearchOptions, _nearest)
-    hits = found_items(result.hits[0])
-    for hit, vector_D in zip(hits, vectors, strict=False):
-        hit["vector"] = vector_D
+    """Find the stored items most like an image, a stored item (``id``) or a ``vector``.
+
+    Several images, or ``queries``, are answered in ``results``, each with its own status.
+    """
+    engine = free_engine(request)
+    submission = await receive(request)
+    if asks_several(submission):
+        return await _search_many(request, engine, submission)
+    (result, vectors), _, watch = await run_submitted(engine, submission, SearchOptions, _nearest)
+    hits = found_items(result.hits[0], vectors)
     return answer_with(
         SearchAnswer(
             request_id=request.scope["request_id"],
@@ -40,6 +60,29 @@ async def search(request: Request) -> Response:
             hits=hits,
         )
     )
+
+
+async def _search_many(request: Request, engine: Engine, submission: Submission) -> Response:
+    queries = submission.fields.get("queries")
+    charge(request, images=len(queries) if isinstance(queries, list) else 1)
+    found, watch = await run_queries(engine, submission, _nearest)
+    seqs = [engine.gallery.seq]
+    results: list[SearchResultOf | Failure] = []
+    for outcome in found:
+        if isinstance(outcome, Exception):
+            results.append(describe(outcome))
+            continue
+        result, vectors = outcome
+        seqs.append(result.seq)
+        results.append(SearchResultOf(status=200, hits=found_items(result.hits[0], vectors)))
+    answer = SearchAnswers(
+        request_id=request.scope["request_id"],
+        model=engine.model_name,
+        seq=min(seqs),
+        timings_ms=watch.stop(),
+        results=results,
+    )
+    return answer_with(answer, status=status_of(results))
 
 
 @router.post(
@@ -86,12 +129,17 @@ async def search_vote(request: Request) -> Response:
     )
 
 
-def found_items(hits: Sequence[Hit]) -> list[FoundItem]:
-    """Return the hits as an answer shows them."""
-    return [
+def found_items(
+    hits: Sequence[Hit], vectors: Sequence[NDArray[np.float32]] = ()
+) -> list[FoundItem]:
+    """Return the hits as an answer shows them, with their vectors where these were asked for."""
+    found = [
         FoundItem(id=hit.id, score=hit.score, label=hit.label, metadata=hit.metadata)
         for hit in hits
     ]
+    for item, vector_D in zip(found, vectors, strict=False):
+        item["vector"] = vector_D
+    return found
 
 
 def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:

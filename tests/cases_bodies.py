@@ -53,7 +53,9 @@ _MISSING = {
     "an item without an image": form("/v1/items/x", field(b"label", b"a"), method="PUT"),
 }
 _AMBIGUOUS = {
-    "two images to search by": form(SEARCH, file(PICTURE), file(PICTURE)),
+    "two images to find all that are near": form(
+        f"{SEARCH}/range", field(b"min_score", b"0"), file(PICTURE), file(PICTURE)
+    ),
     "two images for one item": form("/v1/items/x", file(PICTURE), file(PICTURE), method="PUT"),
     "an image and images": as_json(CLASSIFY, {"image": PICTURE_TEXT, "images": [PICTURE_TEXT]}),
     "an image and images to embed": as_json(

@@ -97,7 +97,7 @@ _METHODS = {
     f"{method} {path}": request(method, path)
     for method, path in (
         *(("OPTIONS", "/v1/search"), ("TRACE", "/livez"), ("PROPFIND", "/v1/items")),
-        *(("PATCH", "/v1/items/item-00"), ("POST", "/v1/gallery"), ("GET", "/v1/classify")),
+        *(("PATCH", "/v1/items"), ("POST", "/v1/gallery"), ("GET", "/v1/classify")),
         *(("PUT", "/v1/items"), ("DELETE", "/v1/items"), ("POST", "/v1/items/item-00")),
         *(("GET", "/v1/search/range"), ("PUT", "/v1/jobs"), ("POST", "/livez"), ("HEAD", "/livez")),
         *(

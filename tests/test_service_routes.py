@@ -493,7 +493,10 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
         "GET /v1/items",
         "PUT /v1/items/{item_id}",
         "GET /v1/items/{item_id}",
+        "PATCH /v1/items/{item_id}",
         "DELETE /v1/items/{item_id}",
+        "POST /v1/items/delete",
+        "POST /v1/facets",
         "GET /v1/items/{item_id}/image",
         "GET /v1/model",
         "GET /v1/gallery",
@@ -511,7 +514,8 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
     assert described["properties"]["limit"]["maximum"] == 10_000
     begun = document["paths"]["/v1/jobs"]["post"]
     kinds = begun["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
-    assert [kind["title"] for kind in kinds] == ["rebuild", "tune", "backup", "duplicates"]
+    names = ["rebuild", "tune", "backup", "duplicates", "delete"]
+    assert [kind["title"] for kind in kinds] == names
     assert "202" in begun["responses"]
     search = document["paths"]["/v1/search"]["post"]
     assert {parameter["name"] for parameter in search["parameters"]} >= {"k", "filter", "min_seq"}

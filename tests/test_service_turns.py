@@ -31,6 +31,17 @@ def test_a_single_piece_comes_next_however_much_another_caller_has_queued() -> N
     assert "single" in [turns.pop(), turns.pop()]
 
 
+def test_the_calls_of_one_caller_take_turns() -> None:
+    """Behind one address there may be many people."""
+    turns: Turns[str] = Turns()
+    for number in range(3):
+        turns.put(f"bulk {number}", caller="proxy", price=5, call=1)
+    turns.put("single", caller="proxy", price=5, call=2)
+    turns.put("another", caller="proxy", price=5, call=3)
+
+    assert emptied(turns) == ["bulk 0", "single", "another", "bulk 1", "bulk 2"]
+
+
 def test_callers_get_the_same_price_done_and_not_the_same_number() -> None:
     turns: Turns[str] = Turns()
     for _ in range(100):
