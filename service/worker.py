@@ -131,7 +131,7 @@ class Worker:
 
 
 def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
-    """Have ``/readyz`` say that the service stops from the moment of SIGTERM on.
+    """Have ``/readyz`` say that the service stops from the signal to do so on.
 
     The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out, and
     for as long as it takes to accept those who connected before the supervisor let nobody more in.
@@ -145,7 +145,8 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
         state.is_stopping = desk.is_stopping = True
         loop.call_soon_threadsafe(loop.call_later, drain_s + SETTLE_S, stop, number, None)
 
-    signal.signal(signal.SIGTERM, announce)
+    for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C comes to all processes at once
+        signal.signal(number, announce)
 
 
 def _limit_heaps() -> None:
