@@ -15,8 +15,14 @@ from index.process import module_command, module_environment
 
 START_S: Final = 60.0  # within which a process has started
 STALL_S: Final = 5  # that the other end may take for the next piece of a message, with a deadline
-# Each process decodes on one core; libraries of numpy's would start threads for all of them.
-ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Each process decodes on one core; libraries of numpy's would start threads for all of them, and
+# glibc would set 64 MiB of addresses aside for each thread that there is.
+ONE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 class DiedError(Exception):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from index.decoder_program import Line
 from vision.errors import CorruptImageError, CostlyImageError
@@ -62,6 +62,7 @@ class PictureDecoder:
         """Import all that will be needed, then give up what is not: files, memory, dumps."""
         Image.init()
         load_library()
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # or one for each core, each with its stack
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # also where this one is stopped
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)

@@ -57,6 +57,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     vision_errors.UnsupportedImageError: (_UNSUPPORTED, "unsupported_image_type"),
     vision_errors.CorruptImageError: (_UNPROCESSABLE, "corrupt_image"),
     vision_errors.TooManyPixelsError: (_UNPROCESSABLE, "too_many_pixels"),
+    vision_errors.CostlyImageError: (_UNPROCESSABLE, "too_many_pixels"),
     vision_errors.CropError: (_UNPROCESSABLE, "invalid_parameter"),
     errors.InvalidKError: (_UNPROCESSABLE, "invalid_k"),
     errors.InvalidKindError: (_UNPROCESSABLE, "invalid_kind"),

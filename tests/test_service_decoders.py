@@ -157,6 +157,19 @@ def test_a_process_holds_no_file_but_its_line_and_can_open_none(decoders: Decode
     assert bounds["Max cpu time"].isdecimal()
 
 
+def test_an_avif_picture_gets_no_thread_for_each_core() -> None:
+    """Each has a stack of 8 MiB, and the memory of a process is bounded."""
+    script = (
+        "from tests.test_service_decoders import *\n"
+        "from PIL import AvifImagePlugin\n"
+        "PictureDecoder(PREPROCESSING, DEFAULT_LIMITS).begin()\n"
+        "sys.exit(40 + AvifImagePlugin.DEFAULT_MAX_THREADS)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+
+    assert done.returncode == 41
+
+
 def test_a_refusal_is_the_one_that_decoding_here_gives(decoders: Decoders) -> None:
     for data in (b"no picture", png(1)[:60], png(1)[:-400]):
         with pytest.raises(ImageError) as here:
