@@ -4,15 +4,20 @@ FastAPI's own way to an endpoint leads through ten layers for what our endpoints
 (dependencies, validation, exit stacks, redirects): two fifths of the time the event loop spent.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from index.errors import InvalidIdError
 from service.errors import MethodNotAllowedError, NotFoundError
 from service.exchange import STATE, WorkerState
+
+_BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 class Dispatch:
@@ -34,6 +39,8 @@ class Dispatch:
             NotFoundError, MethodNotAllowedError: no such route.
         """
         methods, parameters = self._find(scope["path"], scope["method"])
+        if parameters and "%" in scope["path"] and _BROKEN.search(scope["raw_path"]):
+            raise InvalidIdError("in an address two hexadecimal digits follow a %: %25 is one")
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
