@@ -64,7 +64,7 @@ def picking_of(
         BadParameter: one of them says nothing.
     """
     from index.groups import group_key  # noqa: PLC0415
-    from index.items import check_id  # noqa: PLC0415
+    from index.ids import check_id  # noqa: PLC0415
     from index.picking import MAX_EXCLUDED, Picking  # noqa: PLC0415
 
     if group_by is None and group_size > 1:

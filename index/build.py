@@ -29,7 +29,8 @@ from index.decoder import Decoder, Seen, Wanted
 from index.edits import Claim, Decision, Memory, decide, known_contents
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
-from index.items import Item, NewItem, check_id, check_label, encode_metadata
+from index.ids import check_id
+from index.items import Item, NewItem, check_label, encode_metadata
 from index.origins import Origins
 from index.source import Entry
 from vision.encoding import Encoding

@@ -14,11 +14,11 @@ from index.changes import Changes, Edit
 from index.errors import ChangedItemError, UnknownIdError
 from index.expected import ANYTHING, Expected
 from index.filter import Filter
+from index.ids import check_id
 from index.items import (
     Item,
     NewItem,
     PutResult,
-    check_id,
     check_items,
     check_label,
     clean_label,

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from index.errors import FilterError, InvalidIdError, InvalidMetadataError
-from index.items import check_id, check_label, clean_label, is_number, is_text, shown
+from index.ids import check_id
+from index.items import check_label, clean_label, is_number, is_text, shown
 from index.terms import NULL, OTHER, TEXT, kind_of, nfc, terms_of
 
 MAX_CONDITIONS: Final = 64  # in one filter

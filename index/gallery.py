@@ -17,6 +17,7 @@ from index.errors import UnknownIdError
 from index.filter import Filter
 from index.follower import Follower
 from index.generations import Generations
+from index.ids import check_id
 from index.items import (
     GalleryInfo,
     Item,
@@ -26,7 +27,6 @@ from index.items import (
     PutResult,
     RangeResult,
     SearchResult,
-    check_id,
     shown,
 )
 from index.lookup import Lookup

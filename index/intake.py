@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from index.build_report import BuildReport
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
 from index.gallery import Gallery
-from index.items import NewItem, Part, check_id, check_label, clean_label, encode_metadata, shown
+from index.ids import check_id
+from index.items import NewItem, Part, check_label, clean_label, encode_metadata, shown
 from index.vector_source import VectorEntry, VectorSource
 from index.vectors import VECTOR_TYPE, check_vectors
 

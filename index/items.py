@@ -14,16 +14,14 @@ from dataset.text import CONTROL
 from index.errors import (
     BadVectorsError,
     GalleryFolderError,
-    InvalidIdError,
     InvalidMetadataError,
 )
+from index.ids import check_id
 from index.plan import Kind
 from index.terms import nfc, terms_of
 from index.vectors import check_vectors
 from vision.thumbnail import Thumbnail
 
-# Not "." and "..": as a step of a URL they mean another place, so nobody could fetch the item.
-ID_PATTERN: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", re.ASCII)
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
 MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
@@ -175,19 +173,6 @@ def check_items(items: Sequence[NewItem], *, width: int) -> None:
                 f"got shape {item.vector_D.shape}"
             )
     check_vectors(np.stack([item.vector_D for item in items]), width=width)
-
-
-def check_id(item_id: str) -> None:
-    """Accept ids of 1 to 128 ASCII letters, digits and ``. _ : -``, but not ``.`` and ``..``.
-
-    Raises:
-        InvalidIdError: anything else.
-    """
-    if not isinstance(item_id, str) or not ID_PATTERN.fullmatch(item_id):
-        raise InvalidIdError(
-            "an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : - and is not . or .., "
-            f"got {shown(item_id)}"
-        )
 
 
 def check_label(label: str | None) -> None:

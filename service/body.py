@@ -115,7 +115,7 @@ def _submission(request: Request, body: bytes) -> Submission:
             f"the body is of type {kind[:60]!r}; send an image/* body, multipart/form-data or JSON"
         )
     if len(images) > MAX_IMAGES:
-        raise BodyTooLargeError(f"{len(images)} images came; at most {MAX_IMAGES} in one request")
+        raise ListTooLongError(f"{len(images)} images came; at most {MAX_IMAGES} in one request")
     return Submission(images, fields)
 
 
@@ -187,7 +187,7 @@ def _images_of_json(values: Any) -> list[bytes]:
     if not isinstance(values, list) or not values:
         raise InvalidJsonError("images must be a list of base64 texts, at least one")
     if len(values) > MAX_IMAGES:
-        raise BodyTooLargeError(f"{len(values)} images came; at most {MAX_IMAGES} in one request")
+        raise ListTooLongError(f"{len(values)} images came; at most {MAX_IMAGES} in one request")
     return [decode_image_text(value, name=f"images[{i}]") for i, value in enumerate(values)]
 
 

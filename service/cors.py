@@ -18,6 +18,7 @@ from service.headers import Header
 ANY: Final = "*"
 READING: Final = ("GET", "HEAD", "OPTIONS")
 _OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
+_PORTS: Final = {"http": 80, "https": 443}
 _PREFLIGHT_KEPT_S: Final = 600
 _VARY: Final = (b"vary", b"Origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, Location, ETag")
@@ -79,7 +80,7 @@ def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
     if origin is None:  # no browser
         return
     site = headers.get("sec-fetch-site")
-    is_own = origin.partition("://")[2] == host if site is None else site in _OWN
+    is_own = _is_same(origin, host) if site is None else site in _OWN
     if not is_own and not (cors is not None and cors.allows(origin)):
         raise CrossSiteError(
             f"a page of {origin[:100]!r} sent this to the host {host[:100]!r}, another site. Where "
@@ -87,3 +88,9 @@ def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
             "X-Forwarded-Host (LOOKALIKE_TRUSTED_PROXIES); where the page may call, name its "
             "origin in LOOKALIKE_CORS_ORIGINS"
         )
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Return whether a page of ``origin`` is one of ``host``, with a usual port or without it."""
+    scheme, _, name = origin.partition("://")
+    return host in (name, f"{name}:{_PORTS.get(scheme, '')}")

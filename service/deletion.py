@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from index.filter import Filter, parse_filter
 from index.gallery import Gallery
-from index.items import check_id
+from index.ids import check_id
 from service.edit_options import MAX_DELETED, DeleteOptions
 from service.errors import AmbiguousQueryError, InvalidJsonError, ListTooLongError
 from service.jobs import Course, Work

@@ -5,6 +5,7 @@ FastAPI's own way to an endpoint leads through ten layers for what our endpoints
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from index.errors import InvalidIdError
 from service.errors import MethodNotAllowedError, NotFoundError
 from service.exchange import STATE, WorkerState
 from service.negotiation import packed, takes_gzip
@@ -21,6 +23,8 @@ from service.negotiation import packed, takes_gzip
 JSON: Final = "application/json"
 PACKED_BYTES: Final = 32 * 2**10  # of an answer that is worth packing
 PROBES: Final = ("/livez", "/readyz", "/metrics")  # answered whatever else there is to do
+
+_BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 class Dispatch:
@@ -44,6 +48,8 @@ class Dispatch:
         """
         methods, parameters = self._find(scope["path"], scope["method"])
         scope["route"] = methods.any_route  # the path of its template is in the log in any case
+        if parameters and "%" in scope["path"] and _BROKEN.search(scope["raw_path"]):
+            raise InvalidIdError("in an address two hexadecimal digits follow a %: %25 is one")
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
@@ -83,7 +89,7 @@ class Dispatch:
 
 async def _pack(response: Response, request: Request) -> None:
     """Make a long answer of JSON shorter for a client that takes it so."""
-    if response.media_type != JSON or "content-encoding" in response.headers:
+    if response.media_type != JSON or "etag" in response.headers:  # one tag is of one form
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not takes_gzip(request.headers.get("accept-encoding")):

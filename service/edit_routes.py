@@ -6,7 +6,8 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from index.editing import Patch
-from index.items import check_id, check_label
+from index.ids import check_id
+from index.items import check_label
 from service.answers import DeletedAnswer, ItemAnswer
 from service.deletion import check_selection, delete_few
 from service.documents import json_request, problem_answers

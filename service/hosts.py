@@ -12,7 +12,7 @@ from typing import Final
 from starlette.types import Scope
 
 from service.errors import HostNotAllowedError
-from service.proxies import Proxies, parsed
+from service.proxies import Proxies, header_of, parsed
 
 ANY: Final = "*"
 PROBES: Final = ("/livez", "/readyz")  # which ask under whatever address they were given
@@ -22,8 +22,8 @@ class Hosts:
     """Which values of ``Host`` are answered.
 
     Without a list: any, but on the loopback interface, where nobody needs a key, only addresses,
-    names without a dot, names under ``localhost`` and this machine's own, and what trusted proxies
-    pass on.
+    names without a dot, names under ``localhost`` and this machine's own. With a list, trusted
+    proxies may also ask by these.
     """
 
     def __init__(self, allowed: Sequence[str], proxies: Proxies, *, has_keys: bool) -> None:
@@ -40,17 +40,15 @@ class Hosts:
         """
         if self._is_lax or ANY in self._allowed or scope["path"] in PROBES:
             return
-        told = self._proxies.host(scope)
+        # What came itself, and not what anybody says of it: a page that had its name point here
+        # can set every other header, and may come from the address of a proxy of this machine.
+        told = header_of(scope, b"host")
         name = _name(told)
+        is_local = _is_near(name) or name in self._own
         if self._allowed:
-            is_allowed = name in self._allowed
+            is_allowed = name in self._allowed or (is_local and self._proxies.have_sent(scope))
         else:
-            is_allowed = (
-                not _is_loopback(scope)
-                or _is_near(name)
-                or name in self._own
-                or self._proxies.have_sent(scope)
-            )
+            is_allowed = is_local or not _is_loopback(scope)
         if not is_allowed:
             raise HostNotAllowedError(
                 f"the request is for the host {told[:100]!r}, which this server does not go by; "

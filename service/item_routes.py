@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request, Response
 from index.editing import unexpected_item
 from index.errors import VectorIndexError
 from index.filter import parse_filter
-from index.items import PutResult, check_id
+from index.ids import check_id
+from index.items import PutResult
 from service.account import note_image
 from service.answers import (
     BulkAnswer,

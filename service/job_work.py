@@ -7,7 +7,8 @@ from typing import Any, Final
 from index.backup import back_up
 from index.duplicates import Duplicates, find_duplicates
 from index.gallery import Gallery
-from index.items import ID_PATTERN, shown
+from index.ids import NAME_PATTERN
+from index.items import shown
 from index.rebuild import Rebuild
 from service.deletion import deletion_of
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
@@ -54,7 +55,7 @@ def backup_folder(backups: Path | None, name: str) -> Path:
         InvalidParameterError: not a name.
         BackupExistsError: there is one already.
     """
-    if not ID_PATTERN.fullmatch(name):  # a name, so that it can be no path
+    if not NAME_PATTERN.fullmatch(name):  # a name, so that it can be no path
         raise InvalidParameterError(
             "the name of a backup has 1 to 128 of the characters A-Z a-z 0-9 . _ : - "
             f"and is not . or .., got {shown(name)}"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
-from index.items import NewItem, check_id, check_label, encode_metadata
+from index.ids import check_id
+from index.items import NewItem, check_label, encode_metadata
 from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE
 from service.task import Encoded
 from vision.manifest import Architecture

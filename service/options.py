@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import from_json
 
 from index.errors import BadVectorsError, FilterError, InvalidIdError
+from index.ids import MAX_ID_BYTES
 from service.answers import JobKind
 from service.errors import (
     InvalidJsonError,
@@ -28,7 +29,13 @@ MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 # What JSON Schema can say of values that the gallery checks; for the document alone.
-ID_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
+ID_SCHEMA: Final[dict[str, Any]] = {
+    "pattern": (
+        r"^(?!\.\.?$)[^/\u0000-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufffd]+$"
+    ),
+    "maxLength": MAX_ID_BYTES,  # as UTF-8
+}
+NAME_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
 LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
@@ -200,7 +207,7 @@ class BackupJob(JobOptions):
     """Write a copy of the gallery into the operator's folder."""
 
     kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup", json_schema_extra=ID_SCHEMA)]
+    name: Annotated[str, Field(description="of the backup", json_schema_extra=NAME_SCHEMA)]
 
 
 class DuplicatesJob(JobOptions):

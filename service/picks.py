@@ -1,7 +1,7 @@
 """What a search leaves out: a query with its options in, the gallery's picking out."""
 
 from index.groups import GROUP_KEY, group_key
-from index.items import check_id
+from index.ids import check_id
 from index.picking import Picking
 from service.errors import InvalidParameterError
 from service.query import Query

@@ -31,7 +31,7 @@ class Proxies:
         if not self.are_trusted(host):
             return host
         # Each proxy adds its client on the right; further left stands what anybody may claim.
-        for part in reversed(_told(scope, _FOR).split(",")):
+        for part in reversed(header_of(scope, _FOR).split(",")):
             told = _without_port(part.strip())
             if parsed(told) is None:
                 break
@@ -43,10 +43,10 @@ class Proxies:
     def host(self, scope: Scope) -> str:
         """Return what the client calls this server: ``Host``, or what a trusted proxy tells."""
         if self.have_sent(scope):
-            told = _told(scope, _HOST).rpartition(",")[2].strip()
+            told = header_of(scope, _HOST).rpartition(",")[2].strip()
             if told:
                 return told
-        return _told(scope, b"host")
+        return header_of(scope, b"host")
 
     def have_sent(self, scope: Scope) -> bool:
         """Return whether one of them has connected."""
@@ -72,7 +72,8 @@ def parsed(host: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _told(scope: Scope, header: bytes) -> str:
+def header_of(scope: Scope, header: bytes) -> str:
+    """Return the values of a header, with commas between them."""
     return b",".join(value for name, value in scope["headers"] if name == header).decode("latin-1")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-
 from service.documents import image_request, problem_answers
 from service.engine import Engine
 from service.errors import MissingImageError, NoClassesError

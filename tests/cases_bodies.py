@@ -241,7 +241,7 @@ CASES = [
     *(Case(name, 415, "unsupported_image_type", sent) for name, sent in _TYPES.items()),
     *(Case(name, 200, None, sent) for name, sent in _WORKS.items()),
     Case(
-        *("257 images", 413, "payload_too_large"),
+        *("257 images", 422, "list_too_long"),
         as_json(EMBED, {"images": [PICTURE_TEXT] * 257}),
         closes=True,
     ),

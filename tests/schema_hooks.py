@@ -6,6 +6,7 @@ made to be wrong is sent as it is.
 
 import base64
 import json
+import unicodedata
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ensure_resource_availability, use_after_free
 
+from index.ids import MAX_ID_BYTES
 from tests.pictures import encoded, picture
 
 WIDTH = 256  # of the model's vectors
@@ -43,6 +45,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
             fields["min_seq"] = min(fields["min_seq"], 0)  # later ones are waited for, in vain
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
+    case.path_parameters = _sound(case.path_parameters)
     query.pop("cursor", None)  # only a page gives one out
     if case.path.startswith("/v1/search"):
         for fields in (query, case.body if isinstance(case.body, dict) else {}):
@@ -56,7 +59,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     for name in ("crop", "metadata", "exclude"):
         query.pop(name, None)  # here they are text already; JSON bodies carry them, too
     if isinstance(query.get("filter"), str):
-        query["filter"] = json.dumps(_of_64_bits(json.loads(query["filter"])))
+        query["filter"] = json.dumps(_sound(json.loads(query["filter"])))
     if isinstance(case.body, dict):
         _bring_in_line(case.body)
         if case.media_type == "multipart/form-data":
@@ -114,18 +117,29 @@ def _bring_in_line(fields: dict[str, Any]) -> None:
     if isinstance(fields.get("vector"), list):
         fields["vector"] = [WIDTH**-0.5] * WIDTH  # of unit length, as vectors to store must be
     if "filter" in fields:
-        fields["filter"] = _of_64_bits(fields["filter"])
+        fields["filter"] = _sound(fields["filter"])
+    for name in ("id", "ids", "exclude"):
+        if fields.get(name):
+            fields[name] = _sound(fields[name])
     if fields.get("crop"):
         fields["crop"] = {"top": 0.25, "left": 0, "bottom": 1, "right": 0.5}
     if fields.get("metadata"):
         fields["metadata"] = {"number": 1, "list": ["a", None, True]}
 
 
-def _of_64_bits(value: Any) -> Any:
-    """Return ``value`` with its integers within 64 bits."""
+def _as_id(text: str) -> str:
+    """Return ``text`` composed, and short enough for an id."""
+    composed = unicodedata.normalize("NFC", text)
+    return composed if len(composed.encode()) <= MAX_ID_BYTES else composed[: MAX_ID_BYTES // 4]
+
+
+def _sound(value: Any) -> Any:
+    """Return ``value`` with its integers within 64 bits, and texts that could be ids."""
     if isinstance(value, dict):
-        return {name: _of_64_bits(inner) for name, inner in value.items()}
+        return {name: _sound(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_of_64_bits(inner) for inner in value]
+        return [_sound(inner) for inner in value]
+    if isinstance(value, str):
+        return _as_id(value)
     is_large = isinstance(value, int) and not -(2**63) <= value < 2**63
     return 2**63 - 1 if is_large else value

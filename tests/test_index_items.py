@@ -29,7 +29,8 @@ def gallery(tmp_path: Path) -> Iterator[Gallery]:
 
 
 @pytest.mark.parametrize(
-    "item_id", ["", ".", "..", "a" * 129, "a b", "a/b", "é", "a\n", "\u0661", "a\0"]
+    "item_id",
+    ["", ".", "..", "a" * 257, "\u5c71" * 86, "a/b", "e\u0301", "a\n", "a\u2028", "a\0", "\ufffd"],
 )
 def test_an_id_outside_the_pattern_is_refused_everywhere(gallery: Gallery, item_id: str) -> None:
     for act in (
@@ -39,7 +40,7 @@ def test_an_id_outside_the_pattern_is_refused_everywhere(gallery: Gallery, item_
         lambda: gallery.vector(item_id),
         lambda: gallery.thumbnail(item_id),
     ):
-        with pytest.raises(InvalidIdError, match="an id has 1 to 128"):
+        with pytest.raises(InvalidIdError, match=r"\ban id\b|are no ids"):
             act()
     assert gallery.count == 0
 

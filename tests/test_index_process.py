@@ -108,7 +108,7 @@ def test_the_server_and_its_workers_never_import_from_the_current_folder(
     try:
         wait_until_ready(server)
         answer = httpx.post(f"{server.url}/v1/jobs", json={"kind": "rebuild"}, timeout=30)
-        place = server.url + answer.headers["location"]
+        place = answer.request.url.join(answer.headers["location"])
         while (job := httpx.get(place, timeout=30).json())["state"] in ("queued", "running"):
             pass
         assert job["state"] == "done", job

@@ -6,7 +6,8 @@ import pytest
 from dataset.listing import ListedFile, Listing, Part
 from dataset.source import list_source
 from index.decoder import content_of
-from index.items import MAX_METADATA_BYTES, check_id, encode_metadata
+from index.ids import check_id
+from index.items import MAX_METADATA_BYTES, encode_metadata
 from index.source import Entry, entries_of, id_of_path
 from tests.pictures import png
 from vision.image import ImageLimits

@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,6 +97,14 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
+NOT_IN_IDS = "/\u200b\ufeff\ufffd" + "".join(
+    map(chr, (*range(0x2028, 0x202F), *range(0x2060, 0x2070)))
+)
+ANY_ID = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=NOT_IN_IDS),
+    min_size=1,
+    max_size=64,
+).filter(lambda text: text not in (".", "..") and unicodedata.normalize("NFC", text) == text)
 ITEMS = st.lists(
     st.builds(
         lambda item_id, seed, label, metadata, has_picture: (
@@ -110,7 +119,7 @@ ITEMS = st.lists(
                 content_sha256=f"{seed:064x}",
             )
         ),
-        st.from_regex(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", fullmatch=True),
+        st.from_regex(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}", fullmatch=True) | ANY_ID,
         st.integers(0, 50),
         st.none() | TEXT,
         st.dictionaries(TEXT, JSON_VALUES, max_size=3),
@@ -334,8 +343,8 @@ def test_rows_that_cannot_be_stored_are_listed_and_the_others_stored(
         "none": "no row of numbers",
         "text": "something else than a number at 1: 'x'",
         "flat": "no row of numbers",
-        "bad/id": "an id has",
-        "row 11": "an id has",
+        "bad/id": "an id has no '/'",
+        "row 11": "an id is text",
         "labelled": "a label has",
         "listed": "must be a JSON object",
         "broken": "not JSON",

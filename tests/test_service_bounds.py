@@ -45,7 +45,7 @@ LONG: dict[str, tuple[str, Any, int, str]] = {
     "a long vector": ("/v1/search", {"vector": [0.5] * (MAX_WIDTH + 1)}, 422, "list_too_long"),
     "exclude": ("/v1/search", {"id": "item-01", "exclude": ["a"] * 1001}, 422, "list_too_long"),
     "exclude, no ids": ("/v1/search", {"id": "item-01", "exclude": [0] * 999}, 422, "invalid_id"),
-    "images": ("/v1/classify", {"images": [""] * (MAX_IMAGES + 1)}, 413, "payload_too_large"),
+    "images": ("/v1/classify", {"images": [""] * (MAX_IMAGES + 1)}, 422, "list_too_long"),
     "conditions": (
         "/v1/search",
         {"id": "item-01", "filter": {"must": [0] * 90_000}},

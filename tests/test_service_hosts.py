@@ -7,8 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
-from service.errors import HostNotAllowedError
+from service.cors import refuse_other_sites
+from service.errors import CrossSiteError, HostNotAllowedError
 from service.hosts import Hosts
 from service.negotiation import has_it, takes_gzip
 from service.proxies import Proxies
@@ -106,6 +108,40 @@ def test_the_names_that_are_answered(
     else:
         with pytest.raises(HostNotAllowedError):
             hosts.check(scope(host, server=server))
+
+
+@pytest.mark.parametrize("allowed", [[], ["shop.example"]])
+def test_a_page_cannot_pass_for_a_proxy_of_this_machine(allowed: list[str]) -> None:
+    hosts = Hosts(allowed, Proxies([ip_network("127.0.0.0/8")]), has_keys=False)
+    told = {**scope("evil.example"), "client": ("127.0.0.1", 5)}
+    told["headers"] = [(b"host", b"evil.example"), (b"x-forwarded-host", b"shop.example")]
+    proxied = {**told, "headers": [(b"host", b"127.0.0.1:3000"), told["headers"][1]]}
+
+    with pytest.raises(HostNotAllowedError):
+        hosts.check(told)
+    hosts.check(proxied)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [
+        ("http://shop.example", "shop.example:80", True),
+        ("https://shop.example", "shop.example:443", True),
+        ("https://shop.example:8443", "shop.example:8443", True),
+        ("https://shop.example", "shop.example:80", False),
+        ("https://shop.example", "other.example", False),
+        ("null", "", False),
+    ],
+)
+def test_a_page_is_our_own_by_its_host_with_the_usual_port_or_without(
+    origin: str, host: str, is_own: bool
+) -> None:
+    headers = Headers({"origin": origin})
+    if is_own:
+        refuse_other_sites(headers, host, None)
+    else:
+        with pytest.raises(CrossSiteError):
+            refuse_other_sites(headers, host, None)
 
 
 def test_a_trusted_proxy_tells_the_host_that_the_client_asked_for() -> None:

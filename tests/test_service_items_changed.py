@@ -378,7 +378,7 @@ def test_a_job_deletes_more_and_an_item_may_be_named_like_a_route(client: httpx.
     while ended["state"] in ("queued", "running"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-        ended = answered(client.get(job.headers["location"]))
+        ended = answered(client.get(job.request.url.join(job.headers["location"])))
     assert (ended["state"], ended["result"]) == ("done", {"deleted": there})
     assert answered(client.post("/v1/facets", json={"filter": wanted}))["count"] == 0
     assert answered(client.post("/v1/facets", json={}))["count"] == STORED

@@ -53,7 +53,7 @@ def begin(client: httpx.Client, kind: str, **parameters: object) -> dict[str, An
     answer = client.post("/v1/jobs", json={"kind": kind, **parameters})
     assert answer.status_code == 202, answer.text
     job: dict[str, Any] = answer.json()
-    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert answer.headers["location"] == f"jobs/{job['id']}"
     assert job["kind"] == kind
     return job
 
