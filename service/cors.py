@@ -93,4 +93,4 @@ def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
 def _is_same(origin: str, host: str) -> bool:
     """Return whether a page of ``origin`` is one of ``host``, with a usual port or without it."""
     scheme, _, name = origin.partition("://")
-    return host in (name, f"{name}:{_PORTS.get(scheme, '')}")
+    return bool(name) and host in (name, f"{name}:{_PORTS.get(scheme, '')}")
