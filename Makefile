@@ -12,7 +12,7 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability test-load test-fuzz test-schema check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
+.PHONY: demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist
@@ -32,6 +32,9 @@ test-durability: install ## the long forms: hundreds of kills, power cuts (as ro
 
 test-load: install ## the long forms: overload, slow clients, stops and a soak; wants a quiet machine
 	$(PYTEST) -m load -rA
+
+test-hostile: install ## the long form: hostile requests of every kind beside ordinary ones; wants a quiet machine
+	$(PYTEST) -m hostile -rA
 
 test-fuzz: install ## the long form: a hundred thousand mutated images over HTTP
 	$(PYTEST) -m fuzz -rA
