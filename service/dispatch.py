@@ -21,6 +21,7 @@ from service.exchange import STATE, WorkerState
 from service.negotiation import packed, takes_gzip
 
 JSON: Final = "application/json"
+JOBS: Final = "/v1/jobs"
 PACKED_BYTES: Final = 32 * 2**10  # of an answer that is worth packing
 PROBES: Final = ("/livez", "/readyz", "/metrics")  # answered whatever else there is to do
 
@@ -62,7 +63,8 @@ class Dispatch:
 
     def _admitted(self, route: APIRoute) -> AbstractContextManager[None]:
         """Take a place for reading, until the answer is made; others take theirs with the image."""
-        if "GET" not in (route.methods or ()) or route.path in PROBES:
+        is_for_reading = "GET" in (route.methods or ()) or route.path.startswith(JOBS)
+        if not is_for_reading or route.path in PROBES:
             return nullcontext()
         return self.state.reading.admit()
 

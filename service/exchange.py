@@ -146,6 +146,14 @@ def answer_with(answer: Answer | QueryAnswer, *, status: HTTPStatus = HTTPStatus
     return Response(body, status, media_type="application/json")
 
 
+async def answer_at_length(engine: Engine, make: Callable[[], Answer | QueryAnswer]) -> Response:
+    """Return what ``make`` returns as JSON, both done on a reading thread.
+
+    For answers that may be so long that the event loop cannot be kept for them.
+    """
+    return await engine.read(lambda: answer_with(make()))
+
+
 def _fields_set(model: object) -> object:
     if isinstance(model, BaseModel):
         return model.model_dump(exclude_unset=True)

@@ -86,7 +86,7 @@ def _truth(value: Any) -> Any:
 
 def json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
-    if isinstance(value, Text) and value.count(",") > MAX_JSON_VALUES:
+    if isinstance(value, Text) and sum(map(value.count, ",[{")) > MAX_JSON_VALUES:
         raise ValueError(f"must have at most {MAX_JSON_VALUES} values")
     try:
         return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
@@ -98,6 +98,9 @@ def json_text(value: Any) -> Any:
 WHOLE: Final = BeforeValidator(_whole)
 NUMBER: Final = BeforeValidator(_number)
 Truth = Annotated[bool, BeforeValidator(_truth)]
+Vector = Annotated[
+    list[Annotated[float, Field(strict=True)]], Field(max_length=MAX_WIDTH, fail_fast=True)
+]
 Cosine = Annotated[float, Field(ge=-1, le=1), NUMBER]
 Recall = Annotated[float, Field(gt=0, le=1), NUMBER]
 
@@ -108,12 +111,17 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Self:
-        """Return the options in ``fields``.
+    def parse(cls, fields: Any) -> Self:
+        """Return the options in ``fields``, which should be an object of JSON.
 
         Raises:
             RequestError, VectorIndexError: the error that belongs to the first wrong field.
         """
+        # Of many unknown fields pydantic would tell each.
+        if isinstance(fields, dict):
+            for name in fields:
+                if name not in cls.model_fields:
+                    raise UnexpectedFieldError(unexpected(name))
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -140,7 +148,7 @@ class ItemOptions(Options):
         dict[str, Any], BeforeValidator(json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
     vector: Annotated[
-        list[Annotated[float, Field(strict=True)]] | None,
+        Vector | None,
         BeforeValidator(json_text),
         Field(description="stored as it is, without an image; of unit length"),
     ] = None
@@ -263,8 +271,6 @@ def _named_error(error: ValidationError) -> Exception:
     if not first["loc"]:
         return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
     name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return UnexpectedFieldError(unexpected(name))
     if first["type"] == "missing":
         return InvalidJsonError(f"{name!r} is missing")
     if first["type"] == "too_long" and isinstance(first["input"], list):

@@ -9,12 +9,12 @@ from index.picking import MAX_EXCLUDED, MAX_GROUP_SIZE, MAX_REACH
 from service.options import (
     ID_SCHEMA,
     MAX_K,
-    MAX_WIDTH,
     NUMBER,
     WHOLE,
     Cosine,
     Options,
     Truth,
+    Vector,
     json_text,
 )
 
@@ -34,6 +34,13 @@ class CropOption(BaseModel):
     right: float = 1.0
 
 
+def _few_members(value: Any) -> Any:
+    """Refuse an object of far too many members, each of which would be told."""
+    if isinstance(value, dict) and len(value) > len(CropOption.model_fields):
+        raise ValueError(f"has no other members than {', '.join(CropOption.model_fields)}")
+    return value
+
+
 class QueryOptions(Options):
     """Parameters of all routes that look for items like something."""
 
@@ -41,10 +48,7 @@ class QueryOptions(Options):
         str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
     ] = None
     vector: Annotated[
-        Annotated[
-            list[Annotated[float, Field(strict=True)]], Field(max_length=MAX_WIDTH, fail_fast=True)
-        ]
-        | None,
+        Vector | None,
         BeforeValidator(json_text),
         Field(description="search by this unit vector"),
     ] = None
@@ -55,6 +59,7 @@ class QueryOptions(Options):
     ] = None
     crop: Annotated[
         CropOption | None,
+        BeforeValidator(_few_members),
         BeforeValidator(json_text),
         Field(description="search by a part of the image; fractions in [0, 1]"),
     ] = None
@@ -75,7 +80,7 @@ class OneQuery(Options):
 
     image: str | None = None
     id: str | None = None
-    vector: list[Annotated[float, Field(strict=True)]] | None = None
+    vector: Vector | None = None
 
 
 class SearchOptions(QueryOptions):

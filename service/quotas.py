@@ -21,7 +21,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import SlidingWindowCounterSupport, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from service.errors import TooManyRequestsError
+from service.errors import ListTooLongError, TooManyRequestsError
 
 # Two names in one slot count as one. So memory is bounded, however many addresses there are: 1 MiB.
 _SLOTS: Final = 65_536
@@ -47,7 +47,10 @@ class Quotas:
 
         Raises:
             TooManyRequestsError: saying ``sentence``; the request is not counted.
+            ListTooLongError: it will never be let in.
         """
+        if cost > per_minute:
+            raise ListTooLongError(f"{sentence}: send fewer at once")
         if not self._limiter.hit(RateLimitItemPerMinute(per_minute), name, cost=cost):
             self._refuse(name, per_minute, sentence)
 

@@ -1,6 +1,7 @@
 """Routes that find stored items: the nearest, all that are near enough, and what they vote for."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -12,7 +13,7 @@ from index.vote import vote
 from service.body import Submission
 from service.documents import image_request, problem_answers
 from service.engine import Engine
-from service.exchange import answer_with, charge, free_engine, receive
+from service.exchange import answer_at_length, answer_with, charge, free_engine, receive
 from service.many_queries import asks_several, run_queries
 from service.picks import picking_of
 from service.problems import describe
@@ -30,6 +31,7 @@ from service.query_answers import (
 from service.query_options import MAX_QUERIES, RangeOptions, SearchOptions, VoteOptions
 from service.query_routes import status_of
 
+MANY_HITS: Final = 100  # take longer to write down than a thread takes to wake
 router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
 
 
@@ -50,16 +52,20 @@ async def search(request: Request) -> Response:
     if asks_several(submission):
         return await _search_many(request, engine, submission)
     (result, vectors), _, watch = await run_submitted(engine, submission, SearchOptions, _nearest)
-    hits = found_items(result.hits[0], vectors)
-    return answer_with(
-        SearchAnswer(
+    timings_ms = watch.stop()
+
+    def make() -> SearchAnswer:
+        return SearchAnswer(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(),
-            hits=hits,
+            timings_ms=timings_ms,
+            hits=found_items(result.hits[0], vectors),
         )
-    )
+
+    if len(result.hits[0]) > MANY_HITS:
+        return await answer_at_length(engine, make)
+    return answer_with(make())
 
 
 async def _search_many(request: Request, engine: Engine, submission: Submission) -> Response:
@@ -82,7 +88,7 @@ async def _search_many(request: Request, engine: Engine, submission: Submission)
         timings_ms=watch.stop(),
         results=results,
     )
-    return answer_with(answer, status=status_of(results))
+    return await engine.read(lambda: answer_with(answer, status=status_of(results)))
 
 
 @router.post(
@@ -94,15 +100,17 @@ async def _search_many(request: Request, engine: Engine, submission: Submission)
 async def search_range(request: Request) -> Response:
     """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
     result, engine, watch = await run_query(request, RangeOptions, _above)
-    return answer_with(
-        RangeAnswer(
+    timings_ms = watch.stop()
+    return await answer_at_length(
+        engine,
+        lambda: RangeAnswer(
             request_id=request.scope["request_id"],
             model=engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(),
+            timings_ms=timings_ms,
             hits=found_items(result.hits),
             total=result.total,
-        )
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from starlette.types import Scope
 from service.access import Gate
 from service.errors import (
     ForbiddenError,
+    ListTooLongError,
     ServiceConfigError,
     TooManyRequestsError,
     UnauthorizedError,
@@ -318,6 +319,8 @@ def test_every_image_of_a_request_counts(quotas: Quotas) -> None:
     with pytest.raises(TooManyRequestsError, match="each image of a request is one"):
         second["charge"](cost=2)
     one.admit(request(), None)
+    with pytest.raises(ListTooLongError, match="send fewer at once"):  # it never can
+        second["charge"](cost=11)
 
 
 def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, clock: Clock) -> None:
