@@ -243,7 +243,6 @@ CASES = [
     Case(
         *("257 images", 422, "list_too_long"),
         as_json(EMBED, {"images": [PICTURE_TEXT] * 257}),
-        closes=True,
     ),
     Case(
         *("one broken image of three", 207, "None,corrupt_image,empty_image"),

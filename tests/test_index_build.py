@@ -140,7 +140,7 @@ def test_broken_images_are_listed_and_the_others_stored(tmp_path: Path) -> None:
         Entry(id="text", data=b"not an image"),
         Entry(id="cut", data=good[: len(good) // 2]),
         Entry(id="bomb", data=bomb_png(60_000, 60_000)),
-        Entry(id="bad id", data=good),
+        Entry(id="bad/id", data=good),
         Entry(id="bad-label", data=good, label="a\nb"),
         Entry(id="unread", data=Path("/nowhere/at/all.png")),
         Entry(id="good2", data=encoded(picture(2), "JPEG")),
@@ -152,7 +152,7 @@ def test_broken_images_are_listed_and_the_others_stored(tmp_path: Path) -> None:
         assert report.added == gallery.count == 2
         assert sum(progress) == len(entries)
         reasons = dict(report.refused)
-        assert list(reasons) == ["empty", "text", "cut", "bomb", "bad id", "bad-label", "unread"]
+        assert list(reasons) == ["empty", "text", "cut", "bomb", "bad/id", "bad-label", "unread"]
         assert "0 bytes" in reasons["empty"]
         assert "not a JPEG" in reasons["text"]
         assert "truncated" in reasons["cut"]

@@ -264,6 +264,7 @@ def test_many_changes_of_another_gallery_are_followed_in_parts(
     theirs.close()
 
 
+@pytest.mark.parametrize("empty_folder", [False, True])
 def test_many_may_make_the_same_gallery_at_once_and_all_get_the_one(
     tmp_path: Path, empty_folder: bool
 ) -> None:
