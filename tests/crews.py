@@ -50,7 +50,8 @@ class Crew:
         self._kill_orphans()
         with contextlib.suppress(OSError):  # should it never have begun, nobody else ends this wait
             os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
-        self._reader.join()
+        self._reader.join(timeout=60)
+        assert not self._reader.is_alive(), "one of the crew lives on, with the pipe"
 
     def _kill_orphans(self) -> None:
         """Kill the rebuilds that upkeep began, which are in groups of their own."""
@@ -95,7 +96,7 @@ class Crews:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()  # its last line
-        self._process.wait()
+        self._process.wait(timeout=60)
 
     @contextlib.contextmanager
     def at_work(self, folder: Path, **orders: Any) -> Iterator[Crew]:

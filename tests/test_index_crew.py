@@ -163,7 +163,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         assert "/dev/shm/" not in Path(f"/proc/{pid}/maps").read_text()
 
     parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.wait(timeout=30)
     with parent.stdout, parent.stderr:
         assert parent.stderr.read() == b"", "they end without a word"
 

@@ -111,18 +111,18 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
 
     def work() -> None:
         begun.set()
-        release.wait()
+        release.wait(timeout=60)
 
     thread = threading.Thread(target=busy.watched(activity, work))
     thread.start()
-    begun.wait()
+    assert begun.wait(timeout=60)
     clock.now = STUCK_S - 1
     assert not busy.is_stuck(activity)
     clock.now = STUCK_S + 1
     assert busy.is_stuck(activity)
     assert busy.longest_s(activity) == STUCK_S + 1
     release.set()
-    thread.join()
+    thread.join(timeout=60)
 
     assert not busy.is_stuck(activity)
     with pytest.raises(ZeroDivisionError):
@@ -138,7 +138,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
 
     def encode(pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         begun.set()
-        release.wait()
+        release.wait(timeout=60)
         return encoder.encode(pixels_BCHW)
 
     async def probe() -> list[httpx.Response]:

@@ -144,4 +144,4 @@ def kill_when(made: str, arguments: Sequence[str], *, cwd: Path) -> None:
     while process.poll() is None and not list(cwd.glob(made)):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=30)
