@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from service.account import note_image
+from service.account import current_caller, note_image
 from service.admission import Admission, BodyBudget
 from service.answers import Answer
 from service.body import Submission, read_submission
@@ -91,7 +91,7 @@ def free_engine(request: Request) -> Engine:
         OverloadedError: it has too much to do.
     """
     engine = ready_engine(request)
-    engine.admission.check()
+    engine.quick.check(current_caller())
     return engine
 
 

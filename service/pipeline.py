@@ -1,9 +1,9 @@
 """Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
 
-    event loop ──job──► waiting ──decoded by the network's lane──┐
-                          │                                      ├──► batch ──► event loop
-                          ├──decoding threads──► ready ──────────┤
-                          └──heavy──► turns ──► ready ───────────┘
+    one light image ───────────► waiting ──decoded by the network's lane──┐
+                                   ▲   │                                  ├──► batch ──► event loop
+    several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
+    heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
 
 A batch is whatever waited while the network was busy: it grows under load and costs no wait when
 idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
@@ -12,7 +12,8 @@ Results return to the event loop once per batch.
 In a worker of one core the network's thread decodes everything but heavy images, which would make
 others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
 quick network takes no thread at all: to wake one takes longer than the network does. Heavy images
-have threads of their own, and their callers take turns.
+have threads of their own, and their callers take turns; so they do at the places for those images
+that came with others.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class _Job:
     call: "_Call"
     place: int  # in the call's results
     submitted: float
+    is_bulk: bool = False  # it has one of the places of bulk
     decode_ms: float = 0.0
     decoded: Decoded | None = None
 
@@ -52,8 +54,7 @@ class _Call:
     future: "asyncio.Future[list[Encoded | Exception]]"
     results: list[Encoded | Exception | None]
     left: int  # images without a result
-    caller: str  # who shares decoders with others
-    later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
+    caller: str  # who shares decoders and the network with others
 
 
 _Outcome = tuple[_Job, Encoded | Exception | None]  # None: its caller went away
@@ -88,7 +89,10 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
         self._waiting: deque[_Job] = deque()
-        self._heavy: Turns[_Job] = Turns()  # seen by another thread, and left to the heavy ones
+        self._heavy: Turns[_Job] = Turns()
+        self._bulk: Turns[_Job] = Turns()
+        self._bulk_waiting = 0  # in turns; the event loop's alone, as is the next
+        self._bulk_under_way = 0
         self._ready: deque[_Job] = deque()
         self._thread = threading.get_ident()
         self._network = Lane("network", self._run_batch)
@@ -116,18 +120,24 @@ class Pipeline:
     async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
         """Return what became of each task, in order; a broken image fails alone.
 
-        At most two batches of one call are under way, so that a large one leaves room for others.
+        At most two batches of images that came with others are under way, whoever sent them, so
+        that those who send one need not wait for more.
         """
         if not tasks:
             return []
         call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
-        if len(tasks) > 2 * self._max_batch:
-            call.later.extend(enumerate(tasks))
-            for _ in range(2 * self._max_batch):
-                self._submit(call, *call.later.popleft())
-        else:
-            for place, task in enumerate(tasks):
-                self._submit(call, place, task)
+        now = time.perf_counter()
+        for place, task in enumerate(tasks):
+            job = _Job(task, call, place, now)
+            if not task.is_light:
+                self._under_way += 1
+                self._put_heavy(job)
+            elif len(tasks) == 1:
+                self._submit(job)
+            else:
+                self._bulk_waiting += 1
+                self._bulk.put(job, caller=call.caller, price=1, call=id(call))
+        self._submit_bulk()
         return await call.future
 
     @property
@@ -147,13 +157,35 @@ class Pipeline:
     def _lanes(self) -> tuple[Lane, ...]:
         return (*self._decoders, *self._heavy_decoders, self._network)
 
-    def _submit(self, call: _Call, place: int, task: Task) -> None:
+    def _submit(self, job: _Job) -> None:
         self._under_way += 1
-        self._waiting.append(_Job(task, call, place, time.perf_counter()))
+        self._waiting.append(job)
         if self._is_quick and self._under_way == 1:
             self._loop.call_soon(self._run_alone)
         elif not self._network.wake():
             _wake_one(self._decoders)
+
+    def _submit_bulk(self) -> None:
+        """Submit images that came with others, as long as there are places for them."""
+        while self._bulk_waiting and self._bulk_under_way < 2 * self._max_batch:
+            job = self._bulk.pop()
+            assert job is not None  # it was counted
+            self._bulk_waiting -= 1
+            if not job.call.future.done():
+                self._bulk_under_way += 1
+                job.is_bulk = True
+                self._submit(job)
+
+    def _leave_bulk(self, job: _Job) -> None:
+        """Give the place of ``job`` to another."""
+        job.is_bulk = False
+        self._bulk_under_way -= 1
+        self._submit_bulk()
+
+    def _put_heavy(self, job: _Job) -> None:
+        price, call = price_of(job.task.data), id(job.call)
+        self._heavy.put(job, caller=job.call.caller, price=price, call=call)
+        _wake_one(self._heavy_decoders)
 
     def _run_alone(self) -> None:
         """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
@@ -184,9 +216,9 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            price, call = price_of(job.task.data), id(job.call)
-            self._heavy.put(job, caller=job.call.caller, price=price, call=call)
-            _wake_one(self._heavy_decoders)
+            if job.is_bulk:  # this call comes before the one that delivers it
+                self._loop.call_soon_threadsafe(self._leave_bulk, job)
+            self._put_heavy(job)
             return False
         except Exception as error:  # the thread's edge: it goes to the caller
             self._hand_over([(job, error)])
@@ -237,14 +269,14 @@ class Pipeline:
     def _deliver(self, results: "list[_Outcome]") -> None:
         self._under_way -= len(results)
         for job, result in results:
+            if job.is_bulk:
+                self._leave_bulk(job)
             call = job.call
             if call.future.done():  # cancelled meanwhile
                 continue
             call.results[job.place] = result
             call.left -= 1
-            if call.later:
-                self._submit(call, *call.later.popleft())
-            elif not call.left:
+            if not call.left:
                 call.future.set_result([result for result in call.results if result is not None])
 
 

@@ -49,8 +49,8 @@ async def classify(request: Request) -> Response:
     check_classes(engine.manifest)
     if len(submission.images) > 1:
         return await _classify_many(request, engine, submission.images, k=options.k, watch=watch)
-    task = Task(data=submission.image)
-    with engine.admission.admit():
+    task = Task.of(submission.image)
+    with engine.admit([task]):
         encoded = await engine.pipeline(task)
     watch.add(encoded)
     return answer_with(
@@ -130,8 +130,9 @@ async def _encode_all(
     engine: Engine, images: list[bytes], watch: Stopwatch
 ) -> list[Encoded | Exception]:
     """Return what became of each image, in order, and count the times of those that went well."""
-    with engine.admission.admit():
-        outcomes = await engine.pipeline.encode_all([Task(data=data) for data in images])
+    tasks = [Task.of(data) for data in images]
+    with engine.admit(tasks):
+        outcomes = await engine.pipeline.encode_all(tasks)
     watch.add_many(outcome for outcome in outcomes if not isinstance(outcome, Exception))
     return outcomes
 
