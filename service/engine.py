@@ -88,7 +88,7 @@ class Engine:
         self._decoders = decoders
         self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
-        self._scanners = ThreadPoolExecutor(cores(), thread_name_prefix="scan")
+        self._long = ThreadPoolExecutor(cores(), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
@@ -204,9 +204,9 @@ class Engine:
         """Run a gallery read on one of the reading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
-    async def scan(self, function: Callable[[], T]) -> T:
-        """Run a gallery read that may look at all items, where no quick one waits for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._scanners, function)
+    async def at_length(self, function: Callable[[], T]) -> T:
+        """Run what may look at all items, or writes a long answer, where nothing quick waits."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, function)
 
     async def write(self, function: Callable[[], T]) -> T:
         """Run a gallery write on one of the writing threads; it ends even if the caller goes away.
@@ -229,7 +229,7 @@ class Engine:
     def _shut_down(self) -> None:
         self._decoders.close()
         self._readers.shutdown()
-        self._scanners.shutdown()
+        self._long.shutdown()
         self._writers.shutdown()
         self.jobs.close()
         self.gallery.close()

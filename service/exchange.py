@@ -147,11 +147,11 @@ def answer_with(answer: Answer | QueryAnswer, *, status: HTTPStatus = HTTPStatus
 
 
 async def answer_at_length(engine: Engine, make: Callable[[], Answer | QueryAnswer]) -> Response:
-    """Return what ``make`` returns as JSON, both done on a reading thread.
+    """Return what ``make`` returns as JSON, both done on a thread.
 
     For answers that may be so long that the event loop cannot be kept for them.
     """
-    return await engine.read(lambda: answer_with(make()))
+    return await engine.at_length(lambda: answer_with(make()))
 
 
 def _fields_set(model: object) -> object:

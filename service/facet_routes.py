@@ -23,7 +23,7 @@ async def count_items(request: Request) -> Response:
     options = await receive_options(request, FacetOptions)
     wanted = None if options.filter is None else parse_filter(options.filter)
     with engine.admit(scans=1 + len(options.keys)):
-        counts = await engine.scan(
+        counts = await engine.at_length(
             lambda: engine.gallery.counting.of(wanted, keys=options.keys, limit=options.limit)
         )
     return answer_with(

@@ -181,7 +181,7 @@ async def list_items(request: Request) -> Response:
             )
         )
 
-    return await engine.read(read)
+    return await engine.at_length(read)
 
 
 @router.post(

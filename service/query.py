@@ -110,7 +110,7 @@ async def find(
 ) -> Found:
     """Return what ``look``, called on a reading thread, finds."""
     searched = time.perf_counter()
-    run = engine.scan if query.options.is_exhaustive else engine.read
+    run = engine.at_length if query.options.is_exhaustive else engine.read
     found = await run(lambda: look(query))
     watch.search_ms += (time.perf_counter() - searched) * 1000
     note_stage("search", begun=searched)
