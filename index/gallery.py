@@ -189,6 +189,10 @@ class Gallery:
         check_id(item_id)
         return self._store.vector(item_id)[1]
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the unit vectors (D,) of those of ``ids`` that are stored, by id."""
+        return self._store.vectors(ids)
+
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the small picture of an item. Raises as ``get``, or NoThumbnailError."""
         check_id(item_id)

@@ -156,13 +156,17 @@ class Store:
             return same_content(reader)
 
     def vector(self, item_id: str) -> tuple[int, NDArray[np.float32]]:
-        """Return the key and the vector (D,) of an item.
-
-        Raises:
-            UnknownIdError: there is no such item.
-        """
+        """Return the key and the vector (D,) of an item; raises UnknownIdError."""
         key, data = self._row("SELECT key, v.data FROM items JOIN vectors v USING (key)", item_id)
         return key, decode_vector(data, width=self.binding.width)
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors (D,) of those of ``ids`` that are stored, by id."""
+        sql = "SELECT id, v.data FROM items JOIN vectors v USING (key) WHERE id IN "
+        with self._database.reading() as reader:
+            named = (json.dumps(list(ids)),)
+            rows = reader.execute(f"{sql}(SELECT value FROM json_each(?))", named)
+            return {name: decode_vector(data, width=self.binding.width) for name, data in rows}
 
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the stored thumbnail of an item.
@@ -180,11 +184,7 @@ class Store:
         return thumbnail
 
     def operations(self, *, after: int, limit: int) -> list[Operation]:
-        """Return up to ``limit`` operations with seqs above ``after``, by seq.
-
-        Raises:
-            LogCutError: some of them have been cut.
-        """
+        """Return up to ``limit`` operations with seqs above ``after``, by seq; or LogCutError."""
         with self._database.reading() as reader:
             return read_operations(reader, after=after, limit=limit, width=self.binding.width)
 

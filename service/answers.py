@@ -3,12 +3,14 @@
 They are the contract, and /openapi.json is made from them.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
+from index.items import Item
 from index.plan import Kind
-from service.query_answers import ModelName, Timings
+from service.query_answers import ModelName, QueryAnswer, Timings
 
 State = Literal["writable", "read-only"]
 JobKind = Literal["rebuild", "tune", "backup", "duplicates", "delete"]
@@ -20,27 +22,41 @@ class Answer(BaseModel):
     request_id: str
 
 
-class StoredItem(BaseModel):
+class StoredItem(TypedDict):
     """One item of the gallery, without its vector and picture."""
 
     id: str
     label: str | None
     metadata: dict[str, Any]
-    content_sha256: str = Field(description="of the image bytes as they were sent")
-    created: str = Field(description="ISO 8601, UTC")
-    seq: int = Field(description="the write that stored it")
+    content_sha256: Annotated[str, Field(description="of the image bytes as they were sent")]
+    created: Annotated[str, Field(description="ISO 8601, UTC")]
+    seq: Annotated[int, Field(description="the write that stored it")]
 
 
-class ItemAnswer(Answer, StoredItem):
+class ItemAnswer(QueryAnswer, StoredItem):
     """One item."""
 
 
-class ItemPage(Answer):
+class ItemPage(QueryAnswer):
     """Items in the order they were stored."""
 
     seq: int
     items: list[StoredItem]
-    next_cursor: str | None = Field(description="pass it as cursor; null on the last page")
+    next_cursor: Annotated[
+        str | None, Field(description="pass it as cursor; null on the last page")
+    ]
+
+
+def stored_item(item: Item) -> StoredItem:
+    """Return an item as answers show it."""
+    return StoredItem(
+        id=item.id,
+        label=item.label,
+        metadata=item.metadata,
+        content_sha256=item.content_sha256,
+        created=item.created,
+        seq=item.seq,
+    )
 
 
 class StoreAnswer(Answer):

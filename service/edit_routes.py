@@ -1,6 +1,5 @@
 """Routes that change what is stored: a patch of one item, and the end of many."""
 
-from dataclasses import asdict
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from index.editing import Patch
 from index.ids import check_id
 from index.items import check_label
-from service.answers import DeletedAnswer, ItemAnswer
+from service.answers import DeletedAnswer, ItemAnswer, stored_item
 from service.deletion import check_selection, delete_few
 from service.documents import json_request, problem_answers
 from service.edit_options import DeleteOptions, PatchOptions
@@ -46,7 +45,7 @@ async def patch_item(request: Request, item_id: str) -> Response:
         item = await engine.write(
             lambda: engine.gallery.editing.patch(item_id, patch, expected=expected)
         )
-    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
     answer.headers["ETag"] = tag_of(item.seq)
     return answer
 

@@ -1,7 +1,7 @@
 """Routes that store, show and delete the gallery's items."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +21,7 @@ from service.answers import (
     ItemAnswer,
     ItemPage,
     StoreAnswer,
-    StoredItem,
+    stored_item,
 )
 from service.body import decode_image_text
 from service.documents import bulk_request, image_request, problem_answers, query_request
@@ -121,7 +121,7 @@ async def get_item(request: Request, item_id: str) -> Response:
     tag = tag_of(item.seq)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
-    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **asdict(item)))
+    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
     answer.headers["ETag"] = tag
     return answer
 
@@ -176,7 +176,7 @@ async def list_items(request: Request) -> Response:
             ItemPage(
                 request_id=request.scope["request_id"],
                 seq=engine.gallery.seq,
-                items=[StoredItem(**asdict(item)) for item in page.items],
+                items=[stored_item(item) for item in page.items],
                 next_cursor=page.next_cursor,
             )
         )

@@ -7,7 +7,6 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from index.errors import UnknownIdError
 from index.items import Hit, RangeResult, SearchResult
 from index.vote import vote
 from service.body import Submission
@@ -165,10 +164,10 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
         )
         if not options.with_vector:
             return result, []
-        try:
-            return result, [gallery.vector(hit.id) for hit in result.hits[0]]
-        except UnknownIdError:  # deleted meanwhile: the next search no longer finds it
-            continue
+        vectors = gallery.vectors([hit.id for hit in result.hits[0]])
+        if len(vectors) == len(result.hits[0]):
+            return result, [vectors[hit.id] for hit in result.hits[0]]
+        # One was deleted meanwhile: the next search no longer finds it.
 
 
 def _above(query: Query[RangeOptions]) -> RangeResult:
