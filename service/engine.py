@@ -88,7 +88,7 @@ class Engine:
         self._decoders = decoders
         self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
-        self._long = ThreadPoolExecutor(cores(), thread_name_prefix="length")
+        self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
