@@ -23,10 +23,14 @@ class Admission:
     """Counts requests, and knows how long the queue of them is in time.
 
     While at least ``BUSY`` requests are under way the worker is busy, so what it completes in that
-    time is its rate; requests under way divided by the rate are the wait of the last of them
-    (Little's law). A new one is refused when that wait would be longer than ``max_wait_s``, or than
-    one and a half requests take that have the worker for themselves, whichever is longer: so the
-    bound suits a network of 1 ms and one of 1 s. Used on one event loop, so it needs no lock.
+    time is its rate; the cost of what is under way divided by the rate is the wait of the last of
+    them (Little's law). They take turns, so one that costs little waits no longer than if all cost
+    as little. A new one is refused when that wait would be longer than ``max_wait_s``, or than one
+    and a half times as long as it takes by itself, whichever is longer: so the bound suits a
+    network of 1 ms and one of 1 s. Whoever has fewer under way than an equal share of what the
+    bound allows is let in all the same: one caller's flood is refused to himself.
+
+    Used on one event loop, so it needs no lock.
     """
 
     def __init__(
@@ -35,24 +39,27 @@ class Admission:
         self.limit = limit
         self.max_wait_s = max_wait_s
         self.admitted = 0  # requests under way
+        self._cost = 0  # of them all
+        self._of_callers: dict[str, int] = {}  # requests under way of each who has any
         self._clock = clock
         self._number = 0  # of the newest request
-        self._lone_s = 0.0  # what a request takes that has the worker for itself; 0: unknown
-        self._busy_s = 0.0  # weighted time, and completions in it; 0: the rate is unknown
+        self._lone_s = 0.0  # what a cost of 1 takes that has the worker for itself; 0: unknown
+        self._busy_s = 0.0  # weighted time, and cost completed in it; 0: the rate is unknown
         self._completed = 0.0
         self._busy_since: float | None = None
 
-    def expect(self, request_s: float) -> None:
-        """Take ``request_s`` as what a request takes, until some were seen."""
-        self._lone_s = request_s
-        self._busy_s, self._completed = request_s, 1.0
+    def expect(self, cost_s: float) -> None:
+        """Take ``cost_s`` as what a cost of 1 takes, until some were seen."""
+        self._lone_s = cost_s
+        self._busy_s, self._completed = cost_s, 1.0
 
-    @property
-    def expected_wait_s(self) -> float:
-        """How long the requests under way will take; 0 while nothing is known."""
-        return self.admitted * self._busy_s / self._completed if self._completed else 0.0
+    def wait_s(self, cost: int = 1) -> float:
+        """Return how long a request of that cost will wait; 0 while nothing is known."""
+        if not self._completed:
+            return 0.0
+        return min(self._cost, cost * self.admitted) * self._busy_s / self._completed
 
-    def check(self) -> None:
+    def check(self, caller: str, *, cost: int = 1) -> None:
         """Accept that one more request comes.
 
         Raises:
@@ -60,28 +67,39 @@ class Admission:
         """
         if self.admitted < BUSY and self.admitted < self.limit:
             return
-        if self.admitted >= self.limit:
-            raise OverloadedError(f"{self.limit} requests are being worked on; try again shortly")
-        wait_s = self.expected_wait_s
-        if wait_s > max(self.max_wait_s, PATIENCE * self._lone_s):
-            raise OverloadedError(
-                f"{self.admitted} requests are being worked on; try again shortly",
-                retry_after_s=max(1, round(wait_s)),
-            )
+        wait_s = self.wait_s(cost)
+        most_s = max(self.max_wait_s, PATIENCE * self._lone_s * cost)
+        if wait_s <= most_s and self.admitted < self.limit:
+            return
+        room = min(float(self.limit), self.admitted * most_s / wait_s if wait_s else math.inf)
+        own = self._of_callers.get(caller, 0)
+        callers = len(self._of_callers) + (own == 0)
+        if callers > 1 and (own + 1) * callers <= room:
+            return
+        raise OverloadedError(
+            f"{self.admitted} requests are being worked on; try again shortly",
+            retry_after_s=max(1, round(wait_s)),
+        )
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, caller: str, *, cost: int = 1) -> Iterator[None]:
         """Hold one place for as long as the block runs.
+
+        Args:
+            caller: whose the request is; the empty name is one caller, too.
+            cost: what it costs, as a multiple of the least that a request does.
 
         Raises:
             OverloadedError: there is too much to do already.
         """
-        self.check()
+        self.check(caller, cost=cost)
         started = self._clock()
         self._number += 1
         number = self._number
         was_lone = self.admitted == 0
         self.admitted += 1
+        self._cost += cost
+        self._of_callers[caller] = self._of_callers.get(caller, 0) + 1
         if self.admitted == BUSY:
             self._busy_since = started
         try:
@@ -89,21 +107,30 @@ class Admission:
         finally:
             ended = self._clock()
             if self._busy_since is not None:
-                self._count(ended - self._busy_since)
+                self._count(ended - self._busy_since, cost)
                 self._busy_since = ended
-            self.admitted -= 1
-            if self.admitted < BUSY:
-                self._busy_since = None
+            self._leave(caller, cost)
             if was_lone and number == self._number:
-                taken_s = ended - started
+                taken_s = (ended - started) / cost
                 share = LONE_SHARE if self._lone_s else 1.0
                 self._lone_s += share * (taken_s - self._lone_s)
 
-    def _count(self, busy_s: float) -> None:
+    def _leave(self, caller: str, cost: int) -> None:
+        self.admitted -= 1
+        self._cost -= cost
+        left = self._of_callers[caller] - 1
+        if left:
+            self._of_callers[caller] = left
+        else:
+            del self._of_callers[caller]
+        if self.admitted < BUSY:
+            self._busy_since = None
+
+    def _count(self, busy_s: float, cost: int) -> None:
         """Count one completed request and the busy time since the one before."""
         kept = math.exp(-busy_s / MEMORY_S)
         self._busy_s = self._busy_s * kept + busy_s
-        self._completed = self._completed * kept + 1
+        self._completed = self._completed * kept + cost
 
 
 class BodyBudget:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from index.errors import InvalidIdError
+from service.account import current_caller
 from service.errors import MethodNotAllowedError, NotFoundError
 from service.exchange import STATE, WorkerState
 from service.negotiation import packed, takes_gzip
@@ -66,7 +67,7 @@ class Dispatch:
         is_for_reading = "GET" in (route.methods or ()) or route.path.startswith(JOBS)
         if not is_for_reading or route.path in PROBES:
             return nullcontext()
-        return self.state.reading.admit()
+        return self.state.reading.admit(current_caller())
 
     def template(self, path: str, method: str) -> str | None:
         """Return the route's path that ``path`` is one of; None: there is none."""

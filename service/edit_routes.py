@@ -42,7 +42,7 @@ async def patch_item(request: Request, item_id: str) -> Response:
     options = await receive_options(request, PatchOptions)
     check_label(options.label)
     patch = Patch(options.model_dump(exclude_unset=True))
-    with engine.admission.admit():
+    with engine.admit():
         item = await engine.write(
             lambda: engine.gallery.editing.patch(item_id, patch, expected=expected)
         )
@@ -62,7 +62,7 @@ async def delete_items(request: Request) -> Response:
     engine = free_engine(request)
     options = await receive_options(request, DeleteOptions)
     check_selection(options)
-    with engine.admission.admit():
+    with engine.admit():
         deleted = await engine.write(lambda: delete_few(options, engine.gallery))
     return answer_with(
         DeletedAnswer(

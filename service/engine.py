@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from index.crew import MOST
 from index.gallery import Gallery
 from index.picture_size import PictureSize
-from service.account import note_stage
+from service.account import current_caller, note_stage
 from service.admission import Admission, MemoryGate
 from service.busy import BusyThreads
 from service.config import ServiceSettings
@@ -34,7 +35,7 @@ from vision.encoding import ImageEncoder
 from vision.formats import formats_called
 from vision.image import ImageLimits, harden_pillow
 from vision.manifest import Manifest
-from vision.price import is_light
+from vision.price import price_of
 from vision.references import References, read_references
 from vision.runtimes import open_encoder
 from vision.thumbnail import Thumbnail, thumbnail_of
@@ -47,6 +48,11 @@ LEAST_DECODERS: Final = 2  # processes, where they are needed: one picture does 
 # For one image: what a lone one may keep the event loop for, beside its decoding.
 QUICK_S: Final = 0.002
 WRITERS: Final = 32  # that wait for the disk together
+# A cost of 1 is one usual image: so many pixels, or items that a search has to look at one by one.
+COST_PIXELS: Final = 2**20
+COST_ITEMS: Final = 10_000
+COST_S: Final = 0.02  # of decoding or looking, until some were seen
+COSTLY_WAITS: Final = 10  # as long as others may wait who ask for more than one usual image
 
 
 class Engine:
@@ -75,12 +81,14 @@ class Engine:
         self.gallery = gallery
         self.pipeline = pipeline
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
-        self.admission = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
+        self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
+        self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.newest = Newest(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
         self._busy = busy
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
+        self._long = ThreadPoolExecutor(cores(), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
@@ -155,7 +163,8 @@ class Engine:
             busy=busy,
         )
         loading.begin("warm_up")
-        engine.admission.expect(request_s)
+        engine.quick.expect(request_s)
+        engine.costly.expect(request_s + COST_S)
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
         gallery.upkeep.start()
@@ -171,9 +180,33 @@ class Engine:
         )
         return engine
 
+    def admit(
+        self, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
+    ) -> AbstractContextManager[None]:
+        """Return a place among the quick requests or among the costly ones, which wait apart.
+
+        Args:
+            tasks: the images.
+            others: how many queries or items there are without an image.
+            scans: how many times the request looks at all items one by one.
+
+        Raises:
+            OverloadedError: on entering, there is too much of its kind to do already.
+        """
+        cost = others + scans * (self.gallery.count // COST_ITEMS)
+        for task in tasks:
+            cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
+        if cost <= 1:
+            return self.quick.admit(current_caller())
+        return self.costly.admit(current_caller(), cost=cost)
+
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    async def at_length(self, function: Callable[[], T]) -> T:
+        """Run what may look at all items, or writes a long answer, where nothing quick waits."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, function)
 
     async def write(self, function: Callable[[], T]) -> T:
         """Run a gallery write on one of the writing threads; it ends even if the caller goes away.
@@ -196,6 +229,7 @@ class Engine:
     def _shut_down(self) -> None:
         self._decoders.close()
         self._readers.shutdown()
+        self._long.shutdown()
         self._writers.shutdown()
         self.jobs.close()
         self.gallery.close()
@@ -233,8 +267,6 @@ def _decode(
 ) -> Decoded:
     if not light_only:
         return decoders.decode(task, thumbnail_side=pictures.side)
-    if not is_light(task.data):
-        raise HeavyImage
     preprocessing = manifest.preprocessing
     image = preprocessing.decode(
         task.data,

@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from service.account import note_image
+from service.account import current_caller, note_image
 from service.admission import Admission, BodyBudget
 from service.answers import Answer
 from service.body import Submission, read_submission
@@ -91,7 +91,7 @@ def free_engine(request: Request) -> Engine:
         OverloadedError: it has too much to do.
     """
     engine = ready_engine(request)
-    engine.admission.check()
+    engine.quick.check(current_caller())
     return engine
 
 
@@ -147,11 +147,11 @@ def answer_with(answer: Answer | QueryAnswer, *, status: HTTPStatus = HTTPStatus
 
 
 async def answer_at_length(engine: Engine, make: Callable[[], Answer | QueryAnswer]) -> Response:
-    """Return what ``make`` returns as JSON, both done on a reading thread.
+    """Return what ``make`` returns as JSON, both done on a thread.
 
     For answers that may be so long that the event loop cannot be kept for them.
     """
-    return await engine.read(lambda: answer_with(make()))
+    return await engine.at_length(lambda: answer_with(make()))
 
 
 def _fields_set(model: object) -> object:

@@ -22,8 +22,8 @@ async def count_items(request: Request) -> Response:
     engine = free_engine(request)
     options = await receive_options(request, FacetOptions)
     wanted = None if options.filter is None else parse_filter(options.filter)
-    with engine.admission.admit():
-        counts = await engine.read(
+    with engine.admit(scans=1 + len(options.keys)):
+        counts = await engine.at_length(
             lambda: engine.gallery.counting.of(wanted, keys=options.keys, limit=options.limit)
         )
     return answer_with(

@@ -70,15 +70,17 @@ async def put_item(request: Request, item_id: str) -> Response:
     label, metadata = options.label, options.metadata
     check_item(item_id, label=label, metadata=metadata)
     expected = expected_of(request.headers)
+    tasks: list[Task] = []
     if options.vector is None:
         data = submission.image
+        tasks = [Task.of(data, with_thumbnail=True)]
     elif submission.images:
         raise AmbiguousQueryError("send an image or a vector, not both")
     else:
         vector_D = vector_to_store(options.vector, engine.manifest.architecture)
-    with engine.admission.admit():
+    with engine.admit(tasks):
         if options.vector is None:
-            encoded = await engine.pipeline(Task(data=data, with_thumbnail=True))
+            encoded = await engine.pipeline(tasks[0])
             watch.add(encoded)
             item = new_item(item_id, data, encoded, label=label, metadata=metadata)
         else:
@@ -149,7 +151,7 @@ async def delete_item(request: Request, item_id: str) -> Response:
     check_id(item_id)
     expected = expected_of(request.headers)
     await receive_options(request, NoOptions)
-    with engine.admission.admit():
+    with engine.admit():
         await engine.write(lambda: engine.gallery.editing.delete(item_id, expected=expected))
     return answer_with(
         DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
@@ -179,7 +181,7 @@ async def list_items(request: Request) -> Response:
             )
         )
 
-    return await engine.read(read)
+    return await engine.at_length(read)
 
 
 @router.post(
@@ -196,8 +198,10 @@ async def put_items(request: Request) -> Response:
     options = BulkOptions.parse(submission.fields)
     charge(request, images=len(options.items))
     entries = _entries(options.items, submission.images)
-    with engine.admission.admit():
-        results = await _store_all(engine, entries, upsert=options.upsert)
+    sound = [entry for entry in entries if entry.error is None]
+    tasks = [Task.of(entry.data, with_thumbnail=True) for entry in sound]
+    with engine.admit(tasks):
+        results = await _store_all(engine, entries, tasks, upsert=options.upsert)
     return answer_with(
         BulkAnswer(request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results),
         status=HTTPStatus.MULTI_STATUS,
@@ -240,11 +244,12 @@ def _entry(value: Any, file: bytes | None) -> _Entry:
     return _Entry(item.id, data, item.label, item.metadata)
 
 
-async def _store_all(engine: Engine, entries: list[_Entry], *, upsert: bool) -> list[BulkResult]:
+async def _store_all(
+    engine: Engine, entries: list[_Entry], tasks: list[Task], *, upsert: bool
+) -> list[BulkResult]:
+    """Store the sound ones of ``entries``, whose images are ``tasks``."""
     sound = [entry for entry in entries if entry.error is None]
-    outcomes = await engine.pipeline.encode_all(
-        [Task(data=entry.data, with_thumbnail=True) for entry in sound]
-    )
+    outcomes = await engine.pipeline.encode_all(tasks)
     for outcome in outcomes:
         if isinstance(outcome, Encoded):
             note_image(

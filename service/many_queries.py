@@ -54,8 +54,10 @@ async def run_queries(
     sources = _sources(submission, options)
     check_kind(engine, options.kind)
     await see_write(engine, options.min_seq)
-    with engine.admission.admit():
-        encoded = iter(await _encoded(engine, sources, watch))
+    tasks = _tasks(sources)
+    scans = len(sources) if options.is_exhaustive else 0
+    with engine.admit(tasks, others=len(sources) - len(tasks), scans=scans):
+        encoded = iter(await _encoded(engine, tasks, watch))
         found: list[Found | Exception] = []
         for source in sources:
             try:
@@ -99,16 +101,20 @@ def _source(value: Any, shared: SearchOptions) -> _Source | Exception:
     return _Source(shared.model_copy(update={"id": one.id, "vector": one.vector}), image)
 
 
-async def _encoded(
-    engine: Engine, sources: list[_Source | Exception], watch: Stopwatch
-) -> list[Encoded | Exception]:
-    """Return what became of the images, in order."""
-    tasks = [
-        Task(data=source.image, crop=box_of(source.options.crop))
+def _tasks(sources: list[_Source | Exception]) -> list[Task]:
+    """Return the images, in order."""
+    return [
+        Task.of(source.image, crop=box_of(source.options.crop))
         for source in sources
         if isinstance(source, _Source) and source.image is not None
     ]
-    outcomes = await engine.pipeline.encode_all(tasks) if tasks else []
+
+
+async def _encoded(
+    engine: Engine, tasks: list[Task], watch: Stopwatch
+) -> list[Encoded | Exception]:
+    """Return what became of the images, in order."""
+    outcomes = await engine.pipeline.encode_all(tasks)
     watch.add_many(outcome for outcome in outcomes if isinstance(outcome, Encoded))
     return outcomes
 

@@ -92,12 +92,16 @@ _ALL: Final = (
     Measure(
         name="lookalike_requests_admitted",
         kind="gauge",
-        text="Requests admitted to decoding, network and gallery, and not answered.",
+        labels=("queue",),
+        text="Requests admitted to decoding, network and gallery, and not answered: quick ones, "
+        "and costly ones, which are several images, a large one, or a look at all items.",
     ),
     Measure(
         name="lookalike_requests_admitted_limit",
         kind="gauge",
-        text="How many may be admitted at once; one more is refused as overloaded.",
+        labels=("queue",),
+        text="How many may be admitted at once; one more is refused as overloaded, unless its "
+        "caller has less than an equal share.",
     ),
     Measure(
         name="lookalike_images_in_progress",

@@ -1,9 +1,9 @@
 """Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
 
-    event loop ──job──► waiting ──decoded by the network's lane──┐
-                          │                                      ├──► batch ──► event loop
-                          ├──decoding threads──► ready ──────────┤
-                          └──heavy──► turns ──► ready ───────────┘
+    one light image ───────────► waiting ──decoded by the network's lane──┐
+                                   ▲   │                                  ├──► batch ──► event loop
+    several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
+    heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
 
 A batch is whatever waited while the network was busy: it grows under load and costs no wait when
 idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
@@ -12,51 +12,26 @@ Results return to the event loop once per batch.
 In a worker of one core the network's thread decodes everything but heavy images, which would make
 others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
 quick network takes no thread at all: to wake one takes longer than the network does. Heavy images
-have threads of their own, and their callers take turns.
+have threads of their own, and their callers take turns; so they do at the places for those images
+that came with others.
 """
 
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.account import current_caller
+from service.image_job import Call, ImageJob, Outcome, results_of
 from service.lane import Lane
+from service.precedence import Precedence
 from service.task import Decoded, Encoded, HeavyImage, Task
 from service.turns import Turns
 from vision.encoding import Encoding
 from vision.price import price_of
-
-
-@dataclass(slots=True)
-class _Job:
-    """One image of a call, on its way."""
-
-    task: Task
-    call: "_Call"
-    place: int  # in the call's results
-    submitted: float
-    decode_ms: float = 0.0
-    decoded: Decoded | None = None
-
-
-@dataclass(slots=True)
-class _Call:
-    """The images that one caller waits for; used on the event loop alone, but for ``future``."""
-
-    future: "asyncio.Future[list[Encoded | Exception]]"
-    results: list[Encoded | Exception | None]
-    left: int  # images without a result
-    caller: str  # who shares decoders with others
-    later: "deque[tuple[int, Task]]" = field(default_factory=deque)  # not submitted yet
-
-
-_Outcome = tuple[_Job, Encoded | Exception | None]  # None: its caller went away
 
 
 class Pipeline:
@@ -87,9 +62,12 @@ class Pipeline:
         self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
-        self._waiting: deque[_Job] = deque()
-        self._heavy: Turns[_Job] = Turns()  # seen by another thread, and left to the heavy ones
-        self._ready: deque[_Job] = deque()
+        self._waiting: Precedence[ImageJob] = Precedence()
+        self._heavy: Turns[ImageJob] = Turns()
+        self._bulk: Turns[ImageJob] = Turns()
+        self._bulk_waiting = 0  # in turns; the event loop's alone, as is the next
+        self._bulk_under_way = 0
+        self._ready: Precedence[ImageJob] = Precedence()
         self._thread = threading.get_ident()
         self._network = Lane("network", self._run_batch)
         self._decoders = [  # of light images
@@ -116,18 +94,24 @@ class Pipeline:
     async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
         """Return what became of each task, in order; a broken image fails alone.
 
-        At most two batches of one call are under way, so that a large one leaves room for others.
+        At most two batches of images that came with others are under way, whoever sent them, so
+        that those who send one need not wait for more.
         """
         if not tasks:
             return []
-        call = _Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
-        if len(tasks) > 2 * self._max_batch:
-            call.later.extend(enumerate(tasks))
-            for _ in range(2 * self._max_batch):
-                self._submit(call, *call.later.popleft())
-        else:
-            for place, task in enumerate(tasks):
-                self._submit(call, place, task)
+        call = Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
+        now = time.perf_counter()
+        for place, task in enumerate(tasks):
+            job = ImageJob(task, call, place, now)
+            if not task.is_light:
+                self._under_way += 1
+                self._put_heavy(job)
+            elif len(tasks) == 1:
+                self._submit(job)
+            else:
+                self._bulk_waiting += 1
+                self._bulk.put(job, caller=call.caller, price=1, call=id(call))
+        self._submit_bulk()
         return await call.future
 
     @property
@@ -147,13 +131,35 @@ class Pipeline:
     def _lanes(self) -> tuple[Lane, ...]:
         return (*self._decoders, *self._heavy_decoders, self._network)
 
-    def _submit(self, call: _Call, place: int, task: Task) -> None:
+    def _submit(self, job: ImageJob) -> None:
         self._under_way += 1
-        self._waiting.append(_Job(task, call, place, time.perf_counter()))
+        self._waiting.put(job, is_bulk=job.is_bulk)
         if self._is_quick and self._under_way == 1:
             self._loop.call_soon(self._run_alone)
         elif not self._network.wake():
             _wake_one(self._decoders)
+
+    def _submit_bulk(self) -> None:
+        """Submit images that came with others, as long as there are places for them."""
+        while self._bulk_waiting and self._bulk_under_way < 2 * self._max_batch:
+            job = self._bulk.pop()
+            assert job is not None  # it was counted
+            self._bulk_waiting -= 1
+            if not job.call.future.done():
+                self._bulk_under_way += 1
+                job.is_bulk = True
+                self._submit(job)
+
+    def _leave_bulk(self, job: ImageJob) -> None:
+        """Give the place of ``job`` to another."""
+        job.is_bulk = False
+        self._bulk_under_way -= 1
+        self._submit_bulk()
+
+    def _put_heavy(self, job: ImageJob) -> None:
+        price, call = price_of(job.task.data), id(job.call)
+        self._heavy.put(job, caller=job.call.caller, price=price, call=call)
+        _wake_one(self._heavy_decoders)
 
     def _run_alone(self) -> None:
         """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
@@ -163,20 +169,20 @@ class Pipeline:
             self._network.wake()
 
     def _decode_light(self) -> bool:
-        return self._decode_one(_pop(self._waiting), light_only=True)
+        return self._decode_one(self._waiting.pop(), light_only=True)
 
     def _decode_heavy(self) -> bool:
         return self._decode_one(self._heavy.pop(), light_only=False)
 
-    def _decode_one(self, job: _Job | None, *, light_only: bool) -> bool:
+    def _decode_one(self, job: ImageJob | None, *, light_only: bool) -> bool:
         if job is None:
             return False
         if self._decoded(job, light_only=light_only):
-            self._ready.append(job)
+            self._ready.put(job, is_bulk=job.is_bulk)
             self._network.wake()
         return True
 
-    def _decoded(self, job: _Job, *, light_only: bool) -> bool:
+    def _decoded(self, job: ImageJob, *, light_only: bool) -> bool:
         """Decode ``job``, and return whether there is anything to encode."""
         if self._is_abandoned(job):
             return False
@@ -184,9 +190,9 @@ class Pipeline:
         try:
             job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
-            price, call = price_of(job.task.data), id(job.call)
-            self._heavy.put(job, caller=job.call.caller, price=price, call=call)
-            _wake_one(self._heavy_decoders)
+            if job.is_bulk:  # this call comes before the one that delivers it
+                self._loop.call_soon_threadsafe(self._leave_bulk, job)
+            self._put_heavy(job)
             return False
         except Exception as error:  # the thread's edge: it goes to the caller
             self._hand_over([(job, error)])
@@ -199,88 +205,57 @@ class Pipeline:
         if not jobs:
             return False
         started = time.perf_counter()
-        results: list[_Outcome]
+        results: list[Outcome]
         try:
-            encoding = self._encode(np.stack([_pixels(job) for job in jobs]))
+            encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
         except Exception as error:
             results = [(job, error) for job in jobs]
         else:
             self._on_batch(len(jobs))
-            results = _results(jobs, encoding, started, _ms_since(started))
+            results = results_of(jobs, encoding, started, _ms_since(started))
         self._hand_over(results)
         return True
 
-    def _next_batch(self) -> list[_Job]:
+    def _next_batch(self) -> list[ImageJob]:
         """Return what is ready, or else what this thread decodes now; at most ``max_batch``."""
-        jobs: list[_Job] = []
-        while len(jobs) < self._max_batch and (job := _pop(self._ready)) is not None:
+        jobs: list[ImageJob] = []
+        while len(jobs) < self._max_batch and (job := self._ready.pop()) is not None:
             if not self._is_abandoned(job):
                 jobs.append(job)
-        while len(jobs) < self._own_decodes and (job := _pop(self._waiting)) is not None:
+        while len(jobs) < self._own_decodes and (job := self._waiting.pop()) is not None:
             if self._decoded(job, light_only=True):
                 jobs.append(job)
         return jobs
 
-    def _is_abandoned(self, job: _Job) -> bool:
+    def _is_abandoned(self, job: ImageJob) -> bool:
         """Return whether nobody waits for ``job`` any more, which then ends here."""
         if not job.call.future.done():
             return False
         self._hand_over([(job, None)])
         return True
 
-    def _hand_over(self, results: "list[_Outcome]") -> None:
+    def _hand_over(self, results: "list[Outcome]") -> None:
         if threading.get_ident() == self._thread:
             self._deliver(results)
         else:
             self._loop.call_soon_threadsafe(self._deliver, results)
 
-    def _deliver(self, results: "list[_Outcome]") -> None:
+    def _deliver(self, results: "list[Outcome]") -> None:
         self._under_way -= len(results)
         for job, result in results:
+            if job.is_bulk:
+                self._leave_bulk(job)
             call = job.call
             if call.future.done():  # cancelled meanwhile
                 continue
             call.results[job.place] = result
             call.left -= 1
-            if call.later:
-                self._submit(call, *call.later.popleft())
-            elif not call.left:
+            if not call.left:
                 call.future.set_result([result for result in call.results if result is not None])
 
 
 def _wake_one(lanes: list[Lane]) -> None:
     any(lane.wake() for lane in lanes)
-
-
-def _pop(jobs: deque[_Job]) -> _Job | None:
-    try:
-        return jobs.popleft()
-    except IndexError:  # taken by another thread, or never there
-        return None
-
-
-def _pixels(job: _Job) -> NDArray[np.uint8]:
-    assert job.decoded is not None  # only decoded jobs join a batch
-    return job.decoded.pixels_CHW
-
-
-def _results(
-    jobs: list[_Job], encoding: Encoding, started: float, encode_ms: float
-) -> "list[_Outcome]":
-    results: list[_Outcome] = []
-    for row, job in enumerate(jobs):
-        waited_ms = (started - job.submitted) * 1000 - job.decode_ms
-        encoded = Encoded(
-            vector_D=encoding.vectors_BD[row],
-            probabilities_L=encoding.probabilities_BL[row],
-            thumbnail=job.decoded.thumbnail if job.decoded else None,
-            queue_ms=max(0.0, waited_ms),
-            decode_ms=job.decode_ms,
-            encode_ms=encode_ms,
-            batch_images=len(jobs),
-        )
-        results.append((job, encoded))
-    return results
 
 
 def _ms_since(started: float) -> float:

@@ -76,9 +76,10 @@ async def run_submitted(
     _check_one_source(submission, options)
     check_kind(engine, options.kind)
     await see_write(engine, options.min_seq)
-    with engine.admission.admit():
-        vector_D = await _vector(engine, submission, options, watch)
-        image = submission.image if submission.images else None
+    image = submission.image if submission.images else None
+    tasks = [] if image is None else [Task.of(image, crop=box_of(options.crop))]
+    with engine.admit(tasks, others=1 - len(tasks), scans=int(options.is_exhaustive)):
+        vector_D = await _vector(engine, tasks, options, watch)
         query = query_of(engine, vector_D, image, options, wanted)
         found = await find(engine, query, look, watch)
     return found, engine, watch
@@ -109,7 +110,8 @@ async def find(
 ) -> Found:
     """Return what ``look``, called on a reading thread, finds."""
     searched = time.perf_counter()
-    found = await engine.read(lambda: look(query))
+    run = engine.at_length if query.options.is_exhaustive else engine.read
+    found = await run(lambda: look(query))
     watch.search_ms += (time.perf_counter() - searched) * 1000
     note_stage("search", begun=searched)
     return found
@@ -145,11 +147,11 @@ async def see_write(engine: Engine, min_seq: int | None) -> None:
 
 
 async def _vector(
-    engine: Engine, submission: Submission, options: QueryOptions, watch: Stopwatch
+    engine: Engine, tasks: list[Task], options: QueryOptions, watch: Stopwatch
 ) -> NDArray[np.float32]:
-    if not submission.images:
+    if not tasks:
         return await stored_or_given(engine, options)
-    encoded = await engine.pipeline(Task(data=submission.image, crop=box_of(options.crop)))
+    encoded = await engine.pipeline(tasks[0])
     watch.add(encoded)
     return encoded.vector_D
 

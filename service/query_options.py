@@ -74,6 +74,11 @@ class QueryOptions(Options):
         Field(description="wait for this write, then search"),
     ] = None
 
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return self.filter is not None
+
 
 class OneQuery(Options):
     """One of several queries of a search."""
@@ -128,6 +133,11 @@ class SearchOptions(QueryOptions):
         Truth, Field(description="what has the same bytes as the picture asked for is no hit")
     ] = False
 
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return self.exact or super().is_exhaustive
+
 
 class RangeOptions(QueryOptions):
     """Parameters of finding everything that is near enough."""
@@ -136,6 +146,11 @@ class RangeOptions(QueryOptions):
     limit: Annotated[
         int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), WHOLE
     ] = 1000
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return True
 
 
 class VoteOptions(QueryOptions):

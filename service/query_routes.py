@@ -49,8 +49,8 @@ async def classify(request: Request) -> Response:
     check_classes(engine.manifest)
     if len(submission.images) > 1:
         return await _classify_many(request, engine, submission.images, k=options.k, watch=watch)
-    task = Task(data=submission.image)
-    with engine.admission.admit():
+    task = Task.of(submission.image)
+    with engine.admit([task]):
         encoded = await engine.pipeline(task)
     watch.add(encoded)
     return answer_with(
@@ -77,20 +77,26 @@ def check_classes(manifest: Manifest) -> None:
 async def _classify_many(
     request: Request, engine: Engine, images: list[bytes], *, k: int, watch: Stopwatch
 ) -> Response:
-    results: list[ClassifyResult | Failure] = []
-    for outcome in await _encode_all(engine, images, watch):
-        if isinstance(outcome, Exception):
-            results.append(describe(outcome))
-            continue
-        results.append(ClassifyResult(status=200, **name_class(outcome, engine, k=k)))
-    answer = Classifications(
-        request_id=request.scope["request_id"],
-        model=engine.model_name,
-        seq=engine.gallery.seq,
-        timings_ms=watch.stop(),
-        results=results,
-    )
-    return answer_with(answer, status=status_of(results))
+    outcomes = _described(await _encode_all(engine, images, watch))
+    timings_ms = watch.stop()
+
+    def named() -> Response:  # to judge each takes 0.1 ms
+        results: list[ClassifyResult | Failure] = [
+            ClassifyResult(status=200, **name_class(outcome, engine, k=k))
+            if isinstance(outcome, Encoded)
+            else outcome
+            for outcome in outcomes
+        ]
+        answer = Classifications(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=engine.gallery.seq,
+            timings_ms=timings_ms,
+            results=results,
+        )
+        return answer_with(answer, status=status_of(results))
+
+    return await engine.at_length(named)
 
 
 @router.post(
@@ -112,10 +118,10 @@ async def embed(request: Request) -> Response:
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise outcomes[0]
     results = [
-        describe(outcome)
-        if isinstance(outcome, Exception)
-        else EmbedResult(status=200, vector=outcome.vector_D)
-        for outcome in outcomes
+        EmbedResult(status=200, vector=outcome.vector_D)
+        if isinstance(outcome, Encoded)
+        else outcome
+        for outcome in _described(outcomes)
     ]
     answer = Embeddings(
         request_id=request.scope["request_id"],
@@ -130,10 +136,17 @@ async def _encode_all(
     engine: Engine, images: list[bytes], watch: Stopwatch
 ) -> list[Encoded | Exception]:
     """Return what became of each image, in order, and count the times of those that went well."""
-    with engine.admission.admit():
-        outcomes = await engine.pipeline.encode_all([Task(data=data) for data in images])
+    tasks = [Task.of(data) for data in images]
+    with engine.admit(tasks):
+        outcomes = await engine.pipeline.encode_all(tasks)
     watch.add_many(outcome for outcome in outcomes if not isinstance(outcome, Exception))
     return outcomes
+
+
+def _described(outcomes: list[Encoded | Exception]) -> list[Encoded | Failure]:
+    return [
+        describe(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes
+    ]
 
 
 def status_of(

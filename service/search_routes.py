@@ -88,7 +88,7 @@ async def _search_many(request: Request, engine: Engine, submission: Submission)
         timings_ms=watch.stop(),
         results=results,
     )
-    return await engine.read(lambda: answer_with(answer, status=status_of(results)))
+    return await engine.at_length(lambda: answer_with(answer, status=status_of(results)))
 
 
 @router.post(

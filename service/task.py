@@ -4,11 +4,13 @@ Shape suffixes: C channels, H x W pixels, D vector width, L labels.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision.preprocess import CropBox
+from vision.price import is_light
 from vision.thumbnail import Thumbnail
 
 
@@ -43,9 +45,15 @@ class Task:
     """What a caller wants done with one image."""
 
     data: bytes
+    is_light: bool  # its header proves that it is decoded in some milliseconds
     crop: CropBox | None = None
     with_thumbnail: bool = False
 
+    @classmethod
+    def of(cls, data: bytes, *, crop: CropBox | None = None, with_thumbnail: bool = False) -> Self:
+        """Return the task, having looked at the header of ``data``."""
+        return cls(data=data, is_light=is_light(data), crop=crop, with_thumbnail=with_thumbnail)
+
 
 class HeavyImage(Exception):  # noqa: N818 - nothing is wrong with it
-    """To decode this image takes so long that no batch should wait for it."""
+    """To decode this image takes long, against what its header says."""

@@ -141,8 +141,14 @@ def _engine_gauges(engine: Engine) -> Gauges:
     )
     return {
         "lookalike_model_info": {facts: 1.0},
-        "lookalike_requests_admitted": {_TOTAL: float(engine.admission.admitted)},
-        "lookalike_requests_admitted_limit": {_TOTAL: float(engine.admission.limit)},
+        "lookalike_requests_admitted": {
+            ("quick",): float(engine.quick.admitted),
+            ("costly",): float(engine.costly.admitted),
+        },
+        "lookalike_requests_admitted_limit": {
+            ("quick",): float(engine.quick.limit),
+            ("costly",): float(engine.costly.limit),
+        },
         "lookalike_images_in_progress": {_TOTAL: float(engine.pipeline.under_way)},
         "lookalike_jobs_running": {
             (kind,): float(count) for kind, count in engine.jobs.running().items()

@@ -36,7 +36,7 @@ def accepted(admission: Admission, places: ExitStack, most: int = 1000) -> int:
     """Return how many requests are let in before one is refused; they stay in ``places``."""
     for number in range(most):
         try:
-            places.enter_context(admission.admit())
+            places.enter_context(admission.admit(""))
         except OverloadedError:
             return number
     return most
@@ -46,13 +46,13 @@ def work_off(
     admission: Admission, clock: Clock, *, under_way: int, each_s: float, seconds: float
 ) -> None:
     """Keep so many requests under way, and end one after the other."""
-    running = [admission.admit() for _ in range(under_way)]
+    running = [admission.admit("") for _ in range(under_way)]
     for one in running:
         one.__enter__()
     for _ in range(round(seconds / each_s)):
         clock.now += each_s
         running.pop(0).__exit__(None, None, None)
-        running.append(admission.admit())
+        running.append(admission.admit(""))
         running[-1].__enter__()
     for one in running:
         clock.now += each_s
@@ -82,14 +82,14 @@ def test_the_queue_is_as_long_as_the_measured_rate_works_off_in_time(rate: int) 
 
     with ExitStack() as places:
         assert accepted(admission, places) == pytest.approx(0.2 * rate, abs=1.5)
-        assert admission.expected_wait_s == pytest.approx(0.2, abs=1.5 / rate)
+        assert admission.wait_s() == pytest.approx(0.2, abs=1.5 / rate)
 
 
 def test_a_slow_network_may_have_a_queue_of_two_requests_time() -> None:
     clock = Clock()
     admission = Admission(1000, max_wait_s=0.1, clock=clock)
     for _ in range(50):
-        with admission.admit():
+        with admission.admit(""):
             clock.now += 1.0
     work_off(admission, clock, under_way=BUSY, each_s=0.5, seconds=20)
 
@@ -124,9 +124,87 @@ def test_a_refusal_says_when_to_come_back() -> None:
     with ExitStack() as places:
         accepted(admission, places)
         with pytest.raises(OverloadedError) as refused:
-            admission.check()
+            admission.check("")
 
     assert refused.value.retry_after_s == 6
+
+
+def test_what_costs_little_waits_no_longer_than_if_all_cost_as_little() -> None:
+    """They take turns, so large requests refuse each other and not small ones."""
+    admission = Admission(1000, max_wait_s=5.0, clock=Clock())
+    admission.expect(0.1)
+    with ExitStack() as places:
+        for _ in range(2):
+            places.enter_context(admission.admit("", cost=100))
+        with pytest.raises(OverloadedError):
+            admission.check("", cost=100)
+        assert admission.wait_s() == pytest.approx(0.2)
+        for _ in range(48):  # 50 x 0.1 s
+            places.enter_context(admission.admit(""))
+        places.enter_context(admission.admit(""))
+        with pytest.raises(OverloadedError) as refused:
+            admission.check("")
+
+    assert refused.value.retry_after_s == 5
+    assert admission.wait_s() == 0
+
+
+def test_a_long_request_may_wait_half_as_long_as_it_takes_itself() -> None:
+    admission = Admission(1000, max_wait_s=0.5, clock=Clock())
+    admission.expect(0.1)
+    with ExitStack() as places:
+        places.enter_context(admission.admit("", cost=10))
+        places.enter_context(admission.admit("", cost=10))
+        with pytest.raises(OverloadedError):
+            admission.check("", cost=10)
+        admission.check("", cost=1)
+
+
+def test_the_rate_is_of_what_was_done_and_not_of_requests() -> None:
+    clock = Clock()
+    admission = Admission(1000, max_wait_s=1.0, clock=clock)
+    for cost in (1, 50) * 20:
+        with admission.admit(""), admission.admit("", cost=cost):
+            clock.now += 0.01 * (cost + 1)
+
+    with ExitStack() as places:
+        places.enter_context(admission.admit("", cost=30))
+        assert admission.wait_s(30) == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize("flood", [200, 1])
+def test_a_flood_of_one_caller_is_refused_to_himself(flood: int) -> None:
+    admission = Admission(100, max_wait_s=1.0, clock=Clock())
+    admission.expect(0.1)  # so 10 wait a second
+    with ExitStack() as places:
+        assert flood_of(admission, places, "flood", flood) == min(flood, 11)
+        for name in ("one", "another"):
+            places.enter_context(admission.admit(name))
+        if flood > 1:
+            with pytest.raises(OverloadedError):
+                admission.check("flood")
+            assert flood_of(admission, places, "one", 100) == 2  # 3 of 10 with the first
+
+
+def test_many_callers_share_what_there_is_and_no_more() -> None:
+    admission = Admission(100, max_wait_s=1.0, clock=Clock())
+    admission.expect(0.1)
+    with ExitStack() as places:
+        admitted = sum(flood_of(admission, places, f"caller {n}", 1) for n in range(1000))
+
+    assert admitted == 11
+    assert admission.admitted == 0
+    assert not admission._of_callers
+
+
+def flood_of(admission: Admission, places: ExitStack, caller: str, most: int) -> int:
+    """Return how many requests of ``caller`` are let in; they stay in ``places``."""
+    for number in range(most):
+        try:
+            places.enter_context(admission.admit(caller))
+        except OverloadedError:
+            return number
+    return most
 
 
 def request_of(chunks: list[bytes], **headers: str) -> Request:

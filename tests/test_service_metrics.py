@@ -241,7 +241,7 @@ def test_a_server_counts_stages_images_refusals_and_its_own_state(server: Server
     assert value(after, "lookalike_gallery_seq_lag", worker="1") == 0
     assert value(after, "lookalike_worker_ready", worker="1") == 1
     assert value(after, "lookalike_requests_in_progress") == 1, "the scrape itself"
-    assert value(after, "lookalike_requests_admitted_limit") == 256
+    assert value(after, "lookalike_requests_admitted_limit", queue="quick") == 256
     assert value(after, "lookalike_worker_resident_bytes", worker="1") > 50e6
     assert value(after, "lookalike_worker_load_seconds", worker="1", stage="model") > 0
     (info,) = [key for key in values(after) if key[0] == "lookalike_model_info"]
