@@ -5,7 +5,7 @@ from typing import Any
 
 from service.answers import ProblemAnswer
 from service.filter_schema import FILTER_SCHEMA
-from service.options import ID_SCHEMA, JOBS, BulkItem, BulkOptions, Options
+from service.options import ID_SCHEMA, JOBS, MAX_IMAGES, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 
@@ -81,10 +81,11 @@ def bulk_request() -> dict[str, Any]:
         "additionalProperties": False,
     }
     # Any other element does not fail the request: it gets a status of its own.
-    items = {"type": "array", "items": {"anyOf": [item, {}]}, "minItems": 1}
+    few = {"type": "array", "maxItems": MAX_IMAGES}
+    items = {**few, "items": {"anyOf": [item, {}]}, "minItems": 1}
     upsert = _properties(BulkOptions)["upsert"]
     form = {
-        "image": {"type": "array", "items": _BINARY, "description": "one per item, in order"},
+        "image": {**few, "items": _BINARY, "description": "one per item, in order"},
         "items": {**items, "description": "JSON: the list of items, without image"},
         "upsert": upsert,
     }

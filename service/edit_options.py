@@ -41,7 +41,7 @@ class DeleteOptions(Options):
     ids: Annotated[
         Annotated[
             list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=MAX_DELETED),
+            Field(min_length=1, max_length=MAX_DELETED, fail_fast=True),
         ]
         | None,
         Field(description="of the items to delete"),
@@ -65,7 +65,7 @@ class FacetOptions(Options):
                     ),
                 ]
             ],
-            Field(max_length=MAX_KEYS, json_schema_extra={"uniqueItems": True}),
+            Field(max_length=MAX_KEYS, fail_fast=True, json_schema_extra={"uniqueItems": True}),
         ],
         BeforeValidator(json_text),
         Field(default_factory=list, description="label, or keys of metadata"),

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from index.filter import MAX_CONDITIONS
+from index.filter import MAX_CONDITIONS, MAX_VALUES
 from service.options import ID_SCHEMA, LABEL_SCHEMA
 
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
@@ -14,8 +14,9 @@ _TRUTH = {"type": "boolean"}
 def _condition(key: dict[str, Any], value: dict[str, Any], **others: Any) -> dict[str, Any]:
     """Return the description of a condition on ``key``: of one value or many, or of a range."""
     bounds = [_TEXT, _NUMBER] if value is _SCALAR else [_TEXT]
+    values = {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_VALUES}
     tests = {
-        "match": {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]},
+        "match": {"anyOf": [value, values]},
         "range": {
             "anyOf": [
                 {

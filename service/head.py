@@ -1,5 +1,6 @@
 """The head of one request, collected as the parser finds it: URL and headers in, ASGI scope out."""
 
+import re
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -12,6 +13,7 @@ MAX_URL_BYTES: Final = 8 * 2**10
 MAX_HEADER_BYTES: Final = 32 * 2**10  # names and values of one request, trailers included
 MAX_HEADERS: Final = 100
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
+_HOST: Final = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?")  # RFC 3986, 3.2
 
 
 class Head:
@@ -24,6 +26,7 @@ class Head:
         self._fields = 0
         self._header_bytes = 0
         self._hosts = 0
+        self._is_encoded = False
 
     def add_url(self, piece: bytes) -> None:
         """Take a piece of the path and query.
@@ -40,13 +43,20 @@ class Head:
 
         Raises:
             HeadersTooLargeError: that was one too many.
+            MalformedRequestError: it names no host, or an encoding that nobody here can read.
         """
         name = name.lower()
         self._count(name, value)
         if name == b"host":
             self._hosts += 1
+            if not _HOST.fullmatch(value):
+                raise MalformedRequestError("the header Host is no host, with or without a port")
         elif name == b"expect":
             self.expects_100 = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            self._is_encoded = True
+            if value.lower() != b"chunked":
+                raise MalformedRequestError("the only transfer encoding spoken here is chunked")
         self.headers.append((name, value))
 
     def add_trailer(self, name: bytes, value: bytes) -> None:
@@ -75,7 +85,8 @@ class Head:
         """Return the ASGI scope of the request on this ``connection``.
 
         Raises:
-            MalformedRequestError: another version, or not one header Host (RFC 9112, 3.2).
+            MalformedRequestError: another version, not one header Host (RFC 9112, 3.2), or chunks
+                of HTTP/1.0, which others take for no body (6.1).
             httptools.HttpParserInvalidURLError, UnicodeDecodeError: the URL is none.
         """
         if version not in ("1.0", "1.1"):
@@ -84,6 +95,8 @@ class Head:
             raise MalformedRequestError("a request needs one header Host")
         if version == "1.0":
             self.expects_100 = False  # RFC 9110, 10.1.1
+            if self._is_encoded:
+                raise MalformedRequestError("HTTP/1.0 has no transfer encodings")
         url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"
         path = raw_path.decode("ascii")

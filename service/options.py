@@ -23,6 +23,7 @@ from service.image_names import unexpected
 MAX_K: Final = 1000
 MAX_IMAGES: Final = 256  # in one request
 MAX_JSON_VALUES: Final = 100_000  # in one body or field, however they are nested
+MAX_JOB_IDS: Final = 100_000  # of the items that one job deletes
 MAX_WIDTH: Final = 65_536  # of a vector; no network's is so wide
 MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 # Python would read "1_0" as a number, too, and the digits of every script.
@@ -168,9 +169,9 @@ class PageOptions(Options):
 class BulkItem(Options):
     """One item of a bulk request; ``image`` is left out when images come as form files."""
 
-    id: str
+    id: Annotated[str, Field(json_schema_extra=ID_SCHEMA)]
     image: str | None = None
-    label: str | None = None
+    label: Annotated[str | None, Field(json_schema_extra=LABEL_SCHEMA)] = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -178,7 +179,8 @@ class BulkOptions(Options):
     """Parameters of storing many items."""
 
     items: Annotated[
-        list[Any], BeforeValidator(json_text), Field(min_length=1, max_length=MAX_IMAGES)
+        Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)],
+        BeforeValidator(json_text),
     ]
     upsert: Truth = True
 
@@ -232,7 +234,7 @@ class DeleteJob(JobOptions):
     ids: Annotated[
         Annotated[
             list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=100_000),
+            Field(min_length=1, max_length=MAX_JOB_IDS, fail_fast=True),
         ]
         | None,
         Field(description="of the items to delete"),

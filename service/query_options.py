@@ -118,7 +118,7 @@ class SearchOptions(QueryOptions):
         Field(default_factory=list, description="ids that are no hits"),
     ]
     queries: Annotated[
-        Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES)] | None,
+        Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)] | None,
         BeforeValidator(json_text),
         Field(description="several queries, each an object with one of image, id and vector"),
     ] = None
