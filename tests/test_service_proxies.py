@@ -168,8 +168,7 @@ def listed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     folder = tmp_path_factory.mktemp("listed")
     write_gallery(folder / "gallery", model)
     options = ("--trusted-proxies", "127.0.0.0/8", "--allowed-hosts", "shop.example")
-    with running_server(model, folder / "gallery", folder / "log", *options, wait=False) as running:
-        wait_until_ready(running)
+    with running_server(model, folder / "gallery", folder / "log", *options) as running:
         yield running
 
 
