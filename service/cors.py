@@ -58,6 +58,17 @@ class Cors:
             return None
         return Response(status_code=204, headers=_PREFLIGHT)
 
+    def lets_show(self, headers: Headers) -> bool:
+        """Return whether the page that asks may show a picture (Fetch, 3.7).
+
+        For one in its text (``<img src>``) a browser sends no ``Origin``, but in ``Referer`` the
+        origin, unless the page forbids that.
+        """
+        origin = headers.get("origin")
+        if origin is None:
+            origin = "/".join(headers.get("referer", "").split("/")[:3])
+        return self.allows(origin)
+
     def allows(self, origin: str | None) -> bool:
         """Return whether pages of ``origin`` may call."""
         return self._is_any or origin in self._origins

@@ -113,6 +113,7 @@ class Front:
             _take_off(desk.root_path, scope)
         if desk.cors is not None:
             exchange.extra = desk.cors.headers(exchange.headers.get("origin"))
+            scope["cors"] = desk.cors
         if "refusal" in scope:  # by the connection: there is no request that could be worked on
             raise scope["refusal"]
         if desk.application is None:

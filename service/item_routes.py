@@ -137,6 +137,8 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if "cors" in request.scope and request.scope["cors"].lets_show(request.headers):
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if has_it(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
