@@ -177,6 +177,44 @@ def test_a_quota_is_counted_for_its_route_too(model: Path, tmp_path: Path) -> No
     assert (line["route"], line["status"]) == ("/v1/items/{item_id}", 429)
 
 
+@pytest.mark.parametrize(
+    ("first", "same", "other"),
+    [
+        ("203.0.113.9:4711", "203.0.113.9", "203.0.113.10:4711"),
+        ("[2001:db8::1]:443", "2001:db8::2", "[2001:db8:0:1::1]"),
+        ("198.51.100.7, 203.0.113.11:80", "[::ffff:203.0.113.11]:81", "198.51.100.7"),
+    ],
+)
+def test_a_client_behind_a_proxy_is_one_however_it_is_written(
+    proxied: Server, first: str, same: str, other: str
+) -> None:
+    with proxied.client() as client:
+        statuses = [
+            client.get("/v1/model", headers={"X-Forwarded-For": told}).status_code
+            for told in (first, first, same, other)
+        ]
+
+    assert statuses == [200, 429, 429, 200]
+
+
+@pytest.fixture(scope="module")
+def proxied(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server behind a proxy of this machine, where each client may ask once a minute."""
+    folder = tmp_path_factory.mktemp("proxied")
+    write_gallery(folder / "gallery", model)
+    options = ("--requests-per-minute", "1", "--trusted-proxies", "127.0.0.1")
+    with running_server(model, folder / "gallery", folder / "log", *options) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /v1/gallery HTTP/1.0\r\n", b"GET /v1/gallery HTTP/1.1\r\nHost:\r\n"]
+)
+def test_a_request_need_not_name_a_host(server: Server, head: bytes) -> None:
+    """HTTP/1.0 knows none, and 1.1 may leave it empty (RFC 9112, 3.2); no browser does."""
+    assert raw(server, head + b"Connection: close\r\n\r\n").status_code == 200
+
+
 def test_whoever_may_come_again_is_told_when() -> None:
     made = []
     for kind, (status, _) in PROBLEMS.items():
