@@ -1,20 +1,13 @@
 """`lookalike serve`: checks everything that can be wrong, then hands over to BentoML's server."""
 
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.checks import check_port, check_settings
-from cli.console import say, stderr
+from cli.launch import start_server
 from vision.formats import FORMATS
 from vision.runtime_name import RUNTIME_HELP, RuntimeName
-
-SERVICE = "service.app:Lookalike"
-GRACE_S = 30  # for requests in flight, after the signal to stop
 
 
 def serve(
@@ -36,6 +29,13 @@ def serve(
     ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
+    unix_socket: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LOOKALIKE_UNIX_SOCKET",
+            help="Path to listen at instead, for a proxy on this machine, which is trusted.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +70,15 @@ def serve(
         str | None,
         typer.Option(
             envvar="LOOKALIKE_TRUSTED_PROXIES",
-            help="Proxies whose X-Forwarded-For and -Host are believed: addresses, by commas.",
+            help="Proxies whose X-Forwarded-For, -Host, -Proto and -Prefix are believed: "
+            "addresses, by commas.",
+        ),
+    ] = None,
+    root_path: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LOOKALIKE_ROOT_PATH",
+            help="Path under which a proxy has this service, such as /visual.",
         ),
     ] = None,
     allowed_hosts: Annotated[
@@ -217,7 +225,9 @@ def serve(
         "API_KEYS_FILE": api_keys_file.resolve() if api_keys_file else None,
         "WRONG_KEYS_PER_MINUTE": wrong_keys_per_minute,
         "REQUESTS_PER_MINUTE": requests_per_minute,
+        "UNIX_SOCKET": unix_socket.absolute() if unix_socket else None,
         "TRUSTED_PROXIES": trusted_proxies,
+        "ROOT_PATH": root_path,
         "ALLOWED_HOSTS": allowed_hosts,
         "CORS_ORIGINS": cors_origins,
         "WORKERS": workers,
@@ -245,54 +255,3 @@ def serve(
         "TRACE_RATIO": trace_ratio,
     }
     start_server(settings, host=host, port=port)
-
-
-def start_server(settings: Mapping[str, object], *, host: str, port: int) -> None:
-    """Replace this process by the server, after checking all that can be checked quickly.
-
-    Raises:
-        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
-    """
-    from index.process import module_environment  # noqa: PLC0415
-
-    command = server_command(settings, host=host, port=port)
-    if stderr.is_terminal:  # a file holds the server's own lines alone
-        say(f"Starting. The page will be at http://{browsable(host)}:{port}/ in a few seconds.")
-    sys.stdout.flush()  # what was printed would go with this process
-    os.execve(command[0], command, module_environment())  # its workers inherit that
-
-
-def server_command(settings: Mapping[str, object], *, host: str, port: int) -> list[str]:
-    """Return the command of the server, its settings put into this process's environment.
-
-    Raises:
-        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
-    """
-    from service.cores import worker_count  # noqa: PLC0415 - takes pydantic with it
-    from service.opening import make_gallery  # noqa: PLC0415
-    from vision.manifest import read_manifest  # noqa: PLC0415
-
-    environment = {
-        f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
-    }
-    os.environ.update(environment)
-    checked = check_settings()
-    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(checked))
-    check_port(host, port)
-    if checked.model is not None:
-        make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
-    os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    root = Path(__file__).resolve().parents[1]
-    return [
-        *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
-        *("--working-dir", str(root), "--host", host, "--port", str(port)),
-        *("--timeout-graceful-shutdown", str(GRACE_S)),
-    ]
-
-
-def browsable(host: str) -> str:
-    """Return the name by which a browser on this machine finds what listens on ``host``."""
-    if host in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

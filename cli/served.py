@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.console import say
-from cli.serve import browsable, server_command
+from cli.launch import browsable, server_command
 from index.process import module_command, module_environment
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def become_server(workspace: "Workspace", wish: "Wish") -> None:
         "DEVICE": wish.device,
         "LOG_LEVEL": os.environ.get("LOOKALIKE_LOG_LEVEL", "warning"),  # calm, unless asked
     }
+    os.environ.pop("LOOKALIKE_UNIX_SOCKET", None)  # it is asked at its port
     command = server_command(settings, host=wish.host, port=wish.port)
     watched = None
     if wish.watch:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.base import Base
 from index.filter import Condition, Filter
+from index.ranges import narrowest, widest
 from index.selection import distinct
 from index.table import View
 
@@ -117,15 +118,15 @@ class AllowedKeys:
 
     def _judged(self, wanted: Filter, after: int, everything: Callable[[int], Keys]) -> Keys:
         keys: Keys | None = None
-        for condition in wanted.must:
+        for condition in narrowest(wanted.must):
             held = self._judge(condition, after=after)
             keys = held if keys is None else np.intersect1d(keys, held, assume_unique=True)
         if wanted.should:
-            parts = [self._judge(condition, after=after) for condition in wanted.should]
+            parts = [self._judge(condition, after=after) for condition in widest(wanted.should)]
             held = distinct(np.concatenate(parts))
             keys = held if keys is None else np.intersect1d(keys, held, assume_unique=True)
         if keys is None:
             keys = everything(after)
-        for condition in wanted.must_not:
+        for condition in widest(wanted.must_not):
             keys = np.setdiff1d(keys, self._judge(condition, after=after), assume_unique=True)
         return keys

@@ -30,6 +30,7 @@ TERMS_VERSION: Final = 3  # format of the database from which on ``terms`` has e
 # Reading one item's metadata costs as much as this many entries of an index (measured: 4 and 0.06
 # microseconds).
 SCAN_COST: Final = 60
+SPARSE: Final = 16  # keys for each one that is there, up to which marking them beats sorting
 
 
 def keys_of(
@@ -158,9 +159,15 @@ def _numbers(text: str | None) -> NDArray[np.int64]:
 
 
 def distinct(keys_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return ``keys_N`` increasing and distinct; np.unique would take ten times as long."""
+    """Return ``keys_N`` increasing and distinct; np.unique would take thirty times as long."""
     if np.all(keys_N[1:] > keys_N[:-1]):
         return keys_N
+    lowest = int(keys_N.min())
+    width = int(keys_N.max()) - lowest + 1
+    if width <= SPARSE * len(keys_N):
+        is_there = np.zeros(width, np.bool_)
+        is_there[keys_N - lowest] = True
+        return np.flatnonzero(is_there) + lowest
     sorted_N = np.sort(keys_N, kind="stable")  # which makes short work of sorted parts
     first_N = np.ones(len(sorted_N), np.bool_)
     np.not_equal(sorted_N[1:], sorted_N[:-1], out=first_N[1:])

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +40,7 @@ def create_application(state: WorkerState) -> Dispatch:
         )
     ]
     routes = [route for router in routers for route in router.routes]
-    pages = page_routes(json.dumps(_document(routers)).encode())
+    pages = page_routes(_document(routers))
     return Dispatch([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
 
 

@@ -21,6 +21,7 @@ from service.errors import (
     InvalidJsonError,
     InvalidParameterError,
     ListTooLongError,
+    MalformedRequestError,
     MissingImageError,
     SlowRequestError,
     UnexpectedFieldError,
@@ -93,7 +94,8 @@ def _submission(request: Request, body: bytes) -> Submission:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if body and encoding != "identity":
         raise UnsupportedBodyError(
-            f"the body is encoded as {encoding[:60]!r}; send it as it is, without Content-Encoding"
+            f"the body is encoded as {encoding[:60]!r}; send it as it is, without Content-Encoding",
+            accepts=("Accept-Encoding", "identity"),
         )
     images: list[bytes] = []
     fields = _unique(_queried(request.scope["query_string"]))
@@ -202,7 +204,8 @@ def _queried(query: bytes) -> list[tuple[str, Text]]:
     """Return the fields of a query, which is UTF-8 behind its percent signs.
 
     Raises:
-        InvalidParameterError: it is something else, or has too many fields.
+        MalformedRequestError: it is something else.
+        InvalidParameterError: it has too many fields.
     """
     if not query:
         return []
@@ -214,7 +217,7 @@ def _queried(query: bytes) -> list[tuple[str, Text]]:
             max_num_fields=MAX_QUERY_FIELDS,
         )
     except UnicodeDecodeError as error:
-        raise InvalidParameterError(
+        raise MalformedRequestError(
             "the query is not UTF-8: write other letters as the percent-encoded bytes of UTF-8"
         ) from error
     except ValueError as error:

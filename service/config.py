@@ -9,11 +9,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cors import ANY
 from service.errors import ServiceConfigError
+from service.proxies import PATH
 from vision.formats import FORMATS, formats_called
 from vision.runtime_name import RuntimeName
 
 PREFIX = "LOOKALIKE_"
 # As browsers write it: lower case, no path, a port only where it is not the usual one.
+_OWN: Final = ("/v1/", "/docs/", "/page/")  # with which paths of this service begin
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9._\-\[\]:]+")
 
 
@@ -38,8 +40,16 @@ class ServiceSettings(BaseSettings):
     requests_per_minute: int | None = Field(
         None, ge=1, description="requests of one address where no keys are asked for"
     )
+    unix_socket: Path | None = Field(
+        None, description="path of a Unix socket to listen at, instead of a port"
+    )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
-        (), description="proxies whose X-Forwarded-For and -Host are believed, separated by commas"
+        (),
+        description="proxies whose X-Forwarded-For, -Host, -Proto and -Prefix are believed, "
+        "separated by commas",
+    )
+    root_path: str = Field(
+        "", description="path under which a proxy has this service, such as /visual"
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -120,6 +130,17 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if not PATH.fullmatch(path) or f"{path}/".startswith(_OWN):
+            raise ValueError(
+                f"{path!r} is no root path; one is like /visual, and does not begin with "
+                f"{', '.join(_OWN)}"
+            )
+        return path
 
     @field_validator("cors_origins")
     @classmethod

@@ -6,7 +6,7 @@ So what is not only read is refused when the browser says that the page is of an
 is that of Go's ``net/http.CrossOriginProtection``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from service.errors import CrossSiteError
 from service.headers import Header
+from service.proxies import Site
 
 ANY: Final = "*"
 READING: Final = ("GET", "HEAD", "OPTIONS")
@@ -57,12 +58,23 @@ class Cors:
             return None
         return Response(status_code=204, headers=_PREFLIGHT)
 
+    def lets_show(self, headers: Headers) -> bool:
+        """Return whether the page that asks may show a picture (Fetch, 3.7).
+
+        For one in its text (``<img src>``) a browser sends no ``Origin``, but in ``Referer`` the
+        origin, unless the page forbids that.
+        """
+        origin = headers.get("origin")
+        if origin is None:
+            origin = "/".join(headers.get("referer", "").split("/")[:3])
+        return self.allows(origin)
+
     def allows(self, origin: str | None) -> bool:
         """Return whether pages of ``origin`` may call."""
         return self._is_any or origin in self._origins
 
 
-def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
+def refuse_other_sites(headers: Headers, site: Callable[[], Site], cors: Cors | None) -> None:
     """Let pass what no page sent, and what a page of ours or an allowed one did.
 
     Browsers say with everything that is not only read which page sent it, in ``Origin``, and over
@@ -70,7 +82,7 @@ def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
 
     Args:
         headers: of the request.
-        host: that it was sent to, as the client calls it.
+        site: returns what the client calls this server; asked only where a page has sent it.
         cors: which pages may call; None: those of other origins may not.
 
     Raises:
@@ -79,18 +91,28 @@ def refuse_other_sites(headers: Headers, host: str, cors: Cors | None) -> None:
     origin = headers.get("origin")
     if origin is None:  # no browser
         return
-    site = headers.get("sec-fetch-site")
-    is_own = _is_same(origin, host) if site is None else site in _OWN
+    fetch_site = headers.get("sec-fetch-site")
+    called = site()
+    is_own = _is_same(origin, called) if fetch_site is None else fetch_site in _OWN
     if not is_own and not (cors is not None and cors.allows(origin)):
+        shown = f"{called.scheme}://{called.host}" if called.scheme else called.host
         raise CrossSiteError(
-            f"a page of {origin[:100]!r} sent this to the host {host[:100]!r}, another site. Where "
-            "both are this service, the proxy between has to pass Host on, or to be trusted with "
-            "X-Forwarded-Host (LOOKALIKE_TRUSTED_PROXIES); where the page may call, name its "
+            f"a page of {origin[:100]!r} sent this to the host {shown[:100]!r}, another site. "
+            "Where both are this service, the proxy between has to pass Host on, or to be trusted "
+            "with X-Forwarded-Host (LOOKALIKE_TRUSTED_PROXIES); where the page may call, name its "
             "origin in LOOKALIKE_CORS_ORIGINS"
         )
 
 
-def _is_same(origin: str, host: str) -> bool:
-    """Return whether a page of ``origin`` is one of ``host``, with a usual port or without it."""
+def _is_same(origin: str, site: Site) -> bool:
+    """Return whether a page of ``origin`` is one of ``site``, with a usual port or without it.
+
+    What comes over TLS is not the work of a page that came without: anybody on the way wrote it.
+    The reverse is a proxy behind another, which knows no better.
+    """
     scheme, _, name = origin.partition("://")
-    return bool(name) and host in (name, f"{name}:{_PORTS.get(scheme, '')}")
+    if not name or (site.scheme == "https" and scheme == "http"):
+        return False
+    usual = f":{_PORTS.get(scheme, '')}"
+    own = name.removesuffix(usual).lower()
+    return bool(own) and own == site.host.removesuffix(usual).lower()

@@ -95,7 +95,7 @@ async def _pack(response: Response, request: Request) -> None:
     if response.media_type != JSON or "etag" in response.headers:  # one tag is of one form
         return
     response.headers["Vary"] = "Accept-Encoding"
-    if not takes_gzip(request.headers.get("accept-encoding")):
+    if not takes_gzip(request.headers):
         return
     response.body = await asyncio.to_thread(packed, bytes(response.body))
     response.headers["Content-Encoding"] = "gzip"

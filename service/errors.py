@@ -23,7 +23,7 @@ RequestError                     the caller's
 ├── BackupExistsError            there is a backup of this name
 ├── SlowRequestError             the request, or its body, came too slowly
 ├── BodyTooLargeError            the body is larger than allowed
-├── MalformedRequestError        what came is not HTTP/1.1
+├── MalformedRequestError        what came is not HTTP/1.1, or a query that is not UTF-8
 ├── UrlTooLongError              the path and query are too long
 ├── HeadersTooLargeError         too many header fields, or too many bytes of them
 ├── NotFoundError                no such route
@@ -65,7 +65,11 @@ class InvalidJsonError(RequestError):
 
 
 class UnsupportedBodyError(RequestError):
-    """The body is neither an image, a form nor JSON."""
+    """The body is neither an image, a form nor JSON; ``accepts`` is a header that says what is."""
+
+    def __init__(self, sentence: str, *, accepts: tuple[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.accepts = accepts
 
 
 class InvalidParameterError(RequestError):
@@ -133,7 +137,7 @@ class BodyTooLargeError(RequestError):
 
 
 class MalformedRequestError(RequestError):
-    """What came is not HTTP/1.1."""
+    """What came is not HTTP/1.1, or its query is not UTF-8."""
 
 
 class UrlTooLongError(RequestError):

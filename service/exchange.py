@@ -21,6 +21,7 @@ from service.engine import Engine
 from service.errors import NotReadyError, UnexpectedFieldError
 from service.metrics import Metrics
 from service.options import Options
+from service.proxies import Proxies
 from service.query_answers import QueryAnswer, Timings
 from service.readiness import Loading, Standing, stuck_reason
 from service.task import Encoded
@@ -42,6 +43,7 @@ class WorkerState:
     loading: Loading = field(default_factory=Loading)
     busy: BusyThreads = field(default_factory=BusyThreads)
     reading: Admission = field(default_factory=lambda: Admission(READS, max_wait_s=READS_WAIT_S))
+    proxies: Proxies = field(default_factory=Proxies)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of large bodies
     is_stopping: bool = False
     standing: Callable[[], Standing] = Standing  # of all workers of this server

@@ -9,9 +9,11 @@ import logging
 import random
 import re
 import time
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Gate, network_of
@@ -62,6 +64,7 @@ class Desk:
         self.cors: Cors | None = None  # None: pages of other origins may read nothing
         self.proxies = Proxies()
         self.hosts: Hosts | None = None
+        self.root_path = ""  # that a proxy may leave before ours
 
 
 class Front:
@@ -106,21 +109,27 @@ class Front:
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         desk = self._desk
+        if desk.root_path and scope["path"].startswith(desk.root_path):
+            _take_off(desk.root_path, scope)
         if desk.cors is not None:
             exchange.extra = desk.cors.headers(exchange.headers.get("origin"))
+            scope["cors"] = desk.cors
         if "refusal" in scope:  # by the connection: there is no request that could be worked on
             raise scope["refusal"]
         if desk.application is None:
             raise NotReadyError("the service is starting")
         if desk.hosts is not None:
             desk.hosts.check(scope)
+        if not scope["path"]:  # it ended without the slash to which the page's links are relative
+            await _to_the_page(desk.root_path)(scope, exchange.receive, exchange.send)
+            return
         if desk.cors is not None:
             preflight = desk.cors.preflight(scope["method"], exchange.headers)
             if preflight is not None:
                 await preflight(scope, exchange.receive, exchange.send)
                 return
         if scope["method"] not in READING:
-            refuse_other_sites(exchange.headers, desk.proxies.host(scope), desk.cors)
+            refuse_other_sites(exchange.headers, lambda: desk.proxies.site(scope), desk.cors)
         if desk.gate is not None:
             exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
         exchange.account.caller = exchange.key or network_of(desk.proxies.client(scope))
@@ -216,6 +225,18 @@ class _Exchange:
         else:
             self.account.bytes_out += len(message.get("body", b""))
         await self._send(message)
+
+
+def _take_off(root: str, scope: Scope) -> None:
+    """Leave of the path what stands behind ``root``; of ``root`` itself nothing."""
+    path = scope["path"]
+    if path == root or path[len(root)] == "/":
+        scope["path"] = path[len(root) :]
+
+
+def _to_the_page(root: str) -> Response:
+    location = f"{root.rpartition('/')[2]}/"
+    return Response(status_code=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": location})
 
 
 def _new_id() -> str:

@@ -7,22 +7,33 @@ from urllib.parse import unquote
 import httptools
 from starlette.types import Scope
 
-from service.errors import HeadersTooLargeError, MalformedRequestError, UrlTooLongError
+from service.errors import (
+    HeadersTooLargeError,
+    MalformedRequestError,
+    RequestError,
+    UrlTooLongError,
+)
 
 MAX_URL_BYTES: Final = 8 * 2**10
 MAX_HEADER_BYTES: Final = 32 * 2**10  # names and values of one request, trailers included
 MAX_HEADERS: Final = 100
+_MOST: Final = 2  # times as much is looked at for who asks, and then no more
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _HOST: Final = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?")  # RFC 3986, 3.2
 
 
 class Head:
-    """Grows by what comes, and refuses to grow past the limits."""
+    """Grows by what comes, and refuses to grow past the limits.
+
+    Past them it goes on for a while without keeping what comes: so the refusal is for the right
+    route, and a page that may call can read it.
+    """
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.expects_100 = False  # the client waits for a word before it sends the body
+        self.fault: RequestError | None = None  # why it is not to be answered
         self._fields = 0
         self._header_bytes = 0
         self._hosts = 0
@@ -32,21 +43,24 @@ class Head:
         """Take a piece of the path and query.
 
         Raises:
-            UrlTooLongError: they are.
+            UrlTooLongError: they are, by far.
         """
         self.url += piece
         if len(self.url) > MAX_URL_BYTES:
-            raise UrlTooLongError(f"the path and query may have {MAX_URL_BYTES} bytes")
+            self.fault = UrlTooLongError(f"the path and query may have {MAX_URL_BYTES} bytes")
+            if len(self.url) > _MOST * MAX_URL_BYTES:
+                raise self.fault
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Take a header.
 
         Raises:
-            HeadersTooLargeError: that was one too many.
+            HeadersTooLargeError: there are too many, by far.
             MalformedRequestError: it names no host, or an encoding that nobody here can read.
         """
         name = name.lower()
-        self._count(name, value)
+        if self._is_too_much(name, value) and name != b"origin":
+            return
         if name == b"host":
             self._hosts += 1
             if not _HOST.fullmatch(value):
@@ -65,13 +79,18 @@ class Head:
         Raises:
             HeadersTooLargeError: that was one too many.
         """
-        self._count(name, value)
+        if self._is_too_much(name, value):
+            raise headers_too_large()
 
-    def _count(self, name: bytes, value: bytes) -> None:
+    def _is_too_much(self, name: bytes, value: bytes) -> bool:
         self._fields += 1
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
-            raise headers_too_large()
+        if self._header_bytes <= MAX_HEADER_BYTES and self._fields <= MAX_HEADERS:
+            return False
+        self.fault = headers_too_large()
+        if self._header_bytes > _MOST * MAX_HEADER_BYTES or self._fields > _MOST * MAX_HEADERS:
+            raise self.fault
+        return True
 
     def framing(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that say where the request ends, and whether the connection does."""
@@ -108,6 +127,26 @@ class Head:
             "raw_path": raw_path,
             "query_string": url.query or b"",
             "headers": self.headers,
+        }
+
+    def refused_scope(
+        self, method: str, connection: dict[str, Any], refusal: RequestError
+    ) -> Scope:
+        """Return the scope of what is refused: of its own ``fault`` the route, and who asks."""
+        known = self if refusal is self.fault else Head()
+        try:
+            raw_path = httptools.parse_url(known.url).path or b"/"
+        except httptools.HttpParserInvalidURLError:  # there is none, or its end is missing
+            raw_path = b""
+        return {
+            **connection,
+            "http_version": "1.1",
+            "method": method if raw_path else "-",
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": b"",
+            "headers": known.headers,
+            "refusal": refusal,
         }
 
 

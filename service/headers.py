@@ -13,19 +13,21 @@ _ALWAYS: Final[tuple[Header, ...]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
-    (b"cross-origin-resource-policy", b"same-origin"),
 )
+_OWN_PAGES: Final = (b"cross-origin-resource-policy", b"same-origin")
 _POLICY: Final = (b"content-security-policy", LOCKED.encode())
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
 
 def secured(headers: Iterable[Header]) -> list[Header]:
-    """Return an answer's headers with ours, which give way to its own policy and cache control."""
+    """Return an answer's headers with ours, which give way to its own policies and caching."""
     given = [*headers]
     names = [name for name, _ in given]
     if b"content-security-policy" not in names:
         given.append(_POLICY)
     if b"cache-control" not in names:
         given.append(_NOT_KEPT)
+    if b"cross-origin-resource-policy" not in names:
+        given.append(_OWN_PAGES)
     given.extend(_ALWAYS)
     return given

@@ -7,6 +7,7 @@ host, which no honest client of a server on the loopback interface does.
 
 import socket
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import Scope
@@ -23,14 +24,17 @@ class Hosts:
 
     Without a list: any, but on the loopback interface, where nobody needs a key, only addresses,
     names without a dot, names under ``localhost`` and this machine's own. With a list, trusted
-    proxies may also ask by these.
+    proxies may also ask by these; what they tell that they were asked for is judged as well.
     """
 
     def __init__(self, allowed: Sequence[str], proxies: Proxies, *, has_keys: bool) -> None:
         self._allowed = frozenset(name.lower() for name in allowed)
         self._proxies = proxies
-        self._is_lax = has_keys and not self._allowed  # a page has no key
-        self._own = frozenset((socket.gethostname().lower(), socket.getfqdn().lower()))
+        self._is_lax = ANY in self._allowed or (has_keys and not self._allowed)  # a page has no key
+        own = frozenset((socket.gethostname().lower(), socket.getfqdn().lower()))
+        self._is_local = lru_cache(maxsize=1024)(
+            lambda host: _is_near(_name(host)) or _name(host) in own
+        )
 
     def check(self, scope: Scope) -> None:
         """Let the request pass, or refuse it.
@@ -38,22 +42,28 @@ class Hosts:
         Raises:
             HostNotAllowedError: it was sent to a host that is none of these.
         """
-        if self._is_lax or ANY in self._allowed or scope["path"] in PROBES:
+        if self._is_lax or scope["path"] in PROBES:
             return
         # What came itself, and not what anybody says of it: a page that had its name point here
         # can set every other header, and may come from the address of a proxy of this machine.
         told = header_of(scope, b"host")
-        name = _name(told)
-        is_local = _is_near(name) or name in self._own
-        if self._allowed:
-            is_allowed = name in self._allowed or (is_local and self._proxies.have_sent(scope))
+        if not self._allowed:
+            is_allowed = self._is_local(told) or not _is_loopback(scope)
+        elif self._proxies.have_sent(scope):
+            is_allowed = self._is_listed(told) or self._is_local(told)
+            if is_allowed:
+                told = self._proxies.site(scope).host
+                is_allowed = self._is_listed(told) or self._is_local(told)
         else:
-            is_allowed = is_local or not _is_loopback(scope)
+            is_allowed = self._is_listed(told)
         if not is_allowed:
             raise HostNotAllowedError(
                 f"the request is for the host {told[:100]!r}, which this server does not go by; "
                 "if it should, name it in LOOKALIKE_ALLOWED_HOSTS"
             )
+
+    def _is_listed(self, host: str) -> bool:
+        return _name(host) in self._allowed
 
 
 def _name(host: str) -> str:

@@ -119,7 +119,7 @@ async def get_item(request: Request, item_id: str) -> Response:
     await receive_options(request, NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
     tag = tag_of(item.seq)
-    if request.headers.get("if-none-match") == tag:
+    if has_it(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
     answer.headers["ETag"] = tag
@@ -139,7 +139,9 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if has_it(tag, request.headers.get("if-none-match")):
+    if "cors" in request.scope and request.scope["cors"].lets_show(request.headers):
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    if has_it(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 

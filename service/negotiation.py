@@ -1,43 +1,73 @@
-"""What a client says it has, and in which form it takes an answer: RFC 9110, sections 12 and 13."""
+"""What a client says it has, and in which form it takes an answer: RFC 9110, sections 12 and 13.
+
+No answer has a date of change, so ``If-Modified-Since`` and ``If-Unmodified-Since`` are passed over
+(13.1.3, 13.1.4); a byte range is never served, so ``Range`` and ``If-Range`` are, too (14.2).
+"""
 
 import gzip
 from typing import Final
 
+from starlette.datastructures import Headers
+
+from index.errors import ChangedItemError
+
 _WEAK: Final = "W/"
 GZIP: Final = "gzip"
+IDENTITY: Final = "identity"
 
 
-def has_it(tag: str, if_none_match: str | None) -> bool:
-    """Return whether ``If-None-Match`` names the entity tag ``tag``, compared weakly (13.1.2).
+def has_it(tag: str, headers: Headers) -> bool:
+    """Return whether a client that reads has what the entity tag ``tag`` names: answer 304.
 
-    >>> has_it('"a"', 'W/"a", "b"'), has_it('"a"', "*"), has_it('"a"', '"aa"'), has_it('"a"', None)
-    (True, True, False, False)
+    ``If-None-Match`` is compared weakly (13.1.2), ``If-Match``, which comes first, strongly
+    (13.1.1).
+
+    >>> told = [{"if-none-match": 'W/"a", "b"'}, {"if-none-match": "*"}, {"if-none-match": '"aa"'}]
+    >>> [has_it('"a"', Headers(one)) for one in (*told, {})]
+    [True, True, False, False]
+
+    Raises:
+        ChangedItemError: ``If-Match`` names other states alone.
     """
-    if if_none_match is None:
-        return False
-    if if_none_match.strip() == "*":
-        return True
-    told = [one.strip().removeprefix(_WEAK) for one in if_none_match.split(",")]
-    return tag.removeprefix(_WEAK) in told
+    expected = _listed(headers, "if-match")
+    if expected and tag not in expected and "*" not in expected:
+        raise ChangedItemError(f"this is {tag} by now, which If-Match does not name")
+    told = [one.removeprefix(_WEAK) for one in _listed(headers, "if-none-match")]
+    return tag.removeprefix(_WEAK) in told or told == ["*"]
 
 
-def takes_gzip(accept_encoding: str | None) -> bool:
+def takes_gzip(headers: Headers) -> bool:
     """Return whether ``Accept-Encoding`` lets an answer be packed with gzip (12.5.3).
 
-    >>> [takes_gzip(value) for value in ("br, gzip", "gzip;q=0", "*", "gzip;q=0.5, *;q=0", None)]
+    It is not where the client would rather have it as it is. A client that takes neither gets it as
+    it is (12.1).
+
+    >>> told = ("br, gzip", "gzip;q=0", "*", "gzip;q=0.5, *;q=0", "gzip;q=0.1, identity")
+    >>> [takes_gzip(Headers({"accept-encoding": value})) for value in told]
     [True, False, True, True, False]
     """
     weights = {}
-    for part in (accept_encoding or "").lower().split(","):
-        coding, *parameters = [piece.strip() for piece in part.split(";")]
-        weights[coding] = next((one[2:] for one in parameters if one.startswith("q=")), "1")
-    weight = weights.get(GZIP, weights.get("x-gzip", weights.get("*", "0")))
-    try:
-        return float(weight) > 0
-    except ValueError:
-        return False
+    for part in _listed(headers, "accept-encoding"):
+        coding, *parameters = [piece.strip() for piece in part.lower().split(";")]
+        weights[coding] = _weight(parameters)
+    weight = weights.get(GZIP, weights.get("x-gzip", weights.get("*", 0.0)))
+    return weight > 0 and weight >= weights.get(IDENTITY, 0.0)
 
 
 def packed(body: bytes) -> bytes:
     """Return ``body`` as gzip, quickly rather than small."""
     return gzip.compress(body, compresslevel=1, mtime=0)
+
+
+def _listed(headers: Headers, name: str) -> list[str]:
+    """Return the members of a header that is a list, on however many lines (5.6.1)."""
+    members = [one.strip() for one in ",".join(headers.getlist(name)).split(",")]
+    return [one for one in members if one]
+
+
+def _weight(parameters: list[str]) -> float:
+    weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+    try:
+        return float(weight)
+    except ValueError:
+        return 0.0

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from service.deadlines import Phase
 from service.errors import OverloadedError, RetryableError, TooManyRequestsError
-from service.proxies import Proxies
+from service.proxies import Proxies, is_unix_socket
 
 SHARE: Final = 0.75  # of all connections, that one address may have
 
@@ -20,6 +20,7 @@ class Neighbour(Protocol):
 
     transport: asyncio.Transport
     client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
     phase: Phase
     entered: float  # when it entered its phase; the loop's clock, seconds
 
@@ -38,8 +39,8 @@ class Neighbours:
         address = _address(connection)
         self._open[connection] = None
         self._of[address] += 1
-        if self._of[address] > max(1, int(self.most * SHARE)) and not self.proxies.are_trusted(
-            address
+        if self._of[address] > max(1, int(self.most * SHARE)) and not (
+            is_unix_socket(connection.server) or self.proxies.are_trusted(address)
         ):
             of_address = [one for one in self._open if _address(one) == address]
             if not _give_up_idlest(of_address, but=connection):

@@ -126,10 +126,12 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
     headers = {}
     if isinstance(error, errors.RetryableError):
         headers["Retry-After"] = str(error.retry_after_s)
-    elif isinstance(error, index_errors.StorageError):
+    elif isinstance(error, index_errors.StorageError | index_errors.RebuildError):
         headers["Retry-After"] = str(_RETRY_AFTER_STORAGE_S)
     if isinstance(error, errors.MethodNotAllowedError):
         headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, errors.UnsupportedBodyError) and error.accepts is not None:
+        headers.update([error.accepts])
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (HTTPStatus.REQUEST_TIMEOUT, _TOO_LARGE):

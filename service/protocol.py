@@ -115,7 +115,8 @@ class WorkerProtocol(HttpToolsProtocol):
             self._refuse(told if isinstance(told, RequestError) else ours)
         else:
             if self._unparsed > MAX_HEADER_BYTES:  # one endless header, chunk extension or trailer
-                self._refuse(headers_too_large())
+                self.head.fault = self.head.fault or headers_too_large()
+                self._refuse(self.head.fault)
 
     def on_message_begin(self) -> None:
         """Take note that a request begins."""
@@ -142,6 +143,8 @@ class WorkerProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer, or let the request wait for its turn."""
+        if self.head.fault is not None:
+            raise self.head.fault
         if len(self.waiting) >= MAX_PIPELINED:
             raise OverloadedError(f"more than {MAX_PIPELINED} requests came before an answer")
         self._head_begun = False
@@ -237,7 +240,7 @@ class WorkerProtocol(HttpToolsProtocol):
             case Phase.IDLE | Phase.BODY:
                 self.transport.close()
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: RequestError) -> None:
         """Answer ``error`` after what was asked before, and look at nothing that still comes."""
         self._is_deaf = True
         arriving = self.cycle
@@ -247,8 +250,8 @@ class WorkerProtocol(HttpToolsProtocol):
             else:
                 arriving.stop(error)
             return
-        nothing = {"method": "-", "path": "", "raw_path": b"", "query_string": b"", "headers": []}
-        scope = {**self._about_connection(), "http_version": "1.1", **nothing, "refusal": error}
+        method = self.parser.get_method().decode("ascii")
+        scope = self.head.refused_scope(method, self._about_connection(), error)
         self._line_up(Cycle(self, scope, keep_alive=False, expects_100=False))
 
     def _line_up(self, cycle: Cycle) -> None:

@@ -16,6 +16,7 @@ from bentoml._internal.utils import circus
 
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
+from service.unix_socket import UnixListener
 
 CHECK_S: Final = 1
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
@@ -41,6 +42,9 @@ class _Arbiter(circus.Arbiter):
         options["check_delay"] = CHECK_S
         for watcher in watchers:  # as many workers as there will be, whoever said how many
             watcher.env["LOOKALIKE_SERVER_SIZE"] = str(watcher.numprocesses)
+        path = ServiceSettings.from_environment().unix_socket
+        if path is not None:
+            options["sockets"] = [UnixListener(path, one) for one in options["sockets"]]
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
     def stop(self) -> Any:

@@ -92,6 +92,7 @@ class Worker:
         Connection.neighbours.most = settings.max_connections
         Connection.neighbours.proxies = desk.proxies = Proxies(settings.trusted_proxies)
         has_keys = settings.api_keys_file is not None
+        desk.root_path = settings.root_path
         desk.hosts = Hosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
         desk.log = log
         shared = shared_folder(server_id)
@@ -104,6 +105,7 @@ class Worker:
         before = board.predecessor()
         desk.metrics = Metrics(before)
         state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
+        state.proxies = desk.proxies
         vitals = Vitals(state, board, log=log, before=before, worker=index)
         state.expose = vitals.exposition
         vitals.start()

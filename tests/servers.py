@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +129,43 @@ def running_server(
                 left = children(process.pid)
                 server.stop()
                 assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+
+
+@contextmanager
+def running_at(
+    path: Path, model: Path, gallery: Path, log: Path, *options: str
+) -> Iterator[Server]:
+    """Start `lookalike serve` at the Unix socket ``path``, as ``running_server`` does at a port."""
+    told = ("--unix-socket", str(path), *options)
+    with running_server(model, gallery, log, *told, wait=False) as server:
+        deadline = time.monotonic() + START_S
+        while not _is_ready_at(path):
+            assert server.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield server
+
+
+def client_at(path: Path) -> httpx.Client:
+    """Return a client of the server at a Unix socket."""
+    transport = httpx.HTTPTransport(uds=str(path))
+    return httpx.Client(base_url="http://localhost", timeout=30, transport=transport)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that other users may enter, as nginx's may be one; pytest's are not so."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def _is_ready_at(path: Path) -> bool:
+    try:
+        with client_at(path) as client:
+            return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def wait_until_ready(server: Server, *, timeout_s: float = START_S) -> None:

@@ -13,7 +13,7 @@ from index.changes import Changes, Row
 from index.errors import FilterError
 from index.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
 from index.schema import FORMAT_VERSION, TABLES
-from index.selection import condition_keys, scan_keys
+from index.selection import condition_keys, distinct, scan_keys
 from index.terms import term_faults
 from tests.fakes import new_item
 from tests.filters import METADATA, TEXT, Items, conditions, holds, named
@@ -294,3 +294,8 @@ def test_a_filter_is_read_into_frozen_conditions() -> None:
 def test_a_malformed_filter_is_refused_with_a_sentence(wanted: object, sentence: str) -> None:
     with pytest.raises(FilterError, match=re.escape(sentence)):
         parse_filter(wanted)
+
+
+@given(st.lists(st.integers(1, 60) | st.integers(-(2**62), 2**62), min_size=1, max_size=40))
+def test_keys_are_told_once_and_in_order_whether_they_are_dense_or_sparse(keys: list[int]) -> None:
+    assert distinct(np.array(keys, np.int64)).tolist() == sorted(set(keys))

@@ -15,6 +15,7 @@ from service.config import ServiceSettings
 from service.cors import Cors, refuse_other_sites
 from service.errors import CrossSiteError, ServiceConfigError
 from service.keys import make_key
+from service.proxies import Site
 from tests.conftest import StrictServer, write_gallery
 from tests.pictures import png
 from tests.servers import Server, running_server
@@ -183,12 +184,15 @@ def test_only_our_own_pages_may_change_anything(
 
 
 def test_pages_of_named_origins_may_change_things() -> None:
+    def here() -> Site:
+        return Site("here", "")
+
     headers = Headers({"origin": SHOP, "sec-fetch-site": "cross-site", "host": "here"})
-    refuse_other_sites(headers, "here", Cors([SHOP]))
-    refuse_other_sites(headers, "here", Cors(["*"]))
+    refuse_other_sites(headers, here, Cors([SHOP]))
+    refuse_other_sites(headers, here, Cors(["*"]))
     for cors in (None, Cors(["https://another.example"])):
         with pytest.raises(CrossSiteError):
-            refuse_other_sites(headers, "here", cors)
+            refuse_other_sites(headers, here, cors)
 
 
 def test_any_origin_may_be_let_in_but_never_with_cookies() -> None:
