@@ -166,10 +166,13 @@ class PageOptions(Options):
 
 
 class BulkItem(Options):
-    """One item of a bulk request; ``image`` is left out when images come as form files."""
+    """One item of many; ``image`` is left out when images come as form files."""
 
     id: str
     image: str | None = None
+    vector: Annotated[
+        Vector | None, Field(description="stored as it is, without an image; of unit length")
+    ] = None
     label: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 

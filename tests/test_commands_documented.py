@@ -22,6 +22,7 @@ from tests.newcomer import COMMAND_S
 from tests.pictures import encoded, picture
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.test_commands import commands
+from tests.test_docs import bare_items
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("lookalike", "bentoml", "torchrun", "make", "pip", "python", "python3", "curl")
@@ -172,6 +173,8 @@ class Reader:
         """Lay out the files that a line names as the reader's own."""
         if "lite0.safetensors" in bare:
             self._write_lite0()
+        if "vectors.json" in bare:
+            (self.folder / "vectors.json").write_text(bare_items(self._width()))
         if "more.csv" in bare:
             self._write_vectors()
 
@@ -182,9 +185,12 @@ class Reader:
         network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         save_file(network.state_dict(), self.folder / "lite0.safetensors")
 
-    def _write_vectors(self) -> None:
+    def _width(self) -> int:
         manifest = json.loads((self.folder / "models" / "photos" / "manifest.json").read_text())
-        width = manifest["architecture"]["width"]
+        return int(manifest["architecture"]["width"])
+
+    def _write_vectors(self) -> None:
+        width = self._width()
         rng = np.random.default_rng(5)
         vectors_ND = rng.normal(size=(3, width)).astype(np.float32)
         header = ",".join(["id", *(f"v{column}" for column in range(width)), "label"])
