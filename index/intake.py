@@ -13,22 +13,31 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.build_report import BuildReport
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
-from index.gallery import Gallery
 from index.ids import check_id
-from index.items import NewItem, Part, check_label, clean_label, encode_metadata, shown
+from index.items import (
+    NewItem,
+    Part,
+    PutResult,
+    check_label,
+    clean_label,
+    encode_metadata,
+    shown,
+)
+from index.schema import Binding
 from index.vector_source import VectorEntry, VectorSource
-from index.vectors import VECTOR_TYPE, check_vectors
+from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE
 
 CHUNK: Final = 1_000  # items per transaction
 CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
@@ -36,8 +45,27 @@ SHA256: Final = re.compile("[0-9a-f]{64}")
 PARTS: Final[tuple[Part, ...]] = ("label", "metadata", "picture", "created")
 
 
+class Destination(Protocol):
+    """What takes items in: a gallery, or as much of one as storing needs."""
+
+    @property
+    def binding(self) -> Binding:
+        """The model whose vectors it takes."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def count(self) -> int:
+        """Items in it."""
+
+    def put(self, items: Sequence[NewItem]) -> list[PutResult]:
+        """Store ``items`` as ``Gallery.put`` does."""
+
+
 def store_vectors(
-    gallery: Gallery,
+    gallery: Destination,
     source: VectorSource,
     *,
     normalize: bool,
@@ -66,18 +94,20 @@ def store_vectors(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     left: Counter[str] = Counter()
-    refused: list[tuple[str, str]] = []
+    refused: list[_Refused] = []
     for chunk in _chunks(_checked(source.entries, gallery.binding.width, normalize=normalize)):
         items = [one.item for one in chunk if isinstance(one, _Sound)]
-        refused += [(one.id, one.reason) for one in chunk if isinstance(one, _Refused)]
+        refused += [one for one in chunk if isinstance(one, _Refused)]
         results = gallery.put(items)
         outcomes.update(result.outcome for result in results)
         for item, result in zip(items, results, strict=True):
             if result.outcome != "created":
                 left.update(part for part in PARTS if part not in (item.brings or ()))
         on_progress(len(chunk))
-    report = BuildReport.of(outcomes, refused, count=gallery.count, started=started)
-    return replace(report, left_as_stored=dict(left))
+    pairs = [(one.id, one.reason) for one in refused]
+    report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
+    rows = [one.row for one in refused]
+    return replace(report, left_as_stored=dict(left), refused_rows=rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +118,7 @@ class _Sound:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
+    row: int  # from 1
     id: str
     reason: str
 
@@ -104,7 +135,7 @@ def _checked(
             if sound.item.id in seen:  # else each import would store first the one, then the other
                 raise InvalidIdError("its id came before")
         except VectorIndexError as error:
-            yield _Refused(item_id or f"row {row}", str(error))
+            yield _Refused(row, item_id or f"row {row}", str(error))
             continue
         seen.add(sound.item.id)
         yield sound
@@ -222,7 +253,9 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
         numbers_D = numbers_D / np.linalg.norm(numbers_D)
     with np.errstate(over="ignore"):  # what becomes infinite is not of unit length
         vector_D = numbers_D.astype(np.float32)
-    check_vectors(vector_D[np.newaxis], width=width)
+    length = float(np.linalg.norm(vector_D.astype(np.float64)))
+    if not abs(length - 1) <= UNIT_TOLERANCE:
+        raise BadVectorsError(f"its vector has the length {length:.6g}, not 1")
     return vector_D
 
 

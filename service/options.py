@@ -2,14 +2,13 @@
 
 import json
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from index.errors import BadVectorsError, FilterError, InvalidIdError
 from index.ids import MAX_ID_BYTES
-from service.answers import JobKind
 from service.errors import (
     InvalidJsonError,
     InvalidKError,
@@ -35,7 +34,6 @@ ID_SCHEMA: Final[dict[str, Any]] = {
     ),
     "maxLength": MAX_ID_BYTES,  # as UTF-8
 }
-NAME_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
 LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
@@ -188,85 +186,6 @@ class BulkOptions(Options):
 
 class NoOptions(Options):
     """A route that takes no parameters."""
-
-
-class JobOptions(Options):
-    """Parameters of beginning a job; each kind has its own."""
-
-    kind: JobKind
-
-
-class RebuildJob(JobOptions):
-    """Build the search structure anew."""
-
-    kind: Literal["rebuild"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
-
-
-class TuneJob(JobOptions):
-    """Measure every structure that is worth trying, and keep the quickest from now on."""
-
-    kind: Literal["tune"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
-
-
-class BackupJob(JobOptions):
-    """Write a copy of the gallery into the operator's folder."""
-
-    kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup", json_schema_extra=NAME_SCHEMA)]
-
-
-class DuplicatesJob(JobOptions):
-    """List items of the same content, and items that are near one another."""
-
-    kind: Literal["duplicates"]
-    min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
-
-
-class DeleteJob(JobOptions):
-    """Delete the items that a filter holds for, or that have these ids, a thousand at a time."""
-
-    kind: Literal["delete"]
-    ids: Annotated[
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=100_000),
-        ]
-        | None,
-        Field(description="of the items to delete"),
-    ] = None
-    filter: Annotated[dict[str, Any] | None, Field(description="as in search")] = None
-    all: Annotated[Truth, Field(description="every item")] = False
-
-
-JOBS: Final[dict[str, type[JobOptions]]] = {
-    "rebuild": RebuildJob,
-    "tune": TuneJob,
-    "backup": BackupJob,
-    "duplicates": DuplicatesJob,
-    "delete": DeleteJob,
-}
-
-
-def parse_job(fields: dict[str, Any]) -> JobOptions:
-    """Return the options of the kind of job that ``fields`` name.
-
-    Raises:
-        RequestError: no kind, an unknown one, or a field that is not of this kind, or wrong.
-    """
-    kind = fields.get("kind")
-    if not isinstance(kind, str) or kind not in JOBS:
-        if "kind" not in fields:
-            raise InvalidJsonError("'kind' is missing")
-        raise InvalidParameterError(
-            f"kind cannot be used: it is one of {', '.join(JOBS)}, got {_shown(kind)}"
-        )
-    return JOBS[kind].parse(fields)
 
 
 def _named_error(error: ValidationError) -> Exception:

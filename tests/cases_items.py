@@ -181,6 +181,14 @@ _KEYS = {
         *(409, "no_backups_folder"),
         as_json(JOBS, {"kind": "backup", "name": "a"}, _BEARER + b"@admin@"),
     ),
+    "an import without a folder": (
+        *(409, "no_imports_folder"),
+        as_json(JOBS, {"kind": "import", "source": "a.csv"}, _BEARER + b"@admin@"),
+    ),
+    "an import with a key to write": (
+        *(403, "forbidden"),
+        as_json(JOBS, {"kind": "import", "source": "a.csv"}, _BEARER + b"@writer@"),
+    ),
     "more pixels than the settings allow": (
         *(422, "too_many_pixels"),
         raw("/v1/classify", png(1, (101, 100)), _BEARER + b"@reader@"),

@@ -22,7 +22,7 @@ from tests.newcomer import COMMAND_S
 from tests.pictures import encoded, picture
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.test_commands import commands
-from tests.test_docs import bare_items
+from tests.test_docs import bare_items, write_shop
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("lookalike", "bentoml", "torchrun", "make", "pip", "python", "python3", "curl")
@@ -152,7 +152,11 @@ class Reader:
             process = subprocess.Popen(
                 ["bash", "-c", f"{line} --port {port}"],
                 cwd=self.folder,
-                env=self.environment() | {"LOOKALIKE_BACKUPS_DIR": str(self.folder / "stored")},
+                env=self.environment()
+                | {
+                    "LOOKALIKE_BACKUPS_DIR": str(self.folder / "stored"),
+                    "LOOKALIKE_IMPORTS_DIR": str(self.folder),
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -175,6 +179,8 @@ class Reader:
             self._write_lite0()
         if "vectors.json" in bare:
             (self.folder / "vectors.json").write_text(bare_items(self._width()))
+        if "shop.csv" in bare:
+            write_shop(self.folder, self._width())
         if "more.csv" in bare:
             self._write_vectors()
 

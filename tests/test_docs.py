@@ -44,6 +44,12 @@ def bare_items(width: int) -> str:
     return json.dumps({"items": items})
 
 
+def write_shop(folder: Path, width: int) -> None:
+    """Write the table that an import in the documents names."""
+    rows = [f'shop-{row},"{vector}",coat' for row, vector in enumerate(np.eye(3, width).tolist())]
+    (folder / "shop.csv").write_text("\n".join(["id,vector,label", *rows]) + "\n")
+
+
 def curls(document: str) -> list[str]:
     return [
         line.strip()
@@ -60,6 +66,7 @@ def test_every_curl_example_works(server: Server, tmp_path: Path, document: str)
     with server.client() as client:
         width = client.get("/v1/gallery").json()["width"]
     (tmp_path / "vectors.json").write_text(bare_items(width))
+    write_shop(server.log.parent / "imports", width)
     assert len(curls(document)) > 9
     job_id = "none yet"
     for line in curls(document):

@@ -14,7 +14,16 @@ ROWS = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\w.]+) \| ([^|]+) \| ([^|]+) \|
 # What bounds nothing that a client sends.
 NO_LIMITS = {
     *("model", "gallery", "create", "api_keys_file", "trusted_proxies", "allowed_hosts"),
-    *("cors_origins", "backups_dir", "workers", "formats", "max_batch", "device", "runtime"),
+    *(
+        "cors_origins",
+        "backups_dir",
+        "imports_dir",
+        "workers",
+        "formats",
+        "max_batch",
+        "device",
+        "runtime",
+    ),
     *("log_level", "drain_s", "otlp_endpoint", "trace_ratio"),
     *("wrong_keys_per_minute", "requests_per_minute"),  # in words
 }
