@@ -9,7 +9,9 @@ import pytest
 
 from tests.conftest import server_with_folders
 from tests.servers import Server, clean_environment
+from tests.test_docs import write_shop
 
+WIDTH = 256  # of the model's vectors
 # They run in the form that tests/schema_hooks.py gives them, which says why.
 NARROWED = "use_after_free,ensure_resource_availability"
 
@@ -18,6 +20,7 @@ NARROWED = "use_after_free,ensure_resource_availability"
 def own_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own, because items are stored and deleted as it comes."""
     with server_with_folders(model, tmp_path_factory.mktemp("schema")) as running:
+        write_shop(running.log.parent / "imports", WIDTH)
         yield running
 
 
