@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from index.items import NewItem, PutResult, check_items
 from index.parent import end_with_parent
 from index.store import Store
 from index.vector_source import open_vectors
+from index.vectors import Parts
 
 # Whoever serves goes first, but not by far: writers wait for the transaction of a thousand items.
 NICENESS: Final = 5
@@ -43,6 +44,7 @@ class Order:
     ids: str | None = None
     vectors: str | None = None
     normalize: bool = False
+    parts: Parts | None = None  # of the model's vectors, where they have two
 
 
 class Import:
@@ -50,7 +52,9 @@ class Import:
 
     def __init__(self, gallery: Path, order: Order) -> None:
         self._source = order.source
-        names = {name: value for name, value in asdict(order).items() if name != "folder"}
+        names = {
+            one.name: getattr(order, one.name) for one in fields(order) if one.name != "folder"
+        }
         wanted = json.dumps({"gallery": str(gallery.absolute()), **names})
         self._child = Child.of(
             "index.import_process", wanted, str(os.getpid()), folder=order.folder
@@ -117,7 +121,13 @@ def main() -> int:
 
 
 def _run(
-    gallery: str, source: str, ids: str | None, vectors: str | None, *, normalize: bool
+    gallery: str,
+    source: str,
+    ids: str | None,
+    vectors: str | None,
+    *,
+    normalize: bool,
+    parts: tuple[int, float] | None,
 ) -> BuildReport:
     opened = open_vectors(
         Path(source),
@@ -134,7 +144,13 @@ def _run(
 
     store = Store.open(Path(gallery))
     try:
-        return store_vectors(_Depot(store), opened, normalize=normalize, on_progress=show)
+        return store_vectors(
+            _Depot(store),
+            opened,
+            normalize=normalize,
+            on_progress=show,
+            parts=None if parts is None else Parts(*parts),
+        )
     finally:
         store.close()
 

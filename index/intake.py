@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from index.items import (
 )
 from index.schema import Binding
 from index.vector_source import VectorEntry, VectorSource
-from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE
+from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
 
 CHUNK: Final = 1_000  # items per transaction
 CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
@@ -70,6 +70,7 @@ def store_vectors(
     *,
     normalize: bool,
     on_progress: Callable[[int], None],
+    parts: Parts | None = None,
 ) -> BuildReport:
     """Store every entry that can be stored; list the ones that cannot.
 
@@ -83,6 +84,7 @@ def store_vectors(
         source: read as it is stored.
         normalize: scale vectors to unit length, instead of refusing others.
         on_progress: called with the number of entries dealt with since its last call.
+        parts: of the model's vectors, where they have two.
 
     Raises:
         ModelMismatchError: the source holds vectors of another model.
@@ -95,7 +97,8 @@ def store_vectors(
     outcomes: Counter[str] = Counter()
     left: Counter[str] = Counter()
     refused: list[_Refused] = []
-    for chunk in _chunks(_checked(source.entries, gallery.binding.width, normalize=normalize)):
+    wanted = _Wanted(gallery.binding.width, parts, normalize)
+    for chunk in _chunks(_checked(source.entries, wanted)):
         items = [one.item for one in chunk if isinstance(one, _Sound)]
         refused += [one for one in chunk if isinstance(one, _Refused)]
         results = gallery.put(items)
@@ -108,6 +111,14 @@ def store_vectors(
     report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
     rows = [one.row for one in refused]
     return replace(report, left_as_stored=dict(left), refused_rows=rows)
+
+
+class _Wanted(NamedTuple):
+    """What a vector has to be."""
+
+    width: int
+    parts: Parts | None
+    normalize: bool  # it becomes of unit length
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +134,13 @@ class _Refused:
     reason: str
 
 
-def _checked(
-    entries: Iterable[VectorEntry], width: int, *, normalize: bool
-) -> Iterator[_Sound | _Refused]:
+def _checked(entries: Iterable[VectorEntry], wanted: _Wanted) -> Iterator[_Sound | _Refused]:
     """Give every entry as an item, or its id and why it is refused."""
     seen: set[str] = set()
     for row, entry in enumerate(entries, start=1):
         item_id = _text(entry.id)
         try:
-            sound = _item(entry, item_id, width, normalize=normalize)
+            sound = _item(entry, item_id, wanted)
             if sound.item.id in seen:  # else each import would store first the one, then the other
                 raise InvalidIdError("its id came before")
         except VectorIndexError as error:
@@ -141,7 +150,7 @@ def _checked(
         yield sound
 
 
-def _item(entry: VectorEntry, item_id: str | None, width: int, *, normalize: bool) -> _Sound:
+def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
     """Return what is stored of an entry.
 
     Raises:
@@ -153,7 +162,7 @@ def _item(entry: VectorEntry, item_id: str | None, width: int, *, normalize: boo
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
     text = encode_metadata({} if metadata is None else metadata)
-    vector_D = _vector(entry.vector, width, normalize=normalize)
+    vector_D = _vector(entry.vector, wanted)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
@@ -230,7 +239,7 @@ def _time(value: Any) -> str | None:
         ) from error
 
 
-def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
+def _vector(value: Any, wanted: _Wanted) -> NDArray[np.float32]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -240,12 +249,12 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadVectorsError(f"its vector has {_no_number(value)}") from error
-    if numbers_D.shape != (width,):
+    if numbers_D.shape != (wanted.width,):
         has = f"{len(numbers_D)} numbers" if numbers_D.ndim == 1 else "no row of numbers"
-        raise BadVectorsError(f"its vector has {has}, not {width}")
+        raise BadVectorsError(f"its vector has {has}, not {wanted.width}")
     if not np.isfinite(numbers_D).all():
         raise BadVectorsError("its vector has numbers that are not finite")
-    if normalize:
+    if wanted.normalize:
         largest = np.abs(numbers_D).max()  # first, so that no square is too large or too small
         if largest == 0:
             raise BadVectorsError("its vector is zero and has no direction")
@@ -256,6 +265,8 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector_D.astype(np.float64)))
     if not abs(length - 1) <= UNIT_TOLERANCE:
         raise BadVectorsError(f"its vector has the length {length:.6g}, not 1")
+    if wanted.parts is not None:
+        wanted.parts.check(vector_D)
     return vector_D
 
 

@@ -9,6 +9,7 @@ from index.errors import SourceError
 from index.gallery import Gallery
 from index.import_process import Import, Order
 from index.items import shown
+from index.vectors import Parts
 from service.errors import InvalidParameterError, NoImportsFolderError
 from service.job_options import ImportJob
 from service.jobs import Course, Work
@@ -16,8 +17,16 @@ from service.jobs import Course, Work
 _MISSING: Final = (errno.ENOENT, errno.ENAMETOOLONG)
 
 
-def import_of(options: ImportJob, gallery: Gallery, *, imports: Path | None) -> Work:
+def import_of(
+    options: ImportJob, gallery: Gallery, *, imports: Path | None, parts: Parts | None
+) -> Work:
     """Return the work that stores what the files hold that ``options`` name.
+
+    Args:
+        options: of the job.
+        gallery: is only written to by another process.
+        imports: folder in which the files lie; ``None``: there is none.
+        parts: of the model's vectors, where they have two.
 
     Raises:
         NoImportsFolderError: no folder was set.
@@ -38,6 +47,7 @@ def import_of(options: ImportJob, gallery: Gallery, *, imports: Path | None) -> 
         ids=options.ids,
         vectors=options.vectors,
         normalize=options.normalize,
+        parts=parts,
     )
 
     def work(course: Course) -> dict[str, Any]:

@@ -35,6 +35,7 @@ async def begin_job(request: Request) -> Response:
         work_of,
         options,
         engine.gallery,
+        engine.manifest.architecture,
         backups=engine.settings.backups_dir,
         imports=engine.settings.imports_dir,
     )

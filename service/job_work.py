@@ -10,6 +10,7 @@ from index.gallery import Gallery
 from index.ids import NAME_PATTERN
 from index.items import shown
 from index.rebuild import Rebuild
+from index.vectors import Parts
 from service.deletion import deletion_of
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
 from service.importing import import_of
@@ -23,18 +24,25 @@ from service.job_options import (
     TuneJob,
 )
 from service.jobs import Course, Work
+from vision.manifest import Architecture
 
 MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
 
 
 def work_of(
-    options: JobOptions, gallery: Gallery, *, backups: Path | None, imports: Path | None
+    options: JobOptions,
+    gallery: Gallery,
+    architecture: Architecture,
+    *,
+    backups: Path | None,
+    imports: Path | None,
 ) -> Work:
     """Return the work of the job that ``options`` ask for.
 
     Args:
         options: checked, as JSON.
         gallery: that it works on.
+        architecture: of the network whose vectors the gallery holds.
         backups: folder for backups, if there is one.
         imports: folder of what may be imported, if there is one.
 
@@ -57,7 +65,7 @@ def work_of(
             return deletion_of(options, gallery)
         case ImportJob():
             gallery.upkeep.check_writable()
-            return import_of(options, gallery, imports=imports)
+            return import_of(options, gallery, imports=imports, parts=Parts.of(architecture))
     raise AssertionError(options)
 
 
