@@ -36,7 +36,7 @@ async def patch_item(request: Request, item_id: str) -> Response:
     expected = expected_of(request.headers)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in PATCHES:
-        raise UnsupportedBodyError(f"a patch is of type {PATCHES[0]}, got {kind[:60]!r}")
+        raise UnsupportedBodyError(f"a patch is of type {' or '.join(PATCHES)}, got {kind[:60]!r}")
     if request.url.query:
         raise UnexpectedFieldError("a patch says everything in its body, nothing in the address")
     options = await receive_options(request, PatchOptions)

@@ -76,7 +76,7 @@ async def put_item(request: Request, item_id: str) -> Response:
     if result.outcome == "conflict":
         raise conflict(item_id)
     if result.outcome == "unexpected":
-        raise unexpected_item(item_id, result.seq)
+        raise unexpected_item(item_id, result.seq, expected)
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
     answer = answer_with(
         StoreAnswer(

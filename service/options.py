@@ -1,8 +1,7 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
-import json
 import re
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
@@ -18,12 +17,12 @@ from service.errors import (
     UnexpectedFieldError,
 )
 from service.image_names import unexpected
+from service.reasons import place_of, reason_of, shown
 
 MAX_K: Final = 1000
 MAX_IMAGES: Final = 256  # in one request
 MAX_JSON_VALUES: Final = 100_000  # in one body or field, however they are nested
 MAX_WIDTH: Final = 65_536  # of a vector; no network's is so wide
-MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 # Python would read "1_0" as a number, too, and the digits of every script.
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -107,6 +106,7 @@ class Options(BaseModel):
     """Parameters of one route; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    takes_image: ClassVar[bool] = False  # beside them
 
     @classmethod
     def parse(cls, fields: Any) -> Self:
@@ -119,7 +119,8 @@ class Options(BaseModel):
         if isinstance(fields, dict):
             for name in fields:
                 if name not in cls.model_fields:
-                    raise UnexpectedFieldError(unexpected(name))
+                    known = ["image"] * cls.takes_image + [*cls.model_fields]
+                    raise UnexpectedFieldError(unexpected(name, known))
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -129,15 +130,21 @@ class Options(BaseModel):
 class ClassifyOptions(Options):
     """Parameters of classify."""
 
+    takes_image = True
+
     k: Annotated[int, Field(ge=1, le=MAX_K, description="predictions to return"), WHOLE] = 5
 
 
 class EmbedOptions(Options):
     """Embed takes images alone."""
 
+    takes_image = True
+
 
 class ItemOptions(Options):
     """Parameters of storing one item."""
+
+    takes_image = True
 
     label: Annotated[
         str | None, Field(description="class of the item", json_schema_extra=LABEL_SCHEMA)
@@ -189,26 +196,14 @@ class NoOptions(Options):
 
 
 def _named_error(error: ValidationError) -> Exception:
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     if not first["loc"]:
-        return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
-    name = str(first["loc"][0])
+        return InvalidJsonError(f"an object was expected, got {shown(first['input'])}")
+    name, place = str(first["loc"][0]), place_of(first)
     if first["type"] == "missing":
-        return InvalidJsonError(f"{name!r} is missing")
+        return InvalidJsonError(f"{place!r} is missing")
+    reason = reason_of(first)
     if first["type"] == "too_long" and isinstance(first["input"], list):
-        return ListTooLongError(f"{name} is too long: {first['msg']}")
-    reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before a sentence of ours
-    sentence = f"{name} cannot be used: {reason}, got {_shown(first['input'])}"
+        return ListTooLongError(f"{place} {reason}, got {len(first['input'])}")
+    sentence = f"{place} cannot be used: {reason}, got {shown(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)
-
-
-def _shown(value: Any) -> str:
-    text = ""
-    try:
-        for piece in json.JSONEncoder().iterencode(value):
-            text += piece[: MAX_SHOWN + 1]
-            if len(text) > MAX_SHOWN:
-                break
-    except ValueError:
-        text = type(value).__name__
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
