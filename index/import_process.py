@@ -20,7 +20,7 @@ from dataset.text import plain
 from index import errors
 from index.build_report import BuildReport
 from index.child import Child, Message, say
-from index.errors import ImportEndedError, SourceError, VectorIndexError
+from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
 from index.intake import store_vectors
 from index.items import NewItem, PutResult, check_items
 from index.parent import end_with_parent
@@ -68,7 +68,7 @@ class Import:
 
         Raises:
             SourceError: it cannot be read, or holds vectors of another model.
-            GalleryFolderError, DiskFullError, StorageError: the gallery cannot be written to.
+            DiskFullError, StorageError: the gallery cannot be written to.
             ImportEndedError: the process ended before it had.
             In every case what was stored before that stays, in parts of 1,000 items.
         """
@@ -106,7 +106,7 @@ def main() -> int:
     os.nice(NICENESS)
     try:
         made = _report(_run(**arguments.order))
-    except errors.ModelMismatchError as error:
+    except GalleryFolderError as error:  # of the source: the gallery itself is being served
         say({"error": str(error), "kind": SourceError.__name__})
         return 1
     except VectorIndexError as error:

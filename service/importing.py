@@ -62,7 +62,8 @@ def import_of(
 def check_file(folder: Path, name: str, *, field: str) -> None:
     """Accept the name of a file, or of a folder of files, that lies in ``folder`` itself.
 
-    Nothing else is followed or opened: no path, no symbolic link, no device or pipe.
+    Nothing else is followed or opened: no path, no symbolic link, no device or pipe. Of a folder
+    only the files in it are read, nothing below its own folders.
 
     Raises:
         InvalidParameterError: not a name.
@@ -85,5 +86,5 @@ def check_file(folder: Path, name: str, *, field: str) -> None:
         raise SourceError(f"the folder for imports has no {shown(name)}") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise SourceError(f"{shown(name)} is no file, but a symbolic link or something else")
-    if not all(map(stat.S_ISREG, inner)):
-        raise SourceError(f"{shown(name)} has something else in it than files")
+    if not all(stat.S_ISREG(one) or stat.S_ISDIR(one) for one in inner):
+        raise SourceError(f"{shown(name)} has a symbolic link or something else in it than files")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from index.backup import back_up
 from index.export import export_folder
 from index.gallery import Gallery
 from service.answers import Job
@@ -276,14 +277,20 @@ def test_files_beside_one_another_and_exports_are_imported(
     (folder / "a table.csv").write_text("id,label\ntwo-1,imported\ntwo-2,imported\n")
     with Gallery.open(own.log.parent / "gallery", fingerprint=None) as gallery:
         export_folder(gallery, folder / "exported", table="jsonl", on_progress=lambda _: None)
+        back_up(gallery, folder / "copy", on_progress=lambda _: None)
+    (folder / "copy" / "snapshots").mkdir(exist_ok=True)  # as a gallery has that was in use
 
     bare = imported(client, "two.npy", ids="two.txt")["result"]
     labelled = imported(client, "a table.csv", vectors="two.npy")["result"]
     exported = imported(client, "exported")["result"]
+    client.delete("/v1/items/item-07")
+    copied = imported(client, "copy")["result"]
 
     assert bare["added"] == 2
     assert (labelled["replaced"], labelled["left_as_stored"]["picture"]) == (2, 2)
     assert exported["unchanged"] == STORED
+    assert (copied["added"], copied["unchanged"]) == (1, STORED - 1)
+    assert client.get("/v1/items/item-07/image").status_code == 200, "its picture came along"
     assert client.get("/v1/items/two-2").json()["label"] == "imported"
 
 
@@ -299,6 +306,8 @@ def lay_out_bad_files(folder: Path) -> None:
     np.save(folder / "uneven.npy", unit_vectors(3, WIDTH, seed=1))
     (folder / "uneven.txt").write_text("u-1\n")
     (folder / "damaged.parquet").write_bytes(b"PAR1 and no more PAR1")
+    (folder / "torn").mkdir()
+    (folder / "torn" / "gallery.sqlite").write_bytes(b"no database")
     (folder / "empty-folder").mkdir()
 
 
@@ -315,6 +324,7 @@ def lay_out_bad_files(folder: Path) -> None:
         ({"source": "damaged.parquet"}, "cannot read damaged.parquet"),
         ({"source": "empty-folder"}, "neither a gallery nor an export"),
         ({"source": "foreign"}, "not of the model given"),
+        ({"source": "torn"}, "gallery.sqlite"),
     ],
 )
 def test_a_file_that_cannot_be_read_fails_its_job_with_a_sentence(
@@ -352,7 +362,7 @@ def test_a_file_that_cannot_be_read_fails_its_job_with_a_sentence(
         ({"source": "link"}, "invalid_source", "symbolic link"),
         ({"source": "sound.npy", "ids": "link.csv"}, "invalid_source", "symbolic link"),
         ({"source": "pipe.jsonl"}, "invalid_source", "symbolic link or something else"),
-        ({"source": "with-link"}, "invalid_source", "something else in it than files"),
+        ({"source": "with-link"}, "invalid_source", "has a symbolic link or something else in it"),
         ({"source": "missing.csv"}, "invalid_source", "has no 'missing.csv'"),
         ({"source": "x" * 5_000}, "invalid_source", "has no 'xxx"),
         ({"source": "sound.npy", "ids": "missing.txt"}, "invalid_source", "has no 'missing.txt'"),
