@@ -29,8 +29,13 @@ def print_report(
         as_json: print one JSON document.
     """
     if as_json:
-        refused = [{"id": item_id, "reason": reason} for item_id, reason in report.refused]
+        refused: list[dict[str, str | int]] = [
+            {"id": item_id, "reason": reason} for item_id, reason in report.refused
+        ]
+        for one, row in zip(refused, report.refused_rows, strict=False):  # builds have no rows
+            one["row"] = row
         document = {"gallery": str(gallery), **asdict(report), "refused": refused}
+        del document["refused_rows"]
         document["reasons"] = report.reasons.to_json()
         if findings is not None:
             document["findings"] = findings.to_json()

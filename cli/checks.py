@@ -19,7 +19,8 @@ def check_settings() -> "ServiceSettings":
 
     Raises:
         ServiceConfigError: a setting is out of range, the key file cannot be used, nothing can be
-            written to the folder for backups, or what makes traces is not installed.
+            written to the folder for backups or read from that for imports, or what makes traces is
+            not installed.
         ModelFolderError: the model folder is missing, damaged or changed.
         GalleryFolderError: the gallery cannot be used, belongs to another model, or is not there
             and may not be made.
@@ -37,6 +38,12 @@ def check_settings() -> "ServiceSettings":
     if settings.backups_dir is not None and not os.access(settings.backups_dir, os.W_OK | os.X_OK):
         raise ServiceConfigError(
             f"the folder for backups, {settings.backups_dir}, must exist and be writable"
+        )
+    if settings.imports_dir is not None and not (
+        settings.imports_dir.is_dir() and os.access(settings.imports_dir, os.R_OK | os.X_OK)
+    ):
+        raise ServiceConfigError(
+            f"the folder for imports, {settings.imports_dir}, must exist and be readable"
         )
     if settings.model is None:
         raise ServiceConfigError("no model folder was named")

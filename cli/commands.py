@@ -14,7 +14,7 @@ from cli.export import export as export_model
 from cli.gallery_classes import classes
 from cli.gallery_files import backup, export, import_, restore
 from cli.gallery_info import info
-from cli.gallery_life import compact, duplicates, rebuild, replace, tune
+from cli.gallery_life import compact, duplicates, edit, rebuild, replace, tune
 from cli.index import index_app
 from cli.keys import new_key
 from cli.purge import purge
@@ -36,6 +36,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command("export")(export_model)
+index_app.command()(edit)
 for command in (info, replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
     index_app.command()(command)
 index_app.command()(classes)

@@ -16,6 +16,7 @@ from index.errors import GalleryFolderError
 if TYPE_CHECKING:
     from index.gallery import Gallery
     from index.vector_source import VectorSource
+    from index.vectors import Parts
 
 
 class ExportFormat(str, Enum):  # noqa: UP042 (typer shows the values)
@@ -109,7 +110,13 @@ def import_(
     opened_source = open_vectors(source, ids=ids, vectors=vectors)
     with _open_or_create(gallery, opened_source, model) as opened:
         with items_shown("importing", opened_source.count, "items") as show:
-            report = store_vectors(opened, opened_source, normalize=normalize, on_progress=show)
+            report = store_vectors(
+                opened,
+                opened_source,
+                normalize=normalize,
+                on_progress=show,
+                parts=_parts_of(opened, model),
+            )
         compact_if_due(opened)
     print_report(gallery, report, as_json=as_json)
 
@@ -152,6 +159,22 @@ def restore(
     stdout.print(f"{gallery}: {count:,} items")
     if due:
         say(f"searches look at every item until: lookalike index rebuild {gallery}")
+
+
+def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
+    """Return the parts of the vectors of the gallery's model, as far as it can be asked."""
+    from index.vectors import Parts  # noqa: PLC0415
+    from vision.errors import ModelFolderError  # noqa: PLC0415
+    from vision.manifest import read_manifest  # noqa: PLC0415
+
+    folder = model or gallery.binding.model_folder
+    try:
+        manifest = None if folder is None else read_manifest(Path(folder))
+    except ModelFolderError:  # it was moved, or deleted
+        return None
+    if manifest is None or manifest.fingerprint != gallery.binding.fingerprint:
+        return None
+    return Parts.of(manifest.architecture)
 
 
 def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -> "Gallery":

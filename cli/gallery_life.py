@@ -1,5 +1,6 @@
-"""`lookalike index …`: one item replaced, the search structure kept up, duplicates found."""
+"""`lookalike index …`: an item replaced or edited, the structure kept up, duplicates found."""
 
+import json
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -75,6 +76,43 @@ def replace(
         print_json(asdict(result))
     else:
         stdout.print(f"{result.id}: {result.outcome}")
+
+
+def edit(
+    gallery: GalleryArgument,
+    item_id: Annotated[str, typer.Argument(metavar="ID", help="Of an item.", show_default=False)],
+    *,
+    label: Annotated[
+        str | None, typer.Option(help="New label; left out, it stays.", show_default=False)
+    ] = None,
+    no_label: Annotated[bool, typer.Option("--no-label", help="Take the label away.")] = False,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON object that is merged into what is there; null takes a member away.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an item of a gallery another label or metadata; its image and vector stay."""
+    changes: dict[str, object] = {}
+    if metadata is not None:
+        changes["metadata"] = json_option(metadata, "--metadata")
+    if label is not None or no_label:
+        changes["label"] = label
+    if not changes or (label is not None and no_label):
+        raise typer.BadParameter("name a --label or --no-label, or --metadata, or both")
+    from index.editing import Patch  # noqa: PLC0415
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        item = opened.editing.patch(item_id, Patch(changes))
+    if as_json:
+        print_json(asdict(item))
+    else:
+        said = json.dumps(item.metadata, ensure_ascii=False)
+        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {said}")
 
 
 def rebuild(

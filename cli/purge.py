@@ -27,6 +27,6 @@ def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     stdout.print(
         f"nothing that was deleted up to operation {purged.seq:,} is left; "
         f"{things(purged.generations, 'older structure')} and "
-        f"{things(purged.lists, 'list')} of duplicates deleted, "
+        f"{things(purged.lists, 'record')} of jobs deleted, "
         f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
     )

@@ -95,10 +95,11 @@ def serve(
     ] = None,
     backups_dir: Annotated[
         Path | None,
-        typer.Option(
-            envvar="LOOKALIKE_BACKUPS_DIR",
-            help="Folder in which backups are written; without it none are made.",
-        ),
+        typer.Option(envvar="LOOKALIKE_BACKUPS_DIR", help="Folder for backups; without it none."),
+    ] = None,
+    imports_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="LOOKALIKE_IMPORTS_DIR", help="Folder of files that jobs may import."),
     ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="LOOKALIKE_MAX_BODY_BYTES", help="Largest request body, bytes.")
@@ -138,9 +139,7 @@ def serve(
     ] = 10.0,
     header_timeout_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_HEADER_TIMEOUT_S", help="For a request's headers to arrive, seconds."
-        ),
+        typer.Option(envvar="LOOKALIKE_HEADER_TIMEOUT_S", help="For a request's headers, seconds."),
     ] = 10.0,
     body_timeout_s: Annotated[
         float,
@@ -156,9 +155,7 @@ def serve(
     ] = 30.0,
     answer_timeout_s: Annotated[
         float,
-        typer.Option(
-            envvar="LOOKALIKE_ANSWER_TIMEOUT_S", help="For an answer to be read, seconds."
-        ),
+        typer.Option(envvar="LOOKALIKE_ANSWER_TIMEOUT_S", help="To read an answer, seconds."),
     ] = 30.0,
     max_queue: Annotated[
         int,
@@ -232,6 +229,7 @@ def serve(
         "CORS_ORIGINS": cors_origins,
         "WORKERS": workers,
         "BACKUPS_DIR": backups_dir.resolve() if backups_dir else None,
+        "IMPORTS_DIR": imports_dir.resolve() if imports_dir else None,
         "MAX_BODY_BYTES": max_body_bytes,
         "MAX_PIXELS": max_pixels,
         "FORMATS": formats,

@@ -23,6 +23,7 @@ class BuildReport:
     pruned: int = 0  # likewise, and deleted
     # Of how many stored items an import did not have a part, which stayed as it was.
     left_as_stored: dict[str, int] = field(default_factory=dict)
+    refused_rows: list[int] = field(default_factory=list)  # of an import: the row of each refused
 
     @classmethod
     def of(

@@ -153,18 +153,20 @@ class Editing:
         check_id(item_id)
         item = self._store.items([item_id]).get(item_id)
         if item is None and expected.one_of is not None:
-            raise unexpected_item(item_id, 0)
+            raise unexpected_item(item_id, 0, expected)
         if item is None:
             raise UnknownIdError(f"no item has the id {shown(item_id)}")
         if not expected.holds(item.seq):
-            raise unexpected_item(item_id, item.seq)
+            raise unexpected_item(item_id, item.seq, expected)
         return item
 
 
-def unexpected_item(item_id: str, seq: int) -> ChangedItemError:
-    """Return what is said where an item is not what a change expects; ``seq`` 0: there is none."""
+def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemError:
+    """Return what is said where an item is not as ``expected``; ``seq`` 0: there is none."""
     if not seq:
         return ChangedItemError(f"no item has the id {shown(item_id)}, and one was expected")
+    if expected.none_of == "any":
+        return ChangedItemError(f"there is an item {shown(item_id)}, and none was expected")
     return ChangedItemError(
         f"the item {shown(item_id)} is not what was expected: its seq is {seq} by now; read it "
         "again, and change what is there then"

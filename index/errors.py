@@ -11,6 +11,7 @@ VectorIndexError
 ├── ChangedItemError       caller: the item is not as the change expects it
 ├── NoThumbnailError       caller: the item was stored as a vector, without a picture
 ├── SourceError            caller: what is to be stored is missing, empty, or cannot be read
+├── ImportEndedError       ours: the process that imported vectors ended before it had
 ├── GalleryFolderError     ours: a gallery is missing, damaged, of another version, or in the way
 │   └── ModelMismatchError ours: the gallery holds vectors of another model
 ├── LogCutError            ours: the log of operations no longer reaches back that far
@@ -65,6 +66,10 @@ class NoThumbnailError(VectorIndexError):
 
 class SourceError(VectorIndexError):
     """A folder of images or a file of vectors is missing, empty, or cannot be read."""
+
+
+class ImportEndedError(VectorIndexError):
+    """The process that imported vectors ended before it had; what it stored by then stays."""
 
 
 class GalleryFolderError(VectorIndexError):

@@ -13,22 +13,31 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.build_report import BuildReport
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
-from index.gallery import Gallery
 from index.ids import check_id
-from index.items import NewItem, Part, check_label, clean_label, encode_metadata, shown
+from index.items import (
+    NewItem,
+    Part,
+    PutResult,
+    check_label,
+    clean_label,
+    encode_metadata,
+    shown,
+)
+from index.schema import Binding
 from index.vector_source import VectorEntry, VectorSource
-from index.vectors import VECTOR_TYPE, check_vectors
+from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
 
 CHUNK: Final = 1_000  # items per transaction
 CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
@@ -36,12 +45,32 @@ SHA256: Final = re.compile("[0-9a-f]{64}")
 PARTS: Final[tuple[Part, ...]] = ("label", "metadata", "picture", "created")
 
 
+class Destination(Protocol):
+    """What takes items in: a gallery, or as much of one as storing needs."""
+
+    @property
+    def binding(self) -> Binding:
+        """The model whose vectors it takes."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def count(self) -> int:
+        """Items in it."""
+
+    def put(self, items: Sequence[NewItem]) -> list[PutResult]:
+        """Store ``items`` as ``Gallery.put`` does."""
+
+
 def store_vectors(
-    gallery: Gallery,
+    gallery: Destination,
     source: VectorSource,
     *,
     normalize: bool,
     on_progress: Callable[[int], None],
+    parts: Parts | None = None,
 ) -> BuildReport:
     """Store every entry that can be stored; list the ones that cannot.
 
@@ -55,6 +84,7 @@ def store_vectors(
         source: read as it is stored.
         normalize: scale vectors to unit length, instead of refusing others.
         on_progress: called with the number of entries dealt with since its last call.
+        parts: of the model's vectors, where they have two.
 
     Raises:
         ModelMismatchError: the source holds vectors of another model.
@@ -66,18 +96,29 @@ def store_vectors(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     left: Counter[str] = Counter()
-    refused: list[tuple[str, str]] = []
-    for chunk in _chunks(_checked(source.entries, gallery.binding.width, normalize=normalize)):
+    refused: list[_Refused] = []
+    wanted = _Wanted(gallery.binding.width, parts, normalize)
+    for chunk in _chunks(_checked(source.entries, wanted)):
         items = [one.item for one in chunk if isinstance(one, _Sound)]
-        refused += [(one.id, one.reason) for one in chunk if isinstance(one, _Refused)]
+        refused += [one for one in chunk if isinstance(one, _Refused)]
         results = gallery.put(items)
         outcomes.update(result.outcome for result in results)
         for item, result in zip(items, results, strict=True):
             if result.outcome != "created":
                 left.update(part for part in PARTS if part not in (item.brings or ()))
         on_progress(len(chunk))
-    report = BuildReport.of(outcomes, refused, count=gallery.count, started=started)
-    return replace(report, left_as_stored=dict(left))
+    pairs = [(one.id, one.reason) for one in refused]
+    report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
+    rows = [one.row for one in refused]
+    return replace(report, left_as_stored=dict(left), refused_rows=rows)
+
+
+class _Wanted(NamedTuple):
+    """What a vector has to be."""
+
+    width: int
+    parts: Parts | None
+    normalize: bool  # it becomes of unit length
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +129,28 @@ class _Sound:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
+    row: int  # from 1
     id: str
     reason: str
 
 
-def _checked(
-    entries: Iterable[VectorEntry], width: int, *, normalize: bool
-) -> Iterator[_Sound | _Refused]:
+def _checked(entries: Iterable[VectorEntry], wanted: _Wanted) -> Iterator[_Sound | _Refused]:
     """Give every entry as an item, or its id and why it is refused."""
     seen: set[str] = set()
     for row, entry in enumerate(entries, start=1):
         item_id = _text(entry.id)
         try:
-            sound = _item(entry, item_id, width, normalize=normalize)
+            sound = _item(entry, item_id, wanted)
             if sound.item.id in seen:  # else each import would store first the one, then the other
                 raise InvalidIdError("its id came before")
         except VectorIndexError as error:
-            yield _Refused(item_id or f"row {row}", str(error))
+            yield _Refused(row, item_id or f"row {row}", str(error))
             continue
         seen.add(sound.item.id)
         yield sound
 
 
-def _item(entry: VectorEntry, item_id: str | None, width: int, *, normalize: bool) -> _Sound:
+def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
     """Return what is stored of an entry.
 
     Raises:
@@ -122,7 +162,7 @@ def _item(entry: VectorEntry, item_id: str | None, width: int, *, normalize: boo
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
     text = encode_metadata({} if metadata is None else metadata)
-    vector_D = _vector(entry.vector, width, normalize=normalize)
+    vector_D = _vector(entry.vector, wanted)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
@@ -199,7 +239,7 @@ def _time(value: Any) -> str | None:
         ) from error
 
 
-def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
+def _vector(value: Any, wanted: _Wanted) -> NDArray[np.float32]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -209,12 +249,12 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadVectorsError(f"its vector has {_no_number(value)}") from error
-    if numbers_D.shape != (width,):
+    if numbers_D.shape != (wanted.width,):
         has = f"{len(numbers_D)} numbers" if numbers_D.ndim == 1 else "no row of numbers"
-        raise BadVectorsError(f"its vector has {has}, not {width}")
+        raise BadVectorsError(f"its vector has {has}, not {wanted.width}")
     if not np.isfinite(numbers_D).all():
         raise BadVectorsError("its vector has numbers that are not finite")
-    if normalize:
+    if wanted.normalize:
         largest = np.abs(numbers_D).max()  # first, so that no square is too large or too small
         if largest == 0:
             raise BadVectorsError("its vector is zero and has no direction")
@@ -222,7 +262,11 @@ def _vector(value: Any, width: int, *, normalize: bool) -> NDArray[np.float32]:
         numbers_D = numbers_D / np.linalg.norm(numbers_D)
     with np.errstate(over="ignore"):  # what becomes infinite is not of unit length
         vector_D = numbers_D.astype(np.float32)
-    check_vectors(vector_D[np.newaxis], width=width)
+    length = float(np.linalg.norm(vector_D.astype(np.float64)))
+    if not abs(length - 1) <= UNIT_TOLERANCE:
+        raise BadVectorsError(f"its vector has the length {length:.6g}, not 1")
+    if wanted.parts is not None:
+        wanted.parts.check(vector_D)
     return vector_D
 
 

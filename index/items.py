@@ -268,8 +268,8 @@ def _check_json(value: object, *, depth: int, room: int) -> int:
             raise InvalidMetadataError(f"metadata text must be Unicode, got {shown(value)}")
     elif value is not None and not isinstance(value, bool) and not is_number(value):
         raise InvalidMetadataError(
-            f"metadata holds text, finite numbers, booleans, null, arrays and objects, "
-            f"got {shown(value)}"
+            "metadata holds text, finite numbers (whole ones of 64 bits), booleans, null, arrays "
+            f"and objects, got {shown(value)}"
         )
     return room
 

@@ -1,8 +1,8 @@
 """Makes what was deleted unreadable: a gallery in, its files without a trace of it out.
 
 A deleted item's row is overwritten with zeros where it lay; but the write-ahead log, pages that
-were rearranged, older generations of the search structure, and lists of duplicates may still hold
-its bytes, and what a build's source said of an item outlives edits. Here all of them are written
+were rearranged, older generations of the search structure, and records of jobs may still hold its
+bytes, and what a build's source said of an item outlives edits. Here all of them are written
 anew or deleted.
 """
 
@@ -22,7 +22,8 @@ from index.origins import purge_edited
 from index.space import room_to_write_anew, write_anew
 
 JOBS: Final = "jobs"  # folder of the records of jobs
-LISTS_IDS: Final = "duplicates"  # the kind of job whose result does
+# The kinds of jobs whose records have ids, labels or metadata: in lists, filters and refusals.
+NAME_ITEMS: Final = ("duplicates", "delete", "import")
 ENDED: Final = ("done", "failed", "cancelled")
 
 
@@ -32,7 +33,7 @@ class Purge:
 
     seq: int  # whatever was deleted up to this operation is gone
     generations: int  # of the search structure, deleted
-    lists: int  # of duplicates, deleted
+    lists: int  # records of jobs that list or name items, deleted
     bytes_saved: int
 
 
@@ -65,7 +66,7 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     on_stage("writing the database anew")
     purge_edited(gallery.folder)
     write_anew(gallery.folder)
-    lists = _delete_lists(gallery.folder / JOBS)
+    lists = _delete_records(gallery.folder / JOBS)
     saved = before - folder_bytes(gallery.folder)
     return Purge(seq=seq, generations=removed, lists=lists, bytes_saved=saved)
 
@@ -85,13 +86,13 @@ def _delete_older(generations: Generations, *, than: int) -> int:
     return len(older)
 
 
-def _delete_lists(folder: Path) -> int:
-    """Delete the records of ended jobs that list ids."""
+def _delete_records(folder: Path) -> int:
+    """Delete the records of ended jobs that name items."""
     deleted = 0
     for path in folder.glob("*.json"):
         try:
             record = json.loads(path.read_bytes())
-            if record["kind"] == LISTS_IDS and record["state"] in ENDED:
+            if record["kind"] in NAME_ITEMS and record["state"] in ENDED:
                 path.unlink()
                 deleted += 1
         except (OSError, ValueError, KeyError, TypeError):  # gone by now, or none of ours

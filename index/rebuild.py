@@ -5,37 +5,34 @@ what it is doing, one JSON object per line: stages, and at the end what it made 
 """
 
 import argparse
-import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from index.child import Child, Message, say
 from index.compaction import Compaction, compact
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.generations import Generations
 from index.measure import Trial
 from index.parent import end_with_parent
 from index.plan import Plan
-from index.process import module_command, module_environment
 from index.store import Store
 
 NICENESS: Final = 10  # whoever serves goes first
 
 
-@dataclass(slots=True, eq=False)
 class Rebuild:
     """One run of the process. ``stop`` may be called from another thread."""
 
-    gallery: Path
-    target: float | None = None  # recall@10; None: as chosen before
-    tune: bool = False
-    _process: "subprocess.Popen[str] | None" = None
-    _stopped: bool = False
+    def __init__(self, gallery: Path, target: float | None = None, tune: bool = False) -> None:
+        self._gallery = gallery
+        options = [] if target is None else ["--recall", str(target)]  # None: as chosen before
+        options += ["--tune"] if tune else []
+        self._child = Child.of("index.rebuild", str(gallery.absolute()), str(os.getpid()), *options)
 
     def run(self, on_stage: Callable[[str], None]) -> Compaction:
         """Run it to its end and return what it made.
@@ -44,48 +41,20 @@ class Rebuild:
             RebuildBusyError: another process rebuilds this gallery.
             RebuildError: it failed, or was stopped; the gallery is as it was.
         """
-        command = module_command("index.rebuild", str(self.gallery.absolute()), str(os.getpid()))
-        if self.target is not None:
-            command += ["--recall", str(self.target)]
-        if self.tune:
-            command += ["--tune"]
+
+        def hear(message: Message) -> None:
+            if "stage" in message:
+                on_stage(message["stage"])
+
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env=module_environment(),
-                process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
-            )
+            last, status = self._child.run(hear)
         except OSError as error:
-            raise RebuildError(_sentence(self.gallery, str(error))) from error
-        with self._process as process:
-            if self._stopped:
-                process.terminate()
-            assert process.stdout is not None
-            last: dict[str, Any] = {}
-            try:
-                for line in process.stdout:
-                    message = _message(line)
-                    last = message or last
-                    if "stage" in message:
-                        on_stage(message["stage"])
-            except (
-                BaseException
-            ) as error:  # of ``on_stage``, or an interrupt: nobody waits for it any more
-                process.terminate()
-                rest = [_message(line) for line in process.stdout]
-                last = rest[-1] if rest else {}
-                if "made" not in last or not isinstance(error, Exception):
-                    raise  # else whoever stopped it came too late
-        return _result(last, self.gallery, process.returncode)
+            raise RebuildError(_sentence(self._gallery, str(error))) from error
+        return _result(last, self._gallery, status)
 
     def stop(self) -> None:
         """End the process, if it runs: all it did is left out, unless all was written already."""
-        self._stopped = True
-        if self._process is not None:
-            self._process.terminate()
+        self._child.stop()
 
 
 def main() -> int:
@@ -106,42 +75,24 @@ def main() -> int:
                 Generations.of(store),
                 target=arguments.recall,
                 tune=arguments.tune,
-                on_stage=lambda stage: _say({"stage": stage}),
+                on_stage=lambda stage: say({"stage": stage}),
                 before_commit=_go_on_to_the_end,
             )
         finally:
             store.close()
     except BlockingIOError:
-        _say({"busy": True})
+        say({"busy": True})
         return 1
     except (OSError, VectorIndexError, MemoryError) as error:
-        _say({"error": str(error) or type(error).__name__})
+        say({"error": str(error) or type(error).__name__})
         return 1
-    _say({"made": asdict(made)})
+    say({"made": asdict(made)})
     return 0
 
 
 def _go_on_to_the_end() -> None:
     """From now on there is something to tell: whoever stops this process is late by a moment."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _say(message: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever wanted the structure is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _message(line: str) -> dict[str, Any]:
-    """Return what a line says; nothing when the process was killed amid it, or it is not ours."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _result(last: dict[str, Any], gallery: Path, status: int) -> Compaction:

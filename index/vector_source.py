@@ -89,8 +89,8 @@ def open_vectors(
         beside = path.parent / VECTORS_NAME
         hint = f"; those of the export are in {beside}: name {path.parent}"
         raise SourceError(
-            f"{path} has no vectors; a column 'vector', a column per number, or a .npy named with "
-            f"--vectors was expected{hint if beside.is_file() else ''}"
+            f"{path} has no vectors; a column 'vector', a column per number, or a .npy named as "
+            f"vectors was expected{hint if beside.is_file() else ''}"
         )
     entries = (_entry(cells, trusted=table.facts is not None) for cells in table.rows)
     return VectorSource(path.name, table.count, table.facts, entries)

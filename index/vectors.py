@@ -5,14 +5,16 @@ Stored as float32, little-endian, and decoded here.
 Shape suffixes: N vectors, D vector width.
 """
 
-from typing import Final
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError, GalleryFolderError
+from vision.manifest import Architecture
 
 UNIT_TOLERANCE: Final = 1e-3  # how far a norm may stray from 1; float16 moves it by about 5e-4
+PART_TOLERANCE: Final = 0.01  # how far the length of a vector's part may stray
 EXACTLY_UNIT: Final = 4e-6  # how far the square of a norm in float32 strays by rounding
 VECTOR_TYPE: Final = np.dtype("<f4")  # as stored: float32, little-endian
 
@@ -32,6 +34,37 @@ def check_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> None:
         raise BadVectorsError(
             f"expected unit vectors, got norms from {norms_N.min():.3f} to {norms_N.max():.3f}"
         )
+
+
+class Parts(NamedTuple):
+    """The two parts of a model's vectors: what tells things apart, and what tells kinds apart."""
+
+    item_width: int  # numbers of the first
+    kind_share: float  # of the second, in the square of a vector's length
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> Self | None:
+        """Return the parts of a network's vectors; ``None``: they have one."""
+        item_width, share = architecture.item_width, architecture.kind_share
+        return None if item_width is None or share is None else cls(item_width, share)
+
+    def check(self, vector_D: NDArray[np.floating[Any]]) -> None:
+        """Accept a vector (D,) of which each part is as long as its share has it.
+
+        Raises:
+            BadVectorsError: a part is not.
+        """
+        first, last = vector_D[: self.item_width], vector_D[self.item_width :]
+        for name, part, share in (
+            ("first", first, 1 - self.kind_share),
+            ("last", last, self.kind_share),
+        ):
+            wanted, got = share**0.5, float(np.linalg.norm(part))
+            if abs(got - wanted) > PART_TOLERANCE:
+                raise BadVectorsError(
+                    f"the {name} {len(part)} numbers of a vector of this model have the length "
+                    f"{wanted:.4f}, got {got:.4f}: they are a part of their own"
+                )
 
 
 def unit_vectors(vectors_ND: NDArray[np.float32], *, width: int) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from index.plan import Kind
 from service.query_answers import ModelName, QueryAnswer, Timings
 
 State = Literal["writable", "read-only"]
-JobKind = Literal["rebuild", "tune", "backup", "duplicates", "delete"]
+JobKind = Literal["rebuild", "tune", "backup", "duplicates", "delete", "import"]
 
 
 class Answer(BaseModel):

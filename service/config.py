@@ -62,6 +62,9 @@ class ServiceSettings(BaseSettings):
     backups_dir: Path | None = Field(
         None, description="folder in which backups are written; without it none are made"
     )
+    imports_dir: Path | None = Field(
+        None, description="folder of files that jobs may import; without it none are imported"
+    )
     workers: int | None = Field(
         None,
         ge=1,

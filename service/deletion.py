@@ -7,8 +7,8 @@ from index.gallery import Gallery
 from index.ids import check_id
 from service.edit_options import MAX_DELETED, DeleteOptions
 from service.errors import AmbiguousQueryError, InvalidJsonError, ListTooLongError
+from service.job_options import DeleteJob
 from service.jobs import Course, Work
-from service.options import DeleteJob
 
 CHUNK: Final = 1000  # ids of one transaction
 

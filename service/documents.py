@@ -5,7 +5,8 @@ from typing import Any
 
 from service.answers import ProblemAnswer
 from service.filter_schema import FILTER_SCHEMA
-from service.options import ID_SCHEMA, JOBS, MAX_IMAGES, BulkItem, BulkOptions, Options
+from service.job_options import JOBS
+from service.options import ID_SCHEMA, MAX_IMAGES, BulkItem, BulkOptions, Options
 from service.problems import MEDIA_TYPE
 from vision.formats import FORMATS
 

@@ -36,7 +36,7 @@ async def patch_item(request: Request, item_id: str) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in PATCHES:
         raise UnsupportedBodyError(
-            f"a patch is of type {PATCHES[0]}, got {kind[:60]!r}",
+            f"a patch is of type {' or '.join(PATCHES)}, got {kind[:60]!r}",
             accepts=("Accept-Patch", ", ".join(PATCHES)),  # RFC 5789, 2.2
         )
     if request.url.query:

@@ -124,6 +124,10 @@ class NoBackupsFolderError(RequestError):
     """The operator has named no folder for backups."""
 
 
+class NoImportsFolderError(RequestError):
+    """The operator has named no folder from which files are imported."""
+
+
 class BackupExistsError(RequestError):
     """There is a backup of this name."""
 

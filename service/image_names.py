@@ -1,5 +1,6 @@
 """What an image is called in a request, and what is said where it is called otherwise."""
 
+from collections.abc import Sequence
 from typing import Final
 
 IMAGE: Final = "image"
@@ -16,11 +17,12 @@ _OTHER_NAMES: Final = frozenset(
 MAX_SHOWN: Final = 60  # characters of a name in a sentence
 
 
-def unexpected(name: str) -> str:
-    """Return a sentence for a field that a route does not know."""
-    if name.lower().removesuffix("[]").rstrip("0123456789_-") in _OTHER_NAMES:
+def unexpected(name: str, known: Sequence[str]) -> str:
+    """Return a sentence for a field that is none of the ``known`` ones of a route."""
+    if IMAGE in known and name.lower().removesuffix("[]").rstrip("0123456789_-") in _OTHER_NAMES:
         return wanted(name)
-    return f"{name[:MAX_SHOWN]!r} is not a field of this route"
+    fields = f"the fields are {', '.join(known)}" if known else "there are none"
+    return f"{name[:MAX_SHOWN]!r} is not a field here; {fields}"
 
 
 def wanted(name: str) -> str:

@@ -1,37 +1,24 @@
 """Routes that store, show and delete the gallery's items."""
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from index.editing import unexpected_item
-from index.errors import VectorIndexError
 from index.filter import parse_filter
 from index.ids import check_id
-from index.items import PutResult
-from service.account import note_image
 from service.answers import (
     BulkAnswer,
-    BulkResult,
     DeleteAnswer,
     ItemAnswer,
     ItemPage,
     StoreAnswer,
     stored_item,
 )
-from service.body import decode_image_text
 from service.documents import bulk_request, image_request, problem_answers, query_request
-from service.engine import Engine
-from service.errors import (
-    AmbiguousQueryError,
-    IdConflictError,
-    MissingImageError,
-    RequestError,
-)
+from service.errors import AmbiguousQueryError
 from service.exchange import (
     Stopwatch,
     answer_with,
@@ -41,12 +28,12 @@ from service.exchange import (
     receive,
     receive_options,
 )
+from service.many_items import conflict, entries_of, store_all, tasks_of
 from service.negotiation import has_it
 from service.new_items import check_item, new_bare_item, new_item, vector_to_store
-from service.options import BulkItem, BulkOptions, ItemOptions, NoOptions, PageOptions
+from service.options import BulkOptions, ItemOptions, NoOptions, PageOptions
 from service.preconditions import expected_of, tag_of
-from service.problems import describe
-from service.task import Encoded, Task
+from service.task import Task
 
 router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
 
@@ -88,9 +75,9 @@ async def put_item(request: Request, item_id: str) -> Response:
         put = partial(engine.gallery.editing.put, [item], upsert=options.upsert, expected=expected)
         (result,) = await engine.write(put)
     if result.outcome == "conflict":
-        raise _conflict(item_id)
+        raise conflict(item_id)
     if result.outcome == "unexpected":
-        raise unexpected_item(item_id, result.seq)
+        raise unexpected_item(item_id, result.seq, expected)
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
     answer = answer_with(
         StoreAnswer(
@@ -194,97 +181,16 @@ async def list_items(request: Request) -> Response:
     response_model=BulkAnswer,
 )
 async def put_items(request: Request) -> Response:
-    """Store many images; each item has its own status, and what is stored is on disk."""
+    """Store many images, or vectors; each item has its own status, what is stored is on disk."""
     engine = free_engine(request)
     submission = await receive(request)
     options = BulkOptions.parse(submission.fields)
     charge(request, images=len(options.items))
-    entries = _entries(options.items, submission.images)
-    sound = [entry for entry in entries if entry.error is None]
-    tasks = [Task.of(entry.data, with_thumbnail=True) for entry in sound]
-    with engine.admit(tasks):
-        results = await _store_all(engine, entries, tasks, upsert=options.upsert)
+    entries = entries_of(options.items, submission.images, engine.manifest.architecture)
+    tasks = tasks_of(entries)
+    with engine.admit(tasks, others=sum(entry.is_vector for entry in entries)):
+        results = await store_all(engine, entries, tasks, upsert=options.upsert)
     return answer_with(
         BulkAnswer(request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results),
         status=HTTPStatus.MULTI_STATUS,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One item of a bulk request: what to store, or why it cannot be stored."""
-
-    id: str | None
-    data: bytes = b""
-    label: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    error: Exception | None = None
-
-
-def _entries(items: list[Any], images: list[bytes]) -> list[_Entry]:
-    if images and len(images) != len(items):
-        raise AmbiguousQueryError(
-            f"{len(images)} images came for {len(items)} items; send one image per item"
-        )
-    files: list[bytes | None] = [*images] if images else [None] * len(items)
-    return [_entry(value, file) for value, file in zip(items, files, strict=True)]
-
-
-def _entry(value: Any, file: bytes | None) -> _Entry:
-    item_id = value.get("id") if isinstance(value, dict) else None
-    item_id = item_id if isinstance(item_id, str) else None
-    try:
-        item = BulkItem.parse(value)
-        check_item(item.id, label=item.label, metadata=item.metadata)
-        if file is not None and item.image is not None:
-            raise AmbiguousQueryError("an item's image came twice, as a file and in JSON")
-        if file is None and item.image is None:
-            raise MissingImageError("the item has no image")
-        data = file if file is not None else decode_image_text(item.image, name="image")
-    except (RequestError, VectorIndexError) as error:
-        return _Entry(item_id, error=error)
-    return _Entry(item.id, data, item.label, item.metadata)
-
-
-async def _store_all(
-    engine: Engine, entries: list[_Entry], tasks: list[Task], *, upsert: bool
-) -> list[BulkResult]:
-    """Store the sound ones of ``entries``, whose images are ``tasks``."""
-    sound = [entry for entry in entries if entry.error is None]
-    outcomes = await engine.pipeline.encode_all(tasks)
-    for outcome in outcomes:
-        if isinstance(outcome, Encoded):
-            note_image(
-                queue_ms=outcome.queue_ms,
-                decode_ms=outcome.decode_ms,
-                encode_ms=outcome.encode_share_ms,
-            )
-    items = [
-        new_item(str(entry.id), entry.data, outcome, label=entry.label, metadata=entry.metadata)
-        for entry, outcome in zip(sound, outcomes, strict=True)
-        if not isinstance(outcome, Exception)
-    ]
-    stored = await engine.write(lambda: engine.gallery.put(items, upsert=upsert))
-    # Put the two kinds of outcome back into the order in which the items came.
-    next_outcome, next_stored = iter(outcomes), iter(stored)
-    results = []
-    for entry in entries:
-        error = entry.error
-        if error is None and isinstance(outcome := next(next_outcome), Exception):
-            error = outcome
-        if error is not None:
-            results.append(BulkResult(id=entry.id, **describe(error)))
-        else:
-            results.append(_stored_result(next(next_stored)))
-    return results
-
-
-def _stored_result(result: PutResult) -> BulkResult:
-    if result.outcome == "conflict":
-        return BulkResult(id=result.id, **describe(_conflict(result.id)))
-    status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
-    return BulkResult(id=result.id, status=status, outcome=result.outcome)
-
-
-def _conflict(item_id: str) -> IdConflictError:
-    return IdConflictError(f"{item_id!r} holds other content; send upsert=true to replace it")

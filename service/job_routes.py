@@ -1,4 +1,4 @@
-"""Routes of long work on the whole gallery: rebuilding, tuning, backing up, finding duplicates."""
+"""Routes of long work on the whole gallery: rebuilding, backing up, importing and the like."""
 
 import asyncio
 from http import HTTPStatus
@@ -10,8 +10,9 @@ from service.documents import job_request, problem_answers, query_request
 from service.errors import UnexpectedFieldError
 from service.exchange import answer_with, ready_engine, receive, receive_options
 from service.job_folder import ACTIVE
+from service.job_options import parse_job
 from service.job_work import work_of
-from service.options import NoOptions, parse_job
+from service.options import NoOptions
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], responses=problem_answers())
 
@@ -31,10 +32,14 @@ async def begin_job(request: Request) -> Response:
         raise UnexpectedFieldError("'image' is not a field of this route")
     options = parse_job(submission.fields)
     work = await asyncio.to_thread(
-        work_of, options, engine.gallery, backups=engine.settings.backups_dir
+        work_of,
+        options,
+        engine.gallery,
+        engine.manifest.architecture,
+        backups=engine.settings.backups_dir,
+        imports=engine.settings.imports_dir,
     )
-    parameters = options.model_dump(exclude={"kind", "ids"}, exclude_none=True)
-    job = await asyncio.to_thread(engine.jobs.start, options.kind, parameters, work)
+    job = await asyncio.to_thread(engine.jobs.start, options.kind, options.shown(), work)
     answer = _answer(request, job, status=HTTPStatus.ACCEPTED)
     answer.headers["Location"] = f"jobs/{job.id}"  # beside this address, whatever stands before it
     return answer

@@ -10,26 +10,45 @@ from index.gallery import Gallery
 from index.ids import NAME_PATTERN
 from index.items import shown
 from index.rebuild import Rebuild
+from index.vectors import Parts
 from service.deletion import deletion_of
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
-from service.jobs import Course, Work
-from service.options import (
+from service.importing import import_of
+from service.job_options import (
     BackupJob,
     DeleteJob,
     DuplicatesJob,
+    ImportJob,
     JobOptions,
     RebuildJob,
     TuneJob,
 )
+from service.jobs import Course, Work
+from vision.manifest import Architecture
 
 MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
 
 
-def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> Work:
+def work_of(
+    options: JobOptions,
+    gallery: Gallery,
+    architecture: Architecture,
+    *,
+    backups: Path | None,
+    imports: Path | None,
+) -> Work:
     """Return the work of the job that ``options`` ask for.
+
+    Args:
+        options: checked, as JSON.
+        gallery: that it works on.
+        architecture: of the network whose vectors the gallery holds.
+        backups: folder for backups, if there is one.
+        imports: folder of what may be imported, if there is one.
 
     Raises:
         InvalidParameterError, NoBackupsFolderError, BackupExistsError: there can be no such backup.
+        InvalidParameterError, NoImportsFolderError, SourceError: there is no such file to import.
         ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
     """
     gallery.upkeep.check_place()
@@ -44,6 +63,9 @@ def work_of(options: JobOptions, gallery: Gallery, *, backups: Path | None) -> W
         case DeleteJob():
             gallery.upkeep.check_writable()
             return deletion_of(options, gallery)
+        case ImportJob():
+            gallery.upkeep.check_writable()
+            return import_of(options, gallery, imports=imports, parts=Parts.of(architecture))
     raise AssertionError(options)
 
 

@@ -4,7 +4,7 @@ Shape suffix: D vector width.
 """
 
 import hashlib
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError
 from index.ids import check_id
 from index.items import NewItem, check_label, encode_metadata
-from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE
+from index.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
 from service.task import Encoded
 from vision.manifest import Architecture
-
-PART_TOLERANCE: Final = 0.01  # how far the length of a vector's part may stray
 
 
 def check_item(item_id: str, *, label: str | None, metadata: dict[str, Any]) -> None:
@@ -74,14 +72,7 @@ def vector_to_store(values: list[float], architecture: Architecture) -> NDArray[
     length = float(np.linalg.norm(vector_D))
     if not abs(length - 1) <= UNIT_TOLERANCE:  # nor is what is not finite
         raise BadVectorsError(f"vector must have the length 1, got {length:.6g}: divide it by that")
-    item_width, share = architecture.item_width, architecture.kind_share
-    if item_width is not None and share is not None:
-        parts = ((vector_D[:item_width], 1 - share), (vector_D[item_width:], share))
-        for name, (part, weight) in zip(("first", "last"), parts, strict=True):
-            wanted, got = weight**0.5, float(np.linalg.norm(part))
-            if abs(got - wanted) > PART_TOLERANCE:
-                raise BadVectorsError(
-                    f"the {name} {len(part)} numbers of a vector of this model have the length "
-                    f"{wanted:.4f}, got {got:.4f}: they are a part of their own"
-                )
+    parts = Parts.of(architecture)
+    if parts is not None:
+        parts.check(vector_D)
     return vector_D.astype(np.float32)

@@ -1,15 +1,13 @@
 """The parameters of each route: text or typed values in, options out, or a named error."""
 
-import json
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from index.errors import BadVectorsError, FilterError, InvalidIdError
 from index.ids import MAX_ID_BYTES
-from service.answers import JobKind
 from service.errors import (
     InvalidJsonError,
     InvalidKError,
@@ -19,13 +17,12 @@ from service.errors import (
     UnexpectedFieldError,
 )
 from service.image_names import unexpected
+from service.reasons import place_of, reason_of, shown
 
 MAX_K: Final = 1000
 MAX_IMAGES: Final = 256  # in one request
 MAX_JSON_VALUES: Final = 100_000  # in one body or field, however they are nested
-MAX_JOB_IDS: Final = 100_000  # of the items that one job deletes
 MAX_WIDTH: Final = 65_536  # of a vector; no network's is so wide
-MAX_SHOWN: Final = 60  # characters of a wrong value in a sentence
 # Python would read "1_0" as a number, too, and the digits of every script.
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -36,7 +33,6 @@ ID_SCHEMA: Final[dict[str, Any]] = {
     ),
     "maxLength": MAX_ID_BYTES,  # as UTF-8
 }
-NAME_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\.\.?$)[A-Za-z0-9._:-]{1,128}$"}
 LABEL_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]{1,256}$"}
 
 # Which error a wrong value of a parameter is; every other parameter's is InvalidParameterError.
@@ -110,6 +106,7 @@ class Options(BaseModel):
     """Parameters of one route; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    takes_image: ClassVar[bool] = False  # beside them
 
     @classmethod
     def parse(cls, fields: Any) -> Self:
@@ -122,7 +119,8 @@ class Options(BaseModel):
         if isinstance(fields, dict):
             for name in fields:
                 if name not in cls.model_fields:
-                    raise UnexpectedFieldError(unexpected(name))
+                    known = ["image"] * cls.takes_image + [*cls.model_fields]
+                    raise UnexpectedFieldError(unexpected(name, known))
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -132,15 +130,21 @@ class Options(BaseModel):
 class ClassifyOptions(Options):
     """Parameters of classify."""
 
+    takes_image = True
+
     k: Annotated[int, Field(ge=1, le=MAX_K, description="predictions to return"), WHOLE] = 5
 
 
 class EmbedOptions(Options):
     """Embed takes images alone."""
 
+    takes_image = True
+
 
 class ItemOptions(Options):
     """Parameters of storing one item."""
+
+    takes_image = True
 
     label: Annotated[
         str | None, Field(description="class of the item", json_schema_extra=LABEL_SCHEMA)
@@ -167,10 +171,13 @@ class PageOptions(Options):
 
 
 class BulkItem(Options):
-    """One item of a bulk request; ``image`` is left out when images come as form files."""
+    """One item of many; ``image`` is left out when images come as form files."""
 
     id: Annotated[str, Field(json_schema_extra=ID_SCHEMA)]
     image: str | None = None
+    vector: Annotated[
+        Vector | None, Field(description="stored as it is, without an image; of unit length")
+    ] = None
     label: Annotated[str | None, Field(json_schema_extra=LABEL_SCHEMA)] = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -189,106 +196,15 @@ class NoOptions(Options):
     """A route that takes no parameters."""
 
 
-class JobOptions(Options):
-    """Parameters of beginning a job; each kind has its own."""
-
-    kind: JobKind
-
-
-class RebuildJob(JobOptions):
-    """Build the search structure anew."""
-
-    kind: Literal["rebuild"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
-
-
-class TuneJob(JobOptions):
-    """Measure every structure that is worth trying, and keep the quickest from now on."""
-
-    kind: Literal["tune"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
-
-
-class BackupJob(JobOptions):
-    """Write a copy of the gallery into the operator's folder."""
-
-    kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup", json_schema_extra=NAME_SCHEMA)]
-
-
-class DuplicatesJob(JobOptions):
-    """List items of the same content, and items that are near one another."""
-
-    kind: Literal["duplicates"]
-    min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
-
-
-class DeleteJob(JobOptions):
-    """Delete the items that a filter holds for, or that have these ids, a thousand at a time."""
-
-    kind: Literal["delete"]
-    ids: Annotated[
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=MAX_JOB_IDS, fail_fast=True),
-        ]
-        | None,
-        Field(description="of the items to delete"),
-    ] = None
-    filter: Annotated[dict[str, Any] | None, Field(description="as in search")] = None
-    all: Annotated[Truth, Field(description="every item")] = False
-
-
-JOBS: Final[dict[str, type[JobOptions]]] = {
-    "rebuild": RebuildJob,
-    "tune": TuneJob,
-    "backup": BackupJob,
-    "duplicates": DuplicatesJob,
-    "delete": DeleteJob,
-}
-
-
-def parse_job(fields: dict[str, Any]) -> JobOptions:
-    """Return the options of the kind of job that ``fields`` name.
-
-    Raises:
-        RequestError: no kind, an unknown one, or a field that is not of this kind, or wrong.
-    """
-    kind = fields.get("kind")
-    if not isinstance(kind, str) or kind not in JOBS:
-        if "kind" not in fields:
-            raise InvalidJsonError("'kind' is missing")
-        raise InvalidParameterError(
-            f"kind cannot be used: it is one of {', '.join(JOBS)}, got {_shown(kind)}"
-        )
-    return JOBS[kind].parse(fields)
-
-
 def _named_error(error: ValidationError) -> Exception:
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     if not first["loc"]:
-        return InvalidJsonError(f"an object was expected, got {_shown(first['input'])}")
-    name = str(first["loc"][0])
+        return InvalidJsonError(f"an object was expected, got {shown(first['input'])}")
+    name, place = str(first["loc"][0]), place_of(first)
     if first["type"] == "missing":
-        return InvalidJsonError(f"{name!r} is missing")
+        return InvalidJsonError(f"{place!r} is missing")
+    reason = reason_of(first)
     if first["type"] == "too_long" and isinstance(first["input"], list):
-        return ListTooLongError(f"{name} is too long: {first['msg']}")
-    reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before a sentence of ours
-    sentence = f"{name} cannot be used: {reason}, got {_shown(first['input'])}"
+        return ListTooLongError(f"{place} {reason}, got {len(first['input'])}")
+    sentence = f"{place} cannot be used: {reason}, got {shown(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)
-
-
-def _shown(value: Any) -> str:
-    text = ""
-    try:
-        for piece in json.JSONEncoder().iterencode(value):
-            text += piece[: MAX_SHOWN + 1]
-            if len(text) > MAX_SHOWN:
-                break
-    except ValueError:
-        text = type(value).__name__
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

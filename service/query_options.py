@@ -44,6 +44,8 @@ def _few_members(value: Any) -> Any:
 class QueryOptions(Options):
     """Parameters of all routes that look for items like something."""
 
+    takes_image = True
+
     id: Annotated[
         str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
     ] = None

@@ -87,6 +87,9 @@ _OF_MANY = {
     "an item that is a number": ("invalid_json", 7),
     "an item that is empty": ("invalid_json", {}),
     "an item of many without an image": ("missing_image", {"id": "refused"}),
+    "an item of many with a short vector": ("invalid_vector", {"id": "refused", "vector": [1.0]}),
+    "an item of many with a vector of text": ("invalid_vector", {"id": "refused", "vector": "1"}),
+    "an item of many with image and vector": ("ambiguous_query", _item(vector=[1.0])),
     "an item with an unknown member": ("unexpected_field", _item(colour="red")),
     "an item whose id has a slash": ("invalid_id", _item(id="a/b")),
     "an item whose id has 257 characters": ("invalid_id", _item(id="a" * 257)),
@@ -177,6 +180,14 @@ _KEYS = {
     "a backup without a folder": (
         *(409, "no_backups_folder"),
         as_json(JOBS, {"kind": "backup", "name": "a"}, _BEARER + b"@admin@"),
+    ),
+    "an import without a folder": (
+        *(409, "no_imports_folder"),
+        as_json(JOBS, {"kind": "import", "source": "a.csv"}, _BEARER + b"@admin@"),
+    ),
+    "an import with a key to write": (
+        *(403, "forbidden"),
+        as_json(JOBS, {"kind": "import", "source": "a.csv"}, _BEARER + b"@writer@"),
     ),
     "more pixels than the settings allow": (
         *(422, "too_many_pixels"),

@@ -133,16 +133,17 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
 @pytest.fixture(scope="session")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that everybody may use; tests that write use ids of their own and clean up."""
-    with server_with_backups(model, tmp_path_factory.mktemp("server")) as running:
+    with server_with_folders(model, tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @contextmanager
-def server_with_backups(model: Path, folder: Path) -> Iterator[Server]:
-    """A server of a new gallery and with a folder for backups, both beside its log."""
+def server_with_folders(model: Path, folder: Path) -> Iterator[Server]:
+    """A server of a new gallery, with folders for backups and imports, all beside its log."""
     write_gallery(folder / "gallery", model)
     (folder / "backups").mkdir()
-    options = ("--backups-dir", str(folder / "backups"))
+    (folder / "imports").mkdir()
+    options = ("--backups-dir", str(folder / "backups"), "--imports-dir", str(folder / "imports"))
     with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
         yield running
 

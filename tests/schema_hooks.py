@@ -121,6 +121,10 @@ def _bring_in_line(fields: dict[str, Any]) -> None:
     for name in ("id", "ids", "exclude"):
         if fields.get(name):
             fields[name] = _sound(fields[name])
+    if fields.get("kind") == "import":
+        fields["source"] = "shop.csv"  # is there, and needs nothing beside it
+        for name in ("ids", "vectors"):
+            fields.pop(name, None)
     if fields.get("crop"):
         fields["crop"] = {"top": 0.25, "left": 0, "bottom": 1, "right": 0.5}
     if fields.get("metadata"):

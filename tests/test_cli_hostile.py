@@ -126,6 +126,9 @@ def test_the_commands_of_a_gallery_show_every_name_as_it_is(
         "index", "replace", gallery, item, photo, "--label", label, "--metadata", metadata, *on_cpu
     )
     assert f"{item}: " in replaced.stdout
+    edited = run("index", "edit", gallery, item, "--metadata", '{"[/key]": "[/new]"}').stdout
+    assert f'label {label}, metadata {{"<b>": [":smile:"], "[/key]": "[/new]"}}' in edited
+    run("index", "edit", gallery, item, "--metadata", metadata)
     found = run("search", gallery, photo, "--vote", *on_cpu).stdout
     for text in (item, label, "[/key]: [/value]", "<b>: [':smile:']"):
         assert text in found, text

@@ -96,6 +96,25 @@ def test_an_item_gets_another_image_and_keeps_what_is_not_given(place: Path) -> 
     )
 
 
+def test_an_item_gets_another_label_and_metadata_and_keeps_its_image(place: Path) -> None:
+    edit = ("index", "edit", "pictures", "item-04")
+
+    labelled = answer(*edit, "--label", " gown ")
+    merged = answer(*edit, "--metadata", '{"even": null, "size": {"eu": 40}}')
+    again = answer(*edit, "--metadata", '{"size": {"eu": 40}}')
+    bare = answer(*edit, "--no-label")
+
+    assert (labelled["label"], labelled["metadata"]) == ("gown", {"even": True, "number": 4})
+    assert merged["metadata"] == {"number": 4, "size": {"eu": 40}}
+    assert again["seq"] == merged["seq"], "nothing was different"
+    assert bare["label"] is None
+    assert bare["content_sha256"] == labelled["content_sha256"]
+    with Gallery.open(place / "pictures", fingerprint=None) as gallery:
+        assert gallery.thumbnail("item-04").data
+    assert "a label has 1 to 256 characters" in refusal(*edit, "--label", "")
+    assert "or --metadata" in refusal(*edit, "--label", "a", "--no-label", code=2)
+
+
 def test_a_structure_is_tuned_rebuilt_compacted_and_shown(place: Path) -> None:
     rebuilt = answer("index", "rebuild", "vectors")
     assert (rebuilt["generation"], rebuilt["count"], rebuilt["plan"]["kind"]) == (1, ITEMS, "exact")

@@ -32,6 +32,7 @@ CASES = {
     "index classes": "GALLERY --out made/classed",
     "index duplicates": "GALLERY --min-score 0.999",
     "index replace": "GALLERY ID photo.jpg",
+    "index edit": "GALLERY ID --label jacket",
     "index add": "GALLERY --data few",
     "index build": "MODEL --data few --out made/gallery",
     "index export": "GALLERY made/export",

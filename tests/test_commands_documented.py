@@ -22,6 +22,7 @@ from tests.newcomer import COMMAND_S
 from tests.pictures import encoded, picture
 from tests.servers import ROOT, Server, clean_environment, free_port, wait_until_ready
 from tests.test_commands import commands
+from tests.test_docs import bare_items, write_shop
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("lookalike", "bentoml", "torchrun", "make", "pip", "python", "python3", "curl")
@@ -151,7 +152,11 @@ class Reader:
             process = subprocess.Popen(
                 ["bash", "-c", f"{line} --port {port}"],
                 cwd=self.folder,
-                env=self.environment() | {"LOOKALIKE_BACKUPS_DIR": str(self.folder / "stored")},
+                env=self.environment()
+                | {
+                    "LOOKALIKE_BACKUPS_DIR": str(self.folder / "stored"),
+                    "LOOKALIKE_IMPORTS_DIR": str(self.folder),
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -172,6 +177,10 @@ class Reader:
         """Lay out the files that a line names as the reader's own."""
         if "lite0.safetensors" in bare:
             self._write_lite0()
+        if "vectors.json" in bare:
+            (self.folder / "vectors.json").write_text(bare_items(self._width()))
+        if "shop.csv" in bare:
+            write_shop(self.folder, self._width())
         if "more.csv" in bare:
             self._write_vectors()
 
@@ -182,9 +191,12 @@ class Reader:
         network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         save_file(network.state_dict(), self.folder / "lite0.safetensors")
 
-    def _write_vectors(self) -> None:
+    def _width(self) -> int:
         manifest = json.loads((self.folder / "models" / "photos" / "manifest.json").read_text())
-        width = manifest["architecture"]["width"]
+        return int(manifest["architecture"]["width"])
+
+    def _write_vectors(self) -> None:
+        width = self._width()
         rng = np.random.default_rng(5)
         vectors_ND = rng.normal(size=(3, width)).astype(np.float32)
         header = ",".join(["id", *(f"v{column}" for column in range(width)), "label"])

@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -36,6 +37,19 @@ NOT_SERVED = {
 }
 
 
+def bare_items(width: int) -> str:
+    """Return the body of a request that stores vectors of ``width`` numbers without pictures."""
+    vectors = np.eye(2, width).tolist()
+    items = [{"id": f"mine-{row}", "vector": vector} for row, vector in enumerate(vectors, start=1)]
+    return json.dumps({"items": items})
+
+
+def write_shop(folder: Path, width: int) -> None:
+    """Write the table that an import in the documents names."""
+    rows = [f'shop-{row},"{vector}",coat' for row, vector in enumerate(np.eye(3, width).tolist())]
+    (folder / "shop.csv").write_text("\n".join(["id,vector,label", *rows]) + "\n")
+
+
 def curls(document: str) -> list[str]:
     return [
         line.strip()
@@ -49,6 +63,10 @@ def curls(document: str) -> list[str]:
 def test_every_curl_example_works(server: Server, tmp_path: Path, document: str) -> None:
     """In order, in one folder, as a reader would type them; JOB_ID is that of the last job."""
     (tmp_path / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
+    with server.client() as client:
+        width = client.get("/v1/gallery").json()["width"]
+    (tmp_path / "vectors.json").write_text(bare_items(width))
+    write_shop(server.log.parent / "imports", width)
     assert len(curls(document)) > 9
     job_id = "none yet"
     for line in curls(document):
@@ -65,7 +83,7 @@ def test_every_curl_example_works(server: Server, tmp_path: Path, document: str)
         if "--json" in line and line.endswith("/v1/jobs"):
             job_id = json.loads(done.stdout)["id"]
     with server.client() as client:
-        for item_id in ("coat-1", "coat-2", "coat-3"):
+        for item_id in ("coat-1", "coat-2", "coat-3", "mine-1", "mine-2"):
             client.delete(f"/v1/items/{item_id}")
 
 

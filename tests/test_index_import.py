@@ -469,7 +469,7 @@ def test_the_table_of_an_export_alone_is_refused_with_the_way_to_its_vectors(
     with pytest.raises(SourceError, match=r"items.csv has no vectors; .* name .*exported$"):
         open_vectors(table)
     (tmp_path / "alone.csv").write_bytes(table.read_bytes())
-    with pytest.raises(SourceError, match=r"named with --vectors was expected$"):
+    with pytest.raises(SourceError, match=r"named as vectors was expected$"):
         open_vectors(tmp_path / "alone.csv")
 
 

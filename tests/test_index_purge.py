@@ -124,6 +124,12 @@ def test_nothing_of_what_was_deleted_is_left_after_a_purge(
     jobs.mkdir()
     listed = {"kind": "duplicates", "state": "done", "result": {"exact": [[item(0).id]]}}
     (jobs / "a.json").write_text(json.dumps(listed))
+    conditions = [{"key": "id", "match": item(0).id}]
+    named = {"kind": "delete", "state": "done", "parameters": {"filter": {"must": conditions}}}
+    (jobs / "c.json").write_text(json.dumps(named))
+    refusals = [{"row": 1, "id": item(0).id, "reason": "its id came before"}]
+    refused = {"kind": "import", "state": "done", "result": {"refusals": refusals}}
+    (jobs / "d.json").write_text(json.dumps(refused))
     (jobs / "b.json").write_text(json.dumps({"kind": "backup", "state": "done"}))
     gone = delete_and_replace(gallery)
     before = found_in(gallery.folder, gone)
@@ -135,7 +141,7 @@ def test_nothing_of_what_was_deleted_is_left_after_a_purge(
     done = purge(gallery, on_stage=stages.append)
 
     assert found_in(gallery.folder, gone) == set()
-    assert (done.seq, done.lists) == (gallery.seq, 1)
+    assert (done.seq, done.lists) == (gallery.seq, 3)
     assert stages[-1] == "writing the database anew"
     assert sorted(path.name for path in (gallery.folder / "snapshots").glob("gen-*")) == [
         "gen-00000003"

@@ -338,7 +338,7 @@ def test_rows_that_cannot_be_stored_are_listed_and_the_others_stored(
     for item_id, part in {
         "nan": "not finite",
         "infinite": "not finite",
-        "long": "expected unit vectors",
+        "long": "its vector has the length",
         "wide": "has 9 numbers, not 8",
         "none": "no row of numbers",
         "text": "something else than a number at 1: 'x'",

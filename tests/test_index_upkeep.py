@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from index import rebuild, upkeep
+from index import child, upkeep
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
 from index.generations import Generations
@@ -180,7 +180,7 @@ class FakeProgram:
             self.started.append(process)
             return process
 
-        monkeypatch.setattr(rebuild.subprocess, "Popen", start)
+        monkeypatch.setattr(child.subprocess, "Popen", start)
 
 
 SLEEPS = 'import time; print(\'{"stage": "measuring"}\', flush=True); time.sleep(60)'
@@ -257,7 +257,7 @@ def test_a_process_that_cannot_be_started_is_our_error(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(rebuild.subprocess, "Popen", refuse)
+    monkeypatch.setattr(child.subprocess, "Popen", refuse)
 
     with pytest.raises(RebuildError, match=r"it is as it was: .*Too many open files"):
         gallery.upkeep.rebuild()
@@ -270,8 +270,8 @@ def test_a_killed_rebuild_leaves_nothing_that_stays(tmp_path: Path) -> None:
         def kill(stage: str) -> None:
             if stage == "writing":
                 (running,) = gallery.upkeep._running
-                assert running._process is not None
-                running._process.kill()
+                assert running._child._process is not None
+                running._child._process.kill()
 
         with pytest.raises(RebuildError, match="ended with status -9"):
             gallery.upkeep.rebuild(on_stage=kill)

@@ -15,7 +15,7 @@ ROWS = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\w.]+) \| ([^|]+) \| ([^|]+) \|
 # What bounds nothing that a client sends.
 NO_LIMITS = {
     *("model", "gallery", "create", "api_keys_file", "trusted_proxies", "allowed_hosts"),
-    *("unix_socket", "root_path"),
+    *("unix_socket", "root_path", "imports_dir"),
     *("cors_origins", "backups_dir", "workers", "formats", "max_batch", "device", "runtime"),
     *("log_level", "drain_s", "otlp_endpoint", "trace_ratio"),
     "requests_per_minute",  # none unless it is set; in words

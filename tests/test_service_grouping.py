@@ -165,15 +165,15 @@ def test_pages_by_offset_give_every_item_once(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("members", "code", "said"),
     [
-        ({"id": "item-05", "offset": 9_001}, "invalid_parameter", "less than or equal to 9000"),
-        ({"id": "item-05", "offset": -1}, "invalid_parameter", "greater than or equal to 0"),
+        ({"id": "item-05", "offset": 9_001}, "invalid_parameter", "must be at most 9000"),
+        ({"id": "item-05", "offset": -1}, "invalid_parameter", "must be at least 0"),
         ({"id": "item-05", "group_size": 2}, "invalid_parameter", "group_size goes with group_by"),
         ({"id": "item-05", "group_by": "id"}, "invalid_parameter", "no two items share their id"),
         ({"id": "item-05", "group_by": ""}, "invalid_parameter", "group_by cannot be used"),
         ({"id": "item-05", "group_by": "a", "group_size": 101}, "invalid_parameter", "101"),
         ({"id": "item-05", "exclude": ["a/b"]}, "invalid_id", "an id has no '/'"),
         ({"id": "item-05", "exclude": "item-01"}, "invalid_id", "exclude cannot be used"),
-        ({"id": "item-05", "exclude": ["a"] * 1_001}, "list_too_long", "at most 1000 items"),
+        ({"id": "item-05", "exclude": ["a"] * 1_001}, "list_too_long", "at most 1000 elements"),
         ({"vector": [1.0] * 256, "exclude_self": True}, "invalid_parameter", "has no id"),
         ({"vector": [1.0] * 256, "exclude_group": True}, "invalid_parameter", "has no id"),
         ({"vector": [1.0] * 256, "exclude_copies": True}, "invalid_parameter", "image or id"),

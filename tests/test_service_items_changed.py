@@ -186,6 +186,7 @@ def test_an_item_is_made_only_where_none_is(client: httpx.Client, item: str) -> 
     again = client.put("/v1/items/own-new", content=png(902), headers=only_new)
 
     assert problem(refused) == (412, "precondition_failed")
+    assert "there is an item" in refused.json()["detail"]
     assert answered(client.get(item))["seq"] == before["seq"]
     assert made.status_code == 201
     assert problem(again) == (412, "precondition_failed")

@@ -26,7 +26,7 @@ from index.store import Store
 from service.errors import JobConflictError, UnknownJobError
 from service.job_folder import KEPT, JobFolder
 from service.jobs import Course, Jobs
-from tests.conftest import STORED, server_with_backups, write_gallery, write_vectors
+from tests.conftest import STORED, server_with_folders, write_gallery, write_vectors
 from tests.fakes import clustered_vectors
 from tests.pictures import png
 from tests.servers import Server, running_server
@@ -39,7 +39,7 @@ MANY = 2_000  # items, from 1,000 on a structure is measured
 @pytest.fixture(scope="module")
 def own(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of this file's own, with a folder for backups; the gallery lies beside its log."""
-    with server_with_backups(model, tmp_path_factory.mktemp("jobs")) as server:
+    with server_with_folders(model, tmp_path_factory.mktemp("jobs")) as server:
         yield server
 
 

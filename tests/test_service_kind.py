@@ -1,6 +1,7 @@
 """From this very thing to the same kind: a knob over HTTP, on the page and on the command line."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,8 +64,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         network = build_network(architecture, unbound.preprocessing)
     save_model(folder / "model", unbound, network.state_dict())
     write_gallery(folder / "gallery", folder / "model")
+    (folder / "imports").mkdir()
+    options = ("--imports-dir", str(folder / "imports"))
     with (
-        running_server(folder / "model", folder / "gallery", folder / "log") as server,
+        running_server(folder / "model", folder / "gallery", folder / "log", *options) as server,
         server.client() as client,
     ):
         found = client.post("/v1/search", json={"id": "item-05", "k": 1000, "with_vector": True})
@@ -218,3 +221,35 @@ def test_the_page_has_a_slider_that_searches_anew(world: World, browser: Browser
         expect(slider).to_have_value("1")
         page.get_by_role("link", name="Lookalike").click()
         expect(slider).to_be_hidden()
+
+
+def test_vectors_whose_parts_are_not_as_long_as_the_models_are_not_imported(world: World) -> None:
+    sound = world.vectors["item-07"]
+    other = np.concatenate([sound[:ITEM], -sound[ITEM:]])
+    uneven = np.concatenate([sound[:ITEM] / np.sqrt(1 - SHARE), 0 * sound[ITEM:]])
+    rows = [
+        {"id": name, "vector": vector.tolist()}
+        for name, vector in (("other", other), ("uneven", uneven))
+    ]
+    table = world.folder / "imports" / "parts.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+
+    job = world.client.post("/v1/jobs", json={"kind": "import", "source": table.name}).json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(0.05)
+        job = world.client.get(f"/v1/jobs/{job['id']}").json()
+    (refusal,) = job["result"]["refusals"]
+    many = world.client.post("/v1/items", json={"items": rows}).json()["results"]
+    world.client.delete("/v1/items/other")
+    command = ["index", "import", str(world.folder / "gallery"), str(table), "--json"]
+    done = CliRunner().invoke(app, command)
+    world.client.delete("/v1/items/other")
+
+    assert (job["result"]["added"], refusal["id"]) == (1, "uneven")
+    assert [one["status"] for one in many] == [200, 422]
+    report = json.loads(done.stdout)
+    assert (report["added"], [one["row"] for one in report["refused"]]) == (1, [2])
+    sentence = f"the first {ITEM} numbers of a vector of this model have the length"
+    assert sentence in refusal["reason"]
+    assert sentence in many[1]["detail"]
+    assert sentence in report["refused"][0]["reason"]

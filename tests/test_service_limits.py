@@ -13,7 +13,7 @@ from pydantic.types import FailFast
 from index.counting import MAX_KEYS, MAX_VALUES
 from index.groups import MAX_KEY_CHARS
 from index.picking import MAX_EXCLUDED, MAX_GROUP_SIZE
-from service import edit_options, options, query_options
+from service import edit_options, job_options, options, query_options
 from service.preconditions import MAX_TAGS
 from tests.servers import Server
 
@@ -118,7 +118,7 @@ def test_a_list_has_a_length_and_tells_its_first_fault_alone(name: str) -> None:
     assert any(isinstance(said, FailFast) and said.fail_fast for said in LISTS[name])
 
 
-IDS = [f"none-{number}" for number in range(options.MAX_JOB_IDS + 1)]
+IDS = [f"none-{number}" for number in range(job_options.MAX_JOB_IDS + 1)]
 BEYOND = [
     ("/v1/items/delete", {"ids": IDS[: edit_options.MAX_DELETED + 1]}),
     ("/v1/jobs", {"kind": "delete", "ids": IDS}),
@@ -156,7 +156,9 @@ def test_more_entity_tags_than_are_compared_are_refused(server: Server) -> None:
 @pytest.mark.parametrize("wrong", [0, None, {}])
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/items/delete"])
 def test_of_many_wrong_elements_one_is_told(server: Server, path: str, wrong: object) -> None:
-    ids = [wrong] * (options.MAX_JOB_IDS - 1 if path == "/v1/jobs" else edit_options.MAX_DELETED)
+    ids = [wrong] * (
+        job_options.MAX_JOB_IDS - 1 if path == "/v1/jobs" else edit_options.MAX_DELETED
+    )
     with server.client() as client:
         answer = client.post(
             path, json={"ids": ids, **({"kind": "delete"} if "job" in path else {})}

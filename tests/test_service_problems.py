@@ -38,7 +38,6 @@ OUR_FAULT: set[type[Exception]] = {
     index_errors.VectorIndexError,
     index_errors.GalleryFolderError,
     index_errors.ModelMismatchError,
-    index_errors.SourceError,
     index_errors.LogCutError,
     index_errors.GenerationError,
     service_errors.RequestError,

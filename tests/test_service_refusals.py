@@ -193,6 +193,8 @@ def test_a_key_file_that_cannot_be_used_refuses_to_start(
         ("--log-level", "loud", "LOOKALIKE_LOG_LEVEL"),
         ("--device", "abacus", "device"),
         ("--backups-dir", "/not/there", "the folder for backups, /not/there, must exist"),
+        ("--imports-dir", "/not/there", "the folder for imports, /not/there, must exist"),
+        ("--imports-dir", "/etc/hostname", "the folder for imports, /etc/hostname, must exist"),
         ("--host", "not.an.address", "cannot listen"),
     ],
 )

@@ -514,7 +514,7 @@ def test_the_document_describes_every_route(client: httpx.Client) -> None:
     assert described["properties"]["limit"]["maximum"] == 10_000
     begun = document["paths"]["/v1/jobs"]["post"]
     kinds = begun["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
-    names = ["rebuild", "tune", "backup", "duplicates", "delete"]
+    names = ["rebuild", "tune", "backup", "duplicates", "delete", "import"]
     assert [kind["title"] for kind in kinds] == names
     assert "202" in begun["responses"]
     search = document["paths"]["/v1/search"]["post"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import server_with_backups
+from tests.conftest import server_with_folders
 from tests.servers import Server, clean_environment
+from tests.test_docs import write_shop
 
+WIDTH = 256  # of the model's vectors
 # They run in the form that tests/schema_hooks.py gives them, which says why.
 NARROWED = "use_after_free,ensure_resource_availability"
 
@@ -17,7 +19,8 @@ NARROWED = "use_after_free,ensure_resource_availability"
 @pytest.fixture(scope="module")
 def own_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own, because items are stored and deleted as it comes."""
-    with server_with_backups(model, tmp_path_factory.mktemp("schema")) as running:
+    with server_with_folders(model, tmp_path_factory.mktemp("schema")) as running:
+        write_shop(running.log.parent / "imports", WIDTH)
         yield running
 
 
