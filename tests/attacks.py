@@ -40,6 +40,11 @@ class Kind:
         """What is sent on each connection."""
         return self.make()
 
+    @property
+    def waits(self) -> bool:
+        """The server does nothing while it goes on."""
+        return not {*self.ends}.isdisjoint({CLOSED, 408})
+
 
 def json_request(path: str, value: Any, method: str = "POST", **headers: str) -> bytes:
     """Return a request of JSON; bytes are sent as they are."""
@@ -123,14 +128,15 @@ async def _converse(
 async def _converse_unread(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: Kind, sent: bytes
 ) -> int:
-    """Read late, and to the end: of a connection that was given up there is one, before its time."""
+    """Read late, and to the end, which comes early where the server has given up."""
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(sent)
     await asyncio.sleep(kind.unread_s)
     writer.transport.resume_reading()  # type: ignore[attr-defined]
-    while await reader.read(2**20):
-        pass
-    return CLOSED
+    answers = (await reader.read(-1)).split(b"HTTP/1.1 ")[1:]
+    if len(answers) < sent.count(b" HTTP/1.1\r\n"):
+        return CLOSED
+    return int(answers[-1][:3])
 
 
 def _status(line: bytes) -> int:

@@ -311,8 +311,13 @@ def answers() -> Iterator[Kind]:
     listed = request_bytes("GET", f"/v1/items?limit=1000&filter={one}")
     yield Kind("a list that finds nothing", lambda: listed, (200,))
     wide = json_request("/v1/search", _queries(k=200, with_vector=True))
-    yield Kind("answers that are not read", lambda: wide * 4, (CLOSED,), unread_s=6, is_long=True)
-    yield Kind("lists that are not read", lambda: lists * 16, (CLOSED,), unread_s=6, is_long=True)
+    last = request_bytes("GET", "/livez", Connection="close")
+    yield Kind(
+        "answers that are not read", lambda: wide * 4 + last, (CLOSED,), unread_s=6, is_long=True
+    )
+    yield Kind(
+        "lists that are not read", lambda: lists * 16 + last, (CLOSED,), unread_s=6, is_long=True
+    )
 
 
 def kinds() -> list[Kind]:
