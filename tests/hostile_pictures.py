@@ -68,3 +68,46 @@ def animation(image_format: str, frames: int) -> bytes:
     """Return an animation of small frames, each different."""
     images = [picture(number, (16, 16)) for number in range(frames)]
     return encoded(images[0], image_format, save_all=True, append_images=images[1:])
+
+
+def interlaced_png(side: int) -> bytes:
+    """Return a black PNG of ``side`` x ``side`` whose rows come in seven passes (Adam7)."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+    packer, rows = zlib.compressobj(9), b""
+    for left, top, right, down in (*passes, (0, 1, 1, 2)):
+        width, height = -(-(side - left) // right), -(-(side - top) // down)
+        rows += packer.compress(bytes(height * (1 + 3 * width)))  # each row after its filter's byte
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 1)
+    data = chunk(b"IDAT", rows + packer.flush())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def arithmetic(data: bytes) -> bytes:
+    """Return a JPEG that says its scans are arithmetic-coded: what they hold is noise then."""
+    for huffman, coded in (
+        (b"\xff\xc0\x00\x11", b"\xff\xc9\x00\x11"),
+        (b"\xff\xc2\x00\x11", b"\xff\xca\x00\x11"),
+    ):
+        data = data.replace(huffman, coded, 1)
+    return data
+
+
+def with_exif(entries: int) -> bytes:
+    """Return a JPEG whose EXIF fills its segment with tags."""
+    tags = b"".join(struct.pack(">HHII", 0x9000 + number, 5, 1, 26) for number in range(entries))
+    block = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", entries) + tags + bytes(4)
+    data = encoded(picture(1, (64, 64)), "JPEG")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+
+def exif_png(size: int) -> bytes:
+    """Return a PNG whose EXIF has so many bytes."""
+    data = encoded(picture(1, (64, 64)))
+    block = b"MM\0*\0\0\0\x08" + struct.pack(">H", 65_000) + b"\x01" * size
+    return data[:33] + chunk(b"eXIf", block) + data[33:]
+
+
+def declaring_heic(data: bytes, width: int, height: int) -> bytes:
+    """Return the HEIC ``data`` with another size written into its header."""
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]

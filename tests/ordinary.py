@@ -1,39 +1,62 @@
-"""Ordinary traffic from a process of its own: probes and small pictures at a fixed rate.
-
-    python -m tests.ordinary URL SECONDS
-
-Prints, as JSON, the latencies of both in milliseconds, what was not answered with 200, and by how
-much requests were sent late, which is this process's own fault.
-"""
+"""Ordinary traffic: probes and small pictures at a fixed rate, and what came of them."""
 
 import asyncio
-import json
-import sys
+from dataclasses import dataclass
 from typing import Final
 
-from tests.load import Client, at_rate, percentile, request_bytes, run
+from tests.load import Client, Reply, at_rate, latencies_ms, percentile, request_bytes, run
 from tests.pictures import png
 
 RATE: Final = 20.0  # requests a second of each
 
 
-async def measure(url: str, seconds: float) -> dict[str, object]:
-    """Send both for so many seconds."""
-    classify = request_bytes("POST", "/v1/classify", png(7), Content_Type="image/png")
-    probe = request_bytes("GET", "/livez")
-    async with Client(url) as one, Client(url) as other:
-        replies, probes = await asyncio.gather(
-            at_rate(one, classify, rate=RATE, seconds=seconds),
-            at_rate(other, probe, rate=RATE, seconds=seconds),
+@dataclass(frozen=True)
+class Ordinary:
+    """The replies to ordinary requests."""
+
+    pictures: list[Reply]
+    probes: list[Reply]
+
+    @property
+    def planned(self) -> list[Reply]:
+        """All of them."""
+        return [*self.pictures, *self.probes]
+
+    @property
+    def served(self) -> float:
+        """The share of pictures that were classified, in [0, 1]."""
+        return sum(one.status == 200 for one in self.pictures) / len(self.pictures)
+
+    @property
+    def failed(self) -> int:
+        """How many were neither answered nor, as pictures may be, told when to come again."""
+        return sum(one.status != 200 and not one.refused for one in self.pictures) + sum(
+            one.status != 200 for one in self.probes
         )
-    return {
-        "classify_ms": percentile([reply.latency_ms for reply in replies], 0.99),
-        "livez_ms": percentile([reply.latency_ms for reply in probes], 0.99),
-        "late_ms": percentile([reply.late_ms for reply in (*replies, *probes)], 0.99),
-        "refused": sum(reply.refused for reply in replies),
-        "failed": sum(reply.status != 200 and not reply.refused for reply in (*replies, *probes)),
-    }
+
+    @property
+    def classify_ms(self) -> float:
+        """p99 of the pictures that were classified; a refusal is quick, and no answer."""
+        return percentile(latencies_ms([one for one in self.pictures if one.status == 200]), 0.99)
+
+    @property
+    def livez_ms(self) -> float:
+        """p99 of the probes."""
+        return percentile(latencies_ms(self.probes), 0.99)
 
 
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(measure(sys.argv[1], float(sys.argv[2])))))
+def ordinary(url: str, *, seconds: float, token: str | None = None) -> Ordinary:
+    """Send both for so many seconds, with a key or without."""
+    key = {} if token is None else {"Authorization": f"Bearer {token}"}
+    classify = request_bytes("POST", "/v1/classify", png(7), Content_Type="image/png", **key)
+    probe = request_bytes("GET", "/livez")
+
+    async def measure() -> Ordinary:
+        async with Client(url) as one, Client(url) as other:
+            sent = await asyncio.gather(
+                at_rate(one, classify, rate=RATE, seconds=seconds),
+                at_rate(other, probe, rate=RATE, seconds=seconds),
+            )
+        return Ordinary(*sent)
+
+    return run(measure())

@@ -50,11 +50,12 @@ def usage(pid: int) -> Usage:
 
 
 class Meter:
-    """Looks at a server's processes twice a second, on a thread of its own, inside a block."""
+    """Looks at a server's processes again and again, on a thread of its own, inside a block."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, every_s: float = 0.5) -> None:
         self.samples: list[Usage] = []
         self._pid = pid
+        self._every_s = every_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -72,7 +73,7 @@ class Meter:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(0.5):
+        while not self._stopping.wait(self._every_s):
             self.samples.append(usage(self._pid))
 
 
