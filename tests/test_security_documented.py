@@ -43,7 +43,7 @@ EXCEPTIONS = {
     },
     "of what the server says, logs and traces": {
         *("service.front.CLIENT_WENT_AWAY", "service.dispatch.PACKED_BYTES"),
-        *("service.image_names.MAX_SHOWN", "service.options.MAX_SHOWN"),
+        *("service.image_names.MAX_SHOWN", "service.reasons.MAX_SHOWN"),
         *("service.logs.QUEUE_LINES", "service.tracing.MAX_STAGES"),
     },
     "of the processes that the server starts": {
@@ -60,6 +60,7 @@ EXCEPTIONS = {
         *("index.schema.PAGE_BYTES", "index.strays.MOST_EQUAL", "index.structure.MAX_EFFORT"),
     },
     "of commands and of the operator's own files": {
+        *("index.import_process.BLOCK_BYTES", "service.unix_socket.MAX_PATH_BYTES"),
         *("index.build.CHUNK_BYTES", "index.intake.CHUNK_BYTES", "index.source.MAX_ID_CHARS"),
         *("index.vector_source.MAX_ID_LINE", "vision.comparison.MOST_SEARCHED"),
         *("vision.manifest.MAX_MANIFEST_BYTES", "vision.foreign.HEAD_BYTES"),

@@ -99,7 +99,7 @@ def _flat(metadata: tuple[Any, ...]) -> list[Any]:
 
 MODELS = [
     model
-    for module in (options, query_options, edit_options)
+    for module in (options, query_options, edit_options, job_options)
     for model in vars(module).values()
     if inspect.isclass(model)
     and issubclass(model, BaseModel)
