@@ -30,6 +30,7 @@ class Shot:
     body: bytes
     media_type: str = "application/octet-stream"
     path: str = "/v1/classify"
+    method: str = "POST"
 
 
 @dataclass
@@ -100,7 +101,7 @@ def _answer(
     """Return what is wrong with the answer, if anything, its status and code, and its seconds."""
     started = time.monotonic()
     try:
-        connection.request("POST", shot.path, shot.body, {"Content-Type": shot.media_type})
+        connection.request(shot.method, shot.path, shot.body, {"Content-Type": shot.media_type})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -5,11 +5,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 from tests.pictures import bomb_png, encoded, picture
 
+HERE = Path(__file__).parent
 PARTS = 16  # a file is cut after every sixteenth
 SIZES = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 HEADER = 64  # bytes in which the formats keep their sizes and modes
@@ -25,7 +27,7 @@ class Mutant:
 
 
 def originals() -> dict[str, bytes]:
-    """Return small sound files of all modes of all five formats."""
+    """Return small sound files of all modes of all formats."""
     sound = {}
     for mode in ("RGB", "L", "CMYK"):
         image = picture(1, mode="RGB").convert(mode)
@@ -56,6 +58,16 @@ def originals() -> dict[str, bytes]:
     sound["webp-frames"] = encoded(
         picture(14), "WEBP", save_all=True, append_images=[picture(15)], exif=exif.tobytes()
     )
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK"):
+        sound[f"tiff-{mode}"] = encoded(picture(16).convert(mode), "TIFF")
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        sound[compression] = encoded(picture(17), "TIFF", compression=compression)
+    sound["tiff-pages"] = encoded(picture(18), "TIFF", save_all=True, append_images=[picture(19)])
+    for mode in ("RGB", "RGBA"):
+        sound[f"avif-{mode}"] = encoded(picture(20).convert(mode), "AVIF")
+    sound["avif-frames"] = encoded(picture(21), "AVIF", save_all=True, append_images=[picture(22)])
+    for name in ("phone", "mirrored", "gray"):
+        sound[f"heic-{name}"] = (HERE / f"{name}.heic").read_bytes()
     return sound
 
 

@@ -3,6 +3,7 @@
 import base64
 import http.server
 import itertools
+import json
 import random
 import threading
 import time
@@ -20,6 +21,22 @@ from tests.servers import Server, running_server
 
 MUTANTS = 3000
 MANY_MUTANTS = 100_000
+MUTANTS_OF_A_BODY = 200  # of each
+BODIES = (
+    ("POST", "/v1/search", {"queries": [{"id": "item-01"}, {"id": "item-02"}], "k": 3}),
+    ("POST", "/v1/search", {"id": "item-01", "offset": 2, "group_by": "even", "exclude": ["a"]}),
+    ("POST", "/v1/search/range", {"id": "item-01", "min_score": 0.5, "limit": 5}),
+    ("POST", "/v1/facets", {"keys": ["label", "even"], "filter": {"must": []}, "limit": 5}),
+    (
+        "POST",
+        "/v1/items/delete",
+        {"filter": {"must": [{"key": "number", "range": {"gte": 1e3, "lt": 2e3}}]}},
+    ),
+    ("POST", "/v1/items/delete", {"ids": ["none-0", "none-1", "none-2"]}),
+    ("PATCH", "/v1/items/item-03", {"label": "a", "metadata": {"a": {"b": [1, None, "é"]}}}),
+    ("PUT", "/v1/items/none-3", {"vector": [0.5, -0.5, 1e-3], "metadata": {"a": [True]}}),
+    ("POST", "/v1/jobs", {"kind": "duplicates", "min_score": 2.5}),
+)
 LARGEST_SEED = 100_000  # bytes; larger files of the corpus are sent, but not mutated
 GROWTH_MIB = 1536  # of the worker, whatever is sent: two decoders, and 0.5 GB for the worst image
 
@@ -101,6 +118,21 @@ def test_thousands_of_mutations_get_an_answer_of_the_table(
     assert_harmless(target, corpus, count=MUTANTS, seed=1)
 
 
+def test_mutations_of_bodies_get_an_answer_of_the_table(target: Server) -> None:
+    shots = [
+        Shot(f"{method} {path}, {mutant.name}", mutant.data, "application/json", path, method)
+        for method, path, body in BODIES
+        for mutant in mutants([json.dumps(body).encode()], MUTANTS_OF_A_BODY, seed=1)
+    ]
+    with unharmed(target):
+        toll = bombard(target.url, shots)
+
+    assert toll.faults == []
+    assert toll.answers.total() == len(shots)
+    assert toll.answers[400, "invalid_json"] > len(shots) // 4
+    assert toll.answers[200, None] > 20
+
+
 @pytest.mark.fuzz
 def test_a_hundred_thousand_mutations_get_an_answer_of_the_table(
     target: Server, corpus: dict[str, bytes]
@@ -178,8 +210,8 @@ def test_the_checker_sees_a_worker_that_was_replaced(target: Server) -> None:
 def test_a_mutation_is_the_same_for_the_same_seed() -> None:
     files = list(originals().values())
 
-    once, again, other = (list(mutants(files, 700, seed=seed)) for seed in (1, 1, 2))
+    once, again, other = (list(mutants(files, 1500, seed=seed)) for seed in (1, 1, 2))
 
     assert once == again
     assert once != other
-    assert len({mutant.data for mutant in once}) > 600
+    assert len({mutant.data for mutant in once}) > 1300
