@@ -42,7 +42,11 @@ EXCEPTIONS = {
         *("index.decoder_process.START_S", "index.decoder_process.STALL_S"),
     },
     "of what the server says, logs and traces": {
-        *("service.front.CLIENT_WENT_AWAY", "service.dispatch.PACKED_BYTES"),
+        *(
+            "service.front.CLIENT_WENT_AWAY",
+            "service.dispatch.PACKED_BYTES",
+            "service.pages.FOLDERS_KEPT",
+        ),
         *("service.image_names.MAX_SHOWN", "service.reasons.MAX_SHOWN"),
         *("service.logs.QUEUE_LINES", "service.tracing.MAX_STAGES"),
     },
