@@ -295,11 +295,11 @@ def heads() -> Iterator[Kind]:
             "OPTIONS", "/v1/items/a", **preflight, Access_Control_Request_Headers="x," * 2_000
         ),
         (204,),
-        connections=20,
+        connections=5,
     )
     wrong = {"Authorization": "Bearer " + "a" * 60}
     yield Kind(
-        "wrong keys", lambda: image(png(1), **wrong), (401, 429), connections=20, with_keys=True
+        "wrong keys", lambda: image(png(1), **wrong), (401, 429), connections=5, with_keys=True
     )
 
 
