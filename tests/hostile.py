@@ -82,7 +82,9 @@ def pictures() -> Iterator[Kind]:
     yield Kind(
         "TIFF, large and packed", lambda: image(_flat("TIFF", compression="tiff_deflate")), (200,)
     )
-    yield Kind("WebP, large", lambda: image(_flat("WEBP", quality=10, method=0)), (200,))
+    yield Kind(
+        "WebP, large", lambda: image(_flat("WEBP", quality=10, method=0)), (200,), is_long=True
+    )
     yield Kind("AVIF, large", lambda: image(_flat("AVIF", quality=10, speed=10)), (200,))
     yield Kind(
         "HEIC that promises 25 megapixels",

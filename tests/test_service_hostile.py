@@ -9,6 +9,7 @@ under the same load: one of before should fail.
 import asyncio
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ def parade(server: Server, wanted: list[Kind]) -> tuple[Siege, dict[str, set[int
     """
     workers = server.workers()
     ends: dict[str, set[int | None]] = {}
-    added = [0.0]
+    added: dict[str, float] = {}
 
     async def send(kind: Kind) -> None:
         for _ in range(TRIES):
@@ -173,13 +174,15 @@ def parade(server: Server, wanted: list[Kind]) -> tuple[Siege, dict[str, set[int
                 with Meter(server.process.pid, SAMPLE_S) as meter:
                     await send(kind)
                 samples = (*meter.samples, usage(server.process.pid))
-                added.append(max(sample.resident_mb for sample in samples) - before)
+                added[kind.name] = max(sample.resident_mb for sample in samples) - before
         await asyncio.gather(*waiting)
         return await beside
 
     beside = run(besiege())
+    dearest = max(added, key=lambda name: added[name])
+    sys.stdout.write(f"most memory: {dearest}\n")
     new = len({*server.workers()} - {*workers})
-    return Siege(Counter(chain(*ends.values())), beside, max(added), new), ends
+    return Siege(Counter(chain(*ends.values())), beside, added[dearest], new), ends
 
 
 def test_there_are_many_kinds() -> None:
