@@ -32,7 +32,7 @@ from tests.generator import LATE_MS, apart, lateness_ms, punctual
 from tests.hostile import ITEMS, kinds
 from tests.load import Reply, run
 from tests.ordinary import Ordinary, ordinary
-from tests.processes import Meter, usage
+from tests.processes import Meter, fair_usage
 from tests.servers import ROOT, Server, running_server
 from vision.manifest import read_manifest
 
@@ -122,7 +122,7 @@ class Siege:
 def lay(server: Server, kind: Kind, *, clients: int, token: str | None = None) -> Siege:
     """Send one kind by so many clients, again and again, as long as there is ordinary traffic."""
     assert kind.sent is not None  # made before anything is measured
-    workers, before = server.workers(), usage(server.process.pid).resident_mb
+    workers, before = server.workers(), fair_usage(server.process.pid).resident_mb
     ends: Counter[int | None] = Counter()
 
     async def besiege() -> Ordinary:
@@ -139,7 +139,7 @@ def lay(server: Server, kind: Kind, *, clients: int, token: str | None = None) -
         await asyncio.gather(*hostile)
         return beside
 
-    with Meter(server.process.pid, SAMPLE_S) as meter:
+    with Meter(server.process.pid, SAMPLE_S, fair_usage) as meter:
         beside = run(besiege())
     peak = max(sample.resident_mb for sample in meter.samples)
     new = len({*server.workers()} - {*workers})
@@ -170,10 +170,10 @@ def parade(server: Server, wanted: list[Kind]) -> tuple[Siege, dict[str, set[int
         waiting = [asyncio.create_task(send(kind)) for kind in wanted if kind.waits]
         for kind in wanted:
             if not kind.waits:
-                before = usage(server.process.pid).resident_mb
-                with Meter(server.process.pid, SAMPLE_S) as meter:
+                before = fair_usage(server.process.pid).resident_mb
+                with Meter(server.process.pid, SAMPLE_S, fair_usage) as meter:
                     await send(kind)
-                samples = (*meter.samples, usage(server.process.pid))
+                samples = (*meter.samples, fair_usage(server.process.pid))
                 added[kind.name] = max(sample.resident_mb for sample in samples) - before
         await asyncio.gather(*waiting)
         return await beside
