@@ -32,7 +32,7 @@ class Kind:
     trickle: bytes = b""  # goes on to be sent, until there is an answer
     connections: int = 1  # that a client opens for it at once
     unread_s: float = 0.0  # for so long nothing is read, and all of what comes after that
-    is_long: bool = False  # takes seconds: for the long form alone
+    is_long: bool = False  # takes seconds, or much memory: for the long form alone
     with_keys: bool = False  # the server is one that asks for keys
 
     @cached_property
