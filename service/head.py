@@ -119,6 +119,8 @@ class Head:
         url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"
         path = raw_path.decode("ascii")
+        if url.host:
+            self._take_host(url)
         return {
             **connection,
             "http_version": version,
@@ -128,6 +130,14 @@ class Head:
             "query_string": url.query or b"",
             "headers": self.headers,
         }
+
+    def _take_host(self, url: httptools.parser.url_parser.URL) -> None:
+        """Put the host of an absolute address in place of Host (RFC 9112, 3.2.2)."""
+        host = b"[%b]" % url.host if b":" in url.host else url.host
+        if url.port:
+            host += b":%d" % url.port
+        self.headers = [field for field in self.headers if field[0] != b"host"]
+        self.headers.append((b"host", host))
 
     def refused_scope(
         self, method: str, connection: dict[str, Any], refusal: RequestError

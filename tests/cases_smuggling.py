@@ -240,7 +240,6 @@ _ALIKE = {
     "chunks of GET": (200, _head(CHUNKED) + b"0\r\n\r\n"),
     "chunks of zeros": (415, _chunks(b"0" * 40 + b"5\r\nhello\r\n0\r\n\r\n")),
     "chunks that end with zeros": (415, _chunks(b"5\r\nhello\r\n0000\r\n\r\n")),
-    "another host in the target": (200, _line(b"GET http://other.example/v1/model HTTP/1.1")),
     "a target with a fragment": (200, _line(b"GET /v1/model#a HTTP/1.1")),
     "a target with an encoded line end": (200, get("/v1/model?%0d%0aX:%20y")),
     "a target like a host": (404, get("//other.example/v1/model")),
@@ -280,6 +279,12 @@ _EACH_FOR_ITSELF = [
         *(_in_chunks(b"Transfer-Encoding:\tchunked"), (501,), apart(200), False),
     ),
     Ambiguous("HTTP/9.9", _line(b"GET /v1/model HTTP/9.9"), (505,), (400,), False),
+    Ambiguous(
+        "another host in the target",
+        _line(b"GET http://other.example/v1/model HTTP/1.1"),
+        apart(200),
+        apart(403),
+    ),
     Ambiguous("a length of GET", _head(_HIDES), within(200), within(200)),
     Ambiguous(
         "a length of OPTIONS", request("OPTIONS", "/v1/search", None, _HIDES), *[within(405)] * 2

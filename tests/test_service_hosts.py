@@ -2,8 +2,11 @@
 
 import gzip
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -70,6 +73,25 @@ def test_a_page_that_has_its_own_name_point_here_gets_nothing(
 )
 def test_local_names_are_answered(client: httpx.Client, host: str) -> None:
     assert client.get("/v1/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://evil.example/v1/model", "localhost", 403),
+        ("http://localhost:3000/v1/model", "evil.example", 200),
+        ("http://[::1]:3000/v1/model", "evil.example", 200),
+    ],
+)
+def test_the_host_of_an_absolute_address_counts(
+    server: Server, target: str, host: str, status: int
+) -> None:
+    """RFC 9112, 3.2.2."""
+    address = urlsplit(server.url)
+    with closing(HTTPConnection(str(address.hostname), address.port, timeout=30)) as connection:
+        connection.request("GET", target, headers={"Host": host})
+
+        assert connection.getresponse().status == status
 
 
 def test_probes_are_answered_under_any_name(client: httpx.Client) -> None:
