@@ -125,14 +125,14 @@ def serve(
             envvar="LOOKALIKE_MAX_BODIES_BYTES",
             help="All request bodies held at once, bytes per worker.",
         ),
-    ] = 512 * 2**20,
+    ] = 2**28,
     decode_memory_bytes: Annotated[
         int,
         typer.Option(
             envvar="LOOKALIKE_DECODE_MEMORY_BYTES",
             help="All images being decoded at once, bytes per worker.",
         ),
-    ] = 2**30,
+    ] = 2**28,
     decode_timeout_s: Annotated[
         float,
         typer.Option(envvar="LOOKALIKE_DECODE_TIMEOUT_S", help="To decode one image, seconds."),

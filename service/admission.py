@@ -139,23 +139,47 @@ class BodyBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._of_callers: dict[str, int] = {}  # bytes of each who has any
 
     @contextmanager
-    def reserve(self) -> Iterator["Reservation"]:
+    def reserve(self, caller: str) -> Iterator["Reservation"]:
         """Give a share, empty at first, for as long as the block runs."""
-        share = Reservation(self)
+        share = Reservation(self, caller)
         try:
             yield share
         finally:
-            self.held -= share.bytes
+            if share.bytes:
+                self._take(caller, -share.bytes)
+
+    def hold(self, caller: str, more: int) -> None:
+        """Hold ``more`` bytes of ``caller``; whoever has less than an equal share always may.
+
+        Raises:
+            OverloadedError: there are not as many left.
+        """
+        if self.held + more > self.limit:
+            own = self._of_callers.get(caller, 0)
+            callers = len(self._of_callers) + (own == 0)
+            if callers == 1 or (own + more) * callers > self.limit:
+                raise OverloadedError("too many bytes of requests are held; try again shortly")
+        self._take(caller, more)
+
+    def _take(self, caller: str, more: int) -> None:
+        self.held += more
+        own = self._of_callers.get(caller, 0) + more
+        if own:
+            self._of_callers[caller] = own
+        else:
+            del self._of_callers[caller]
 
 
 class Reservation:
     """One request's share of the budget."""
 
-    def __init__(self, budget: BodyBudget) -> None:
+    def __init__(self, budget: BodyBudget, caller: str) -> None:
         self.bytes = 0
         self._budget = budget
+        self._caller = caller
 
     def grow_to(self, size: int) -> None:
         """Hold at least ``size`` bytes.
@@ -164,12 +188,9 @@ class Reservation:
             OverloadedError: there are not as many left; what was held stays.
         """
         more = size - self.bytes
-        if more <= 0:
-            return
-        if self._budget.held + more > self._budget.limit:
-            raise OverloadedError("too many bytes of requests are held; try again shortly")
-        self._budget.held += more
-        self.bytes = size
+        if more > 0:
+            self._budget.hold(self._caller, more)
+            self.bytes = size
 
 
 class MemoryGate:

@@ -7,6 +7,7 @@ fields come as form fields, as query parameters, or as JSON members. Nothing is 
 import asyncio
 import base64
 import binascii
+import mmap
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -33,6 +34,7 @@ from service.options import MAX_IMAGES, MAX_JSON_VALUES, Text
 from vision.formats import sniff_format
 
 MAX_QUERY_FIELDS: Final = 100
+PAGED_BYTES: Final = 2**20  # of a body above which its pieces would be held twice
 LARGE_BYTES: Final = 64 * 2**10  # of a body that takes some milliseconds to take apart
 JSON_TYPES: Final = ("application/json", "application/merge-patch+json")
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")  # RFC 4648, section 5
@@ -137,7 +139,7 @@ async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> b
     declared = request.headers.get("content-length", "0")
     if int(declared) > max_bytes:
         raise BodyTooLargeError(f"the body has {declared} bytes; at most {max_bytes} are allowed")
-    chunks: list[bytes] = []
+    gathered = _Gathered(int(declared))
     size = 0
     try:
         async for chunk in request.stream():
@@ -145,10 +147,32 @@ async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> b
             if size > max_bytes:
                 raise BodyTooLargeError(f"the body is larger than the {max_bytes} bytes allowed")
             held.grow_to(size)
-            chunks.append(chunk)
+            gathered.add(chunk)
     except ClientDisconnect as error:
         raise SlowRequestError("the client went away before the body arrived") from error
-    return b"".join(chunks)
+    return gathered.taken()
+
+
+class _Gathered:
+    """Pieces as they come; those of a large body in pages that the system has back at once."""
+
+    def __init__(self, declared: int) -> None:
+        self._pieces: list[bytes] = []
+        # What is never written takes no memory, whatever was declared.
+        self._pages = mmap.mmap(-1, declared) if declared > PAGED_BYTES else None
+
+    def add(self, piece: bytes) -> None:
+        if self._pages is None:
+            self._pieces.append(piece)
+        else:
+            self._pages.write(piece)
+
+    def taken(self) -> bytes:
+        """Return all that came."""
+        if self._pages is None:
+            return b"".join(self._pieces)
+        with self._pages:
+            return self._pages[: self._pages.tell()]
 
 
 def decode_image_text(text: Any, *, name: str) -> bytes:

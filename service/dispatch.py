@@ -55,7 +55,7 @@ class Dispatch:
         route = methods.pick(scope["method"])
         scope["route"] = route
         scope[STATE] = self.state
-        with self._admitted(route), self.state.bodies.reserve() as scope["held"]:
+        with self._admitted(route), self.state.bodies.reserve(current_caller()) as scope["held"]:
             request = Request(scope, receive)
             response: Response = await route.endpoint(request, **parameters)
             if len(response.body) >= PACKED_BYTES:

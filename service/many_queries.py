@@ -18,7 +18,7 @@ from service.engine import Engine
 from service.errors import AmbiguousQueryError, ListTooLongError, MissingImageError, RequestError
 from service.exchange import Stopwatch
 from service.query import Query, box_of, check_kind, find, query_of, see_write, stored_or_given
-from service.query_options import MAX_QUERIES, OneQuery, SearchOptions
+from service.query_options import MAX_HITS, MAX_QUERIES, MAX_VECTORS, OneQuery, SearchOptions
 from service.task import Encoded, Task
 from vision.errors import ImageError
 
@@ -52,6 +52,7 @@ async def run_queries(
     options = SearchOptions.parse(submission.fields)
     wanted = parse_filter(options.filter) if options.filter is not None else None
     sources = _sources(submission, options)
+    _check_hits(len(sources), options)
     check_kind(engine, options.kind)
     await see_write(engine, options.min_seq)
     tasks = _tasks(sources)
@@ -69,6 +70,15 @@ async def run_queries(
             except _OF_ONE as error:
                 found.append(error)
     return found, watch
+
+
+def _check_hits(queries: int, options: SearchOptions) -> None:
+    most = MAX_VECTORS if options.with_vector else MAX_HITS
+    if queries * options.k > most:
+        raise ListTooLongError(
+            f"{queries} queries of k {options.k} may find {queries * options.k} hits; one search "
+            f"has at most {MAX_HITS}, or {MAX_VECTORS} with their vectors"
+        )
 
 
 def _sources(submission: Submission, options: SearchOptions) -> list[_Source | Exception]:

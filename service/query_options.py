@@ -20,6 +20,8 @@ from service.options import (
 
 MAX_RANGE: Final = 10_000  # hits of one answer
 MAX_QUERIES: Final = 64  # of one search
+MAX_HITS: Final = 10_000  # of all of them, and with vectors a tenth
+MAX_VECTORS: Final = 1_000
 MAX_OFFSET: Final = MAX_REACH - MAX_K
 
 

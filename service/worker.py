@@ -38,7 +38,12 @@ SWITCH_INTERVAL_S: Final = 0.001
 # glibc gives each of up to 8 threads per core a heap of its own, and none of them what another gave
 # back: with 32 threads that write, a worker grew by 1 MB a minute more.
 HEAPS: Final = 2
+# So many bytes have pages of their own, which the system has back at once; glibc would learn from a
+# large body to keep the next in a heap.
+APART_BYTES: Final = 2**24
 _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
+_M_MMAP_THRESHOLD: Final = -3
+_M_TRIM_THRESHOLD: Final = -1
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
 SETTLE_S: Final = 0.1  # for handshakes to end; a round trip
 desk = Desk()
@@ -152,10 +157,12 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
 
 
 def _limit_heaps() -> None:
-    """Have all threads of this process share two heaps, where the C library is glibc."""
+    """Have all threads share two heaps, and large pieces none, where the C library is glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, HEAPS)
+        mallopt(_M_MMAP_THRESHOLD, APART_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * APART_BYTES)
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -30,6 +30,7 @@ EXCEPTIONS = {
         *("service.engine.WRITERS", "service.search_routes.MANY_HITS"),
         *("index.writer.MAX_REQUESTS", "index.writer.MAX_ITEMS", "service.deletion.CHUNK"),
         "service.body.LARGE_BYTES",
+        "service.body.PAGED_BYTES",
     },
     "how often something is looked at, or for how long the server waits for itself": {
         *("service.deadlines.LOOK_S", "service.reception.LOOK_S", "service.jobs.LOOK_S"),
@@ -52,6 +53,7 @@ EXCEPTIONS = {
     },
     "of the processes that the server starts": {
         *("service.cores.MOST_WORKERS", "service.worker.HEAPS"),
+        "service.worker.APART_BYTES",
         *("service.worker.OTHER_DESCRIPTORS", "service.decoder.PIXEL_BYTES"),
         *("service.decoder.BESIDE_BYTES", "service.decoders.MOST_PICTURES"),
         *("service.decoders.TRIES", "index.crew.MOST"),

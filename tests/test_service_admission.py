@@ -221,13 +221,13 @@ def request_of(chunks: list[bytes], **headers: str) -> Request:
 
 
 def read(budget: BodyBudget, request: Request) -> bytes:
-    with budget.reserve() as held:
+    with budget.reserve("") as held:
         return asyncio.run(read_body(request, max_bytes=1000, held=held))
 
 
 def test_a_body_is_counted_while_it_is_held() -> None:
     budget = BodyBudget(1500)
-    with budget.reserve() as first:
+    with budget.reserve("") as first:
         asyncio.run(read_body(request_of([b"a" * 900]), max_bytes=1000, held=first))
         assert budget.held == 900
         with pytest.raises(OverloadedError):
@@ -239,7 +239,7 @@ def test_a_body_is_counted_while_it_is_held() -> None:
 
 def test_a_body_is_counted_as_it_comes_and_not_as_it_is_announced() -> None:
     budget = BodyBudget(1500)
-    with budget.reserve() as first:
+    with budget.reserve("") as first:
         first.grow_to(900)
         with pytest.raises(SlowRequestError, match="went away"):
             read(budget, request_of([], content_length="800"))
@@ -248,6 +248,33 @@ def test_a_body_is_counted_as_it_comes_and_not_as_it_is_announced() -> None:
     with pytest.raises(BodyTooLargeError):
         read(budget, request_of([], content_length="1001"))
     assert budget.held == 0
+
+
+def test_one_caller_cannot_hold_all_the_bytes_there_are() -> None:
+    budget = BodyBudget(1000)
+    with ExitStack() as held:
+        for _ in range(10):
+            held.enter_context(budget.reserve("flood")).grow_to(100)
+        with pytest.raises(OverloadedError):
+            held.enter_context(budget.reserve("flood")).grow_to(1)
+        held.enter_context(budget.reserve("one")).grow_to(500)
+        with pytest.raises(OverloadedError):
+            held.enter_context(budget.reserve("one")).grow_to(1)
+        held.enter_context(budget.reserve("another")).grow_to(300)
+        with pytest.raises(OverloadedError):
+            held.enter_context(budget.reserve("another")).grow_to(40)
+
+    assert budget.held == 0
+    assert not budget._of_callers
+
+
+def test_a_large_body_comes_whole_whether_its_length_was_told_or_not() -> None:
+    data = bytes(range(256)) * 8192  # 2 MiB
+    pieces = [data[at : at + 65536] for at in range(0, len(data), 65536)]
+    for told in ({"content_length": str(len(data))}, {}):
+        with BodyBudget(2**22).reserve("") as held:
+            body = asyncio.run(read_body(request_of(pieces, **told), max_bytes=2**22, held=held))
+        assert body == data
 
 
 def test_threads_wait_until_there_is_memory_and_the_largest_goes_alone() -> None:

@@ -48,6 +48,26 @@ def test_queries_of_every_kind_are_answered_in_order(client: httpx.Client) -> No
             assert hit["metadata"] == single["metadata"]
 
 
+@pytest.mark.parametrize(
+    ("queries", "options", "is_fine"),
+    [
+        (10, {"k": 1000}, True),
+        (10, {"k": 1000, "with_vector": True}, False),
+        (10, {"k": 100, "with_vector": True}, True),
+        (11, {"k": 1000}, False),
+    ],
+)
+def test_all_queries_together_have_so_many_hits(
+    client: httpx.Client, queries: int, options: dict[str, Any], is_fine: bool
+) -> None:
+    answer = client.post(SEARCH, json={"queries": [{"id": "item-03"}] * queries, **options})
+
+    assert answer.status_code == (200 if is_fine else 422)
+    if not is_fine:
+        assert answer.json()["code"] == "list_too_long"
+        assert "at most 10000, or 1000 with their vectors" in answer.json()["detail"]
+
+
 def test_several_images_of_a_form_are_several_queries(client: httpx.Client) -> None:
     files = [("image", png(number)) for number in (4, 2, 9)]
 
