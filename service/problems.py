@@ -129,7 +129,7 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
     headers = {}
     if isinstance(error, errors.RetryableError):
         headers["Retry-After"] = str(error.retry_after_s)
-    elif isinstance(error, index_errors.StorageError | index_errors.RebuildError):
+    elif status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         headers["Retry-After"] = str(_RETRY_AFTER_STORAGE_S)
     if isinstance(error, errors.MethodNotAllowedError):
         headers["Allow"] = ", ".join(error.allowed)
