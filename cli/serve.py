@@ -125,7 +125,7 @@ def serve(
             envvar="LOOKALIKE_MAX_BODIES_BYTES",
             help="All request bodies held at once, bytes per worker.",
         ),
-    ] = 2**28,
+    ] = 2**27,
     decode_memory_bytes: Annotated[
         int,
         typer.Option(

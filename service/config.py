@@ -79,7 +79,7 @@ class ServiceSettings(BaseSettings):
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, pixels")
     max_connections: int = Field(1024, ge=1, description="open connections, per worker")
     max_bodies_bytes: int = Field(
-        2**28, ge=1024, description="all request bodies held at once, bytes per worker"
+        2**27, ge=1024, description="all request bodies held at once, bytes per worker"
     )
     decode_memory_bytes: int = Field(
         2**28, ge=2**20, description="all images being decoded at once, bytes per worker"

@@ -40,7 +40,7 @@ SWITCH_INTERVAL_S: Final = 0.001
 HEAPS: Final = 2
 # So many bytes have pages of their own, which the system has back at once; glibc would learn from a
 # large body to keep the next in a heap.
-APART_BYTES: Final = 2**24
+APART_BYTES: Final = 2**22
 _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 _M_TRIM_THRESHOLD: Final = -1
@@ -162,7 +162,7 @@ def _limit_heaps() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, HEAPS)
         mallopt(_M_MMAP_THRESHOLD, APART_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * APART_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 4 * APART_BYTES)
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -2,9 +2,11 @@
 
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.hostile_pictures import (
     chunk,
@@ -107,6 +109,51 @@ def test_as_many_scans_as_are_allowed_are_decoded_and_no_more(scans: int) -> Non
             decode_image(data)
     else:
         assert decode_image(data).size == (64, 64)
+
+
+def tagged(count: int) -> bytes:
+    """Return EXIF of so many tags."""
+    tags = Image.Exif()
+    for number in range(count):
+        tags[0x2000 + number] = number
+    return tags.tobytes()
+
+
+def text_chunk(exif: bytes) -> bytes:
+    """Return a chunk of EXIF as ImageMagick writes it into a PNG."""
+    text = f"\nexif\n{len(exif):8}\n{exif.hex()}\n".encode()
+    body = b"Raw profile type exif\0\0" + zlib.compress(text)
+    return chunk(b"zTXt", body)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("count", "is_cheap"), [(20, True), (200, True), (201, False)])
+def test_a_picture_with_many_tags_is_not_light(
+    image_format: str, count: int, is_cheap: bool
+) -> None:
+    data = encoded(picture(1), image_format, exif=tagged(count))
+
+    assert is_light(data) is is_cheap
+    assert decode_image(data).size == picture(1).size
+
+
+def test_tags_in_other_places_are_not_light_either() -> None:
+    jpeg, exif = encoded(picture(1), "JPEG"), tagged(2_000)
+    data = encoded(picture(1))
+    big = b"II+\0\x08\0\0\0" + bytes(100)
+
+    assert not is_light(data[:33] + text_chunk(exif) + data[33:])
+    assert not is_light(data[:33] + chunk(b"eXIf", tagged(1)[6:]) * 2 + data[33:])
+    assert not is_light(data[:33] + chunk(b"eXIf", bytes(70_000)) + data[33:])
+    assert not is_light(segment(jpeg, b"\xe1", b"Exif\0\0" + big))
+    assert not is_light(segment(jpeg, b"\xe2", b"MPF\0" + exif[6:]))
+    assert not is_light(segment(encoded(picture(1), "JPEG", exif=tagged(9)), b"\xe1", tagged(9)))
+    assert not is_light(segment(segment(jpeg, b"\xfe", bytes(40_000)), b"\xfe", bytes(40_000)))
+
+
+def segment(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """Return a JPEG with one more segment at its start."""
+    return data[:2] + b"\xff" + kind + struct.pack(">H", len(content) + 2) + content + data[2:]
 
 
 def test_a_thumbnail_within_the_metadata_costs_an_ordinary_picture_nothing() -> None:

@@ -30,11 +30,18 @@ _LIGHT_COMPONENTS: Final = 3  # profiles of four colours take 0.1 s to be prepar
 _PRICED_PARTS: Final = 1000
 _LIGHT_INFLATED: Final = 4  # compressed pieces of metadata; each may inflate to 1 MiB
 _TINY_BYTES: Final = 2**12  # so small a PNG is light whatever its chunks: they inflate to 4 MiB
+_LIGHT_TAGS: Final = 200  # of EXIF, each of which takes some µs; cameras write 20
+_LIGHT_HEADER: Final = 2**16  # bytes of it, or of what is before the first scan
 
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_START: Final = b"\xff\xd8\xff"
 _PROFILE: Final = b"iCCP"
+_EXIF: Final = b"eXIf"
+_EXIF_AS_TEXT: Final = b"Raw profile type"  # as ImageMagick writes it
+_EXIF_START: Final = b"Exif\0\0"
+_MANY_PICTURES: Final = b"MPF\0"  # tags as those of EXIF
 _COMPRESSED: Final = (_PROFILE, b"zTXt", b"iTXt")
+_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _OS2_HEADER: Final = 12  # bytes of a BMP's header that has sizes of 16 bits
 _HEADER_BYTES: Final = 2**16  # in which sizes of AVIF and HEIC are looked for
 _MOST_SIZES: Final = 64
@@ -66,7 +73,7 @@ def is_light(data: bytes) -> bool:
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
         if width * height > LIGHT_PRICE:
             return False
-        return len(data) <= _TINY_BYTES or _has_light_chunks(data)
+        return _has_light_chunks(data)
     return data.startswith(_JPEG_START) and _is_light_jpeg(data)
 
 
@@ -100,14 +107,51 @@ def _is_light_jpeg(data: bytes) -> bool:
         return False
     if frame is None or not frame.is_huffman or len(frame.sampling) > _LIGHT_COMPONENTS:
         return False
+    if not _has_light_header(data[: frame.scan_at]):
+        return False
     scans = 1 if frame.has_one_scan else count_scans(data)
     return frame.width * frame.height * scans <= LIGHT_PRICE and scans <= MOST_SCANS
 
 
+def _has_light_header(header: bytes) -> bool:
+    if len(header) > _LIGHT_HEADER or _MANY_PICTURES in header:
+        return False
+    at = header.find(_EXIF_START)
+    if at < 0:
+        return True
+    at += len(_EXIF_START)
+    return header.find(_EXIF_START, at) < 0 and _has_few_tags(header[at:])
+
+
+def _has_few_tags(exif: bytes) -> bool:
+    """Say whether a block of EXIF, a TIFF without pixels, has few tags in its first directory."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:  # no TIFF, or one that is written wrongly or is very large
+        return not set(exif[2:4]) & set(b"*+")
+    try:
+        (first,) = struct.unpack_from(f"{order}I", exif, 4)
+        return bool(struct.unpack_from(f"{order}H", exif, first)[0] <= _LIGHT_TAGS)
+    except struct.error:  # there are none
+        return True
+
+
 def _has_light_chunks(data: bytes) -> bool:
     kinds = _png_chunks(data, _LIGHT_PARTS)
+    if _EXIF in kinds and not _has_light_exif(data):
+        return False
+    if any(kind in _TEXTS for kind in kinds) and _EXIF_AS_TEXT in data:
+        return False
+    if len(data) <= _TINY_BYTES:
+        return True
     inflated = sum(kind in _COMPRESSED for kind in kinds)
     return len(kinds) < _LIGHT_PARTS and inflated <= _LIGHT_INFLATED
+
+
+def _has_light_exif(data: bytes) -> bool:
+    at = data.index(_EXIF)
+    size = int.from_bytes(data[at - 4 : at], "big")
+    is_one = data.find(_EXIF, at + 4) < 0
+    return is_one and size <= _LIGHT_HEADER and _has_few_tags(data[at + 4 : at + 4 + size])
 
 
 def _png_chunks(data: bytes, most: int) -> list[bytes]:
