@@ -5,11 +5,13 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import Final, Protocol
 
-from service.errors import SlowRequestError
+from service.errors import MalformedRequestError, SlowRequestError
 
 LOOK_S: Final = 0.25  # between two looks
 LEAST_RATE: Final = 1024  # bytes of a body a second, on average after the pause that is allowed
 HEAD_START_S: Final = 120.0  # in which a body may come at that rate; then it needs the steady one
+LEAST_PIECE: Final = 64  # bytes of a piece of a body, on average once there are many
+MANY_PIECES: Final = 1024
 STEADY_RATE: Final = 8192  # bytes of a body a second, on average after the head start
 
 
@@ -35,15 +37,26 @@ class Arrival:
         self._head_start_s = max(head_start_s, pause_s)
         self._begun = 0.0
         self._bytes = 0
+        self._pieces = 0
 
     def begin(self, now: float) -> None:
         """Take note that a body begins to arrive at ``now``, seconds."""
         self._begun = now
-        self._bytes = 0
+        self._bytes = self._pieces = 0
 
     def deadline(self, now: float, size: int) -> float:
-        """Return by when more must come, now that ``size`` bytes have."""
+        """Return by when more must come, now that a piece of ``size`` bytes has.
+
+        Raises:
+            MalformedRequestError: the pieces are so small that reading them is all that is done.
+        """
         self._bytes += size
+        self._pieces += 1
+        if self._pieces > MANY_PIECES and self._bytes < LEAST_PIECE * self._pieces:
+            raise MalformedRequestError(
+                f"the body comes in more than {MANY_PIECES} pieces of fewer than {LEAST_PIECE} "
+                "bytes; send larger chunks"
+            )
         return min(
             min(now, self._begun + self._bytes / LEAST_RATE) + self._pause_s,
             self._begun + self._head_start_s + self._bytes / STEADY_RATE,

@@ -128,8 +128,13 @@ _WORKS = {
     "chunks with a trailer": chunked(
         CLASSIFY, b"%x\r\n%s\r\n0\r\nX-A: b\r\n\r\n" % (len(PICTURE), PICTURE)
     ),
-    "one byte a chunk": chunked(
-        CLASSIFY, b"".join(b"1\r\n%c\r\n" % byte for byte in PICTURE) + b"0\r\n\r\n"
+    "a few bytes a chunk": chunked(
+        CLASSIFY,
+        b"".join(
+            b"%x\r\n%b\r\n" % (len(piece), piece)
+            for piece in (PICTURE[at : at + 5] for at in range(0, len(PICTURE), 5))
+        )
+        + b"0\r\n\r\n",
     ),
     "a request that waits to send": raw(CLASSIFY, PICTURE, b"Expect: 100-continue"),
     "empty lines before the request": b"\r\n\r\n" + _livez(),

@@ -82,7 +82,7 @@ LONG: dict[str, tuple[str, Any, int, str]] = {
         "/v1/search",
         {f"f{number}": 0 for number in range(90_000)},
         400,
-        "unexpected_field",
+        "invalid_json",
     ),
 }
 

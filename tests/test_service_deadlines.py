@@ -2,7 +2,15 @@
 
 import pytest
 
-from service.deadlines import HEAD_START_S, LEAST_RATE, STEADY_RATE, Arrival
+from service.deadlines import (
+    HEAD_START_S,
+    LEAST_PIECE,
+    LEAST_RATE,
+    MANY_PIECES,
+    STEADY_RATE,
+    Arrival,
+)
+from service.errors import MalformedRequestError
 
 PAUSE_S = 10.0
 MOST = 20 * 2**20  # bytes
@@ -64,3 +72,16 @@ def test_what_one_body_took_is_not_held_against_the_next() -> None:
     arrival.begin(1_000)
 
     assert arrival.deadline(1_001, 2_000) == 1_001 + PAUSE_S
+
+
+def test_a_body_of_very_many_very_small_pieces_is_refused() -> None:
+    arrival = Arrival(PAUSE_S)
+    arrival.begin(0.0)
+    for _ in range(MANY_PIECES):
+        arrival.deadline(0.0, 1)
+
+    with pytest.raises(MalformedRequestError, match="larger chunks"):
+        arrival.deadline(0.0, 1)
+    arrival.begin(0.0)
+    for _ in range(10 * MANY_PIECES):
+        arrival.deadline(0.0, LEAST_PIECE)
