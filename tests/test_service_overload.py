@@ -133,13 +133,13 @@ def overload(url: str, *, seconds: float, patience_s: float = 40.0) -> Overload:
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose network takes 70 ms and more for an image, and no less in a batch.
+    """A server whose network takes 25 ms and more for an image, and no less in a batch.
 
     The queue is made as short as that: by default it may take half a second, whatever the network.
     """
     folder = tmp_path_factory.mktemp("slow")
     write_model(folder / "model", network="cnn", width=128, size=320)
-    options = ("--max-wait-s", "0.1")
+    options = ("--max-wait-s", "0.03")
     with running_server(folder / "model", folder / "gallery", folder / "log", *options) as running:
         yield running
 
