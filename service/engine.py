@@ -196,9 +196,10 @@ class Engine:
         cost = others + scans * (self.gallery.count // COST_ITEMS)
         for task in tasks:
             cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
-        if cost <= 1:
+        if cost == 1:
             return self.quick.admit(current_caller())
-        return self.costly.admit(current_caller(), cost=cost)
+        # Changes alone, which cost nothing here, wait for the disk and not for the network.
+        return self.costly.admit(current_caller(), cost=max(1, cost))
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
