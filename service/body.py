@@ -46,6 +46,7 @@ _PERCENT: Final = (
     *(("%0A", ""), ("%0a", ""), ("%0D", ""), ("%0d", ""), ("%20", "")),
 )
 _MOST_PADDING: Final = 2  # equals signs
+_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # or else it would be shared memory
 _WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")  # many clients name a type all the same
 
 
@@ -163,7 +164,7 @@ class _Gathered:
     def __init__(self, declared: int) -> None:
         self._pieces: list[bytes] = []
         # What is never written takes no memory, whatever was declared.
-        self._pages = mmap.mmap(-1, declared) if declared > PAGED_BYTES else None
+        self._pages = mmap.mmap(-1, declared, _PRIVATE) if declared > PAGED_BYTES else None
 
     def add(self, piece: bytes) -> None:
         if self._pages is None:

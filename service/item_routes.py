@@ -188,7 +188,8 @@ async def put_items(request: Request) -> Response:
     charge(request, images=len(options.items))
     entries = entries_of(options.items, submission.images, engine.manifest.architecture)
     tasks = tasks_of(entries)
-    with engine.admit(tasks, others=sum(entry.is_vector for entry in entries)):
+    sound = sum(entry.error is None for entry in entries)
+    with engine.admit(tasks, others=sound - len(tasks)):
         results = await store_all(engine, entries, tasks, upsert=options.upsert)
     return answer_with(
         BulkAnswer(request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results),

@@ -35,11 +35,6 @@ class Entry:
     metadata: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether it comes as a vector, and can be stored so far."""
-        return self.error is None and not isinstance(self.source, bytes)
-
 
 def entries_of(items: list[Any], images: list[bytes], architecture: Architecture) -> list[Entry]:
     """Return the entries of a request, in order.

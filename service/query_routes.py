@@ -129,7 +129,9 @@ async def embed(request: Request) -> Response:
         timings_ms=watch.stop(),
         results=results,
     )
-    return answer_with(answer, status=status_of(results))
+    if len(results) == 1:
+        return answer_with(answer, status=status_of(results))
+    return await engine.at_length(lambda: answer_with(answer, status=status_of(results)))
 
 
 async def _encode_all(

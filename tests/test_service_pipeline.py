@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -48,6 +49,19 @@ def pipeline(**changes: object) -> Pipeline:
         "on_batch": lambda _: None,
     }
     return Pipeline(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def heavy_until(gate: threading.Event) -> Callable[[Task, bool], Decoded]:
+    """Return what decodes all at once but `h`, which is heavy, and ends when the gate is open."""
+
+    def heavy_decode(task: Task, light_only: bool) -> Decoded:
+        if task.data == b"h":
+            if light_only:
+                raise HeavyImage
+            assert gate.wait(timeout=10)
+        return decode(task, light_only)
+
+    return heavy_decode
 
 
 def value(encoded: Encoded) -> int:
@@ -251,13 +265,7 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
 @pytest.mark.parametrize("decodes_itself", [True, False])
 def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> None:
     gate = threading.Event()
-
-    def heavy_decode(task: Task, light_only: bool) -> Decoded:
-        if task.data == b"h":
-            if light_only:
-                raise HeavyImage
-            assert gate.wait(timeout=10)
-        return decode(task, light_only)
+    heavy_decode = heavy_until(gate)
 
     async def scenario() -> tuple[list[int], int]:
         work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself, is_quick=is_quick)
@@ -347,13 +355,7 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
 
 def test_images_that_turn_out_heavy_keep_no_place_from_other_calls() -> None:
     gate = threading.Event()
-
-    def heavy_decode(task: Task, light_only: bool) -> Decoded:
-        if task.data == b"h":
-            if light_only:
-                raise HeavyImage
-            assert gate.wait(timeout=10)
-        return decode(task, light_only)
+    heavy_decode = heavy_until(gate)
 
     async def scenario() -> None:
         work = pipeline(decode=heavy_decode)
