@@ -28,12 +28,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from benchmarks.galleries import FINGERPRINT, built, clustered_gallery
 from benchmarks.machine import commit, describe_machine, spread
-from benchmarks.search_sets import fashion
+from benchmarks.search.datasets import fashion
+from benchmarks.search.galleries import FINGERPRINT, built, clustered_gallery
 from index.gallery import Gallery
 from index.items import NewItem
-from vision.thumbnail import Thumbnail
+from vision.image.thumbnail import Thumbnail
 
 OPEN = """
 import sys, time

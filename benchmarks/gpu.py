@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
-from vision.cuda_encoder import CudaEncoder
-from vision.encoder import Encoder
-from vision.encoding import Encoding
-from vision.manifest import EMBEDDING_LAYER, Architecture, Manifest
-from vision.model import save_model
-from vision.network import build_network
-from vision.precision import LEAST_COSINE
-from vision.preprocess import Preprocessing
+from vision.image.preprocessing import Preprocessing
+from vision.inference.cuda_encoder import CudaEncoder
+from vision.inference.encoder import Encoding
+from vision.inference.torch_encoder import Encoder
+from vision.model.manifest import EMBEDDING_LAYER, Architecture, Manifest
+from vision.networks.network import build_network
+from vision.networks.precision import LEAST_COSINE
+from vision.networks.saved_model import save_model
 
 LABELS = tuple(f"label {number}" for number in range(10))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

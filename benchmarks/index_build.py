@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
-from cli.sources import open_source
-from index.build import build
-from index.crew import SLICE, Crew
-from index.decoder import Decoder, Wanted
+from cli.support.image_source import open_source
+from index.decoding.decoder_pool import SLICE, Crew
+from index.decoding.file_decoder import Decoder, Wanted
 from index.gallery import Gallery
-from index.source import Entry
-from vision.encoding import ImageEncoder
-from vision.image import OWN_FILE_LIMITS, harden_pillow
-from vision.runtimes import open_encoder
-from vision.thumbnail import MAX_SIDE
+from index.operations.add_images import build
+from index.source_entries import Entry
+from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.thumbnail import MAX_SIDE
+from vision.inference.encoder import ImageEncoder
+from vision.inference.open_encoder import open_encoder
 
 CHECKED = 50  # vectors that are compared with the bare network's
 LEAST_COSINE = 0.99  # bf16 keeps 8 bits, and rounds by the size of a batch

@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import commit, describe_machine
-from cli.sources import open_source
-from index.build import build
+from cli.support.image_source import open_source
 from index.gallery import Gallery
-from vision.image import OWN_FILE_LIMITS, harden_pillow
-from vision.runtimes import open_encoder
+from index.operations.add_images import build
+from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.inference.open_encoder import open_encoder
 
 PER_FOLDER = 10_000
 SIDE = 32  # pixels

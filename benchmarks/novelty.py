@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import commit, describe_machine
-from cli.data import load_to_measure
+from cli.support.dataset_option import load_to_measure
 from dataset.source import list_source
-from training.novelty import REFUSED, SURE, area_under_curve, nearness
-from training.strangers import strange_pictures
-from vision.encoder import Encoder
-from vision.encoding import Encoding, encode_all
-from vision.image import harden_pillow
-from vision.preprocess import Preprocessing
-from vision.references import read_references
+from training.evaluation.novelty import REFUSED, SURE, area_under_curve, nearness
+from training.evaluation.out_of_distribution import strange_pictures
+from vision.image.decode import harden_pillow
+from vision.image.preprocessing import Preprocessing
+from vision.inference.encoder import Encoding, encode_all
+from vision.inference.torch_encoder import Encoder
+from vision.model.open_set import read_references
 
 MOST = 300  # pictures of a folder
 CUTS = 40  # of each photo that scikit-learn brings

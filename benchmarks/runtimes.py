@@ -23,21 +23,21 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, installed
-from cli.export import sample_of
-from training.data import Dataset, load_dataset
-from vision.comparison import compare
-from vision.encoder import Encoder
-from vision.encoding import Encoding, Runtime
-from vision.exported import Floats, Precision, name_of
-from vision.manifest import Architecture, Manifest, read_manifest
-from vision.model import load_model, save_model
-from vision.network import build_network
-from vision.onnx_graph import to_onnx
-from vision.openvino_encoder import OpenVinoEncoder
-from vision.openvino_graph import Graph
-from vision.openvino_library import has_bf16
-from vision.preprocess import Preprocessing
-from vision.trial import Sample
+from cli.export_model import sample_of
+from training.data.dataset import Dataset, load_dataset
+from vision.export.encoding_comparison import compare
+from vision.export.form_selection import Sample
+from vision.export.onnx_export import to_onnx
+from vision.export.openvino_export import Graph
+from vision.image.preprocessing import Preprocessing
+from vision.inference.encoder import Encoding, Runtime
+from vision.inference.openvino_encoder import OpenVinoEncoder
+from vision.inference.openvino_import import has_bf16
+from vision.inference.torch_encoder import Encoder
+from vision.model.export_folder import Floats, Precision, name_of
+from vision.model.manifest import Architecture, Manifest, read_manifest
+from vision.networks.network import build_network
+from vision.networks.saved_model import load_model, save_model
 
 BATCHES: Final = (1, 32)
 MIN_RUNS: Final = 3

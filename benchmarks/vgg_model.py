@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from benchmarks.serving_pictures import photo
+from benchmarks.serving.pictures import photo
 from training.recipes import vgg19_frozen
-from vision.difference import Limits
-from vision.encoder import Encoder
-from vision.export import export_model
-from vision.manifest import Architecture, Manifest, read_manifest
-from vision.model import save_model
-from vision.network import Network, build_network
-from vision.normalisation import Normalisation
-from vision.preprocess import Preprocessing
-from vision.trial import Sample
+from vision.export.export_model import export_model
+from vision.export.form_selection import Sample
+from vision.image.preprocessing import Preprocessing
+from vision.inference.torch_encoder import Encoder
+from vision.model.export_accuracy import Limits
+from vision.model.manifest import Architecture, Manifest, read_manifest
+from vision.networks.network import Network, build_network
+from vision.networks.normalization import Normalisation
+from vision.networks.saved_model import save_model
 
 LABELS = tuple(f"class {number}" for number in range(10))
 PICTURES = range(1000, 1048)
@@ -78,7 +78,7 @@ def export_int8(folder: Path) -> None:
     parts = np.array_split(test_NCHW, len(test_NCHW) // 8)
     labels = [encoder.encode(part).probabilities_BL.argmax(axis=1) for part in parts]
     sample = Sample(
-        data="benchmarks.serving_pictures",
+        data="benchmarks.serving.pictures",
         calibration_NCHW=calibration_NCHW,
         test_NCHW=test_NCHW,
         labels_N=np.concatenate(labels),

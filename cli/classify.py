@@ -8,7 +8,11 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from cli.collection import (
+from cli.gallery.build import DeviceOption, JsonOption, RuntimeOption
+from cli.support.console import print_json, say, stdout
+from cli.support.gallery_filling import usable_cores
+from cli.support.image_argument import read_picture
+from cli.support.image_collection import (
     Answers,
     Document,
     OutOption,
@@ -16,16 +20,12 @@ from cli.collection import (
     answer_all,
     takes_many,
 )
-from cli.console import print_json, say, stdout
-from cli.filling import usable_cores
-from cli.index import DeviceOption, JsonOption, RuntimeOption
-from cli.picture import read_picture
-from vision.manifest import read_manifest
-from vision.references import References, judge, read_references
-from vision.runtimes import open_encoder
+from vision.inference.open_encoder import open_encoder
+from vision.model.manifest import read_manifest
+from vision.model.open_set import References, judge, read_references
 
 if TYPE_CHECKING:
-    from vision.encoding import Encoding
+    from vision.inference.encoder import Encoding
 
 
 def classify(

@@ -5,23 +5,23 @@ import re
 
 import typer
 
-from cli.bento import pack
 from cli.classify import classify
 from cli.compare import compare
 from cli.demo import demo
 from cli.evaluate import evaluate
-from cli.export import export as export_model
-from cli.gallery_classes import classes
-from cli.gallery_files import backup, export, import_, restore
-from cli.gallery_info import info
-from cli.gallery_life import compact, duplicates, edit, rebuild, replace, tune
-from cli.index import index_app
-from cli.keys import new_key
-from cli.purge import purge
+from cli.export_model import export as export_model
+from cli.gallery.build import index_app
+from cli.gallery.classes import classes
+from cli.gallery.info import info
+from cli.gallery.maintenance import compact, duplicates, edit, rebuild, replace, tune
+from cli.gallery.purge import purge
+from cli.gallery.transfer import backup, export, import_, restore
+from cli.new_key import new_key
+from cli.pack import pack
 from cli.search import search
 from cli.serve import serve
-from cli.train import train
-from cli.up import up
+from cli.training.train import train
+from cli.up.command import up
 
 app = typer.Typer(
     name="lookalike",

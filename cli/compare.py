@@ -7,15 +7,15 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.console import print_json, say, stdout
+from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from dataset.findings import Findings
 from training.errors import DataError
-from training.units import things
-from vision.manifest import Manifest, read_manifest
+from training.formatting import things
+from vision.model.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from training.compare import Comparison, Contender
+    from training.evaluation.compare import Comparison, Contender
 
 LOST = 1  # exit code: a figure that must not be lost was lost
 
@@ -62,9 +62,9 @@ def compare(
     permutation test for means.
     """
     # Here, because they keep `--help` quick.
-    from training.belief import guard_in_words, points  # noqa: PLC0415
-    from training.compare import TESTED, check_comparable  # noqa: PLC0415
-    from training.compare import compare as compare_models  # noqa: PLC0415
+    from training.evaluation.compare import TESTED, check_comparable  # noqa: PLC0415
+    from training.evaluation.compare import compare as compare_models  # noqa: PLC0415
+    from training.evaluation.confidence_statements import guard_in_words, points  # noqa: PLC0415
 
     guarded = tuple(name.strip() for name in must_not_lose.split(",") if name.strip())
     unknown = [name for name in guarded if name not in TESTED]
@@ -156,7 +156,7 @@ def _measured(
     Also returns what a reader must know of the images that were chosen, and what was found in
     the data.
     """
-    from training.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
 
     contenders: list[Contender] = []
     notes: dict[str, None] = {}  # in order, each once

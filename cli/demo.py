@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.course import Wish, bring_up
-from training.loading import FASHION_MNIST
+from cli.up.runner import Wish, bring_up
+from training.images.load import FASHION_MNIST
 
 
 def demo(

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from cli.console import print_json, say, stdout
-from cli.data import DATA_HELP, GroupOption, load_to_measure, that_is_named
-from cli.index import RuntimeOption
-from training.units import things
-from vision.synced import replace_synced
+from cli.gallery.build import RuntimeOption
+from cli.support.console import print_json, say, stdout
+from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from files.synced import replace_synced
+from training.formatting import things
 
 if TYPE_CHECKING:
-    from training.data import Dataset
-    from training.evaluate import Measurement
-    from training.evaluation import (
+    from training.data.dataset import Dataset
+    from training.evaluation.evaluate import Measurement
+    from training.evaluation.results import (
         ClassificationFigures,
         ClassSearchFigures,
         Evaluation,
@@ -54,7 +54,7 @@ def evaluate(
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because it keeps `--help` quick.
-    from training.evaluate import measure  # noqa: PLC0415
+    from training.evaluation.evaluate import measure  # noqa: PLC0415
 
     dataset = load_to_measure(data, model, group=group)
     measured = measure(model, dataset, device=device, runtime=runtime)
@@ -79,8 +79,8 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     Raises:
         OSError: one of them cannot be written.
     """
-    from training.evidence import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
-    from training.report import render_report  # noqa: PLC0415
+    from training.evaluation.examples import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
+    from training.report.html_report import render_report  # noqa: PLC0415
 
     retrieval = measured.outcome.retrieval
     evidence = gather_evidence(

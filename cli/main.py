@@ -43,7 +43,7 @@ def _goes_on() -> str:
 def _run() -> int:
     """Return the exit code of the command."""
     from cli.commands import app  # noqa: PLC0415
-    from cli.console import silence  # noqa: PLC0415
+    from cli.support.console import silence  # noqa: PLC0415
 
     if _is_one_of_several():
         silence()
@@ -103,7 +103,7 @@ def _foreseen(error: BaseException) -> str | None:
 
 def _say_unforeseen(error: BaseException) -> None:
     """Say that a fault of ours was met, and where all that is known of it was written."""
-    from cli.crash_report import place_of, without_secrets, write_report  # noqa: PLC0415
+    from cli.support.crash_report import place_of, without_secrets, write_report  # noqa: PLC0415
 
     said = str(error).strip().split("\n")[0][:300]
     what = without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)

@@ -9,7 +9,11 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cli.collection import (
+from cli.gallery.build import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
+from cli.support.console import print_json, say, stdout
+from cli.support.gallery_filling import load_encoder_of
+from cli.support.image_argument import json_option, read_picture
+from cli.support.image_collection import (
     JSONL,
     Answers,
     Document,
@@ -18,10 +22,7 @@ from cli.collection import (
     answer_all,
     takes_many,
 )
-from cli.console import print_json, say, stdout
-from cli.filling import load_encoder_of
-from cli.index import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
-from cli.picks import (
+from cli.support.search_options import (
     ExcludeCopiesOption,
     ExcludeOption,
     GroupByOption,
@@ -31,17 +32,16 @@ from cli.picks import (
     picking_of,
     weighed,
 )
-from cli.picture import json_option, read_picture
 from index.errors import FilterError
 
 if TYPE_CHECKING:
     from index.filter import Filter
     from index.gallery import Gallery
     from index.items import Hit
-    from index.picking import Picking
-    from index.vote import Vote
-    from vision.encoding import Encoding
-    from vision.manifest import Architecture
+    from index.knn_vote import Vote
+    from index.query.result_selection import Picking
+    from vision.inference.encoder import Encoding
+    from vision.model.manifest import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +127,8 @@ def search(
     if is_many and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.picking import Picking  # noqa: PLC0415
-    from index.vote import vote  # noqa: PLC0415
+    from index.knn_vote import vote  # noqa: PLC0415
+    from index.query.result_selection import Picking  # noqa: PLC0415
 
     wanted = None if filter_ is None else _filter(filter_)
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
@@ -176,7 +176,7 @@ def _hits_of_many(
     gallery: "Gallery", asked: Asked, architecture: "Architecture", *, with_vote: bool
 ) -> Answers:
     """Return how the hits of many pictures are written."""
-    from index.vote import vote  # noqa: PLC0415
+    from index.knn_vote import vote  # noqa: PLC0415
 
     def documents(encoding: "Encoding") -> list[Document]:
         found = asked.hits(gallery, encoding.vectors_BD, architecture)

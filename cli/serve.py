@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.launch import start_server
-from vision.formats import FORMATS
-from vision.runtime_name import RUNTIME_HELP, RuntimeName
+from cli.support.bento_process import start_server
+from vision.formats.detect import FORMATS
+from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
 
 
 def serve(

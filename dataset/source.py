@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dataset.folder import list_folder
+from dataset.folders.folder import list_folder
 from dataset.listing import Listing
-from dataset.table import is_table, list_table
+from dataset.tables.table import is_table, list_table
 
 
 def list_source(source: Path, *, group: str | None = None) -> Listing:

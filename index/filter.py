@@ -22,7 +22,7 @@ from typing import Any, Final, TypeGuard
 from index.errors import FilterError, InvalidIdError, InvalidMetadataError
 from index.ids import check_id
 from index.items import check_label, clean_label, is_number, is_text, shown
-from index.terms import NULL, OTHER, TEXT, kind_of, nfc, terms_of
+from index.metadata_index import NULL, OTHER, TEXT, kind_of, nfc, terms_of
 
 MAX_CONDITIONS: Final = 64  # in one filter
 MAX_VALUES: Final = 1000  # to match, in one filter

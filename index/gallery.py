@@ -11,12 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.counting import Counting
-from index.editing import Editing
 from index.errors import UnknownIdError
 from index.filter import Filter
-from index.follower import Follower
-from index.generations import Generations
 from index.ids import check_id
 from index.items import (
     GalleryInfo,
@@ -29,13 +25,17 @@ from index.items import (
     SearchResult,
     shown,
 )
-from index.lookup import Lookup
-from index.picking import EVERY_ITEM, Picking
-from index.picture_size import PictureSize
-from index.schema import Binding
-from index.store import Store
-from index.upkeep import Upkeep
-from vision.thumbnail import Thumbnail
+from index.maintenance.maintenance import Upkeep
+from index.query.counting import Counting
+from index.query.editing import Editing
+from index.query.result_selection import EVERY_ITEM, Picking
+from index.query.searcher import Lookup
+from index.segments.generations import Generations
+from index.snapshot.follower import Follower
+from index.store.schema import Binding
+from index.store.store import Store
+from index.store.thumbnail_size import PictureSize
+from vision.image.thumbnail import Thumbnail
 
 
 class Gallery:
@@ -232,7 +232,8 @@ class Gallery:
             k, filter: at least 1; applied during the search, so that it never costs hits.
             min_score, exact: in [-1, 1], reached by every hit; look at every item.
             itself: the stored item that the one query was made of: it comes first.
-            factor: what cosines are multiplied with to be scores (``vision.weighing``).
+            factor: what cosines are multiplied with to be scores
+                (``vision.inference.query_weighting``).
             picking: what is left out.
 
         Raises:

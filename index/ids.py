@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from index.errors import InvalidIdError
-from index.terms import nfc
+from index.metadata_index import nfc
 
 MAX_ID_BYTES: Final = 256  # as UTF-8; three times as many in an address, which may have 8 KiB
 # Names of files and folders of ours, and most ids: looked at first, because it is quick.

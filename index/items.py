@@ -17,10 +17,10 @@ from index.errors import (
     InvalidMetadataError,
 )
 from index.ids import check_id
-from index.plan import Kind
-from index.terms import nfc, terms_of
-from index.vectors import check_vectors
-from vision.thumbnail import Thumbnail
+from index.metadata_index import nfc, terms_of
+from index.search.index_spec import Kind
+from index.search.vectors import check_vectors
+from vision.image.thumbnail import Thumbnail
 
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
 MAX_LABEL_CHARS: Final = 256

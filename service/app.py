@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
-from index.parent import end_with_parent
-from service.board import remove_shared_folder
+from files.parent_process import end_with_parent
 from service.config import ServiceSettings
-from service.cores import worker_count
 from service.errors import ServiceConfigError
+from service.server.worker_count import worker_count
+from service.telemetry.shared_metrics import remove_shared_folder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -55,15 +55,15 @@ class Lookalike:
     @bentoml.on_deployment
     def supervise() -> None:
         """Prepare the process that supervises the workers, before it opens anything."""
-        from service.logs import configure_logging  # noqa: PLC0415
-        from service.supervision import adapt_supervisor  # noqa: PLC0415
+        from service.server.bento_supervisor import adapt_supervisor  # noqa: PLC0415
+        from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
         atexit.register(configure_logging(ServiceSettings.from_environment().log_level).flush)
         adapt_supervisor()
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
-        from service.logs import configure_logging  # noqa: PLC0415
+        from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
         self._log = configure_logging(ServiceSettings.from_environment().log_level)
 
@@ -90,7 +90,7 @@ class Lookalike:
 
 def make_front(inner: "ASGIApp") -> "ASGIApp":
     """Return what stands before BentoML's own application in a worker."""
-    from service.front import Front  # noqa: PLC0415
+    from service.http.gateway import Front  # noqa: PLC0415
     from service.worker import desk  # noqa: PLC0415
 
     return Front(inner, desk=desk)

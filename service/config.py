@@ -7,11 +7,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.cors import ANY
 from service.errors import ServiceConfigError
-from service.proxies import PATH
-from vision.formats import FORMATS, formats_called
-from vision.runtime_name import RuntimeName
+from service.security.cors import ANY
+from service.security.trusted_proxies import PATH
+from vision.formats.detect import FORMATS, formats_called
+from vision.inference.runtime_name import RuntimeName
 
 PREFIX = "LOOKALIKE_"
 # As browsers write it: lower case, no path, a port only where it is not the usual one.

@@ -9,28 +9,28 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from service.access import Gate
-from service.admission import BodyBudget
-from service.application import create_application, load, unload
-from service.board import Board, shared_folder
+from service.api.application import create_application, load, unload
 from service.config import ServiceSettings
-from service.containment import refuse_pickles
-from service.cors import Cors
-from service.deadlines import Watch
-from service.exchange import WorkerState
-from service.front import Desk
-from service.hosts import Hosts
-from service.keys import WatchedKeys
-from service.logs import LogLines
-from service.metrics import Metrics
-from service.neighbours import Neighbours
-from service.protocol import WorkerProtocol
-from service.proxies import Proxies
-from service.quotas import Quotas
-from service.reception import Reception
-from service.roster import Roster
-from service.tracing import start_tracing
-from service.vitals import Vitals
+from service.gauges import Vitals
+from service.http.admission import BodyBudget
+from service.http.gateway import Desk
+from service.request.exchange import WorkerState
+from service.security.allowed_hosts import Hosts
+from service.security.api_keys import WatchedKeys
+from service.security.authorization import Gate
+from service.security.cors import Cors
+from service.security.rate_limits import Quotas
+from service.security.trusted_proxies import Proxies
+from service.server.bento_hardening import refuse_pickles
+from service.server.connection import WorkerProtocol
+from service.server.connection_limits import Neighbours
+from service.server.deadlines import Watch
+from service.server.listening import Reception
+from service.server.ready_workers import Roster
+from service.telemetry.counters import Metrics
+from service.telemetry.json_log import LogLines
+from service.telemetry.shared_metrics import Board, shared_folder
+from service.telemetry.tracing import start_tracing
 
 # How long one thread may keep the interpreter while another wants it. The network needs it back
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.

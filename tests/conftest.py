@@ -11,31 +11,56 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index.compaction import SETTING, TunedPlan
 from index.gallery import Gallery
 from index.items import NewItem
-from index.plan import EXACT_ROWS, candidates
-from index.store import Store
-from service.keys import make_key
-from tests.models import LABELS, write_model
-from tests.newcomer import made_once, make_demo, make_photo_model
-from tests.pictures import png
-from tests.servers import Server, running_server
-from vision.encoder import Encoder
-from vision.manifest import read_manifest
-from vision.thumbnail import make_thumbnail
+from index.maintenance.compaction import SETTING, TunedPlan
+from index.search.index_spec import EXACT_ROWS, candidates
+from index.store.store import Store
+from service.security.api_keys import make_key
+from tests.support.images.pngs import png
+from tests.support.models import LABELS, write_model
+from tests.support.newcomer import made_once, make_demo, make_photo_model
+from tests.support.server.servers import Server, running_server
+from vision.image.thumbnail import make_thumbnail
+from vision.inference.torch_encoder import Encoder
+from vision.model.manifest import read_manifest
 
+HERE = Path(__file__).parent
 STORED = 40  # items in the gallery that tests start from
 
 # Files that take long, the longest first: begun last, one would leave all other processes idle.
 # Those that wait for the same desk stand apart.
 LONG = (
-    *("commands_documented", "cli_up_first", "index_leftovers", "commands_wrong", "service_jobs"),
-    *("commands", "service_life", "service_workers", "service_protocol", "cli_export", "cli_up"),
-    *("training_auto", "vision_export", "service_overload", "service_slow_clients"),
-    *("service_schema", "service_soak", "service_readiness", "service_keys", "index_itself"),
-    *("index_upkeep", "index_read_only", "index_crashes", "index_measure", "index_corruption"),
-    *("service_admission", "training_train", "training_commands", "page", "cli_hostile"),
+    "project/test_commands_documented",
+    "cli/up/test_up_first",
+    "index/maintenance/test_leftovers",
+    "project/test_commands_wrong",
+    "service/jobs/test_jobs",
+    "project/test_commands",
+    "service/test_life",
+    "service/server/test_workers",
+    "service/server/test_connection",
+    "cli/test_export_model",
+    "cli/up/test_up",
+    "training/auto/test_auto",
+    "vision/export/test_export_model",
+    "service/server/test_overload",
+    "service/server/test_slow_clients",
+    "service/test_schema",
+    "service/test_soak",
+    "service/telemetry/test_health",
+    "service/security/test_api_keys",
+    "index/query/test_left_out",
+    "index/maintenance/test_maintenance",
+    "index/store/test_read_only",
+    "index/durability/test_crashes",
+    "index/search/test_autotune",
+    "index/durability/test_corruption",
+    "service/http/test_admission",
+    "training/test_train",
+    "cli/test_train_evaluate",
+    "service/api/test_page",
+    "cli/test_hostile_files",
 )
 
 
@@ -48,8 +73,8 @@ def interruptible() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the long files come first."""
-    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    ranks = {HERE / f"{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,8 +8,8 @@ from typing import Any, Final, Self
 
 from training.recipe import MOST_SEEDS, PACKAGED, Recipe
 from training.recipes import VGG19, cnn_gray, published_weights, weights_preprocessing
-from vision.manifest import Architecture
-from vision.preprocess import Fit, Preprocessing
+from vision.image.preprocessing import Fit, Preprocessing
+from vision.model.manifest import Architecture
 
 AUTO: Final = "auto"
 BUDGET_S: Final = 120.0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from training.errors import RecipeError
-from vision.encoder import pick_device
+from vision.inference.torch_encoder import pick_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,27 +19,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.calibration import calibration_error, measure_calibration, uncalibrated
-from training.card import model_card
-from training.classification import class_figures, count_confusion
-from training.data import Dataset
-from training.encodings import encode_all
-from training.evaluation import ClassFigures, SameItemFigures
-from training.history import HISTORY_NAME
-from training.item_search import search_items
-from training.learnt import LEARNT_NAME, LEARNT_SHA256, Learnt
-from training.made_views import VIEWS
-from training.novelty import choose_references, references_of
-from training.session import TrainingSession
-from training.significance import share_interval
-from vision.bulk_encoder import for_many
-from vision.encoder import Encoder
-from vision.encoding import Encoding, ImageEncoder
-from vision.manifest import Architecture, Manifest
-from vision.model import save_model
-from vision.network import Network
-from vision.preprocess import Preprocessing
-from vision.references import REFERENCES_NAME, REFERENCES_SHA256
+from training.data.dataset import Dataset
+from training.evaluation.classification import class_figures, count_confusion
+from training.evaluation.encodings import encode_all
+from training.evaluation.item_retrieval import search_items
+from training.evaluation.novelty import choose_references, references_of
+from training.evaluation.results import ClassFigures, SameItemFigures
+from training.evaluation.views import VIEWS
+from training.fit.trainer import TrainingSession
+from training.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
+from training.metrics.calibration import calibration_error, measure_calibration, uncalibrated
+from training.metrics.significance import share_interval
+from training.report.model_card import model_card
+from training.training_history import HISTORY_NAME
+from vision.image.preprocessing import Preprocessing
+from vision.inference.bulk_encoder import for_many
+from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.torch_encoder import Encoder
+from vision.model.manifest import Architecture, Manifest
+from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256
+from vision.networks.network import Network
+from vision.networks.saved_model import save_model
 
 CARD_NAME: Final = "README.md"
 ITEM_PHOTOS: Final = 100  # that views are made of: `evaluate` takes more, and more time

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from vision.manifest import EMBEDDING_LAYER, Architecture, Reduction
-from vision.preprocess import Preprocessing
+from vision.image.preprocessing import Preprocessing
+from vision.model.manifest import EMBEDDING_LAYER, Architecture, Reduction
 
 MetricLoss = Literal["none", "supervised-contrastive", "cosface"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -100,7 +100,7 @@ class Recipe:
     """Everything that decides a training, apart from the images."""
 
     name: str
-    network: str  # a name that vision.network.build_network knows
+    network: str  # a name that vision.networks.network.build_network knows
     embedding_layer: str = EMBEDDING_LAYER
     width: int  # numbers in a vector
     reduction: Reduction | None = None  # of a backbone's numbers to width

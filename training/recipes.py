@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from training.data import FASHION_MNIST
+from training.data.dataset import FASHION_MNIST
 from training.recipe import PACKAGED, Augmentation, FineTuning, Recipe
-from vision.preprocess import Preprocessing
+from vision.image.preprocessing import Preprocessing
 
 VGG19: Final = "torchvision:vgg19"
 TIMM: Final = "timm:"
@@ -252,7 +252,7 @@ def recipes_of(network: str) -> list[str]:
 
 def weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
     """Return what the weights demand, but of the whole picture: a crop loses sleeves and soles."""
-    from vision.backbone import default_preprocessing  # noqa: PLC0415 - torchvision is slow to import
+    from vision.networks.backbone import default_preprocessing  # noqa: PLC0415 - torchvision is slow to import
 
     published = default_preprocessing(backbone, weights=weights)
     return replace(published, fit="pad", crop_fraction=1.0)
@@ -260,8 +260,8 @@ def weights_preprocessing(backbone: str, weights: str | None) -> Preprocessing:
 
 def published_weights(backbone: str) -> str:
     """Return the name of the weights that a network begins with where none were named."""
-    from training.packaged_weights import PACKAGES  # noqa: PLC0415 - torch is slow, too
-    from vision.backbone import default_weights  # noqa: PLC0415 - torchvision is slow to import
+    from training.initialization.packaged_weights import PACKAGES  # noqa: PLC0415 - torch is slow, too
+    from vision.networks.backbone import default_weights  # noqa: PLC0415 - torchvision is slow to import
 
     if backbone in PACKAGES:
         return PACKAGED

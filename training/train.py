@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from training.checkpoint import CheckpointFolder
-from training.checks import check_processes, refuse_existing, refuse_unfinished, state_folder
-from training.data import Dataset
-from training.decoding import LoadReport
+from training.data.dataset import Dataset
 from training.distributed import joined_world
-from training.loop import refuse_endless
-from training.observer import Observer, Observers
-from training.preparation import prepare
+from training.fit.callbacks import Observer, Observers
+from training.fit.checkpoint import CheckpointFolder
+from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
+from training.fit.prepare_network import prepare
+from training.fit.train_step import refuse_endless
+from training.fit.trainer import TrainingSession
+from training.images.decode_files import LoadReport
+from training.initialization.predecessor_data import after_predecessor
 from training.publish import finish, publish, trained_by
 from training.recipe import Recipe
-from training.session import TrainingSession
-from training.succession import after_predecessor
-from vision.manifest import Manifest
+from vision.model.manifest import Manifest
 
 
 def train(

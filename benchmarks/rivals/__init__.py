@@ -1,1 +1,0 @@
-"""Other servers of the same network, each as its guide shows; benchmarks/serving.py runs them."""

@@ -1,0 +1,1 @@
+"""Vector search beside other libraries."""

@@ -1,0 +1,1 @@
+"""Serving beside other servers of the same network."""

@@ -1,0 +1,1 @@
+"""`lookalike index …`: galleries built, kept up, moved."""

@@ -1,0 +1,189 @@
+"""`lookalike index …`: build, add, remove and verify a gallery of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.gallery.build_report import check_failures, print_report, say_how_to_serve, write_failures
+from cli.support.console import print_json, say, stdout, table_of
+from cli.support.dataset_option import IMAGES_HELP, GroupOption, say_findings, that_is_named
+from cli.support.gallery_filling import (
+    build_gallery,
+    fill,
+    keep_pictures,
+    load_encoder_of,
+    preview_build,
+)
+from cli.support.image_source import open_source
+from index.errors import GalleryFolderError, UnknownIdError
+from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
+from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
+
+FOUND_DAMAGE = 1
+
+GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
+DataOption = Annotated[
+    str,
+    typer.Option("--data", help=IMAGES_HELP, callback=that_is_named, show_default=False),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(help="Model folder; left out, the one the gallery was built with."),
+]
+ThumbnailOption = Annotated[
+    int | None,
+    typer.Option(
+        "--thumbnail",
+        min=LEAST_SIDE,
+        max=MOST_SIDE,
+        metavar="PIXELS",
+        help=f"Longest side of the pictures that are kept, {MAX_SIDE} at first; the gallery "
+        "remembers it.",
+        show_default=False,
+    ),
+]
+FailuresOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--failures",
+        metavar="FILE",
+        help="Write what was refused, and why, to this CSV file.",
+        show_default=False,
+    ),
+]
+
+index_app = typer.Typer(
+    help="Build a gallery of images, change it, look at it and check it.", no_args_is_help=True
+)
+
+
+@index_app.command()
+def build(
+    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    *,
+    data: DataOption,
+    out: Annotated[
+        Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
+    ],
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
+    ] = False,
+    thumbnail: ThumbnailOption = None,
+    failures: FailuresOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
+    ] = False,
+    group: GroupOption = None,
+    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn images into a gallery. Interrupted, the same command goes on where it was.
+
+    Run again, it adds what is new and what has changed; labels and metadata that were edited since
+    stay, unless the file or what the data say of it has changed.
+    """
+    check_failures(failures)
+    source = open_source(data, prune=prune, group=group)
+    say_findings(source.findings)
+    if dry_run:
+        report = preview_build(model, out, source, prune=prune)
+        say("this is what would be done; nothing was changed")
+    else:
+        report = build_gallery(
+            model,
+            out,
+            source,
+            device=device,
+            runtime=runtime,
+            prune=prune,
+            thumbnail=thumbnail,
+        )
+    print_report(out, report, findings=source.findings, as_json=as_json)
+    write_failures(failures, report)
+    if not (as_json or dry_run):
+        say_how_to_serve(model, out)
+
+
+@index_app.command()
+def add(
+    gallery: GalleryArgument,
+    *,
+    data: DataOption,
+    group: GroupOption = None,
+    model: ModelOption = None,
+    thumbnail: ThumbnailOption = None,
+    failures: FailuresOption = None,
+    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Add images to a gallery; ids that are there already get the new image.
+
+    Labels and metadata that were edited since an earlier build stay as with `build`.
+    """
+    check_failures(failures)
+    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    source = open_source(data, group=group)
+    say_findings(source.findings)
+    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+        keep_pictures(opened, thumbnail)
+        report = fill(opened, encoder, source)
+    print_report(gallery, report, findings=source.findings, as_json=as_json)
+    write_failures(failures, report)
+
+
+@index_app.command()
+def remove(
+    gallery: GalleryArgument,
+    ids: Annotated[list[str], typer.Argument(help="Ids to delete.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images from a gallery."""
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    with Gallery.open(gallery, fingerprint=None) as opened:
+        deleted = opened.delete(ids)
+        removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
+        count = opened.count
+    unknown = [item_id for item_id in ids if item_id not in removed]
+    if as_json:
+        print_json({"removed": removed, "unknown": unknown, "count": count})
+    else:
+        stdout.print(f"removed {len(removed)}; the gallery holds {count} images")
+    if unknown:
+        raise UnknownIdError(f"not in {gallery}: {', '.join(unknown)}")
+
+
+@index_app.command()
+def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
+    """Check every page, vector, picture and log line of a gallery; exit code 1 for any fault."""
+    from index.gallery import Gallery  # noqa: PLC0415
+    from index.maintenance.verify import store_problems  # noqa: PLC0415
+    from index.store.store import Store  # noqa: PLC0415
+
+    try:
+        with Gallery.open(gallery, fingerprint=None) as opened:
+            problems = opened.verify()
+    except GalleryFolderError:  # too damaged to load; the database alone may still say how
+        store = Store.open(gallery)
+        problems = store_problems(store)
+        store.close()
+        if not problems:
+            raise
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    elif problems:
+        stdout.print(table_of(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
+    else:
+        stdout.print("no faults")
+    if problems:
+        raise typer.Exit(FOUND_DAMAGE)

@@ -1,0 +1,32 @@
+"""`lookalike index purge`: what was deleted from a gallery, made unreadable."""
+
+from dataclasses import asdict
+
+from cli.gallery.build import GalleryArgument, JsonOption
+from cli.support.console import print_json, stderr, stdout
+from training.formatting import things
+
+
+def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
+    """Leave no bytes of deleted or replaced items in a gallery's folder.
+
+    Searches go on; whoever writes waits while the database is written anew, which takes as much
+    room again. Backups and exports that were made before are not touched: delete them yourself.
+    """
+    from index.gallery import Gallery  # noqa: PLC0415
+    from index.operations.purge import purge as purge_of  # noqa: PLC0415
+
+    with (
+        Gallery.open(gallery, fingerprint=None) as opened,
+        stderr.status("starting") as status,
+    ):
+        purged = purge_of(opened, on_stage=status.update)
+    if as_json:
+        print_json(asdict(purged))
+        return
+    stdout.print(
+        f"nothing that was deleted up to operation {purged.seq:,} is left; "
+        f"{things(purged.generations, 'older structure')} and "
+        f"{things(purged.lists, 'record')} of jobs deleted, "
+        f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
+    )

@@ -1,0 +1,46 @@
+"""`lookalike pack`: puts a model folder into BentoML's model store, for `bentoml build` to take."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.support.console import print_json, say
+from vision.inference.openvino_encoder import RUNTIME
+from vision.model.export_folder import has_export, read_export, write_export
+from vision.model.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
+from vision.model.open_set import REFERENCES_NAME, read_references
+from vision.model.vector_classifier import CLASSES_NAME, read_classes
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put a model into BentoML's model store; `bentoml build` packs the newest one."""
+    # BentoML takes a second to import, which `lookalike --help` should not.
+    import bentoml  # noqa: PLC0415
+
+    from service.app import PACKED_MODEL  # noqa: PLC0415
+
+    manifest = read_manifest(model)
+    read_weights(model, manifest)
+    with bentoml.models.create(
+        PACKED_MODEL,
+        labels={"name": manifest.name},
+        metadata={"fingerprint": manifest.fingerprint},
+    ) as stored:
+        beside = (
+            (CLASSES_NAME, read_classes(model, manifest)),
+            (REFERENCES_NAME, read_references(model, manifest)),
+        )
+        kept = [name for name, content in beside if content is not None]
+        for name in (MANIFEST_NAME, WEIGHTS_NAME, *kept):
+            shutil.copyfile(model / name, stored.path_of(name))
+        if has_export(model, RUNTIME):
+            write_export(Path(stored.path), read_export(model, manifest, RUNTIME))
+    if as_json:
+        print_json({"tag": str(stored.tag), "fingerprint": manifest.fingerprint})
+    else:
+        say(f"Packed as {stored.tag}. Now: bentoml build")

@@ -1,0 +1,160 @@
+"""Images into a gallery, with progress: what the commands that fill one have in common."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.support.console import items_shown, say
+from cli.support.image_source import Source
+from index.errors import GalleryFolderError, RebuildError
+from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.inference.open_encoder import open_encoder
+from vision.inference.runtime_name import RuntimeName
+
+if TYPE_CHECKING:
+    from index.gallery import Gallery
+    from index.operations.build_report import BuildReport
+    from vision.inference.encoder import ImageEncoder
+
+SHOWN_DIGITS = 12  # of a fingerprint
+
+
+def build_gallery(
+    model: Path,
+    gallery: Path,
+    source: Source,
+    *,
+    device: str,
+    runtime: RuntimeName,
+    prune: bool = False,
+    thumbnail: int | None = None,
+) -> "BuildReport":
+    """Add the images of ``source`` to a gallery, new or not, and show progress.
+
+    With ``thumbnail``, pixels, the gallery keeps pictures of that size from now on.
+
+    Raises:
+        ModelFolderError, DeviceError: the model cannot be used.
+        GalleryFolderError: the gallery cannot be used, or belongs to another model.
+        VectorIndexError, TrainingError: the images cannot be read, or not be stored.
+    """
+    # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
+    from index.open_gallery import open_for_model  # noqa: PLC0415
+
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
+    with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
+        keep_pictures(opened, thumbnail)
+        return fill(opened, encoder, source, prune=prune)
+
+
+def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) -> "BuildReport":
+    """Return what ``build_gallery`` would do to a gallery that is there.
+
+    Raises:
+        ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
+    """
+    from index.gallery import Gallery  # noqa: PLC0415
+    from index.operations.build_preview import preview  # noqa: PLC0415
+    from vision.model.manifest import read_manifest  # noqa: PLC0415
+
+    fingerprint = read_manifest(model).fingerprint
+    with (
+        Gallery.open(gallery, fingerprint=fingerprint) as opened,
+        items_shown("reading", source.count, "images") as show,
+    ):
+        return preview(
+            opened,
+            source.entries,
+            source=source.identity,
+            limits=OWN_FILE_LIMITS,
+            on_progress=show,
+            prune=prune,
+        )
+
+
+def fill(
+    gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
+) -> "BuildReport":
+    """Add the images of ``source`` to an open gallery, and show progress.
+
+    Where many came, the search structure is built anew at the end.
+    """
+    from index.operations.add_images import build as build_from  # noqa: PLC0415
+
+    harden_pillow()
+    with items_shown("indexing", source.count, "images") as show:
+        report = build_from(
+            gallery,
+            source.entries,
+            source=source.identity,
+            encoder=encoder,
+            limits=OWN_FILE_LIMITS,
+            processes=usable_cores(),
+            on_progress=show,
+            prune=prune,
+            unread=source.unread,
+        )
+    compact_if_due(gallery)
+    return report
+
+
+def keep_pictures(gallery: "Gallery", side: int | None) -> None:
+    """Keep pictures of ``side`` pixels from now on, and say so where others are there."""
+    if side is None or side == gallery.pictures.side:
+        return
+    gallery.pictures.keep(side)
+    if gallery.count:
+        say(f"from now on pictures of {side} pixels are kept; those that are stored stay")
+
+
+def compact_if_due(gallery: "Gallery") -> None:
+    """Build the search structure anew where it pays; without one, searches only take longer."""
+    if not gallery.upkeep.is_due:
+        return
+    say("building the search structure; interrupted, the items are kept all the same")
+    try:
+        gallery.upkeep.rebuild()
+    except RebuildError as error:
+        say(f"all items are stored, but: {error}")
+
+
+def load_encoder_of(
+    gallery: Path, model: Path | None, *, device: str, runtime: RuntimeName
+) -> "ImageEncoder":
+    """Return the encoder of ``model``, or else of the model folder the gallery remembers.
+
+    Raises:
+        ModelMismatchError: the gallery holds vectors of another model.
+        GalleryFolderError, ModelFolderError, DeviceError: as opening them.
+    """
+    folder = model_folder_of(gallery, model)
+    return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
+
+
+def model_folder_of(gallery: Path, model: Path | None) -> Path:
+    """Return ``model``, or else the model folder that the gallery remembers.
+
+    Raises:
+        ModelMismatchError: the gallery holds vectors of another model.
+        GalleryFolderError, ModelFolderError: as opening them.
+    """
+    from index.store.store import read_binding  # noqa: PLC0415
+    from vision.model.manifest import read_manifest  # noqa: PLC0415
+
+    binding = read_binding(gallery)
+    folder = model
+    if folder is None:
+        if binding.model_folder is None or not Path(binding.model_folder).is_dir():
+            raise GalleryFolderError(
+                f"{gallery} was built with model {binding.model_name!r} "
+                f"({binding.fingerprint[:SHOWN_DIGITS]}…), which is not where it was: "
+                "name its folder with --model"
+            )
+        folder = Path(binding.model_folder)
+    binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
+    return folder
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))

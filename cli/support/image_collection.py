@@ -1,0 +1,182 @@
+"""Many pictures through a network: a folder or a table in, a file with a row for each out.
+
+The file is whole or not there: it gets its name when the last row is on the disk. What cannot be
+read has a row too, with the reason.
+"""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import typer
+
+from cli.support.console import items_shown, print_json, say
+from cli.support.dataset_option import say_findings
+from cli.support.gallery_filling import usable_cores
+from cli.support.image_argument import that_is_there
+from dataset.findings import Findings
+from dataset.listing import ListedFile
+from dataset.source import list_source
+from dataset.tables.table import is_table
+from dataset.text import plain
+from files.synced import sync_folder
+from files.unfinished import unfinished
+from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+
+if TYPE_CHECKING:
+    from vision.inference.encoder import Encoding, ImageEncoder
+
+CSV: Final = ".csv"
+JSONL: Final = ".jsonl"
+ERROR: Final = "error"
+
+Document: TypeAlias = dict[str, Any]
+
+
+PicturesArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGE|FOLDER",
+        help="Image file, or - for standard input; or, with --out, a folder or table of images.",
+        callback=that_is_there,
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Where the answers for a folder or table go: .csv or .jsonl. Written whole, or not.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """How what the network says of pictures becomes rows."""
+
+    doing: str  # shown beside the progress
+    documents: "Callable[[Encoding], list[Document]]"  # of a batch, as written to JSON lines
+    columns: Sequence[str]  # of a CSV, without path and error
+    rows: Callable[[Document], list[Document]]  # of a document, in a CSV
+
+
+def takes_many(pictures: Path, out: Path | None) -> bool:
+    """Return whether a folder or table is asked about, and check that ``out`` fits.
+
+    Raises:
+        BadParameter: it does not.
+    """
+    is_many = pictures.is_dir() or is_table(pictures)
+    if is_many and out is None:
+        raise typer.BadParameter(
+            f"{str(pictures)!r} is a {'folder' if pictures.is_dir() else 'table'}: name a .csv or "
+            ".jsonl file for the answers",
+            param_hint="--out",
+        )
+    if not is_many and out is not None:
+        raise typer.BadParameter(
+            "the answer for one image is printed; a file is for those of a folder or table",
+            param_hint="--out",
+        )
+    if out is not None and (out.suffix.lower() not in (CSV, JSONL) or out.is_dir()):
+        raise typer.BadParameter(
+            f"a file that ends in .csv or .jsonl was expected, got {str(out)!r}", param_hint="--out"
+        )
+    return is_many
+
+
+def answer_all(
+    pictures: Path, out: Path, encoder: "ImageEncoder", answers: Answers, *, as_json: bool
+) -> None:
+    """Write the answers for all pictures of a folder or table, and say how many there are.
+
+    Raises:
+        DatasetError: there are no pictures.
+        OSError: the file cannot be written; one that was there stays as it was.
+    """
+    listing = list_source(pictures)
+    say_findings(listing.findings)
+    started = time.perf_counter()
+    failed: list[tuple[str, str]] = []  # reason and path
+    with unfinished(out) as folder:
+        with (folder / out.name).open("w", encoding="utf-8", newline="") as file:
+            write = _writer(file, out, answers)
+            with items_shown(answers.doing, len(listing.files), "images") as show:
+                for path, document in _documents(listing.files, encoder, answers, show):
+                    write({"path": path, **document})
+                    if ERROR in document:
+                        failed.append((document[ERROR], path))
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / out.name).replace(out)
+        sync_folder(out.absolute().parent)
+    seconds = time.perf_counter() - started
+    count, reasons = len(listing.files), Findings()
+    reasons.add_alike(failed)
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "images": count,
+                "failed": len(failed),
+                "reasons": reasons.to_json(),
+                "seconds": seconds,
+                "images_per_second": count / seconds,
+            }
+        )
+        return
+    say_findings(reasons, title="not answered")
+    answered = count - len(failed)
+    say(f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s")
+
+
+def _documents(
+    files: Iterable[ListedFile],
+    encoder: "ImageEncoder",
+    answers: Answers,
+    on_progress: Callable[[int], None],
+) -> Iterator[tuple[str, Document]]:
+    """Give path and document of each file, in their order."""
+    from index.decoding.decoder_pool import SLICE, Crew  # noqa: PLC0415 - keeps `--help` quick
+    from index.decoding.file_decoder import Decoder, Wanted  # noqa: PLC0415
+
+    def slices() -> Iterator[tuple[list[str], list[Wanted]]]:
+        coming = iter(files)
+        while part := list(islice(coming, SLICE)):
+            yield [plain(one.key) for one in part], [Wanted(one.path) for one in part]
+
+    harden_pillow()
+    decoder = Decoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)
+    with Crew(decoder, processes=usable_cores()) as crew:
+        for paths, seen, pixels_BCHW in crew.decoded(slices()):
+            found = answers.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
+            for path, one in zip(paths, seen, strict=True):
+                yield path, {ERROR: one.problem} if one.row is None else found[one.row]
+            on_progress(len(paths))
+
+
+def _writer(file: IO[str], out: Path, answers: Answers) -> Callable[[Document], None]:
+    if out.suffix.lower() == JSONL:
+
+        def write_line(document: Document) -> None:
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+        return write_line
+    table = csv.DictWriter(file, ("path", *answers.columns, ERROR))
+    table.writeheader()
+
+    def write(document: Document) -> None:
+        said: Document = {name: document[name] for name in ("path", ERROR) if name in document}
+        rows = [] if ERROR in document else answers.rows(document)
+        table.writerows({**said, **row} for row in rows or [{}])
+
+    return write

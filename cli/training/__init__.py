@@ -1,0 +1,1 @@
+"""`lookalike train`: its options, and both ways to a model."""

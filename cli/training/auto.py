@@ -1,0 +1,120 @@
+"""The recipe `auto` and what `--data` names in, the best model that the time allows out."""
+
+from typing import TYPE_CHECKING
+
+from rich.progress import Progress, TaskID
+
+from cli.support.console import print_json, progress, say
+from cli.support.dataset_option import load_any
+from cli.training.bit_depth import bits_of
+from cli.training.fit import Where, result_of, say_how_to_measure, say_what_is_resumed
+from training.auto_recipe import AutoRecipe
+from training.recipes import VGG19, published_weights
+from vision.image.preprocessing import Preprocessing
+from vision.model.manifest import Manifest
+
+if TYPE_CHECKING:
+    from training.data.dataset import Dataset
+    from training.heads.trial_results import Comparison, Tried
+
+
+def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: bool) -> None:
+    """Try what the recipe says, and print what came of it.
+
+    Raises:
+        TrainingError, VisionError: as ``training.auto.train_auto.train_auto``.
+        DatasetError: the data are missing or damaged.
+    """
+    if resume:
+        say_what_is_resumed(where.out)
+    manifest, comparison, dataset = run_auto(recipe, where, resume=resume)
+    if as_json:
+        print_json({**result_of(where.out, manifest, dataset), "tried": comparison.to_json()})
+        return
+    say(comparison.why)
+    metrics = manifest.metrics
+    if "test_accuracy" in metrics:
+        say(f"{where.out}: test accuracy {metrics['test_accuracy']:.2%}")
+    else:
+        say(f"{where.out}: a model without classes, to search with")
+    say_how_to_measure(where)
+
+
+def run_auto(
+    recipe: AutoRecipe, where: Where, *, resume: bool
+) -> "tuple[Manifest, Comparison, Dataset]":
+    """Try with progress; return the manifest, what was tried, and the data as first read.
+
+    Raises:
+        TrainingError, VisionError: as ``training.auto.train_auto.train_auto``.
+        DatasetError: the data are missing or damaged.
+    """
+    from training.auto.train_auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
+    from training.data.first_look import first_look  # noqa: PLC0415
+    from training.initialization.pretrained import is_at_hand  # noqa: PLC0415
+
+    check_auto(recipe, out=where.out, device=where.device, resume=resume)
+    recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
+    recipe = recipe.suited(*first_look(where.data))
+    if is_at_hand(VGG19, published_weights(VGG19)):
+        recipe = recipe.with_vgg19()
+    read: list[Dataset] = []
+
+    def load(preprocessing: Preprocessing) -> "Dataset":
+        dataset = load_any(
+            where.data, preprocessing, hold_out=where.hold_out, group=where.group, quiet=bool(read)
+        )
+        if not read:
+            read.append(dataset)
+        return dataset
+
+    with TryingProgress() as watching:
+        manifest, comparison = train_auto(
+            recipe,
+            load,
+            out=where.out,
+            device=where.device,
+            resume=resume,
+            observer=watching,
+        )
+    return manifest, comparison, read[0]
+
+
+class TryingProgress:
+    """Shows on standard error what is being tried, and leaves a line about each candidate."""
+
+    def __init__(self) -> None:
+        self._display: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "TryingProgress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def embedding(self, name: str, done: int, total: int) -> None:
+        """Show how far the network called ``name`` is with the images."""
+        if self._display is None:
+            self._display = progress()
+            self._display.start()
+            self._task = self._display.add_task("embedding images", total=total, note="")
+        assert self._task is not None
+        elapsed_s = self._display.tasks[0].elapsed or 0.0
+        rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
+        self._display.update(self._task, completed=done, note=rate)
+
+    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
+        """Leave a line about each epoch of a network that learns on."""
+        self._stop()
+        say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
+
+    def tried(self, one: "Tried") -> None:
+        """Say what a candidate is worth."""
+        self._stop()
+        say(str(one))
+
+    def _stop(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+            self._display = None

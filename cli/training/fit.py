@@ -1,0 +1,135 @@
+"""A recipe that learns step by step and what `--data` names in, a model folder out."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.support.console import print_json, say
+from cli.support.dataset_option import load, named
+from cli.training.bit_depth import with_depth_of
+from cli.training.training_progress import TrainingProgress
+from training.formatting import things
+from training.recipe import Recipe
+from vision.model.manifest import Manifest
+
+if TYPE_CHECKING:
+    from training.data.dataset import Dataset
+    from training.fit.callbacks import Observer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """What a training reads and writes, and where it computes."""
+
+    data: str
+    out: Path
+    group: str | None = None  # what says which photos show one thing, as in ``dataset.source``
+    hold_out: tuple[str, ...] = ()  # classes
+    bits: int | None = None  # of gray with 16; None: found out
+    device: str = "auto"
+
+
+def train_by_steps(
+    recipe: Recipe, where: Where, *, resume: bool, curves: Path | None, as_json: bool
+) -> None:
+    """Train, and print what came of it; curves for TensorBoard are written to a folder.
+
+    Raises:
+        TrainingError, VisionError: as ``training.train.train``.
+        DatasetError: the data are missing or damaged.
+    """
+    from training.fit.preflight import check_call  # noqa: PLC0415 - keeps `--help` quick
+
+    out = where.out
+    if resume:
+        say_what_is_resumed(out)
+    check_call(recipe, out=out, device=where.device, resume=resume)
+    with _curves(curves) as watching:  # first: a place that cannot be written to is said at once
+        if not where.bits:
+            recipe = with_depth_of(where.data, recipe)
+        dataset = load(where.data, recipe, hold_out=where.hold_out, group=where.group)
+        manifest = run_training(
+            recipe, dataset, out, device=where.device, resume=resume, curves=watching
+        )
+    if as_json:
+        print_json(result_of(out, manifest, dataset))
+        return
+    say(
+        f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
+        f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
+        f"{manifest.metrics['train_seconds']:.0f} s of training"
+    )
+    say_how_to_measure(where)
+
+
+def run_training(
+    recipe: Recipe,
+    dataset: "Dataset",
+    out: Path,
+    *,
+    device: str,
+    resume: bool,
+    curves: "Observer | None" = None,
+) -> Manifest:
+    """Train with progress, also told to ``curves``, and return the new model folder's manifest.
+
+    Raises:
+        TrainingError, VisionError: as ``training.train.train``.
+    """
+    from training.fit.callbacks import Observers  # noqa: PLC0415 - keeps `--help` quick
+    from training.train import train as train_model  # noqa: PLC0415
+
+    with TrainingProgress() as watching:
+        return train_model(
+            recipe,
+            dataset,
+            out=out,
+            device=device,
+            resume=resume,
+            observer=Observers(watching, *([] if curves is None else [curves])),
+            on_embedded=watching.embedded,
+        )
+
+
+def result_of(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, object]:
+    """Return what a training has made, as JSON values."""
+    return {
+        "model": str(out),
+        "fingerprint": manifest.fingerprint,
+        "data": manifest.data,
+        "metrics": manifest.metrics,
+        "findings": dataset.findings.to_json(),
+    }
+
+
+def say_how_to_measure(where: Where) -> None:
+    """Say the next command."""
+    command = ["lookalike", "evaluate", str(where.out), *named(where.data, where.group)]
+    say(f"measure it: {shlex.join(command)}")
+
+
+def say_what_is_resumed(out: Path) -> None:
+    """Say so where there is nothing to go on with: the path may be mistyped."""
+    from training.fit.preflight import state_folder  # noqa: PLC0415
+
+    if not out.exists() and not state_folder(out).exists():
+        say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
+
+
+@contextmanager
+def _curves(folder: Path | None) -> "Iterator[Observer | None]":
+    """Give the block an observer that writes curves to ``folder``, if there is one.
+
+    Raises:
+        TrainingError: TensorBoard is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        yield None
+        return
+    from training.fit.tensorboard import TensorBoard  # noqa: PLC0415 - keeps `--help` quick
+
+    with closing(TensorBoard(folder)) as curves:
+        yield curves

@@ -1,0 +1,165 @@
+"""The options of `lookalike train` in, the recipe that they ask for out."""
+
+import re
+from dataclasses import replace
+from typing import Any, Final
+
+from training.auto_recipe import AUTO, AutoRecipe, auto_recipe
+from training.recipe import Recipe
+from training.recipes import BACKBONE_RECIPES, is_of_library, pick_recipe, recipes_of
+from vision.model.manifest import Manifest
+
+UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+RANDOM_WEIGHTS: Final = "none"
+GIVEN_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
+    "embedding_layer": "--layer",
+    "width": "--width",
+    "reduction": "--reduction",
+}
+
+
+def choose_recipe(
+    name: str,
+    data: str,
+    *,
+    backbone: str | None,
+    weights: str | None,
+    preprocessing: dict[str, Any],
+    augmentation: dict[str, Any],
+    frozen_groups: int | None,
+    **settings: Any,
+) -> Recipe:
+    """Return the recipe called ``name`` with what was asked for, where it is not None.
+
+    Where ``weights`` names a model folder, its network, layer, width, reduction and preprocessing
+    take the place of the recipe's.
+
+    Raises:
+        ValueError: there is no such recipe or network, or the settings contradict one another.
+        ModelFolderError: the folder that ``weights`` names holds no model, or a damaged one.
+    """
+    earlier = _model_in(weights)
+    if earlier is not None and backbone is None:
+        backbone = _backbone_of(name, earlier)
+    recipe = pick_recipe(name, data, backbone=backbone, weights=weights)
+    if frozen_groups is not None:
+        if recipe.fine_tuning is None:
+            raise ValueError(f"{recipe.name} is no fine-tuning: it has no groups of layers")
+        tuning = replace(recipe.fine_tuning, frozen_groups=frozen_groups)
+        recipe = replace(recipe, fine_tuning=tuning)
+    if weights is not None:
+        recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
+    asked, base = _given(settings), recipe.preprocessing
+    if earlier is not None:
+        asked, base = {**asked, **_taken(recipe, earlier, asked)}, earlier.preprocessing
+    return replace(
+        recipe,
+        preprocessing=replace(base, **_given(preprocessing)),
+        augmentation=replace(recipe.augmentation, **_given(augmentation)),
+        **asked,
+    )
+
+
+def choose_auto(
+    others: dict[str, Any], *, budget: str | None, weights: str | None, **settings: Any
+) -> AutoRecipe:
+    """Return the recipe `auto` with what was asked for.
+
+    Args:
+        others: options of recipes that learn step by step: none of them may be given.
+        budget: such as ``20m``; None: as the recipe says.
+        weights: of the network that ``backbone`` in ``settings`` names.
+        settings: arguments of ``training.auto_recipe.auto_recipe``.
+
+    Raises:
+        ValueError: an option is not for `auto`, or the settings contradict one another.
+        ModelFolderError: the folder that ``weights`` names holds a damaged model.
+    """
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise ValueError(
+            f"{option} is for recipes that learn step by step, and {AUTO} decides that itself, "
+            "within --budget: name such a recipe, too, as in --recipe cnn"
+        )
+    earlier = _model_in(weights)
+    if earlier is not None:
+        fitting = " or ".join(f"--recipe {one}" for one in recipes_of(earlier.architecture.network))
+        raise ValueError(f"{AUTO} does not go on from a model folder: go on with {fitting}")
+    budget_s = None if budget is None else seconds_of(budget)
+    return auto_recipe(budget_s=budget_s, weights=weights, **settings)
+
+
+def refuse_budget(recipe: str, budget: str | None) -> None:
+    """Refuse a budget for a recipe that has no use for it.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if budget is not None:
+        raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
+
+
+def seconds_of(time: str) -> float:
+    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> seconds_of("20m"), seconds_of("1.5h")
+    (1200.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", time.strip().lower())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{time!r} is no time; such as 2m, 20m or 2h was expected")
+    return float(found[1]) * UNIT_S[found[2]]
+
+
+def _model_in(weights: str | None) -> Manifest | None:
+    """Return the manifest of the model folder that ``weights`` names, if it names a folder."""
+    if weights is None:
+        return None
+    from training.initialization.predecessor import Predecessor  # noqa: PLC0415 - keeps `--help` quick
+
+    earlier = Predecessor.at(weights)
+    return None if earlier is None else earlier.manifest
+
+
+def _backbone_of(recipe: str, earlier: Manifest) -> str | None:
+    """Return the network that a recipe for backbones goes on with; others bring their own."""
+    network = earlier.architecture.network
+    if recipe not in BACKBONE_RECIPES:
+        return None
+    if not is_of_library(network):
+        raise ValueError(_other_network(recipe, "a network of torchvision or timm", network))
+    return network
+
+
+def _taken(recipe: Recipe, earlier: Manifest, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the earlier model decides."""
+    theirs = earlier.architecture
+    if theirs.network != recipe.network:
+        raise ValueError(_other_network(recipe.name, recipe.network, theirs.network))
+    for field, option in GIVEN_BY_MODEL.items():
+        kept = getattr(theirs, field)
+        if asked.get(field, kept) != kept:
+            raise ValueError(
+                f"the model to go on from has {field.replace('_', ' ')} {kept!r}, which "
+                f"{option} {asked[field]} cannot change: leave {option} out"
+            )
+    taken: dict[str, Any] = {field: getattr(theirs, field) for field in GIVEN_BY_MODEL}
+    if recipe.frozen and theirs.reduction != "projection":
+        taken["metric_loss"] = asked.get("metric_loss", "none")  # it would have nothing to move
+    return taken
+
+
+def _other_network(recipe: str, ours: str, theirs: str) -> str:
+    fitting = " or ".join(f"--recipe {name}" for name in recipes_of(theirs))
+    return (
+        f"the model to go on from is a {theirs!r} network, and {recipe} trains {ours}: "
+        f"go on with {fitting}"
+    )
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}

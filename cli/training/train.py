@@ -1,0 +1,260 @@
+"""`lookalike train`: fits a network and writes a model folder."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli.support.dataset_option import DATA_HELP, GroupOption, that_is_named
+from cli.training.auto import train_by_trying
+from cli.training.fit import Where, train_by_steps
+from cli.training.recipe_options import choose_auto, choose_recipe, refuse_budget
+from dataset.names import label_of
+from training.auto_recipe import AUTO
+from training.images.load import FASHION_MNIST
+from training.recipe import MOST_SEEDS, MetricLoss, Precision
+from training.recipes import RECIPE_NAMES
+from vision.image.preprocessing import Fit
+from vision.model.manifest import Reduction
+
+RECIPE_OF_FASHION_MNIST: Final = "cnn"
+MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
+MOST_WIDTH: Final = 65_536
+NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
+LEARNING: Final = "Learning, in place of what the recipe says"
+
+
+def train(
+    *,
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Set-up: {AUTO}, {', '.join(RECIPE_NAMES)}. If not given: {AUTO}, for "
+            "fashion-mnist cnn.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; 2m if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    group: GroupOption = None,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to begin with: a published name, a file, a model folder to go on from, "
+            "or `none` for random ones.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    weights_sha256: Annotated[
+        str | None,
+        typer.Option(
+            help="Refuse other weights than these (hexadecimal).", rich_help_panel=NETWORK
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer to embed with, or several with +; for VGG: pool1 to pool5, fc6, fc7.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_WIDTH, help="Numbers in a vector.", rich_help_panel=NETWORK),
+    ] = None,
+    reduction: Annotated[
+        Reduction | None,
+        typer.Option(help="How the layer's numbers become a vector's.", rich_help_panel=NETWORK),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_SIDE,
+            help="Side of the network's input, pixels.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(min=8, max=16, help="Of gray with 16, those in use.", rich_help_panel=NETWORK),
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            help="Mirror half of the training images.", show_default=False, rich_help_panel=LEARNING
+        ),
+    ] = None,
+    erase: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    frozen_groups: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Groups of layers, of those that fine-tuning makes, that stay as they are.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Copies of each image, all but one augmented, that a frozen backbone embeds.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    mixup: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Mix images in pairs: the beta distribution's.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    cutmix: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Paste parts of images into others; likewise.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    metric_loss: Annotated[
+        MetricLoss | None,
+        typer.Option(help="Loss on the vectors, beside cross-entropy.", rich_help_panel=LEARNING),
+    ] = None,
+    class_balance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="0: images count alike; 1: classes count alike.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many; the recipe's number if not given.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images a batch, over all processes.", rich_help_panel=LEARNING),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of activations; auto: the device's fastest.", rich_help_panel=LEARNING),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MOST_SEEDS - 1, help="Of everything random.", rich_help_panel=LEARNING
+        ),
+    ] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
+    ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder to write curves to, for TensorBoard.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a network on one's own images and write a model folder.
+
+    It can be interrupted at any time; with --resume it goes on where it was and ends with the very
+    same weights. On N GPUs, it is
+    `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
+    """
+    name = recipe or (RECIPE_OF_FASHION_MNIST if data == FASHION_MNIST else AUTO)
+    learning: dict[str, Any] = {
+        "width": width,
+        "reduction": reduction,
+        "views": views,
+        "metric_loss": metric_loss,
+        "class_balance": class_balance,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+    }
+    augmentation = {"flip": flip, "erase": erase, "mixup": mixup, "cutmix": cutmix}
+    try:
+        if name == AUTO:
+            others = {**learning, **augmentation, "frozen_groups": frozen_groups}
+            by_trying = choose_auto(
+                {**others, "tensorboard": tensorboard},
+                budget=budget,
+                backbone=backbone,
+                weights=weights,
+                weights_sha256=weights_sha256,
+                layer=layer,
+                size=size,
+                fit=fit or "pad",
+                seed=seed,
+            )
+        else:
+            refuse_budget(name, budget)
+            by_steps = choose_recipe(
+                name,
+                data,
+                backbone=backbone,
+                weights=weights,
+                preprocessing={"size": size, "fit": fit, "bits": bits},
+                augmentation=augmentation,
+                frozen_groups=frozen_groups,
+                weights_sha256=weights_sha256,
+                embedding_layer=layer,
+                seed=seed,
+                **learning,
+            )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    where = Where(
+        data=data,
+        out=out,
+        group=group,
+        hold_out=split_names(hold_out),
+        bits=bits,
+        device=device,
+    )
+    if name == AUTO:
+        train_by_trying(by_trying, where, resume=resume, as_json=as_json)
+    else:
+        train_by_steps(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
+
+
+def split_names(names: str | None) -> tuple[str, ...]:
+    """Return the classes of a list with commas."""
+    return tuple(label_of(name) for name in (names or "").split(",") if name.strip())

@@ -1,0 +1,1 @@
+"""`lookalike up`: from a folder of photos to the page."""

@@ -1,0 +1,1 @@
+"""A folder of images, read: walked, and its names understood."""

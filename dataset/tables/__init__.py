@@ -1,0 +1,1 @@
+"""A table of images, read: CSV or Parquet, its columns understood."""

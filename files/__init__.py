@@ -1,0 +1,1 @@
+"""Lowest floor: files that survive a power cut, JSON with a checksum, processes."""

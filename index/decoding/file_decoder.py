@@ -1,0 +1,147 @@
+"""Files in, their hashes, pixels and thumbnails out: the work of one decoding process.
+
+Processes are those of ``index.decoding.decoder_process``; each slice of files is one question.
+
+Shape suffixes: B images of a slice, C channels, H x W pixels.
+"""
+
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataset.folders.file_content import read_file
+from index.decoding.decoder_program import Line
+from vision.errors import ImageError
+from vision.image.decode import ImageLimits
+from vision.image.decoding_steps import LARGE_BYTES
+from vision.image.preprocessing import Preprocessing
+from vision.image.thumbnail import Thumbnail, thumbnail_of
+
+
+class Wanted(NamedTuple):
+    """One file to decode."""
+
+    content: bytes | Path  # as encoded, or the file that holds it
+    known: tuple[str, ...] = ()  # SHA-256 of contents that need no decoding
+
+
+class Seen(NamedTuple):
+    """What became of one file."""
+
+    content_sha256: str
+    row: int | None  # of its pixels among those of the slice
+    thumbnail: Thumbnail | None
+    problem: str | None  # a sentence, where it cannot be read or decoded
+
+
+UNREADABLE: Final = "the file cannot be read"  # now; it says nothing about what is in it
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How files are decoded."""
+
+    preprocessing: Preprocessing
+    limits: ImageLimits
+    thumbnail_side: int | None  # pixels; ``None``: no thumbnails are made
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The pixels of one image, (C, H, W)."""
+        side = self.preprocessing.size
+        return (self.preprocessing.channels, side, side)
+
+    def decode(
+        self,
+        wanted: Sequence[Wanted],
+        pixels_BCHW: NDArray[np.uint8],
+        *,
+        before_pixels: Callable[[int], None] | None = None,
+    ) -> list[Seen]:
+        """Decode files one after another; write pixels into the first rows of ``pixels_BCHW``.
+
+        ``before_pixels`` is told the memory that each takes, as by
+        ``vision.image.decode.decode_image``.
+        """
+        row = 0
+        results: list[Seen] = []
+        for one in wanted:
+            data, problem = content_of(one.content, limits=self.limits)
+            digest = hashlib.sha256(data).hexdigest()
+            if problem is not None or digest in one.known:
+                results.append(Seen(digest, None, None, problem))
+                continue
+            try:
+                image = self.preprocessing.decode(
+                    data, limits=self.limits, before_pixels=before_pixels
+                )
+                pixels_BCHW[row] = self.preprocessing.pixels(image)
+                thumbnail = self._thumbnail(data, image)
+            except ImageError as error:
+                results.append(Seen(digest, None, None, str(error)))
+                continue
+            results.append(Seen(digest, row, thumbnail, None))
+            row += 1
+        return results
+
+    def begin(self) -> None:
+        """Begin; there is nothing to prepare."""
+
+    def answer(self, asked: tuple[Sequence[Wanted], int], line: Line) -> list[Seen]:
+        """Decode a slice of files; their pixels begin at the row of memory that is asked for."""
+        wanted, first = asked
+        size = int(np.prod(self.shape))
+        rows_BCHW = np.frombuffer(line.memory, np.uint8, len(wanted) * size, first * size)
+        rows_BCHW = rows_BCHW.reshape(len(wanted), *self.shape)
+        with _one_large(line.file) as before_pixels:
+            return self.decode(wanted, rows_BCHW, before_pixels=before_pixels)
+
+    def _thumbnail(self, data: bytes, image: Image.Image) -> Thumbnail | None:
+        if self.thumbnail_side is None:
+            return None
+        return thumbnail_of(
+            data, image, self.preprocessing, limits=self.limits, max_side=self.thumbnail_side
+        )
+
+
+def content_of(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, str | None]:
+    """Return a file's bytes and ``None``, or no bytes and what was in the way, a sentence."""
+    if isinstance(content, bytes):
+        return content, None
+    try:
+        return read_file(content, limits=limits), None
+    except ImageError as error:
+        return b"", str(error)
+    except OSError as error:
+        return b"", f"{UNREADABLE}: {error.strerror or error}"
+
+
+@contextmanager
+def _one_large(file: int) -> Iterator[Callable[[int], None]]:
+    """Give what lets large pictures of all processes wait for one another, by a lock on ``file``.
+
+    The kernel gives the lock back, also of a process that is killed.
+    """
+    holds = False
+
+    def wait(size: int) -> None:
+        nonlocal holds
+        if holds:
+            fcntl.lockf(file, fcntl.LOCK_UN)
+        holds = size > LARGE_BYTES
+        if holds:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+
+    try:
+        yield wait
+    finally:
+        if holds:
+            fcntl.lockf(file, fcntl.LOCK_UN)

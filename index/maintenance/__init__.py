@@ -1,0 +1,1 @@
+"""Keeping a gallery quick and sound: compaction, rebuilding, verifying."""

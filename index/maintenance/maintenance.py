@@ -1,0 +1,245 @@
+"""Keeps a gallery's search structure up with what is stored, and looks for damage.
+
+In the background it takes over generations that other processes built, and has one built when much
+was stored or deleted since the last.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
+from index.items import GalleryInfo
+from index.maintenance.compaction import Compaction
+from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.verify import snapshot_problems, store_problems
+from index.search.index_spec import EXACT_ROWS, OUTDATED
+from index.segments.generations import Generations
+from index.snapshot.follower import Follower
+from index.snapshot.snapshot import Snapshot
+from index.sqlite.database import folder_bytes
+from index.store.store import Store
+from index.store.transaction import last_seq
+
+PERIOD_S: Final = 1.0  # between two looks
+RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
+RECENT_SHARE: Final = 0.05  # of the base
+DEAD_SHARE: Final = 0.1  # of the base
+BUSY_S: Final = 5.0  # until the next try while another process rebuilds
+PATIENCE_S: Final = 60.0  # after a rebuild that failed, or a generation that was refused
+VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
+logger = logging.getLogger("lookalike.index")
+
+
+def is_due(snapshot: Snapshot) -> bool:
+    """Whether a new structure would pay: many rows are scanned, or many are dead."""
+    if snapshot.base is None:
+        return snapshot.count >= EXACT_ROWS
+    rows = len(snapshot.base.base)
+    recent = snapshot.recent.alive > max(RECENT_ROWS, int(RECENT_SHARE * rows))
+    return recent or snapshot.base.dead > max(RECENT_ROWS, int(DEAD_SHARE * rows))
+
+
+class Upkeep:
+    """What is done to a gallery as a whole, by hand or in the background."""
+
+    def __init__(self, store: Store, generations: Generations, follower: Follower) -> None:
+        self._store = store
+        self._generations = generations
+        self._follower = follower
+        self._running: set[Rebuild] = set()
+        self._refused: dict[int, float] = {}  # generations, and when to look at them again
+        self._ended = threading.Event()
+        self.trouble: str | None = None  # why the last look in the background failed, a sentence
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new structure would pay."""
+        snapshot = self._follower.snapshot
+        outdated = snapshot.base is not None and snapshot.base.base.plan == OUTDATED
+        return outdated or is_due(snapshot)
+
+    def rebuild(
+        self,
+        *,
+        target: float | None = None,
+        tune: bool = False,
+        on_stage: Callable[[str], None] = lambda _: None,
+    ) -> Compaction:
+        """Build the search structure anew in a process of its own, and search on it.
+
+        Searches and writes go on meanwhile.
+
+        Args:
+            target: recall@10 to reach; ``None`` keeps what was asked for before, or 0.99.
+            tune: measure every structure that is worth trying and keep the quickest from now on.
+            on_stage: told what begins.
+
+        Raises:
+            ReadOnlyError: nothing can be written.
+            RebuildBusyError: another process is at it.
+            RebuildError: it failed, or the gallery was closed; the old structure stays.
+        """
+        self.check_writable()
+        rebuild = Rebuild(self._store.folder, target, tune)
+        self._running.add(rebuild)
+        try:
+            if self._ended.is_set():
+                rebuild.stop()
+            made = rebuild.run(on_stage)
+        finally:
+            self._running.discard(rebuild)
+        self.take_over()
+        return made
+
+    def check_place(self) -> None:
+        """Accept a gallery that lies where it was opened, for work that opens it anew by its path.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says what is missing.
+        """
+        displaced = self._store.look_at_place()
+        if displaced is not None:
+            raise ReadOnlyError(displaced)
+
+    def check_writable(self) -> None:
+        """Accept a gallery that lies where it was opened, and where it can be written to.
+
+        Raises:
+            ReadOnlyError: it does not; the sentence says why.
+        """
+        self._store.look_at_place()
+        if self._store.read_only_reason is not None:
+            raise ReadOnlyError(self._store.read_only_reason)
+
+    def take_over(self) -> bool:
+        """Search on the newest sound generation, if it is newer than the one in use.
+
+        Returns:
+            Whether there was one.
+        """
+        view = self._follower.snapshot.base
+        used = 0 if view is None else view.base.generation
+        numbers = self._generations.known(self._store)
+        for gone in self._refused.keys() - set(numbers):
+            del self._refused[gone]  # one of the same number may come in its place
+        for number in numbers:
+            if number <= used:
+                return False
+            if time.monotonic() < self._refused.get(number, 0.0):
+                continue
+            try:
+                base = self._generations.load(number, last_seq=self._store.last_seq())
+                self._follower.adopt(base)
+            except GenerationError as error:
+                logger.warning("%s", error)
+                self._refused[number] = time.monotonic() + PATIENCE_S
+            else:
+                return True
+        return False
+
+    def info(self) -> GalleryInfo:
+        """Return what the gallery holds now, and for which model."""
+        snapshot = self._follower.catch_up()
+        folder, binding, base = self._store.folder, self._store.binding, snapshot.base
+        reason = self._store.read_only_reason
+        return GalleryInfo(
+            name=folder.absolute().name,
+            count=snapshot.count,
+            seq=snapshot.seq,
+            structure="exact" if base is None else base.base.plan.kind,
+            recall=1.0 if base is None else base.base.plan.recall,
+            recall_low=1.0 if base is None else base.base.plan.recall_low,
+            recall_high=1.0 if base is None else base.base.plan.recall_high,
+            recall_queries=0 if base is None else base.base.plan.queries,
+            note=None if base is None else base.base.plan.note or None,
+            generation=0 if base is None else base.base.generation,
+            recent=snapshot.recent.alive,
+            state="writable" if reason is None else "read-only",
+            reason=reason,
+            model_name=binding.model_name,
+            fingerprint=binding.fingerprint,
+            width=binding.width,
+            bytes_on_disk=folder_bytes(folder),
+        )
+
+    def lag(self) -> int:
+        """Return how many writes the database has that searches of this process do not see yet.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        seen = self._follower.snapshot.seq  # first: what comes between the two counts as not seen
+        return max(0, self._store.last_seq() - seen)
+
+    def generation_built(self) -> float | None:
+        """Return when the generation in use was built, Unix time; ``None``: there is none."""
+        view = self._follower.snapshot.base
+        if view is None:
+            return None
+        try:
+            return self._generations.path(view.base.generation).stat().st_mtime
+        except OSError:  # deleted: a newer one is about to be taken over
+            return None
+
+    def problems(self) -> list[str]:
+        """Return a sentence for every fault found in the database, the log and the index.
+
+        Raises:
+            GalleryFolderError: so damaged that it cannot be read to the end.
+        """
+        problems = [
+            *store_problems(self._store),
+            *self._generations.problems(last_seq=self._store.last_seq),
+        ]
+        for _ in range(VERIFY_ATTEMPTS):
+            with self._store.reading() as reader:
+                stored_seq = last_seq(reader)
+                snapshot = self._follower.catch_up()
+                if snapshot.seq == stored_seq:  # the same moment: neither of them moves now
+                    return problems + snapshot_problems(reader, snapshot)
+        return [*problems, "the index was not compared: the gallery kept changing; verify it again"]
+
+    def start(self) -> None:
+        """From now on, look after the structure in the background; for processes that stay."""
+        if self._store.read_only_reason is None:
+            self._generations.sweep(self._store)
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End what was started; a structure that is being built is left out."""
+        self._ended.set()
+        for rebuild in list(self._running):
+            rebuild.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _pays(self) -> bool:
+        """Whether a new structure would pay now, or at the next start: the files may be gone."""
+        view = self._follower.snapshot.base
+        numbers = self._generations.numbers()
+        return self.is_due or (view is not None and view.base.generation not in numbers)
+
+    def _run(self) -> None:
+        pause_s = PERIOD_S
+        while not self._ended.wait(pause_s):
+            pause_s = PERIOD_S
+            self._store.look_at_place()
+            try:
+                if not self.take_over() and self._store.read_only_reason is None and self._pays():
+                    made = self.rebuild()
+                    logger.info("generation %d holds %d items", made.generation, made.count)
+                    if made.plan.note:
+                        logger.warning("generation %d: %s", made.generation, made.plan.note)
+                self.trouble = None
+            except RebuildBusyError:
+                pause_s = BUSY_S
+            except (VectorIndexError, OSError, MemoryError) as error:
+                if not self._ended.is_set():
+                    logger.warning("the search structure stays as it is: %s", error)
+                    self.trouble = str(error)
+                pause_s = PATIENCE_S

@@ -1,0 +1,58 @@
+"""What a gallery's items are: counts by label, and by the members of their metadata."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from index.metadata_index import OTHER
+from index.sqlite.database import Database
+from index.store.schema import DATABASE_NAME
+
+SHOWN_VALUES: Final = 5  # of a member, the most frequent ones
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of metadata; of an object, its path joined with dots."""
+
+    name: str
+    items: int  # that have it
+    values: int  # distinct texts, numbers and booleans
+    most: tuple[tuple[str | int | float, int], ...]  # the most frequent of them, with their counts
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All items of one moment, counted."""
+
+    labels: tuple[tuple[str, int], ...]  # most first, ties by name
+    unlabelled: int
+    members: tuple[Member, ...]  # by name
+
+
+def count_contents(gallery: Path) -> Contents:
+    """Return the counts of a gallery folder. Reads the label and the metadata's terms of all items.
+
+    Raises:
+        StorageError, GalleryFolderError: it cannot be read, or is damaged.
+    """
+    by_label = "SELECT label, count(*) AS n FROM items GROUP BY label ORDER BY n DESC, label"
+    by_name = "SELECT name, count(DISTINCT key) FROM terms GROUP BY name ORDER BY name"
+    with closing(Database(gallery / DATABASE_NAME)) as database, database.reading() as reader:
+        counts = list(reader.execute(by_label))
+        members = [_member(reader, name, items) for name, items in list(reader.execute(by_name))]
+    labels = tuple((label, count) for label, count in counts if label is not None)
+    return Contents(labels, sum(count for label, count in counts if label is None), tuple(members))
+
+
+def _member(reader: apsw.Connection, name: str, items: int) -> Member:
+    chosen = "FROM terms WHERE name = ? AND kind <> ? GROUP BY kind, value"
+    values = reader.execute(f"SELECT count(*) FROM (SELECT 1 {chosen})", (name, OTHER)).get
+    most = reader.execute(
+        f"SELECT value, count(*) AS n {chosen} ORDER BY n DESC, kind, value LIMIT ?",
+        (name, OTHER, SHOWN_VALUES),
+    )
+    return Member(name, items, values, tuple((value, count) for value, count in most))

@@ -1,0 +1,1 @@
+"""Questions to a gallery, and changes that depend on what is stored."""

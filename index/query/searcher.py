@@ -1,0 +1,294 @@
+"""Searches that agree with a database which changes meanwhile. Queries in, hits out.
+
+The snapshot in memory gives keys; their labels and metadata, and what a filter allows, are read
+from SQLite a moment sooner or later, and remembered: a key's content never changes. A key that is
+gone by then would cost a hit, so the search is done again; when changes keep coming, writers are
+made to wait for one last try.
+
+Shape suffixes: Q queries, D vector width.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.cursor import cursor_of, key_of
+from index.errors import GalleryFolderError, StorageError
+from index.filter import Filter
+from index.items import Hit, Item, Itself, Page, RangeResult, SearchResult
+from index.metadata_index import TEXT
+from index.query.groups import CONTENT, KnownGroups, code_of
+from index.query.item_cache import Remembered
+from index.query.result_selection import Picker, Picking, picked
+from index.search.exact import Hits
+from index.snapshot.filter_cache import Allowed, AllowedKeys
+from index.snapshot.follower import Follower
+from index.snapshot.snapshot import Snapshot
+from index.store.condition_queries import keys_of
+from index.store.store import Store
+
+ATTEMPTS: Final = 4  # before writers are made to wait
+READ_ONLY_ATTEMPTS: Final = 100  # where they cannot be
+
+_EVERYTHING: Final = Filter()
+T = TypeVar("T")
+Find = Callable[[Snapshot, Allowed | None], list[Hits]]
+
+
+class Lookup:
+    """Turns what a snapshot finds into items. For any number of threads."""
+
+    def __init__(self, store: Store, follower: Follower) -> None:
+        self._store = store
+        self._follower = follower
+        self._allowed = AllowedKeys(
+            store.condition_keys,
+            newest=lambda: follower.catch_up().seq,
+            stored=lambda: follower.snapshot.count,
+        )
+        self._groups = KnownGroups(store.reading, stored=lambda: follower.snapshot.count)
+        self._items = Remembered(store)
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        *,
+        k: int,
+        wanted: Filter | None,
+        min_score: float | None,
+        exact: bool,
+        itself: Itself | None,
+        factor: float,
+        picking: Picking,
+    ) -> SearchResult:
+        """Return the nearest items of each query, best first, as ``Gallery.search`` says.
+
+        Raises:
+            UnknownIdError: there is no item ``itself``.
+            GalleryFolderError: the index holds a key that neither the items nor the log explain.
+            StorageError: the gallery is read-only here, and others keep changing it.
+        """
+        own_key, own_score = (None, 0.0) if itself is None else self._own(queries_QD, itself)
+        reach, offset = picking.offset + k, picking.offset
+
+        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
+            leader = own_key if own_key is not None and snapshot.holds(own_key, allowed) else None
+
+            def finish(hits: Hits) -> Hits:
+                hits = hits if leader is None else led_by(leader, own_score, hits)
+                return hits if min_score is None else _above(hits, min_score, factor)
+
+            if picking.is_plain:
+                nearest = snapshot.search(queries_QD, k=reach, allowed=allowed, exact=exact)
+                found = [finish(hits) for hits in nearest]
+            else:
+                picker = self._picker(picking, snapshot, itself)
+                if leader is not None and not picker.stays(np.array([leader])).all():
+                    leader = None
+                found = [
+                    picked(
+                        *(snapshot, queries_QD[[row]], picker),
+                        k=reach,
+                        allowed=allowed,
+                        exact=exact,
+                        finish=finish,
+                    )
+                    for row in range(len(queries_QD))
+                ]
+            if not offset and factor == 1:
+                return found
+            return [
+                (keys[offset:], np.clip(factor * scores[offset:], -1, 1)) for keys, scores in found
+            ]
+
+        return self._run(find, wanted, out=picking.exclude)
+
+    def above(
+        self,
+        query_D: NDArray[np.float32],
+        *,
+        min_score: float,
+        limit: int | None,
+        wanted: Filter | None,
+        factor: float,
+    ) -> RangeResult:
+        """Return the items that score at least ``min_score``, best first. Raises as ``search``."""
+        total, least = 0, min_score / factor
+
+        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
+            nonlocal total
+            hits, total = snapshot.above(query_D, min_score=least, limit=limit, allowed=allowed)
+            return [(hits[0], np.clip(factor * hits[1], -1, 1))]
+
+        found = self._run(find, wanted)
+        return RangeResult(found.hits[0], total, found.seq)
+
+    def page(self, *, limit: int, cursor: str | None, wanted: Filter | None) -> Page:
+        """Return the next ``limit`` items, as ``Gallery.page`` says."""
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        after = 0 if cursor is None else key_of(cursor)
+        if wanted is None or wanted == _EVERYTHING:
+            found = self._store.page(after=after, limit=limit + 1)
+        else:
+            found = self._settled(lambda snapshot: self._page(snapshot, after, limit + 1, wanted))
+        items = [item for _, item in found[:limit]]
+        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
+
+    def allowed_by(
+        self, wanted: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
+    ) -> T:
+        """Return what ``look`` makes of the keys that ``wanted`` lets through, and of their seq.
+
+        Nothing was removed meanwhile. Of keys that are not there, because every one is let through,
+        and which are ``None``, it sees to that itself.
+        """
+        if wanted is None or wanted == _EVERYTHING:
+            return look(None, 0)
+
+        def attempt(snapshot: Snapshot) -> T | None:
+            allowed = self._allowed.of(
+                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
+            )
+            known = np.searchsorted(allowed.keys_S, snapshot.last_key, side="right")
+            found = look(allowed.keys_S[:known], snapshot.seq)
+            return found if self._follower.catch_up().removals == snapshot.removals else None
+
+        return self._settled(attempt)
+
+    def _own(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int | None, float]:
+        """Return the key of the item and its score; no key when its vector is another by now."""
+        key, vector_D = self._store.vector(itself.id)
+        if not np.array_equal(vector_D, itself.vector_D):
+            return None, 0.0
+        if np.array_equal(queries_QD[0], vector_D):
+            return key, 1.0
+        score = queries_QD[0].astype(np.float64) @ vector_D.astype(np.float64)
+        return key, float(np.clip(score, -1, 1))
+
+    def _picker(self, picking: Picking, snapshot: Snapshot, itself: Itself | None) -> Picker:
+        """Return what tells hits from what is left out of all that ``snapshot`` has."""
+        shut = []
+        if picking.exclude_group is not None and itself is not None:
+            key, _ = self._store.vector(itself.id)
+            groups = self._groups.of(picking.exclude_group, up_to=max(key, snapshot.last_key))
+            shut.append((groups, int(groups.of(np.array([key]))[0])))
+        if picking.exclude_content is not None:
+            groups = self._groups.of(CONTENT, up_to=snapshot.last_key)
+            shut.append((groups, code_of(TEXT, picking.exclude_content)))
+        out = np.empty(0, np.int64)
+        if picking.exclude:
+            sql = "SELECT key FROM items WHERE id IN (SELECT value FROM json_each(?))"
+            with self._store.reading() as reader:
+                out = keys_of(reader, sql, (json.dumps(sorted(picking.exclude)),))
+        by = picking.group_by
+        return Picker(
+            out=out,
+            shut=shut,
+            groups=None if by is None else self._groups.of(by, up_to=snapshot.last_key),
+            group_size=picking.group_size,
+        )
+
+    def _run(
+        self, find: Find, wanted: Filter | None, out: frozenset[str] = frozenset()
+    ) -> SearchResult:
+        return self._settled(lambda snapshot: self._attempt(snapshot, find, wanted, out))
+
+    def _settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
+        """Return what ``attempt`` does as soon as nothing changed under its hands."""
+        result = attempt(self._follower.recent())
+        if result is not None:
+            return result
+        # Without the right to write we cannot make the others wait, and so try more often.
+        read_only = self._store.read_only_reason is not None
+        for _ in range(READ_ONLY_ATTEMPTS if read_only else ATTEMPTS):
+            result = self._tried(attempt)
+            if result is not None:
+                return result
+        if not read_only:
+            with self._store.writing():
+                result = self._tried(attempt)
+            if result is not None:
+                return result
+        raise StorageError(f"{self._store.folder} kept changing while it was searched; try again")
+
+    def _tried(self, attempt: Callable[[Snapshot], T | None]) -> T | None:
+        """Return what ``attempt`` does, or ``None`` when something changed under its hands.
+
+        Raises:
+            GalleryFolderError: it failed although nothing was written meanwhile.
+        """
+        snapshot = self._follower.catch_up()
+        result = attempt(snapshot)
+        if result is None and self._store.last_seq() == snapshot.seq:
+            raise GalleryFolderError(
+                f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
+            )
+        return result
+
+    def _page(
+        self, snapshot: Snapshot, after: int, limit: int, wanted: Filter
+    ) -> list[tuple[int, Item]] | None:
+        allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys_above)
+        keys_S = allowed.keys_S[np.searchsorted(allowed.keys_S, after, side="right") :]
+        found: list[tuple[int, Item]] = []
+        while len(found) < limit and keys_S.size:  # some of the keys may be gone
+            items = self._store.items_by_key(keys_S[:limit])
+            found += sorted(items.items())
+            keys_S = keys_S[limit:]
+        if self._follower.catch_up().removals != snapshot.removals:
+            return None  # an item may have been replaced: gone under its old key, and not here yet
+        return found[:limit]
+
+    def _is_true_to(self, snapshot: Snapshot, allowed: Allowed) -> bool:
+        """Whether nothing of the snapshot may have gone before the filter looked at it."""
+        if allowed.seq <= snapshot.seq:  # what had gone by then is gone in the snapshot
+            return True
+        return self._follower.catch_up().removals == snapshot.removals
+
+    def _attempt(
+        self, snapshot: Snapshot, find: Find, wanted: Filter | None, out: frozenset[str]
+    ) -> SearchResult | None:
+        allowed = None
+        if wanted is not None and wanted != _EVERYTHING:
+            allowed = self._allowed.of(
+                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
+            )
+            if not self._is_true_to(snapshot, allowed):
+                return None
+        found = find(snapshot, allowed)
+        keys = [key for keys, _ in found for key in keys.tolist()]
+        items = self._items.of(keys, stored=snapshot.count)
+        if items is None:
+            return None
+        hits = [
+            [
+                Hit(item.id, score, item.label, item.metadata)
+                for item, score in zip(
+                    map(items.__getitem__, keys.tolist()), scores.tolist(), strict=False
+                )
+            ]
+            for keys, scores in found
+        ]
+        if out and any(hit.id in out for one in hits for hit in one):
+            return None  # it was replaced between the snapshot and the look for its key
+        return SearchResult(hits, snapshot.seq)
+
+
+def led_by(key: int, score: float, hits: Hits) -> Hits:
+    """Return as many ``hits``, with ``key``, by whose vector was asked, first."""
+    keys, scores = hits
+    others = keys != key
+    return (
+        np.concatenate([np.array([key]), keys[others]])[: len(keys)],
+        np.concatenate([np.array([score], np.float32), scores[others]])[: len(keys)],
+    )
+
+
+def _above(hits: Hits, min_score: float, factor: float) -> Hits:
+    keys, scores = hits
+    enough = int(np.count_nonzero(factor * scores >= min_score))
+    return keys[:enough], scores[:enough]

@@ -1,0 +1,249 @@
+"""A FAISS index over the rows of a matrix, whose best candidates are refined with exact distances.
+
+Works on squared L2 distances, which order unit vectors as the cosine does: score = 1 - distance/2.
+
+Shape suffixes: N rows, Q queries, K hits, D vector width.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.search.index_spec import BYTES, Plan
+from index.search.live_rows import Alive
+from index.search.scalar_quantizer import SAMPLE_ROWS, add_as_bytes, byte_transform, train_on_bytes
+from index.search.unindexed_rows import Strays
+from index.search.vector_matrix import Matrix
+
+TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
+MAX_EFFORT: Final = 4_096
+MEASURED_K: Final = 10  # what a plan's recall was measured for
+HARDER: Final = 8  # times the effort, where what was found lies farther away than a plan's floors
+HARDER_K_FACTOR: Final = 2  # times as many candidates, there
+FAR: Final = 1.3  # times a floor's squared distance; what lies beyond even then is left to a scan
+_MINUS_HALF: Final = np.array(-0.5, np.float32)  # Python's numbers take numpy twice as long
+_ONE: Final = np.array(1, np.float32)
+
+
+class Structure:
+    """An approximate index that never changes; any number of threads may search it."""
+
+    def __init__(
+        self, index: Any, matrix: Matrix, plan: Plan, strays: Strays | None = None
+    ) -> None:
+        self.index = index
+        self.plan = plan
+        self.strays = strays  # looked at besides
+        self._flat = matrix.flat_of(index.ntotal)
+        self._refined = faiss.IndexRefine(index, self._flat)
+        self._matrix = matrix  # FAISS points into it
+        self._parameters: dict[tuple[int, float], Any] = {}
+        self._floors: dict[tuple[int, float], tuple[int, float]] = {}  # by k and times
+
+    @classmethod
+    def build(cls, matrix: Matrix, plan: Plan, *, count: int, seed: int = 0) -> "Structure":
+        """Return the structure that ``plan`` describes over the first ``count`` rows.
+
+        Uses all threads that FAISS has.
+        """
+        rows_ND = matrix.rows_ND[:count]
+        chosen = np.random.default_rng(seed).permutation(count)[:TRAINING_ROWS]
+        sample_ND = rows_ND[np.sort(chosen)]
+        if plan.factory.startswith(BYTES):
+            index = _on_bytes(plan, sample_ND, rows_ND, seed)
+        else:
+            index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
+            if plan.kind == "graph":
+                bare_index(index).hnsw.efConstruction = plan.construction
+            index.train(sample_ND)
+        return cls(_filled(index, rows_ND, plan), matrix, plan)
+
+    def completed(self) -> "Structure":
+        """Add the rows of the matrix that are not in it yet, and return it."""
+        rest_ND = self._matrix.rows_ND[self.index.ntotal :]
+        return Structure(_filled(self.index, rest_ND, self.plan), self._matrix, self.plan)
+
+    def with_plan(self, plan: Plan) -> "Structure":
+        """Return the same structure, searched as ``plan`` says."""
+        return Structure(self.index, self._matrix, plan, self.strays)
+
+    def with_strays(self, rows: NDArray[np.int64]) -> "Structure":
+        """Return the same structure, complete, which looks at ``rows`` in every search.
+
+        And at the row that equals the query. Reads all rows.
+        """
+        return Structure(self.index, self._matrix, self.plan, Strays(rows, self._matrix))
+
+    @property
+    def most_effort(self) -> int:
+        """What more than this finds no more."""
+        lists = getattr(bare_index(self.index), "nlist", MAX_EFFORT)
+        return min(MAX_EFFORT, lists)
+
+    @property
+    def rows_ND(self) -> NDArray[np.float32]:
+        """The rows that are in it."""
+        return self._matrix.rows_ND[: self.index.ntotal]
+
+    def look(
+        self,
+        queries_QD: NDArray[np.float32],
+        k: int,
+        *,
+        alive: Alive | None = None,
+        share: float = 1.0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
+        """Search, and search harder where what is found lies farther away than it mostly does.
+
+        Then the query comes from where the rows do not lie, and its nearest are scattered.
+
+        Returns:
+            As ``search``; and for which queries (Q,) they are far away still, so that only a scan
+            is to be believed. ``None``: for none.
+        """
+        scores_QK, rows_QK = self.search(queries_QD, k, alive=alive, share=share)
+        doubtful_Q = self._below(scores_QK, 1.0)
+        if doubtful_Q is None:
+            return scores_QK, rows_QK, None
+        again = np.flatnonzero(doubtful_Q)
+        scores_QK[again], rows_QK[again] = self._harder.search(
+            np.ascontiguousarray(queries_QD[again]), k, alive=alive, share=share
+        )
+        return scores_QK, rows_QK, self.far(scores_QK)
+
+    def far(self, scores_QK: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Return which queries (Q,) lie far from all that they found; ``None``: none of them."""
+        return self._below(scores_QK, FAR)
+
+    def _below(self, scores_QK: NDArray[np.float32], times: float) -> NDArray[np.bool_] | None:
+        """Return which answers (Q,) are ``times`` as far away as the plan's floor, or farther."""
+        if not self.plan.floors:
+            return None
+        place, floor = self._floor(scores_QK.shape[1], times)
+        if len(scores_QK) == 1:
+            return np.ones(1, np.bool_) if scores_QK.item(place) < floor else None
+        below_Q: NDArray[np.bool_] = scores_QK[:, place] < floor
+        return below_Q if np.count_nonzero(below_Q) else None
+
+    def _floor(self, k: int, times: float) -> tuple[int, float]:
+        """Return the place of the hit to look at among ``k``, and the score that it must reach."""
+        known = self._floors.get((k, times))
+        if known is None:
+            place = min(k, len(self.plan.floors)) - 1
+            known = place, max(1 - times * (1 - self.plan.floors[place]), -1.0)
+            self._floors[k, times] = known
+        return known
+
+    def with_fewer_candidates(self) -> "Structure":
+        """Return the same structure, which refines half as many candidates."""
+        return self.with_plan(replace(self.plan, k_factor=max(1.0, self.plan.k_factor / 2)))
+
+    @cached_property
+    def _harder(self) -> "Structure":
+        plan, more = self.plan, HARDER_K_FACTOR
+        effort = min(MAX_EFFORT, HARDER * plan.effort)
+        return self.with_plan(replace(plan, effort=effort, k_factor=more * plan.k_factor))
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float32],
+        k: int,
+        *,
+        alive: Alive | None = None,
+        share: float = 1.0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and rows (Q, k), best first; rows of -1 where no more were found.
+
+        Args:
+            queries_QD: finite unit vectors, C-contiguous.
+            k: at least 1.
+            alive: the rows that may be returned; ``None`` for all.
+            share: of the rows that are alive; the fewer, the harder it looks for them.
+        """
+        scores_QK = np.empty((len(queries_QD), k), np.float32)
+        rows_QK = np.empty((len(queries_QD), k), np.int64)
+        # The method below Python's wrapper: its checks and copies cost a tenth of a search.
+        self._refined.search_c(
+            len(queries_QD),
+            faiss.swig_ptr(queries_QD),
+            k,
+            faiss.swig_ptr(scores_QK),
+            faiss.swig_ptr(rows_QK),
+            self._how(k, alive, share),
+        )
+        np.multiply(scores_QK, _MINUS_HALF, scores_QK)
+        np.add(scores_QK, _ONE, scores_QK)
+        if len(scores_QK) > 1 or scores_QK.item(-1) < -1:  # of opposite vectors, by rounding
+            np.maximum(scores_QK, -1, out=scores_QK)
+        if self.strays is not None:
+            self.strays.work_in(queries_QD, scores_QK, rows_QK, alive)
+        return scores_QK, rows_QK
+
+    def _how(self, k: int, alive: Alive | None, share: float) -> Any:
+        """Return FAISS's parameters of a search; making them costs as much as a tenth of it."""
+        known = self._parameters if alive is None else alive.parameters
+        parameters = known.get((k, share))
+        if parameters is None:
+            parameters = known[k, share] = self._new_parameters(self.effort(k, share), alive)
+        return parameters
+
+    def effort(self, k: int, share: float) -> int:
+        """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
+        more = max(1.0, k / MEASURED_K) ** (1.0 if self.plan.kind == "graph" else 0.5)
+        return min(MAX_EFFORT, int(self.plan.effort * more / share))
+
+    def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
+        inner = self._inner_parameters(effort, alive)
+        return faiss.IndexRefineSearchParameters(
+            k_factor=self.plan.k_factor, base_index_params=inner
+        )
+
+    def _inner_parameters(self, effort: int, alive: Alive | None) -> Any:
+        selector = None if alive is None else alive.selector
+        if self.plan.kind == "graph":
+            inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        else:
+            inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        if isinstance(self.index, faiss.IndexPreTransform):
+            inner = faiss.SearchParametersPreTransform(index_params=inner)
+        return inner
+
+
+def _on_bytes(
+    plan: Plan, sample_ND: NDArray[np.float32], rows_ND: NDArray[np.float32], seed: int
+) -> Any:
+    """Return an index without rows, trained to hold them as bytes."""
+    every = -(-len(sample_ND) // SAMPLE_ROWS)
+    transform = byte_transform(sample_ND[::every], rows_ND, seed=seed)
+    width, code = transform.d_out, faiss.ScalarQuantizer.QT_8bit_direct
+    what = plan.factory.removeprefix(BYTES)
+    if plan.kind == "graph":
+        behind = faiss.IndexHNSWSQ(width, code, int(what.removeprefix("HNSW")))
+        behind.hnsw.efConstruction = plan.construction
+    else:
+        coarse = faiss.IndexFlatL2(width)
+        lists = int(what.removeprefix("IVF"))
+        behind = faiss.IndexIVFScalarQuantizer(coarse, width, lists, code, faiss.METRIC_L2, False)
+        behind.cp.min_points_per_centroid = 1  # few rows are no reason for a warning
+    index = faiss.IndexPreTransform(transform, behind)
+    train_on_bytes(index, sample_ND)
+    return index
+
+
+def _filled(index: Any, rows_ND: NDArray[np.float32], plan: Plan) -> Any:
+    if plan.factory.startswith(BYTES):
+        add_as_bytes(index, rows_ND)
+    else:
+        index.add(rows_ND)
+    return index
+
+
+def bare_index(index: Any) -> Any:
+    """Return the index behind the transformations of its input."""
+    return (
+        faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    )

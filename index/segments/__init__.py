@@ -1,0 +1,1 @@
+"""What is searched, in parts: an immutable bulk on disk, and what came since."""

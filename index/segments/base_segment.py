@@ -1,0 +1,199 @@
+"""The unchanging bulk of a gallery: rows, their keys, and a structure over them.
+
+Shape suffixes: N rows, Q queries, K hits, D vector width.
+"""
+
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.search.ann_index import MEASURED_K, Structure
+from index.search.exact import Hits, nearest
+from index.search.index_spec import Plan
+from index.search.live_rows import Alive
+from index.search.vector_matrix import Matrix
+
+EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
+LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
+NEAR_ALLOWED: Final = 8  # so many are allowed among the rows looked at near a query, on average
+MOST_ALIVE: Final = 0.98  # share; below it, what was deleted may be all there is near a query
+FAIR: Final = 0.3  # of that; 1 in 100 queries meets fewer by chance, and is answered by a scan
+
+
+class Base:
+    """Rows as of one generation: what it holds never changes, but rows of it may die."""
+
+    def __init__(
+        self,
+        *,
+        generation: int,
+        seq: int,
+        keys_N: NDArray[np.int64],
+        matrix: Matrix,
+        plan: Plan,
+        structure: Structure | None,
+    ) -> None:
+        self.generation = generation
+        self.seq = seq  # the operation it was read at
+        self.keys_N = keys_N
+        self.matrix = matrix
+        self.plan = plan
+        self.structure = structure  # None: exact
+        self._sorted = bool(np.all(np.diff(keys_N) > 0))
+        self._order = np.empty(0, np.int64) if self._sorted else np.argsort(keys_N)
+        self.sorted_keys_N = keys_N if self._sorted else keys_N[self._order]
+        self.last_key = int(self.sorted_keys_N[-1]) if len(keys_N) else 0
+
+    def __len__(self) -> int:
+        return len(self.keys_N)
+
+    def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of ``keys``, which are sorted and distinct; unknown ones are left out."""
+        places = np.searchsorted(self.sorted_keys_N, keys)
+        known = places < len(self.sorted_keys_N)
+        known[known] = self.sorted_keys_N[places[known]] == keys[known]
+        return places[known] if self._sorted else np.sort(self._order[places[known]])
+
+
+class BaseView:
+    """A base at one moment: which of its rows are alive. Never changes."""
+
+    def __init__(self, base: Base, alive: Alive | None = None, dead: int = 0) -> None:
+        self.base = base
+        self.alive = alive  # None: all of them
+        self.dead = dead
+        self.count = len(base) - dead  # rows that a search may return
+        self._share = self.count / max(1, len(base))
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def vectors_ND(self) -> NDArray[np.float32]:
+        """All rows, dead ones included."""
+        return self.base.matrix.rows_ND
+
+    @property
+    def keys_N(self) -> NDArray[np.int64]:
+        """The key of each row."""
+        return self.base.keys_N
+
+    @cached_property
+    def _alive_rows(self) -> NDArray[np.int64]:
+        return self.alive_among(np.arange(len(self.base)))
+
+    def alive_rows(self) -> NDArray[np.int64]:
+        """Return the rows that a search may return, sorted."""
+        return self._alive_rows
+
+    def alive_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of ``rows`` that a search may return, in their order."""
+        return rows if self.alive is None else self.alive.among(rows)
+
+    def without(self, keys: NDArray[np.int64]) -> "BaseView":
+        """Return a view in which the rows of ``keys`` are dead; unknown keys are ignored."""
+        rows = self.alive_among(self.base.rows_of(keys))
+        if not rows.size:
+            return self
+        alive = self.alive or Alive.only(np.arange(len(self.base)), count=len(self.base))
+        return BaseView(self.base, alive.without(rows), self.dead + len(rows))
+
+    def search(
+        self, queries_QD: NDArray[np.float32], *, k: int, allowed: NDArray[np.int64] | None
+    ) -> list[Hits]:
+        """Return the nearest rows of each query as keys and scores, best first.
+
+        Fewer than ``k`` come back only when fewer are alive and ``allowed``.
+
+        Args:
+            queries_QD: finite unit vectors, C-contiguous.
+            k: at least 1.
+            allowed: rows to choose from, sorted; dead ones are ignored. ``None`` for all.
+        """
+        structure = self.base.structure
+        if allowed is None:
+            if structure is None or self.count <= k:
+                return nearest(self, queries_QD, k=k)
+            scores_QK, rows_QK, far_Q = structure.look(
+                queries_QD, k, alive=self.alive, share=self._share
+            )
+            if self.alive is not None and self._share <= MOST_ALIVE:
+                lost_Q = self._lost(structure, queries_QD, self.alive, self._share, FAIR)
+                far_Q = lost_Q if far_Q is None else far_Q | lost_Q
+            return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
+        among = self.alive_among(allowed)
+        share = len(among) / max(1, len(self.base))
+        small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
+        if structure is None or small or len(among) <= k:
+            return nearest(self, queries_QD, k=k, among=among)
+        alive = Alive.only(among, count=len(self.base))
+        scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
+        lost_Q = self._lost(structure, queries_QD, alive, share, FAIR * share)
+        return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=lost_Q)
+
+    def _lost(
+        self,
+        structure: Structure,
+        queries_QD: NDArray[np.float32],
+        alive: Alive,
+        share: float,
+        fair: float,
+    ) -> NDArray[np.bool_]:
+        """Return for which queries (Q,) less than a ``fair`` share of what is near may be found.
+
+        Filters often follow what images look like. When the rows that are allowed lie far from a
+        query, a structure comes back with some of them long before it has seen the nearest. So it
+        does when all rows lie far from a query.
+        """
+        look = min(len(self.base), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
+        scores_QL, rows_QL = structure.search(queries_QD, look)
+        found_QL = rows_QL >= 0
+        alive_QL = found_QL & alive.flags(np.maximum(rows_QL, 0))
+        few_Q = alive_QL.sum(axis=1) < fair * np.maximum(found_QL.sum(axis=1), 1)
+        far_Q = structure.far(scores_QL)
+        lost_Q: NDArray[np.bool_] = few_Q if far_Q is None else few_Q | far_Q
+        return lost_Q
+
+    def _hits(
+        self,
+        queries_QD: NDArray[np.float32],
+        scores_QK: NDArray[np.float32],
+        rows_QK: NDArray[np.int64],
+        among: NDArray[np.int64] | None,
+        *,
+        lost_Q: NDArray[np.bool_] | None = None,
+    ) -> list[Hits]:
+        """Return what the structure found as keys and scores; where it lost its way, scan."""
+        keys_QK = self.base.keys_N[rows_QK]
+        if lost_Q is None and len(rows_QK) == 1:  # one query, quickly
+            scores_K = scores_QK[0]
+            if len(set(scores_K.tolist())) == len(scores_K) and -1 not in rows_QK[0].tolist():
+                return [(keys_QK[0], scores_K)]
+        ties_QK = scores_QK[:, 1:] == scores_QK[:, :-1]
+        if np.count_nonzero(ties_QK):  # quicker than any()
+            for query in np.flatnonzero(ties_QK.any(axis=1)).tolist():
+                order = np.lexsort((keys_QK[query], -scores_QK[query]))
+                keys_QK[query] = keys_QK[query][order]
+        hits = list(zip(keys_QK, scores_QK, strict=True))
+        if lost_Q is not None or np.count_nonzero(rows_QK < 0):
+            short_Q = (rows_QK < 0).any(axis=1)
+            lost = np.flatnonzero(short_Q if lost_Q is None else short_Q | lost_Q)
+            scanned = nearest(
+                self, np.ascontiguousarray(queries_QD[lost]), k=rows_QK.shape[1], among=among
+            )
+            for query, found in zip(lost.tolist(), scanned, strict=True):
+                hits[query] = found
+        return hits
+
+
+def merged(one: Hits, other: Hits, *, k: int | None) -> Hits:
+    """Return the best ``k``, or all, of two lists of hits, best first, ties by the smaller key."""
+    if not len(other[0]):
+        return one[0][:k], one[1][:k]
+    if not len(one[0]):
+        return other[0][:k], other[1][:k]
+    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    order = np.lexsort((keys, -scores))[:k]
+    return keys[order], scores[order]

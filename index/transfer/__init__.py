@@ -1,0 +1,1 @@
+"""Galleries out to files and back: export, import, backup."""

@@ -1,0 +1,194 @@
+"""A gallery's items as files for other programs: complete, or not there at all.
+
+Parquet: one row per item with its vector as a list of float32. Or a folder: ``vectors.npy``, a
+table of the items in the same order, and ``gallery.json``, which says whose vectors these are.
+
+Shape suffixes: N items, D vector width.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+import numpy as np
+
+from files.durable import sync_folder
+from files.unfinished import unfinished
+from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
+from index.gallery import Gallery
+from index.search.vectors import VECTOR_TYPE
+from index.sqlite.database import NO_ROOM
+from index.transfer.stored_items import Contents, Facts, Stored, contents
+
+GROUP_ROWS: Final = 4_096  # in a row group: 8 MiB of vectors at width 512
+FACTS_KEY: Final = b"lookalike"  # of the Parquet file's own metadata
+FACTS_NAME: Final = "gallery.json"
+VECTORS_NAME: Final = "vectors.npy"
+TABLE_STEM: Final = "items"
+COLUMNS: Final = ("id", "label", "metadata", "content_sha256", "created")
+
+Progress = Callable[[int], None]  # called with the number of items written since the last call
+
+
+def export_parquet(
+    gallery: Gallery, path: Path, *, thumbnails: bool, on_progress: Progress
+) -> Facts:
+    """Write all items as of one moment to a new Parquet file, and return what they are.
+
+    Columns: id, label, metadata (JSON text), content_sha256, created (ISO 8601, UTC), vector, and
+    with ``thumbnails`` thumbnail_type and thumbnail. Memory is bounded; others write meanwhile.
+
+    Raises:
+        SourceError: pyarrow is not installed.
+        GalleryFolderError: ``path`` exists, or the gallery is damaged.
+        DiskFullError, StorageError: it cannot be written. In every case nothing is left.
+    """
+    pyarrow, parquet = load_pyarrow()
+    with contents(gallery.folder) as stored, _new(path) as made:
+        schema = _schema(pyarrow, stored.facts, thumbnails=thumbnails)
+        with made.open("xb") as file:
+            with parquet.ParquetWriter(
+                file, schema, compression="zstd", use_dictionary=["label"]
+            ) as writer:
+                for group in _groups(stored, thumbnails=thumbnails):
+                    writer.write_batch(_record_batch(pyarrow, schema, group))
+                    on_progress(len(group))
+            _sync(file)
+        return stored.facts
+
+
+def export_folder(
+    gallery: Gallery, folder: Path, *, table: Literal["csv", "jsonl"], on_progress: Progress
+) -> Facts:
+    """Write all items as of one moment to a new folder, and return what they are.
+
+    ``vectors.npy`` is (N, D) float32; row n of it belongs to line n of ``items.jsonl``, or of
+    ``items.csv`` after its heading. Raises as ``export_parquet``.
+    """
+    with contents(gallery.folder) as stored, _new(folder) as made:
+        made.mkdir()
+        with (
+            (made / VECTORS_NAME).open("xb") as vectors,
+            (made / f"{TABLE_STEM}.{table}").open("x", encoding="utf-8", newline="") as lines,
+        ):
+            np.lib.format.write_array_header_1_0(
+                vectors,
+                {
+                    "descr": VECTOR_TYPE.str,
+                    "fortran_order": False,
+                    "shape": (stored.facts.count, stored.facts.width),
+                },
+            )
+            write = _csv_writer(lines) if table == "csv" else _json_writer(lines)
+            for group in _groups(stored, thumbnails=False):
+                for item in group:
+                    vectors.write(item.vector_D.astype(VECTOR_TYPE).tobytes())
+                    write(item)
+                on_progress(len(group))
+            _sync(vectors)
+            _sync(lines)
+        with (made / FACTS_NAME).open("x") as file:
+            json.dump(stored.facts.to_json(), file, indent=1)
+            _sync(file)
+        sync_folder(made)
+        return stored.facts
+
+
+def load_pyarrow() -> tuple[Any, Any]:
+    """Return ``pyarrow`` and ``pyarrow.parquet``.
+
+    Raises:
+        SourceError: they are not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra that few need
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise SourceError("Parquet needs pyarrow: pip install 'lookalike[parquet]'") from error
+    return pyarrow, parquet
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[Path]:
+    """Give the block a name beside ``path``; what it wrote there gets its name at the end."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise GalleryFolderError(f"cannot export to {path}: it is there already")
+    place = path.absolute().parent
+    try:
+        with unfinished(path) as folder:
+            made = folder / path.name
+            yield made
+            if made.is_dir():
+                made.rename(path)
+            else:
+                path.hardlink_to(made)  # unlike a renaming, it never replaces a rival's file
+            sync_folder(place)
+    except OSError as error:
+        sentence = f"cannot export to {path}: {error.strerror or error}"
+        if error.errno in NO_ROOM:
+            raise DiskFullError(sentence) from error
+        raise StorageError(sentence) from error
+
+
+def _groups(stored: Contents, *, thumbnails: bool) -> Iterator[list[Stored]]:
+    group: list[Stored] = []
+    for item in stored.items(thumbnails=thumbnails):
+        group.append(item)
+        if len(group) == GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _schema(pyarrow: Any, facts: Facts, *, thumbnails: bool) -> Any:
+    fields = [pyarrow.field(name, pyarrow.string(), nullable=name == "label") for name in COLUMNS]
+    fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), facts.width)))
+    if thumbnails:
+        fields.append(pyarrow.field("thumbnail_type", pyarrow.string()))
+        fields.append(pyarrow.field("thumbnail", pyarrow.binary()))
+    return pyarrow.schema(fields, metadata={FACTS_KEY: json.dumps(facts.to_json())})
+
+
+def _record_batch(pyarrow: Any, schema: Any, group: list[Stored]) -> Any:
+    numbers = pyarrow.array(np.concatenate([item.vector_D for item in group]), pyarrow.float32())
+    columns = [pyarrow.array([getattr(item, name) for item in group]) for name in COLUMNS]
+    columns[1] = pyarrow.array([item.label for item in group], pyarrow.string())
+    columns.append(
+        pyarrow.FixedSizeListArray.from_arrays(numbers, type=schema.field("vector").type)
+    )
+    if "thumbnail" in schema.names:
+        pictures = [item.thumbnail for item in group]
+        types = [None if picture is None else picture.media_type for picture in pictures]
+        data = [None if picture is None else picture.data for picture in pictures]
+        columns += [pyarrow.array(types, pyarrow.string()), pyarrow.array(data, pyarrow.binary())]
+    return pyarrow.record_batch(columns, schema=schema)
+
+
+def _csv_writer(file: IO[str]) -> Callable[[Stored], None]:
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+
+    def write(item: Stored) -> None:
+        # A label has at least one character, so an empty cell says that there is none.
+        writer.writerow([getattr(item, name) for name in COLUMNS])
+
+    return write
+
+
+def _json_writer(file: IO[str]) -> Callable[[Stored], None]:
+    def write(item: Stored) -> None:
+        members = {name: getattr(item, name) for name in COLUMNS}
+        members["metadata"] = json.loads(item.metadata)
+        file.write(json.dumps(members, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""The routes, one file per group, and what /openapi.json says of them."""

@@ -1,0 +1,82 @@
+"""The HTTP application of one worker: its routes, and the loading of what they need."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+from index.errors import VectorIndexError
+from service.api import edits, facets, inference, items, jobs, search, system
+from service.api.openapi import describe_application
+from service.api.pages import page_routes
+from service.api.router import Dispatch
+from service.inference.engine import Engine
+from service.request.exchange import WorkerState
+from vision.errors import VisionError
+
+logger = logging.getLogger("lookalike.service")
+
+
+def create_application(state: WorkerState) -> Dispatch:
+    """Return the application with all its routes; nothing is loaded yet."""
+    routers = [
+        module.router
+        for module in (
+            *(inference, search, items, edits, facets),
+            *(jobs, system),
+        )
+    ]
+    routes = [route for router in routers for route in router.routes]
+    pages = page_routes(_document(routers))
+    return Dispatch([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
+
+
+def _document(routers: list[APIRouter]) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes."""
+    application = FastAPI(
+        title="Lookalike",
+        version="1",
+        description="Visual search you train yourself: classify an image, find what looks like it.",
+    )
+    for router in routers:
+        application.include_router(router)
+    return describe_application(application.openapi())
+
+
+async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
+    """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
+    try:
+        state.engine = await Engine.start(
+            state.settings,
+            model_folder,
+            on_batch=state.metrics.count_batch,
+            loading=state.loading,
+            busy=state.busy,
+        )
+        _leave_alone_what_stays()
+        on_loaded()
+    except (VisionError, VectorIndexError) as error:
+        logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
+        state.loading.fail(str(error), folders=[model_folder, state.settings.gallery])
+    except Exception:
+        logger.exception("the service cannot start")
+        state.loading.fail("an unexpected error; the log has it", folders=[])
+
+
+def _leave_alone_what_stays() -> None:
+    """Spare what was loaded the garbage collector: to walk it holds everybody up for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+
+
+async def unload(state: WorkerState, loading: "asyncio.Task[None]") -> None:
+    """Finish what was begun and close what ``load`` opened."""
+    await loading
+    engine, state.engine = state.engine, None  # so that nobody looks at a closed gallery
+    if engine is not None:
+        await engine.close()

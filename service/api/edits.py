@@ -1,0 +1,73 @@
+"""Routes that change what is stored: a patch of one item, and the end of many."""
+
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from index.ids import check_id
+from index.items import check_label
+from index.query.editing import Patch
+from service.api.openapi import json_request, problem_answers
+from service.errors import UnexpectedFieldError, UnsupportedBodyError
+from service.jobs.deletion import check_selection, delete_few
+from service.request.exchange import answer_with, free_engine, receive_options
+from service.request.preconditions import expected_of, tag_of
+from service.schemas.edit_parameters import DeleteOptions, PatchOptions
+from service.schemas.responses import DeletedAnswer, ItemAnswer, stored_item
+
+PATCHES: Final = ("application/merge-patch+json", "application/json")
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+
+
+@router.patch(
+    "/{item_id}",
+    summary="Change an item's label or metadata",
+    openapi_extra=json_request(PatchOptions, media_types=PATCHES),
+    response_model=ItemAnswer,
+)
+async def patch_item(request: Request, item_id: str) -> Response:
+    """Change label or metadata by a JSON merge patch (RFC 7396); answered once it is on disk.
+
+    Null removes. The vector, the picture and the content stay.
+    """
+    engine = free_engine(request)
+    check_id(item_id)
+    expected = expected_of(request.headers)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in PATCHES:
+        raise UnsupportedBodyError(
+            f"a patch is of type {' or '.join(PATCHES)}, got {kind[:60]!r}",
+            accepts=("Accept-Patch", ", ".join(PATCHES)),  # RFC 5789, 2.2
+        )
+    if request.url.query:
+        raise UnexpectedFieldError("a patch says everything in its body, nothing in the address")
+    options = await receive_options(request, PatchOptions)
+    check_label(options.label)
+    patch = Patch(options.model_dump(exclude_unset=True))
+    with engine.admit():
+        item = await engine.write(
+            lambda: engine.gallery.editing.patch(item_id, patch, expected=expected)
+        )
+    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
+    answer.headers["ETag"] = tag_of(item.seq)
+    return answer
+
+
+@router.post(
+    "/delete",
+    summary="Delete many items",
+    openapi_extra=json_request(DeleteOptions),
+    response_model=DeletedAnswer,
+)
+async def delete_items(request: Request) -> Response:
+    """Delete up to 1,000 items, by their ids or by a filter; answered once that is on disk."""
+    engine = free_engine(request)
+    options = await receive_options(request, DeleteOptions)
+    check_selection(options)
+    with engine.admit():
+        deleted = await engine.write(lambda: delete_few(options, engine.gallery))
+    return answer_with(
+        DeletedAnswer(
+            request_id=request.scope["request_id"], deleted=deleted, seq=engine.gallery.seq
+        )
+    )

@@ -1,0 +1,194 @@
+"""Routes that find stored items: the nearest, all that are near enough, and what they vote for."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from index.items import Hit, RangeResult, SearchResult
+from index.knn_vote import vote
+from service.api.inference import status_of
+from service.api.openapi import image_request, problem_answers
+from service.http.problem_details import describe
+from service.http.request_body import Submission
+from service.inference.engine import Engine
+from service.request.exchange import answer_at_length, answer_with, charge, free_engine, receive
+from service.request.result_selection import picking_of
+from service.request.search_queries import asks_several, run_queries
+from service.request.search_query import Query, run_query, run_submitted
+from service.schemas.query_parameters import MAX_QUERIES, RangeOptions, SearchOptions, VoteOptions
+from service.schemas.query_responses import (
+    Failure,
+    FoundItem,
+    LabelShare,
+    RangeAnswer,
+    SearchAnswer,
+    SearchAnswers,
+    SearchResultOf,
+    VoteAnswer,
+)
+
+MANY_HITS: Final = 100  # take longer to write down than a thread takes to wake
+router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
+
+
+@router.post(
+    "",
+    summary="What looks like this?",
+    openapi_extra=image_request(SearchOptions, most=MAX_QUERIES),
+    response_model=SearchAnswer | SearchAnswers,
+    responses={207: {"model": SearchAnswers, "description": "One of several queries failed"}},
+)
+async def search(request: Request) -> Response:
+    """Find the stored items most like an image, a stored item (``id``) or a ``vector``.
+
+    Several images, or ``queries``, are answered in ``results``, each with its own status.
+    """
+    engine = free_engine(request)
+    submission = await receive(request)
+    if asks_several(submission):
+        return await _search_many(request, engine, submission)
+    (result, vectors), _, watch = await run_submitted(engine, submission, SearchOptions, _nearest)
+    timings_ms = watch.stop()
+
+    def make() -> SearchAnswer:
+        return SearchAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=timings_ms,
+            hits=found_items(result.hits[0], vectors),
+        )
+
+    if len(result.hits[0]) > MANY_HITS:
+        return await answer_at_length(engine, make)
+    return answer_with(make())
+
+
+async def _search_many(request: Request, engine: Engine, submission: Submission) -> Response:
+    queries = submission.fields.get("queries")
+    charge(request, images=len(queries) if isinstance(queries, list) else 1)
+    found, watch = await run_queries(engine, submission, _nearest)
+    seqs = [engine.gallery.seq]
+    results: list[SearchResultOf | Failure] = []
+    for outcome in found:
+        if isinstance(outcome, Exception):
+            results.append(describe(outcome))
+            continue
+        result, vectors = outcome
+        seqs.append(result.seq)
+        results.append(SearchResultOf(status=200, hits=found_items(result.hits[0], vectors)))
+    answer = SearchAnswers(
+        request_id=request.scope["request_id"],
+        model=engine.model_name,
+        seq=min(seqs),
+        timings_ms=watch.stop(),
+        results=results,
+    )
+    return await engine.at_length(lambda: answer_with(answer, status=status_of(results)))
+
+
+@router.post(
+    "/range",
+    summary="Everything that looks enough like this",
+    openapi_extra=image_request(RangeOptions),
+    response_model=RangeAnswer,
+)
+async def search_range(request: Request) -> Response:
+    """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
+    result, engine, watch = await run_query(request, RangeOptions, _above)
+    timings_ms = watch.stop()
+    return await answer_at_length(
+        engine,
+        lambda: RangeAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=timings_ms,
+            hits=found_items(result.hits),
+            total=result.total,
+        ),
+    )
+
+
+@router.post(
+    "/vote",
+    summary="What do the items that look like this say it is?",
+    openapi_extra=image_request(VoteOptions),
+    response_model=VoteAnswer,
+)
+async def search_vote(request: Request) -> Response:
+    """Let the labels of the nearest items vote; an item asked for by ``id`` has no vote itself."""
+    result, engine, watch = await run_query(request, VoteOptions, _electorate)
+    votes = [LabelShare(label=one.label, share=one.share) for one in vote(result.hits[0])]
+    return answer_with(
+        VoteAnswer(
+            request_id=request.scope["request_id"],
+            model=engine.model_name,
+            seq=result.seq,
+            timings_ms=watch.stop(),
+            label=votes[0]["label"] if votes else None,
+            votes=votes,
+            hits=found_items(result.hits[0]),
+        )
+    )
+
+
+def found_items(
+    hits: Sequence[Hit], vectors: Sequence[NDArray[np.float32]] = ()
+) -> list[FoundItem]:
+    """Return the hits as an answer shows them, with their vectors where these were asked for."""
+    found = [
+        FoundItem(id=hit.id, score=hit.score, label=hit.label, metadata=hit.metadata)
+        for hit in hits
+    ]
+    for item, vector_D in zip(found, vectors, strict=False):
+        item["vector"] = vector_D
+    return found
+
+
+def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
+    gallery, options, picking = query.gallery, query.options, picking_of(query)
+    while True:
+        result = gallery.search(
+            query.vector_D[np.newaxis],
+            k=options.k,
+            filter=query.filter,
+            min_score=options.min_score,
+            exact=options.exact,
+            itself=query.itself,
+            factor=query.factor,
+            picking=picking,
+        )
+        if not options.with_vector:
+            return result, []
+        vectors = gallery.vectors([hit.id for hit in result.hits[0]])
+        if len(vectors) == len(result.hits[0]):
+            return result, [vectors[hit.id] for hit in result.hits[0]]
+        # One was deleted meanwhile: the next search no longer finds it.
+
+
+def _above(query: Query[RangeOptions]) -> RangeResult:
+    options = query.options
+    return query.gallery.above(
+        query.vector_D,
+        min_score=options.min_score,
+        limit=options.limit,
+        filter=query.filter,
+        factor=query.factor,
+    )
+
+
+def _electorate(query: Query[VoteOptions]) -> SearchResult:
+    k, asked_for = query.options.k, query.options.id
+    found = query.gallery.search(
+        query.vector_D[np.newaxis],
+        k=k + (asked_for is not None),
+        filter=query.filter,
+        itself=query.itself,
+        factor=query.factor,
+    )
+    others = [hit for hit in found.hits[0] if hit.id != asked_for]
+    return SearchResult([others[:k]], found.seq)

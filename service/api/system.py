@@ -1,0 +1,117 @@
+"""Routes about the service itself: the model, the gallery, probes and metrics."""
+
+import asyncio
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.openapi import problem_answers
+from service.errors import NotReadyError, StoppingError, StuckError
+from service.request.exchange import answer_with, ready_engine, worker_state
+from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
+from service.telemetry.health import READ_ONLY, checks
+from service.telemetry.prometheus import CONTENT_TYPE
+
+router = APIRouter(tags=["Service"], responses=problem_answers())
+
+
+@router.get("/v1/model", summary="The model", response_model=ModelAnswer)
+async def get_model(request: Request) -> Response:
+    """Say which model is loaded, what it was trained for and how good it was measured to be."""
+    engine = ready_engine(request)
+    manifest = engine.manifest
+    return answer_with(
+        ModelAnswer(
+            request_id=request.scope["request_id"],
+            name=manifest.name,
+            fingerprint=manifest.fingerprint,
+            labels=list(manifest.labels),
+            kind=manifest.architecture.kind_share,
+            metrics=manifest.metrics,
+            architecture=manifest.architecture.to_json(),
+            preprocessing=manifest.preprocessing.to_json(),
+            created=manifest.created,
+            device=engine.device,
+            runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),
+        )
+    )
+
+
+@router.get("/v1/gallery", summary="The gallery", response_model=GalleryAnswer)
+async def get_gallery(request: Request) -> Response:
+    """Say which gallery is open, how many items it holds and how new this view of it is."""
+    engine = ready_engine(request)
+    info = await engine.read(engine.gallery.info)
+    return answer_with(
+        GalleryAnswer(
+            request_id=request.scope["request_id"],
+            name=info.name,
+            count=info.count,
+            seq=info.seq,
+            structure=info.structure,
+            recall=info.recall,
+            recall_low=info.recall_low,
+            recall_high=info.recall_high,
+            recall_queries=info.recall_queries,
+            note=info.note,
+            generation=info.generation,
+            recent=info.recent,
+            state=info.state,
+            reason=info.reason,
+            model_name=info.model_name,
+            model_fingerprint=info.fingerprint,
+            width=info.width,
+            bytes_on_disk=info.bytes_on_disk,
+        )
+    )
+
+
+@router.get("/livez", summary="Is the process alive?", response_model=Health)
+async def livez(request: Request) -> Response:
+    """Say that the process answers; 503 when a thread is stuck, and only a restart helps."""
+    reason = worker_state(request).stuck_reason()
+    if reason is not None:
+        raise StuckError(reason)
+    return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
+
+
+@router.get("/readyz", summary="Is everything loaded?", response_model=Readiness)
+async def readyz(request: Request) -> Response:
+    """Say that searches work, and whether writes do; 503 with the reason while they do not."""
+    state = worker_state(request)
+    gallery = state.engine.gallery if state.engine is not None else None
+    is_read_only = gallery is not None and gallery.read_only_reason is not None
+    standing = state.standing()
+    found = checks(
+        state.loading,
+        state.busy,
+        is_stopping=state.is_stopping,
+        is_read_only=is_read_only,
+        has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
+        standing=standing,
+    )
+    reason = state.unready_reason() or (None if standing.has_begun else standing.lack)
+    if reason is not None:
+        unready = StoppingError if state.is_stopping else NotReadyError
+        raise unready(reason, retry_after_s=state.retry_after_s, checks=found)
+    return answer_with(
+        Readiness(
+            request_id=request.scope["request_id"],
+            status="ok",
+            gallery="read-only" if is_read_only else "writable",
+            reason=READ_ONLY if is_read_only else None,
+            checks=found,
+        )
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Counters for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Give Prometheus the numbers of all workers, also while this one loads."""
+    expose = worker_state(request).expose
+    return Response(await asyncio.to_thread(expose), media_type=CONTENT_TYPE)

@@ -1,0 +1,1 @@
+"""Around the routes: admission, bodies, headers, errors as problem+json."""

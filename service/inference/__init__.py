@@ -1,0 +1,1 @@
+"""Images to vectors in a worker: decoding, micro-batches, the network."""

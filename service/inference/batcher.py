@@ -1,0 +1,262 @@
+"""Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
+
+    one light image ───────────► waiting ──decoded by the network's lane──┐
+                                   ▲   │                                  ├──► batch ──► event loop
+    several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
+    heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
+
+A batch is whatever waited while the network was busy: it grows under load and costs no wait when
+idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
+Results return to the event loop once per batch.
+
+In a worker of one core the network's thread decodes everything but heavy images, which would make
+others wait; in one of several it decodes only when it has nothing else to do. A lone image of a
+quick network takes no thread at all: to wake one takes longer than the network does. Heavy images
+have threads of their own, and their callers take turns; so they do at the places for those images
+that came with others.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.fair_queue import Turns
+from service.inference.image_job import Call, ImageJob, Outcome, results_of
+from service.inference.priority_queue import Precedence
+from service.inference.task import Decoded, Encoded, HeavyImage, Task
+from service.inference.worker_thread import Lane
+from service.telemetry.request_record import current_caller
+from vision.formats.decoding_price import price_of
+from vision.inference.encoder import Encoding
+
+
+class Pipeline:
+    """Decoding threads and one network thread behind two queues.
+
+    Made and called on one event loop. The number of callers is bounded by whoever admits requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        decode: Callable[[Task, bool], Decoded],
+        encode: Callable[[NDArray[np.uint8]], Encoding],
+        decode_threads: int,
+        heavy_threads: int,
+        decodes_itself: bool,
+        is_quick: bool,
+        max_batch: int,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        # Told whether to raise HeavyImage rather than take long; if not, it only waits for others.
+        self._decode = decode
+        self._encode = encode
+        self._max_batch = max_batch
+        self._on_batch = on_batch  # told the size of every batch
+        # Up to so many images of a batch the network's lane decodes by itself.
+        self._own_decodes = max_batch if decodes_itself else 1
+        self._is_quick = is_quick
+        self._loop = asyncio.get_running_loop()
+        self._under_way = 0  # submitted and not delivered; the event loop's alone
+        self._waiting: Precedence[ImageJob] = Precedence()
+        self._heavy: Turns[ImageJob] = Turns()
+        self._bulk: Turns[ImageJob] = Turns()
+        self._bulk_waiting = 0  # in turns; the event loop's alone, as is the next
+        self._bulk_under_way = 0
+        self._ready: Precedence[ImageJob] = Precedence()
+        self._thread = threading.get_ident()
+        self._network = Lane("network", self._run_batch)
+        self._decoders = [  # of light images
+            Lane(f"decode-{number}", self._decode_light)
+            for number in range(0 if decodes_itself else decode_threads)
+        ]
+        self._heavy_decoders = [
+            Lane(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
+        ]
+        for lane in self._lanes:
+            lane.start()
+
+    async def __call__(self, task: Task) -> Encoded:
+        """Return what the network says about ``task``.
+
+        Raises:
+            ImageError, CropError: the image cannot be used.
+        """
+        (result,) = await self.encode_all([task])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
+        """Return what became of each task, in order; a broken image fails alone.
+
+        At most two batches of images that came with others are under way, whoever sent them, so
+        that those who send one need not wait for more.
+        """
+        if not tasks:
+            return []
+        call = Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
+        now = time.perf_counter()
+        for place, task in enumerate(tasks):
+            job = ImageJob(task, call, place, now)
+            if not task.is_light:
+                self._under_way += 1
+                self._put_heavy(job)
+            elif len(tasks) == 1:
+                self._submit(job)
+            else:
+                self._bulk_waiting += 1
+                self._bulk.put(job, caller=call.caller, price=1, call=id(call))
+        self._submit_bulk()
+        return await call.future
+
+    @property
+    def under_way(self) -> int:
+        """How many images wait or are worked on."""
+        return self._under_way
+
+    async def close(self) -> None:
+        """Finish every job that was submitted, then end the threads."""
+        await self._loop.run_in_executor(None, self._join)
+
+    def _join(self) -> None:
+        for lane in self._lanes:  # each leaves its work to those behind it
+            lane.join()
+
+    @property
+    def _lanes(self) -> tuple[Lane, ...]:
+        return (*self._decoders, *self._heavy_decoders, self._network)
+
+    def _submit(self, job: ImageJob) -> None:
+        self._under_way += 1
+        self._waiting.put(job, is_bulk=job.is_bulk)
+        if self._is_quick and self._under_way == 1:
+            self._loop.call_soon(self._run_alone)
+        elif not self._network.wake():
+            _wake_one(self._decoders)
+
+    def _submit_bulk(self) -> None:
+        """Submit images that came with others, as long as there are places for them."""
+        while self._bulk_waiting and self._bulk_under_way < 2 * self._max_batch:
+            job = self._bulk.pop()
+            assert job is not None  # it was counted
+            self._bulk_waiting -= 1
+            if not job.call.future.done():
+                self._bulk_under_way += 1
+                job.is_bulk = True
+                self._submit(job)
+
+    def _leave_bulk(self, job: ImageJob) -> None:
+        """Give the place of ``job`` to another."""
+        job.is_bulk = False
+        self._bulk_under_way -= 1
+        self._submit_bulk()
+
+    def _put_heavy(self, job: ImageJob) -> None:
+        price, call = price_of(job.task.data), id(job.call)
+        self._heavy.put(job, caller=job.call.caller, price=price, call=call)
+        _wake_one(self._heavy_decoders)
+
+    def _run_alone(self) -> None:
+        """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
+        if self._under_way == 1:
+            self._run_batch()
+        else:
+            self._network.wake()
+
+    def _decode_light(self) -> bool:
+        return self._decode_one(self._waiting.pop(), light_only=True)
+
+    def _decode_heavy(self) -> bool:
+        return self._decode_one(self._heavy.pop(), light_only=False)
+
+    def _decode_one(self, job: ImageJob | None, *, light_only: bool) -> bool:
+        if job is None:
+            return False
+        if self._decoded(job, light_only=light_only):
+            self._ready.put(job, is_bulk=job.is_bulk)
+            self._network.wake()
+        return True
+
+    def _decoded(self, job: ImageJob, *, light_only: bool) -> bool:
+        """Decode ``job``, and return whether there is anything to encode."""
+        if self._is_abandoned(job):
+            return False
+        started = time.perf_counter()
+        try:
+            job.decoded = self._decode(job.task, light_only)
+        except HeavyImage:
+            if job.is_bulk:  # this call comes before the one that delivers it
+                self._loop.call_soon_threadsafe(self._leave_bulk, job)
+            self._put_heavy(job)
+            return False
+        except Exception as error:  # the thread's edge: it goes to the caller
+            self._hand_over([(job, error)])
+            return False
+        job.decode_ms = _ms_since(started)
+        return True
+
+    def _run_batch(self) -> bool:
+        jobs = self._next_batch()
+        if not jobs:
+            return False
+        started = time.perf_counter()
+        results: list[Outcome]
+        try:
+            encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
+        except Exception as error:
+            results = [(job, error) for job in jobs]
+        else:
+            self._on_batch(len(jobs))
+            results = results_of(jobs, encoding, started, _ms_since(started))
+        self._hand_over(results)
+        return True
+
+    def _next_batch(self) -> list[ImageJob]:
+        """Return what is ready, or else what this thread decodes now; at most ``max_batch``."""
+        jobs: list[ImageJob] = []
+        while len(jobs) < self._max_batch and (job := self._ready.pop()) is not None:
+            if not self._is_abandoned(job):
+                jobs.append(job)
+        while len(jobs) < self._own_decodes and (job := self._waiting.pop()) is not None:
+            if self._decoded(job, light_only=True):
+                jobs.append(job)
+        return jobs
+
+    def _is_abandoned(self, job: ImageJob) -> bool:
+        """Return whether nobody waits for ``job`` any more, which then ends here."""
+        if not job.call.future.done():
+            return False
+        self._hand_over([(job, None)])
+        return True
+
+    def _hand_over(self, results: "list[Outcome]") -> None:
+        if threading.get_ident() == self._thread:
+            self._deliver(results)
+        else:
+            self._loop.call_soon_threadsafe(self._deliver, results)
+
+    def _deliver(self, results: "list[Outcome]") -> None:
+        self._under_way -= len(results)
+        for job, result in results:
+            if job.is_bulk:
+                self._leave_bulk(job)
+            call = job.call
+            if call.future.done():  # cancelled meanwhile
+                continue
+            call.results[job.place] = result
+            call.left -= 1
+            if not call.left:
+                call.future.set_result([result for result in call.results if result is not None])
+
+
+def _wake_one(lanes: list[Lane]) -> None:
+    any(lane.wake() for lane in lanes)
+
+
+def _ms_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

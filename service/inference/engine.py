@@ -1,0 +1,298 @@
+"""Everything a worker loads, the network and the gallery, and the threads that use them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import numpy as np
+
+from index.decoding.decoder_pool import MOST
+from index.gallery import Gallery
+from index.store.thumbnail_size import PictureSize
+from service.config import ServiceSettings
+from service.http.admission import Admission, MemoryGate
+from service.inference.batcher import Pipeline
+from service.inference.decoder import PictureDecoder
+from service.inference.decoder_pool import Decoders
+from service.inference.open_gallery import open_gallery
+from service.inference.task import Decoded, HeavyImage, Task
+from service.inference.wait_for_writes import Newest
+from service.jobs.records import JobFolder
+from service.jobs.runner import Jobs
+from service.schemas.query_responses import ModelName
+from service.server.worker_count import cores, worker_count
+from service.telemetry.health import Loading
+from service.telemetry.request_record import current_caller, note_stage
+from service.telemetry.watchdog import BusyThreads
+from vision.formats.decoding_price import price_of
+from vision.formats.detect import formats_called
+from vision.image.decode import ImageLimits, harden_pillow
+from vision.image.thumbnail import Thumbnail, thumbnail_of
+from vision.inference.encoder import ImageEncoder
+from vision.inference.open_encoder import open_encoder
+from vision.model.manifest import Manifest
+from vision.model.open_set import References, read_references
+
+logger = logging.getLogger("lookalike.service")
+T = TypeVar("T")
+# Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
+LIGHT_BYTES: Final = 16 * 2**20
+LEAST_DECODERS: Final = 2  # processes, where they are needed: one picture does not stop all others
+# For one image: what a lone one may keep the event loop for, beside its decoding.
+QUICK_S: Final = 0.002
+WRITERS: Final = 32  # that wait for the disk together
+# A cost of 1 is one usual image: so many pixels, or items that a search has to look at one by one.
+COST_PIXELS: Final = 2**20
+COST_ITEMS: Final = 10_000
+COST_S: Final = 0.02  # of decoding or looking, until some were seen
+COSTLY_WAITS: Final = 10  # as long as others may wait who ask for more than one usual image
+
+
+class Engine:
+    """The loaded model and gallery of one worker.
+
+    Images go through ``pipeline``; gallery reads run on a few threads, and gallery writes on many,
+    because writes that wait for the disk at the same time share a commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: ServiceSettings,
+        encoder: ImageEncoder,
+        references: References | None,
+        gallery: Gallery,
+        pipeline: Pipeline,
+        decoders: Decoders,
+        busy: BusyThreads,
+    ) -> None:
+        self.settings = settings
+        self.manifest = manifest = encoder.manifest
+        self.device = encoder.device_name
+        self.runtime = encoder.runtime
+        self.references = references
+        self.gallery = gallery
+        self.pipeline = pipeline
+        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
+        self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
+        self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
+        self.newest = Newest(partial(self.read, gallery.catch_up))
+        self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
+        self._decoders = decoders
+        self._busy = busy
+        self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
+        self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
+
+    @classmethod
+    async def start(
+        cls,
+        settings: ServiceSettings,
+        model_folder: Path,
+        *,
+        on_batch: Callable[[int], None],
+        loading: Loading,
+        busy: BusyThreads,
+    ) -> Self:
+        """Load and warm up model and gallery, while the event loop goes on answering.
+
+        Args:
+            settings: of the service.
+            model_folder: of the model to serve.
+            on_batch: told the size of every batch, on the network's thread.
+            loading: told what begins.
+            busy: told what the threads are at.
+
+        Raises:
+            ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        own_cores = max(1, cores() // worker_count(settings))
+        encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
+        manifest = encoder.manifest
+        references = await loop.run_in_executor(None, read_references, model_folder, manifest)
+        request_s = await loop.run_in_executor(None, _time_one, encoder)
+        loading.begin("gallery")
+        gallery = await loop.run_in_executor(
+            None,
+            partial(open_gallery, settings, manifest, model_folder=model_folder),
+        )
+        limits = ImageLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            formats=formats_called(settings.formats),
+        )
+        decoders = Decoders(
+            PictureDecoder(manifest.preprocessing, limits),
+            MemoryGate(settings.decode_memory_bytes),
+            timeout_s=settings.decode_timeout_s,
+        )
+        pipeline = Pipeline(
+            decode=busy.watched(
+                "decode",
+                partial(
+                    _decode,
+                    manifest=manifest,
+                    limits=limits,
+                    pictures=gallery.pictures,
+                    decoders=decoders,
+                ),
+            ),
+            encode=busy.watched("network", encoder.encode),
+            decode_threads=own_cores,
+            heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
+            decodes_itself=own_cores == 1,
+            is_quick=request_s < QUICK_S,
+            max_batch=settings.max_batch or encoder.batch_size,
+            on_batch=on_batch,
+        )
+        engine = cls(
+            settings=settings,
+            encoder=encoder,
+            references=references,
+            gallery=gallery,
+            pipeline=pipeline,
+            decoders=decoders,
+            busy=busy,
+        )
+        loading.begin("warm_up")
+        engine.quick.expect(request_s)
+        engine.costly.expect(request_s + COST_S)
+        any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
+        await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
+        gallery.upkeep.start()
+        loading.end()
+        logger.info(
+            "ready: model %s on %s by %s in %s, gallery %s with %d items",
+            manifest.name,
+            engine.device,
+            engine.runtime.name,
+            engine.runtime.precision,
+            settings.gallery.name,
+            gallery.count,
+        )
+        return engine
+
+    def admit(
+        self, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
+    ) -> AbstractContextManager[None]:
+        """Return a place among the quick requests or among the costly ones, which wait apart.
+
+        Args:
+            tasks: the images.
+            others: how many queries or items there are without an image.
+            scans: how many times the request looks at all items one by one.
+
+        Raises:
+            OverloadedError: on entering, there is too much of its kind to do already.
+        """
+        cost = others + scans * (self.gallery.count // COST_ITEMS)
+        for task in tasks:
+            cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
+        if cost == 1:
+            return self.quick.admit(current_caller())
+        # Changes alone, which cost nothing here, wait for the disk and not for the network.
+        return self.costly.admit(current_caller(), cost=max(1, cost))
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """Run a gallery read on one of the reading threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    async def at_length(self, function: Callable[[], T]) -> T:
+        """Run what may look at all items, or writes a long answer, where nothing quick waits."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, function)
+
+    async def write(self, function: Callable[[], T]) -> T:
+        """Run a gallery write on one of the writing threads; it ends even if the caller goes away.
+
+        Writes of one request that must keep their order belong in one ``function``.
+        """
+        begun = time.perf_counter()
+        work = self._busy.watched("write", function)
+        future = asyncio.get_running_loop().run_in_executor(self._writers, work)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            note_stage("write", begun=begun)
+
+    async def close(self) -> None:
+        """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
+        await self.pipeline.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._decoders.close()
+        self._readers.shutdown()
+        self._long.shutdown()
+        self._writers.shutdown()
+        self.jobs.close()
+        self.gallery.close()
+
+
+def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder:
+    harden_pillow()
+    encoder = open_encoder(
+        model_folder,
+        device=settings.device,
+        runtime=settings.runtime,
+        threads=max(1, cores() // worker_count(settings) // 2),
+    )
+    encoder.warm_up((1, settings.max_batch or encoder.batch_size))
+    return encoder
+
+
+def _time_one(encoder: ImageEncoder) -> float:
+    """Return how many seconds the network needs for one image."""
+    preprocessing = encoder.manifest.preprocessing
+    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    started = time.perf_counter()
+    encoder.encode(np.zeros(shape, np.uint8))
+    return time.perf_counter() - started
+
+
+def _decode(
+    task: Task,
+    light_only: bool,
+    *,
+    manifest: Manifest,
+    limits: ImageLimits,
+    pictures: PictureSize,
+    decoders: Decoders,
+) -> Decoded:
+    if not light_only:
+        return decoders.decode(task, thumbnail_side=pictures.side)
+    preprocessing = manifest.preprocessing
+    image = preprocessing.decode(
+        task.data,
+        limits=limits,
+        crop=task.crop,
+        before_pixels=_leave_large,
+        before_mending=_leave_damaged,
+    )
+    thumbnail: Thumbnail | None = None
+    if task.with_thumbnail:
+        thumbnail = thumbnail_of(
+            task.data, image, preprocessing, limits=limits, max_side=pictures.side
+        )
+    pixels_CHW = preprocessing.pixels(image, crop=task.crop)
+    return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
+
+
+def _leave_large(size: int) -> None:
+    if size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
+        raise HeavyImage
+
+
+def _leave_damaged() -> None:
+    raise HeavyImage
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""Long work in the background: records, a runner, and each kind of job."""

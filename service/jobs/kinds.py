@@ -1,0 +1,163 @@
+"""What each kind of job does: its parameters in, the work that makes its result out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from index.gallery import Gallery
+from index.ids import NAME_PATTERN
+from index.items import shown
+from index.maintenance.rebuild_process import Rebuild
+from index.operations.duplicates import Duplicates, find_duplicates
+from index.search.vectors import Parts
+from index.transfer.backup import back_up
+from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
+from service.jobs.deletion import deletion_of
+from service.jobs.import_vectors import import_of
+from service.jobs.runner import Course, Work
+from service.schemas.job_parameters import (
+    BackupJob,
+    DeleteJob,
+    DuplicatesJob,
+    ImportJob,
+    JobOptions,
+    RebuildJob,
+    TuneJob,
+)
+from vision.model.manifest import Architecture
+
+MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
+
+
+def work_of(
+    options: JobOptions,
+    gallery: Gallery,
+    architecture: Architecture,
+    *,
+    backups: Path | None,
+    imports: Path | None,
+) -> Work:
+    """Return the work of the job that ``options`` ask for.
+
+    Args:
+        options: checked, as JSON.
+        gallery: that it works on.
+        architecture: of the network whose vectors the gallery holds.
+        backups: folder for backups, if there is one.
+        imports: folder of what may be imported, if there is one.
+
+    Raises:
+        InvalidParameterError, NoBackupsFolderError, BackupExistsError: there can be no such backup.
+        InvalidParameterError, NoImportsFolderError, SourceError: there is no such file to import.
+        ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
+    """
+    gallery.upkeep.check_place()
+    match options:
+        case RebuildJob() | TuneJob():
+            gallery.upkeep.check_writable()
+            return _rebuild(gallery, recall=options.recall, tune=options.kind == "tune")
+        case BackupJob():
+            return _back_up(gallery, backup_folder(backups, options.name))
+        case DuplicatesJob():
+            return _find_duplicates(gallery, min_score=options.min_score)
+        case DeleteJob():
+            gallery.upkeep.check_writable()
+            return deletion_of(options, gallery)
+        case ImportJob():
+            gallery.upkeep.check_writable()
+            return import_of(options, gallery, imports=imports, parts=Parts.of(architecture))
+    raise AssertionError(options)
+
+
+def backup_folder(backups: Path | None, name: str) -> Path:
+    """Return where the backup of this name goes.
+
+    Raises:
+        NoBackupsFolderError: no folder was set.
+        InvalidParameterError: not a name.
+        BackupExistsError: there is one already.
+    """
+    if not NAME_PATTERN.fullmatch(name):  # a name, so that it can be no path
+        raise InvalidParameterError(
+            "the name of a backup has 1 to 128 of the characters A-Z a-z 0-9 . _ : - "
+            f"and is not . or .., got {shown(name)}"
+        )
+    if backups is None:
+        raise NoBackupsFolderError(
+            "this service makes no backups: it was started without a folder for them"
+        )
+    folder = backups / name
+    if folder.exists():
+        raise BackupExistsError(f"there is a backup named {name}; choose another name")
+    return folder
+
+
+def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
+    def work(course: Course) -> dict[str, Any]:
+        rebuild = Rebuild(gallery.folder, recall, tune)
+        course.when_stopped(rebuild.stop)
+        made = rebuild.run(course.stage)
+        gallery.upkeep.take_over()  # other processes find it within a second
+        trials = [
+            {
+                "structure": trial.plan.kind,
+                "recall": trial.plan.recall,
+                "microseconds": trial.plan.microseconds,
+                "reached": trial.reached,
+                "build_s": trial.build_s,
+            }
+            for trial in made.trials
+        ]
+        return {
+            "generation": made.generation,
+            "seq": made.seq,
+            "count": made.count,
+            "structure": made.plan.kind,
+            "recall": made.plan.recall,
+            "recall_low": made.plan.recall_low,
+            "recall_high": made.plan.recall_high,
+            "note": made.plan.note or None,
+            "trials": trials,
+        }
+
+    return work
+
+
+def _back_up(gallery: Gallery, folder: Path) -> Work:
+    def work(course: Course) -> dict[str, Any]:
+        course.stage("copying")
+        back_up(gallery, folder, on_progress=course.progress)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return {"name": folder.name, "bytes": size}
+
+    return work
+
+
+def _find_duplicates(gallery: Gallery, *, min_score: float) -> Work:
+    def work(course: Course) -> dict[str, Any]:
+        course.stage("comparing")
+        found = find_duplicates(gallery, min_score=min_score, on_progress=course.progress)
+        return _listed(found)
+
+    return work
+
+
+def _listed(found: Duplicates) -> dict[str, Any]:
+    """Return the groups as JSON, cut where they would fill the memory of whoever reads them."""
+    listed: dict[str, Any] = {
+        "min_score": found.min_score,
+        "complete": found.complete,
+        "seq": found.seq,
+    }
+    for name, groups in (("exact", found.exact), ("near", found.near)):
+        room = MAX_MEMBERS
+        shown_groups = []
+        for group in groups:
+            if room <= 1:
+                break
+            shown_groups.append([asdict(member) for member in group[:room]])
+            room -= len(group)
+        listed[name] = shown_groups
+        listed[f"{name}_groups"] = len(groups)
+        listed[f"{name}_items"] = sum(map(len, groups))
+    return listed

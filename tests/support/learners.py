@@ -1,0 +1,26 @@
+"""Small learners for tests."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from training.distributed import World
+from training.fit.objective import Learner
+from training.recipe import Recipe
+from training.recipes import cnn
+from vision.image.preprocessing import Preprocessing
+from vision.networks.network import build_network
+
+TINY = Preprocessing(size=14, channels=1, mean=(0.3,), std=(0.3,))
+SMALL = replace(
+    cnn(), preprocessing=TINY, width=8, metric_loss="none", label_smoothing=0.0, precision="fp32"
+)
+
+
+def small_learner(recipe: Recipe, *, seed: int = 0, counts: tuple[int, ...] = (4, 4, 4)) -> Learner:
+    """Return the learner of a recipe for three classes, with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_network(recipe.architecture(len(counts)), recipe.preprocessing)
+        return Learner(network, recipe, np.array(counts), World(0, 1, torch.device("cpu")))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ConstantLR
+
+from tests.support.learners import SMALL, small_learner
+from training.distributed import World
+from training.errors import DivergenceError
+from training.fit.train_step import Stepper, StepReport
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class Bench:
+    """A small network, ready to take steps."""
+
+    def __init__(
+        self, *, learning_rate: float = 0.1, precision: torch.dtype = torch.float32
+    ) -> None:
+        self.learner = small_learner(SMALL)
+        optimizer = SGD(self.learner.parameters(), lr=learning_rate, momentum=0.9)
+        self.stepper = Stepper(
+            optimizer,
+            ConstantLR(optimizer, factor=1.0),
+            ALONE,
+            max_gradient_norm=1.0,
+            precision=precision,
+        )
+
+    def step(self, images_BCHW: Tensor, labels: Tensor) -> StepReport:
+        return self.stepper.step(self.learner.train(), (images_BCHW, labels))
+
+    def parameters(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.learner.parameters()]
+
+
+def batch(value: float | None = None) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images_BCHW = torch.randn(6, 1, 14, 14, generator=generator)
+    if value is not None:
+        images_BCHW[2, 0, 3, 3] = value
+    return images_BCHW, torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_stops_before_the_update(
+    value: float, precision: torch.dtype
+) -> None:
+    bench = Bench(precision=precision)
+    bench.step(*batch())
+    before = bench.parameters()
+    with pytest.raises(DivergenceError, match="finite numbers were expected"):
+        bench.step(*batch(value))
+    for old, new in zip(before, bench.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_repeating_a_batch_learns_it(precision: torch.dtype) -> None:
+    bench = Bench(precision=precision)
+    reports = [bench.step(*batch()) for _ in range(40)]
+    assert reports[-1].loss < 0.2 * reports[0].loss
+    assert reports[-1].correct == reports[-1].images == 6
+    assert all(parameter.dtype == torch.float32 for parameter in bench.parameters())
+
+
+def test_shares_of_labels_are_learnt_like_labels() -> None:
+    images_BCHW, labels_B = batch()
+    whole = Bench().step(images_BCHW, torch.nn.functional.one_hot(labels_B, 3).float())
+    assert whole.loss == pytest.approx(Bench().step(images_BCHW, labels_B).loss, rel=1e-6)
+    assert 0 <= whole.correct <= 6
+
+
+def test_a_step_says_what_it_did() -> None:
+    report = Bench(learning_rate=0.02).step(*batch())
+    assert report.images == 6
+    assert 0 <= report.correct <= 6
+    assert report.learning_rate == 0.02
+    assert report.gradient_norm > 0
+    assert report.loss == pytest.approx(1.1, abs=0.7)  # about ln 3: it knows nothing yet

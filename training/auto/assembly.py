@@ -1,0 +1,98 @@
+"""A network and the heads that were fitted to what it sees in, one network to serve out."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from training.auto_recipe import AutoRecipe, Extractor
+from training.heads.material import Figures, Fitted, Heads
+from training.heads.trial_results import Comparison
+from training.linear_models.closed_form import Linear
+from training.metrics.calibration import choose_temperature
+from training.publish import Trained, environment
+from vision.networks.backbone import Backbone
+from vision.networks.network import Network, build_network
+
+
+def assembled(
+    extractor: Extractor,
+    backbone: Backbone,
+    fitted: Fitted,
+    recipe: AutoRecipe,
+    *,
+    device: torch.device,
+    seconds: float,
+    comparison: Comparison,
+    features_NF: NDArray[np.float32],
+) -> Trained:
+    """Return the network of ``backbone`` with its heads, calibrated on images held out.
+
+    Args:
+        extractor: what the backbone was made by.
+        backbone: with its weights.
+        fitted: the heads.
+        recipe: of the training.
+        device: where it is to be measured.
+        seconds: that the training took.
+        comparison: of what was tried.
+        features_NF: of the training part.
+    """
+    heads = fitted.heads
+    labels = 0 if heads.scores is None else len(heads.scores.bias_D)
+    architecture = recipe.architecture(
+        extractor,
+        num_labels=labels,
+        item_width=len(heads.item.bias_D),
+        kind_width=0 if heads.kind is None else len(heads.kind.bias_D),
+    )
+    network = build_network(architecture, extractor.preprocessing)
+    network.features.load_state_dict(backbone.state_dict())
+    _set_heads(network, heads)
+    network = network.to(device)
+    figures = {
+        "train_seconds": seconds,
+        "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
+        **held_out_figures(fitted.figures),
+    }
+    return Trained(
+        recipe=recipe.name,
+        architecture=architecture,
+        preprocessing=extractor.preprocessing,
+        network=network,
+        device=device,
+        temperature=choose_temperature(fitted.logits_NL, fitted.labels_N) if labels else 1.0,
+        figures=figures,
+        vectors_ND=heads.vectors(features_NF, recipe.kind_share),
+        history={
+            "history": [],
+            "tried": comparison.to_json(),
+            "environment": environment(device),
+        },
+    )
+
+
+def held_out_figures(figures: Figures) -> dict[str, float]:
+    """Return what a manifest keeps of the figures on images held out."""
+    known = {name: getattr(figures, name) for name in ("accuracy", "r_at_1", "same_item")}
+    return {
+        "held_out_images": float(figures.images),
+        **{f"held_out_{name}": value for name, value in known.items() if value is not None},
+    }
+
+
+@torch.no_grad()
+def _set_heads(network: Network, heads: Heads) -> None:
+    """Give the network's linear layers the weights that were fitted."""
+    if heads.kind is None or heads.scores is None:
+        _set(network.embedding, heads.item)
+        return
+    _set(network.embedding.get_submodule("item"), heads.item)
+    _set(network.embedding.get_submodule("kind"), heads.kind)
+    _set(network.classifier, heads.scores)
+
+
+def _set(layer: nn.Module, fitted: Linear) -> None:
+    assert isinstance(layer, nn.Linear)
+    layer.weight.copy_(torch.from_numpy(fitted.weight_DF))
+    layer.bias.copy_(torch.from_numpy(fitted.bias_D))

@@ -1,0 +1,299 @@
+"""A pretrained EfficientNet-Lite and labelled images in, the network after it has learnt on out.
+
+How long it learns is decided once, by the time that there is; its state is saved after each epoch.
+
+Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, L labels.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from training.auto.fused_lite import FusedLite
+from training.auto_recipe import Extractor, Tuning
+from training.errors import DivergenceError
+from training.fit.augment import augment, mix, relit
+from training.fit.checkpoint import Checkpoint, CheckpointFolder
+from training.fit.optimizer import cpu_has_bf16
+from training.images.labelled_images import LabelledImages
+from training.initialization.named_tensors import prefixed, unprefixed
+from training.initialization.pretrained import load_pretrained
+from training.linear_models.closed_form import Space
+from training.linear_models.discriminants import ClassSpread, Moments
+from training.recipe import Augmentation
+from vision.networks.backbone import Backbone, build_backbone
+from vision.networks.model_zoo import build_known
+from vision.networks.normalization import Normalisation
+
+FOLDER: Final = "tuning"
+TIMED: Final = 4  # steps that are timed, after one that is not
+RISING: Final = 0.05  # share of all steps in which the rate rises
+START_SHRINKAGE: Final = 0.5  # of the classifier's covariance
+START_DEVIATION: Final = 2.0  # of its scores
+MEASURED_MORE: Final = 1.15  # an epoch takes as much longer than its steps alone
+
+EpochReport = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss in nats
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A network that has learnt on."""
+
+    backbone: Backbone  # on the CPU
+    epochs: int
+    seconds: float
+
+
+class Tuner:
+    """One network that learns on from labelled images."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        images: LabelledImages,
+        positions: NDArray[np.int64],
+        *,
+        tuning: Tuning,
+        folder: Path,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        """Prepare to learn from the images at ``positions``; ``folder`` is the training's."""
+        self._extractor, self._images, self._tuning = extractor, images, tuning
+        self._positions = positions
+        self._state = CheckpointFolder(folder / FOLDER)
+        self._device, self._seed = device, seed
+        whole = build_backbone(extractor.network, "penultimate")
+        load_pretrained(
+            whole, extractor.network, extractor.weights, sha256=extractor.weights_sha256
+        )
+        network = build_known(extractor.network)
+        network.load_state_dict(whole.body.state_dict(), strict=False)  # without a classifier
+        self._network = FusedLite(network.eval(), from_stage=tuning.from_stage).to(device)
+        self._classifier = nn.Linear(whole.width, len(images.label_names)).to(device)
+        nn.init.zeros_(self._classifier.weight)
+        nn.init.zeros_(self._classifier.bias)
+        fast = device.type == "cuda" or cpu_has_bf16()
+        self._dtype = torch.bfloat16 if fast else torch.float32
+        self._normalise = Normalisation(extractor.preprocessing, device)
+        self._augmentation = Augmentation(
+            flip=True,
+            crop=tuning.crop,
+            scale=min(1.0, tuning.side / extractor.preprocessing.size),
+            cutmix=1.0,
+        )
+        self._optimizer = torch.optim.AdamW(self._groups(), weight_decay=tuning.weight_decay)
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._steps = math.ceil(len(positions) / tuning.batch_size)  # of an epoch
+
+    def epochs_in(self, left_s: float) -> int:
+        """Return how many epochs there is time for, at most as many as are wanted.
+
+        Those of an interrupted tuning are as many as they were.
+        """
+        with self._state as state:
+            if state.exists():
+                return int(state.load(self._subject()).state["epochs"])
+        generator = Generator().manual_seed(self._seed)
+        before = copy.deepcopy((self._network.state_dict(), self._optimizer.state_dict()))
+        weights = copy.deepcopy(self._classifier.state_dict())
+        took_s = math.inf
+        rows = torch.arange(len(self._positions))[: self._tuning.batch_size]
+        for number in range(TIMED + 1):
+            began = time.perf_counter()
+            self._step(rows, generator, rate=0.0)
+            if number:  # the first one is slower
+                took_s = min(took_s, time.perf_counter() - began)
+        self._network.load_state_dict(before[0])
+        self._optimizer.load_state_dict(before[1])
+        self._classifier.load_state_dict(weights)
+        epoch_s = took_s * self._steps * MEASURED_MORE
+        return min(self._tuning.epochs, int(left_s / epoch_s))
+
+    def run(self, epochs: int, report: EpochReport) -> Tuned:
+        """Learn for so many epochs, or for what is left of them.
+
+        Raises:
+            DivergenceError: the loss is no longer a number.
+            CheckpointError: the state cannot be saved, or is of other images.
+        """
+        average = copy.deepcopy(self._network).eval()
+        done, seconds = 0, 0.0
+        with self._state as state:
+            if state.exists():
+                checkpoint = state.load(self._subject())
+                done, seconds = checkpoint.state["done"], checkpoint.state["seconds"]
+                self._restore(checkpoint, average)
+            else:
+                self._fit_classifier()
+            for epoch in range(done, epochs):
+                began = time.perf_counter()
+                loss = self._epoch(epoch, epochs, average)
+                seconds += time.perf_counter() - began
+                state.save(self._checkpoint(epoch + 1, epochs, seconds, average))
+                report(epoch + 1, epochs, loss)
+        return Tuned(self._backbone(average), epochs, seconds)
+
+    @torch.no_grad()
+    def _fit_classifier(self) -> None:
+        """Let the classifier begin with what is best on the features as they are.
+
+        A random one would first pull the network about (Kumar et al. 2022, arXiv:2202.10054).
+        """
+        self._network.eval()
+        features: list[NDArray[np.float32]] = []
+        for rows_B in torch.split(torch.arange(len(self._positions)), self._tuning.batch_size):
+            pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+            images_BCHW = self._normalise(pixels.to(self._device))
+            side = self._augmentation.side(images_BCHW.shape[-1])
+            small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
+            small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
+            features.append(self._network(small_BCHW).cpu().numpy())
+        features_NF = np.concatenate(features)
+        space = Space.of(features_NF)
+        labels_N = self._images.labels_N[self._positions]
+        classes = len(self._images.label_names)
+        moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
+        spread = ClassSpread(moments, features=space.features)
+        scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
+        seen_L = moments.counts_L > 0
+        bias_L = np.where(seen_L, scores.bias_D - scores.bias_D[seen_L].mean(), 0)
+        deviation = scores.of(features_NF)[:, seen_L].std()
+        scale = START_DEVIATION / max(float(deviation), 1e-6)
+        self._classifier.weight.copy_(torch.from_numpy(scores.weight_DF * scale))
+        self._classifier.bias.copy_(torch.from_numpy(bias_L * scale))
+
+    def _epoch(self, epoch: int, epochs: int, average: FusedLite) -> float:
+        """Learn from every image once; return the mean loss, nats."""
+        generator = Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        torch.manual_seed(self._seed * 1_000_003 + epoch)  # which blocks are left out
+        order_N = torch.randperm(len(self._positions), generator=generator)
+        losses: list[float] = []
+        # Batches of nearly equal size: however few images there are, all of them are learnt from.
+        for number, rows_B in enumerate(torch.tensor_split(order_N, self._steps)):
+            step = epoch * self._steps + number
+            losses.append(self._step(rows_B, generator, rate=_rate(step, epochs * self._steps)))
+            decay = min(self._tuning.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for kept, new in zip(average.parameters(), self._network.parameters(), strict=True):
+                    kept.lerp_(new, 1 - decay)
+        if not all(map(math.isfinite, losses)):
+            raise DivergenceError(
+                f"{self._extractor} learns no more: the loss of epoch {epoch + 1} is not a number"
+            )
+        return sum(losses) / len(losses)
+
+    def _step(self, rows_B: Tensor, generator: Generator, *, rate: float) -> float:
+        """Learn from one batch; return the loss, nats."""
+        tuning = self._tuning
+        pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+        labels_B = torch.from_numpy(self._images.labels_N[self._positions[rows_B.numpy()]])
+        changed_BCHW = augment(pixels, self._augmentation, generator)
+        lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
+        images_BCHW = self._normalise(lit_BCHW)
+        targets: Tensor = labels_B.to(self._device)
+        if len(rows_B) > 1 and torch.rand((), generator=generator) < tuning.mixed:
+            images_BCHW, targets = mix(
+                images_BCHW,
+                targets,
+                self._augmentation,
+                num_labels=len(self._images.label_names),
+                generator=generator,
+            )
+        for group, highest in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = highest * rate
+        self._network.train()
+        images_BCHW = images_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        logits_BL = self._classifier(self._network(images_BCHW, tuning.drop))
+        loss = cross_entropy(logits_BL, targets, label_smoothing=tuning.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss.item()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups: lower stages learn more slowly, the classifier faster."""
+        tuning = self._tuning
+        of_stage: dict[int, list[nn.Parameter]] = {}
+        for stage, parameter in self._network.learning():
+            of_stage.setdefault(stage, []).append(parameter)
+        highest = max(of_stage)
+        return [
+            {"params": list(self._classifier.parameters()), "lr": tuning.head_rate},
+            *(
+                {"params": of_stage[stage], "lr": tuning.rate * tuning.decay ** (highest - stage)}
+                for stage in sorted(of_stage, reverse=True)
+            ),
+        ]
+
+    def _subject(self) -> dict[str, Any]:
+        return {
+            "recipe": {"extractor": str(self._extractor), **asdict(self._tuning)},
+            "data": {
+                "images": self._images.fingerprint,
+                "learnt_from": len(self._positions),
+                "seed": self._seed,
+            },
+        }
+
+    def _checkpoint(self, done: int, epochs: int, seconds: float, average: FusedLite) -> Checkpoint:
+        optimizer = self._optimizer.state_dict()
+        tensors = {
+            **prefixed("network", self._network.state_dict()),
+            **prefixed("classifier", self._classifier.state_dict()),
+            **prefixed("average", average.state_dict()),
+        }
+        for index, values in optimizer["state"].items():
+            tensors |= prefixed(f"optimizer.{index}", values)
+        state = {"done": done, "epochs": epochs, "seconds": seconds}
+        return Checkpoint(self._subject(), state, tensors)
+
+    def _restore(self, checkpoint: Checkpoint, average: FusedLite) -> None:
+        tensors = checkpoint.tensors
+        self._network.load_state_dict(unprefixed("network", tensors))
+        self._classifier.load_state_dict(unprefixed("classifier", tensors))
+        average.load_state_dict(unprefixed("average", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in unprefixed("optimizer", tensors).items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _backbone(self, average: FusedLite) -> Backbone:
+        """Return the extractor's network with what was learnt."""
+        extractor = self._extractor
+        backbone = build_backbone(
+            extractor.network,
+            extractor.embedding_layer,
+            side=extractor.preprocessing.size,
+            mirrored=True,
+        )
+        learnt = average.cpu().unfused()
+        tensors = backbone.body.state_dict()
+        tensors |= {name: tensor for name, tensor in learnt.items() if name in tensors}
+        backbone.body.load_state_dict(tensors)
+        return backbone.eval()
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a tuning in a training's folder was begun and can be gone on with."""
+    return CheckpointFolder(folder / FOLDER).exists()
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the learning rate as a share of the highest: up in a line, down in half a cosine."""
+    rising = RISING * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2

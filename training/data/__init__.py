@@ -1,0 +1,1 @@
+"""A source to a dataset: parts to learn from, to stop with and to measure with."""

@@ -1,0 +1,109 @@
+"""Loaded images in, which belong together, and parts of the one array of their pixels out.
+
+Shape suffixes: M loaded images, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.findings import Findings
+from dataset.listing import Part
+from training.images.labelled_images import LabelledImages
+from training.images.leakage import Contradiction, Leak, find_copies
+from training.images.load import FASHION_MNIST, Loaded
+from training.images.near_duplicates import group_copies, joined
+from training.images.pixel_buffer import put_in_order
+from training.images.split import Draw, choose_lots, lots_of_contents, lots_of_places
+
+SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
+MANY: Final = 1000  # different images, from which on less is enough to measure with
+SPLIT_SHARE_OF_MANY: Final = 0.1
+SAME_PHOTO: Final = "the same photo as another file: kept in one part"
+TWO_LABELS: Final = "the same image with two labels: both stay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Identified:
+    """Loaded images, and which of them belong together. Numbers are 0 and up, without gaps."""
+
+    loaded: Loaded
+    photos_M: NDArray[np.int64]  # equal for copies of one photo
+    groups_M: NDArray[np.int64]  # equal for copies, and for photos of one thing
+    lots_M: NDArray[np.uint64]  # equal within a group: what decides on its part
+
+
+def find_groups(loaded: Loaded) -> Identified:
+    """Return which images are of one photo or thing; takes seconds for 40,000 of them."""
+    photos_M = group_copies(loaded.decoded.identities)
+    groups_M = joined(photos_M, loaded.things_M)
+    if loaded.source == FASHION_MNIST:
+        classes_M = loaded.labels_M * len(Part) + loaded.parts_M  # a part's last are held out of it
+        lots_M = lots_of_places(classes_M)
+    else:
+        lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
+    return Identified(loaded=loaded, photos_M=photos_M, groups_M=groups_M, lots_M=lots_M)
+
+
+def split_by_content(found: Identified) -> NDArray[np.int64]:
+    """Return the part of each image of a source that names no test part."""
+    many = len(np.unique(found.lots_M)) >= MANY
+    share = SPLIT_SHARE_OF_MANY if many else SPLIT_SHARE
+    in_test_M = choose_lots(found.loaded.labels_M, found.lots_M, share, Draw.TEST)
+    return np.where(in_test_M, Part.TEST, Part.TRAIN)
+
+
+class Stretch(NamedTuple):
+    """Images that become one part."""
+
+    positions: NDArray[np.int64]  # among the loaded ones
+    labels_M: NDArray[np.int64]  # of all the loaded ones, as this part counts them
+    label_names: tuple[str, ...]
+
+
+def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledImages]:
+    """Return the parts: neighbouring stretches of the one array of pixels, which is reordered."""
+    decoded = found.loaded.decoded
+    images_NCHW = put_in_order(
+        decoded.images_NCHW,
+        decoded.readable_M[np.concatenate([stretch.positions for stretch in stretches])],
+    )
+    ends = np.cumsum([len(stretch.positions) for stretch in stretches])
+    return [
+        LabelledImages(
+            images_NCHW=part_NCHW,
+            labels_N=stretch.labels_M[stretch.positions],
+            label_names=stretch.label_names,
+            contents_N=decoded.identities.contents_M[stretch.positions],
+            looks_N=decoded.identities.looks_M[stretch.positions],
+            photos_N=found.photos_M[stretch.positions],
+            things_N=found.loaded.things_M[stretch.positions],
+            lots_N=found.lots_M[stretch.positions],
+        )
+        for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
+    ]
+
+
+def find_all(
+    found: Identified, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
+) -> Findings:
+    """Return what the listing found, and all that was found in the images themselves."""
+    findings = Findings()
+    findings.extend(found.loaded.findings)
+    findings.add_alike(
+        (f"left out, because it cannot be read: {reason}", str(path))
+        for path, reason in found.loaded.decoded.unreadable
+    )
+    for leak in leaked:
+        findings.add(
+            f"left out of {leak.part}, since {leak.what} is in {leak.twin_part}",
+            f"{leak.name} and {leak.twin}",
+        )
+    for name, twin in find_copies(found.photos_M, found.loaded.names):
+        findings.add(SAME_PHOTO, f"{name} and {twin}")
+    for name, twin in contradictions:
+        findings.add(TWO_LABELS, f"{name} and {twin}")
+    return findings

@@ -1,0 +1,298 @@
+"""A source's name in, its images out: to learn from, to stop with, and to measure with.
+
+Shape suffixes: N images, M loaded images, L labels, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.findings import Findings
+from dataset.listing import Part
+from training.data.arrangement import (
+    Identified,
+    Stretch,
+    arrange,
+    find_all,
+    find_groups,
+    split_by_content,
+)
+from training.data.measured_images import Selection
+from training.errors import DataError
+from training.formatting import listed
+from training.images.decode_files import LoadReport, Unreadable
+from training.images.labelled_images import UNLABELLED, LabelledImages
+from training.images.leakage import (
+    Contradiction,
+    Leak,
+    find_contradictions,
+    find_leaks,
+    name_leaks,
+)
+from training.images.load import FASHION_MNIST, Loaded, load_images
+from training.images.trained_on import Learnt
+from vision.image.preprocessing import Preprocessing
+
+__all__ = [
+    "FASHION_MNIST",
+    "Contradiction",
+    "Dataset",
+    "HeldOut",
+    "LabelledImages",
+    "Leak",
+    "Unreadable",
+    "default_cache",
+    "load_dataset",
+]
+
+SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
+NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"
+
+WITHOUT_CLASS: Final = 3  # the part of images to learn from that have no class, beside those of one
+LEFT_OUT: Final = -1  # the part of a training image that another part holds too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldOut:
+    """Classes that training never sees: what the search for unknown things is measured with."""
+
+    train: LabelledImages  # what is searched
+    test: LabelledImages  # what is searched for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dataset:
+    """Images to learn from and, apart from them, images to measure with.
+
+    No photo is in two parts, nor a copy of it. A class may lack test images; never all of them do.
+    """
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages  # never looked at before the training is over
+    validation: LabelledImages | None = None  # to stop and calibrate with; None: take some of train
+    held_out: HeldOut | None = None
+    unreadable: tuple[Unreadable, ...] = ()  # files that were left out
+    leaked: tuple[Leak, ...] = ()  # images that were left out
+    contradictions: tuple[Contradiction, ...] = ()
+    findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
+    learnt_before: Learnt | None = None  # by the model that a training goes on from
+    unlabelled: LabelledImages | None = None  # more to learn from, of no class
+    selection: Selection | None = None  # why these images are measured; None: they are a test part
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the labels."""
+        return self.train.label_names
+
+    def has_photos_of(self, other: "Dataset") -> bool:
+        """Return whether the same files are in the same parts and classes, in the same order."""
+        pairs = (
+            (self.train, other.train),
+            (self.validation, other.validation),
+            (self.unlabelled, other.unlabelled),
+            (self.test, other.test),
+        )
+        return all(one is two or (one is not None and one.are_of(two)) for one, two in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a manifest keeps of the data; hashes every pixel, at about 1 GB/s."""
+        return {
+            "name": self.name,
+            "train_images": len(self.train),
+            "validation_images": len(self.validation) if self.validation else 0,
+            "test_images": len(self.test),
+            "held_out_classes": list(self.held_out.test.label_names) if self.held_out else [],
+            "unreadable": len(self.unreadable),
+            "leaked": len(self.leaked),
+            **({"unlabelled_images": len(self.unlabelled)} if self.unlabelled else {}),
+            "contradictions": len(self.contradictions),
+            "train_fingerprint": self.train.fingerprint,
+            "validation_fingerprint": self.validation.fingerprint if self.validation else None,
+            "test_fingerprint": self.test.fingerprint,
+        }
+
+
+def load_dataset(
+    source: str,
+    preprocessing: Preprocessing,
+    *,
+    hold_out: Sequence[str] = (),
+    unlabelled: bool = False,
+    group: str | None = None,
+    cache: Path | None = None,
+    report: LoadReport = lambda _done, _all: None,
+) -> Dataset:
+    """Return the images of ``source`` as ``preprocessing`` makes them.
+
+    Args:
+        source: ``fashion-mnist``, or the path of a folder of class folders or of a ``.csv`` or
+            ``.parquet`` table.
+        preprocessing: the network's; training and evaluation must pass the same.
+        hold_out: classes that are kept apart from all parts.
+        unlabelled: whether images without a class are learnt from, too. Where there are no two
+            classes, all images are without one.
+        group: what says which photos show one thing, as in ``dataset.source``.
+        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
+        report: called from this thread as images are decoded.
+
+    Raises:
+        DataError: the data are missing, damaged, or not what can be learnt from.
+    """
+    loaded = load_images(
+        source,
+        preprocessing,
+        hold_out=hold_out,
+        unlabelled=unlabelled,
+        group=group,
+        cache=cache or default_cache(),
+        report=report,
+    )
+    found = find_groups(loaded)
+    parts_M, leaked = _assign_parts(found)
+    held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
+    parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
+    if loaded.label_names:
+        unlabelled_M = loaded.labels_M == UNLABELLED
+        parts_M[unlabelled_M & (parts_M != Part.TRAIN)] = LEFT_OUT  # nothing to measure there
+        parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
+    _check_classes(loaded, parts_M, held_L)
+    return _dataset(found, parts_M, leaked, held_L)
+
+
+def default_cache() -> Path:
+    """Return the folder for downloads: ``~/.cache/lookalike``."""
+    return Path.home() / ".cache" / "lookalike"
+
+
+def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
+    """Return the part of each image, some ``LEFT_OUT`` as leaks; no photo is in two parts."""
+    loaded = found.loaded
+    if Part.TEST in loaded.named_parts:
+        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
+        leaks = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
+        return np.where(leaked_M, LEFT_OUT, loaded.parts_M), leaks
+    return split_by_content(found), ()
+
+
+def _seen_in_held_out(found: Identified, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
+    held_M = _of_held_out(found.loaded, held_L)
+    seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
+    return seen_M
+
+
+def _of_held_out(loaded: Loaded, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of the images of held-out classes."""
+    return np.append(held_L, False)[loaded.labels_M]  # UNLABELLED is the last place
+
+
+def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]) -> None:
+    """Check that every class can be learnt, and that something is left to measure with."""
+    if not loaded.label_names:
+        _check_unlabelled(loaded, parts_M)
+        return
+    learnt_L, measured_L = (
+        np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
+        for part in (Part.TRAIN, Part.TEST)
+    )
+    lacking_L = ~learnt_L & ~held_L
+    if lacking_L.any():
+        names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
+        those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
+        leaked = (parts_M[np.append(lacking_L, False)[loaded.labels_M]] == LEFT_OUT).any()
+        missing = "training image that is in no other part" if leaked else "readable training image"
+        raise DataError(
+            f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no {missing}; "
+            "every class needs at least one to learn from"
+        )
+    if not (measured_L & ~held_L).any():
+        raise DataError(
+            f"{loaded.source} has no readable test image of a class that is learnt"
+            if Part.TEST in loaded.named_parts
+            else f"{loaded.source} leaves nothing to measure with: no class has two different "
+            "photos, one to learn from and one to measure with"
+        )
+    if held_L.any() and not ((learnt_L & held_L).any() and (measured_L & held_L).any()):
+        raise DataError(
+            f"the classes held out of {loaded.source} have no image to search for and another one "
+            "to find"
+        )
+
+
+def _check_unlabelled(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
+    """Check that there is something to learn from and, apart from it, to measure with.
+
+    Raises:
+        DataError: so it is not.
+    """
+    if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
+        raise DataError(
+            f"{loaded.source} has too few different photos: two to learn from and one to measure "
+            "with are the least"
+        )
+
+
+def _dataset(
+    found: Identified,
+    parts_M: NDArray[np.int64],
+    leaked: tuple[Leak, ...],
+    held_L: NDArray[np.bool_],
+) -> Dataset:
+    loaded = found.loaded
+    held_M = _of_held_out(loaded, held_L)
+    # The classes that stay and those held out are counted apart, each from 0.
+    places_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
+    labels_M = np.append(places_L, UNLABELLED)[loaded.labels_M].astype(np.int64)
+    names, held_names = (
+        tuple(
+            name for name, is_held in zip(loaded.label_names, held_L, strict=True) if is_held == h
+        )
+        for h in (False, True)
+    )
+    train, unlabelled, validation, test, held_train, held_test = arrange(
+        found,
+        [
+            Stretch(
+                np.flatnonzero((parts_M == part) & (held_M == held)),
+                labels_M,
+                held_names if held else names,
+            )
+            for part, held in (
+                (Part.TRAIN, False),
+                (WITHOUT_CLASS, False),
+                (Part.VALIDATION, False),
+                (Part.TEST, False),
+                (Part.TRAIN, True),
+                (Part.TEST, True),
+            )
+        ],
+    )
+    if Part.VALIDATION in loaded.named_parts and not len(validation):
+        raise DataError(
+            f"{loaded.source} has a validation part, but no image in it that is readable, in no "
+            "test part and of a class that is not held out"
+        )
+    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
+    findings = find_all(found, leaked=leaked, contradictions=contradictions)
+    for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
+        findings.add(SEEN, loaded.names[position])
+    for label, name in enumerate(names):
+        if not (test.labels_N == label).any():
+            findings.add(NOT_MEASURED, name)
+    return Dataset(
+        name=loaded.name,
+        train=train,
+        validation=validation if len(validation) else None,
+        unlabelled=unlabelled if len(unlabelled) else None,
+        test=test,
+        held_out=HeldOut(train=held_train, test=held_test) if held_names else None,
+        unreadable=loaded.decoded.unreadable,
+        leaked=leaked,
+        findings=findings,
+        contradictions=contradictions,
+    )

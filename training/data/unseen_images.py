@@ -1,0 +1,206 @@
+"""A source and what models have learnt from in, the images that are left to measure them with out.
+
+Shape suffixes: M loaded images, L labels of the model.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.listing import Part
+from training.data.arrangement import (
+    Identified,
+    Stretch,
+    arrange,
+    find_all,
+    find_groups,
+    split_by_content,
+)
+from training.data.dataset import Dataset, HeldOut, default_cache
+from training.data.measured_images import Among, Selection
+from training.errors import DataError
+from training.formatting import listed
+from training.images.decode_files import LoadReport
+from training.images.labelled_images import UNLABELLED
+from training.images.leakage import find_contradictions, find_leaks
+from training.images.load import FEWEST_CLASSES, Loaded, load_images
+from training.images.trained_on import Learnt
+from vision.model.manifest import Manifest
+
+UNKNOWN: Final = -1  # the label of an image whose class the model does not have
+
+
+def held_out_classes(manifest: Manifest) -> tuple[str, ...]:
+    """Return the classes of its data that the model never saw, in order."""
+    return tuple(manifest.data.get("held_out_classes", []))
+
+
+def load_unlearnt(
+    source: str,
+    manifest: Manifest,
+    learnt: Sequence[Learnt | None],
+    *,
+    group: str | None = None,
+    cache: Path | None = None,
+    report: LoadReport = lambda _done, _all: None,
+) -> Dataset:
+    """Return what ``source`` has to measure a model with, labelled as the model does.
+
+    Of a model without classes, or data without labels, every image counts. The labels are then the
+    data's own if all images have one of at least two; else none.
+
+    Measured are the images of the test part or, where the source names none, all; less those that
+    one of the models has learnt from, and their copies. Searched are the training part or, where
+    there is none, the images that were left out so; if those lack a class, the measured ones.
+
+    Args:
+        source: as in ``training.data.dataset.load_dataset``.
+        manifest: of the model whose labels and preprocessing are taken.
+        learnt: what it and others that are compared with it have learnt from; None: not known.
+        group: what says which photos show one thing, as in ``dataset.source``.
+        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
+        report: called from this thread as images are decoded.
+
+    Raises:
+        DataError: the data are missing or damaged, or nothing is left to measure.
+    """
+    loaded = load_images(
+        source,
+        manifest.preprocessing,
+        hold_out=None,
+        unlabelled=not manifest.labels,
+        group=group,
+        cache=cache or default_cache(),
+        report=report,
+    )
+    found = find_groups(loaded)
+    names, labels_M, counted_M = _labelling(loaded, manifest.labels)
+    known_M = _known(found, learnt)
+    parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in learnt)
+    no_draw = Part.TEST in loaded.named_parts or None not in learnt
+    candidates_M &= counted_M
+    measured_M = candidates_M & ~known_M
+    if not measured_M.any():
+        raise DataError(_nothing_left(loaded, manifest, int(candidates_M.sum())))
+    searched_M &= counted_M & ~measured_M
+    covered = np.isin(labels_M[measured_M], labels_M[searched_M]).all()
+
+    held_names = tuple(
+        name
+        for name in held_out_classes(manifest)
+        if _plain(name) in map(_plain, loaded.label_names)
+    )
+    held_M = _labels(loaded, held_names)
+    held_parts_M = np.where((held_M == UNKNOWN) | known_M, UNKNOWN, parts_M)
+    train, test, held_train, held_test = arrange(
+        found,
+        [
+            Stretch(np.flatnonzero(chosen_M), of_part_M, names)
+            for chosen_M, of_part_M, names in (
+                (searched_M & covered, labels_M, names),
+                (measured_M, labels_M, names),
+                (held_parts_M == Part.TRAIN, held_M, held_names),
+                (held_parts_M == Part.TEST, held_M, held_names),
+            )
+        ],
+    )
+    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
+    strange_M = ~counted_M & (held_M == UNKNOWN)
+    strange = np.unique(loaded.labels_M[strange_M]).tolist()
+    return Dataset(
+        name=loaded.name,
+        train=train if covered else test,
+        test=test,
+        held_out=HeldOut(train=held_train, test=held_test)
+        if len(held_train) and len(held_test)
+        else None,
+        unreadable=loaded.decoded.unreadable,
+        findings=find_all(found, leaked=(), contradictions=contradictions),
+        contradictions=contradictions,
+        selection=Selection(
+            images=int(candidates_M.sum()),
+            known=int((candidates_M & known_M).sum()),
+            unknown_classes=tuple(loaded.label_names[label] for label in strange),
+            unknown_images=int(strange_M.sum()),
+            recorded=None not in learnt,
+            drawn_of=0 if no_draw else int(counted_M.sum()),
+            classes=len(np.unique(labels_M[measured_M])) if names else 0,
+            among=_among(loaded) if covered else "measured images",
+        ),
+    )
+
+
+def _plain(name: str) -> str:
+    """Return a class's name as data say it today; older models may hold another form of it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _labelling(
+    loaded: Loaded, known: tuple[str, ...]
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the classes to measure with, each image's, and a mask of the images that count.
+
+    Args:
+        loaded: the data.
+        known: the model's classes.
+    """
+    if known and loaded.label_names:
+        labels_M = _labels(loaded, known)
+        return known, labels_M, labels_M != UNKNOWN
+    all_M = np.ones(len(loaded.labels_M), np.bool_)
+    if len(loaded.label_names) < FEWEST_CLASSES or (loaded.labels_M == UNLABELLED).any():
+        return (), np.full(len(loaded.labels_M), UNLABELLED), all_M
+    return loaded.label_names, loaded.labels_M, all_M
+
+
+def _labels(loaded: Loaded, names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place (M,) of each image's class in ``names``, or ``UNKNOWN``."""
+    places = {_plain(name): place for place, name in enumerate(names)}
+    of_label = [places.get(_plain(name), UNKNOWN) for name in loaded.label_names]
+    return np.array([*of_label, UNKNOWN], np.int64)[loaded.labels_M]  # UNLABELLED is the last
+
+
+def _known(found: Identified, learnt: Sequence[Learnt | None]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of the images that a model has learnt from, and of their copies."""
+    identities = found.loaded.decoded.identities
+    known_M = np.zeros(len(identities.contents_M), np.bool_)
+    for record in learnt:
+        if record is not None:
+            known_M |= record.knows(identities.contents_M, identities.looks_M)
+    return np.isin(found.groups_M, found.groups_M[known_M])
+
+
+def _candidates(
+    found: Identified, known_M: NDArray[np.bool_], *, recorded: bool
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the part of each image, and masks (M,) of what may be measured and searched."""
+    loaded = found.loaded
+    if Part.TEST in loaded.named_parts:
+        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
+        parts_M = np.where(leaked_M, UNKNOWN, loaded.parts_M)
+    else:
+        parts_M = split_by_content(found)
+        if recorded:
+            return parts_M, np.ones_like(known_M), known_M.copy()
+    return parts_M, parts_M == Part.TEST, parts_M == Part.TRAIN
+
+
+def _among(loaded: Loaded) -> Among:
+    return "training part" if Part.TEST in loaded.named_parts else "learnt images"
+
+
+def _nothing_left(loaded: Loaded, manifest: Manifest, candidates: int) -> str:
+    """Return in words why there is nothing to measure."""
+    if candidates:
+        return (
+            f"nothing of {loaded.source} is left to measure: the model has learnt from all "
+            f"{candidates:,} images of it"
+        )
+    return (
+        f"{loaded.source} holds no image to measure of a class that the model knows: it knows "
+        f"{listed(manifest.labels)}; the data have {listed(loaded.label_names)}"
+    )

@@ -1,0 +1,1 @@
+"""A model measured on data: classes, retrieval, calibration, novelty."""

@@ -1,0 +1,36 @@
+"""Images of a dataset in, what a network says of all of them out.
+
+Shape suffixes: N images, C channels, H x W pixels.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Dataset
+from training.evaluation.views import VIEWS
+from training.fit.batches import images_at_once
+from training.metrics.same_item import MOST_PHOTOS
+from vision.inference import encoder as encoders
+from vision.inference.encoder import Encoding, ImageEncoder
+
+
+def encode_all(encoder: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
+    """Return vectors (N, D) and probabilities (N, L) of every image, in order."""
+    batch = encoder.batch_size
+    if encoder.runtime.name == "torch":
+        batch = images_at_once(encoder.manifest.preprocessing.size)
+    return encoders.encode_all(encoder, images_NCHW, batch=batch)
+
+
+def encode_parts(encoder: ImageEncoder, dataset: Dataset) -> tuple[Encoding, Encoding]:
+    """Return what the network says of the test images and of those that are searched."""
+    queries = encode_all(encoder, dataset.test.images_NCHW)
+    if dataset.train is dataset.test:
+        return queries, queries
+    return queries, encode_all(encoder, dataset.train.images_NCHW)
+
+
+def images_to_encode(dataset: Dataset) -> int:
+    """Return about how many images a measurement encodes, made views included."""
+    searched = 0 if dataset.train is dataset.test else len(dataset.train)
+    return len(dataset.test) + searched + VIEWS * min(MOST_PHOTOS, len(dataset.test))

@@ -1,0 +1,247 @@
+"""A model folder and a dataset in, its figures out: classes, confidence, search and speed.
+
+Shape suffixes: N images, C channels, H x W pixels, D vector width, L labels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.data.dataset import Dataset
+from training.errors import DataError
+from training.evaluation.class_retrieval import class_search_figures, held_out_figures
+from training.evaluation.classification import classification_figures
+from training.evaluation.confidence_statements import (
+    accuracy_in_words,
+    calibration_in_words,
+    classes_in_words,
+)
+from training.evaluation.encodings import encode_parts, images_to_encode
+from training.evaluation.examples import Evidence
+from training.evaluation.item_retrieval import ItemSearch, search_items
+from training.evaluation.novelty import measure_novelty
+from training.evaluation.results import (
+    ClassificationFigures,
+    DataFacts,
+    Evaluation,
+    ModelFacts,
+    NoveltyFigures,
+)
+from training.formatting import listed
+from training.metrics.latency import measure_speed
+from training.metrics.retrieval import Retrieval, measure_retrieval
+from training.training_history import read_history, read_tried
+from vision.inference.bulk_encoder import for_many
+from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.open_encoder import open_encoder, takes_export
+from vision.inference.runtime_name import RuntimeName
+from vision.inference.torch_encoder import Encoder
+from vision.model.manifest import WEIGHTS_NAME, Manifest
+from vision.model.open_set import read_references
+from vision.networks.saved_model import load_model
+
+__all__ = [
+    "Evaluation",
+    "Evidence",
+    "Measurement",
+    "Outcome",
+    "measure",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What became of each test image: what paired tests compare."""
+
+    contents_N: NDArray[np.uint64]  # of the files: what models of other input sizes are paired by
+    label_names: tuple[str, ...]  # none: the data have no labels
+    labels_N: NDArray[np.int64]
+    given_N: NDArray[np.int64] | None  # the labels they were given; None: there are no classes
+    retrieval: Retrieval | None  # what they found of their class among the training images
+    items: ItemSearch  # whether they found themselves, or others of their group
+
+    @property
+    def correct_N(self) -> NDArray[np.bool_] | None:
+        """Whether each was given the label it has."""
+        return None if self.given_N is None else self.given_N == self.labels_N
+
+    @property
+    def per_image(self) -> dict[str, NDArray[np.bool_] | NDArray[np.float64]]:
+        """A number in [0, 1] for each image, or NaN, by the name of the figure it is the mean of.
+
+        What was not measured is missing.
+        """
+        numbers: dict[str, NDArray[np.bool_] | NDArray[np.float64]] = {}
+        if self.correct_N is not None:
+            numbers["accuracy"] = self.correct_N
+        if self.retrieval is not None:
+            numbers |= {
+                "r_at_1": self.retrieval.first_Q,
+                "precision_at_10": self.retrieval.precision_Q,
+                "map": self.retrieval.average_precision_Q,
+                "map_at_r": self.retrieval.average_precision_at_r_Q,
+            }
+        return {**numbers, "same_item": self.items.first_N}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measurement:
+    """The figures, and what they were computed from."""
+
+    evaluation: Evaluation
+    outcome: Outcome
+    queries: Encoding  # of the test images
+    gallery: Encoding  # of the training images
+
+
+def measure(
+    model_folder: Path, dataset: Dataset, *, device: str = "auto", runtime: RuntimeName = "auto"
+) -> Measurement:
+    """Measure a model on ``dataset``, loaded with the model's preprocessing.
+
+    It is measured as it is served: with its export, where servers would take that.
+
+    Raises:
+        ModelFolderError: the folder is missing, damaged or of another version.
+        DeviceError: there is no such device here.
+        DataError: the dataset has other classes than the model.
+    """
+    served = _open(model_folder, device=device, runtime=runtime)
+    manifest = served.manifest
+    check_classes(model_folder, manifest, dataset)
+    encoder = for_many(served, images=images_to_encode(dataset))
+    history, tried = read_history(model_folder), read_tried(model_folder)
+    queries, gallery = encode_parts(encoder, dataset)
+    outcome = find_outcome(encoder, queries, gallery, dataset)
+    classification: ClassificationFigures | None = None
+    words: tuple[str, ...] = ()
+    if manifest.labels and dataset.label_names:
+        classification, calibration = classification_figures(
+            queries.probabilities_BL,
+            outcome.labels_N,
+            dataset.label_names,
+            temperature=manifest.temperature,
+        )
+        words = (
+            accuracy_in_words(
+                classification.accuracy, len(dataset.test), classification.accuracy_interval
+            ),
+            calibration_in_words(calibration),
+            *classes_in_words(classification.classes),
+        )
+    evaluation = Evaluation(
+        model=_model_facts(model_folder),
+        data=DataFacts(
+            name=dataset.name,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+            test_fingerprint=dataset.test.fingerprint,
+            selection=dataset.selection,
+        ),
+        images=len(dataset.test),
+        gallery_images=len(dataset.train),
+        classification=classification,
+        class_search=class_search_figures(outcome.retrieval) if outcome.retrieval else None,
+        same_item=outcome.items.figures,
+        novelty=_novelty(model_folder, encoder, queries, outcome),
+        held_out=held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
+        if dataset.held_out
+        else None,
+        temperature=manifest.temperature,
+        history=history,
+        tried=tried,
+        in_words=(
+            *(dataset.selection.sentences() if dataset.selection else ()),
+            *words,
+            *_runtime_in_words(served),
+        ),
+        computed_by=f"{encoder.runtime.name}, {encoder.runtime.precision}",
+        speed=measure_speed(served),
+    )
+    return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
+
+
+def _novelty(
+    model_folder: Path, encoder: ImageEncoder, queries: Encoding, outcome: Outcome
+) -> NoveltyFigures | None:
+    references = read_references(model_folder, encoder.manifest)
+    if references is None or outcome.correct_N is None:
+        return None
+    return measure_novelty(encoder, references, queries, outcome.correct_N)
+
+
+def _open(model_folder: Path, *, device: str, runtime: RuntimeName) -> ImageEncoder:
+    if takes_export(model_folder, device=device, runtime=runtime):
+        return open_encoder(
+            model_folder, device=device, runtime=runtime, threads=torch.get_num_threads()
+        )
+    return Encoder.load(model_folder, device=device)
+
+
+def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:
+    """Refuse a model that counts its classes otherwise than ``dataset`` does, if both have any.
+
+    Raises:
+        DataError: it does.
+    """
+    known = manifest.labels
+    if known and dataset.label_names and dataset.label_names != known:
+        raise DataError(
+            f"{model_folder} knows the classes {listed(known)}; "
+            f"the data have {listed(dataset.label_names)}"
+        )
+
+
+def _runtime_in_words(served: ImageEncoder) -> tuple[str, ...]:
+    """Return what the figures are of, where that is not the network in full precision."""
+    runtime = served.runtime
+    if runtime.precision == "fp32":
+        return ()
+    return (
+        f"The figures are those of the export that servers on a CPU use: {runtime.name} in "
+        f"{runtime.precision}.",
+    )
+
+
+def find_outcome(
+    encoder: ImageEncoder, queries: Encoding, gallery: Encoding, dataset: Dataset
+) -> Outcome:
+    """Return what became of the test images, given encodings of them and the training images."""
+    labels_N, given_N = dataset.test.labels_N, None
+    if encoder.manifest.labels and dataset.label_names:
+        given_N = queries.probabilities_BL.argmax(axis=1)
+    retrieval = None
+    if dataset.label_names:
+        retrieval = measure_retrieval(
+            queries.vectors_BD,
+            labels_N,
+            gallery.vectors_BD,
+            dataset.train.labels_N,
+            lots=(dataset.test.lots_N, dataset.train.lots_N),
+        )
+    return Outcome(
+        contents_N=dataset.test.contents_N,
+        label_names=dataset.label_names,
+        labels_N=labels_N,
+        given_N=given_N,
+        retrieval=retrieval,
+        items=search_items(encoder, dataset, queries, gallery),
+    )
+
+
+def _model_facts(model_folder: Path) -> ModelFacts:
+    manifest, network = load_model(model_folder)
+    return ModelFacts(
+        name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        recipe=str(manifest.recipe.get("name", "unknown")),
+        network=manifest.architecture.network,
+        embedding_layer=manifest.architecture.embedding_layer,
+        width=manifest.architecture.width,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        weights_bytes=(model_folder / WEIGHTS_NAME).stat().st_size,
+        created=manifest.created,
+    )

@@ -1,0 +1,277 @@
+"""One epoch of training batches: shuffled, augmented, on the device, this process's share.
+
+The images stay in memory as they are (uint8); each batch is cut out and changed as a whole, which
+costs 1 to 2 % of a training step of a small network, so no worker processes are needed. A frozen
+backbone's features are computed once and take the images' place.
+
+Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features, U
+of a unit.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from training.data.dataset import LabelledImages
+from training.distributed import World
+from training.errors import RecipeError
+from training.fit.augment import augment, mix
+from training.fit.optimizer import DTYPES
+from training.fit.preflight import FEWEST_NORMALISED
+from training.images.decode_files import LoadReport
+from training.recipe import Augmentation, Recipe
+from vision.image.preprocessing import Preprocessing
+from vision.networks.network import Network
+from vision.networks.normalization import Normalisation
+
+# Through a network at once, without gradients: more only leaves the processor's caches (measured at
+# 288 pixels on the CPU: 512 images at once took 1.6 times as long as 8).
+PIXELS_AT_ONCE = 800_000
+MOST_AT_ONCE = 512
+USUAL_PROCESSES = 8  # that train together, at most
+
+
+class Batches(Protocol):
+    """What an epoch learns from."""
+
+    def __len__(self) -> int:
+        """Batches in a pass, of nearly equal size."""
+
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's inputs and labels of every batch, once through."""
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every input once as it is, in order, with labels (B,)."""
+
+
+class ImageBatches:
+    """Cuts images into batches; every pass has a new order and new augmentations."""
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        world: World,
+    ) -> None:
+        self._images_NCHW = _kept_near(images.images_NCHW, world.device)
+        self._labels_N = torch.from_numpy(images.labels_N)
+        self._num_labels = len(images.label_names)
+        self._augmentation = augmentation
+        self._batch_size = _whole_batch(batch_size, len(images), world)
+        self._world = world
+        self._normalise = Normalisation(preprocessing, world.device)
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return _count(len(self._labels_N), self._batch_size, self._world)
+
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
+        order_N = torch.randperm(len(self._labels_N), generator=generator)
+        for batch_B in _dealt(order_N, self._batch_size, self._world):
+            images_BCHW = augment(self._cut_out(batch_B), self._augmentation, generator)
+            labels_B = self._to_device(self._labels_N[batch_B])
+            if not self._augmentation.mixes:
+                shared_BCHW = self._world.share(images_BCHW)
+                yield self._normalise(shared_BCHW), self._world.share(labels_B)
+                continue
+            mixed_BCHW, shares_BL = mix(
+                self._normalise(images_BCHW),
+                labels_B,
+                self._augmentation,
+                num_labels=self._num_labels,
+                generator=generator,
+            )
+            yield self._world.share(mixed_BCHW), self._world.share(shares_BL)
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once as it is, in order; the last batch may be smaller."""
+        for batch_B in torch.split(torch.arange(len(self._labels_N)), self._batch_size):
+            labels_B = self._to_device(self._labels_N[batch_B])
+            yield self._normalise(self._cut_out(batch_B)), labels_B
+
+    def _cut_out(self, batch_B: Tensor) -> Tensor:
+        """Return the images at these places, on the device."""
+        if isinstance(self._images_NCHW, Tensor):
+            return self._images_NCHW[self._to_device(batch_B)]
+        return self._to_device(torch.from_numpy(self._images_NCHW[batch_B.numpy()]))
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self._world.device, non_blocking=True)
+
+
+class FeatureBatches:
+    """Cuts features into batches; the epochs take turns with the views."""
+
+    def __init__(
+        self, features_VNF: Tensor, labels_N: Tensor, *, batch_size: int, world: World
+    ) -> None:
+        self.features_VNF = features_VNF  # on the CPU
+        self._labels_N = labels_N
+        self._batch_size = _whole_batch(batch_size, len(labels_N), world)
+        self._world = world
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return _count(len(self._labels_N), self._batch_size, self._world)
+
+    def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features (B, F) and labels (B,)."""
+        order_N = torch.randperm(len(self._labels_N), generator=generator)
+        features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
+        for batch_B in _dealt(order_N, self._batch_size, self._world):
+            mine_B = self._world.share(batch_B)
+            yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the first view's features once, in order; the last batch may be smaller."""
+        for features_BF, labels_B in zip(
+            torch.split(self.features_VNF[0], self._batch_size),
+            torch.split(self._labels_N, self._batch_size),
+            strict=True,
+        ):
+            yield self._to_device(features_BF), self._to_device(labels_B)
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self._world.device, non_blocking=True)
+
+
+def cut(
+    network: Network,
+    images: LabelledImages,
+    recipe: Recipe,
+    *,
+    views: int,
+    generator: Generator,
+    world: World,
+    report: LoadReport,
+) -> Batches:
+    """Return the images in batches; of a frozen backbone its features, of so many views of each.
+
+    ``report`` is told how many images it has embedded.
+    """
+    if not recipe.frozen:
+        return ImageBatches(
+            images,
+            recipe.preprocessing,
+            recipe.augmentation,
+            batch_size=recipe.batch_size,
+            world=world,
+        )
+    features_VNF = embed(
+        network.features.eval(),
+        images,
+        recipe.preprocessing,
+        recipe.augmentation,
+        views=views,
+        generator=generator,
+        device=world.device,
+        precision=DTYPES[recipe.precision],
+        report=report,
+    )
+    labels_N = torch.from_numpy(images.labels_N)
+    return FeatureBatches(features_VNF, labels_N, batch_size=recipe.batch_size, world=world)
+
+
+@torch.inference_mode()
+def embed(
+    backbone: nn.Module,
+    images: LabelledImages,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    views: int,
+    generator: Generator,
+    device: torch.device,
+    precision: torch.dtype,
+    report: LoadReport,
+) -> Tensor:
+    """Return what a frozen backbone makes of images: (V, N, F) float32 on the CPU.
+
+    The first view is of the images as they are, the others of augmented copies. ``report`` is told
+    how many of all are done.
+    """
+    batch = images_at_once(preprocessing.size)
+    mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    normalise = Normalisation(preprocessing, device)
+    features: list[Tensor] = []
+    for view in range(views):
+        for start in range(0, len(images), batch):
+            rows = np.ascontiguousarray(images.images_NCHW[start : start + batch])
+            images_BCHW = torch.from_numpy(rows)
+            if view > 0:
+                images_BCHW = augment(images_BCHW, augmentation, generator)
+            with mixed:
+                features_BF = backbone(normalise(images_BCHW.to(device)))
+            features.append(features_BF.float().cpu())
+            report(view * len(images) + start + len(features_BF), views * len(images))
+    return torch.cat(features).view(views, len(images), -1)
+
+
+def images_at_once(side: int) -> int:
+    """Return how many images of ``side`` pixels go through a network at once, without gradients."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // side**2))
+
+
+def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor | NDArray[np.uint8]:
+    """Return the images on a GPU if they fill less than a quarter of it, else as they are."""
+    if device.type != "cuda":
+        return images_NCHW
+    room = torch.cuda.get_device_properties(device).total_memory // 4
+    if images_NCHW.nbytes > room:
+        return images_NCHW
+    return torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
+
+
+def _count(images: int, batch_size: int, world: World) -> int:
+    """Return how many batches images make that are of about that size at most."""
+    units = images // _unit(batch_size, world)
+    return max(1, min(math.ceil(images / batch_size), units))
+
+
+def _dealt(order_N: Tensor, batch_size: int, world: World) -> list[Tensor]:
+    """Return batches of nearly equal size, each a multiple of the number of processes.
+
+    All images are in one of them, but for what processes cannot share evenly: fewer than these are.
+    """
+    unit = _unit(batch_size, world)
+    whole = len(order_N) // unit * unit
+    units_NU = order_N[:whole].view(-1, unit)
+    count = _count(len(order_N), batch_size, world)
+    *batches, last_NU = torch.tensor_split(units_NU, count)  # the last one is the smallest
+    rest = order_N[whole : len(order_N) // world.size * world.size]
+    return [*(batch_NU.flatten() for batch_NU in batches), torch.cat([last_NU.flatten(), rest])]
+
+
+def _unit(batch_size: int, world: World) -> int:
+    """Return how many images stay in one batch, whichever it is.
+
+    The batches of 2, 4 or 8 processes are those of one. Of a batch of one image there is no mean
+    to normalise by, so that there are two at least.
+    """
+    unit = math.gcd(batch_size, USUAL_PROCESSES)
+    if unit == batch_size > FEWEST_NORMALISED:
+        unit //= 2
+    return math.lcm(unit, world.size)
+
+
+def _whole_batch(wanted: int, images: int, world: World) -> int:
+    """Return the batch size over all processes: a multiple of their number.
+
+    Raises:
+        RecipeError: the batch or the data cannot be shared out.
+    """
+    size = min(wanted, images) // world.size * world.size
+    if size == 0 or wanted % world.size:
+        raise RecipeError(
+            f"a batch of {min(wanted, images)} images cannot be shared by {world.size} processes"
+        )
+    return size

@@ -1,0 +1,304 @@
+"""One training in progress: everything that changes from epoch to epoch, and how to store it.
+
+Shape suffixes: B images, N images in all, L labels.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.data.dataset import LabelledImages
+from training.distributed import World, share_statistics
+from training.errors import CheckpointError
+from training.fit.batches import FeatureBatches, cut
+from training.fit.checkpoint import Checkpoint
+from training.fit.objective import Learner
+from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
+from training.fit.preflight import check_data
+from training.fit.train_step import Stepper, StepReport, refuse_endless
+from training.fit.weight_average import average_of
+from training.images.decode_files import LoadReport
+from training.initialization.named_tensors import (
+    channels_last,
+    load_changing,
+    prefixed,
+    tensors_sha256,
+    unprefixed,
+)
+from training.linear_models.pca import set_pca
+from training.metrics.calibration import choose_temperature
+from training.recipe import Recipe
+from vision.networks.network import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """What one epoch did."""
+
+    epoch: int  # 1 is the first
+    loss: float  # mean over the epoch's steps, in nats, of augmented images and smoothed labels
+    accuracy: float  # of augmented images, each before the step that learnt from it
+    validation_loss: float | None  # in nats, held-out images; None when nothing is held out
+    validation_accuracy: float | None
+    learning_rate: float  # the head's, at the last step
+    seconds: float  # wall clock
+
+
+class TrainingSession:
+    """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
+
+    The weights and dropout draw from torch's global generator, which the caller seeds; the order of
+    images and the augmentations draw from a generator of its own.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        images: LabelledImages,
+        validation: LabelledImages | None,
+        *,
+        world: World,
+        report: LoadReport = lambda _done, _all: None,
+    ) -> None:
+        """Prepare to train ``network`` on ``images``.
+
+        Args:
+            recipe: the set-up, its precision chosen.
+            network: new, or with pretrained weights; it is moved to the world's device.
+            images: what to learn from.
+            validation: what to hold against it; None: the share of the images the recipe says.
+            world: the processes that train together.
+            report: told how many images a frozen backbone has embedded.
+
+        Raises:
+            RecipeError: too few images for what the recipe asks of them.
+        """
+        self.recipe = recipe
+        self.world = world
+        self.history: list[EpochReport] = []
+        self.network = network.to(world.device).to(memory_format=torch.channels_last)
+        share_statistics(self.network, world)
+        self._generator = torch.Generator().manual_seed(recipe.seed)
+        if validation is None and recipe.validation:
+            images, validation = images.set_apart(recipe.validation)
+        check_data(recipe, self.network, images, size=world.size)
+        cut_up = partial(
+            cut,
+            self.network,
+            recipe=recipe,
+            generator=self._generator,
+            world=world,
+            report=report,
+        )
+        self._batches = cut_up(images, views=recipe.views)
+        self._held_out = cut_up(validation, views=1) if validation else None
+        if isinstance(self._batches, FeatureBatches) and recipe.fits_components:
+            set_pca(self.network.embedding, self._batches.features_VNF[0])
+
+        counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
+        self._learner = Learner(self.network, recipe, counts_L, world).to(world.device)
+        self._optimizer = build_optimizer(recipe, self._learner.parameter_groups(recipe))
+        self._stepper = Stepper(
+            self._optimizer,
+            build_scheduler(recipe, self._optimizer, steps=recipe.epochs * len(self._batches)),
+            world,
+            max_gradient_norm=recipe.max_gradient_norm,
+            precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
+        )
+        self._fixed = self._learner.fixed(recipe)
+        decay = recipe.average
+        self._average = average_of(self.network, decay, self._fixed) if decay else None
+        self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
+        self._called: nn.Module = self._parallel()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that an epoch learns from."""
+        return len(self._batches)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience with the validation loss is over."""
+        return len(self.history) >= self.recipe.epochs or (
+            self._held_out is not None
+            and self.recipe.patience is not None
+            and len(self.history) - self._best_epoch >= self.recipe.patience
+        )
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights are kept: the best or the last one, as the recipe says."""
+        return self._best_epoch if self.recipe.keep_best else len(self.history)
+
+    @property
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights of ``kept_epoch``, averaged if the recipe says so."""
+        return {**self._measured.state_dict(), **self._best_weights}
+
+    def run_epoch(self, on_step: Callable[[StepReport], None]) -> EpochReport:
+        """Learn from every image once, then measure with the held-out ones.
+
+        Raises:
+            DivergenceError: the session is of no further use; its last checkpoint is.
+        """
+        started = time.perf_counter()
+        epoch = len(self.history) + 1
+        if self._learner.let_learn(self.recipe.fine_tuning, epoch=epoch):
+            self._called = self._parallel()
+        steps: list[StepReport] = []
+        self._learner.train()
+        for batch in self._batches.shuffled(epoch, self._generator):
+            steps.append(self._stepper.step(self._called, batch))
+            if self._average is not None:
+                self._average.update_parameters(self.network)
+            on_step(steps[-1])
+        validation_loss, validation_accuracy = self._validate()
+        refuse_endless([validation_loss or 0.0], "the loss on held-out images")
+        report = EpochReport(
+            epoch=epoch,
+            loss=sum(step.loss for step in steps) / len(steps),
+            accuracy=sum(step.correct for step in steps) / sum(step.images for step in steps),
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            learning_rate=steps[-1].learning_rate,
+            seconds=time.perf_counter() - started,
+        )
+        self.history.append(report)
+        if self.recipe.keep_best and self._best_epoch == report.epoch:
+            self._best_weights = {
+                name: tensor.clone() for name, tensor in self._changing(self._measured).items()
+            }
+        return report
+
+    def temperature(self) -> float:
+        """Return what to divide the kept weights' logits by; 1 when that is not known to help.
+
+        From now on the network has the kept weights.
+        """
+        self.network.load_state_dict(self.kept_weights)
+        if self._held_out is None:
+            return 1.0
+        logits_NL, labels_N = self._held_out_logits(self.network)
+        return choose_temperature(logits_NL.numpy(), labels_N.numpy())
+
+    def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
+        """Return all that decides how this session goes on; it belongs to ``subject``.
+
+        Of the network's tensors that never change only the SHA-256 is in it.
+        """
+        optimizer = self._optimizer.state_dict()
+        tensors = {
+            "generator": self._generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+            **prefixed("learner", self._changing(self._learner, below="network.")),
+            **prefixed("best", self._best_weights),
+        }
+        if self._average is not None:
+            tensors |= prefixed("average", self._changing(self._average, below="module."))
+        if self.world.device.type == "cuda":
+            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
+        for index, values in optimizer["state"].items():
+            tensors |= prefixed(f"optimizer.{index}", values)
+        state = {
+            "history": [asdict(report) for report in self.history],
+            "optimizer_groups": optimizer["param_groups"],
+            "scheduler": self._stepper.scheduler.state_dict(),
+            "scaler": self._stepper.scaler.state_dict(),
+            "fixed_sha256": self._fixed_sha256,
+        }
+        return Checkpoint(subject, state, tensors)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where the session stood that made ``checkpoint``.
+
+        Raises:
+            CheckpointError: that session's network had other weights where it does not learn.
+        """
+        if checkpoint.state["fixed_sha256"] != self._fixed_sha256:
+            raise CheckpointError(
+                "the part of the network that does not learn has other weights now than when this "
+                "training began; begin with the same weights, or remove its folder"
+            )
+        tensors = checkpoint.tensors
+        self.history = [EpochReport(**report) for report in checkpoint.state["history"]]
+        load_changing(self._learner, unprefixed("learner", tensors))
+        if self._average is not None:
+            load_changing(self._average, unprefixed("average", tensors))
+        self._best_weights = {
+            name: tensor.to(self.world.device)
+            for name, tensor in unprefixed("best", tensors).items()
+        }
+        optimizer_state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in unprefixed("optimizer", tensors).items():
+            index, key = name.split(".", 1)
+            optimizer_state.setdefault(int(index), {})[key] = channels_last(tensor)
+        self._optimizer.load_state_dict(
+            {"state": optimizer_state, "param_groups": checkpoint.state["optimizer_groups"]}
+        )
+        self._stepper.scheduler.load_state_dict(checkpoint.state["scheduler"])
+        self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
+        self._generator.set_state(tensors["generator"])
+        torch.set_rng_state(tensors["torch_generator"])
+        if self.world.device.type == "cuda" and "cuda_generator" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_generator"], self.world.device)
+
+    @property
+    def _measured(self) -> Network:
+        """The network that is validated and kept: the average, where there is one."""
+        if self._average is None:
+            return self.network
+        assert isinstance(self._average.module, Network)
+        return self._average.module
+
+    @property
+    def _best_epoch(self) -> int:
+        """The first epoch of the lowest validation loss; the last when nothing is held out."""
+        losses = [r.validation_loss for r in self.history if r.validation_loss is not None]
+        return losses.index(min(losses)) + 1 if losses else len(self.history)
+
+    @cached_property
+    def _fixed_sha256(self) -> str:
+        """SHA-256 (hexadecimal) of the tensors that never change, with names and forms."""
+        return tensors_sha256(self._fixed)
+
+    def _changing(self, module: nn.Module, *, below: str = "") -> dict[str, Tensor]:
+        """Return the state of ``module``, in which the network's names begin with ``below``."""
+        state = module.state_dict().items()
+        return {name: t for name, t in state if name.removeprefix(below) not in self._fixed}
+
+    def _parallel(self) -> nn.Module:
+        """Return what steps call: the learner, compiled or shared out if that is wanted."""
+        called: nn.Module = self._learner
+        if self.world.size > 1:
+            called = DistributedDataParallel(called, broadcast_buffers=False)
+        if self.recipe.compile and self.world.device.type == "cuda":
+            called = torch.compile(called)  # type: ignore[assignment]
+        return called
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Return loss (nats, labels not smoothed) and accuracy on the held-out images."""
+        if self._held_out is None:
+            return None, None
+        logits_NL, labels_N = self._held_out_logits(self._measured)
+        loss = nn.functional.cross_entropy(logits_NL, labels_N)
+        return loss.item(), float((logits_NL.argmax(dim=1) == labels_N).double().mean())
+
+    @torch.inference_mode()
+    def _held_out_logits(self, network: Network) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L) and labels (N,) of the held-out images, on the CPU."""
+        assert self._held_out is not None
+        network.eval()
+        logits, labels = [], []
+        for inputs, labels_B in self._held_out.in_order():
+            _, logits_BL = network.head(inputs) if self.recipe.frozen else network(inputs)
+            logits.append(logits_BL.float().cpu())
+            labels.append(labels_B.cpu())
+        return torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,1 @@
+"""Heads on frozen features: fitted in closed form, and what each is worth."""

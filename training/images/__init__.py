@@ -1,0 +1,1 @@
+"""Image files to labelled pixels, and what is known again of a photo."""

@@ -1,0 +1,1 @@
+"""Linear maps in closed form: ridge regression, discriminants, principal components."""

@@ -1,0 +1,1 @@
+"""Figures to a model card and an HTML page."""

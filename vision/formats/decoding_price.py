@@ -1,0 +1,235 @@
+"""The structure of an encoded picture in, what decoding it costs out; nothing is decoded here.
+
+The price of a picture is the pixels that its decoder passes over: those that are coded, once for
+each scan of a JPEG. All that is looked at for it is bounded, and so takes microseconds, whatever a
+file is made of; what is counted in the whole file is counted where decoding may take its time.
+"""
+
+import struct
+from typing import Final
+
+from vision.errors import CostlyImageError
+from vision.formats.detect import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, sniff_format
+from vision.formats.jpeg import Frame, count_scans, read_frame, too_many
+from vision.formats.tiff import part_size, picture_size
+
+MOST_PRICE: Final = 2**31
+# A progressive picture has some 10 scans, and hardly any program writes more than 20.
+MOST_SCANS: Final = 100
+_USUAL_SCANS: Final = 10
+_UNKNOWN_PRICE: Final = 25_000_000  # where the first segments do not tell
+# Of a PNG; at 8 KiB of pixels each, as libpng writes them, these are 800 MB.
+MOST_CHUNKS: Final = 100_000
+MOST_PROFILES: Final = 4  # of a PNG, which may have one; each is inflated to up to 1 MiB
+
+# What is decoded at once, where it came in: some 20 ms at the worst, and mostly below 1 ms.
+LIGHT_PRICE: Final = 2**22
+LIGHT_BYTES: Final = 2**20  # of the file
+_LIGHT_PARTS: Final = 64  # segments or chunks
+_LIGHT_COMPONENTS: Final = 3  # profiles of four colours take 0.1 s to be prepared
+_PRICED_PARTS: Final = 1000
+_LIGHT_INFLATED: Final = 4  # compressed pieces of metadata; each may inflate to 1 MiB
+_TINY_BYTES: Final = 2**12  # so small a PNG is light whatever its chunks: they inflate to 4 MiB
+_LIGHT_TAGS: Final = 200  # of EXIF, each of which takes some µs; cameras write 20
+_LIGHT_HEADER: Final = 2**16  # bytes of it, or of what is before the first scan
+
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_START: Final = b"\xff\xd8\xff"
+_PROFILE: Final = b"iCCP"
+_EXIF: Final = b"eXIf"
+_EXIF_AS_TEXT: Final = b"Raw profile type"  # as ImageMagick writes it
+_EXIF_START: Final = b"Exif\0\0"
+_MANY_PICTURES: Final = b"MPF\0"  # tags as those of EXIF
+_COMPRESSED: Final = (_PROFILE, b"zTXt", b"iTXt")
+_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
+_OS2_HEADER: Final = 12  # bytes of a BMP's header that has sizes of 16 bits
+_HEADER_BYTES: Final = 2**16  # in which sizes of AVIF and HEIC are looked for
+_MOST_SIZES: Final = 64
+
+
+def price_of(data: bytes) -> int:
+    """Return how many pixels decoding ``data`` passes over, at least 1, at most ``MOST_PRICE``.
+
+    It is an estimate, from the header alone, in some µs: a progressive JPEG counts as if it had 10
+    scans. What cannot be read costs 1: it is refused before anything is decoded.
+    """
+    image_format = sniff_format(data)
+    try:
+        price = 0 if image_format is None else _PRICES[image_format](data)
+    except (struct.error, IndexError):
+        return 1
+    return max(1, min(price, MOST_PRICE))
+
+
+def is_light(data: bytes) -> bool:
+    """Say whether the header of ``data`` proves that it is decoded in some milliseconds.
+
+    Only PNG and JPEG are looked at, the usual ones; others never are light. Costs some µs, and of
+    a progressive JPEG up to 0.8 ms.
+    """
+    if len(data) > LIGHT_BYTES:
+        return False
+    if data.startswith(_PNG_START):
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        if width * height > LIGHT_PRICE:
+            return False
+        return _has_light_chunks(data)
+    return data.startswith(_JPEG_START) and _is_light_jpeg(data)
+
+
+def check_chunks(data: bytes) -> None:
+    """Refuse a PNG of so many chunks that hardly a sound program has written it.
+
+    Raises:
+        CostlyImageError: it has too many.
+    """
+    kinds = _png_chunks(data, MOST_CHUNKS + 1)
+    if len(kinds) > MOST_CHUNKS:
+        raise too_many("PNG", MOST_CHUNKS, "chunks")
+    if kinds.count(_PROFILE) > MOST_PROFILES:
+        raise too_many("PNG", MOST_PROFILES, "colour profiles")
+
+
+def check_scans(data: bytes, frame: Frame) -> None:
+    """Refuse a JPEG whose scans are repeated: each passes over all of its pixels.
+
+    Raises:
+        CostlyImageError: it has too many.
+    """
+    if not frame.has_one_scan and count_scans(data) > MOST_SCANS:
+        raise too_many("JPEG", MOST_SCANS, "scans")
+
+
+def _is_light_jpeg(data: bytes) -> bool:
+    try:
+        frame = read_frame(data, most=_LIGHT_PARTS)
+    except CostlyImageError:
+        return False
+    if frame is None or not frame.is_huffman or len(frame.sampling) > _LIGHT_COMPONENTS:
+        return False
+    if not _has_light_header(data[: frame.scan_at]):
+        return False
+    scans = 1 if frame.has_one_scan else count_scans(data)
+    return frame.width * frame.height * scans <= LIGHT_PRICE and scans <= MOST_SCANS
+
+
+def _has_light_header(header: bytes) -> bool:
+    if len(header) > _LIGHT_HEADER or _MANY_PICTURES in header:
+        return False
+    at = header.find(_EXIF_START)
+    if at < 0:
+        return True
+    at += len(_EXIF_START)
+    return header.find(_EXIF_START, at) < 0 and _has_few_tags(header[at:])
+
+
+def _has_few_tags(exif: bytes) -> bool:
+    """Say whether a block of EXIF, a TIFF without pixels, has few tags in its first directory."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:  # no TIFF, or one that is written wrongly or is very large
+        return not set(exif[2:4]) & set(b"*+")
+    try:
+        (first,) = struct.unpack_from(f"{order}I", exif, 4)
+        return bool(struct.unpack_from(f"{order}H", exif, first)[0] <= _LIGHT_TAGS)
+    except struct.error:  # there are none
+        return True
+
+
+def _has_light_chunks(data: bytes) -> bool:
+    kinds = _png_chunks(data, _LIGHT_PARTS)
+    if _EXIF in kinds and not _has_light_exif(data):
+        return False
+    if any(kind in _TEXTS for kind in kinds) and _EXIF_AS_TEXT in data:
+        return False
+    if len(data) <= _TINY_BYTES:
+        return True
+    inflated = sum(kind in _COMPRESSED for kind in kinds)
+    return len(kinds) < _LIGHT_PARTS and inflated <= _LIGHT_INFLATED
+
+
+def _has_light_exif(data: bytes) -> bool:
+    at = data.index(_EXIF)
+    size = int.from_bytes(data[at - 4 : at], "big")
+    is_one = data.find(_EXIF, at + 4) < 0
+    return is_one and size <= _LIGHT_HEADER and _has_few_tags(data[at + 4 : at + 4 + size])
+
+
+def _png_chunks(data: bytes, most: int) -> list[bytes]:
+    """Return the kinds of the chunks, of at most ``most``."""
+    kinds: list[bytes] = []
+    at, end = len(_PNG_START), len(data)
+    while at + 12 <= end and len(kinds) < most:
+        kinds.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return kinds
+
+
+def _jpeg_price(data: bytes) -> int:
+    try:
+        frame = read_frame(data[:LIGHT_BYTES], most=_PRICED_PARTS)
+    except CostlyImageError:
+        return _UNKNOWN_PRICE
+    if frame is None:
+        return 1 if len(data) <= LIGHT_BYTES else _UNKNOWN_PRICE
+    return frame.width * frame.height * (1 if frame.has_one_scan else _USUAL_SCANS)
+
+
+def _png_price(data: bytes) -> int:
+    width, height = struct.unpack_from(">II", data, 16)
+    return int(width * height)
+
+
+def _gif_price(data: bytes) -> int:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return int(width * height)
+
+
+def _bmp_price(data: bytes) -> int:
+    if int.from_bytes(data[14:18], "little") == _OS2_HEADER:
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return int(abs(width * height))
+
+
+def _webp_price(data: bytes) -> int:
+    """Return the pixels of a WebP (RFC 9649, sections 2.5 to 2.7)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = data[24:27], data[27:30]
+        return (1 + int.from_bytes(width, "little")) * (1 + int.from_bytes(height, "little"))
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (1 + (bits & 0x3FFF)) * (1 + (bits >> 14 & 0x3FFF))
+    lossy_width, lossy_height = struct.unpack_from("<HH", data, 26)
+    return int((lossy_width & 0x3FFF) * (lossy_height & 0x3FFF))
+
+
+def _tiff_price(data: bytes) -> int:
+    picture, tile = picture_size(data), part_size(data)
+    return max(picture[0] * picture[1], tile[0] * tile[1])
+
+
+def _boxed_price(data: bytes) -> int:
+    """Return the pixels of the largest picture that an AVIF or HEIC declares near its start."""
+    header = data[:_HEADER_BYTES]
+    at, largest = -1, 0
+    for _ in range(_MOST_SIZES):
+        at = header.find(b"ispe", at + 1)
+        if at < 0:
+            break
+        width, height = struct.unpack_from(">II", header, at + 8)
+        largest = max(largest, width * height)
+    return largest
+
+
+_PRICES: Final = {
+    JPEG: _jpeg_price,
+    PNG: _png_price,
+    GIF: _gif_price,
+    BMP: _bmp_price,
+    WEBP: _webp_price,
+    TIFF: _tiff_price,
+    AVIF: _boxed_price,
+    HEIC: _boxed_price,
+}

@@ -1,0 +1,1 @@
+"""Untrusted bytes to upright RGB pixels, and pixels to a network's input. Knows no torch."""

@@ -1,0 +1,1 @@
+"""Pixels to vectors and class scores: one protocol, three runtimes."""

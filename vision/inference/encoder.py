@@ -1,0 +1,83 @@
+"""What a network says about a batch of images, and who says it; knows no torch.
+
+Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, D vector width, L labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision.model.export_accuracy import Difference
+from vision.model.manifest import Manifest
+
+
+class Encoding(NamedTuple):
+    """Vectors and class probabilities, row by row in the order of the batch."""
+
+    vectors_BD: NDArray[np.float32]  # unit length
+    probabilities_BL: NDArray[np.float32]  # calibrated, each row sums to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What computes, and how exactly."""
+
+    name: str  # "torch", or what the model was exported for
+    precision: str  # of most of the numbers
+    difference: Difference | None = None  # to torch in fp32; None: it is that, or not measured
+    note: str | None = None  # why it is not as exact, or as quick, as the export was made to be
+
+
+class ImageEncoder(Protocol):
+    """A trained network, ready on one device by one runtime.
+
+    Not for several threads at once: give it one lane. While it computes, other threads run.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model, and how its input is made."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """Where it runs: ``cpu``, ``cuda`` or ``cuda:N``."""
+        ...
+
+    @property
+    def runtime(self) -> Runtime:
+        """By what it runs."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many images a batch should have at most: more of them gain nothing."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        ...
+
+    def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
+        """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
+
+        The array may be any view, and one that must not be written to; it stays as it is.
+        """
+        ...
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run the network before the first request, so that it pays for nothing."""
+        ...
+
+
+def encode_all(encoder: ImageEncoder, images_NCHW: NDArray[np.uint8], *, batch: int) -> Encoding:
+    """Return what ``encoder`` says of every image, in order, ``batch`` at once."""
+    parts = [
+        encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))
+        for start in range(0, len(images_NCHW), batch)
+    ]
+    return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -1,0 +1,257 @@
+"""An exported network on disk: files that another runtime than torch runs, and their manifest.
+
+It lies in ``runtimes/<runtime>/`` of the model folder and leaves the model's own files as they are,
+so galleries of the model stay usable. The manifest names the model it was made of and carries the
+SHA-256 of every file and of its own text: what does not fit is refused. Knows no torch.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from files.checksummed_json import sealed
+from files.synced import replace_synced, sync_folder
+from vision.errors import ModelFolderError
+from vision.model.export_accuracy import Difference
+from vision.model.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
+
+FORMAT: Final = "lookalike-runtime"
+FORMAT_VERSION: Final = 2
+FIRST_VERSION: Final = 1  # of exports of up to 0.5.0, which knew no bf16 and kept no attempts
+ADDED: Final = ("floats", "batch", "tried")  # fields that the first version had not
+RUNTIMES: Final = "runtimes"  # the folder of all exports of a model
+SHOWN_DIGITS: Final = 12  # of a SHA-256
+
+Precision = Literal["fp32", "bf16", "int8"]
+Floats = Literal["fp32", "bf16"]
+Asked = Literal["auto", "int8", "bf16", "fp32"]  # auto: the quickest that holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The images whose activations decided the ranges of small integers."""
+
+    data: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One way to compute the network, as it was measured when the model was exported."""
+
+    precision: Precision
+    floats: Floats
+    cpu_ms: dict[str, float]  # of one core for an image, by the images in a batch
+    difference: Difference | None = None  # None: not compared, one that holds is quicker
+    refusal: str | None = None  # why it was not taken; None: it would do, or was not compared
+
+    @property
+    def name(self) -> str:
+        """The precision, and that of the rest of the numbers where it is another one."""
+        return name_of(self.precision, self.floats)
+
+    @property
+    def best_ms(self) -> float:
+        """Milliseconds of one core for an image, in the batch that suits it best."""
+        return min(self.cpu_ms.values())
+
+    @property
+    def best_batch(self) -> int:
+        """Images at once that one core is quickest with."""
+        return int(min(self.cpu_ms, key=lambda size: self.cpu_ms[size]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        difference = None if self.difference is None else self.difference.to_json()
+        return {**asdict(self), "difference": difference}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return what ``to_json`` gave; TypeError or KeyError: it did not give that."""
+        difference = fields["difference"]
+        compared = None if difference is None else Difference.from_json(difference)
+        return cls(**{**fields, "difference": compared})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportManifest:
+    """Everything about an exported network but the network."""
+
+    runtime: str  # that runs it
+    runtime_version: str  # that it was measured with
+    exporter: str  # what wrote it, with versions
+    precision: Precision
+    full_precision_layers: tuple[str, ...]  # of an int8 network, those that were left in fp32
+    model_fingerprint: str
+    model_sha256: str  # of the text of the model's manifest: weights, temperature, labels and all
+    files: dict[str, str]  # SHA-256 (hexadecimal) of each, by name
+    calibration: Calibration | None  # None: there was nothing to calibrate
+    difference: Difference
+    created: str  # ISO 8601, UTC
+    floats: Floats = "fp32"  # of the numbers that are not small integers, where the CPU has it
+    batch: int | None = None  # images at once that one core is quickest with; None: not measured
+    tried: tuple[Attempt, ...] = ()  # all that were timed, the most exact first
+    format_version: int = FORMAT_VERSION
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest's text, with its own checksum as the last field."""
+        fields = asdict(self)
+        fields["full_precision_layers"] = list(self.full_precision_layers)
+        fields["difference"] = self.difference.to_json()
+        fields["tried"] = [attempt.to_json() for attempt in self.tried]
+        version = fields.pop("format_version")
+        if version == FIRST_VERSION:
+            for name in ADDED:
+                del fields[name]
+        return sealed({"format": FORMAT, "format_version": version, **fields})
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Self:
+        """Return the manifest that ``to_bytes`` wrote.
+
+        Raises:
+            ModelFolderError: not a manifest, of another version, or changed since it was written.
+        """
+        try:
+            fields = json.loads(text)
+            if fields.pop("format") != FORMAT:
+                raise ModelFolderError(f"the manifest is not of format {FORMAT!r}")
+            version = fields["format_version"]
+            if version not in (FIRST_VERSION, FORMAT_VERSION):
+                raise ModelFolderError(
+                    f"the export has format version {version!r}; this program reads "
+                    f"{FIRST_VERSION} and {FORMAT_VERSION}"
+                )
+            fields.pop("manifest_sha256")
+            calibration = fields["calibration"]
+            manifest = cls(
+                **{
+                    **fields,
+                    "full_precision_layers": tuple(fields["full_precision_layers"]),
+                    "calibration": None if calibration is None else Calibration(**calibration),
+                    "difference": Difference.from_json(fields["difference"]),
+                    "tried": tuple(Attempt.from_json(one) for one in fields.get("tried", ())),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelFolderError("the manifest is damaged: not the JSON we wrote") from error
+        if manifest.to_bytes() != text:
+            raise ModelFolderError("the manifest was changed after it was written")
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported network, every byte checked."""
+
+    manifest: ExportManifest
+    files: dict[str, bytes]  # by name
+
+
+def name_of(precision: Precision, floats: Floats) -> str:
+    """Return a precision in words, such as "int8 and bf16"."""
+    return precision if floats in (precision, "fp32") else f"{precision} and {floats}"
+
+
+def export_folder(model_folder: Path, runtime: str) -> Path:
+    """Return where a model's export for ``runtime`` lies, or would lie."""
+    return model_folder / RUNTIMES / runtime
+
+
+def has_export(model_folder: Path, runtime: str) -> bool:
+    """Say whether the model was exported for ``runtime``; it may still be refused when read."""
+    return (export_folder(model_folder, runtime) / MANIFEST_NAME).is_file()
+
+
+def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
+    """Return a model's export for ``runtime``. The bytes that were checked are those returned.
+
+    Raises:
+        ModelFolderError: there is none, it is damaged, changed or of another version, or it was
+            made of another model.
+    """
+    folder = export_folder(model_folder, runtime)
+    try:
+        manifest = ExportManifest.from_bytes(_read(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES))
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{folder}: {error}") from error
+    if manifest.runtime != runtime:
+        raise ModelFolderError(f"{folder} holds an export for {manifest.runtime!r}")
+    if manifest.model_sha256 != hashlib.sha256(model.to_bytes()).hexdigest():
+        raise ModelFolderError(
+            f"{folder} was made of another model ({manifest.model_fingerprint[:SHOWN_DIGITS]}…) "
+            f"than {model.name!r} ({model.fingerprint[:SHOWN_DIGITS]}…): export this one again"
+        )
+    files = {name: _read_file(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    return Export(manifest, files)
+
+
+def bound_to(export: Export, model: Manifest) -> Export:
+    """Return an export of a model's network for the same network with the classes of ``model``.
+
+    Its files stay as they are; of what was measured, that of the vectors stays.
+    """
+    manifest = replace(
+        export.manifest,
+        model_sha256=hashlib.sha256(model.to_bytes()).hexdigest(),
+        difference=export.manifest.difference.without_classes(),
+        tried=tuple(
+            replace(one, difference=one.difference and one.difference.without_classes())
+            for one in export.manifest.tried
+        ),
+    )
+    return Export(manifest, export.files)
+
+
+def write_export(model_folder: Path, export: Export) -> None:
+    """Put an export into its model folder, in place of one for the same runtime.
+
+    Its files are named after their content and synced before the manifest, which is replaced in one
+    step; so a reader finds the old export or the new one, whole.
+
+    Raises:
+        ModelFolderError: it cannot be written (for one, a full disk); an older one still stands.
+    """
+    folder = export_folder(model_folder, export.manifest.runtime)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in export.files.items():
+            replace_synced(folder / name, data)
+        replace_synced(folder / MANIFEST_NAME, export.manifest.to_bytes())
+        for parent in (folder.parent, model_folder):
+            sync_folder(parent)
+        for path in folder.iterdir():
+            if path.name not in (MANIFEST_NAME, *export.files):
+                path.unlink()
+    except OSError as error:
+        raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def named_after_content(data: bytes, suffix: str) -> str:
+    """Return the name under which a file of an export is kept."""
+    return f"network-{hashlib.sha256(data).hexdigest()[:SHOWN_DIGITS]}{suffix}"
+
+
+def _read_file(folder: Path, name: str, sha256: str) -> bytes:
+    if Path(name).name != name:
+        raise ModelFolderError(f"{folder} names a file that is not in it: {name!r}")
+    data = _read(folder, name)
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise ModelFolderError(
+            f"{folder / name} was changed: its SHA-256 is {actual[:SHOWN_DIGITS]}…, "
+            f"the manifest says {sha256[:SHOWN_DIGITS]}…"
+        )
+    return data
+
+
+def _read(folder: Path, name: str, limit: int = -1) -> bytes:
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(limit)
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"no {name} in {folder}") from error
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {folder / name}: {error.strerror}") from error
