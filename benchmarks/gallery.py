@@ -32,7 +32,7 @@ from benchmarks.machine import commit, describe_machine, spread
 from benchmarks.search.datasets import fashion
 from benchmarks.search.galleries import FINGERPRINT, built, clustered_gallery
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from vision.image.thumbnail import Thumbnail
 
 OPEN = """

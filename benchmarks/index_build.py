@@ -25,8 +25,8 @@ from cli.support.image_source import open_source
 from index.decoding.decoder_pool import SLICE, Crew
 from index.decoding.file_decoder import Decoder, Wanted
 from index.gallery import Gallery
+from index.items.source_entries import Entry
 from index.operations.add_images import build
-from index.source_entries import Entry
 from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
 from vision.image.thumbnail import MAX_SIDE
 from vision.inference.encoder import ImageEncoder

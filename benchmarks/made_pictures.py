@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
 
 from training.data.dataset import default_cache
-from training.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
+from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
 
 TRAIN: Final = 60  # pictures of a class that are drawn to learn from,
 TEST: Final = 50  # and to measure with

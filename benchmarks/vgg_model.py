@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.serving.pictures import photo
-from training.recipes import vgg19_frozen
+from training.recipes.built_in import vgg19_frozen
 from vision.export.export_model import export_model
 from vision.export.form_selection import Sample
 from vision.image.preprocessing import Preprocessing

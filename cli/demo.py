@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.up.runner import Wish, bring_up
-from training.images.load import FASHION_MNIST
+from training.data.images.load import FASHION_MNIST
 
 
 def demo(

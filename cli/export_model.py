@@ -94,7 +94,7 @@ def export_in_words(exported: ExportManifest) -> list[str]:
 def _loss_in_words(difference: "Difference") -> list[str]:
     """Return which loss of accuracy so many images exclude; nothing without classes."""
     from training.evaluation.confidence_statements import points  # noqa: PLC0415 - keeps `--help` quick
-    from training.metrics.significance import most_lost  # noqa: PLC0415
+    from training.statistics.significance import most_lost  # noqa: PLC0415
 
     if difference.lost is None or difference.won is None:
         return []

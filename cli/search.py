@@ -35,10 +35,10 @@ from cli.support.search_options import (
 from index.errors import FilterError
 
 if TYPE_CHECKING:
-    from index.filter import Filter
     from index.gallery import Gallery
-    from index.items import Hit
-    from index.knn_vote import Vote
+    from index.items.filter import Filter
+    from index.items.item import Hit
+    from index.query.knn_vote import Vote
     from index.query.result_selection import Picking
     from vision.inference.encoder import Encoding
     from vision.model.manifest import Architecture
@@ -127,7 +127,7 @@ def search(
     if is_many and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.knn_vote import vote  # noqa: PLC0415
+    from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
 
     wanted = None if filter_ is None else _filter(filter_)
@@ -176,7 +176,7 @@ def _hits_of_many(
     gallery: "Gallery", asked: Asked, architecture: "Architecture", *, with_vote: bool
 ) -> Answers:
     """Return how the hits of many pictures are written."""
-    from index.knn_vote import vote  # noqa: PLC0415
+    from index.query.knn_vote import vote  # noqa: PLC0415
 
     def documents(encoding: "Encoding") -> list[Document]:
         found = asked.hits(gallery, encoding.vectors_BD, architecture)
@@ -216,7 +216,7 @@ def _print_votes(votes: "list[Vote]") -> None:
 
 
 def _filter(text: str) -> "Filter":
-    from index.filter import parse_filter  # noqa: PLC0415
+    from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
         return parse_filter(json_option(text, "--filter"))

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UnknownIdError
-from index.filter import Filter
-from index.ids import check_id
-from index.items import (
+from index.items.filter import Filter
+from index.items.ids import check_id
+from index.items.item import (
     GalleryInfo,
     Item,
     Itself,
@@ -30,8 +30,8 @@ from index.query.counting import Counting
 from index.query.editing import Editing
 from index.query.result_selection import EVERY_ITEM, Picking
 from index.query.searcher import Lookup
-from index.segments.generations import Generations
 from index.snapshot.follower import Follower
+from index.snapshot.segments.generations import Generations
 from index.store.schema import Binding
 from index.store.store import Store
 from index.store.thumbnail_size import PictureSize

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from index.maintenance.compaction import SETTING, TunedPlan
 from index.search.index_spec import EXACT_ROWS, candidates
 from index.store.store import Store
@@ -37,7 +37,7 @@ LONG = (
     "project/test_commands_wrong",
     "service/jobs/test_jobs",
     "project/test_commands",
-    "service/test_life",
+    "service/lifecycle/test_life",
     "service/server/test_workers",
     "service/server/test_connection",
     "cli/test_export_model",
@@ -47,12 +47,12 @@ LONG = (
     "service/server/test_overload",
     "service/server/test_slow_clients",
     "service/test_schema",
-    "service/test_soak",
+    "service/lifecycle/test_soak",
     "service/telemetry/test_health",
     "service/security/test_api_keys",
     "index/query/test_left_out",
     "index/maintenance/test_maintenance",
-    "index/store/test_read_only",
+    "index/store/sqlite/test_read_only",
     "index/durability/test_crashes",
     "index/search/test_autotune",
     "index/durability/test_corruption",

@@ -14,10 +14,10 @@ import numpy as np
 
 from index.store.schema import Binding
 from training.data.gallery_labels import Labelled, read_labelled
+from training.data.images.photo_identity import NO_LOOK
+from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
 from training.errors import DataError
 from training.heads.vector_classifier import Fitted, fit_classes
-from training.images.photo_identity import NO_LOOK
-from training.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
 from training.publish import CARD_NAME
 from training.report.model_card import model_card
 from training.report.model_card_figures import CLASSES_OF

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.dataset import Dataset
+from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
 from training.evaluation.classification import class_figures, count_confusion
 from training.evaluation.encodings import encode_all
 from training.evaluation.item_retrieval import search_items
@@ -27,10 +28,9 @@ from training.evaluation.novelty import choose_references, references_of
 from training.evaluation.results import ClassFigures, SameItemFigures
 from training.evaluation.views import VIEWS
 from training.fit.trainer import TrainingSession
-from training.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
-from training.metrics.calibration import calibration_error, measure_calibration, uncalibrated
-from training.metrics.significance import share_interval
 from training.report.model_card import model_card
+from training.statistics.calibration import calibration_error, measure_calibration, uncalibrated
+from training.statistics.significance import share_interval
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
 from vision.inference.bulk_encoder import for_many

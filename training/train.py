@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from training.data.dataset import Dataset
+from training.data.images.decode_files import LoadReport
 from training.distributed import joined_world
 from training.fit.callbacks import Observer, Observers
 from training.fit.checkpoint import CheckpointFolder
+from training.fit.initialization.predecessor_data import after_predecessor
 from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.fit.prepare_network import prepare
 from training.fit.train_step import refuse_endless
 from training.fit.trainer import TrainingSession
-from training.images.decode_files import LoadReport
-from training.initialization.predecessor_data import after_predecessor
 from training.publish import finish, publish, trained_by
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 

@@ -19,8 +19,8 @@ from benchmarks.machine import commit, describe_machine
 from benchmarks.search.datasets import K, SearchSet, exact_kth, open_set
 from benchmarks.search.galleries import ONE_IN, clustered_gallery, groups_of
 from benchmarks.search.rivals import BUILD_QUEUE, LINKS, library
-from index.filter import parse_filter
 from index.gallery import Gallery
+from index.items.filter import parse_filter
 
 QUERIES = 200
 QUEUES = (64, 256)  # of a graph

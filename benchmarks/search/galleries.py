@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.search.datasets import clustered
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from vision.image.thumbnail import Thumbnail
 
 CHUNK = 1000  # items per transaction

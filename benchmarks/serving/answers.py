@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.serving.load import Upload
 from benchmarks.serving.pictures import photo
 from benchmarks.serving.rivals.classifier import Classifier
-from training.images.fashion_mnist import PACKAGE_FOLDER, SIDE, read_fashion_mnist
+from training.data.images.fashion_mnist import PACKAGE_FOLDER, SIDE, read_fashion_mnist
 
 TOLERANCE = 1e-3  # of a probability; batches of other sizes round differently
 SAME_LABELS, COSINE = 0.99, 0.99  # what an exported runtime must reach

@@ -11,7 +11,7 @@ from cli.support.gallery_filling import SHOWN_DIGITS
 from training.formatting import things
 
 if TYPE_CHECKING:
-    from index.items import GalleryInfo
+    from index.items.item import GalleryInfo
     from index.operations.statistics import Contents
 
 NO_LABEL = "(without a label)"

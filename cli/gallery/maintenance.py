@@ -55,7 +55,7 @@ def replace(
     given = None if metadata is None else json_option(metadata, "--metadata")
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.items import NewItem  # noqa: PLC0415
+    from index.items.item import NewItem  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
         old = opened.get(item_id)

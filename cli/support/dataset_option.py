@@ -11,14 +11,14 @@ from rich.table import Table
 
 from cli.support.console import lines_of, progress, show
 from dataset.findings import Findings
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
 from vision.image.preprocessing import Preprocessing
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.images.decode_files import LoadReport
+    from training.data.images.decode_files import LoadReport
 
 DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
@@ -65,7 +65,7 @@ def load(
         ModelFolderError: the model to go on from is damaged.
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-    from training.initialization.predecessor_data import after_predecessor  # noqa: PLC0415
+    from training.fit.initialization.predecessor_data import after_predecessor  # noqa: PLC0415
 
     with _reading() as report:
         dataset = load_dataset(
@@ -114,8 +114,8 @@ def load_to_measure(
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
+    from training.data.images.trained_on import read_learnt  # noqa: PLC0415 - keeps `--help` quick
     from training.data.unseen_images import load_unlearnt  # noqa: PLC0415
-    from training.images.trained_on import read_learnt  # noqa: PLC0415 - keeps `--help` quick
 
     manifest = read_manifest(model)
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]

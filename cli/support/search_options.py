@@ -63,7 +63,7 @@ def picking_of(
     Raises:
         BadParameter: one of them says nothing.
     """
-    from index.ids import check_id  # noqa: PLC0415
+    from index.items.ids import check_id  # noqa: PLC0415
     from index.query.groups import group_key  # noqa: PLC0415
     from index.query.result_selection import MAX_EXCLUDED, Picking  # noqa: PLC0415
 

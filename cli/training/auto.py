@@ -8,8 +8,8 @@ from cli.support.console import print_json, progress, say
 from cli.support.dataset_option import load_any
 from cli.training.bit_depth import bits_of
 from cli.training.fit import Where, result_of, say_how_to_measure, say_what_is_resumed
-from training.auto_recipe import AutoRecipe
-from training.recipes import VGG19, published_weights
+from training.recipes.auto_recipe import AutoRecipe
+from training.recipes.built_in import VGG19, published_weights
 from vision.image.preprocessing import Preprocessing
 from vision.model.manifest import Manifest
 
@@ -51,7 +51,7 @@ def run_auto(
     """
     from training.auto.train_auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
     from training.data.first_look import first_look  # noqa: PLC0415
-    from training.initialization.pretrained import is_at_hand  # noqa: PLC0415
+    from training.fit.initialization.pretrained import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
     recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))

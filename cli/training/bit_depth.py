@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cli.support.console import say
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.image.bit_depth import FULL
 from vision.image.decode import harden_pillow
 from vision.image.preprocessing import Preprocessing

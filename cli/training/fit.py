@@ -12,7 +12,7 @@ from cli.support.dataset_option import load, named
 from cli.training.bit_depth import with_depth_of
 from cli.training.training_progress import TrainingProgress
 from training.formatting import things
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:

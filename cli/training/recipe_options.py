@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
-from training.auto_recipe import AUTO, AutoRecipe, auto_recipe
-from training.recipe import Recipe
-from training.recipes import BACKBONE_RECIPES, is_of_library, pick_recipe, recipes_of
+from training.recipes.auto_recipe import AUTO, AutoRecipe, auto_recipe
+from training.recipes.built_in import BACKBONE_RECIPES, is_of_library, pick_recipe, recipes_of
+from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -69,7 +69,7 @@ def choose_auto(
         others: options of recipes that learn step by step: none of them may be given.
         budget: such as ``20m``; None: as the recipe says.
         weights: of the network that ``backbone`` in ``settings`` names.
-        settings: arguments of ``training.auto_recipe.auto_recipe``.
+        settings: arguments of ``training.recipes.auto_recipe.auto_recipe``.
 
     Raises:
         ValueError: an option is not for `auto`, or the settings contradict one another.
@@ -119,7 +119,7 @@ def _model_in(weights: str | None) -> Manifest | None:
     """Return the manifest of the model folder that ``weights`` names, if it names a folder."""
     if weights is None:
         return None
-    from training.initialization.predecessor import Predecessor  # noqa: PLC0415 - keeps `--help` quick
+    from training.fit.initialization.predecessor import Predecessor  # noqa: PLC0415 - keeps `--help` quick
 
     earlier = Predecessor.at(weights)
     return None if earlier is None else earlier.manifest

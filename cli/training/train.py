@@ -10,10 +10,10 @@ from cli.training.auto import train_by_trying
 from cli.training.fit import Where, train_by_steps
 from cli.training.recipe_options import choose_auto, choose_recipe, refuse_budget
 from dataset.names import label_of
-from training.auto_recipe import AUTO
-from training.images.load import FASHION_MNIST
-from training.recipe import MOST_SEEDS, MetricLoss, Precision
-from training.recipes import RECIPE_NAMES
+from training.data.images.load import FASHION_MNIST
+from training.recipes.auto_recipe import AUTO
+from training.recipes.built_in import RECIPE_NAMES
+from training.recipes.recipe import MOST_SEEDS, MetricLoss, Precision
 from vision.image.preprocessing import Fit
 from vision.model.manifest import Reduction
 

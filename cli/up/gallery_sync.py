@@ -15,10 +15,10 @@ from cli.up.inventory import Inventory
 from cli.up.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
 from index.decoding.file_decoder import UNREADABLE
-from index.source_entries import entries_of, id_of_path
+from index.items.source_entries import entries_of, id_of_path
 from index.store.schema import DATABASE_NAME
+from training.data.images.load import FASHION_MNIST
 from training.formatting import things
-from training.images.load import FASHION_MNIST
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
 

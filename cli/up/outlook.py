@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from cli.up.survey import Survey
     from cli.up.workspace import Workspace
     from dataset.listing import Listing
-    from training.auto_recipe import AutoRecipe
-    from training.recipe import Recipe
+    from training.recipes.auto_recipe import AutoRecipe
+    from training.recipes.recipe import Recipe
 
 MANY_MORE: Final = 1.25  # times the photos that were learnt from: worth training again
 

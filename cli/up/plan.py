@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from training.formatting import HOUR_S, MINUTE_S
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from cli.up.survey import Survey
-    from training.auto_recipe import AutoRecipe
+    from training.recipes.auto_recipe import AutoRecipe
 
 LEARNT: Final = 0.8  # share of the photos that is learnt from
 LEARNING_ON: Final = 0.5  # of torch's time to look at a photo, to learn on from it once
@@ -75,7 +75,7 @@ def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -
 
 def _steps(recipe: Recipe, photos: int, labels: int, device: str) -> tuple[float, float]:
     """Return the seconds of a training by gradients, and those of a photo in its network."""
-    from training.metrics.latency import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
+    from training.statistics.latency import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
 
     each_s = forward_s(recipe.architecture(labels), recipe.preprocessing, device)
     return learning_s(recipe, round(photos * LEARNT), labels, device), each_s
@@ -85,7 +85,7 @@ def _trials(
     recipe: "AutoRecipe", photos: int, labels: int, device: str, *, read_s: float, quicker: float
 ) -> tuple[float, float]:
     """Return the seconds of trying networks, the first one in any case, and those of a photo."""
-    from training.metrics.latency import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
+    from training.statistics.latency import forward_s, learning_s  # noqa: PLC0415 - torch takes seconds
 
     looked_at = photos + MADE_VIEWS
     trials: list[float] = []

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from cli.support.console import hushed, print_json, say
 from cli.up import stages
 from cli.up.workspace import Workspace
+from training.data.images.load import FASHION_MNIST
 from training.formatting import duration, things
-from training.images.load import FASHION_MNIST
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
     from cli.up.gallery_sync import Intake, Taken
     from dataset.listing import Listing
-    from training.auto_recipe import AutoRecipe
-    from training.recipe import Recipe
+    from training.recipes.auto_recipe import AutoRecipe
+    from training.recipes.recipe import Recipe
 
 STAGES: Final = 5
 FEWEST: Final = 3  # photos
@@ -181,9 +181,9 @@ def _train_again(
 def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.training.bit_depth import bits_of  # noqa: PLC0415
-    from training.auto_recipe import auto_recipe  # noqa: PLC0415
     from training.data.first_look import look_at  # noqa: PLC0415
-    from training.recipes import pick_recipe  # noqa: PLC0415
+    from training.recipes.auto_recipe import auto_recipe  # noqa: PLC0415
+    from training.recipes.built_in import pick_recipe  # noqa: PLC0415
 
     if listing is None:
         recipe = pick_recipe("cnn", FASHION_MNIST)

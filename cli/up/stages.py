@@ -22,9 +22,9 @@ from vision.model.export_folder import has_export, name_of
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
-    from training.auto_recipe import AutoRecipe
     from training.data.dataset import Dataset
-    from training.recipe import Recipe
+    from training.recipes.auto_recipe import AutoRecipe
+    from training.recipes.recipe import Recipe
 
 
 def train(
@@ -55,7 +55,7 @@ def _train(
 ) -> Manifest:
     from cli.training.auto import run_auto  # noqa: PLC0415
     from cli.training.fit import Where, run_training  # noqa: PLC0415 - torch takes seconds
-    from training.recipe import Recipe  # noqa: PLC0415
+    from training.recipes.recipe import Recipe  # noqa: PLC0415
 
     if isinstance(recipe, Recipe):
         dataset = load(workspace.source, recipe)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from dataset.folders.file_content import read_file
 from dataset.listing import ListedFile, Listing
+from training.data.images.near_duplicates import group_copies
+from training.data.images.photo_identity import Identities, Identity, identify
 from training.formatting import megabytes, things
-from training.images.near_duplicates import group_copies
-from training.images.photo_identity import Identities, Identity, identify
 from vision.errors import ImageError
 from vision.formats.detect import HEIC, sniff_format
 from vision.formats.heic import open_heic
@@ -185,7 +185,7 @@ def _bytes_of(file: ListedFile) -> int:
 
 def survey_of_fashion_mnist() -> Survey:
     """Return what is known of Fashion-MNIST: published data, the same everywhere."""
-    from training.images.fashion_mnist import LABELS  # noqa: PLC0415
+    from training.data.images.fashion_mnist import LABELS  # noqa: PLC0415
 
     return Survey(
         photos=70_000,

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from dataset.errors import DatasetError
 from files.synced import replace_synced
-from training.images.load import FASHION_MNIST
+from training.data.images.load import FASHION_MNIST
 
 FORMAT_VERSION: Final = 1
 STATE_NAME: Final = "state.json"

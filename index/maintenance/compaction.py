@@ -18,7 +18,7 @@ from index.search.index_spec import EASY_EFFORT, EXACT, EXACT_ROWS, RECALL, Plan
 from index.search.tuning_sample import Sample, hold_out
 from index.search.unindexed_rows import strays_of
 from index.search.vector_matrix import Matrix
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 
 SETTING: Final = "plan"  # in the database: what was tuned, and over how many rows

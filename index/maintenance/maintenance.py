@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Final
 
 from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
-from index.items import GalleryInfo
+from index.items.item import GalleryInfo
 from index.maintenance.compaction import Compaction
 from index.maintenance.rebuild_process import Rebuild
 from index.maintenance.verify import snapshot_problems, store_problems
 from index.search.index_spec import EXACT_ROWS, OUTDATED
-from index.segments.generations import Generations
 from index.snapshot.follower import Follower
+from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
-from index.sqlite.database import folder_bytes
+from index.store.sqlite.database import folder_bytes
 from index.store.store import Store
 from index.store.transaction import last_seq
 

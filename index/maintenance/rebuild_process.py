@@ -19,7 +19,7 @@ from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.maintenance.compaction import Compaction, compact
 from index.search.autotune import Trial
 from index.search.index_spec import Plan
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 
 NICENESS: Final = 10  # whoever serves goes first

@@ -11,8 +11,8 @@ import apsw
 import numpy as np
 
 from index.errors import BadVectorsError
-from index.items import shown
-from index.metadata_index import term_faults
+from index.items.item import shown
+from index.items.metadata_index import term_faults
 from index.search.exact import Rows
 from index.search.vectors import VECTOR_TYPE, check_vectors
 from index.snapshot.snapshot import Snapshot

@@ -27,11 +27,11 @@ from index.decoding.decoder_pool import SLICE, Crew
 from index.decoding.file_decoder import Decoder, Seen, Wanted
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
-from index.ids import check_id
-from index.items import Item, NewItem, check_label, encode_metadata
+from index.items.ids import check_id
+from index.items.item import Item, NewItem, check_label, encode_metadata
+from index.items.source_edits import Claim, Decision, Memory, decide, known_contents
+from index.items.source_entries import Entry
 from index.operations.build_report import BuildReport
-from index.source_edits import Claim, Decision, Memory, decide, known_contents
-from index.source_entries import Entry
 from index.store.build_origins import Origins
 from vision.image.decode import ImageLimits
 from vision.image.thumbnail import Thumbnail

@@ -9,10 +9,10 @@ from itertools import islice
 from index.decoding.decoder_pool import SLICE
 from index.decoding.file_decoder import content_of
 from index.gallery import Gallery
+from index.items.source_edits import decide
+from index.items.source_entries import Entry
 from index.operations.add_images import Told, find_fault
 from index.operations.build_report import BuildReport
-from index.source_edits import decide
-from index.source_entries import Entry
 from index.store.build_origins import Origins
 from vision.image.decode import ImageLimits
 

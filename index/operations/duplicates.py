@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from index.gallery import Gallery
 from index.operations.connected_components import Links, link_near, seconds_of_all_pairs
 from index.search.vectors import decode_vector
-from index.sqlite.database import Database
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import same_content
 from index.store.schema import DATABASE_NAME
+from index.store.sqlite.database import Database
 from index.store.transaction import last_seq
 
 PAIRED_ROWS: Final = 150_000  # up to here all pairs are looked at: half a minute on two cores

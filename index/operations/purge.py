@@ -16,9 +16,9 @@ from typing import Final
 from files.durable import sync_folder
 from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
-from index.segments.generations import FOLDER, Generations, Owner
-from index.sqlite.database import folder_bytes
+from index.snapshot.segments.generations import FOLDER, Generations, Owner
 from index.store.build_origins import purge_edited
+from index.store.sqlite.database import folder_bytes
 from index.store.vacuum import room_to_write_anew, write_anew
 
 JOBS: Final = "jobs"  # folder of the records of jobs

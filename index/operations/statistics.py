@@ -7,9 +7,9 @@ from typing import Final
 
 import apsw
 
-from index.metadata_index import OTHER
-from index.sqlite.database import Database
+from index.items.metadata_index import OTHER
 from index.store.schema import DATABASE_NAME
+from index.store.sqlite.database import Database
 
 SHOWN_VALUES: Final = 5  # of a member, the most frequent ones
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GroupKeyError
-from index.filter import Filter, Key, Value
-from index.metadata_index import BOOLEAN, OTHER, terms_of
+from index.items.filter import Filter, Key, Value
+from index.items.metadata_index import BOOLEAN, OTHER, terms_of
 from index.query.groups import group_key
 from index.query.searcher import Lookup
 from index.store.condition_queries import TERMS_VERSION

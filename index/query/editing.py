@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, Final
 
 from index.errors import ChangedItemError, UnknownIdError
-from index.filter import Filter
-from index.ids import check_id
-from index.items import (
+from index.items.filter import Filter
+from index.items.ids import check_id
+from index.items.item import (
     Item,
     NewItem,
     PutResult,
@@ -23,8 +23,8 @@ from index.items import (
     encode_metadata,
     shown,
 )
-from index.metadata_index import terms_of
-from index.preconditions import ANYTHING, Expected
+from index.items.metadata_index import terms_of
+from index.items.preconditions import ANYTHING, Expected
 from index.query.searcher import Lookup
 from index.store.store import Store
 from index.store.transaction import Changes, Edit

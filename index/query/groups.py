@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, GroupKeyError
-from index.filter import Key, parse_key
-from index.items import is_text, shown
-from index.metadata_index import OTHER, TEXT, terms_of
+from index.items.filter import Key, parse_key
+from index.items.item import is_text, shown
+from index.items.metadata_index import OTHER, TEXT, terms_of
 from index.store.condition_queries import TERMS_VERSION
 
 GROUP_KEY: Final = "group"  # the metadata member that says which thing a photo shows

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from index.items import Item
+from index.items.item import Item
 from index.snapshot.filter_cache import SPARE
 from index.store.store import Store
 

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filter import Key
+from index.items.filter import Key
 from index.query.groups import Groups
 from index.search.exact import NOTHING, ROUNDING, Hits, Rows, products, ranked
-from index.segments.base_segment import merged
 from index.snapshot.filter_cache import Allowed
+from index.snapshot.segments.base_segment import merged
 from index.snapshot.snapshot import Snapshot
 
 MAX_REACH: Final = 10_000  # hits that a search may find, those passed over included

@@ -15,11 +15,11 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cursor import cursor_of, key_of
 from index.errors import GalleryFolderError, StorageError
-from index.filter import Filter
-from index.items import Hit, Item, Itself, Page, RangeResult, SearchResult
-from index.metadata_index import TEXT
+from index.items.filter import Filter
+from index.items.item import Hit, Item, Itself, Page, RangeResult, SearchResult
+from index.items.metadata_index import TEXT
+from index.query.cursor import cursor_of, key_of
 from index.query.groups import CONTENT, KnownGroups, code_of
 from index.query.item_cache import Remembered
 from index.query.result_selection import Picker, Picking, picked

@@ -11,10 +11,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filter import Condition, Filter
-from index.segments.base_segment import Base
-from index.segments.delta_segment import View
+from index.items.filter import Condition, Filter
 from index.snapshot.filter_ranges import narrowest, widest
+from index.snapshot.segments.base_segment import Base
+from index.snapshot.segments.delta_segment import View
 from index.store.condition_queries import distinct
 
 MAX_BYTES: Final = 64 * 2**20  # of remembered keys and rows, over all filters

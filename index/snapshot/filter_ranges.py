@@ -7,8 +7,8 @@ within the next, and one way is enough.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from index.filter import Condition, Key, Range
-from index.metadata_index import kind_of
+from index.items.filter import Condition, Key, Range
+from index.items.metadata_index import kind_of
 
 
 def narrowest(conditions: Sequence[Condition]) -> list[Condition]:

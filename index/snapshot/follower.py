@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from index.errors import LogCutError
-from index.segments.base_segment import Base
-from index.segments.generations import Generations
 from index.snapshot.recovery import load, load_on
+from index.snapshot.segments.base_segment import Base
+from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Live, Snapshot
 from index.store.oplog import Operation
 from index.store.store import Store

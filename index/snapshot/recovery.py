@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from index.errors import GenerationError
 from index.search.vectors import VECTOR_TYPE
-from index.segments.base_segment import Base
-from index.segments.generation_record import RECORD, recorded
-from index.segments.generations import Generations
+from index.snapshot.segments.base_segment import Base
+from index.snapshot.segments.generation_record import RECORD, recorded
+from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Live
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import keys_of

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from index.search.exact import NOTHING, Hits, Rows, above, nearest
 from index.search.vectors import unit_vectors
-from index.segments.base_segment import Base, BaseView, merged
-from index.segments.delta_segment import Table, View
 from index.snapshot.filter_cache import Allowed
+from index.snapshot.segments.base_segment import Base, BaseView, merged
+from index.snapshot.segments.delta_segment import Table, View
 
 
 @dataclass(frozen=True, slots=True)

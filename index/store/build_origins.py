@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import apsw
 
-from index.source_edits import Claim, Memory
-from index.sqlite.database import Database
+from index.items.source_edits import Claim, Memory
 from index.store.schema import DATABASE_NAME
+from index.store.sqlite.database import Database
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS built (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError
-from index.filter import (
+from index.items.filter import (
     OPERATORS,
     Condition,
     Exists,
@@ -23,8 +23,8 @@ from index.filter import (
     Value,
     holds,
 )
-from index.items import shown
-from index.metadata_index import NULL, OTHER, kind_of
+from index.items.item import shown
+from index.items.metadata_index import NULL, OTHER, kind_of
 
 TERMS_VERSION: Final = 3  # format of the database from which on ``terms`` has every member
 # Reading one item's metadata costs as much as this many entries of an index (measured: 4 and 0.06

@@ -7,8 +7,8 @@ from pathlib import Path
 from files.durable import sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
-from index.sqlite.database import check_sqlite_version
 from index.store.schema import DATABASE_NAME, Binding, write_empty
+from index.store.sqlite.database import check_sqlite_version
 
 
 def create_folder(folder: Path, binding: Binding) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from index.errors import StorageError, VectorIndexError
-from index.sqlite.database import Database
 from index.store.oplog import trim_log
+from index.store.sqlite.database import Database
 from index.store.transaction import Changes
 
 MAX_REQUESTS: Final = 256  # in one transaction, so that nobody waits long for others' changes

@@ -12,9 +12,9 @@ from uuid import uuid4
 import apsw
 
 from index.errors import StorageError
-from index.metadata_index import TERMS_TABLE, fill_terms
-from index.sqlite.database import Database
+from index.items.metadata_index import TERMS_TABLE, fill_terms
 from index.store.schema import FORMAT_VERSION, check_format
+from index.store.sqlite.database import Database
 
 READABLE_VERSION: Final = 2  # of it and later ones all can be read as they are
 

@@ -7,8 +7,8 @@ from typing import Final
 import apsw
 
 from index.errors import GalleryFolderError, ModelMismatchError
-from index.metadata_index import TERMS_TABLE
-from index.sqlite.database import sentences
+from index.items.metadata_index import TERMS_TABLE
+from index.store.sqlite.database import sentences
 
 DATABASE_NAME: Final = "gallery.sqlite"
 APPLICATION_ID: Final = 0x4C4B474C  # "LKGL", in the file's header: tells our files from others

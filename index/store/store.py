@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
-from index.filter import Condition
-from index.items import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
-from index.preconditions import ANYTHING, Expected
+from index.items.filter import Condition
+from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
+from index.items.preconditions import ANYTHING, Expected
 from index.search.vectors import decode_vector
-from index.sqlite.database import Database, sentences
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import condition_keys, same_content
 from index.store.create import create_folder
@@ -40,6 +39,7 @@ from index.store.schema import (
     read_setting,
     write_setting,
 )
+from index.store.sqlite.database import Database, sentences
 from index.store.transaction import NO_THUMBNAIL, Changes, Row, last_seq, work_of
 from vision.image.thumbnail import Thumbnail
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal, Self
 import apsw
 import numpy as np
 
-from index.items import NewItem, Part, PutResult, clean_label, encode_metadata
-from index.metadata_index import Term, add_terms, remove_terms, terms_of
-from index.preconditions import ANYTHING, Expected
+from index.items.item import NewItem, Part, PutResult, clean_label, encode_metadata
+from index.items.metadata_index import Term, add_terms, remove_terms, terms_of
+from index.items.preconditions import ANYTHING, Expected
 from index.search.vectors import VECTOR_TYPE, unit_vectors
 from index.store.build_origins import forget
 from vision.image.thumbnail import Thumbnail

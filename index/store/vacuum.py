@@ -15,15 +15,15 @@ import apsw
 
 from files.module_command import module_command, module_environment
 from index.errors import DiskFullError, StorageError, VectorIndexError
-from index.sqlite.database import (
+from index.store.schema import DATABASE_NAME
+from index.store.sqlite.database import (
     BUSY_TIMEOUT_MS,
     SYNC_FULL,
     check_sqlite_version,
     folder_bytes,
     sentences,
 )
-from index.sqlite.write_ahead_log import begin_log_anew
-from index.store.schema import DATABASE_NAME
+from index.store.sqlite.write_ahead_log import begin_log_anew
 
 FREE_SHARE: Final = 0.1  # of the pages; fewer free ones are left for what is stored next
 COPIES: Final = 2  # of what is kept, while free pages are dropped: one aside, one in the log

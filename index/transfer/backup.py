@@ -18,12 +18,12 @@ import apsw
 from index.errors import DiskFullError, GalleryFolderError
 from index.gallery import Gallery
 from index.maintenance.verify import store_problems
-from index.sqlite.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
-from index.sqlite.file_access import LOG, Access, access_to, beside, connect
-from index.sqlite.write_ahead_log import is_in_the_way, too_long
 from index.store.create import fill_folder
 from index.store.migration import migrate
 from index.store.schema import DATABASE_NAME, check_format, read_meta
+from index.store.sqlite.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
+from index.store.sqlite.file_access import LOG, Access, access_to, beside, connect
+from index.store.sqlite.write_ahead_log import is_in_the_way, too_long
 from index.store.store import Store
 from index.store.vacuum import check_room
 

@@ -21,7 +21,7 @@ from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
 from index.gallery import Gallery
 from index.search.vectors import VECTOR_TYPE
-from index.sqlite.database import NO_ROOM
+from index.store.sqlite.database import NO_ROOM
 from index.transfer.stored_items import Contents, Facts, Stored, contents
 
 GROUP_ROWS: Final = 4_096  # in a row group: 8 MiB of vectors at width 512

@@ -21,7 +21,7 @@ from files.child_process import Child, Message, say
 from files.parent_process import end_with_parent
 from index import errors
 from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
-from index.items import NewItem, PutResult, check_items
+from index.items.item import NewItem, PutResult, check_items
 from index.operations.build_report import BuildReport
 from index.search.vectors import Parts
 from index.store.store import Store

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
-from index.ids import check_id
-from index.items import (
+from index.items.ids import check_id
+from index.items.item import (
     NewItem,
     Part,
     PutResult,

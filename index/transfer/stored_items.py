@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, SourceError
-from index.items import shown
+from index.items.item import shown
 from index.search.vectors import decode_vector
-from index.sqlite.database import Database
 from index.store.schema import DATABASE_NAME, check_format, read_meta
+from index.store.sqlite.database import Database
 from index.store.transaction import NO_THUMBNAIL, last_seq
 from vision.image.thumbnail import Thumbnail
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from index.errors import SourceError
-from index.items import shown
+from index.items.item import shown
 from index.transfer.export import COLUMNS, FACTS_KEY, load_pyarrow
 from index.transfer.stored_items import Facts
 

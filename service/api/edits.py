@@ -4,8 +4,8 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from index.ids import check_id
-from index.items import check_label
+from index.items.ids import check_id
+from index.items.item import check_label
 from index.query.editing import Patch
 from service.api.openapi import json_request, problem_answers
 from service.errors import UnexpectedFieldError, UnsupportedBodyError

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from index.filter import parse_filter
+from index.items.filter import parse_filter
 from service.api.openapi import json_request, problem_answers
 from service.request.exchange import answer_with, free_engine, receive_options
 from service.schemas.edit_parameters import FacetOptions

@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
 
-from index.filter import parse_filter
-from index.ids import check_id
+from index.items.filter import parse_filter
+from index.items.ids import check_id
 from index.query.editing import unexpected_item
 from service.api.openapi import bulk_request, image_request, problem_answers, query_request
 from service.errors import AmbiguousQueryError

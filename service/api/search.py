@@ -7,8 +7,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from index.items import Hit, RangeResult, SearchResult
-from index.knn_vote import vote
+from index.items.item import Hit, RangeResult, SearchResult
+from index.query.knn_vote import vote
 from service.api.inference import status_of
 from service.api.openapi import image_request, problem_answers
 from service.http.problem_details import describe

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from index.filter import Filter, parse_filter
 from index.gallery import Gallery
-from index.ids import check_id
+from index.items.filter import Filter, parse_filter
+from index.items.ids import check_id
 from service.errors import AmbiguousQueryError, InvalidJsonError, ListTooLongError
 from service.jobs.runner import Course, Work
 from service.schemas.edit_parameters import MAX_DELETED, DeleteOptions

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from index.errors import SourceError
 from index.gallery import Gallery
-from index.items import shown
+from index.items.item import shown
 from index.search.vectors import Parts
 from index.transfer.import_process import Import, Order
 from service.errors import InvalidParameterError, NoImportsFolderError

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from index.gallery import Gallery
-from index.ids import NAME_PATTERN
-from index.items import shown
+from index.items.ids import NAME_PATTERN
+from index.items.item import shown
 from index.maintenance.rebuild_process import Rebuild
 from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts

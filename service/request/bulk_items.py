@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import VectorIndexError
-from index.items import NewItem, PutResult
+from index.items.item import NewItem, PutResult
 from service.errors import AmbiguousQueryError, IdConflictError, MissingImageError, RequestError
 from service.http.problem_details import describe
 from service.http.request_body import decode_image_text

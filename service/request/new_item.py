@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
-from index.ids import check_id
-from index.items import NewItem, check_label, encode_metadata
+from index.items.ids import check_id
+from index.items.item import NewItem, check_label, encode_metadata
 from index.search.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
 from service.inference.task import Encoded
 from vision.model.manifest import Architecture

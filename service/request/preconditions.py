@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from index.preconditions import Expected, Seqs
+from index.items.preconditions import Expected, Seqs
 from service.errors import MalformedRequestError
 
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')  # RFC 9110, section 8.8.3

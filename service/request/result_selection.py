@@ -1,6 +1,6 @@
 """What a search leaves out: a query with its options in, the gallery's picking out."""
 
-from index.ids import check_id
+from index.items.ids import check_id
 from index.query.groups import GROUP_KEY, group_key
 from index.query.result_selection import Picking
 from service.errors import InvalidParameterError

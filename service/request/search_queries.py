@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError, InvalidIdError, UnknownIdError
-from index.filter import parse_filter
+from index.items.filter import parse_filter
 from service.errors import AmbiguousQueryError, ListTooLongError, MissingImageError, RequestError
 from service.http.request_body import Submission, decode_image_text
 from service.inference.engine import Engine

@@ -14,9 +14,9 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
-from index.filter import Filter, parse_filter
 from index.gallery import Gallery
-from index.items import Itself
+from index.items.filter import Filter, parse_filter
+from index.items.item import Itself
 from service.errors import (
     AmbiguousQueryError,
     InvalidKindError,

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from index.filter import MAX_CONDITIONS, MAX_VALUES
+from index.items.filter import MAX_CONDITIONS, MAX_VALUES
 from service.schemas.parameters import ID_SCHEMA, LABEL_SCHEMA
 
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from index.items import shown
+from index.items.item import shown
 from service.errors import InvalidJsonError, InvalidParameterError
 from service.schemas.parameters import ID_SCHEMA, Cosine, Options, Recall, Truth
 from service.schemas.responses import JobKind

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import from_json
 
 from index.errors import BadVectorsError, FilterError, InvalidIdError
-from index.ids import MAX_ID_BYTES
+from index.items.ids import MAX_ID_BYTES
 from service.errors import (
     InvalidJsonError,
     InvalidKError,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from index.items import Item
+from index.items.item import Item
 from index.search.index_spec import Kind
 from service.schemas.query_responses import ModelName, QueryAnswer, Timings
 

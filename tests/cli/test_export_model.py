@@ -12,8 +12,8 @@ from tests.cli.test_cli import lookalike
 from tests.support.images.pngs import png, write_photographs
 from tests.support.models import manifest, write_model
 from training.data.dataset import load_dataset
+from training.data.images.trained_on import Learnt
 from training.data.unseen_images import load_unlearnt
-from training.images.trained_on import Learnt
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export
 

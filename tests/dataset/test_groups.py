@@ -9,7 +9,7 @@ from pyarrow import parquet
 from dataset.errors import DatasetError
 from dataset.listing import Listing
 from dataset.source import list_source
-from index.source_entries import entries_of
+from index.items.source_entries import entries_of
 from tests.support.listings import found, write
 
 

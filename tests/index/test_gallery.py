@@ -18,9 +18,9 @@ from index.errors import (
     UnknownIdError,
     VectorIndexError,
 )
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.filter import parse_filter
+from index.items.item import NewItem
 from index.store.store import read_binding
 from tests.support.fakes import new_item, unit_vectors
 

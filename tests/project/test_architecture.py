@@ -4,6 +4,8 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,16 @@ import pytest
 from tests.support.paths import ROOT
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "vision": set(),
-    "dataset": {"vision"},
-    "index": {"vision", "dataset"},
-    "training": {"vision", "dataset", "index"},
-    "service": {"vision", "dataset", "index"},
-    "cli": {"vision", "dataset", "index", "training", "service"},
+    "files": set(),
+    "vision": {"files"},
+    "dataset": {"files", "vision"},
+    "index": {"files", "vision", "dataset"},
+    "training": {"files", "vision", "dataset", "index"},
+    "service": {"files", "vision", "dataset", "index"},
+    "cli": {"files", "vision", "dataset", "index", "training", "service"},
 }
+MOST_MODULES = 13  # of one folder, without its __init__.py
+MOST_ENTRIES = 16  # of one folder: modules and folders
 # Whose business a third-party package is; cli/pack.py speaks to BentoML's model store.
 OWNERS = {
     "bentoml": {"service", "cli"},
@@ -54,8 +59,8 @@ def imported(path: Path) -> set[str]:
 
 
 READS_PYTORCH = (
-    ROOT / "training/initialization/pretrained.py",
-    ROOT / "training/initialization/packaged_weights.py",
+    ROOT / "training/fit/initialization/pretrained.py",
+    ROOT / "training/recipes/packaged_weights.py",
 )
 
 
@@ -91,11 +96,69 @@ def test_nothing_unpickles_or_evaluates(floor: str) -> None:
                 assert called not in {"torch.load", "torch.save", "eval", "exec"}, path
 
 
-def test_the_packages_are_listed_where_they_are_installed_from() -> None:
-    import tomllib  # noqa: PLC0415
+def test_every_folder_is_a_package_that_is_installed() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(found["packages"]["find"]["include"]) == {f"{floor}*" for floor in MAY_IMPORT}
+    for floor in MAY_IMPORT:
+        for path in modules(floor):
+            assert (path.parent / "__init__.py").exists(), path
 
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert set(listed) == set(MAY_IMPORT)
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return which of the modules ``known`` that ``path`` imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                found.add(below if below in known else node.module)
+    return found & known
+
+
+def imports_of_all() -> dict[str, set[str]]:
+    """Return what every module of the product imports of the product."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for floor in MAY_IMPORT
+        for path in modules(floor)
+    }
+    return {name: imported_modules(path, set(paths)) for name, path in paths.items()}
+
+
+def package_of(module: str) -> str:
+    """Return the folder of a module; one that lies on a floor itself stands for itself."""
+    folder, _, _ = module.rpartition(".")
+    return folder if "." in folder else module
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    graph = imports_of_all()
+    packages: dict[str, set[str]] = {}
+    for module, others in graph.items():
+        here = package_of(module)
+        packages.setdefault(here, set()).update({package_of(other) for other in others} - {here})
+
+    assert len(graph) > 300
+    TopologicalSorter(packages).prepare()  # raises CycleError with the circle
+    TopologicalSorter(graph).prepare()
+
+
+def test_no_folder_is_too_full_to_find_something_in() -> None:
+    folders = [
+        path
+        for top in (*MAY_IMPORT, "tests", "benchmarks")
+        for path in [ROOT / top, *(ROOT / top).rglob("*")]
+        if path.is_dir() and path.name not in ("__pycache__", "page", "templates", "data")
+    ]
+    for folder in folders:
+        inside = [
+            path for path in folder.iterdir() if path.name not in ("__pycache__", "__init__.py")
+        ]
+        files = [path for path in inside if path.suffix == ".py"]
+        assert len(files) <= MOST_MODULES, folder
+        assert len(inside) <= MOST_ENTRIES, folder
 
 
 def test_the_module_that_supervises_the_workers_brings_nothing_heavy() -> None:

@@ -13,7 +13,7 @@ from cli.commands import app
 from tests.cli.test_cli import lookalike
 from tests.support.images.pngs import picture
 from tests.support.paths import DATA
-from training.images.decode_files import decode_images
+from training.data.images.decode_files import decode_images
 from vision.formats.detect import FORMATS, in_words
 from vision.image.decode import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing

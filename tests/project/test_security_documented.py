@@ -106,14 +106,14 @@ EXCEPTIONS = {
     },
     "of the gallery's own files, and of how its structures are built and measured": {
         *(
-            "index.sqlite.write_ahead_log.LONG_BYTES",
-            "index.sqlite.write_ahead_log.WAIT_AGAIN_BYTES",
-            "index.sqlite.write_ahead_log.MAX_BYTES",
+            "index.store.sqlite.write_ahead_log.LONG_BYTES",
+            "index.store.sqlite.write_ahead_log.WAIT_AGAIN_BYTES",
+            "index.store.sqlite.write_ahead_log.MAX_BYTES",
         ),
         *(
-            "index.sqlite.write_ahead_log.MAX_SHARE",
-            "index.sqlite.write_ahead_log.GRACE_S",
-            "index.segments.base_segment.MOST_ALIVE",
+            "index.store.sqlite.write_ahead_log.MAX_SHARE",
+            "index.store.sqlite.write_ahead_log.GRACE_S",
+            "index.snapshot.segments.base_segment.MOST_ALIVE",
         ),
         *(
             "index.search.scalar_quantizer.MAX_WIDTH",
@@ -136,7 +136,7 @@ EXCEPTIONS = {
         *(
             "index.operations.add_images.CHUNK_BYTES",
             "index.transfer.import_vectors.CHUNK_BYTES",
-            "index.source_entries.MAX_ID_CHARS",
+            "index.items.source_entries.MAX_ID_CHARS",
         ),
         *(
             "index.transfer.vector_source.MAX_ID_LINE",

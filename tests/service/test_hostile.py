@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from service.security.api_keys import make_key
 from tests.conftest import write_gallery
 from tests.support.processes import Meter, fair_usage

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from index.items import NewItem
+from index.items.item import NewItem
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail
 from vision.inference.encoder import Encoding

@@ -109,7 +109,7 @@ def composed(value: Any) -> Any:
 
 
 def holds(condition: dict[str, Any], item: Named) -> bool:
-    """The slow twin of one condition, written from the rules in index/filter.py."""
+    """The slow twin of one condition, written from the rules in index/items/filter.py."""
     values = values_of(condition["key"], item)
     if "exists" in condition:
         wanted: bool = condition["exists"]

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.images.labelled_images import LabelledImages
-from training.images.photo_identity import NO_LOOK, number_of
+from training.data.images.labelled_images import LabelledImages
+from training.data.images.photo_identity import NO_LOOK, number_of
 
 
 def labelled(

@@ -7,8 +7,8 @@ import torch
 
 from training.distributed import World
 from training.fit.objective import Learner
-from training.recipe import Recipe
-from training.recipes import cnn
+from training.recipes.built_in import cnn
+from training.recipes.recipe import Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.networks.network import build_network
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from tests.support.images.pngs import picture
 from tests.support.server.servers import clean_environment
 from training.data.dataset import FASHION_MNIST, load_dataset
-from training.recipes import cnn
+from training.recipes.built_in import cnn
 from training.train import train
 
 CLASSES = ("coat", "hat", "shoe")

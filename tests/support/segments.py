@@ -15,8 +15,8 @@ from index.search.recall_confidence import Recall
 from index.search.tuning_sample import hold_out
 from index.search.unindexed_rows import strays_of
 from index.search.vector_matrix import Matrix
-from index.segments.base_segment import Base
-from index.segments.generations import Generations
+from index.snapshot.segments.base_segment import Base
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.fakes import unit
 
@@ -115,7 +115,7 @@ def small_structures(patch: pytest.MonkeyPatch) -> None:
     )
     patch.setattr("index.maintenance.compaction.LEAST_ROWS", 40)
     patch.setattr("index.search.index_spec.EXACT_ROWS", 100)
-    patch.setattr("index.segments.base_segment.EXACT_NUMBERS", 8 * 8)
+    patch.setattr("index.snapshot.segments.base_segment.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.search.autotune.ROUNDS", 1)
     patch.setattr("index.search.autotune.recall_between", as_measured)
 

@@ -8,13 +8,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.training.initialization.test_backbones import SMALL, coloured, small
+from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
 from training.distributed import World
 from training.errors import CheckpointError
 from training.fit.checkpoint import STATE_NAME, CheckpointFolder
 from training.fit.trainer import EpochReport, TrainingSession
-from training.recipe import FineTuning, Recipe
-from training.recipes import backbone_finetune, backbone_frozen
+from training.recipes.built_in import backbone_finetune, backbone_frozen
+from training.recipes.recipe import FineTuning, Recipe
 from training.train import train
 from vision.errors import ModelFolderError
 from vision.model.manifest import WEIGHTS_NAME

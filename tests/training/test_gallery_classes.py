@@ -27,9 +27,9 @@ from tests.support.models import manifest as small_manifest
 from tests.support.models import write_model
 from tests.support.server.servers import clean_environment
 from training.data.gallery_labels import Labelled
+from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
+from training.fit.initialization.predecessor import Predecessor
 from training.heads.vector_classifier import Fitted, fit_classes
-from training.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
-from training.initialization.predecessor import Predecessor
 from vision.inference.open_encoder import open_encoder
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import read_export

@@ -18,16 +18,16 @@ from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
 from training.data.dataset import Dataset, LabelledImages, load_dataset
+from training.data.images.fashion_mnist import PACKAGE_FOLDER
+from training.data.images.split import lots_of_places
+from training.data.images.trained_on import read_learnt
 from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import measure
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.train_step import StepReport
 from training.fit.trainer import EpochReport
-from training.images.fashion_mnist import PACKAGE_FOLDER
-from training.images.split import lots_of_places
-from training.images.trained_on import read_learnt
-from training.recipe import Precision, Recipe
-from training.recipes import cnn, cnn_photos, deck_cnn
+from training.recipes.built_in import cnn, cnn_photos, deck_cnn
+from training.recipes.recipe import Precision, Recipe
 from training.train import train
 from vision.errors import ModelFolderError
 from vision.image.preprocessing import Preprocessing

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
+from training.data.images.trained_on import Learnt
 from training.data.unseen_images import load_unlearnt
 from training.errors import DataError
 from training.evaluation.compare import check_comparable, compare, measure_contender
 from training.evaluation.evaluate import measure
-from training.images.trained_on import Learnt
 from vision.model.manifest import Manifest, read_manifest
 from vision.networks.network import build_network
 from vision.networks.saved_model import save_model

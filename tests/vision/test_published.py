@@ -9,9 +9,9 @@ import torch
 import torchvision.models as torchvision_models
 
 from training.errors import RecipeError, WeightsError
+from training.fit.initialization.pretrained import load_pretrained
 from training.fit.prepare_network import prepare
-from training.initialization.pretrained import load_pretrained
-from training.recipes import backbone_finetune, backbone_frozen, pick_recipe
+from training.recipes.built_in import backbone_finetune, backbone_frozen, pick_recipe
 from vision.networks.backbone import build_backbone, default_preprocessing, default_weights
 from vision.networks.model_zoo import build_known, published_weights, split_name
 

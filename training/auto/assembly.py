@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.auto_recipe import AutoRecipe, Extractor
 from training.heads.material import Figures, Fitted, Heads
 from training.heads.trial_results import Comparison
-from training.linear_models.closed_form import Linear
-from training.metrics.calibration import choose_temperature
 from training.publish import Trained, environment
+from training.recipes.auto_recipe import AutoRecipe, Extractor
+from training.statistics.calibration import choose_temperature
+from training.statistics.closed_form import Linear
 from vision.networks.backbone import Backbone
 from vision.networks.network import Network, build_network
 

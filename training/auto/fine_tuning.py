@@ -20,17 +20,17 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from training.auto.fused_lite import FusedLite
-from training.auto_recipe import Extractor, Tuning
+from training.data.images.labelled_images import LabelledImages
 from training.errors import DivergenceError
 from training.fit.augment import augment, mix, relit
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
+from training.fit.initialization.named_tensors import prefixed, unprefixed
+from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import cpu_has_bf16
-from training.images.labelled_images import LabelledImages
-from training.initialization.named_tensors import prefixed, unprefixed
-from training.initialization.pretrained import load_pretrained
-from training.linear_models.closed_form import Space
-from training.linear_models.discriminants import ClassSpread, Moments
-from training.recipe import Augmentation
+from training.recipes.auto_recipe import Extractor, Tuning
+from training.recipes.recipe import Augmentation
+from training.statistics.closed_form import Space
+from training.statistics.discriminants import ClassSpread, Moments
 from vision.networks.backbone import Backbone, build_backbone
 from vision.networks.model_zoo import build_known
 from vision.networks.normalization import Normalisation

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from training.auto.assembly import held_out_figures
 from training.auto.frozen_features import draw, only
-from training.auto_recipe import FOLDS, FromScratch
 from training.data.dataset import Dataset
+from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.distributed import joined_world
 from training.evaluation.views import made_views
 from training.fit.batches import images_at_once
@@ -29,9 +29,9 @@ from training.fit.trainer import EpochReport, TrainingSession
 from training.heads.item_head import same_item
 from training.heads.material import Figures, Material
 from training.heads.trial_results import Comparison
-from training.images.labelled_images import UNLABELLED, LabelledImages
-from training.metrics.latency import learning_s
 from training.publish import Trained, trained_by
+from training.recipes.auto_recipe import FOLDS, FromScratch
+from training.statistics.latency import learning_s
 from training.train import reproducible, run_session
 from vision.networks.network import Network
 from vision.networks.normalization import Normalisation

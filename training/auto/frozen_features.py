@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from training.auto.feature_cache import FeatureStore
-from training.auto_recipe import AutoRecipe, Extractor
+from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError
 from training.evaluation.views import VIEWS, made_views
+from training.fit.initialization.pretrained import load_pretrained
 from training.heads.material import Material, Seen
-from training.images.labelled_images import LabelledImages
-from training.initialization.pretrained import load_pretrained
+from training.recipes.auto_recipe import AutoRecipe, Extractor
 from vision.inference.feature_encoder import FeatureEncoder, feature_encoder
 from vision.networks.backbone import Backbone, build_backbone
 from vision.networks.feature_extractor import PENULTIMATE

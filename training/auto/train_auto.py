@@ -12,13 +12,13 @@ import torch
 from training.auto.feature_cache import FeatureStore
 from training.auto.frozen_features import built
 from training.auto.trials import AutoObserver, Load, Trials
-from training.auto_recipe import AutoRecipe
 from training.distributed import world_size
 from training.errors import DataError, RecipeError, WeightsError
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.preflight import refuse_existing, refuse_unfinished, state_folder
 from training.heads.trial_results import Comparison
 from training.publish import finish, publish
+from training.recipes.auto_recipe import AutoRecipe
 from training.train import reproducible
 from vision.inference.torch_encoder import pick_device
 from vision.model.manifest import Manifest

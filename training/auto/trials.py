@@ -15,7 +15,6 @@ from training.auto.feature_cache import FeatureStore
 from training.auto.fine_tuning import Tuner, is_begun
 from training.auto.from_scratch import Scratch, Small
 from training.auto.frozen_features import Seeing, pretrained
-from training.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, FromScratch, Tuning
 from training.data.dataset import Dataset
 from training.errors import DataError, DivergenceError, RecipeError, WeightsError
 from training.heads.candidates import fit_heads
@@ -29,8 +28,9 @@ from training.heads.trial_results import (
     is_clearly_better,
     tells_kinds_better,
 )
-from training.metrics.latency import forward_s
 from training.publish import Trained
+from training.recipes.auto_recipe import LITE_SIDES, AutoRecipe, Extractor, FromScratch, Tuning
+from training.statistics.latency import forward_s
 from vision.image.preprocessing import Preprocessing
 from vision.networks.backbone import Backbone
 

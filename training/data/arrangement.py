@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
-from training.images.labelled_images import LabelledImages
-from training.images.leakage import Contradiction, Leak, find_copies
-from training.images.load import FASHION_MNIST, Loaded
-from training.images.near_duplicates import group_copies, joined
-from training.images.pixel_buffer import put_in_order
-from training.images.split import Draw, choose_lots, lots_of_contents, lots_of_places
+from training.data.images.labelled_images import LabelledImages
+from training.data.images.leakage import Contradiction, Leak, find_copies
+from training.data.images.load import FASHION_MNIST, Loaded
+from training.data.images.near_duplicates import group_copies, joined
+from training.data.images.pixel_buffer import put_in_order
+from training.data.images.split import Draw, choose_lots, lots_of_contents, lots_of_places
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
 MANY: Final = 1000  # different images, from which on less is enough to measure with

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dataset.folders.file_content import read_file
 from dataset.source import list_source
-from training.images.load import FASHION_MNIST
+from training.data.images.load import FASHION_MNIST
 from vision.errors import ImageError
 from vision.formats.detect import TIFF, sniff_format
 from vision.image.bit_depth import depth_of, is_deep_colour, is_deep_gray, largest_sample

@@ -21,20 +21,20 @@ from training.data.arrangement import (
     find_groups,
     split_by_content,
 )
-from training.data.measured_images import Selection
-from training.errors import DataError
-from training.formatting import listed
-from training.images.decode_files import LoadReport, Unreadable
-from training.images.labelled_images import UNLABELLED, LabelledImages
-from training.images.leakage import (
+from training.data.images.decode_files import LoadReport, Unreadable
+from training.data.images.labelled_images import UNLABELLED, LabelledImages
+from training.data.images.leakage import (
     Contradiction,
     Leak,
     find_contradictions,
     find_leaks,
     name_leaks,
 )
-from training.images.load import FASHION_MNIST, Loaded, load_images
-from training.images.trained_on import Learnt
+from training.data.images.load import FASHION_MNIST, Loaded, load_images
+from training.data.images.trained_on import Learnt
+from training.data.measured_images import Selection
+from training.errors import DataError
+from training.formatting import listed
 from vision.image.preprocessing import Preprocessing
 
 __all__ = [

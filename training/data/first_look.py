@@ -14,8 +14,8 @@ from PIL import Image
 from dataset.folders.file_content import read_file
 from dataset.listing import ListedFile
 from dataset.source import list_source
-from training.images.fashion_mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
-from training.images.load import FASHION_MNIST
+from training.data.images.fashion_mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
+from training.data.images.load import FASHION_MNIST
 from vision.errors import ImageError
 from vision.image.decode import OWN_FILE_LIMITS, decode_image, harden_pillow
 from vision.image.decoding_steps import DECODER_ERRORS

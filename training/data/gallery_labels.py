@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from index.transfer.stored_items import Facts, contents
 
 CONTENT_DIGITS: Final = (
-    16  # of a SHA-256: 8 bytes, as ``training.images.photo_identity.number_of`` keeps
+    16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.number_of`` keeps
 )
 GROUP: Final = "group"  # member of the metadata: the thing that several photos show
 

@@ -21,14 +21,14 @@ from training.data.arrangement import (
     split_by_content,
 )
 from training.data.dataset import Dataset, HeldOut, default_cache
+from training.data.images.decode_files import LoadReport
+from training.data.images.labelled_images import UNLABELLED
+from training.data.images.leakage import find_contradictions, find_leaks
+from training.data.images.load import FEWEST_CLASSES, Loaded, load_images
+from training.data.images.trained_on import Learnt
 from training.data.measured_images import Among, Selection
 from training.errors import DataError
 from training.formatting import listed
-from training.images.decode_files import LoadReport
-from training.images.labelled_images import UNLABELLED
-from training.images.leakage import find_contradictions, find_leaks
-from training.images.load import FEWEST_CLASSES, Loaded, load_images
-from training.images.trained_on import Learnt
 from vision.model.manifest import Manifest
 
 UNKNOWN: Final = -1  # the label of an image whose class the model does not have

@@ -8,8 +8,8 @@ import numpy as np
 from training.data.dataset import HeldOut, LabelledImages
 from training.evaluation.encodings import encode_all
 from training.evaluation.results import ClassSearchFigures, HeldOutFigures, SearchFigures
-from training.metrics.retrieval import Retrieval, measure_retrieval
-from training.metrics.significance import mean_interval, share_interval
+from training.statistics.retrieval import Retrieval, measure_retrieval
+from training.statistics.significance import mean_interval, share_interval
 from vision.inference.encoder import Encoding, ImageEncoder
 
 

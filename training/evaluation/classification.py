@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.results import ClassFigures, ClassificationFigures
-from training.metrics.calibration import (
+from training.statistics.calibration import (
     CalibrationFigures,
     calibration_error,
     measure_calibration,
     reliability,
     uncalibrated,
 )
-from training.metrics.significance import noticed_drop, share_interval
+from training.statistics.significance import noticed_drop, share_interval
 
 
 def classification_figures(

@@ -15,9 +15,9 @@ from training.errors import DataError
 from training.evaluation.encodings import encode_parts, images_to_encode
 from training.evaluation.evaluate import Outcome, check_classes, find_outcome
 from training.formatting import listed
-from training.metrics.calibration import calibration_error
-from training.metrics.latency import median_s
-from training.metrics.significance import ALPHA, PairedDifference, compare_means, compare_shares
+from training.statistics.calibration import calibration_error
+from training.statistics.latency import median_s
+from training.statistics.significance import ALPHA, PairedDifference, compare_means, compare_shares
 from vision.inference.bulk_encoder import for_many
 from vision.inference.torch_encoder import Encoder
 from vision.model.manifest import Manifest

@@ -5,8 +5,8 @@ from typing import Final
 
 from training.evaluation.results import ClassFigures
 from training.formatting import listed, percent, things
-from training.metrics.calibration import CalibrationFigures
-from training.metrics.significance import Interval, PairedDifference, noticed_drop
+from training.statistics.calibration import CalibrationFigures
+from training.statistics.significance import Interval, PairedDifference, noticed_drop
 
 WON_BACK: Final = 0.5  # of one model's errors, those that another one is right on
 FEW: Final = 30  # images of a class, below which its figures are said to rest on little

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from training.data.dataset import Dataset
 from training.evaluation.views import VIEWS
 from training.fit.batches import images_at_once
-from training.metrics.same_item import MOST_PHOTOS
+from training.statistics.same_item import MOST_PHOTOS
 from vision.inference import encoder as encoders
 from vision.inference.encoder import Encoding, ImageEncoder
 

@@ -31,8 +31,8 @@ from training.evaluation.results import (
     NoveltyFigures,
 )
 from training.formatting import listed
-from training.metrics.latency import measure_speed
-from training.metrics.retrieval import Retrieval, measure_retrieval
+from training.statistics.latency import measure_speed
+from training.statistics.retrieval import Retrieval, measure_retrieval
 from training.training_history import read_history, read_tried
 from vision.inference.bulk_encoder import for_many
 from vision.inference.encoder import Encoding, ImageEncoder

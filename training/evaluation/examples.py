@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics.retrieval import Lots
-from training.metrics.tsne import project_vectors
+from training.statistics.retrieval import Lots
+from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
 MISTAKES: Final = 24

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset
+from training.data.images.labelled_images import LabelledImages
 from training.evaluation import views
 from training.evaluation.encodings import encode_all
 from training.evaluation.results import KindFigures, SameItemFigures
-from training.images.labelled_images import LabelledImages
-from training.metrics.retrieval import measure_retrieval
-from training.metrics.same_item import (
+from training.statistics.retrieval import measure_retrieval
+from training.statistics.same_item import (
     MOST_PHOTOS,
     SameItem,
     Searched,

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from training.data.measured_images import Selection
-from training.metrics.calibration import ReliabilityBin
-from training.metrics.latency import Speed
-from training.metrics.same_item import Setup
-from training.metrics.significance import Interval
+from training.statistics.calibration import ReliabilityBin
+from training.statistics.latency import Speed
+from training.statistics.same_item import Setup
+from training.statistics.significance import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFigures:
-    """How well images find their class in one gallery (see ``training.metrics.retrieval``)."""
+    """How well images find their class in one gallery (see ``training.statistics.retrieval``)."""
 
     gallery_images: int
     r_at_1: float
@@ -83,7 +83,7 @@ class KindFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameItemFigures:
-    """How well the very same things are found; ``training.metrics.same_item`` says the terms."""
+    """How well the very same things are found; ``training.statistics.same_item`` says the terms."""
 
     setup: Setup
     in_words: str  # what a query is to find, and among what
@@ -120,7 +120,7 @@ class ClassificationFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSearchFigures:
-    """How well images find others of their class; ``training.metrics.retrieval`` says the terms."""
+    """How well images find others of their class (see ``training.statistics.retrieval``)."""
 
     r_at_1: float
     r_at_1_interval: Interval
@@ -161,7 +161,8 @@ class NoveltyFigures:
 class Evaluation:
     """Figures on the measured images; ratios in [0, 1]. ``data.selection`` says what was searched.
 
-    Intervals are of 95 %: Wilson's of shares, of means as ``training.metrics.significance`` says.
+    Intervals are of 95 %: Wilson's of shares, of means as ``training.statistics.significance``
+    says.
     """
 
     model: ModelFacts

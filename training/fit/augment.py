@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from training.recipe import Augmentation
+from training.recipes.recipe import Augmentation
 
 ERASED_SHARE = (0.02, 1 / 3)  # of the area; as in Zhong et al. 2020 (arXiv:1708.04896), table 1
 ERASED_RATIO = 10 / 3  # of the erased rectangle's sides, at most; likewise

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from training.data.dataset import LabelledImages
+from training.data.images.decode_files import LoadReport
 from training.distributed import World
 from training.errors import RecipeError
 from training.fit.augment import augment, mix
 from training.fit.optimizer import DTYPES
 from training.fit.preflight import FEWEST_NORMALISED
-from training.images.decode_files import LoadReport
-from training.recipe import Augmentation, Recipe
+from training.recipes.recipe import Augmentation, Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.networks.network import Network
 from vision.networks.normalization import Normalisation

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from training.distributed import World
 from training.errors import RecipeError
-from training.recipe import FineTuning, Recipe
+from training.recipes.recipe import FineTuning, Recipe
 from vision.networks.network import Network
 
 CONTRAST_TEMPERATURE = 0.1  # Khosla et al. 2020 (arXiv:2004.11362), section 4

@@ -8,7 +8,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from training.errors import RecipeError
-from training.recipe import Precision, Recipe
+from training.recipes.recipe import Precision, Recipe
 
 # One-cycle starts at a tenth of the highest rate and ends at a thousandth of that start.
 START_DIVISOR = 10.0

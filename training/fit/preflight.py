@@ -13,7 +13,7 @@ from training.errors import CheckpointError, RecipeError
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.objective import layer_groups
 from training.fit.prepare_network import prepare
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.errors import ModelFolderError
 from vision.inference.torch_encoder import pick_device
 from vision.networks.backbone import Backbone

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from training.errors import RecipeError, WeightsError
+from training.fit.initialization.predecessor import Predecessor
+from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import pick_precision
-from training.initialization.predecessor import Predecessor
-from training.initialization.pretrained import load_pretrained
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from vision.networks.backbone import Backbone
 from vision.networks.network import Network, build_network
 

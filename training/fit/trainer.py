@@ -15,26 +15,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.data.dataset import LabelledImages
+from training.data.images.decode_files import LoadReport
 from training.distributed import World, share_statistics
 from training.errors import CheckpointError
 from training.fit.batches import FeatureBatches, cut
 from training.fit.checkpoint import Checkpoint
-from training.fit.objective import Learner
-from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
-from training.fit.preflight import check_data
-from training.fit.train_step import Stepper, StepReport, refuse_endless
-from training.fit.weight_average import average_of
-from training.images.decode_files import LoadReport
-from training.initialization.named_tensors import (
+from training.fit.initialization.named_tensors import (
     channels_last,
     load_changing,
     prefixed,
     tensors_sha256,
     unprefixed,
 )
-from training.linear_models.pca import set_pca
-from training.metrics.calibration import choose_temperature
-from training.recipe import Recipe
+from training.fit.objective import Learner
+from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
+from training.fit.preflight import check_data
+from training.fit.train_step import Stepper, StepReport, refuse_endless
+from training.fit.weight_average import average_of
+from training.recipes.recipe import Recipe
+from training.statistics.calibration import choose_temperature
+from training.statistics.pca import set_pca
 from vision.networks.network import Network
 
 

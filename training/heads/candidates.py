@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.auto_recipe import AutoRecipe
+from training.data.images.labelled_images import UNLABELLED
 from training.heads.item_head import fit_things, same_item
 from training.heads.material import NEVER, Figures, Fitted, Heads, Material, Seen
-from training.images.labelled_images import UNLABELLED
-from training.linear_models.closed_form import Space, two_part, unit
-from training.linear_models.discriminants import ClassSpread, Discriminants, Moments
-from training.metrics.calibration import fitted_loss
+from training.recipes.auto_recipe import AutoRecipe
+from training.statistics.calibration import fitted_loss
+from training.statistics.closed_form import Space, two_part, unit
+from training.statistics.discriminants import ClassSpread, Discriminants, Moments
 
 FEWEST_CLASSES: Final = 2
 FEW_OF_A_CLASS: Final = 60  # photos

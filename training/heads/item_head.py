@@ -10,11 +10,11 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from training.auto_recipe import AutoRecipe
 from training.errors import DataError
 from training.heads.material import Material, Seen
-from training.linear_models.closed_form import LEAST_SPREAD, Linear, Space, components, unit
-from training.metrics.same_item import Searched, find_others, find_views
+from training.recipes.auto_recipe import AutoRecipe
+from training.statistics.closed_form import LEAST_SPREAD, Linear, Space, components, unit
+from training.statistics.same_item import Searched, find_others, find_views
 
 MOST_CHANGES: Final = 4096  # within groups: enough for as many features
 

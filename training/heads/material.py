@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.auto_recipe import deal_folds
-from training.images.labelled_images import UNLABELLED, LabelledImages
-from training.linear_models.closed_form import Linear, two_part, unit
+from training.data.images.labelled_images import UNLABELLED, LabelledImages
+from training.recipes.auto_recipe import deal_folds
+from training.statistics.closed_form import Linear, two_part, unit
 
 NEVER: Final = -1  # the fold of images that are never held out
 

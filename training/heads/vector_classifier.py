@@ -1,7 +1,7 @@
 """Labelled unit vectors in, a classifier of vectors out, with what it is worth: in closed form.
 
 Linear discriminants, whose strength is chosen on items held out
-(``training.linear_models.closed_form``). What is said of an item, to measure, to calibrate and to
+(``training.statistics.closed_form``). What is said of an item, to measure, to calibrate and to
 tell strangers, comes from a fit without it.
 
 Shape suffixes: N items, M of them that are measured, F folds, D vector width, R dimensions that
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.auto_recipe import FOLDS, deal_folds
 from training.data.gallery_labels import Labelled
 from training.errors import DataError
 from training.evaluation.novelty import (
@@ -28,10 +27,11 @@ from training.evaluation.novelty import (
 )
 from training.formatting import things
 from training.heads.candidates import FEW_DIMENSIONS
-from training.linear_models.closed_form import Linear, Space
-from training.linear_models.discriminants import ClassSpread, Moments
-from training.metrics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
-from training.metrics.significance import Interval, share_interval
+from training.recipes.auto_recipe import FOLDS, deal_folds
+from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
+from training.statistics.closed_form import Linear, Space
+from training.statistics.discriminants import ClassSpread, Moments
+from training.statistics.significance import Interval, share_interval
 from vision.model.manifest import Architecture
 from vision.model.open_set import References
 from vision.model.vector_classifier import Classes

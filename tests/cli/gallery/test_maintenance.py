@@ -38,7 +38,7 @@ def answer(*arguments: object) -> dict[str, Any]:
 
 
 def refusal(*arguments: object, code: int = 1) -> str:
-    """Return the sentence with which a command ends; `cli.main` prints it (tests/cli/test_cli.py)."""
+    """Return the sentence with which a command ends; `cli.main` prints it (test_cli.py)."""
     done = run(*arguments)
     assert (done.exit_code, done.stdout) == (code, "")
     if code == 1:

@@ -7,7 +7,7 @@ import pytest
 
 from cli.up.plan import BY_OPENVINO, make_plan
 from cli.up.survey import Survey
-from training.auto_recipe import auto_recipe
+from training.recipes.auto_recipe import auto_recipe
 
 EACH_S = 0.05  # of a photo in a network
 
@@ -28,7 +28,7 @@ PHOTOS = Survey(
 
 @pytest.fixture(autouse=True)
 def every_network_takes_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.metrics.latency.forward_s", lambda *_: EACH_S)
+    monkeypatch.setattr("training.statistics.latency.forward_s", lambda *_: EACH_S)
 
 
 def train_s(survey: Survey, *, budget_s: float, gray_side: int | None = None) -> float:

@@ -24,7 +24,7 @@ from tests.support.paths import DATA
 from tests.support.up_runs import sentence_of, up
 from training.auto.feature_cache import FeatureStore
 from training.errors import WeightsError
-from training.initialization.pretrained import _fetched_by_timm as fetched_by_timm
+from training.fit.initialization.pretrained import _fetched_by_timm as fetched_by_timm
 from vision.image.preprocessing import Preprocessing
 from vision.model.manifest import read_manifest
 from vision.networks.model_zoo import timm_library

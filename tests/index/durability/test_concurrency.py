@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.filter import parse_filter
 from index.gallery import Gallery
+from index.items.filter import parse_filter
 from index.open_gallery import open_or_create
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.paths import ROOT

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from index.errors import DiskFullError, ReadOnlyError, StorageError, VectorIndexError
-from index.items import NewItem, PutResult
+from index.items.item import NewItem, PutResult
 from index.maintenance.verify import store_problems
 from index.store.schema import Binding
 from index.store.store import Store
@@ -123,7 +123,7 @@ def use(folder: Path, oracle: Oracle, aside: Path) -> None:
     oracle.expect(store, {}, lambda: checkpoint(store))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "index.sqlite.write_ahead_log.CHECKPOINT_PAGES", 1
+            "index.store.sqlite.write_ahead_log.CHECKPOINT_PAGES", 1
         )  # every commit empties the log
         oracle.expect(store, {"late": 8}, lambda: put(store, item("late", 8)))
         oracle.expect(store, {"i2": None}, lambda: store.delete(["i2"]))
@@ -315,7 +315,7 @@ def test_a_write_whose_commit_is_on_the_disk_succeeds_though_emptying_the_log_fa
     with faulty_files() as faults:
         store = Store.open(folder)
         put(store, item("new", 7))
-        monkeypatch.setattr("index.sqlite.write_ahead_log.CHECKPOINT_PAGES", 1)
+        monkeypatch.setattr("index.store.sqlite.write_ahead_log.CHECKPOINT_PAGES", 1)
         faults.arm(kind, at=0)
         honest = FaultyFile.xWrite
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import UnknownIdError
-from index.filter import parse_filter
 from index.gallery import Gallery
+from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.segments import rebuilt, small_structures
 

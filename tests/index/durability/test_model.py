@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 from numpy.typing import NDArray
 
 from index.errors import UnknownIdError
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import Hit, NewItem
+from index.items.filter import parse_filter
+from index.items.item import Hit, NewItem
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.segments import best, rebuilt, scores_of, small_structures
 

@@ -17,7 +17,7 @@ from index.gallery import Gallery
 from index.maintenance import maintenance
 from index.maintenance.compaction import SETTING, TARGET, compact
 from index.maintenance.rebuild_process import Rebuild
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.index.maintenance.test_maintenance import FakeProgram, wait_until
 from tests.support.crashes.crash_harness import lay_out, wrong_answers
@@ -121,9 +121,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from index.maintenance.compaction import compact
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
-import index.segments.generations as module
+import index.snapshot.segments.generations as module
 step, left = sys.argv[2], int(sys.argv[3])
 def end(*_, **__):
     os.kill(os.getpid(), 9)

@@ -21,7 +21,7 @@ from index.gallery import Gallery
 from index.maintenance import maintenance
 from index.maintenance.maintenance import is_due
 from index.maintenance.rebuild_process import Rebuild
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
 from tests.support.crashes import crash_harness
 from tests.support.crashes.crash_harness import lay_out, wrong_answers

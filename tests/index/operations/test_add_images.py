@@ -11,9 +11,9 @@ from dataset.source import list_source
 from index.decoding.decoder_pool import AHEAD
 from index.errors import ModelMismatchError
 from index.gallery import Gallery
+from index.items.source_entries import Entry, entries_of
 from index.operations.add_images import build
 from index.operations.build_report import BuildReport
-from index.source_entries import Entry, entries_of
 from tests.support.fakes import FakeEncoder
 from tests.support.images.pngs import bomb_png, encoded, picture, png
 from vision.image.decode import DEFAULT_LIMITS

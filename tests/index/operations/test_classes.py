@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from cli.commands import app
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from tests.support.images.pngs import encoded, picture
 from tests.support.models import write_model
 from tests.support.server.servers import running_server

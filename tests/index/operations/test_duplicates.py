@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from index.operations import connected_components, duplicates
 from index.operations.connected_components import Links, link_near
 from index.operations.duplicates import Member, find_duplicates, find_same_content

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from cli.commands import app
 from index.errors import DiskFullError, StorageError
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
+from index.items.source_edits import Claim
 from index.operations.purge import purge
-from index.source_edits import Claim
 from index.store.build_origins import Origins
 from index.transfer.backup import back_up
 from tests.support.fakes import unit_vectors

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.errors import GroupKeyError
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.filter import parse_filter
+from index.items.item import NewItem
 from index.query.editing import Patch
 from index.store.schema import DATABASE_NAME
 

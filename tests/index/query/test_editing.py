@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from index.errors import ChangedItemError, InvalidMetadataError, UnknownIdError
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import NewItem
-from index.preconditions import NOTHING, Expected
+from index.items.filter import parse_filter
+from index.items.item import NewItem
+from index.items.preconditions import NOTHING, Expected
 from index.query.editing import Patch, merge
 from tests.support.images.pngs import png
 from vision.image.thumbnail import Thumbnail

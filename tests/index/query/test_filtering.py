@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index.filter import parse_filter
 from index.gallery import Gallery
+from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.filter_twins import METADATA, TEXT, Items, filters, named, passes
 from tests.support.segments import rebuilt, small_structures

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import GroupKeyError
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import Itself, NewItem, encode_metadata
-from index.metadata_index import add_terms, terms_of
+from index.items.filter import parse_filter
+from index.items.item import Itself, NewItem, encode_metadata
+from index.items.metadata_index import add_terms, terms_of
 from index.query.groups import FEW, Groups, group_key, read_groups
 from index.query.result_selection import MAX_REACH, Picker, Picking, picked, places_within
 from index.search.ann_index import Structure
 from index.search.index_spec import Plan
 from index.search.vector_matrix import Matrix
-from index.segments.base_segment import Base
+from index.snapshot.segments.base_segment import Base
 from index.snapshot.snapshot import Live, Snapshot
 from index.store.schema import FORMAT_VERSION, TABLES
 from tests.support.fakes import clustered_vectors, new_item, unit_vectors

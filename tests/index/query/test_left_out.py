@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from files.durable import write_bytes
 from index.gallery import Gallery
-from index.items import Itself, NewItem
+from index.items.item import Itself, NewItem
 from index.search.ann_index import Structure
 from index.search.index_spec import Plan
 from index.search.unindexed_rows import COMPARED_NUMBERS, strays_of
 from index.search.vector_matrix import Matrix
-from index.segments.base_segment import Base, BaseView
+from index.snapshot.segments.base_segment import Base, BaseView
 from tests.support.fakes import new_item, unit, unit_vectors
 from tests.support.index_worlds import WORLDS, Rows, homogeneous, near_twins, one_hot, vectors_of
 from tests.support.segments import measured_base, rebuilt, scores_of
@@ -334,8 +334,8 @@ def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
 def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index.segments.generation_manifest import sealed, unsealed  # noqa: PLC0415
-    from index.segments.generations import Generations  # noqa: PLC0415
+    from index.snapshot.segments.generation_manifest import sealed, unsealed  # noqa: PLC0415
+    from index.snapshot.segments.generations import Generations  # noqa: PLC0415
     from tests.support.segments import small_structures  # noqa: PLC0415
 
     small_structures(monkeypatch)

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from index.items import Item
+from index.items.item import Item
 from index.query.item_cache import REMEMBERED, Remembered
 from index.snapshot.filter_cache import SPARE
 

@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from index.errors import InvalidMetadataError, StorageError
-from index.filter import parse_filter
 from index.gallery import Gallery
-from index.items import MAX_NAME_CHARS, MAX_TERMS, NewItem, encode_metadata
+from index.items.filter import parse_filter
+from index.items.item import MAX_NAME_CHARS, MAX_TERMS, NewItem, encode_metadata
 from index.snapshot.snapshot import Snapshot
-from index.sqlite.write_ahead_log import begin_log_anew
 from index.store.group_commit import MAX_ITEMS
+from index.store.sqlite.write_ahead_log import begin_log_anew
 from index.transfer.backup import back_up
 from index.transfer.export import export_parquet
 from tests.support.fakes import new_item, unit_vectors
@@ -117,14 +117,14 @@ def foreign_reader(gallery: Gallery) -> Iterator[None]:
 @pytest.fixture
 def small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 2 MiB be a long log, and 8 MiB one that ends readers, at once."""
-    monkeypatch.setattr("index.sqlite.write_ahead_log.LONG_BYTES", 2 * MIB)
-    monkeypatch.setattr("index.sqlite.database.LONG_BYTES", 2 * MIB)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.WAIT_AGAIN_BYTES", 2 * MIB)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.WAIT_MS", 20)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.MAX_BYTES", 8 * MIB)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.MAX_SHARE", 0)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.GRACE_S", 0.3)
-    monkeypatch.setattr("index.sqlite.write_ahead_log.LOOK_STEPS", 100)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.LONG_BYTES", 2 * MIB)
+    monkeypatch.setattr("index.store.sqlite.database.LONG_BYTES", 2 * MIB)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.WAIT_AGAIN_BYTES", 2 * MIB)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.WAIT_MS", 20)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.MAX_BYTES", 8 * MIB)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.MAX_SHARE", 0)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.GRACE_S", 0.3)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.LOOK_STEPS", 100)
 
 
 @pytest.mark.usefixtures("small_logs")
@@ -154,7 +154,7 @@ def test_after_a_slow_reader_the_write_ahead_log_is_short_again_and_that_was_sai
 def test_readers_that_always_overlap_do_not_keep_the_log_growing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.sqlite.write_ahead_log.WAIT_MS", 2_000)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.WAIT_MS", 2_000)
     with Gallery.create(
         tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
     ) as gallery:
@@ -255,7 +255,7 @@ def test_whoever_reads_for_too_long_is_ended_before_the_log_fills_the_disk(
 def test_a_slow_reader_of_a_quiet_gallery_is_left_alone(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.sqlite.write_ahead_log.GRACE_S", 0)
+    monkeypatch.setattr("index.store.sqlite.write_ahead_log.GRACE_S", 0)
     gallery.put([pictured(n, bytes_=2_000) for n in range(100)])
 
     export_parquet(gallery, tmp_path / "x.parquet", thumbnails=True, on_progress=quiet)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from index.errors import BadVectorsError
 from index.search.exact import Hits, above, nearest
-from index.segments.base_segment import BaseView
-from index.segments.delta_segment import MIN_DEAD, Table
+from index.snapshot.segments.base_segment import BaseView
+from index.snapshot.segments.delta_segment import MIN_DEAD, Table
 from tests.support.fakes import unit_vectors
 from tests.support.segments import base_of
 

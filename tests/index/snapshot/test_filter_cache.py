@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
-from index.segments.delta_segment import Table
+from index.items.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
 from index.snapshot.filter_cache import SPARE, Allowed, AllowedKeys
+from index.snapshot.segments.delta_segment import Table
 from tests.support.fakes import unit_vectors
 from tests.support.segments import base_of
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.filter import Condition, Match, holds, parse_filter
+from index.items.filter import Condition, Match, holds, parse_filter
 from index.snapshot.filter_ranges import narrowest, widest
 
 VALUES = st.integers(0, 4) | st.sampled_from([0.5, 2.0, 2**53, 2**53 + 1, -0.0])

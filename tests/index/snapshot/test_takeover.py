@@ -10,8 +10,8 @@ import pytest
 
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
-from index.segments.base_segment import Base
-from index.segments.generations import Generations
+from index.snapshot.segments.base_segment import Base
+from index.snapshot.segments.generations import Generations
 from tests.support.fakes import new_item
 from tests.support.segments import rebuilt, small_structures
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import GalleryFolderError, LogCutError, StorageError
-from index.filter import IsNull, Key, Match, Range
 from index.gallery import Gallery
-from index.items import NewItem, PutResult
+from index.items.filter import IsNull, Key, Match, Range
+from index.items.item import NewItem, PutResult
 from index.maintenance.verify import store_problems
 from index.store import group_commit as writer_module
 from index.store.condition_queries import scan_keys

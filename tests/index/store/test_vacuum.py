@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from index.errors import DiskFullError, RebuildError
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from index.store.vacuum import check_room, free_bytes, give_back_space, room_to_give_back
 from index.transfer.backup import back_up, restore
 from tests.support.fakes import new_item

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from index.errors import NoThumbnailError, SourceError
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from index.operations.add_images import BuildReport
 from index.transfer.export import export_folder, export_parquet
 from index.transfer.import_vectors import store_vectors

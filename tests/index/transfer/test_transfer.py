@@ -22,7 +22,7 @@ from index.errors import (
     SourceError,
 )
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from index.operations.build_report import BuildReport
 from index.transfer.export import export_folder, export_parquet
 from index.transfer.import_vectors import store_vectors

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from tests.conftest import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import Server, answered, running_server

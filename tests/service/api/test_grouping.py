@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from index.gallery import Gallery
-from index.items import NewItem
+from index.items.item import NewItem
 from tests.conftest import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import answered, running_server

@@ -246,7 +246,7 @@ def test_every_error_is_either_answered_or_declared_our_fault() -> None:
 
 
 def test_every_code_of_the_table_was_driven_over_http() -> None:
-    """Those that need a broken disk are driven in tests/service/test_storage.py and by the index."""
+    """Those that need a broken disk are driven in test_storage.py and by the index."""
     source = json.dumps([case.code for case in TABLE])
     for path in (ROOT / "tests" / "service").rglob("test_*.py"):
         source += path.read_text()

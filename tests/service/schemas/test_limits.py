@@ -19,7 +19,7 @@ from tests.support.server.servers import Server
 
 # What has no end of its own, by the last name of its path, and what ends it all the same.
 REASONS = {
-    "metadata": "16 KiB of JSON, 16 levels, 512 values (index.items)",
+    "metadata": "16 KiB of JSON, 16 levels, 512 values (index.items.item)",
     "match": "a text that is looked up, in the body's bytes or 8 KiB of an address",
     **dict.fromkeys(("gt", "gte", "lt", "lte", "key"), "the same"),
     **dict.fromkeys(

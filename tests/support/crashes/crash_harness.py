@@ -15,7 +15,7 @@ import numpy as np
 from index.gallery import Gallery
 from index.maintenance.compaction import SETTING, TARGET, TunedPlan, compact
 from index.search.index_spec import Plan
-from index.segments.generations import Generations
+from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.crashes.crash_oracle import Expected, Figures
 from tests.support.crashes.crash_worker_main import IDS, WIDTH, item_of, wrong_hits

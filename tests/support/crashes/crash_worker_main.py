@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 import index.maintenance.compaction
 import index.maintenance.maintenance
 import index.maintenance.rebuild_process
-import index.sqlite.database
+import index.store.sqlite.database
 from index.errors import VectorIndexError
 from index.gallery import Gallery
-from index.items import Hit, NewItem
+from index.items.item import Hit, NewItem
 from tests.support.fakes import new_item, unit_vectors
 
 WIDTH: Final = 8

@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ensure_resource_availability, use_after_free
 
-from index.ids import MAX_ID_BYTES
+from index.items.ids import MAX_ID_BYTES
 from tests.support.images.pngs import encoded, picture
 
 WIDTH = 256  # of the model's vectors

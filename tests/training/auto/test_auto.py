@@ -15,13 +15,13 @@ from training.auto import train_auto as auto_module
 from training.auto.frozen_features import built
 from training.auto.train_auto import train_auto
 from training.auto.trials import NO_TIME
-from training.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
 from training.data.dataset import Dataset, load_dataset
+from training.data.images.labelled_images import UNLABELLED
 from training.errors import CheckpointError, DataError
+from training.fit.initialization.pretrained import is_at_hand
 from training.heads.trial_results import Tried
-from training.images.labelled_images import UNLABELLED
-from training.initialization.pretrained import is_at_hand
-from training.recipes import VGG19
+from training.recipes.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
+from training.recipes.built_in import VGG19
 from vision.image.preprocessing import Preprocessing
 from vision.inference.torch_encoder import Encoder
 from vision.model.manifest import read_manifest

@@ -10,12 +10,12 @@ from PIL import Image
 
 from tests.support.images.pngs import picture
 from tests.training.auto.test_auto import Watching, run, small
-from training.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
 from training.data.dataset import load_dataset
 from training.data.first_look import FirstLook, first_look
 from training.heads.material import Figures
 from training.heads.trial_results import tells_kinds_better
-from training.recipes import cnn_gray
+from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
+from training.recipes.built_in import cnn_gray
 from vision.inference.torch_encoder import Encoder
 from vision.model.manifest import read_manifest
 

@@ -23,10 +23,8 @@ from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
 from training.data.dataset import LabelledImages, load_dataset
-from training.errors import DataError
-from training.images import fashion_mnist, pixel_buffer
-from training.images.decode_files import fit_grey_images
-from training.images.fashion_mnist import (
+from training.data.images.decode_files import fit_grey_images
+from training.data.images.fashion_mnist import (
     PACKAGE_FOLDER,
     SIDE,
     TEST_FILES,
@@ -37,9 +35,11 @@ from training.images.fashion_mnist import (
     find_fashion_mnist,
     read_fashion_mnist,
 )
-from training.images.load import load_images
-from training.images.pixel_buffer import pixel_array, put_in_order
-from training.recipes import cnn
+from training.data.images.load import load_images
+from training.data.images.pixel_buffer import pixel_array, put_in_order
+from training.errors import DataError
+from training.images import fashion_mnist, pixel_buffer
+from training.recipes.built_in import cnn
 from vision.image.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=12, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -10,9 +10,9 @@ from cli.support.image_source import open_source
 from dataset.errors import DatasetError
 from tests.support.images.pngs import picture
 from training.data.dataset import load_dataset
+from training.data.images.labelled_images import LabelledImages
+from training.data.images.near_duplicates import joined
 from training.errors import DataError
-from training.images.labelled_images import LabelledImages
-from training.images.near_duplicates import joined
 from vision.image.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=12, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -24,7 +24,7 @@ from training.data.dataset import Dataset
 from training.errors import DataError
 from training.evaluation.compare import TESTED, Comparison, compare, measure_contender
 from training.evaluation.confidence_statements import guard_in_words
-from training.metrics.significance import (
+from training.statistics.significance import (
     PairedDifference,
     compare_means,
     compare_shares,
@@ -130,7 +130,7 @@ def test_turning_the_models_round_turns_the_difference_round(seed: int, images: 
 def test_the_size_of_a_chunk_of_flips_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     base_N, new_N = np.random.default_rng(0).random((2, 50))
     whole = compare_means(base_N, new_N)
-    monkeypatch.setattr("training.metrics.significance.FLIPPED_BYTES", 8 * 50 * 7)
+    monkeypatch.setattr("training.statistics.significance.FLIPPED_BYTES", 8 * 50 * 7)
     assert compare_means(base_N, new_N).p_worse == pytest.approx(whole.p_worse, abs=0.02)
 
 

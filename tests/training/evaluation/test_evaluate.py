@@ -24,9 +24,9 @@ from training.errors import DataError
 from training.evaluation.classification import class_figures, count_confusion
 from training.evaluation.encodings import encode_all
 from training.evaluation.evaluate import Measurement, measure
-from training.metrics.calibration import calibration_error
-from training.metrics.retrieval import measure_retrieval
-from training.metrics.significance import share_interval
+from training.statistics.calibration import calibration_error
+from training.statistics.retrieval import measure_retrieval
+from training.statistics.significance import share_interval
 from training.training_history import read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model

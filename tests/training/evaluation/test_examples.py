@@ -9,7 +9,7 @@ from tests.training.evaluation.test_evaluate import squares_dataset, write_tiny_
 from training.data.dataset import Dataset
 from training.evaluation.evaluate import Measurement, measure
 from training.evaluation.examples import Evidence, gather_evidence
-from training.metrics.tsne import project_vectors
+from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
 seeds = st.integers(0, 2**31)

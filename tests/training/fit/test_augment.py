@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from training.fit.augment import augment, mix, random_crop, random_erase, random_flip, random_shift
-from training.recipe import Augmentation
+from training.recipes.recipe import Augmentation
 
 sides = st.integers(1, 9)
 seeds = st.integers(0, 2**31)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.labelled_gallery import labelled
 from training.distributed import World
 from training.fit.batches import Batches, FeatureBatches, ImageBatches
-from training.recipe import Augmentation
+from training.recipes.recipe import Augmentation
 from vision.image.preprocessing import Preprocessing
 
 PIXEL = Preprocessing(size=1, channels=1, mean=(0.0,), std=(1 / 255,))  # a pixel is its number

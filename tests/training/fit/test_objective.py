@@ -13,7 +13,7 @@ from tests.support.learners import SMALL, small_learner
 from training.errors import RecipeError
 from training.fit.objective import balanced_weights, layer_groups
 from training.fit.trainer import average_of
-from training.recipe import FineTuning, MetricLoss
+from training.recipes.recipe import FineTuning, MetricLoss
 from vision.networks.network import Network
 
 TUNED = replace(

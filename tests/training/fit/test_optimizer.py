@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tests.support.learners import SMALL
 from training.errors import RecipeError
 from training.fit.optimizer import cpu_has_bf16, pick_precision, rate_share
-from training.recipe import Precision
+from training.recipes.recipe import Precision
 
 CPU = torch.device("cpu")
 

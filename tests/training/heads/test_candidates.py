@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.auto_recipe import AutoRecipe, auto_recipe, deal_folds
 from training.heads.candidates import fit_heads
 from training.heads.material import Figures, Material, Seen
 from training.heads.trial_results import Tried, compare, is_clearly_better
-from training.metrics.calibration import fitted_loss
+from training.recipes.auto_recipe import AutoRecipe, auto_recipe, deal_folds
+from training.statistics.calibration import fitted_loss
 
 CLASSES = 4
 LAST = slice(6, 14)  # the features that tell the classes apart

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.labelled_gallery import labelled
-from training.auto_recipe import AutoRecipe, auto_recipe, deal_folds
 from training.heads.item_head import fit_things, same_item
 from training.heads.material import Material, Seen
-from training.linear_models.closed_form import unit
-from training.metrics.same_item import Searched, find_others
+from training.recipes.auto_recipe import AutoRecipe, auto_recipe, deal_folds
+from training.statistics.closed_form import unit
+from training.statistics.same_item import Searched, find_others
 
 FEATURES = 16
 ANGLE = slice(8, 16)  # features that change from photo to photo of one thing, in no made view

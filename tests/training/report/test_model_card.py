@@ -8,9 +8,9 @@ from markdown_it import MarkdownIt
 
 from tests.support.models import manifest
 from training.evaluation.results import ClassFigures
-from training.metrics.significance import share_interval
 from training.report.markdown import plain
 from training.report.model_card import model_card
+from training.statistics.significance import share_interval
 
 HOSTILE = "<script>alert(1)</script> | [x](https://e.example) **b** `c` # &lt; www.e.example\n- d"
 RECIPE = {

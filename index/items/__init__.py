@@ -1,0 +1,1 @@
+"""What an item is, what it is called, and what a filter says of it."""

@@ -1,1 +1,0 @@
-"""Linear maps in closed form: ridge regression, discriminants, principal components."""

@@ -1,0 +1,1 @@
+"""Complete training set-ups: what one is, and those that come along."""
