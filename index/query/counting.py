@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from index.errors import GroupKeyError
 from index.items.filter import Filter, Key, Value
-from index.items.metadata_index import BOOLEAN, OTHER, terms_of
+from index.items.metadata_index import BOOLEAN, OTHER, metadata_entries
 from index.query.groups import group_key
 from index.query.searcher import Lookup
-from index.store.condition_queries import TERMS_VERSION
+from index.store.condition_queries import METADATA_INDEX_VERSION
 from index.store.store import Store
 from index.store.transaction import last_seq
 
@@ -92,7 +92,7 @@ class Counting:
 def _facet(
     reader: apsw.Connection, name: str, key: Key, *, listed: str | None, limit: int
 ) -> Facet:
-    if not key.column and reader.pragma("user_version") < TERMS_VERSION:
+    if not key.column and reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _facet_read(reader, name, key, listed=listed, limit=limit)
     sql, parameters = (_LABELS, []) if key.column else (_MEMBERS, [key.name, OTHER])
     if listed is not None:
@@ -118,7 +118,7 @@ def _facet_read(
     for (metadata,) in reader.execute(f"SELECT metadata FROM items WHERE 1{among}", asked):
         found.update(
             (kind, value)
-            for member, kind, value in terms_of(metadata)
+            for member, kind, value in metadata_entries(metadata)
             if member == key.name and kind < OTHER
         )
     best = sorted(found, key=lambda one: (-found[one], *one))

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from index.errors import GalleryFolderError, GroupKeyError
 from index.items.filter import Key, parse_key
 from index.items.item import is_text, shown
-from index.items.metadata_index import OTHER, TEXT, terms_of
-from index.store.condition_queries import TERMS_VERSION
+from index.items.metadata_index import OTHER, TEXT, metadata_entries
+from index.store.condition_queries import METADATA_INDEX_VERSION
 
 GROUP_KEY: Final = "group"  # the metadata member that says which thing a photo shows
 CONTENT: Final = Key("content_sha256", column=True)  # copies have it in common
@@ -165,7 +165,7 @@ def _valued(reader: apsw.Connection, key: Key, after: int, newest: int) -> Itera
             "WHERE label IS NOT NULL AND key > ? GROUP BY label"
         )
         return _rows(reader, sql, TEXT, after)
-    if newest - after <= FEW or reader.pragma("user_version") < TERMS_VERSION:
+    if newest - after <= FEW or reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _read_one_by_one(reader, key, after)
     sql = (
         "SELECT kind, value, group_concat(key, ' '), count(*) FROM terms "
@@ -182,10 +182,10 @@ def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[
     sql = "SELECT key, id, metadata FROM items WHERE key > ?"
     for item_key, item_id, metadata in reader.execute(sql, (after,)):
         try:
-            terms = terms_of(metadata)
+            entries = metadata_entries(metadata)
         except ValueError as error:
             sentence = f"the metadata of item {shown(item_id)} is damaged"
             raise GalleryFolderError(sentence) from error
-        for name, kind, value in terms:
+        for name, kind, value in entries:
             if name == key.name and kind < OTHER:
                 yield kind, value, str(item_key), 1

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from index.errors import StorageError, VectorIndexError
 from index.store.oplog import trim_log
 from index.store.sqlite.database import Database
-from index.store.transaction import Changes
+from index.store.transaction import WriteTransaction
 
 MAX_REQUESTS: Final = 256  # in one transaction, so that nobody waits long for others' changes
 MAX_ITEMS: Final = 1024  # likewise; one request with more has a transaction of its own
@@ -35,7 +35,7 @@ class GroupWriter:
         self._queue: deque[_Request] = deque()
         self._leader: _Request | None = None  # who is at work, or has been woken to be
 
-    def run(self, change: Callable[[Changes], T], *, items: int) -> T:
+    def run(self, change: Callable[[WriteTransaction], T], *, items: int) -> T:
         """Run ``change``, which touches about ``items`` items, and return its result, durable.
 
         Raises:
@@ -65,10 +65,10 @@ class GroupWriter:
         try:
             self._take(batch)
             with self._database.writing() as writer:
-                changes = Changes(writer)
-                results = [request.change(changes) for request in batch]
-                if changes.logged:
-                    trim_log(writer, logged=changes.logged)
+                transaction = WriteTransaction(writer)
+                results = [request.change(transaction) for request in batch]
+                if transaction.logged:
+                    trim_log(writer, logged=transaction.logged)
             for request, result in zip(batch, results, strict=True):
                 request.result = result
             self.on_commit()  # once for all of them: each on its own thread would take much longer
@@ -112,7 +112,7 @@ class _Request:
 
     __slots__ = ("change", "done", "error", "items", "result", "turn")
 
-    def __init__(self, change: Callable[[Changes], Any], items: int) -> None:
+    def __init__(self, change: Callable[[WriteTransaction], Any], items: int) -> None:
         self.change = change
         self.items = items
         self.turn = threading.Lock()

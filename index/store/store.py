@@ -40,7 +40,13 @@ from index.store.schema import (
     write_setting,
 )
 from index.store.sqlite.database import Database, sentences
-from index.store.transaction import NO_THUMBNAIL, Changes, Row, last_seq, work_of
+from index.store.transaction import (
+    NO_THUMBNAIL,
+    PreparedItem,
+    WriteTransaction,
+    last_seq,
+    write_cost,
+)
 from vision.image.thumbnail import Thumbnail
 
 T = TypeVar("T")
@@ -107,9 +113,9 @@ class Store:
             ReadOnlyError, DiskFullError: nothing was written.
             StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
         """
-        rows = [Row.of(item, created=created) for item in items]
-        put = partial(Changes.put_all, rows=rows, upsert=upsert, expected=expected)
-        return self._writer.run(put, items=work_of(rows))
+        prepared = [PreparedItem.of(item, created=created) for item in items]
+        put = partial(WriteTransaction.put_all, items=prepared, upsert=upsert, expected=expected)
+        return self._writer.run(put, items=write_cost(prepared))
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete all or none and return, per id, whether there was such an item.
@@ -117,10 +123,10 @@ class Store:
         Raises as ``put``.
         """
         return self.change(
-            lambda changes: [changes.delete(item_id) for item_id in ids], items=len(ids)
+            lambda transaction: [transaction.delete(item_id) for item_id in ids], items=len(ids)
         )
 
-    def change(self, work: Callable[[Changes], T], *, items: int) -> T:
+    def change(self, work: Callable[[WriteTransaction], T], *, items: int) -> T:
         """Do ``work``, which touches so many ``items``, in a transaction. Raises as ``put``."""
         return self._writer.run(work, items=items)
 
@@ -204,7 +210,7 @@ class Store:
         cut, more = 0, True
         while more:
             count, more = self._writer.run(
-                lambda changes: cut_operations(changes.writer, up_to=up_to), items=MAX_ITEMS
+                lambda transaction: cut_operations(transaction.writer, up_to=up_to), items=MAX_ITEMS
             )
             cut += count
         return cut
@@ -238,9 +244,9 @@ class Store:
         for name in settings:
             check_setting(name)
 
-        def write(changes: Changes) -> None:
+        def write(transaction: WriteTransaction) -> None:
             for name, value in settings.items():
-                write_setting(changes.writer, name, value)
+                write_setting(transaction.writer, name, value)
 
         self._writer.run(write, items=1)
 

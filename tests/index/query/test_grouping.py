@@ -16,7 +16,7 @@ from index.errors import GroupKeyError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import Itself, NewItem, encode_metadata
-from index.items.metadata_index import add_terms, terms_of
+from index.items.metadata_index import add_metadata_entries, metadata_entries
 from index.query.groups import FEW, Groups, group_key, read_groups
 from index.query.result_selection import MAX_REACH, Picker, Picking, picked, places_within
 from index.search.ann_index import Structure
@@ -188,7 +188,7 @@ def test_groups_are_told_apart_as_filters_tell_values_apart(
         text = encode_metadata(one)
         row = (item_key, f"i{item_key}", None, text, "c", "now", 0)
         database.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        add_terms(database.cursor(), item_key, terms_of(text))
+        add_metadata_entries(database.cursor(), item_key, metadata_entries(text))
 
     codes = read_groups(database, group_key(key), after=0).of(keys)
 
