@@ -136,16 +136,16 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     twice the room of what is kept, in the gallery's own folder; it is checked before.
     """
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.store.vacuum import give_back_space, room_to_give_back  # noqa: PLC0415
+    from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
         opened.upkeep.check_writable()
-        needed = room_to_give_back(gallery)
+        needed = check_room_to_vacuum(gallery)
         if needed:
             say(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
         made = opened.upkeep.rebuild(on_stage=show)
         show("giving room back")
-        saved = give_back_space(gallery)
+        saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
     if as_json:
         print_json({**asdict(made), "bytes_saved": saved, "bytes_on_disk": on_disk})

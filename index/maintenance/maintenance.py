@@ -19,9 +19,9 @@ from index.search.index_spec import EXACT_ROWS, OUTDATED
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
-from index.store.sqlite.database import folder_bytes
 from index.store.store import Store
 from index.store.transaction import last_seq
+from index.store.vacuum import folder_bytes
 
 PERIOD_S: Final = 1.0  # between two looks
 RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
@@ -101,7 +101,7 @@ class Upkeep:
         Raises:
             ReadOnlyError: it does not; the sentence says what is missing.
         """
-        displaced = self._store.look_at_place()
+        displaced = self._store.check_files()
         if displaced is not None:
             raise ReadOnlyError(displaced)
 
@@ -111,7 +111,7 @@ class Upkeep:
         Raises:
             ReadOnlyError: it does not; the sentence says why.
         """
-        self._store.look_at_place()
+        self._store.check_files()
         if self._store.read_only_reason is not None:
             raise ReadOnlyError(self._store.read_only_reason)
 
@@ -228,7 +228,7 @@ class Upkeep:
         pause_s = PERIOD_S
         while not self._ended.wait(pause_s):
             pause_s = PERIOD_S
-            self._store.look_at_place()
+            self._store.check_files()
             try:
                 if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()

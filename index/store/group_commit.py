@@ -50,11 +50,11 @@ class GroupWriter:
                 if leads:
                     self._leader = request
             if not leads:
-                request.turn.acquire()  # until it is done, or this caller is to lead
+                request.wakeup.acquire()  # until it is done, or this caller is to lead
             if not request.done:
                 self._lead()
         except BaseException:  # an interrupt, such as Ctrl-C: nobody may wait for this caller
-            self._leave(request)
+            self._withdraw(request)
             raise
         if request.error is not None:
             raise request.error
@@ -78,7 +78,7 @@ class GroupWriter:
         finally:
             for request in batch:
                 request.done = True
-                request.turn.release()
+                request.wakeup.release()
             self._hand_over()
 
     def _take(self, batch: list["_Request"]) -> None:
@@ -96,9 +96,9 @@ class GroupWriter:
         with self._lock:
             self._leader = self._queue[0] if self._queue else None
             if self._leader is not None:
-                self._leader.turn.release()
+                self._leader.wakeup.release()
 
-    def _leave(self, request: "_Request") -> None:
+    def _withdraw(self, request: "_Request") -> None:
         with self._lock:
             if request in self._queue:
                 self._queue.remove(request)
@@ -108,15 +108,15 @@ class GroupWriter:
 
 
 class _Request:
-    """One caller's change; ``turn`` is held until it is done, or until the caller is to lead."""
+    """One caller's change; ``wakeup`` is held until it is done, or until the caller is to lead."""
 
-    __slots__ = ("change", "done", "error", "items", "result", "turn")
+    __slots__ = ("change", "done", "error", "items", "result", "wakeup")
 
     def __init__(self, change: Callable[[WriteTransaction], Any], items: int) -> None:
         self.change = change
         self.items = items
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None

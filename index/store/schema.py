@@ -8,7 +8,7 @@ import apsw
 
 from index.errors import GalleryFolderError, ModelMismatchError
 from index.items.metadata_index import METADATA_INDEX_TABLE
-from index.store.sqlite.database import sentences
+from index.store.sqlite.database import translate_errors
 
 DATABASE_NAME: Final = "gallery.sqlite"
 APPLICATION_ID: Final = 0x4C4B474C  # "LKGL", in the file's header: tells our files from others
@@ -97,7 +97,7 @@ def write_empty(path: Path, binding: Binding) -> None:
     }
     if binding.model_folder is not None:
         meta["model_folder"] = binding.model_folder
-    with sentences(path):
+    with translate_errors(path):
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(path), flags=flags)
         try:

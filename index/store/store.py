@@ -39,7 +39,7 @@ from index.store.schema import (
     read_setting,
     write_setting,
 )
-from index.store.sqlite.database import Database, sentences
+from index.store.sqlite.database import Database, translate_errors
 from index.store.transaction import (
     NO_THUMBNAIL,
     PreparedItem,
@@ -94,9 +94,9 @@ class Store:
         """Why nothing can be written, a sentence; ``None`` while writing goes on."""
         return self._database.read_only_reason
 
-    def look_at_place(self) -> str | None:
+    def check_files(self) -> str | None:
         """Be read-only while the gallery is not where it was opened, and say what is missing."""
-        return self._database.look_at_place()
+        return self._database.check_files()
 
     def after_commits(self, work: Callable[[], object]) -> None:
         """Have ``work`` done after each commit, before its callers hear; they get its errors."""
@@ -269,7 +269,7 @@ class Store:
 
     def data_version(self) -> int:
         """Return a number that every commit changes, in 6 microseconds; one thread at a time."""
-        with sentences(self._database.path):
+        with translate_errors(self._database.path):
             return int(self._poll.pragma("data_version"))
 
     def close(self) -> None:

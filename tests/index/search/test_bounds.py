@@ -20,7 +20,7 @@ from index.items.filter import parse_filter
 from index.items.item import MAX_METADATA_VALUES, MAX_NAME_CHARS, NewItem, encode_metadata
 from index.snapshot.snapshot import Snapshot
 from index.store.group_commit import MAX_ITEMS
-from index.store.sqlite.write_ahead_log import begin_log_anew
+from index.store.sqlite.write_ahead_log import truncate_wal
 from index.transfer.backup import back_up
 from index.transfer.export import export_parquet
 from tests.support.fakes import new_item, unit_vectors
@@ -208,7 +208,7 @@ def test_the_log_begins_anew_though_readers_that_overlap_have_taken_over_an_old_
         write(writer)
         renew(second)
         write(writer)
-        emptied = pool.submit(begin_log_anew, writer, wait_ms=2_000)
+        emptied = pool.submit(truncate_wal, writer, wait_ms=2_000)
         while not emptied.done():  # one of them always reads
             time.sleep(0.03)
             renew(first)
