@@ -174,14 +174,14 @@ def tune(
         return
     table = Table("structure", "effort", "recall@10", "µs per query", "build s", "")
     for trial in made.trials:
-        plan = trial.plan
+        spec = trial.spec
         table.add_row(
-            f"{plan.kind} {plan.factory}".strip(),
-            str(plan.effort or ""),
-            f"{plan.recall:.4f}" if plan.recall is not None else "",
-            f"{plan.microseconds:,.0f}" if plan.microseconds is not None else "",
+            f"{spec.kind} {spec.description}".strip(),
+            str(spec.search_depth or ""),
+            f"{spec.recall:.4f}" if spec.recall is not None else "",
+            f"{spec.microseconds:,.0f}" if spec.microseconds is not None else "",
             f"{trial.build_s:.1f}",
-            "chosen" if plan == made.plan else "" if trial.reached else "misses the recall",
+            "chosen" if spec == made.spec else "" if trial.reached else "misses the recall",
         )
     stdout.print(table)
 
@@ -271,6 +271,6 @@ def _print_made(made: "Compaction", *, as_json: bool) -> None:
 
 
 def _said(made: "Compaction") -> str:
-    recall = "" if made.plan.recall is None else f", recall {made.plan.recall:.4f}"
-    said = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
-    return f"{said}\n{made.plan.note}" if made.plan.note else said
+    recall = "" if made.spec.recall is None else f", recall {made.spec.recall:.4f}"
+    said = f"generation {made.generation}: {made.spec.kind}, {made.count:,} items{recall}"
+    return f"{said}\n{made.spec.note}" if made.spec.note else said

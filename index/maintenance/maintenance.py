@@ -59,7 +59,7 @@ class Upkeep:
     def is_due(self) -> bool:
         """Whether a new structure would pay."""
         snapshot = self._follower.snapshot
-        outdated = snapshot.base is not None and snapshot.base.base.plan == OUTDATED
+        outdated = snapshot.base is not None and snapshot.base.base.spec == OUTDATED
         return outdated or is_due(snapshot)
 
     def rebuild(
@@ -150,12 +150,12 @@ class Upkeep:
             name=folder.absolute().name,
             count=snapshot.count,
             seq=snapshot.seq,
-            structure="exact" if base is None else base.base.plan.kind,
-            recall=1.0 if base is None else base.base.plan.recall,
-            recall_low=1.0 if base is None else base.base.plan.recall_low,
-            recall_high=1.0 if base is None else base.base.plan.recall_high,
-            recall_queries=0 if base is None else base.base.plan.queries,
-            note=None if base is None else base.base.plan.note or None,
+            structure="exact" if base is None else base.base.spec.kind,
+            recall=1.0 if base is None else base.base.spec.recall,
+            recall_low=1.0 if base is None else base.base.spec.recall_low,
+            recall_high=1.0 if base is None else base.base.spec.recall_high,
+            recall_queries=0 if base is None else base.base.spec.queries,
+            note=None if base is None else base.base.spec.note or None,
             generation=0 if base is None else base.base.generation,
             recent=snapshot.recent.alive,
             state="writable" if reason is None else "read-only",
@@ -233,8 +233,8 @@ class Upkeep:
                 if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
-                    if made.plan.note:
-                        logger.warning("generation %d: %s", made.generation, made.plan.note)
+                    if made.spec.note:
+                        logger.warning("generation %d: %s", made.generation, made.spec.note)
                 self.trouble = None
             except RebuildBusyError:
                 pause_s = BUSY_S

@@ -101,7 +101,7 @@ def picked(
     look = k + len(picker.out)
     if picker.shut or picker.groups is not None:
         look = max(look, min(MORE * look, MAX_REACH))
-    is_scan = exact or snapshot.base is None or snapshot.base.base.structure is None
+    is_scan = exact or snapshot.base is None or snapshot.base.base.ann_index is None
     while True:
         (nearest,) = snapshot.search(query_1D, k=look, allowed=allowed, exact=exact)
         enough = finish(nearest)

@@ -1,6 +1,6 @@
 """Exact search: looks at every row. Rows and queries in, the nearest keys and their scores out.
 
-The reference that every faster structure is measured against.
+The reference that every faster ANN index is measured against.
 
 Shape suffixes: N rows, Q queries, F fetched candidates, S rows of a subset, D vector width.
 """

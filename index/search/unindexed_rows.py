@@ -1,4 +1,4 @@
-"""What a search structure does not find by itself: every search looks at it too.
+"""What a search index does not find by itself: every search looks at it too.
 
 Rows far outside the others are cut off where they become bytes, and a thousand that are nearly the
 same become the same bytes. A build asks for every row, and what did not come back is kept here: the
@@ -7,9 +7,9 @@ least alike are compared with every query.
 That a row came back once promises little. A graph of which a longer queue is kept takes another way
 and may pass it by; a batch rounds in another way than a query alone; a search that looks harder
 meets more rows of the same code; its twin may be deleted. So the row that equals a query is found
-by the hash of its bytes, whichever it is and however the structure was searched.
+by the hash of its bytes, whichever it is and however the ANN index was searched.
 
-Shape suffixes: N rows, Q queries, K hits, S strays that are compared, D vector width.
+Shape suffixes: N rows, Q queries, K hits, S unindexed rows that are compared, D vector width.
 """
 
 from typing import TYPE_CHECKING, Final, Literal
@@ -22,7 +22,7 @@ from index.search.live_rows import Alive
 from index.search.vector_matrix import Matrix
 
 if TYPE_CHECKING:
-    from index.search.ann_index import Structure
+    from index.search.ann_index import AnnIndex
 
 COMPARED_NUMBERS: Final = 100_000  # rows x width that a query is compared with: ten microseconds
 MOST_EQUAL: Final = 8  # of rows that equal one another are taken; any of them will do
@@ -31,8 +31,8 @@ ASKED_ROWS: Final = 8_192  # at a time
 _SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
 
 
-class Strays:
-    """Rows beside a structure, and the hashes of all. Never changes."""
+class UnindexedRows:
+    """Rows beside an ANN index, and the hashes of all. Never changes."""
 
     def __init__(self, rows: NDArray[np.int64], matrix: Matrix) -> None:
         """Keep ``rows`` of ``matrix``, the least alike first. Hashes all rows of it."""
@@ -117,7 +117,7 @@ class Strays:
             more_S = alive.among(more_S)
         apart_SD = self._rows_ND[more_S] - query_D
         distances_S = np.einsum("sd,sd->s", apart_SD, apart_SD)
-        more_scores_S = np.maximum(1 - distances_S / 2, -1)  # as the structure does
+        more_scores_S = np.maximum(1 - distances_S / 2, -1)  # as the ANN index does
         found, same = rows_K >= 0, distances_S == 0
         # In this order where scores tie, because they are rounded: the query itself comes first.
         rows = np.concatenate([more_S[same], rows_K[found], more_S[~same]])
@@ -126,20 +126,20 @@ class Strays:
         rows_K[: len(best)], scores_K[: len(best)] = rows[best], scores[best]
 
 
-def strays_of(structure: "Structure") -> NDArray[np.int64]:
-    """Return the rows that ``structure`` may not find by their own vectors, the least alike first.
+def find_unindexed_rows(ann_index: "AnnIndex") -> NDArray[np.int64]:
+    """Return the rows that ``ann_index`` may not find by their own vectors, the least alike first.
 
     Every row is asked for with half the candidates. A row of which a twin came back is none of
     them. Uses all threads that FAISS has.
     """
-    rows_ND = structure.rows_ND
-    careful = structure.with_fewer_candidates()
-    strays, likeness = [], []
+    rows_ND = ann_index.rows_ND
+    careful = ann_index.with_fewer_candidates()
+    unindexed, likeness = [], []
     for start in range(0, len(rows_ND), ASKED_ROWS):
         block_ND = rows_ND[start : start + ASKED_ROWS]
         scores_N1, found_N1 = careful.search(block_ND, 1)
         others_ND = rows_ND[np.maximum(found_N1[:, 0], 0)]
         astray = np.flatnonzero((others_ND != block_ND).any(axis=1) | (found_N1[:, 0] < 0))
-        strays.append(astray + start)
+        unindexed.append(astray + start)
         likeness.append(scores_N1[astray, 0])
-    return np.concatenate(strays)[np.argsort(np.concatenate(likeness), kind="stable")]
+    return np.concatenate(unindexed)[np.argsort(np.concatenate(likeness), kind="stable")]

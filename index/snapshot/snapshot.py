@@ -25,7 +25,7 @@ class Snapshot:
 
     seq: int
     width: int
-    base: BaseView | None  # the bulk, with a structure over it
+    base: BaseView | None  # the bulk, with an ANN index over it
     recent: View  # what came after the base: scanned
     removals: int = 0  # grows whenever something may have been removed; only to be compared
     recent_count: int = field(init=False)  # rows of ``recent`` that a search may return
@@ -86,7 +86,7 @@ class Snapshot:
             queries_QD: finite unit vectors.
             k: at least 1.
             allowed: only these keys; ``None`` for all.
-            exact: look at every row instead of using the base's structure.
+            exact: look at every row instead of using the base's ANN index.
 
         Raises:
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.

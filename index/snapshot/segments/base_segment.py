@@ -1,4 +1,4 @@
-"""The unchanging bulk of a gallery: rows, their keys, and a structure over them.
+"""The unchanging bulk of a gallery: rows, their keys, and an ANN index over them.
 
 Shape suffixes: N rows, Q queries, K hits, D vector width.
 """
@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.ann_index import MEASURED_K, Structure
+from index.search.ann_index import MEASURED_K, AnnIndex
 from index.search.exact import Hits, nearest
-from index.search.index_spec import Plan
+from index.search.index_spec import IndexSpec
 from index.search.live_rows import Alive
 from index.search.vector_matrix import Matrix
 
@@ -32,15 +32,15 @@ class Base:
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
-        plan: Plan,
-        structure: Structure | None,
+        spec: IndexSpec,
+        ann_index: AnnIndex | None,
     ) -> None:
         self.generation = generation
         self.seq = seq  # the operation it was read at
         self.keys_N = keys_N
         self.matrix = matrix
-        self.plan = plan
-        self.structure = structure  # None: exact
+        self.spec = spec
+        self.ann_index = ann_index  # None: exact
         self._sorted = bool(np.all(np.diff(keys_N) > 0))
         self._order = np.empty(0, np.int64) if self._sorted else np.argsort(keys_N)
         self.sorted_keys_N = keys_N if self._sorted else keys_N[self._order]
@@ -112,30 +112,30 @@ class BaseView:
             k: at least 1.
             allowed: rows to choose from, sorted; dead ones are ignored. ``None`` for all.
         """
-        structure = self.base.structure
+        ann_index = self.base.ann_index
         if allowed is None:
-            if structure is None or self.count <= k:
+            if ann_index is None or self.count <= k:
                 return nearest(self, queries_QD, k=k)
-            scores_QK, rows_QK, far_Q = structure.look(
+            scores_QK, rows_QK, far_Q = ann_index.adaptive_search(
                 queries_QD, k, alive=self.alive, share=self._share
             )
             if self.alive is not None and self._share <= MOST_ALIVE:
-                lost_Q = self._lost(structure, queries_QD, self.alive, self._share, FAIR)
+                lost_Q = self._lost(ann_index, queries_QD, self.alive, self._share, FAIR)
                 far_Q = lost_Q if far_Q is None else far_Q | lost_Q
             return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
         among = self.alive_among(allowed)
         share = len(among) / max(1, len(self.base))
         small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
-        if structure is None or small or len(among) <= k:
+        if ann_index is None or small or len(among) <= k:
             return nearest(self, queries_QD, k=k, among=among)
         alive = Alive.only(among, count=len(self.base))
-        scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
-        lost_Q = self._lost(structure, queries_QD, alive, share, FAIR * share)
+        scores_QK, rows_QK = ann_index.search(queries_QD, k, alive=alive, share=share)
+        lost_Q = self._lost(ann_index, queries_QD, alive, share, FAIR * share)
         return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=lost_Q)
 
     def _lost(
         self,
-        structure: Structure,
+        ann_index: AnnIndex,
         queries_QD: NDArray[np.float32],
         alive: Alive,
         share: float,
@@ -144,15 +144,15 @@ class BaseView:
         """Return for which queries (Q,) less than a ``fair`` share of what is near may be found.
 
         Filters often follow what images look like. When the rows that are allowed lie far from a
-        query, a structure comes back with some of them long before it has seen the nearest. So it
+        query, an ANN index comes back with some of them long before it has seen the nearest. So it
         does when all rows lie far from a query.
         """
-        look = min(len(self.base), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
-        scores_QL, rows_QL = structure.search(queries_QD, look)
+        nearby = min(len(self.base), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
+        scores_QL, rows_QL = ann_index.search(queries_QD, nearby)
         found_QL = rows_QL >= 0
         alive_QL = found_QL & alive.flags(np.maximum(rows_QL, 0))
         few_Q = alive_QL.sum(axis=1) < fair * np.maximum(found_QL.sum(axis=1), 1)
-        far_Q = structure.far(scores_QL)
+        far_Q = ann_index.far(scores_QL)
         lost_Q: NDArray[np.bool_] = few_Q if far_Q is None else few_Q | far_Q
         return lost_Q
 
@@ -165,7 +165,7 @@ class BaseView:
         *,
         lost_Q: NDArray[np.bool_] | None = None,
     ) -> list[Hits]:
-        """Return what the structure found as keys and scores; where it lost its way, scan."""
+        """Return what the ANN index found as keys and scores; where it lost its way, scan."""
         keys_QK = self.base.keys_N[rows_QK]
         if lost_Q is None and len(rows_QK) == 1:  # one query, quickly
             scores_K = scores_QK[0]

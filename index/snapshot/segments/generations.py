@@ -1,6 +1,6 @@
 """The generations of a gallery's bulk on disk: a cache of what the database holds.
 
-``snapshots/gen-00000012`` holds the keys, the vectors and the structure as of one operation, with a
+``snapshots/gen-00000012`` holds the keys, the vectors and the ANN index as of one operation, with a
 manifest of sizes and checksums. A generation is renamed to its place when all of it is on the disk,
 and counts once the database knows it (`index.snapshot.segments.generation_record`); the newest two
 are kept. What does not match
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from files.durable import Buffer, FileFacts, read_facts, sync_folder, write_bytes, write_file
 from index.errors import GenerationError
-from index.search.ann_index import Structure
-from index.search.index_spec import OUTDATED, Plan
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import OUTDATED, IndexSpec
 from index.search.vector_matrix import Matrix, matrix_header
 from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generation_manifest import sealed, unsealed
@@ -40,7 +40,7 @@ KEPT: Final = 2
 FORMAT: Final = 1
 KEYS: Final = "keys.i64"
 VECTORS: Final = "vectors.f32"
-STRUCTURE: Final = "structure.faiss"
+ANN_INDEX: Final = "structure.faiss"
 MANIFEST: Final = "manifest.json"
 WRITTEN_ROWS: Final = 65_536  # at a time
 _UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
@@ -156,8 +156,8 @@ class Generations:
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
-        plan: Plan,
-        structure: Structure | None,
+        spec: IndexSpec,
+        ann_index: AnnIndex | None,
         settings: Mapping[str, str],
         before_commit: Callable[[], None],
     ) -> None:
@@ -178,12 +178,12 @@ class Generations:
                 KEYS: write_bytes(unfinished / KEYS, [keys_N.astype("<i8").tobytes()]),
                 VECTORS: write_bytes(unfinished / VECTORS, _pieces(matrix)),
             }
-            if structure is not None:
+            if ann_index is not None:
                 # FAISS's own file writer neither syncs nor tells that the last bytes found no room.
-                files[STRUCTURE] = write_file(
-                    unfinished / STRUCTURE,
+                files[ANN_INDEX] = write_file(
+                    unfinished / ANN_INDEX,
                     lambda append: faiss.write_index(
-                        structure.index, faiss.PyCallbackIOWriter(append)
+                        ann_index.index, faiss.PyCallbackIOWriter(append)
                     ),
                 )
             manifest = {
@@ -193,8 +193,10 @@ class Generations:
                 "database_id": self._owner.database_id,
                 "fingerprint": self._owner.fingerprint,
                 "width": self._owner.width,
-                "plan": plan.to_json(),
-                "strays": structure.strays.rows.tolist() if structure and structure.strays else [],
+                "plan": spec.to_json(),
+                "strays": ann_index.unindexed.rows.tolist()
+                if ann_index and ann_index.unindexed
+                else [],
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
@@ -260,8 +262,8 @@ class Generations:
             raise ValueError("it belongs to another gallery or model")
         if manifest["seq"] > last_seq:
             raise ValueError(f"it is of operation {manifest['seq']}, the database of {last_seq}")
-        plan, strays = Plan.from_json(manifest["plan"]), manifest.get("strays")
-        expected = {KEYS, VECTORS} | ({STRUCTURE} if plan.kind != "exact" else set())
+        spec, unindexed = IndexSpec.from_json(manifest["plan"]), manifest.get("strays")
+        expected = {KEYS, VECTORS} | ({ANN_INDEX} if spec.kind != "exact" else set())
         if set(manifest["files"]) != expected:
             raise ValueError(f"it lists the files {sorted(manifest['files'])}")
         for name, facts in manifest["files"].items():
@@ -271,21 +273,23 @@ class Generations:
         if len(keys_N) != count:
             raise ValueError(f"it has {len(keys_N)} keys, not {count}")
         matrix = Matrix.mapped(folder / VECTORS, count=count, width=owner.width)
-        structure = None
-        if plan.kind != "exact" and strays is None:
-            plan = OUTDATED
-        if plan.kind != "exact":
-            index = faiss.read_index(str(folder / STRUCTURE), faiss.IO_FLAG_MMAP_IFC)
+        ann_index = None
+        if spec.kind != "exact" and unindexed is None:
+            spec = OUTDATED
+        if spec.kind != "exact":
+            index = faiss.read_index(str(folder / ANN_INDEX), faiss.IO_FLAG_MMAP_IFC)
             if (index.ntotal, index.d) != (count, owner.width):
                 raise ValueError(f"its structure holds {index.ntotal} rows of {index.d} numbers")
-            structure = Structure(index, matrix, plan).with_strays(np.array(strays, np.int64))
+            ann_index = AnnIndex(index, matrix, spec).with_unindexed_rows(
+                np.array(unindexed, np.int64)
+            )
         return Base(
             generation=number,
             seq=manifest["seq"],
             keys_N=keys_N,
             matrix=matrix,
-            plan=plan,
-            structure=structure,
+            spec=spec,
+            ann_index=ann_index,
         )
 
 

@@ -158,7 +158,7 @@ def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_t
                     assert len({hit.id for hit in hits}) == k, "one id twice"
                     assert restriction is None or {hit.label for hit in hits} == {"l1"}
             base = at._follower.snapshot.base
-            searches["exact" if base is None else base.base.plan.kind] += 1
+            searches["exact" if base is None else base.base.spec.kind] += 1
 
     def structured() -> int:
         return searches["graph"] + searches["quantized"]

@@ -86,7 +86,7 @@ def test_a_rebuild_tells_its_stages_and_what_it_made_and_is_searched_on(gallery:
     made = gallery.upkeep.rebuild(on_stage=stages.append)
 
     assert stages == ["reading", "measuring", "writing"]
-    assert (made.generation, made.seq, made.count, made.plan.kind) == (1, ITEMS, ITEMS, "exact")
+    assert (made.generation, made.seq, made.count, made.spec.kind) == (1, ITEMS, ITEMS, "exact")
     assert gallery.info().generation == 1
     assert wrong_answers(gallery) == []
 
@@ -98,9 +98,9 @@ def test_a_structure_is_built_in_its_own_process_and_taken_over(tmp_path: Path) 
 
         made = gallery.upkeep.rebuild(target=0.95)
 
-        assert (made.generation, made.plan.kind) == (2, "graph")
-        assert made.plan.recall is not None
-        assert made.plan.recall >= 0.95
+        assert (made.generation, made.spec.kind) == (2, "graph")
+        assert made.spec.recall is not None
+        assert made.spec.recall >= 0.95
         assert gallery.info().structure == "graph"
         assert wrong_answers(gallery) == []
         assert gallery.verify() == []
@@ -246,7 +246,7 @@ def test_whatever_the_process_says_a_rebuild_ends_in_our_error(
 def test_what_libraries_print_after_the_result_does_not_matter(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = {"generation": 1, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}
+    made = {"generation": 1, "seq": 2, "count": 3, "spec": {"kind": "exact"}, "trials": []}
     FakeProgram(monkeypatch, f"print('{json.dumps({'made': made})}'); print('goodbye')")
 
     assert gallery.upkeep.rebuild().count == 3

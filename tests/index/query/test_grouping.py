@@ -19,8 +19,8 @@ from index.items.item import Itself, NewItem, encode_metadata
 from index.items.metadata_index import add_metadata_entries, metadata_entries
 from index.query.groups import FEW, Groups, group_key, read_groups
 from index.query.result_selection import MAX_REACH, Picker, Picking, picked, places_within
-from index.search.ann_index import Structure
-from index.search.index_spec import Plan
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import IndexSpec
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.base_segment import Base
 from index.snapshot.snapshot import Live, Snapshot
@@ -228,15 +228,22 @@ def snapshot() -> Snapshot:
     """Rows that a graph searches, some of them dead, and some that came later."""
     vectors = clustered_vectors(ROWS, 16, seed=2)
     matrix = Matrix.of(vectors[:-200])
-    plan = Plan(kind="graph", factory="Bytes,HNSW16", construction=40, effort=64, k_factor=2)
-    structure = Structure.build(matrix, plan, count=ROWS - 200)
+    spec = IndexSpec(
+        kind="graph",
+        factory="HNSW16",
+        scalar_quantizer=True,
+        construction=40,
+        search_depth=64,
+        k_factor=2,
+    )
+    ann_index = AnnIndex.build(matrix, spec, count=ROWS - 200)
     base = Base(
         generation=1,
         seq=0,
         keys_N=KEYS_N[:-200],
         matrix=matrix,
-        plan=plan,
-        structure=structure.with_strays(NOTHING_OUT),
+        spec=spec,
+        ann_index=ann_index.with_unindexed_rows(NOTHING_OUT),
     )
     live = Live(16, base=base, seq=0)
     removed = KEYS_N[::9].copy()

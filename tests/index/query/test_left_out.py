@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from files.durable import write_bytes
 from index.gallery import Gallery
 from index.items.item import Itself, NewItem
-from index.search.ann_index import Structure
-from index.search.index_spec import Plan
-from index.search.unindexed_rows import COMPARED_NUMBERS, strays_of
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import IndexSpec
+from index.search.unindexed_rows import COMPARED_NUMBERS, find_unindexed_rows
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.base_segment import Base, BaseView
 from tests.support.fakes import new_item, unit, unit_vectors
@@ -29,29 +29,36 @@ WIDTHS = [2, 3, 17, 64]
 World = Callable[[np.random.Generator, int, int], Rows]
 
 
-def careless(kind: str, width: int) -> Plan:
-    """Return a plan that looks at hardly anything."""
+def careless(kind: str, width: int) -> IndexSpec:
+    """Return a spec that looks at hardly anything."""
     even = f"PCA{width - 1}," if width % 2 else ""
     factory = {
-        "lists": "Bytes,IVF16",
-        "graph": "Bytes,HNSW8",
+        "lists": "IVF16",
+        "graph": "HNSW8",
         "quantized": f"{even}IVF16,PQ{width // 2}x4fsr",
     }[kind]
-    effort = 16 if kind == "graph" else 1
-    return Plan(kind=kind, factory=factory, construction=20, effort=effort, k_factor=2)  # type: ignore[arg-type]
+    search_depth = 16 if kind == "graph" else 1
+    return IndexSpec(
+        kind=kind,
+        factory=factory,
+        scalar_quantizer=kind != "quantized",
+        construction=20,
+        search_depth=search_depth,
+        k_factor=2,
+    )  # type: ignore[arg-type]
 
 
-def structured(vectors_ND: NDArray[np.float32], plan: Plan) -> Base:
-    """Return a base as a rebuild would make it with this plan, whatever its recall."""
+def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> Base:
+    """Return a base as a rebuild would make it with this spec, whatever its recall."""
     matrix = Matrix.of(vectors_ND)
-    structure = Structure.build(matrix, plan, count=len(vectors_ND))
+    ann_index = AnnIndex.build(matrix, spec, count=len(vectors_ND))
     return Base(
         generation=1,
         seq=0,
         keys_N=np.arange(1, len(vectors_ND) + 1),
         matrix=matrix,
-        plan=plan,
-        structure=structure.with_strays(strays_of(structure)),
+        spec=spec,
+        ann_index=ann_index.with_unindexed_rows(find_unindexed_rows(ann_index)),
     )
 
 
@@ -112,14 +119,14 @@ def test_every_item_finds_itself_however_hard_and_for_how_many_hits_it_is_looked
     kind: str,
 ) -> None:
     base = structured(vectors_of(homogeneous, 300, 16, seed=998), careless(kind, 16))
-    assert base.structure is not None
+    assert base.ann_index is not None
     queries_QD = base.matrix.rows_ND
 
-    for effort in range(1, 40):
-        structure = base.structure.with_plan(replace(base.plan, effort=effort))
+    for search_depth in range(1, 40):
+        ann_index = base.ann_index.with_spec(replace(base.spec, search_depth=search_depth))
         for k in (1, 2, 15):
-            _, rows_QK = structure.search(queries_QD, k)
-            assert (rows_QK == np.arange(300)[:, np.newaxis]).any(axis=1).all(), (effort, k)
+            _, rows_QK = ann_index.search(queries_QD, k)
+            assert (rows_QK == np.arange(300)[:, np.newaxis]).any(axis=1).all(), (search_depth, k)
 
 
 @settings(deadline=None, max_examples=40)
@@ -147,9 +154,9 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
 def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> None:
     vectors_ND = vectors_of(homogeneous, 3000, 32, seed=0)
     base = structured(vectors_ND, careless("lists", 32))
-    assert base.structure is not None
-    assert base.structure.strays is not None, "the three unlike rows are missed by themselves"
-    unlike = np.sort(base.structure.strays.rows)[:3]
+    assert base.ann_index is not None
+    assert base.ann_index.unindexed is not None, "the three unlike rows are missed by themselves"
+    unlike = np.sort(base.ann_index.unindexed.rows)[:3]
     queries_QD = unit(vectors_ND[unlike] + 0.05 * unit_vectors(3, 32, seed=9))
 
     for query_D, row in zip(queries_QD, unlike, strict=True):
@@ -163,9 +170,9 @@ def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     width = 784
     vectors_ND = vectors_of(near_twins, 1500, width, seed=0)
     base = structured(vectors_ND, careless("lists", width))
-    assert base.structure is not None
-    assert base.structure.strays is not None
-    assert len(base.structure.strays.rows) > COMPARED_NUMBERS // width
+    assert base.ann_index is not None
+    assert base.ann_index.unindexed is not None
+    assert len(base.ann_index.unindexed.rows) > COMPARED_NUMBERS // width
 
     assert not_themselves(BaseView(base), np.arange(1500), at_once=100) == []
 
@@ -235,7 +242,7 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         made = rebuilt(gallery.folder)
         assert gallery.upkeep.take_over()
         info = gallery.info()
-        assert info.structure == made.plan.kind != "exact"
+        assert info.structure == made.spec.kind != "exact"
         assert info.recall_low is not None
         assert info.recall is not None
         assert info.recall_high is not None
@@ -299,7 +306,7 @@ def test_every_item_of_a_gallery_of_a_million_finds_itself() -> None:
 
     view = BaseView(measured_base(vectors_ND))
 
-    assert view.base.structure is not None
+    assert view.base.ann_index is not None
     of_key = np.argsort(view.keys_N)
     for start in range(0, len(vectors_ND), 8_192):
         queries_QD = vectors_ND[start : start + 8_192]

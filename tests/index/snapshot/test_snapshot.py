@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
-from index.search.index_spec import EXACT, Plan
+from index.search.index_spec import EXACT, IndexSpec
 from index.snapshot.filter_cache import Allowed
 from index.snapshot.snapshot import Live, Snapshot
 from tests.support.fakes import unit_vectors
-from tests.support.segments import GRAPH, PLANS, base_of, best, clustered, scores_of
+from tests.support.segments import GRAPH, SPECS, base_of, best, clustered, scores_of
 
 WIDTH = 16
 NO_KEYS = np.empty(0, np.int64)
@@ -36,18 +36,18 @@ class Twin:
 
 
 @pytest.mark.parametrize(
-    "plan", [None, EXACT, *PLANS], ids=lambda plan: getattr(plan, "kind", plan)
+    "spec", [None, EXACT, *SPECS], ids=lambda spec: getattr(spec, "kind", spec)
 )
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_a_snapshot_answers_as_sorting_all_its_rows_would(
-    plan: Plan | None, data: st.DataObject
+    spec: IndexSpec | None, data: st.DataObject
 ) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
     pool_ND, _ = clustered(400, WIDTH, seed=0, clusters=10)
     pool_ND[::7] = pool_ND[0]  # ties, within a part and between them
-    in_base = 0 if plan is None else data.draw(st.sampled_from([64, 200]))
-    base = None if plan is None else base_of(pool_ND[:in_base], plan)
+    in_base = 0 if spec is None else data.draw(st.sampled_from([64, 200]))
+    base = None if spec is None else base_of(pool_ND[:in_base], spec)
     live, twin = Live(WIDTH, base=base, seq=5), Twin()
     twin.vectors = {key: pool_ND[key - 1] for key in range(1, in_base + 1)}
     last, seq = in_base, 5

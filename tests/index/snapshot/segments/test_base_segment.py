@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.search.autotune import measure
+from index.search.autotune import autotune
 from index.search.exact import Hits, nearest
-from index.search.index_spec import EXACT, Plan
+from index.search.index_spec import EXACT, IndexSpec
 from index.search.live_rows import Alive
 from index.search.tuning_sample import hold_out
 from index.snapshot.segments.base_segment import Base, BaseView, merged
 from tests.support.fakes import unit_vectors
-from tests.support.segments import GRAPH, PLANS, QUANTIZED, base_of, best, clustered, scores_of
+from tests.support.segments import GRAPH, QUANTIZED, SPECS, base_of, best, clustered, scores_of
 
 ROWS = 30_000
 WIDTH = 32
@@ -34,17 +34,17 @@ def large(request: pytest.FixtureRequest) -> Base:
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
     keys_N, sample = hold_out(np.arange(1, ROWS + 1), vectors_ND)
     factory = "HNSW24_SQ8" if request.param == "graph" else "IVF128,PQ16x4fsr"
-    plan = replace(GRAPH if request.param == "graph" else QUANTIZED, factory=factory)
-    trial, structure = measure(replace(plan, effort=0), sample, target=0.99)
+    spec = replace(GRAPH if request.param == "graph" else QUANTIZED, factory=factory)
+    trial, ann_index = autotune(replace(spec, search_depth=0), sample, target=0.99)
     assert trial.reached
-    assert structure is not None
+    assert ann_index is not None
     return Base(
         generation=1,
         seq=0,
         keys_N=keys_N,
         matrix=sample.matrix,
-        plan=trial.plan,
-        structure=structure.completed(),
+        spec=trial.spec,
+        ann_index=ann_index.completed(),
     )
 
 
@@ -107,9 +107,9 @@ def test_without_the_scan_behind_it_a_structure_alone_would_come_back_with_fewer
     large: Base, queries_QD: NDArray[np.float32]
 ) -> None:
     allowed = far_rows(large, queries_QD[0], 0.001)
-    assert large.structure is not None
+    assert large.ann_index is not None
 
-    _, rows_QK = large.structure.search(
+    _, rows_QK = large.ann_index.search(
         queries_QD[:1], 10, alive=Alive.only(allowed, count=ROWS), share=1.0
     )
 
@@ -215,11 +215,11 @@ def test_rows_are_found_by_key_and_die_by_key(data: st.DataObject) -> None:
     assert view.alive_among(some).tolist() == [row for row in some if row in alive]
 
 
-@pytest.mark.parametrize("plan", [EXACT, *PLANS], ids=lambda plan: plan.kind)
+@pytest.mark.parametrize("spec", [EXACT, *SPECS], ids=lambda spec: spec.kind)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_search_in_any_base_gives_k_alive_and_allowed_rows(
-    plan: Plan, data: st.DataObject
+    spec: IndexSpec, data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -228,7 +228,7 @@ def test_any_search_in_any_base_gives_k_alive_and_allowed_rows(
         )
         vectors_ND, _ = clustered(data.draw(st.integers(64, 300)), 16, seed=0, clusters=10)
         vectors_ND[:: data.draw(st.integers(2, 9))] = vectors_ND[0]  # ties
-        base = base_of(vectors_ND, plan)
+        base = base_of(vectors_ND, spec)
         rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
         view = BaseView(base).without(_some(rng, base.keys_N, data.draw(st.floats(0, 0.99))))
         allowed = _some(rng, np.arange(len(base)), data.draw(st.floats(0, 1)))
@@ -244,7 +244,7 @@ def test_any_search_in_any_base_gives_k_alive_and_allowed_rows(
         assert len(all_hits[0]) == min(k, len(view))
         check_hits(base, query_D, hits, alive_allowed)
         check_hits(base, query_D, all_hits, view.alive_rows())
-        if plan is EXACT:
+        if spec is EXACT:
             scores = scores_of(vectors_ND[alive_allowed], query_D)
             keys, _ = best(base.keys_N[alive_allowed], scores, k)
             assert hits[0].tolist() == keys.tolist()
@@ -258,15 +258,15 @@ def test_a_row_that_a_structure_did_not_find_is_never_taken_for_another(
 ) -> None:
     base = base_of(clustered(300, 16, seed=0)[0], GRAPH)
     queries_QD, _ = clustered(4, 16, seed=1)
-    assert base.structure is not None
-    search = base.structure.search
+    assert base.ann_index is not None
+    search = base.ann_index.search
 
     def with_a_hole(*arguments: object, **options: object) -> object:
         scores_QK, rows_QK = search(*arguments, **options)  # type: ignore[arg-type]
         rows_QK[1, 2], rows_QK[3, -1] = -1, -1
         return scores_QK, rows_QK
 
-    monkeypatch.setattr(base.structure, "search", with_a_hole)
+    monkeypatch.setattr(base.ann_index, "search", with_a_hole)
     for query_D, hits in zip(
         queries_QD, BaseView(base).search(queries_QD, k=5, allowed=None), strict=True
     ):
