@@ -167,8 +167,8 @@ def measure_interface(arguments: argparse.Namespace) -> None:
     folder = built(arguments.folder / "fashion-unit", base_ND)
     with Gallery.open(folder, fingerprint=None) as gallery:
         snapshot = gallery._follower.snapshot
-        assert snapshot.base is not None
-        ann_index = snapshot.base.base.ann_index
+        assert snapshot.immutable is not None
+        ann_index = snapshot.immutable.segment.ann_index
         assert ann_index is not None
         parameters = ann_index._how(10, None, 1.0)
         ways: dict[str, Callable[[np.ndarray], object]] = {

@@ -82,10 +82,10 @@ class OursGallery(Ours):
         self._gallery = Gallery.open(
             built(Path(self._folder.name) / "gallery", np.asarray(vectors_ND)), fingerprint=None
         )
-        view = self._gallery._follower.snapshot.base
+        view = self._gallery._follower.snapshot.immutable
         assert view is not None
-        assert view.base.ann_index is not None
-        self._base, self._built = view.base, view.base.ann_index
+        assert view.segment.ann_index is not None
+        self._base, self._built = view.segment, view.segment.ann_index
 
     def set_effort(self, search_depth: int) -> None:
         """Look so hard from now on."""

@@ -50,11 +50,11 @@ def store_problems(store: Store) -> list[str]:
 def snapshot_problems(reader: apsw.Connection, snapshot: Snapshot) -> list[str]:
     """Return where the index in memory differs from the state that ``reader`` sees."""
     place_of: dict[int, tuple[Rows, int]] = {}
-    for rows in (snapshot.base, snapshot.recent):
+    for rows in (snapshot.immutable, snapshot.delta):
         if rows is not None:
-            alive = rows.alive_rows()
-            keys = rows.keys_N[alive].tolist()
-            place_of |= {key: (rows, row) for key, row in zip(keys, alive.tolist(), strict=True)}
+            live = rows.live_rows()
+            keys = rows.keys_N[live].tolist()
+            place_of |= {key: (rows, row) for key, row in zip(keys, live.tolist(), strict=True)}
     problems = []
     for key, item_id, data in reader.execute(
         "SELECT i.key, i.id, v.data FROM items i LEFT JOIN vectors v USING (key) ORDER BY i.key"

@@ -15,7 +15,7 @@ from index.errors import GroupKeyError
 from index.items.filter import Filter, Key, Value
 from index.items.metadata_index import BOOLEAN, OTHER, metadata_entries
 from index.query.groups import group_key
-from index.query.searcher import Lookup
+from index.query.searcher import Searcher
 from index.store.condition_queries import METADATA_INDEX_VERSION
 from index.store.store import Store
 from index.store.transaction import last_seq
@@ -57,9 +57,9 @@ class Counts:
 class Counting:
     """Counts what a gallery stores. For any number of threads."""
 
-    def __init__(self, store: Store, lookup: Lookup) -> None:
+    def __init__(self, store: Store, searcher: Searcher) -> None:
         self._store = store
-        self._lookup = lookup
+        self._searcher = searcher
 
     def of(self, wanted: Filter | None, *, keys: list[str], limit: int) -> Counts:
         """Return how many items ``wanted`` holds for, and the ``limit`` most frequent values.
@@ -86,7 +86,7 @@ class Counting:
                 newest = seq if keys_N is not None else last_seq(reader)
             return Counts(total, facets, newest)
 
-        return self._lookup.allowed_by(wanted, count)
+        return self._searcher.allowed_by(wanted, count)
 
 
 def _facet(

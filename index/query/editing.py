@@ -25,7 +25,7 @@ from index.items.item import (
 )
 from index.items.metadata_index import metadata_entries
 from index.items.preconditions import ANYTHING, Expected
-from index.query.searcher import Lookup
+from index.query.searcher import Searcher
 from index.store.store import Store
 from index.store.transaction import Edit, WriteTransaction
 
@@ -75,9 +75,9 @@ def merge(target: Any, patch: Any) -> Any:
 class Editing:
     """Changes of what a gallery stores. For any number of threads."""
 
-    def __init__(self, store: Store, lookup: Lookup, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, searcher: Searcher, *, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._lookup = lookup
+        self._searcher = searcher
         self._clock = clock
 
     def put(
@@ -141,7 +141,7 @@ class Editing:
             at_most: of items.
         """
         while True:
-            page = self._lookup.page(limit=at_most, cursor=None, wanted=wanted)
+            page = self._searcher.page(limit=at_most, cursor=None, wanted=wanted)
             found = [item for item in page.items if up_to is None or item.seq <= up_to]
             if not found:
                 return 0

@@ -53,7 +53,7 @@ class Groups:
     def __init__(self, keys_N: NDArray[np.int64], codes_N: NDArray[np.int64], *, to: int) -> None:
         self._keys_N = keys_N  # sorted and distinct; items of a group of their own are missing
         self._codes_N = codes_N  # at least 0
-        self.judged_to = to
+        self.evaluated_to = to
 
     def __len__(self) -> int:
         return len(self._keys_N)
@@ -73,11 +73,11 @@ class Groups:
         )
         return codes
 
-    def and_also(self, more: "Groups") -> "Groups":
+    def extended(self, more: "Groups") -> "Groups":
         """Return these groups and those of later keys."""
         keys_N = np.concatenate([self._keys_N, more._keys_N])
         codes_N = np.concatenate([self._codes_N, more._codes_N])
-        return Groups(keys_N, codes_N, to=more.judged_to)
+        return Groups(keys_N, codes_N, to=more.evaluated_to)
 
 
 class KnownGroups:
@@ -105,15 +105,15 @@ class KnownGroups:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
         known = self._known.get(key)
-        if known is not None and known.judged_to >= up_to:
+        if known is not None and known.evaluated_to >= up_to:
             return known
         with self._lock:
             known = self._known.pop(key, None)
             if known is None or len(known) > 2 * self._stored() + FEW:  # most of them are gone
                 known = Groups(np.empty(0, np.int64), np.empty(0, np.int64), to=0)
-            if known.judged_to < up_to:
+            if known.evaluated_to < up_to:
                 with self._reading() as reader:
-                    known = known.and_also(read_groups(reader, key, after=known.judged_to))
+                    known = known.extended(read_groups(reader, key, after=known.evaluated_to))
             self._known[key] = known  # the latest used comes last
             size = sum(groups.nbytes for groups in self._known.values())
             while len(self._known) > 1 and size > MAX_BYTES:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.index_spec import IndexSpec
-from index.search.live_rows import Alive
+from index.search.live_rows import LiveRows
 from index.search.scalar_quantizer import (
     SAMPLE_ROWS,
     add_quantized,
@@ -101,7 +101,7 @@ class AnnIndex:
         queries_QD: NDArray[np.float32],
         k: int,
         *,
-        alive: Alive | None = None,
+        live: LiveRows | None = None,
         share: float = 1.0,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
         """Search, and search harder where what is found lies farther away than it mostly does.
@@ -112,13 +112,13 @@ class AnnIndex:
             As ``search``; and for which queries (Q,) they are far away still, so that only a scan
             is to be believed. ``None``: for none.
         """
-        scores_QK, rows_QK = self.search(queries_QD, k, alive=alive, share=share)
+        scores_QK, rows_QK = self.search(queries_QD, k, live=live, share=share)
         doubtful_Q = self._below(scores_QK, 1.0)
         if doubtful_Q is None:
             return scores_QK, rows_QK, None
         again = np.flatnonzero(doubtful_Q)
         scores_QK[again], rows_QK[again] = self._harder.search(
-            np.ascontiguousarray(queries_QD[again]), k, alive=alive, share=share
+            np.ascontiguousarray(queries_QD[again]), k, live=live, share=share
         )
         return scores_QK, rows_QK, self.far(scores_QK)
 
@@ -162,7 +162,7 @@ class AnnIndex:
         queries_QD: NDArray[np.float32],
         k: int,
         *,
-        alive: Alive | None = None,
+        live: LiveRows | None = None,
         share: float = 1.0,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return scores and rows (Q, k), best first; rows of -1 where no more were found.
@@ -170,8 +170,8 @@ class AnnIndex:
         Args:
             queries_QD: finite unit vectors, C-contiguous.
             k: at least 1.
-            alive: the rows that may be returned; ``None`` for all.
-            share: of the rows that are alive; the fewer, the harder it looks for them.
+            live: the rows that may be returned; ``None`` for all.
+            share: of the rows that are live; the fewer, the harder it looks for them.
         """
         scores_QK = np.empty((len(queries_QD), k), np.float32)
         rows_QK = np.empty((len(queries_QD), k), np.int64)
@@ -182,22 +182,22 @@ class AnnIndex:
             k,
             faiss.swig_ptr(scores_QK),
             faiss.swig_ptr(rows_QK),
-            self._how(k, alive, share),
+            self._how(k, live, share),
         )
         np.multiply(scores_QK, _MINUS_HALF, scores_QK)
         np.add(scores_QK, _ONE, scores_QK)
         if len(scores_QK) > 1 or scores_QK.item(-1) < -1:  # of opposite vectors, by rounding
             np.maximum(scores_QK, -1, out=scores_QK)
         if self.unindexed is not None:
-            self.unindexed.work_in(queries_QD, scores_QK, rows_QK, alive)
+            self.unindexed.work_in(queries_QD, scores_QK, rows_QK, live)
         return scores_QK, rows_QK
 
-    def _how(self, k: int, alive: Alive | None, share: float) -> Any:
+    def _how(self, k: int, live: LiveRows | None, share: float) -> Any:
         """Return FAISS's parameters of a search; making them costs as much as a tenth of it."""
-        known = self._parameters if alive is None else alive.parameters
+        known = self._parameters if live is None else live.parameters
         parameters = known.get((k, share))
         if parameters is None:
-            parameters = known[k, share] = self._new_parameters(self.search_depth(k, share), alive)
+            parameters = known[k, share] = self._new_parameters(self.search_depth(k, share), live)
         return parameters
 
     def search_depth(self, k: int, share: float) -> int:
@@ -205,14 +205,14 @@ class AnnIndex:
         more = max(1.0, k / MEASURED_K) ** (1.0 if self.spec.kind == "graph" else 0.5)
         return min(MAX_SEARCH_DEPTH, int(self.spec.search_depth * more / share))
 
-    def _new_parameters(self, search_depth: int, alive: Alive | None) -> Any:
-        inner = self._inner_parameters(search_depth, alive)
+    def _new_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
+        inner = self._inner_parameters(search_depth, live)
         return faiss.IndexRefineSearchParameters(
             k_factor=self.spec.k_factor, base_index_params=inner
         )
 
-    def _inner_parameters(self, search_depth: int, alive: Alive | None) -> Any:
-        selector = None if alive is None else alive.selector
+    def _inner_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
+        selector = None if live is None else live.selector
         if self.spec.kind == "graph":
             inner = faiss.SearchParametersHNSW(efSearch=search_depth, sel=selector)
         else:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.exact import ROUNDING
-from index.search.live_rows import Alive
+from index.search.live_rows import LiveRows
 from index.search.vector_matrix import Matrix
 
 if TYPE_CHECKING:
@@ -54,22 +54,22 @@ class UnindexedRows:
         queries_QD: NDArray[np.float32],
         scores_QK: NDArray[np.float32],
         rows_QK: NDArray[np.int64],
-        alive: Alive | None,
+        live: LiveRows | None,
     ) -> None:
         """Put those that belong there into the hits of each query, in place, best first."""
         if len(queries_QD) == 1:  # one query, quickly
-            more = self._equal_to(queries_QD[0], rows_QK[0], alive)
+            more = self._equal_to(queries_QD[0], rows_QK[0], live)
             if not more and not self._is_near(queries_QD[0], scores_QK, rows_QK):
                 return
         scores_QS = queries_QD @ self._vectors_SD.T + ROUNDING
         worst_Q1 = np.where(rows_QK[:, -1:] < 0, -2, scores_QK[:, -1:])
         near_Q = scores_QS.max(axis=1, initial=-np.inf) >= worst_Q1[:, 0]
         for query, (query_D, rows_K) in enumerate(zip(queries_QD, rows_QK, strict=True)):
-            more = self._equal_to(query_D, rows_K, alive)
+            more = self._equal_to(query_D, rows_K, live)
             if near_Q[query]:
                 more += self._compared_S[scores_QS[query] >= worst_Q1[query]].tolist()
             if more:
-                self._merge(query_D, scores_QK[query], rows_K, more, alive)
+                self._merge(query_D, scores_QK[query], rows_K, more, live)
 
     def _is_near(
         self,
@@ -85,7 +85,7 @@ class UnindexedRows:
         return bool(np.maximum.reduce(self._vectors_SD.dot(query_D)) + ROUNDING >= worst)
 
     def _equal_to(
-        self, query_D: NDArray[np.float32], found_K: NDArray[np.int64], alive: Alive | None
+        self, query_D: NDArray[np.float32], found_K: NDArray[np.int64], live: LiveRows | None
     ) -> list[int]:
         """Return rows that equal the query; none where the best of those found is one."""
         wanted = query_D.tobytes()
@@ -98,8 +98,8 @@ class UnindexedRows:
             return []
         first, end = (int(np.searchsorted(self._hashes_N, code, side)) for side in _SIDES)
         rows = self._order_N[first:end]
-        if alive is not None:
-            rows = alive.among(rows)
+        if live is not None:
+            rows = live.among(rows)
         equal = (self._rows_ND[rows[:MOST_EQUAL]] == query_D).all(axis=1)
         found: list[int] = rows[:MOST_EQUAL][equal].tolist()
         return found
@@ -110,11 +110,11 @@ class UnindexedRows:
         scores_K: NDArray[np.float32],
         rows_K: NDArray[np.int64],
         more: list[int],
-        alive: Alive | None,
+        live: LiveRows | None,
     ) -> None:
         more_S = np.setdiff1d(np.array(more, np.int64), rows_K)
-        if alive is not None:
-            more_S = alive.among(more_S)
+        if live is not None:
+            more_S = live.among(more_S)
         apart_SD = self._rows_ND[more_S] - query_D
         distances_S = np.einsum("sd,sd->s", apart_SD, apart_SD)
         more_scores_S = np.maximum(1 - distances_S / 2, -1)  # as the ANN index does

@@ -15,8 +15,8 @@ from index.search.recall_confidence import Recall
 from index.search.tuning_sample import hold_out
 from index.search.unindexed_rows import find_unindexed_rows
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generations import Generations
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
 from tests.support.fakes import unit
 
@@ -53,11 +53,11 @@ def base_of(
     *,
     keys_N: NDArray[np.int64] | None = None,
     generation: int = 1,
-) -> Base:
+) -> ImmutableSegment:
     """Return a base in memory, under the keys 1, 2, ... unless told others."""
     matrix = Matrix.of(vectors_ND)
     exact = spec.kind == "exact"
-    return Base(
+    return ImmutableSegment(
         generation=generation,
         seq=0,
         keys_N=np.arange(1, len(vectors_ND) + 1) if keys_N is None else keys_N,
@@ -67,7 +67,7 @@ def base_of(
     )
 
 
-def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) -> Base:
+def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) -> ImmutableSegment:
     """Return the base that a rebuild makes of the rows, under the keys 1, 2, ..., in memory."""
     keys_N, sample = hold_out(np.arange(1, len(vectors_ND) + 1), vectors_ND, target=target)
     wanted = candidate_specs(*vectors_ND.shape)
@@ -75,7 +75,7 @@ def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) ->
     if ann_index is not None:
         ann_index = ann_index.completed()
         ann_index = ann_index.with_unindexed_rows(find_unindexed_rows(ann_index))
-    return Base(
+    return ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=keys_N,
@@ -119,12 +119,12 @@ def small_structures(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("index.maintenance.compaction.candidate_specs", few)
     patch.setattr(
-        "index.maintenance.compaction.EASY_EFFORT",
+        "index.maintenance.compaction.EASY_SEARCH_DEPTH",
         {"lists": 4096, "graph": 4096, "quantized": 4096},
     )
     patch.setattr("index.maintenance.compaction.LEAST_ROWS", 40)
     patch.setattr("index.search.index_spec.EXACT_ROWS", 100)
-    patch.setattr("index.snapshot.segments.base_segment.EXACT_NUMBERS", 8 * 8)
+    patch.setattr("index.snapshot.segments.immutable_segment.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.search.autotune.ROUNDS", 1)
     patch.setattr("index.search.autotune.recall_between", as_measured)
 

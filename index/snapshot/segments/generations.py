@@ -27,9 +27,9 @@ from index.errors import GenerationError
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import OUTDATED, IndexSpec
 from index.search.vector_matrix import Matrix, matrix_header
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generation_manifest import sealed, unsealed
 from index.snapshot.segments.generation_record import known_numbers, record
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
 from index.store.vacuum import check_room
 
@@ -93,7 +93,7 @@ class Generations:
                 continue
         return min(seqs, default=0)
 
-    def load(self, number: int, *, last_seq: int) -> Base:
+    def load(self, number: int, *, last_seq: int) -> ImmutableSegment:
         """Return one generation; its vectors stay in the file, mapped.
 
         Raises:
@@ -253,7 +253,7 @@ class Generations:
         """Return the folder of a generation."""
         return self.folder / f"{PREFIX}{number:08}"
 
-    def _load(self, folder: Path, number: int, last_seq: int) -> Base:
+    def _load(self, folder: Path, number: int, last_seq: int) -> ImmutableSegment:
         manifest = unsealed((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {manifest['format']}, not {FORMAT}")
@@ -283,7 +283,7 @@ class Generations:
             ann_index = AnnIndex(index, matrix, spec).with_unindexed_rows(
                 np.array(unindexed, np.int64)
             )
-        return Base(
+        return ImmutableSegment(
             generation=number,
             seq=manifest["seq"],
             keys_N=keys_N,

@@ -218,10 +218,14 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         min_score=st.sampled_from([-1.0, 0.0, 0.5, 0.95]),
         ours=st.booleans(),
     )
-    def above(self, query: int, which: int, min_score: float, ours: bool) -> None:
+    def range_search(self, query: int, which: int, min_score: float, ours: bool) -> None:
         (query_D,) = unit_vectors(1, WIDTH, query)
 
-        hits = self.gallery(ours).above(query_D, min_score=min_score, filter=_filter(which)).hits
+        hits = (
+            self.gallery(ours)
+            .range_search(query_D, min_score=min_score, filter=_filter(which))
+            .hits
+        )
 
         nearest = self._nearest(query_D, which)
         self._check_true(hits, nearest)

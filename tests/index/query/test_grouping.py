@@ -22,8 +22,8 @@ from index.query.result_selection import MAX_REACH, Picker, Picking, picked, pla
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import IndexSpec
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base
-from index.snapshot.snapshot import Live, Snapshot
+from index.snapshot.segments.immutable_segment import ImmutableSegment
+from index.snapshot.snapshot import Snapshot, SnapshotWriter
 from index.store.schema import FORMAT_VERSION, TABLES
 from tests.support.fakes import clustered_vectors, new_item, unit_vectors
 from tests.support.filter_twins import KEYS, METADATA, Named, composed, kind, values_of
@@ -237,7 +237,7 @@ def snapshot() -> Snapshot:
         k_factor=2,
     )
     ann_index = AnnIndex.build(matrix, spec, count=ROWS - 200)
-    base = Base(
+    base = ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=KEYS_N[:-200],
@@ -245,10 +245,10 @@ def snapshot() -> Snapshot:
         spec=spec,
         ann_index=ann_index.with_unindexed_rows(NOTHING_OUT),
     )
-    live = Live(16, base=base, seq=0)
+    writer = SnapshotWriter(16, base=base, seq=0)
     removed = KEYS_N[::9].copy()
-    live.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
-    return live.snapshot
+    writer.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
+    return writer.snapshot
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -269,11 +269,11 @@ def test_a_structure_finds_as_many_and_nearly_the_same(
 ) -> None:
     for number in range(5):
         query_1D = unit_vectors(1, 16, seed=number)
-        everything = snapshot.search(query_1D, k=ROWS, exact=True)[0]
-        expected = picker.pick(everything)[0][:60].tolist()
+        all_keys = snapshot.search(query_1D, k=ROWS, exact=True)[0]
+        expected = picker.pick(all_keys)[0][:60].tolist()
 
         keys, scores = picked(
-            snapshot, query_1D, picker, k=60, allowed=None, exact=exact, finish=lambda hits: hits
+            snapshot, query_1D, picker, k=60, mask=None, exact=exact, finish=lambda hits: hits
         )
 
         found = keys.tolist()

@@ -18,7 +18,7 @@ from index.search.ann_index import AnnIndex
 from index.search.index_spec import IndexSpec
 from index.search.unindexed_rows import COMPARED_NUMBERS, find_unindexed_rows
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base, BaseView
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import new_item, unit, unit_vectors
 from tests.support.index_worlds import WORLDS, Rows, homogeneous, near_twins, one_hot, vectors_of
 from tests.support.segments import measured_base, rebuilt, scores_of
@@ -48,11 +48,11 @@ def careless(kind: str, width: int) -> IndexSpec:
     )  # type: ignore[arg-type]
 
 
-def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> Base:
+def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> ImmutableSegment:
     """Return a base as a rebuild would make it with this spec, whatever its recall."""
     matrix = Matrix.of(vectors_ND)
     ann_index = AnnIndex.build(matrix, spec, count=len(vectors_ND))
-    return Base(
+    return ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=np.arange(1, len(vectors_ND) + 1),
@@ -62,7 +62,9 @@ def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> Base:
     )
 
 
-def not_themselves(view: BaseView, rows: NDArray[np.int64], *, at_once: int) -> list[int]:
+def not_themselves(
+    view: ImmutableSegmentView, rows: NDArray[np.int64], *, at_once: int
+) -> list[int]:
     """Return the rows whose own vector finds neither them nor one that scores as much."""
     wrong = []
     for start in range(0, len(rows), at_once):
@@ -80,7 +82,9 @@ def not_themselves(view: BaseView, rows: NDArray[np.int64], *, at_once: int) -> 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
 def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None:
     for width in WIDTHS:
-        view = BaseView(structured(vectors_of(world, ROWS, width, seed=1), careless(kind, width)))
+        view = ImmutableSegmentView(
+            structured(vectors_of(world, ROWS, width, seed=1), careless(kind, width))
+        )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == [], width
         assert not_themselves(view, np.arange(0, ROWS, 7), at_once=1) == [], width
@@ -89,7 +93,7 @@ def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None
 @pytest.mark.parametrize("width", [161, 784])
 def test_every_item_finds_itself_however_wide(width: int) -> None:
     for world in (homogeneous, near_twins):
-        view = BaseView(
+        view = ImmutableSegmentView(
             structured(vectors_of(world, ROWS, width, seed=1), careless("lists", width))
         )
 
@@ -109,9 +113,9 @@ def test_an_item_finds_itself_when_others_are_gone(
 ) -> None:
     base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
     gone = np.random.default_rng(seed).permutation(base.keys_N)[: int(share * count)]
-    view = BaseView(base).without(np.sort(gone))
+    view = ImmutableSegmentView(base).without(np.sort(gone))
 
-    assert not_themselves(view, view.alive_rows(), at_once=1) == []
+    assert not_themselves(view, view.live_rows(), at_once=1) == []
 
 
 @pytest.mark.parametrize("kind", ["lists", "graph", "quantized"])
@@ -138,9 +142,11 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
     vectors_ND = vectors_of(world, data.draw(st.integers(300, 900)), width, seed=seed)
     base = structured(vectors_ND, careless(kind, width))
     gone = np.random.default_rng(seed).permutation(base.keys_N)
-    view = BaseView(base).without(np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))]))
+    view = ImmutableSegmentView(base).without(
+        np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))])
+    )
 
-    rows = view.alive_rows()
+    rows = view.live_rows()
     assert not_themselves(view, rows, at_once=data.draw(st.sampled_from([1, 7, 1000]))) == []
     k = data.draw(st.integers(1, 30))
     queries_QD = np.ascontiguousarray(vectors_ND[rows[:20]])
@@ -160,7 +166,9 @@ def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> N
     queries_QD = unit(vectors_ND[unlike] + 0.05 * unit_vectors(3, 32, seed=9))
 
     for query_D, row in zip(queries_QD, unlike, strict=True):
-        ((keys, scores),) = BaseView(base).search(query_D[np.newaxis], k=5, allowed=None)
+        ((keys, scores),) = ImmutableSegmentView(base).search(
+            query_D[np.newaxis], k=5, allowed=None
+        )
         assert keys[0] == row + 1
         assert len(set(keys.tolist())) == 5
         assert scores[0] == pytest.approx(float(vectors_ND[row] @ query_D), abs=1e-6)
@@ -174,7 +182,7 @@ def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     assert base.ann_index.unindexed is not None
     assert len(base.ann_index.unindexed.rows) > COMPARED_NUMBERS // width
 
-    assert not_themselves(BaseView(base), np.arange(1500), at_once=100) == []
+    assert not_themselves(ImmutableSegmentView(base), np.arange(1500), at_once=100) == []
 
 
 def item_of(name: str, vector_D: NDArray[np.float32]) -> NewItem:
@@ -304,9 +312,9 @@ def test_every_item_of_a_large_homogeneous_gallery_finds_itself(
 def test_every_item_of_a_gallery_of_a_million_finds_itself() -> None:
     vectors_ND = vectors_of(homogeneous, 1_000_000, 64, seed=3)
 
-    view = BaseView(measured_base(vectors_ND))
+    view = ImmutableSegmentView(measured_base(vectors_ND))
 
-    assert view.base.ann_index is not None
+    assert view.segment.ann_index is not None
     of_key = np.argsort(view.keys_N)
     for start in range(0, len(vectors_ND), 8_192):
         queries_QD = vectors_ND[start : start + 8_192]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index.search.ann_index import MAX_SEARCH_DEPTH, MEASURED_K, AnnIndex
 from index.search.index_spec import IndexSpec
-from index.search.live_rows import Alive
+from index.search.live_rows import LiveRows
 from index.search.vector_matrix import Matrix
 from tests.support.segments import SPECS, clustered, scores_of
 
@@ -23,8 +23,8 @@ def ann_index(request: pytest.FixtureRequest) -> AnnIndex:
     return AnnIndex.build(Matrix.of(vectors_ND), request.param, count=ROWS)
 
 
-def rows_in(alive: Alive, count: int) -> list[int]:
-    return alive.among(np.arange(count)).tolist()
+def rows_in(live: LiveRows, count: int) -> list[int]:
+    return live.among(np.arange(count)).tolist()
 
 
 @settings(deadline=None)
@@ -35,24 +35,24 @@ def test_bits_of_rows_agree_with_an_array_of_booleans(data: st.DataObject) -> No
     flags = np.zeros(count, np.bool_)
     chosen = data.draw(st.lists(numbers))
     flags[chosen] = True
-    alive = Alive.only(np.array(chosen, np.int64), count=count)
+    live = LiveRows.only(np.array(chosen, np.int64), count=count)
 
     for removed in data.draw(st.lists(st.lists(numbers), max_size=3)):
-        before = alive.bits.copy()
-        fewer = alive.without(np.array(removed, np.int64))
-        np.testing.assert_array_equal(alive.bits, before)  # others may be searching with it
+        before = live.bits.copy()
+        fewer = live.without(np.array(removed, np.int64))
+        np.testing.assert_array_equal(live.bits, before)  # others may be searching with it
         flags[removed] = False
-        alive = fewer
+        live = fewer
 
-    np.testing.assert_array_equal(rows_in(alive, count), np.flatnonzero(flags))
+    np.testing.assert_array_equal(rows_in(live, count), np.flatnonzero(flags))
     asked = data.draw(st.lists(numbers))
     kept = [row for row in asked if flags[row]]
-    assert alive.among(np.array(asked, np.int64)).tolist() == kept
-    np.testing.assert_array_equal(alive.bits, np.packbits(flags, bitorder="little"))
+    assert live.among(np.array(asked, np.int64)).tolist() == kept
+    np.testing.assert_array_equal(live.bits, np.packbits(flags, bitorder="little"))
 
 
 def test_a_row_more_than_the_structure_has_is_never_alive() -> None:
-    assert rows_in(Alive.only(np.arange(13), count=13), 16) == list(range(13))
+    assert rows_in(LiveRows.only(np.arange(13), count=13), 16) == list(range(13))
 
 
 def test_scores_are_the_cosines_of_the_rows_best_first(ann_index: AnnIndex) -> None:
@@ -83,11 +83,11 @@ def test_only_rows_that_are_alive_are_found_and_the_rest_is_minus_one(
     ann_index: AnnIndex, allowed: int
 ) -> None:
     chosen = np.random.default_rng(allowed).permutation(ROWS)[:allowed]
-    alive = Alive.only(chosen, count=ROWS)
+    live = LiveRows.only(chosen, count=ROWS)
     queries_QD, _ = clustered(20, WIDTH, seed=4)
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
 
-    scores_QK, rows_QK = ann_index.search(queries_QD, 10, alive=alive, share=allowed / ROWS)
+    scores_QK, rows_QK = ann_index.search(queries_QD, 10, live=live, share=allowed / ROWS)
 
     for query_D, scores_K, rows_K in zip(queries_QD, scores_QK, rows_QK, strict=True):
         found = rows_K >= 0
@@ -100,10 +100,10 @@ def test_only_rows_that_are_alive_are_found_and_the_rest_is_minus_one(
 
 
 def test_nothing_alive_gives_rows_of_minus_one_only(ann_index: AnnIndex) -> None:
-    nothing = Alive.only(np.empty(0, np.int64), count=ROWS)
+    nothing = LiveRows.only(np.empty(0, np.int64), count=ROWS)
     queries_QD, _ = clustered(3, WIDTH, seed=4)
 
-    _, rows_QK = ann_index.search(queries_QD, 10, alive=nothing, share=0.01)
+    _, rows_QK = ann_index.search(queries_QD, 10, live=nothing, share=0.01)
 
     assert (rows_QK == -1).all()
 
@@ -171,14 +171,14 @@ def test_a_structure_over_the_first_rows_is_completed_with_the_others(
 
 def test_any_number_of_threads_may_search_at_once(ann_index: AnnIndex) -> None:
     queries_QD, _ = clustered(40, WIDTH, seed=6)
-    alive = Alive.only(np.arange(0, ROWS, 2), count=ROWS)
-    expected = [ann_index.search(query[np.newaxis], 10, alive=alive)[1] for query in queries_QD]
+    live = LiveRows.only(np.arange(0, ROWS, 2), count=ROWS)
+    expected = [ann_index.search(query[np.newaxis], 10, live=live)[1] for query in queries_QD]
     wrong: list[int] = []
 
     def search() -> None:
         for _ in range(5):
             for number, query_D in enumerate(queries_QD):
-                _, rows_QK = ann_index.search(query_D[np.newaxis], 10, alive=alive)
+                _, rows_QK = ann_index.search(query_D[np.newaxis], 10, live=live)
                 if (rows_QK != expected[number]).any():
                     wrong.append(number)
 
