@@ -22,7 +22,6 @@ from tests.support.models import manifest
 from training.data.dataset import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
 from training.evaluation.classification import class_figures, count_confusion
-from training.evaluation.encodings import encode_all
 from training.evaluation.evaluate import Measurement, measure
 from training.statistics.calibration import calibration_error
 from training.statistics.retrieval import measure_retrieval
@@ -31,6 +30,7 @@ from training.training_history import read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
 from vision.export.form_selection import Sample
+from vision.inference.encoder import encode_all
 from vision.inference.torch_encoder import Encoder
 from vision.model.export_accuracy import Limits
 from vision.model.manifest import Manifest
