@@ -23,7 +23,6 @@ from index.search.index_spec import (
     candidate_specs,
 )
 from index.search.tuning_sample import Sample, hold_out
-from index.search.unindexed_rows import find_unindexed_rows
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
@@ -142,7 +141,7 @@ def compact(
         spec = _best(trials).spec if trials else replace(EXACT, recall_target=target)
         if ann_index is not None:
             ann_index = ann_index.completed()
-            ann_index = ann_index.with_unindexed_rows(find_unindexed_rows(ann_index))
+            ann_index = ann_index.with_unindexed_rows()
         spec = replace(spec, note=_note(spec, trials, None if tune else chosen, len(keys_N)))
         if spec.note:
             logger.warning("%s: %s", store.folder, spec.note)

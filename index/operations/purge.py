@@ -16,7 +16,8 @@ from typing import Final
 from files.durable import sync_folder
 from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
-from index.snapshot.segments.generations import FOLDER, Generations, Owner
+from index.snapshot.segments.generation_manifest import Owner
+from index.snapshot.segments.generations import FOLDER, Generations
 from index.store.build_origins import purge_edited
 from index.store.vacuum import check_room_to_rewrite, folder_bytes, rewrite_database
 

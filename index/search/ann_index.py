@@ -26,6 +26,7 @@ from index.search.vector_matrix import Matrix
 
 TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
 MAX_SEARCH_DEPTH: Final = 4_096
+ASKED_ROWS: Final = 8_192  # asked for at a time, to see which are not found
 MEASURED_K: Final = 10  # what a spec's recall was measured for
 HARDER: Final = (
     8  # times the search depth, where what was found lies farther away than a spec's floors
@@ -78,12 +79,37 @@ class AnnIndex:
         """Return the same index, searched as ``spec`` says."""
         return AnnIndex(self.index, self._matrix, spec, self.unindexed)
 
-    def with_unindexed_rows(self, rows: NDArray[np.int64]) -> "AnnIndex":
+    def with_unindexed_rows(self, rows: NDArray[np.int64] | None = None) -> "AnnIndex":
         """Return the same index, complete, which looks at ``rows`` in every search.
 
-        And at the row that equals the query. Reads all rows.
+        And at the row that equals the query. Reads all rows; without ``rows``, searches for all of
+        them to see which ones it may not find.
         """
+        rows = self._find_unindexed_rows() if rows is None else rows
         return AnnIndex(self.index, self._matrix, self.spec, UnindexedRows(rows, self._matrix))
+
+    def _find_unindexed_rows(self) -> NDArray[np.int64]:
+        """Return the rows that may not be found by their own vectors, the least alike first.
+
+        Every row is asked for with half the candidates. A row of which a twin came back is none of
+        them. Uses all threads that FAISS has.
+        """
+        rows_ND = self.rows_ND
+        careful = self.with_spec(replace(self.spec, k_factor=max(1.0, self.spec.k_factor / 2)))
+        unindexed, likeness = [], []
+        for start in range(0, len(rows_ND), ASKED_ROWS):
+            block_ND = rows_ND[start : start + ASKED_ROWS]
+            scores_N1, found_N1 = careful.search(block_ND, 1)
+            others_ND = rows_ND[np.maximum(found_N1[:, 0], 0)]
+            astray = np.flatnonzero((others_ND != block_ND).any(axis=1) | (found_N1[:, 0] < 0))
+            unindexed.append(astray + start)
+            likeness.append(scores_N1[astray, 0])
+        return np.concatenate(unindexed)[np.argsort(np.concatenate(likeness), kind="stable")]
+
+    @property
+    def unindexed_rows(self) -> NDArray[np.int64]:
+        """The rows that every search looks at besides."""
+        return np.empty(0, np.int64) if self.unindexed is None else self.unindexed.rows
 
     @property
     def max_search_depth(self) -> int:
@@ -144,10 +170,6 @@ class AnnIndex:
             known = place, max(1 - times * (1 - self.spec.floors[place]), -1.0)
             self._floors[k, times] = known
         return known
-
-    def with_fewer_candidates(self) -> "AnnIndex":
-        """Return the same index, which refines half as many candidates."""
-        return self.with_spec(replace(self.spec, k_factor=max(1.0, self.spec.k_factor / 2)))
 
     @cached_property
     def _harder(self) -> "AnnIndex":

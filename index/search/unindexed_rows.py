@@ -12,7 +12,7 @@ by the hash of its bytes, whichever it is and however the ANN index was searched
 Shape suffixes: N rows, Q queries, K hits, S unindexed rows that are compared, D vector width.
 """
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,9 @@ from index.search.exact import ROUNDING
 from index.search.live_rows import LiveRows
 from index.search.vector_matrix import Matrix
 
-if TYPE_CHECKING:
-    from index.search.ann_index import AnnIndex
-
 COMPARED_NUMBERS: Final = 100_000  # rows x width that a query is compared with: ten microseconds
 MOST_EQUAL: Final = 8  # of rows that equal one another are taken; any of them will do
 SLOTS: Final = 8  # of one bit, per row, at least: an eighth of queries that equal none is looked up
-ASKED_ROWS: Final = 8_192  # at a time
 _SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
 
 
@@ -124,22 +120,3 @@ class UnindexedRows:
         scores = np.concatenate([more_scores_S[same], scores_K[found], more_scores_S[~same]])
         best = np.argsort(-scores, kind="stable")[: len(rows_K)]
         rows_K[: len(best)], scores_K[: len(best)] = rows[best], scores[best]
-
-
-def find_unindexed_rows(ann_index: "AnnIndex") -> NDArray[np.int64]:
-    """Return the rows that ``ann_index`` may not find by their own vectors, the least alike first.
-
-    Every row is asked for with half the candidates. A row of which a twin came back is none of
-    them. Uses all threads that FAISS has.
-    """
-    rows_ND = ann_index.rows_ND
-    careful = ann_index.with_fewer_candidates()
-    unindexed, likeness = [], []
-    for start in range(0, len(rows_ND), ASKED_ROWS):
-        block_ND = rows_ND[start : start + ASKED_ROWS]
-        scores_N1, found_N1 = careful.search(block_ND, 1)
-        others_ND = rows_ND[np.maximum(found_N1[:, 0], 0)]
-        astray = np.flatnonzero((others_ND != block_ND).any(axis=1) | (found_N1[:, 0] < 0))
-        unindexed.append(astray + start)
-        likeness.append(scores_N1[astray, 0])
-    return np.concatenate(unindexed)[np.argsort(np.concatenate(likeness), kind="stable")]

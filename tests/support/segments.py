@@ -13,7 +13,6 @@ from index.search.ann_index import AnnIndex
 from index.search.index_spec import EXACT, RECALL, IndexSpec, candidate_specs
 from index.search.recall_confidence import Recall
 from index.search.tuning_sample import hold_out
-from index.search.unindexed_rows import find_unindexed_rows
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.generations import Generations
 from index.snapshot.segments.immutable_segment import ImmutableSegment
@@ -74,7 +73,7 @@ def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) ->
     ann_index, trials = _choose(sample, wanted, target=target, all_of_them=False, tuned=None)
     if ann_index is not None:
         ann_index = ann_index.completed()
-        ann_index = ann_index.with_unindexed_rows(find_unindexed_rows(ann_index))
+        ann_index = ann_index.with_unindexed_rows()
     return ImmutableSegment(
         generation=1,
         seq=0,

@@ -2,19 +2,16 @@
 
 ``snapshots/gen-00000012`` holds the keys, the vectors and the ANN index as of one operation, with a
 manifest of sizes and checksums. A generation is renamed to its place when all of it is on the disk,
-and counts once the database knows it (`index.snapshot.segments.generation_record`); the newest two
-are kept. What does not match
-its manifest, database or model is refused: then the one before is used, or the database.
+and counts once the database knows it (`generation_record`); the newest two are kept. What does not
+match its manifest, database or model is refused: then the one before is used, or the database.
 """
 
-import fcntl
 import logging
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,12 +19,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from files.durable import Buffer, FileFacts, read_facts, sync_folder, write_bytes, write_file
+from files.durable import Buffer, FileDigest, read_digest, sync_folder, write_bytes, write_file
+from files.locks import locked
 from index.errors import GenerationError
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import OUTDATED, IndexSpec
 from index.search.vector_matrix import Matrix, matrix_header
-from index.snapshot.segments.generation_manifest import sealed, unsealed
+from index.snapshot.segments.generation_manifest import Owner, decode_manifest, encode_manifest
 from index.snapshot.segments.generation_record import known_numbers, record
 from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
@@ -45,15 +43,6 @@ MANIFEST: Final = "manifest.json"
 WRITTEN_ROWS: Final = 65_536  # at a time
 _UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
 logger = logging.getLogger("lookalike.index")
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose rows a generation holds."""
-
-    database_id: str
-    fingerprint: str  # of the model
-    width: int
 
 
 class Generations:
@@ -88,7 +77,9 @@ class Generations:
         seqs = []
         for number in self.numbers():
             try:
-                seqs.append(int(unsealed((self.path(number) / MANIFEST).read_bytes())["seq"]))
+                seqs.append(
+                    int(decode_manifest((self.path(number) / MANIFEST).read_bytes())["seq"])
+                )
             except _UNUSABLE:  # it is no generation that anybody starts from
                 continue
         return min(seqs, default=0)
@@ -128,8 +119,7 @@ class Generations:
         if not self.folder.is_dir():
             self.folder.mkdir()
             sync_folder(self.folder.parent)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(self.folder / ".lock", wait=False):
             yield
 
     def begin(self, store: Store) -> int:
@@ -194,13 +184,11 @@ class Generations:
                 "fingerprint": self._owner.fingerprint,
                 "width": self._owner.width,
                 "plan": spec.to_json(),
-                "strays": ann_index.unindexed.rows.tolist()
-                if ann_index and ann_index.unindexed
-                else [],
+                "strays": [] if ann_index is None else ann_index.unindexed_rows.tolist(),
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
-            write_bytes(unfinished / MANIFEST, [sealed(manifest)])
+            write_bytes(unfinished / MANIFEST, [encode_manifest(manifest)])
             sync_folder(unfinished)
             unfinished.rename(self.path(number))
             sync_folder(self.folder)
@@ -254,7 +242,7 @@ class Generations:
         return self.folder / f"{PREFIX}{number:08}"
 
     def _load(self, folder: Path, number: int, last_seq: int) -> ImmutableSegment:
-        manifest = unsealed((folder / MANIFEST).read_bytes())
+        manifest = decode_manifest((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {manifest['format']}, not {FORMAT}")
         owner = Owner(manifest["database_id"], manifest["fingerprint"], manifest["width"])
@@ -267,7 +255,7 @@ class Generations:
         if set(manifest["files"]) != expected:
             raise ValueError(f"it lists the files {sorted(manifest['files'])}")
         for name, facts in manifest["files"].items():
-            if read_facts(folder / name) != FileFacts(*facts):
+            if read_digest(folder / name) != FileDigest(*facts):
                 raise ValueError(f"{name} is not what was written")
         keys_N, count = np.fromfile(folder / KEYS, "<i8").astype(np.int64), manifest["count"]
         if len(keys_N) != count:

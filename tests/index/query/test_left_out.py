@@ -16,7 +16,7 @@ from index.gallery import Gallery
 from index.items.item import Itself, NewItem
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import IndexSpec
-from index.search.unindexed_rows import COMPARED_NUMBERS, find_unindexed_rows
+from index.search.unindexed_rows import COMPARED_NUMBERS
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import new_item, unit, unit_vectors
@@ -58,7 +58,7 @@ def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> ImmutableSeg
         keys_N=np.arange(1, len(vectors_ND) + 1),
         matrix=matrix,
         spec=spec,
-        ann_index=ann_index.with_unindexed_rows(find_unindexed_rows(ann_index)),
+        ann_index=ann_index.with_unindexed_rows(),
     )
 
 
@@ -349,7 +349,7 @@ def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
 def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index.snapshot.segments.generation_manifest import sealed, unsealed  # noqa: PLC0415
+    from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest  # noqa: PLC0415
     from index.snapshot.segments.generations import Generations  # noqa: PLC0415
     from tests.support.segments import small_structures  # noqa: PLC0415
 
@@ -358,7 +358,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
     with filled(tmp_path / "g", vectors_ND) as gallery:
         rebuilt(gallery.folder)
         path = Generations.of(gallery._store).path(1) / "manifest.json"
-    manifest = unsealed(path.read_bytes())
+    manifest = decode_manifest(path.read_bytes())
     assert manifest["plan"]["kind"] != "exact"
     del manifest["strays"]
     manifest["plan"] = {  # as 0.4.0 wrote it
@@ -375,7 +375,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         )
     }
     path.unlink()
-    write_bytes(path, [sealed(manifest)])
+    write_bytes(path, [encode_manifest(manifest)])
 
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         info = gallery.info()
