@@ -104,7 +104,7 @@ class Vitals:
     def _gallery_gauges(self, gallery: Gallery) -> Gauges:
         gauges: Gauges = {}
         try:
-            gauges["lookalike_gallery_seq_lag"] = {self._worker: float(gallery.upkeep.lag())}
+            gauges["lookalike_gallery_seq_lag"] = {self._worker: float(gallery.lag())}
             info = gallery.info()  # it catches up, which saves the next search from it
         except VectorIndexError as error:
             if str(error) != self._trouble:
@@ -114,7 +114,7 @@ class Vitals:
         self._trouble = None
         if info.generation != self._generation:
             self._generation, self._generation_loaded = info.generation, time.time()
-        built = gallery.upkeep.generation_built()
+        built = gallery.generation_built()
         if built is not None:
             age = {_TOTAL: max(0.0, time.time() - built)}
             gauges["lookalike_gallery_generation_age_seconds"] = age

@@ -67,7 +67,7 @@ def replace(
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
                     metadata=old.metadata if given is None else given,
-                    thumbnail=picture.thumbnail(max_side=opened.pictures.side),
+                    thumbnail=picture.thumbnail(max_side=opened.thumbnail_side),
                     content_sha256=picture.content_sha256,
                 )
             ]
@@ -107,7 +107,7 @@ def edit(
     from index.query.editing import Patch  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened:
-        item = opened.editing.patch(item_id, Patch(changes))
+        item = opened.patch(item_id, Patch(changes))
     if as_json:
         print_json(asdict(item))
     else:
@@ -125,7 +125,7 @@ def rebuild(
     from index.gallery import Gallery  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        made = opened.upkeep.rebuild(target=recall, on_stage=show)
+        made = opened.rebuild(target=recall, on_stage=show)
     _print_made(made, as_json=as_json)
 
 
@@ -139,11 +139,11 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        opened.upkeep.check_writable()
+        opened.check_writable()
         needed = check_room_to_vacuum(gallery)
         if needed:
             say(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
-        made = opened.upkeep.rebuild(on_stage=show)
+        made = opened.rebuild(on_stage=show)
         show("giving room back")
         saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
@@ -165,7 +165,7 @@ def tune(
     from index.gallery import Gallery  # noqa: PLC0415
 
     with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
+        made = opened.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
         print_json(asdict(made))
         return

@@ -152,7 +152,7 @@ def restore(
     with share("restoring") as show:
         restore_to(backup, gallery, on_progress=show)
     with Gallery.open(gallery, fingerprint=None) as opened:
-        count, due = opened.count, opened.upkeep.is_due
+        count, due = opened.count, opened.is_rebuild_due
     if as_json:
         print_json({"gallery": str(gallery), "count": count, "rebuild_is_due": due})
         return

@@ -81,9 +81,21 @@ class Editing:
         self._clock = clock
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, expected: Expected = ANYTHING
+        self, items: Sequence[NewItem], *, upsert: bool = True, expected: Expected = ANYTHING
     ) -> list[PutResult]:
-        """Store ``items`` as ``Gallery.put`` says."""
+        """Store ``items`` in one durable transaction; when this returns, searches find them.
+
+        An item whose content, label and metadata are stored already is ``unchanged``. An id that
+        holds anything else is ``replaced``, or with ``upsert`` off a ``conflict`` that leaves it as
+        it is. An id that comes twice meets its earlier self. What is not as ``expected`` is
+        ``unexpected``, and stays as well.
+
+        Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable.
+            DiskFullError, StorageError: it cannot be written.
+            In every case nothing is stored, not even the other items. (Should only reading back
+            fail, all is stored; putting the items again is harmless and says ``unchanged``.)
+        """
         if not items:
             return []
         check_items(items, width=self._store.binding.width)
@@ -100,7 +112,7 @@ class Editing:
             InvalidIdError, UnknownIdError: there is no such item.
             ChangedItemError: it is not as ``expected``.
             InvalidMetadataError: what would become of it cannot be stored.
-            ReadOnlyError, DiskFullError, StorageError: as of ``Gallery.put``.
+            ReadOnlyError, DiskFullError, StorageError: as of ``put``.
             In every case nothing is changed.
         """
         while True:
@@ -141,7 +153,7 @@ class Editing:
             at_most: of items.
         """
         while True:
-            page = self._searcher.page(limit=at_most, cursor=None, wanted=wanted)
+            page = self._searcher.page(limit=at_most, filter=wanted)
             found = [item for item in page.items if up_to is None or item.seq <= up_to]
             if not found:
                 return 0

@@ -46,13 +46,13 @@ def delete_few(options: DeleteOptions, gallery: Gallery) -> int:
     if options.ids is not None:
         return sum(gallery.delete(list(dict.fromkeys(options.ids))))
     wanted = None if options.filter is None else parse_filter(options.filter)
-    counts = gallery.counting.of(wanted, keys=[], limit=1)
+    counts = gallery.facets(wanted, keys=[], limit=1)
     if counts.count > MAX_DELETED:
         raise ListTooLongError(
             f"{counts.count} items would be deleted, and at most {MAX_DELETED} in one request; a "
             'job deletes more: POST /v1/jobs with "kind": "delete"'
         )
-    return gallery.editing.delete_where(wanted, up_to=counts.seq)
+    return gallery.delete_where(wanted, up_to=counts.seq)
 
 
 def deletion_of(options: DeleteJob, gallery: Gallery) -> Work:
@@ -72,8 +72,8 @@ def deletion_of(options: DeleteJob, gallery: Gallery) -> Work:
                 part = list(dict.fromkeys(options.ids[start : start + CHUNK]))
                 deleted += sum(gallery.delete(part))
             return {"deleted": deleted}
-        counts = gallery.counting.of(wanted, keys=[], limit=1)
-        while part_deleted := gallery.editing.delete_where(wanted, up_to=counts.seq):
+        counts = gallery.facets(wanted, keys=[], limit=1)
+        while part_deleted := gallery.delete_where(wanted, up_to=counts.seq):
             deleted += part_deleted
             course.progress(deleted / max(counts.count, 1))
         return {"deleted": deleted}
