@@ -150,9 +150,9 @@ EXCEPTIONS = {
         ),
         *(
             "vision.inference.feature_encoder.MOST_AT_ONCE",
-            "vision.export.form_selection.REFERENCE_S",
+            "vision.export.variant_selection.REFERENCE_S",
         ),
-        *("vision.export.form_selection.MOST_PIXELS", "vision.export.form_selection.TIMED_S"),
+        *("vision.export.variant_selection.MOST_PIXELS", "vision.export.variant_selection.TIMED_S"),
     },
     "behind a limit that is named": {
         *(

@@ -16,7 +16,7 @@ NEAREST: Final = 10  # images that a search shows
 MOST_SEARCHED: Final = 2_000  # images; all their scores at once take 16 MB
 
 
-def compare(wanted: Encoding, given: Encoding, labels_N: NDArray[np.int64]) -> Difference:
+def compare_encodings(wanted: Encoding, given: Encoding, labels_N: NDArray[np.int64]) -> Difference:
     """Return how far ``given`` is from ``wanted``, torch's, on images with these labels.
 
     The labels are not looked at where the network has no classes.

@@ -19,7 +19,7 @@ from vision.errors import ExportError
 from vision.model.manifest import Manifest
 from vision.networks.backbone import Backbone
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 INPUT: Final = "pixels"
 FEATURES: Final = "features"
@@ -64,7 +64,7 @@ class _Whole(nn.Module):
         self.network = network
         features = network.features
         self.features = features.forward_at_once if isinstance(features, Backbone) else features
-        self.normalise = Normalisation(manifest.preprocessing, torch.device("cpu"))
+        self.normalise = Normalization(manifest.preprocessing, torch.device("cpu"))
         self.temperature = manifest.temperature
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

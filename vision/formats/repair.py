@@ -28,7 +28,7 @@ _WEBP_PIXELS: Final = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 _BMP_PADDING: Final = 3  # bytes: within the last pixel, or the filling of its row
 
 
-def mended(data: bytes, image_format: Format) -> tuple[bytes, ...]:
+def repaired(data: bytes, image_format: Format) -> tuple[bytes, ...]:
     """Return versions of ``data`` without what a decoder stumbled over; none where that is no help.
 
     Of several versions each stands for the whole picture only where all show the same: they differ

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from vision.errors import EmptyImageError, TooManyBytesError, UnsupportedImageError
 from vision.formats.detect import FORMATS, Format, sniff_format
-from vision.formats.unsupported import refusal_of
+from vision.formats.unsupported import unsupported_message
 from vision.image.decoding_steps import MOST_PIXELS, Decoding
 
 # A plain JPEG is read 8 times as quickly at an eighth of its size as it would be whole.
@@ -57,7 +57,7 @@ def decode_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     draft_side: int | None = None,
     before_pixels: Callable[[int], None] | None = None,
-    before_mending: Callable[[], None] | None = None,
+    before_repair: Callable[[], None] | None = None,
     managed: bool = True,
     bits: int = 16,
 ) -> Image.Image:
@@ -86,7 +86,7 @@ def decode_image(
         before_pixels: called, before the first pixel is decoded, with the most bytes that decoding
             will hold at once, an estimate from the header; it may wait until there is room. Without
             it pictures of more than 256 MiB wait for one another.
-        before_mending: called before a damaged picture is looked at more closely, which may decode
+        before_repair: called before a damaged picture is looked at more closely, which may decode
             it eight times; what it raises is raised.
         managed: convert colours to sRGB by the embedded profile; else it stays in ``info``.
         bits: that count of gray samples of 16 bits, 8 to 16.
@@ -105,9 +105,9 @@ def decode_image(
         raise too_many_bytes(len(data), limits)
     image_format = sniff_format(data)
     if image_format is None or image_format not in limits.formats:
-        raise UnsupportedImageError(refusal_of(data, limits.formats))
+        raise UnsupportedImageError(unsupported_message(data, limits.formats))
     tell = None if before_pixels is None else _once(before_pixels)
-    decoding = Decoding(image_format, limits, draft_side, tell, before_mending, managed, bits)
+    decoding = Decoding(image_format, limits, draft_side, tell, before_repair, managed, bits)
     return decoding.picture(data)
 
 

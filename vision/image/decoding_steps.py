@@ -17,16 +17,16 @@ from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, UnidentifiedIm
 
 from vision.errors import CorruptImageError, TooManyPixelsError, UnsupportedImageError
 from vision.formats.avif import coded_size
-from vision.formats.decoding_price import check_chunks, check_scans
+from vision.formats.decoding_cost import check_chunks, check_scans
 from vision.formats.detect import AVIF, HEIC, JPEG, PNG, TIFF, Format
 from vision.formats.heic import declared_size, open_heic
 from vision.formats.jpeg import Frame, read_frame
-from vision.formats.repair import mended
+from vision.formats.repair import repaired
 from vision.formats.tiff import has_sizes, is_white_zero, part_size, stored_bits, unreadable
-from vision.formats.unsupported import refusal
+from vision.formats.unsupported import conversion_advice
 from vision.image.bit_depth import FULL, depth_of
-from vision.image.memory_cost import decode_bytes
-from vision.image.strips import shrunk
+from vision.image.memory_cost import peak_bytes
+from vision.image.strips import shrink_in_strips
 from vision.image.to_rgb import to_rgb
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Decoding(NamedTuple):
     limits: "ImageLimits"
     draft_side: int | None
     before_pixels: Callable[[int], None] | None
-    before_mending: Callable[[], None] | None
+    before_repair: Callable[[], None] | None
     managed: bool
     bits: int
 
@@ -83,8 +83,8 @@ class Decoding(NamedTuple):
             try:
                 return self._decode(data)
             except DECODER_ERRORS:
-                if self.before_mending is not None:
-                    self.before_mending()
+                if self.before_repair is not None:
+                    self.before_repair()
                 return self._decode_mended(data)
         except Image.DecompressionBombError as error:  # Pillow's own limit, met while opening
             found = _NUMBER.search(str(error))
@@ -110,7 +110,7 @@ class Decoding(NamedTuple):
             self._check_size(image.size, full_size, kept_bytes)
             by = self._shrinking(image.size)
             pixels = max(_area(image.size), _area(beside))
-            held = decode_bytes(image, self.image_format, pixels=pixels, in_strips=by > 1)
+            held = peak_bytes(image, self.image_format, pixels=pixels, in_strips=by > 1)
             if self.before_pixels is not None:
                 coded = _area(full_size) if self.image_format is JPEG else 0
                 # As if all of a JPEG were kept: where it is not, reading it takes that long.
@@ -132,7 +132,7 @@ class Decoding(NamedTuple):
             return coded_size(data)
         if self.image_format is TIFF:
             if (kind := unreadable(data)) is not None:
-                raise UnsupportedImageError(refusal(kind, self.limits.formats))
+                raise UnsupportedImageError(conversion_advice(kind, self.limits.formats))
             return part_size(data)
         return 0, 0
 
@@ -161,7 +161,7 @@ class Decoding(NamedTuple):
             if self.image_format is not TIFF or not has_sizes(data):
                 raise
             kind = "a TIFF picture of a kind that is not read"
-            raise UnsupportedImageError(refusal(kind, self.limits.formats)) from error
+            raise UnsupportedImageError(conversion_advice(kind, self.limits.formats)) from error
 
     def _pixels(self, image: Image.Image, by: int) -> Image.Image:
         image.load()
@@ -169,7 +169,7 @@ class Decoding(NamedTuple):
         if by == 1:
             rgb = to_eight(_upright(image))
         else:
-            small = shrunk(image, by, to_eight)
+            small = shrink_in_strips(image, by, to_eight)
             _keep_orientation(image, small)
             rgb = _upright(small)
         return ImageChops.invert(rgb) if is_white_zero(image) else rgb
@@ -185,7 +185,7 @@ class Decoding(NamedTuple):
         return max(bits, depth_of(int(largest)))  # type: ignore[arg-type] # one band: a number
 
     def _decode_mended(self, data: bytes) -> Image.Image:
-        versions = mended(data, self.image_format)
+        versions = repaired(data, self.image_format)
         shown = None
         for version in versions:
             image = self._decode(version)

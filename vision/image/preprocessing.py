@@ -144,11 +144,11 @@ class Preprocessing:
         limits: ImageLimits = DEFAULT_LIMITS,
         crop: CropBox | None = None,
         before_pixels: Callable[[int], None] | None = None,
-        before_mending: Callable[[], None] | None = None,
+        before_repair: Callable[[], None] | None = None,
     ) -> Image.Image:
         """Decode encoded ``data`` to a picture with all the detail that ``pixels`` will use.
 
-        ``before_pixels`` and ``before_mending`` are called as by
+        ``before_pixels`` and ``before_repair`` are called as by
         ``vision.image.decode.decode_image``.
 
         Raises:
@@ -162,7 +162,7 @@ class Preprocessing:
             limits=limits,
             draft_side=wanted,
             before_pixels=before_pixels,
-            before_mending=before_mending,
+            before_repair=before_repair,
             managed=self.decoding != FIRST_DECODING,
             bits=self.bits,
         )

@@ -16,11 +16,11 @@ from vision.errors import DeviceError
 from vision.inference.encoder import Encoding, Runtime
 from vision.model.manifest import Manifest
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 from vision.networks.saved_model import load_model
 
 
-class Encoder:
+class TorchEncoder:
     """A trained network, ready on one device.
 
     Not for several threads at once: give it one lane.
@@ -33,7 +33,7 @@ class Encoder:
         self.device = device
         self.runtime = Runtime(name="torch", precision="fp32")
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self._normalise = Normalisation(manifest.preprocessing, device)
+        self._normalise = Normalization(manifest.preprocessing, device)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Self:

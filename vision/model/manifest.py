@@ -187,7 +187,7 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
     return _checked(folder, WEIGHTS_NAME, manifest.weights_sha256)
 
 
-def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
+def read_checked(folder: Path, name: str, sha256: str | None) -> bytes | None:
     """Return a file of a model folder that has this SHA-256; None where its manifest names none.
 
     Raises:

@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from vision.image.preprocessing import Preprocessing
-from vision.networks.feature_extractor import PENULTIMATE, cut
+from vision.networks.feature_extractor import PENULTIMATE, make_feature_extractor
 from vision.networks.model_zoo import (
     CHANNELS,
-    build_known,
-    own_side,
+    create_model,
+    native_size,
     published_weights,
     split_name,
     timm_library,
@@ -147,10 +147,10 @@ def build_backbone(
     layers = layer.split(SEPARATOR)
     if len(set(layers)) < len(layers):
         raise ValueError(f"layer {layer!r} names a layer twice")
-    network = build_known(name, side=side)
+    network = create_model(name, side=side)
     whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    made_for = own_side(network)
-    body = cut(network, name, layers)
+    made_for = native_size(network)
+    body = make_feature_extractor(network, name, layers)
     rows: list[Row] = []
     for part, shape in zip(layers, _output_shapes(body, made_for), strict=True):
         row = _row_of(shape)
