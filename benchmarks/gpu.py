@@ -110,7 +110,7 @@ def write_model(folder: Path, name: str) -> None:
 def images(name: str, count: int) -> NDArray[np.uint8]:
     """Return noise (B, C, H, W)."""
     _, preprocessing = MODELS[name]
-    shape = (count, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(count)
     return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 

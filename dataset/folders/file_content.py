@@ -6,7 +6,7 @@ from typing import Final
 
 from vision.formats.detect import BMP, FORMATS, sniff_format
 from vision.formats.unsupported import HEAD_BYTES, describe_content, is_unsupported_image
-from vision.image.decode import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
+from vision.image.limits import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
 
 NO_PICTURE: Final = "not a picture, by its content"
 # A file with one of these endings is offered to the decoder, whose refusal says what is wrong with

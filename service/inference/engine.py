@@ -33,7 +33,8 @@ from service.telemetry.request_record import current_caller, note_stage
 from service.telemetry.watchdog import BusyThreads
 from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
-from vision.image.decode import ImageLimits, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
@@ -251,7 +252,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
 def _time_one(encoder: ImageEncoder) -> float:
     """Return how many seconds the network needs for one image."""
     preprocessing = encoder.manifest.preprocessing
-    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(1)
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started

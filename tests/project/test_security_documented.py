@@ -156,7 +156,7 @@ EXCEPTIONS = {
     },
     "behind a limit that is named": {
         *(
-            "vision.image.decoding_steps.MOST_PIXELS",
+            "vision.image.limits.MOST_PIXELS",
             "vision.image.decoding_steps.LARGE_BYTES",
             "vision.image.memory_cost.STRIP_BYTES",
         ),

@@ -33,8 +33,7 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
     Raises:
         ExportError: torch cannot write it as ONNX.
     """
-    preprocessing = manifest.preprocessing
-    shape = (TRACED, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = manifest.preprocessing.batch_shape(TRACED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's, about itself

@@ -6,10 +6,12 @@ file is made of; what is counted in the whole file is counted where decoding may
 """
 
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from vision.errors import CostlyImageError
-from vision.formats.detect import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, sniff_format
+from vision.formats.detect import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, Format, sniff_format
 from vision.formats.jpeg import Frame, count_scans, read_frame, too_many
 from vision.formats.tiff import part_size, picture_size
 
@@ -33,8 +35,7 @@ _TINY_BYTES: Final = 2**12  # so small a PNG is cheap whatever its chunks: they 
 _CHEAP_TAGS: Final = 200  # of EXIF, each of which takes some µs; cameras write 20
 _CHEAP_HEADER: Final = 2**16  # bytes of it, or of what is before the first scan
 
-_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG_START: Final = b"\xff\xd8\xff"
+_PNG_SIGNATURE: Final = 8  # bytes
 _PROFILE: Final = b"iCCP"
 _EXIF: Final = b"eXIf"
 _EXIF_AS_TEXT: Final = b"Raw profile type"  # as ImageMagick writes it
@@ -69,12 +70,11 @@ def is_cheap(data: bytes) -> bool:
     """
     if len(data) > CHEAP_BYTES:
         return False
-    if data.startswith(_PNG_START):
+    image_format = sniff_format(data)
+    if image_format is PNG:
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        if width * height > CHEAP_COST:
-            return False
-        return _has_cheap_chunks(data)
-    return data.startswith(_JPEG_START) and _is_cheap_jpeg(data)
+        return width * height <= CHEAP_COST and _has_cheap_chunks(data)
+    return image_format is JPEG and _is_cheap_jpeg(data)
 
 
 def check_chunks(data: bytes) -> None:
@@ -157,7 +157,7 @@ def _has_cheap_exif(data: bytes) -> bool:
 def _png_chunks(data: bytes, most: int) -> list[bytes]:
     """Return the kinds of the chunks, of at most ``most``."""
     kinds: list[bytes] = []
-    at, end = len(_PNG_START), len(data)
+    at, end = _PNG_SIGNATURE, len(data)
     while at + 12 <= end and len(kinds) < most:
         kinds.append(data[at + 4 : at + 8])
         at += 12 + int.from_bytes(data[at : at + 4], "big")
@@ -174,22 +174,15 @@ def _jpeg_cost(data: bytes) -> int:
     return frame.width * frame.height * (1 if frame.has_one_scan else _USUAL_SCANS)
 
 
-def _png_cost(data: bytes) -> int:
-    width, height = struct.unpack_from(">II", data, 16)
-    return int(width * height)
-
-
-def _gif_cost(data: bytes) -> int:
-    width, height = struct.unpack_from("<HH", data, 6)
-    return int(width * height)
+def _area_at(layout: str, at: int, data: bytes) -> int:
+    """Return width times height, which are the two numbers at ``at``."""
+    width, height = struct.unpack_from(layout, data, at)
+    return abs(int(width * height))
 
 
 def _bmp_cost(data: bytes) -> int:
-    if int.from_bytes(data[14:18], "little") == _OS2_HEADER:
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    return int(abs(width * height))
+    is_os2 = int.from_bytes(data[14:18], "little") == _OS2_HEADER
+    return _area_at("<HH" if is_os2 else "<ii", 18, data)
 
 
 def _webp_cost(data: bytes) -> int:
@@ -206,8 +199,7 @@ def _webp_cost(data: bytes) -> int:
 
 
 def _tiff_cost(data: bytes) -> int:
-    picture, tile = picture_size(data), part_size(data)
-    return max(picture[0] * picture[1], tile[0] * tile[1])
+    return max(width * height for width, height in (picture_size(data), part_size(data)))
 
 
 def _boxed_cost(data: bytes) -> int:
@@ -223,10 +215,10 @@ def _boxed_cost(data: bytes) -> int:
     return largest
 
 
-_COSTS: Final = {
+_COSTS: Final[dict[Format, Callable[[bytes], int]]] = {
     JPEG: _jpeg_cost,
-    PNG: _png_cost,
-    GIF: _gif_cost,
+    PNG: partial(_area_at, ">II", 16),
+    GIF: partial(_area_at, "<HH", 6),
     BMP: _bmp_cost,
     WEBP: _webp_cost,
     TIFF: _tiff_cost,

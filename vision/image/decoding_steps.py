@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, UnidentifiedImageError
 
@@ -25,12 +25,10 @@ from vision.formats.repair import repaired
 from vision.formats.tiff import has_sizes, is_white_zero, part_size, stored_bits, unreadable
 from vision.formats.unsupported import conversion_advice
 from vision.image.bit_depth import FULL, depth_of
+from vision.image.limits import MOST_PIXELS, ImageLimits
 from vision.image.memory_cost import peak_bytes
 from vision.image.strips import shrink_in_strips
 from vision.image.to_rgb import to_rgb
-
-if TYPE_CHECKING:
-    from vision.image.decode import ImageLimits
 
 # What Pillow's decoders raise on damaged input, found with thousands of mutated files. It has no
 # common base class for "this file is broken"; MemoryError is a header that lies about its sizes.
@@ -50,7 +48,6 @@ DECODER_ERRORS: Final = (
     MemoryError,
     Image.DecompressionBombWarning,
 )
-MOST_PIXELS: Final = 2**29  # Pillow's own limit, a second wall behind ours
 BYTES_PER_PIXEL: Final = 8  # of an RGB picture while it is decoded; 4, and a copy of them
 SCALES: Final = (1, 2, 4, 8)  # by which the JPEG decoder can shrink
 SHRUNK_PIXELS: Final = (
@@ -66,7 +63,7 @@ class Decoding(NamedTuple):
     """How one picture is decoded, at first as it came, and then without its damage."""
 
     image_format: Format
-    limits: "ImageLimits"
+    limits: ImageLimits
     draft_side: int | None
     before_pixels: Callable[[int], None] | None
     before_repair: Callable[[], None] | None

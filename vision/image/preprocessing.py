@@ -18,7 +18,8 @@ from PIL import Image
 
 from vision.errors import CropError
 from vision.image.bit_depth import FULL, LEAST
-from vision.image.decode import DEFAULT_LIMITS, ImageLimits, decode_image
+from vision.image.decode import decode_image
+from vision.image.limits import DEFAULT_LIMITS, ImageLimits
 
 # Pillow is asked to keep at least this many source pixels per output pixel when it shrinks in two
 # steps; at 3 its documentation calls the result indistinguishable from one fair resampling.
@@ -180,6 +181,10 @@ class Preprocessing:
             image = self._fitted(image)
         pixels_HWC = np.asarray(image).reshape(self.size, self.size, self.channels)
         return np.require(pixels_HWC.transpose(2, 0, 1), requirements=("C", "W"))
+
+    def batch_shape(self, images: int) -> tuple[int, int, int, int]:
+        """Return (B, C, H, W) of the network's input for so many ``images``."""
+        return images, self.channels, self.size, self.size
 
     @property
     def least_side(self) -> int:

@@ -17,7 +17,6 @@ from vision.inference.encoder import Encoding, ImageEncoder, Runtime
 from vision.inference.feature_encoder import FeatureEncoder, openvino_features
 from vision.inference.openvino_encoder import RUNTIME
 from vision.inference.torch_encoder import TorchEncoder
-from vision.model.manifest import Manifest
 from vision.networks.backbone import Backbone
 
 
@@ -44,12 +43,8 @@ class BulkEncoder:
     runtime: Final = Runtime(name=RUNTIME, precision="fp32")
 
     def __init__(self, encoder: TorchEncoder, features: FeatureEncoder) -> None:
+        self.manifest = encoder.manifest
         self._encoder, self._features = encoder, features
-
-    @property
-    def manifest(self) -> Manifest:
-        """The model's."""
-        return self._encoder.manifest
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""

@@ -53,6 +53,7 @@ class CudaEncoder:
         """Take a network in evaluation mode on the device of ``streams``."""
         self.manifest = manifest
         self._device = streams.device
+        self.device_name = str(self._device)
         self.runtime = Runtime(name="torch", precision=SHORT[precision])
         self._precision = precision
         self._network = network
@@ -79,11 +80,6 @@ class CudaEncoder:
         network, precision = fastest_precision(network, manifest.preprocessing, capability)
         torch.cuda.synchronize(chosen)  # the streams do not wait for what was done outside of them
         return cls(manifest, network, precision, CudaStreams(chosen))
-
-    @property
-    def device_name(self) -> str:
-        """Where it runs: ``cuda`` or ``cuda:N``."""
-        return str(self._device)
 
     @torch.inference_mode()
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -178,15 +174,12 @@ class _Batch(NamedTuple):
 
     @classmethod
     def empty(cls, manifest: Manifest, device: torch.device, *, pinned: bool = False) -> Self:
-        preprocessing, architecture = manifest.preprocessing, manifest.architecture
-        pixels = (LARGEST, preprocessing.channels, preprocessing.size, preprocessing.size)
-
         def room(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
 
         return cls(
-            room(pixels, torch.uint8),
-            room((LARGEST, architecture.width), torch.float32),
+            room(manifest.preprocessing.batch_shape(LARGEST), torch.uint8),
+            room((LARGEST, manifest.architecture.width), torch.float32),
             room((LARGEST, len(manifest.labels)), torch.float32),
         )
 

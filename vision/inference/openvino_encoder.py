@@ -134,9 +134,7 @@ class OpenVinoEncoder:
         for batch_size in (*batch_sizes, *between):
             if batch_size not in batch_sizes and time.monotonic() - started > WARM_UP_S:
                 break
-            preprocessing = self.manifest.preprocessing
-            shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
-            self.encode(np.zeros(shape, np.uint8))
+            self.encode(np.zeros(self.manifest.preprocessing.batch_shape(batch_size), np.uint8))
 
 
 def _as_here(export: ExportManifest) -> tuple[Runtime, FloatPrecision]:

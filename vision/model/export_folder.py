@@ -15,7 +15,7 @@ from files.checksummed_json import in_order, with_checksum
 from files.durable import replace_file, sync_folder
 from vision.errors import ModelFolderError
 from vision.model.export_accuracy import Difference
-from vision.model.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
+from vision.model.manifest import MANIFEST_NAME, Manifest, read_checked, read_manifest_text
 
 FORMAT: Final = "lookalike-runtime"
 FORMAT_VERSION: Final = 2
@@ -179,7 +179,8 @@ def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
     """
     folder = runtime_folder(model_folder, runtime)
     try:
-        manifest = ExportManifest.from_bytes(_read(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES))
+        text = read_manifest_text(folder / MANIFEST_NAME, missing=f"no {MANIFEST_NAME} in {folder}")
+        manifest = ExportManifest.from_bytes(text)
     except ModelFolderError as error:
         raise ModelFolderError(f"{folder}: {error}") from error
     if manifest.runtime != runtime:
@@ -189,7 +190,10 @@ def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
             f"{folder} was made of another model ({manifest.model_fingerprint[:SHOWN_DIGITS]}…) "
             f"than {model.name!r} ({model.fingerprint[:SHOWN_DIGITS]}…): export this one again"
         )
-    files = {name: _read_file(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    for name in manifest.files:
+        if Path(name).name != name:
+            raise ModelFolderError(f"{folder} names a file that is not in it: {name!r}")
+    files = {name: read_checked(folder, name, sha256) for name, sha256 in manifest.files.items()}
     return Export(manifest, files)
 
 
@@ -237,26 +241,3 @@ def write_export(model_folder: Path, export: Export) -> None:
 def content_name(data: bytes, suffix: str) -> str:
     """Return the name under which a file of an export is kept."""
     return f"network-{hashlib.sha256(data).hexdigest()[:SHOWN_DIGITS]}{suffix}"
-
-
-def _read_file(folder: Path, name: str, sha256: str) -> bytes:
-    if Path(name).name != name:
-        raise ModelFolderError(f"{folder} names a file that is not in it: {name!r}")
-    data = _read(folder, name)
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        raise ModelFolderError(
-            f"{folder / name} was changed: its SHA-256 is {actual[:SHOWN_DIGITS]}…, "
-            f"the manifest says {sha256[:SHOWN_DIGITS]}…"
-        )
-    return data
-
-
-def _read(folder: Path, name: str, limit: int = -1) -> bytes:
-    try:
-        with (folder / name).open("rb") as file:
-            return file.read(limit)
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"no {name} in {folder}") from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {folder / name}: {error.strerror}") from error

@@ -171,8 +171,9 @@ def read_detector(folder: Path, manifest: Manifest) -> OpenSetDetector | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_checked(folder, REFERENCES_NAME, manifest.data.get(REFERENCES_SHA256))
-    if data is None:
+    sha256 = manifest.data.get(REFERENCES_SHA256)
+    if sha256 is None:
         return None
+    data = read_checked(folder, REFERENCES_NAME, sha256)
     whole = manifest.architecture.width  # so they were compared, and written, at first
     return OpenSetDetector.from_bytes(data, widths=(compared_width(manifest.architecture), whole))

@@ -71,9 +71,9 @@ def read_classifier(folder: Path, manifest: Manifest) -> VectorClassifier | None
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_checked(folder, CLASSIFIER_NAME, manifest.classes_sha256)
-    if data is None:
+    if manifest.classes_sha256 is None:
         return None
+    data = read_checked(folder, CLASSIFIER_NAME, manifest.classes_sha256)
     return VectorClassifier.from_bytes(
         data, labels=len(manifest.labels), width=manifest.architecture.width
     )

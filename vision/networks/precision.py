@@ -37,7 +37,7 @@ def fastest_precision(
     if precision is torch.float32:
         return network, precision
     device = next(network.parameters()).device
-    shape = (PROBES, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(PROBES)
     noise_BCHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     normalise = Normalization(preprocessing, device)
     other = in_precision(network, precision)

@@ -32,7 +32,7 @@ from tests.support.images.pngs import encoded, picture, png
 from vision.errors import CostlyImageError, ImageError
 from vision.formats.decoding_cost import is_cheap
 from vision.formats.detect import FORMATS, HEIC
-from vision.image.decode import DEFAULT_LIMITS, ImageLimits
+from vision.image.limits import DEFAULT_LIMITS, ImageLimits
 from vision.image.preprocessing import CropBox, Preprocessing
 from vision.image.thumbnail import thumbnail_of
 

@@ -36,8 +36,9 @@ from vision.formats.detect import (
     in_words,
     sniff_format,
 )
-from vision.image.decode import OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
+from vision.image.decode import decode_image, harden_pillow
 from vision.image.icc_profile import to_srgb
+from vision.image.limits import OWN_FILE_LIMITS, ImageLimits
 
 ORIENTATION = 0x0112  # the EXIF tag
 # Made with pillow-heif 1.8.1 and x265, which is not installed here, from `picture` of this seed and

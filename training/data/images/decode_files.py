@@ -18,7 +18,7 @@ from training.data.images.photo_identity import Identities, Identity, identify, 
 from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
 from vision.errors import ImageError
-from vision.image.decode import OWN_FILE_LIMITS
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
@@ -125,4 +125,4 @@ def fit_grey_images(
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+    return preprocessing.batch_shape(images)

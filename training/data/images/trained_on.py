@@ -104,5 +104,5 @@ def read_learnt(folder: Path, manifest: Manifest) -> Learnt | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_checked(folder, LEARNT_NAME, manifest.data.get(LEARNT_SHA256))
-    return None if data is None else Learnt.from_bytes(data)
+    sha256 = manifest.data.get(LEARNT_SHA256)
+    return None if sha256 is None else Learnt.from_bytes(read_checked(folder, LEARNT_NAME, sha256))
