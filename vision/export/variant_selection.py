@@ -111,15 +111,15 @@ class VariantSelection:
         chosen = _as_many(reference, self._images.test_NCHW)
         images_NCHW, labels_N = self._images.test_NCHW[chosen], self._images.labels_N[chosen]
         self._report(f"measuring {len(images_NCHW):,} images in full precision")
-        wanted = encode_all(reference, images_NCHW, batch=reference.batch_size)
+        expected = encode_all(reference, images_NCHW, batch=reference.batch_size)
         while (one := pick_variant(self.tried)) is not None and one.difference is None:
             variant = self._calibrated(one.name)
             if variant is None:
                 continue
             self._report(f"measuring {variant.name}")
             encoder = variant.encoder(manifest, threads=self._threads)
-            given = encode_all(encoder, images_NCHW, batch=one.best_batch * self._threads)
-            difference = compare_encodings(wanted, given, labels_N)
+            computed = encode_all(encoder, images_NCHW, batch=one.best_batch * self._threads)
+            difference = compare_encodings(expected, computed, labels_N)
             if not math.isfinite(difference.cosine_mean):
                 del self._measured[variant.name]
                 continue

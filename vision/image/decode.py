@@ -71,8 +71,8 @@ def decode_image(
     image_format = sniff_format(data)
     if image_format is None or image_format not in limits.formats:
         raise UnsupportedImageError(unsupported_message(data, limits.formats))
-    tell = None if before_pixels is None else _once(before_pixels)
-    decoding = Decoding(image_format, limits, draft_side, tell, before_repair, managed, bits)
+    notify = None if before_pixels is None else _once(before_pixels)
+    decoding = Decoding(image_format, limits, draft_side, notify, before_repair, managed, bits)
     return decoding.picture(data)
 
 
@@ -92,14 +92,14 @@ def harden_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
-def _once(tell: Callable[[int], None]) -> Callable[[int], None]:
-    """Return ``tell`` for the first call alone: a picture may be decoded more than once."""
-    told = False
+def _once(notify: Callable[[int], None]) -> Callable[[int], None]:
+    """Return ``notify`` for the first call alone: a picture may be decoded more than once."""
+    called = False
 
-    def tell_once(size: int) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            tell(size)
+    def notify_once(size: int) -> None:
+        nonlocal called
+        if not called:
+            called = True
+            notify(size)
 
-    return tell_once
+    return notify_once

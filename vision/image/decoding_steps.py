@@ -71,7 +71,7 @@ class Decoding(NamedTuple):
     bits: int
 
     def picture(self, data: bytes) -> Image.Image:
-        """Return the picture, mended where it is damaged and all of its pixels are there.
+        """Return the picture, repaired where it is damaged and all of its pixels are there.
 
         Raises:
             UnsupportedImageError, TooManyPixelsError, CorruptImageError: as ``decode_image``.
@@ -82,7 +82,7 @@ class Decoding(NamedTuple):
             except DECODER_ERRORS:
                 if self.before_repair is not None:
                     self.before_repair()
-                return self._decode_mended(data)
+                return self._decode_repaired(data)
         except Image.DecompressionBombError as error:  # Pillow's own limit, met while opening
             found = _NUMBER.search(str(error))
             count = found[0] if found else f"more than {MOST_PIXELS}"
@@ -118,7 +118,7 @@ class Decoding(NamedTuple):
             return self._pixels(image, by)
 
     def _size_beside(self, data: bytes) -> tuple[int, int]:
-        """Return the size of what is decoded beside, or around, the picture that is shown.
+        """Return the size of what is decoded beside, or around, the picture that is digest.
 
         Raises:
             UnsupportedImageError: it is of a kind that cannot be read.
@@ -181,17 +181,17 @@ class Decoding(NamedTuple):
         largest = image.getextrema()[1]  # of all strips
         return max(bits, depth_of(int(largest)))  # type: ignore[arg-type] # one band: a number
 
-    def _decode_mended(self, data: bytes) -> Image.Image:
+    def _decode_repaired(self, data: bytes) -> Image.Image:
         versions = repaired(data, self.image_format)
-        shown = None
+        digest = None
         for version in versions:
             image = self._decode(version)
-            pixels = hashlib.blake2b(image.tobytes()).digest() if len(versions) > 1 else b""
-            if shown not in (None, pixels):
+            found = hashlib.blake2b(image.tobytes()).digest() if len(versions) > 1 else b""
+            if digest not in (None, found):
                 raise OSError("the pixels depend on bytes that are missing")
-            shown = pixels
-        if shown is None:
-            raise OSError("nothing can be mended")
+            digest = found
+        if digest is None:
+            raise OSError("nothing can be repaired")
         return image
 
     def _draft(self, image: Image.Image, frame: Frame | None) -> int:

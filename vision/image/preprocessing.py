@@ -155,13 +155,13 @@ class Preprocessing:
         Raises:
             ImageError: as ``vision.image.decode.decode_image``.
         """
-        wanted = self.least_side
+        least_side = self.least_side
         if crop is not None:
-            wanted = math.ceil(wanted / min(crop.bottom - crop.top, crop.right - crop.left))
+            least_side = math.ceil(least_side / min(crop.bottom - crop.top, crop.right - crop.left))
         return decode_image(
             data,
             limits=limits,
-            draft_side=wanted,
+            draft_side=least_side,
             before_pixels=before_pixels,
             before_repair=before_repair,
             managed=self.decoding != FIRST_DECODING,

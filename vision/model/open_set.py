@@ -74,18 +74,18 @@ class OpenSetDetector:
     refused: float  # share of one's own new photos that both limits refuse, as they were fitted
     fitted_on: int  # photos
 
-    def near(self, vector_D: NDArray[np.float32], given: int) -> Neighborhood:
-        """Return where a vector lies that was given the class at position ``given``."""
+    def near(self, vector_D: NDArray[np.float32], label: int) -> Neighborhood:
+        """Return where a vector lies that was given the class at position ``label``."""
         part_D = vector_D[: self.vectors_KD.shape[1]]
         scores_K = self.vectors_KD @ part_D / max(float(np.linalg.norm(part_D)), LEAST_LENGTH)
         nearest = np.argpartition(scores_K, -self._looked_at)[-self._looked_at :]
         return Neighborhood(
-            1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == given).mean())
+            1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == label).mean())
         )
 
-    def judge(self, vector_D: NDArray[np.float32], given: int) -> Verdict:
+    def judge(self, vector_D: NDArray[np.float32], label: int) -> Verdict:
         """Return whether a picture is one of the things the model knows; some 0.1 ms."""
-        distance, agreement = self.near(vector_D, given)
+        distance, agreement = self.near(vector_D, label)
         if distance > self.most_distance:
             return Verdict(
                 False,

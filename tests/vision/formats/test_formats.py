@@ -103,7 +103,9 @@ def test_settings_name_formats_in_any_order_and_case() -> None:
     assert formats_called(["HEIC", " jpeg", "jpeg"]) == (JPEG, HEIC)
     assert in_words([JPEG]) == "JPEG"
     assert in_words([JPEG, PNG, HEIC]) == "JPEG, PNG or HEIC"
-    with pytest.raises(ValueError, match="'jxl' is no format that can be read; these are: jpeg,"):
+    with pytest.raises(
+        ValueError, match="'jxl' is not a format that can be read; these are: jpeg,"
+    ):
         formats_called(["jxl"])
     with pytest.raises(ValueError, match="no format is named"):
         formats_called([" "])
