@@ -22,7 +22,7 @@ from cli.support.image_collection import (
 )
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
-from vision.model.open_set import References, judge, read_references
+from vision.model.open_set import OpenSetDetector, judge, read_detector
 
 if TYPE_CHECKING:
     from vision.inference.encoder import Encoding
@@ -47,7 +47,7 @@ def classify(
             param_hint="MODEL",
         )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
+    labels, references = encoder.manifest.labels, read_detector(model, encoder.manifest)
 
     def said(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)
@@ -84,7 +84,7 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> A
 
 
 def _classes(
-    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
+    encoding: "Encoding", labels: tuple[str, ...], references: OpenSetDetector | None, k: int
 ) -> list[Document]:
     """Return what is said of each picture of a batch, the likeliest class first."""
     documents: list[Document] = []

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.openapi import problem_answers
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.exchange import answer_with, ready_engine, worker_state
-from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
+from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeInfo
 from service.telemetry.health import READ_ONLY, checks
 from service.telemetry.prometheus import CONTENT_TYPE
 
@@ -32,7 +32,7 @@ async def get_model(request: Request) -> Response:
             preprocessing=manifest.preprocessing.to_json(),
             created=manifest.created,
             device=engine.device,
-            runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),
+            runtime=RuntimeInfo.model_validate(asdict(engine.runtime)),
         )
     )
 

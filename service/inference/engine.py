@@ -22,7 +22,7 @@ from service.inference.batcher import Pipeline
 from service.inference.decoder import PictureDecoder
 from service.inference.decoder_pool import Decoders
 from service.inference.open_gallery import open_gallery
-from service.inference.task import Decoded, HeavyImage, Task
+from service.inference.task import DecodedImage, HeavyImage, Task
 from service.inference.wait_for_writes import Newest
 from service.jobs.records import JobFolder
 from service.jobs.runner import Jobs
@@ -31,14 +31,15 @@ from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
 from service.telemetry.request_record import current_caller, note_stage
 from service.telemetry.watchdog import BusyThreads
-from vision.formats.decoding_price import price_of
+from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
-from vision.image.decode import ImageLimits, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import Manifest
-from vision.model.open_set import References, read_references
+from vision.model.open_set import OpenSetDetector, read_detector
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class Engine:
         *,
         settings: ServiceSettings,
         encoder: ImageEncoder,
-        references: References | None,
+        references: OpenSetDetector | None,
         gallery: Gallery,
         pipeline: Pipeline,
         decoders: Decoders,
@@ -117,7 +118,7 @@ class Engine:
         own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
-        references = await loop.run_in_executor(None, read_references, model_folder, manifest)
+        references = await loop.run_in_executor(None, read_detector, model_folder, manifest)
         request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
@@ -195,7 +196,7 @@ class Engine:
         """
         cost = others + scans * (self.gallery.count // COST_ITEMS)
         for task in tasks:
-            cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
+            cost += 1 if task.is_cheap else 2 + decoding_cost(task.data) // COST_PIXELS
         if cost == 1:
             return self.quick.admit(current_caller())
         # Changes alone, which cost nothing here, wait for the disk and not for the network.
@@ -251,7 +252,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
 def _time_one(encoder: ImageEncoder) -> float:
     """Return how many seconds the network needs for one image."""
     preprocessing = encoder.manifest.preprocessing
-    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(1)
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started
@@ -265,7 +266,7 @@ def _decode(
     limits: ImageLimits,
     pictures: PictureSize,
     decoders: Decoders,
-) -> Decoded:
+) -> DecodedImage:
     if not light_only:
         return decoders.decode(task, thumbnail_side=pictures.side)
     preprocessing = manifest.preprocessing
@@ -274,7 +275,7 @@ def _decode(
         limits=limits,
         crop=task.crop,
         before_pixels=_leave_large,
-        before_mending=_leave_damaged,
+        before_repair=_leave_damaged,
     )
     thumbnail: Thumbnail | None = None
     if task.with_thumbnail:
@@ -282,7 +283,7 @@ def _decode(
             task.data, image, preprocessing, limits=limits, max_side=pictures.side
         )
     pixels_CHW = preprocessing.pixels(image, crop=task.crop)
-    return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
+    return DecodedImage(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
 
 
 def _leave_large(size: int) -> None:

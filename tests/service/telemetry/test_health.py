@@ -158,7 +158,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         transport = httpx.ASGITransport(Front(application, desk=desk))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             answers = [await client.get("/livez")]
-            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_light=True)))
+            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_cheap=True)))
             await asyncio.to_thread(begun.wait)
             answers.append(await client.get("/livez"))
             clock.now = STUCK_S + 1
