@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from pydantic_core import to_json
 
+from files.processes import is_alive, started_ticks
 from service.telemetry.metrics import METRICS, NO_LABELS, MetricSpec, MetricsSnapshot, Series
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,7 +52,7 @@ class SharedMetrics:
 
         If the folder cannot be written to, the log says so, once: a service goes on without.
         """
-        process = {"pid": os.getpid(), "begun": begun_ticks(os.getpid())}
+        process = {"pid": os.getpid(), "started": started_ticks(os.getpid())}
         metrics = [(name, [*series.items()]) for name, series in snapshot.items()]
         unfinished = self._file.with_suffix(".new")
         try:
@@ -81,26 +82,15 @@ def remove_shared_folder(server_id: str) -> None:
     shutil.rmtree(shared_folder(server_id), ignore_errors=True)
 
 
-def begun_ticks(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; ``None``: there is none."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = status.rpartition(")")[2].split()  # the name before may hold anything
-    return None if state == "Z" else int(fields[18])
-
-
 def _read(path: Path) -> MetricsSnapshot:
     """Return what a worker wrote: of one that has ended no gauges, and nothing if it is damaged."""
     try:
         data = json.loads(path.read_bytes())
-        # A process id may come again, but not with the same beginning.
-        is_alive = begun_ticks(data["pid"]) == data["begun"]
+        has_ended = not is_alive(data["pid"], data["started"])
         return {
             name: {tuple(labels): values for labels, values in series}
             for name, series in data["metrics"]
-            if is_alive or METRICS[name].kind != "gauge"
+            if not has_ended or METRICS[name].kind != "gauge"
         }
     except (OSError, ValueError, KeyError):  # none there, or not one that we wrote
         return {}

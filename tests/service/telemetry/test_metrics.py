@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from files.processes import started_ticks
 from service.telemetry.metrics import METRICS, MetricsSnapshot, WorkerMetrics
 from service.telemetry.request_record import (
     Account,
@@ -25,7 +26,6 @@ from service.telemetry.request_record import (
 )
 from service.telemetry.shared_metrics import (
     SharedMetrics,
-    begun_ticks,
     prometheus_text,
     remove_shared_folder,
     shared_folder,
@@ -124,7 +124,7 @@ def test_gauges_of_a_worker_that_died_are_not_shown_and_its_counters_are(server_
     count(lives)
     SharedMetrics(server_id, 1).write(snapshot(died, requests_in_progress=5.0))
     file = shared_folder(server_id) / "worker-1.json"
-    own = str(begun_ticks(os.getpid())).encode()
+    own = str(started_ticks(os.getpid())).encode()
     file.write_bytes(file.read_bytes().replace(own, own + b"0"))  # of a process before this one
 
     dead = SharedMetrics(server_id, 2).others()
