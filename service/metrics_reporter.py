@@ -11,7 +11,7 @@ from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
 from service.request.exchange import WorkerState
-from service.telemetry.json_log import LogLines
+from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import NO_LABELS, Labels, MetricsSnapshot, Series
 from service.telemetry.shared_metrics import SharedMetrics, prometheus_text
 
@@ -30,7 +30,7 @@ class MetricsReporter:
         state: WorkerState,
         shared: SharedMetrics,
         *,
-        log: LogLines,
+        log: LogQueue,
         predecessor: MetricsSnapshot,
         worker: int,
     ) -> None:

@@ -15,19 +15,19 @@ from service.http.admission import BodyBudget
 from service.http.gateway import Desk
 from service.metrics_reporter import MetricsReporter
 from service.request.exchange import WorkerState
-from service.security.allowed_hosts import Hosts
-from service.security.api_keys import WatchedKeys
-from service.security.authorization import Gate
+from service.security.allowed_hosts import AllowedHosts
+from service.security.api_keys import KeyFile
+from service.security.authorization import Authorizer
 from service.security.cors import Cors
-from service.security.rate_limits import Quotas
-from service.security.trusted_proxies import Proxies
+from service.security.rate_limits import RateLimiter
+from service.security.trusted_proxies import TrustedProxies
 from service.server.bento_hardening import refuse_pickles
 from service.server.connection import WorkerProtocol
 from service.server.connection_limits import Neighbours
 from service.server.deadlines import Watch
 from service.server.listening import Reception
-from service.server.ready_workers import Roster
-from service.telemetry.json_log import LogLines
+from service.server.ready_workers import ReadyWorkers
+from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
@@ -73,7 +73,7 @@ class Worker:
         settings: ServiceSettings,
         model_folder: Path,
         *,
-        log: LogLines,
+        log: LogQueue,
         server_id: str,
         index: int,
         size: int,
@@ -97,14 +97,14 @@ class Worker:
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
         Connection.neighbours.most = settings.max_connections
-        Connection.neighbours.proxies = desk.proxies = Proxies(settings.trusted_proxies)
+        Connection.neighbours.proxies = desk.proxies = TrustedProxies(settings.trusted_proxies)
         has_keys = settings.api_keys_file is not None
         desk.root_path = settings.root_path
-        desk.hosts = Hosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
+        desk.hosts = AllowedHosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
         desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
-        desk.gate = _open_gate(settings, shared / "quotas", secret=server_id)
+        desk.authorizer = _create_authorizer(settings, shared / "quotas", secret=server_id)
         desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
         desk.tracing = start_tracing(settings)
         desk.worker = index
@@ -120,11 +120,11 @@ class Worker:
         reporter.start()
         reception = Reception.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
-        roster = Roster(shared, size=size)
-        state.standing = roster.standing
-        loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
+        ready_workers = ReadyWorkers(shared, size=size)
+        state.server_readiness = ready_workers.readiness
+        loading = asyncio.create_task(load(state, model_folder, on_loaded=ready_workers.add))
         desk.application = create_application(state)
-        await reception.hold(roster, lambda: state.engine is not None)
+        await reception.hold(ready_workers, lambda: state.engine is not None)
         return cls(state, reporter, loading)
 
     async def stop(self) -> None:
@@ -181,7 +181,9 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate | None:
+def _create_authorizer(
+    settings: ServiceSettings, counts: Path, *, secret: str
+) -> Authorizer | None:
     """Return what the settings ask of requests; None: nothing. All workers share ``counts``.
 
     Raises:
@@ -189,9 +191,9 @@ def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate 
     """
     if settings.api_keys_file is None and settings.requests_per_minute is None:
         return None
-    return Gate(
-        quotas=Quotas(counts, secret=secret),
-        keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
+    return Authorizer(
+        rate_limiter=RateLimiter(counts, secret=secret),
+        keys=None if settings.api_keys_file is None else KeyFile(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
         proxies=desk.proxies,
