@@ -8,6 +8,9 @@ from typing import Final
 
 from cli.support.console import say, stderr
 from cli.support.preflight import check_port, check_settings
+from service.config import PREFIX
+from service.server.worker_count import worker_count
+from vision.model.manifest import read_manifest
 
 SERVICE: Final = "service.app:Lookalike"
 GRACE_S: Final = 30  # for requests in flight, after the signal to stop
@@ -23,7 +26,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
 
     command = server_command(settings, host=host, port=port)
     if stderr.is_terminal:  # a file holds the server's own lines alone
-        path = settings.get("UNIX_SOCKET")
+        path = settings.get("unix_socket")
         place = f"at http://{browsable(host)}:{port}/" if path is None else f"behind {path}"
         say(f"Starting. The page will be {place} in a few seconds.")
     sys.stdout.flush()  # what was printed would go with this process
@@ -37,24 +40,21 @@ def server_command(settings: Mapping[str, object], *, host: str, port: int) -> l
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     from service.inference.open_gallery import make_gallery  # noqa: PLC0415
-    from service.server.worker_count import worker_count  # noqa: PLC0415 - takes pydantic with it
-    from vision.model.manifest import read_manifest  # noqa: PLC0415
 
-    environment = {
-        f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
-    }
-    os.environ.update(environment)
+    for name, value in settings.items():
+        if value is not None:
+            os.environ[PREFIX + name.upper()] = str(value)
     checked = check_settings()
-    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(checked))
+    os.environ[f"{PREFIX}WORKERS"] = str(worker_count(checked))
     if checked.unix_socket is None:
         check_port(host, port)
     else:
-        from service.server.unix_socket import check_path  # noqa: PLC0415
+        from service.server.unix_socket import check_path  # noqa: PLC0415 - circus takes long
 
         check_path(checked.unix_socket)
     if checked.model is not None:
         make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
-    os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
+    os.environ[f"{PREFIX}CREATE"] = "false"  # a worker that starts later makes no second one
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[2]
     return [

@@ -50,10 +50,10 @@ def become_server(workspace: "Workspace", wish: "Wish") -> None:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     settings: dict[str, object] = {
-        "MODEL": workspace.model.resolve(),
-        "GALLERY": workspace.gallery.resolve(),
-        "DEVICE": wish.device,
-        "LOG_LEVEL": os.environ.get("LOOKALIKE_LOG_LEVEL", "warning"),  # calm, unless asked
+        "model": workspace.model.resolve(),
+        "gallery": workspace.gallery.resolve(),
+        "device": wish.device,
+        "log_level": os.environ.get("LOOKALIKE_LOG_LEVEL", "warning"),  # calm, unless asked
     }
     os.environ.pop("LOOKALIKE_UNIX_SOCKET", None)  # it is asked at its port
     command = server_command(settings, host=wish.host, port=wish.port)

@@ -12,10 +12,10 @@ from typing import Final
 
 from starlette.types import Scope
 
+from service.config import ANY
 from service.errors import HostNotAllowedError
 from service.security.trusted_proxies import Proxies, header_of, parsed
 
-ANY: Final = "*"
 PROBES: Final = ("/livez", "/readyz")  # which ask under whatever address they were given
 
 
