@@ -1,14 +1,12 @@
 """`lookalike classify`: what an image, or each of a folder, shows, without a server."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.table import Table
 
-from cli.gallery.build import DeviceOption, JsonOption, RuntimeOption
 from cli.support.console import print_json, say, stdout
 from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import read_picture
@@ -20,6 +18,7 @@ from cli.support.image_collection import (
     answer_all,
     takes_many,
 )
+from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
 from vision.model.open_set import References, judge, read_references
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def classify(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     image: PicturesArgument,
     *,
     out: OutOption = None,

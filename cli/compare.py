@@ -8,7 +8,8 @@ from rich import box
 from rich.table import Table
 
 from cli.support.console import print_json, say, stdout
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.dataset_option import load_to_measure
+from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
 from training.errors import DataError
 from training.formatting import things
@@ -24,7 +25,7 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Model folder to compare with.", show_default=False)],
     new: Annotated[list[Path], typer.Argument(help="Model folders.", show_default=False)],
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     must_not_lose: Annotated[
         str,
@@ -52,8 +53,8 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Measure models on the same images, each against the first, with significance.
 

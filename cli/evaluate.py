@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from cli.gallery.build import RuntimeOption
 from cli.support.console import print_json, say, stdout
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.dataset_option import load_to_measure
+from cli.support.options import (
+    DataOption,
+    DeviceOption,
+    GroupOption,
+    JsonOption,
+    ModelArgument,
+    RuntimeOption,
+)
 from files.synced import replace_synced
 from training.formatting import things
 
@@ -32,9 +39,9 @@ Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value an
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     report: Annotated[
         Path | None,
@@ -43,9 +50,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a model on images that it has not learnt from: classes, confidence, and search.
 

@@ -8,8 +8,9 @@ import typer
 from numpy.typing import NDArray
 
 from cli.support.console import print_json, say
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.dataset_option import load_to_measure
 from cli.support.gallery_filling import usable_cores
+from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError
 from vision.model.export_folder import Asked, ExportManifest, name_of
 
@@ -24,9 +25,9 @@ MAX_TEST_IMAGES = 10_000
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
         Asked, typer.Option(help="auto: the quickest that holds; fp32: torch's own numbers.")
@@ -42,7 +43,7 @@ def export(
     test_images: Annotated[
         int, typer.Option(min=1, help="At most so many test images are measured.")
     ] = MAX_TEST_IMAGES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export a model for OpenVINO: servers on a CPU then need no torch, and are quicker.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from cli.support.console import print_json, say
+from cli.support.options import JsonOption
 
 NAME: Final = re.compile(r"[\w .-]{1,64}")
 
@@ -20,7 +21,7 @@ def new_key(
         str | None,
         typer.Option(help="When it ends: a date or date-time of ISO 8601, in UTC unless it says."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make an API key, shown once, and the lines that let a service accept it."""
     from service.security.api_keys import RIGHTS, make_key  # noqa: PLC0415 - keeps `lookalike --help` quick

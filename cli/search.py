@@ -9,7 +9,6 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cli.gallery.build import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.support.console import print_json, say, stdout
 from cli.support.gallery_filling import load_encoder_of
 from cli.support.image_argument import json_option, read_picture
@@ -21,6 +20,13 @@ from cli.support.image_collection import (
     PicturesArgument,
     answer_all,
     takes_many,
+)
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    JsonOption,
+    RuntimeOption,
 )
 from cli.support.search_options import (
     ExcludeCopiesOption,
@@ -84,7 +90,7 @@ def search(
     image: PicturesArgument,
     *,
     out: OutOption = None,
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
     filter_: Annotated[
         str | None,

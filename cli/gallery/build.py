@@ -7,7 +7,7 @@ import typer
 
 from cli.gallery.build_report import check_failures, print_report, say_how_to_serve, write_failures
 from cli.support.console import print_json, say, stdout, table_of
-from cli.support.dataset_option import IMAGES_HELP, GroupOption, say_findings, that_is_named
+from cli.support.dataset_option import say_findings
 from cli.support.gallery_filling import (
     build_gallery,
     fill,
@@ -16,36 +16,21 @@ from cli.support.gallery_filling import (
     preview_build,
 )
 from cli.support.image_source import open_source
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    GroupOption,
+    ImagesOption,
+    JsonOption,
+    ModelArgument,
+    RuntimeOption,
+    ThumbnailOption,
+)
 from index.errors import GalleryFolderError, UnknownIdError
-from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
-from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
 
 FOUND_DAMAGE = 1
 
-GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
-DataOption = Annotated[
-    str,
-    typer.Option("--data", help=IMAGES_HELP, callback=that_is_named, show_default=False),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(help="Model folder; left out, the one the gallery was built with."),
-]
-ThumbnailOption = Annotated[
-    int | None,
-    typer.Option(
-        "--thumbnail",
-        min=LEAST_SIDE,
-        max=MOST_SIDE,
-        metavar="PIXELS",
-        help=f"Longest side of the pictures that are kept, {MAX_SIDE} at first; the gallery "
-        "remembers it.",
-        show_default=False,
-    ),
-]
 FailuresOption = Annotated[
     Path | None,
     typer.Option(
@@ -63,9 +48,9 @@ index_app = typer.Typer(
 
 @index_app.command()
 def build(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: DataOption,
+    data: ImagesOption,
     out: Annotated[
         Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
     ],
@@ -115,9 +100,9 @@ def build(
 def add(
     gallery: GalleryArgument,
     *,
-    data: DataOption,
+    data: ImagesOption,
     group: GroupOption = None,
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
     device: DeviceOption = "auto",

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption, ModelOption
 from cli.support.console import print_json, say, stdout
 from cli.support.gallery_filling import model_folder_of
+from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
 if TYPE_CHECKING:
     from training.gallery_classes import Classed
@@ -19,7 +19,7 @@ def classes(
     out: Annotated[
         Path, typer.Option(help="Model folder to make; must not be there.", show_default=False)
     ],
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the labels of a gallery's items the classes of a model, in a new model folder.

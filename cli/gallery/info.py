@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption
 from cli.support.console import print_json, say, stdout, table_of
 from cli.support.gallery_filling import SHOWN_DIGITS
+from cli.support.options import GalleryArgument, JsonOption
 from training.formatting import things
 
 if TYPE_CHECKING:

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cli.gallery.build import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
 from cli.support.console import print_json, progress, say, stderr, stdout, table_of
 from cli.support.gallery_filling import load_encoder_of
 from cli.support.image_argument import ImageArgument, json_option, read_picture
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    JsonOption,
+    RuntimeOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +52,7 @@ def replace(
         str | None,
         typer.Option(help="New metadata, a JSON object; left out, it stays.", show_default=False),
     ] = None,
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from cli.gallery.build import GalleryArgument, JsonOption
 from cli.support.console import print_json, stderr, stdout
+from cli.support.options import GalleryArgument, JsonOption
 from training.formatting import things
 
 

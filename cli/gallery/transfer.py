@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption
 from cli.gallery.build_report import print_report
 from cli.gallery.maintenance import share
 from cli.support.console import items_shown, print_json, say, stdout
 from cli.support.gallery_filling import compact_if_due
+from cli.support.options import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
 
 if TYPE_CHECKING:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.table import Table
 
@@ -19,35 +18,6 @@ from vision.model.manifest import read_manifest
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.data.images.decode_files import LoadReport
-
-DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
-    "label."
-)
-IMAGES_HELP: Final = (
-    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
-)
-
-
-def that_is_named(data: str) -> str:
-    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
-
-    It would be the folder that one stands in, whatever lies there.
-    """
-    if not data.strip():
-        raise typer.BadParameter("it is empty; a folder or a table was expected")
-    return data
-
-
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
-        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
-        show_default=False,
-    ),
-]
 
 
 def named(data: str, group: str | None) -> list[str]:

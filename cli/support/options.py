@@ -1,14 +1,41 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from cli.support.dataset_option import DATA_HELP, IMAGES_HELP, that_is_named
 from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
 from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
 
+DATA_HELP: Final = (
+    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
+    "label."
+)
+IMAGES_HELP: Final = (
+    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
+)
+
+
+def that_is_named(data: str) -> str:
+    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
+
+    It would be the folder that one stands in, whatever lies there.
+    """
+    if not data.strip():
+        raise typer.BadParameter("it is empty; a folder or a table was expected")
+    return data
+
+
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
+        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
+        show_default=False,
+    ),
+]
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.", show_default=False)]
 GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, callback=that_is_named)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.support.dataset_option import DATA_HELP, GroupOption, that_is_named
+from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from cli.training.auto import train_by_trying
 from cli.training.fit import Where, train_by_steps
 from cli.training.recipe_options import choose_auto, choose_recipe, refuse_budget
@@ -42,7 +42,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     hold_out: Annotated[
         str | None,
@@ -182,14 +182,14 @@ def train(
             min=0, max=MOST_SEEDS - 1, help="Of everything random.", rich_help_panel=LEARNING
         ),
     ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
     ] = False,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder to write curves to, for TensorBoard.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network on one's own images and write a model folder.
 

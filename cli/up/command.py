@@ -5,8 +5,16 @@ from typing import Annotated
 
 import typer
 
-from cli.gallery.build import ThumbnailOption
-from cli.support.dataset_option import GroupOption, that_is_named
+from cli.support.options import (
+    DeviceOption,
+    GroupOption,
+    HostOption,
+    JsonOption,
+    PortOption,
+    ServeOption,
+    ThumbnailOption,
+    that_is_named,
+)
 from cli.up.runner import Wish, bring_up
 
 
@@ -50,11 +58,11 @@ def up(
     ] = False,
     group: GroupOption = None,
     thumbnail: ThumbnailOption = None,
-    serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    serve: ServeOption = True,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 3000,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Make a page that finds photos that look alike: look, train, export, measure, index, serve.
 
