@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
-from cli.support.console import print_json, say, stdout
+from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import read_picture
 from cli.support.image_collection import (
@@ -58,12 +57,10 @@ def classify(
     if as_json:
         print_json(document)
         return
-    table = Table("probability", "label")
-    for one in document["predictions"]:
-        table.add_row(f"{one['probability']:.4f}", one["label"])
-    stdout.print(table)
+    rows = [(f"{one['probability']:.4f}", one["label"]) for one in document["predictions"]]
+    stdout.print(make_table(None, ("probability", "label"), rows))
     if document["sure"] is False:
-        say(f"not sure: {document['why_not']['detail']}")
+        print_info(f"not sure: {document['why_not']['detail']}")
 
 
 def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:

@@ -7,7 +7,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import print_json, say, stdout
+from cli.support.console import print_info, print_json, stdout
 from cli.support.dataset_option import load_to_measure
 from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
@@ -121,7 +121,7 @@ def compare(
     if margin is None and alpha < 1:
         for name, sentences in could_see.items():
             for sentence in sentences:
-                say(f"{name}: {sentence}")
+                print_info(f"{name}: {sentence}")
     if lost:
         worse = "; ".join(f"{folder}: {', '.join(figures)}" for folder, figures in lost.items())
         refused = (
@@ -130,7 +130,7 @@ def compare(
             else f"a loss of more than {points(margin)} against {base} cannot be excluded at alpha "
             f"{alpha:g}"
         )
-        say(f"lookalike: {refused}: {worse}")
+        print_info(f"lookalike: {refused}: {worse}")
         raise typer.Exit(LOST)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
 from cli.support.dataset_option import load_to_measure
 from cli.support.gallery_filling import usable_cores
 from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
@@ -76,7 +76,7 @@ def export(
         )
     else:
         for sentence in export_in_words(exported):
-            say(sentence)
+            print_info(sentence)
 
 
 def export_in_words(exported: ExportManifest) -> list[str]:
@@ -127,7 +127,7 @@ def export_for_cpu(
     from vision.model.export_accuracy import Limits  # noqa: PLC0415
 
     for sentence in dataset.selection.sentences() if dataset.selection else ():
-        say(sentence)
+        print_info(sentence)
     sample = sample_of(dataset, test_images)
     if precision == "int8" and not len(sample.calibration_NCHW):
         raise DataError(
@@ -140,7 +140,7 @@ def export_for_cpu(
         precision=precision,
         limits=Limits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
-        report=say,
+        report=print_info,
     )
 
 

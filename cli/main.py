@@ -43,10 +43,10 @@ def _goes_on() -> str:
 def _run() -> int:
     """Return the exit code of the command."""
     from cli.commands import app  # noqa: PLC0415
-    from cli.support.console import silence  # noqa: PLC0415
+    from cli.support.console import disable_output  # noqa: PLC0415
 
     if _is_one_of_several():
-        silence()
+        disable_output()
     _print_warnings()
     os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
 from cli.support.options import JsonOption
 
 NAME: Final = re.compile(r"[\w .-]{1,64}")
@@ -35,9 +35,9 @@ def new_key(
     if as_json:
         print_json({"key": key.token, "lines": key.lines})
         return
-    say("The key, shown this once:")
+    print_info("The key, shown this once:")
     typer.echo(key.token)
-    say("Add these lines to the file that LOOKALIKE_API_KEYS_FILE names:")
+    print_info("Add these lines to the file that LOOKALIKE_API_KEYS_FILE names:")
     typer.echo(key.lines)
 
 

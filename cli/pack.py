@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
 from cli.support.options import JsonOption, ModelArgument
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export, read_export, write_export
@@ -41,4 +41,4 @@ def pack(
     if as_json:
         print_json({"tag": str(stored.tag), "fingerprint": manifest.fingerprint})
     else:
-        say(f"Packed as {stored.tag}. Now: bentoml build")
+        print_info(f"Packed as {stored.tag}. Now: bentoml build")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
 
-from cli.support.console import print_json, say, stdout
-from cli.support.gallery_filling import load_encoder_of
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.gallery_filling import load_encoder_of, open_gallery
 from cli.support.image_argument import json_option, read_picture
 from cli.support.image_collection import (
     JSONL,
@@ -132,7 +131,6 @@ def search(
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
     if is_many and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
 
@@ -160,13 +158,13 @@ def search(
             "it goes without groups, exclusions and an offset", param_hint="--all"
         )
     if picture is None and out is not None:
-        with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+        with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
             answers = _hits_of_many(opened, asked, architecture, with_vote=with_vote)
             answer_all(image, out, encoder, answers, as_json=as_json)
         return
     assert picture is not None  # one image, or a place for the answers
     vectors_BD = picture.encode().vectors_BD
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
         (hits,) = asked.hits(opened, vectors_BD, architecture)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
@@ -202,23 +200,24 @@ def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
     if not hits:
         stdout.print("the gallery is empty" if holds_none else "no item matches")
         return
-    table = Table("score", "label")
-    table.add_column("id", overflow="fold")  # whole: other commands ask for it
-    table.add_column("metadata")
-    for hit in hits:
-        members = ", ".join(f"{key}: {value}" for key, value in hit.metadata.items())
-        table.add_row(f"{hit.score:.4f}", hit.label or "", hit.id, members)
-    stdout.print(table)
+    rows = [
+        (
+            f"{hit.score:.4f}",
+            hit.label or "",
+            hit.id,
+            ", ".join(f"{key}: {value}" for key, value in hit.metadata.items()),
+        )
+        for hit in hits
+    ]
+    stdout.print(make_table(None, ("score", "label", "id", "metadata"), rows))
 
 
 def _print_votes(votes: "list[Vote]") -> None:
     if not votes:
-        say("none of the hits has a label, so there is no vote")
+        print_info("none of the hits has a label, so there is no vote")
         return
-    table = Table("share of the votes", "label")
-    for one in votes:
-        table.add_row(f"{one.share:.4f}", one.label)
-    stdout.print(table)
+    rows = [(f"{one.share:.4f}", one.label) for one in votes]
+    stdout.print(make_table(None, ("share of the votes", "label"), rows))
 
 
 def _filter(text: str) -> "Filter":

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from cli.gallery.build_report import check_failures, print_report, say_how_to_serve, write_failures
-from cli.support.console import print_json, say, stdout, table_of
+from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.dataset_option import say_findings
 from cli.support.gallery_filling import (
     build_gallery,
     fill,
     keep_pictures,
     load_encoder_of,
+    open_gallery,
     preview_build,
 )
 from cli.support.image_source import open_source
@@ -79,7 +80,7 @@ def build(
     say_findings(source.findings)
     if dry_run:
         report = preview_build(model, out, source, prune=prune)
-        say("this is what would be done; nothing was changed")
+        print_info("this is what would be done; nothing was changed")
     else:
         report = build_gallery(
             model,
@@ -115,11 +116,10 @@ def add(
     """
     check_failures(failures)
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    from index.gallery import Gallery  # noqa: PLC0415
 
     source = open_source(data, group=group)
     say_findings(source.findings)
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
         keep_pictures(opened, thumbnail)
         report = fill(opened, encoder, source)
     print_report(gallery, report, findings=source.findings, as_json=as_json)
@@ -133,9 +133,8 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Delete images from a gallery."""
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         deleted = opened.delete(ids)
         removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
         count = opened.count
@@ -151,12 +150,11 @@ def remove(
 @index_app.command()
 def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     """Check every page, vector, picture and log line of a gallery; exit code 1 for any fault."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.maintenance.verify import store_problems  # noqa: PLC0415
     from index.store.store import Store  # noqa: PLC0415
 
     try:
-        with Gallery.open(gallery, fingerprint=None) as opened:
+        with open_gallery(gallery) as opened:
             problems = opened.verify()
     except GalleryFolderError:  # too damaged to load; the database alone may still say how
         store = Store.open(gallery)
@@ -167,7 +165,7 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"ok": not problems, "problems": problems})
     elif problems:
-        stdout.print(table_of(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
+        stdout.print(make_table(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
     else:
         stdout.print("no faults")
     if problems:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import print_json, say, stdout, table_of
+from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.dataset_option import say_findings
 from dataset.findings import Findings
 from files.unfinished import unfinished
@@ -54,13 +54,13 @@ def print_report(
     }
     always = ("added", "replaced", "unchanged", "refused", "in the gallery", "images/s")
     shown = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
-    stdout.print(table_of(str(gallery), ("", ""), shown))
+    stdout.print(make_table(str(gallery), ("", ""), shown))
     if report.left_as_stored:
         parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
-        say(f"left as stored, since the source does not have it: {parts}")
+        print_info(f"left as stored, since the source does not have it: {parts}")
     say_findings(report.reasons, title="refused")
     if report.stale:
-        say("what is no longer in the data stays until a build with --prune")
+        print_info("what is no longer in the data stays until a build with --prune")
 
 
 def check_failures(file: Path | None) -> None:
@@ -91,10 +91,10 @@ def write_failures(file: Path | None, report: "BuildReport") -> None:
             writer.writerow(("id", "reason"))
             writer.writerows(report.refused)
         (folder / file.name).replace(file)
-    say(f"{len(report.refused):,} refused images are listed in {file}")
+    print_info(f"{len(report.refused):,} refused images are listed in {file}")
 
 
 def say_how_to_serve(model: Path, gallery: Path) -> None:
     """Say the command that serves a gallery that was built, as it can be typed."""
     command = ["lookalike", "serve", "--model", str(model), "--gallery", str(gallery)]
-    say(f"serve it: {shlex.join(command)}")
+    print_info(f"serve it: {shlex.join(command)}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.support.console import print_json, say, stdout
+from cli.support.console import print_info, print_json, stdout
 from cli.support.gallery_filling import model_folder_of
 from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
@@ -36,7 +36,9 @@ def classes(
         return
     for sentence in _in_words(made):
         stdout.print(sentence)
-    say(f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}")
+    print_info(
+        f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}"
+    )
 
 
 def _to_json(made: "Classed", out: Path) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 """`lookalike index …`: an item replaced or edited, the structure kept up, duplicates found."""
 
 import json
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from cli.support.console import print_json, progress, say, stderr, stdout, table_of
-from cli.support.gallery_filling import load_encoder_of
+from cli.support.console import (
+    make_table,
+    print_info,
+    print_json,
+    share_progress,
+    stage_progress,
+    stdout,
+)
+from cli.support.gallery_filling import load_encoder_of, open_gallery
 from cli.support.image_argument import ImageArgument, json_option, read_picture
 from cli.support.options import (
     DeviceOption,
@@ -21,8 +25,6 @@ from cli.support.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from index.maintenance.compaction import Compaction
     from index.operations.duplicates import Member
 
@@ -60,10 +62,9 @@ def replace(
     """Give an item of a gallery another image, and if you like another label and metadata."""
     given = None if metadata is None else json_option(metadata, "--metadata")
     encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.items.item import NewItem  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
         old = opened.get(item_id)
         picture = read_picture(encoder, image)
         (result,) = opened.put(
@@ -109,10 +110,9 @@ def edit(
         changes["label"] = label
     if not changes or (label is not None and no_label):
         raise typer.BadParameter("name a --label or --no-label, or --metadata, or both")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.query.editing import Patch  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         item = opened.editing.patch(item_id, Patch(changes))
     if as_json:
         print_json(asdict(item))
@@ -128,9 +128,8 @@ def rebuild(
 
     Interrupted, the structure of before stays in use; the items are never touched.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
+    with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.upkeep.rebuild(target=recall, on_stage=show)
     _print_made(made, as_json=as_json)
 
@@ -141,14 +140,13 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     Where much was deleted, whoever writes waits for the end; searches go on. Meanwhile that takes
     twice the room of what is kept, in the gallery's own folder; it is checked before.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.store.vacuum import give_back_space, room_to_give_back  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
+    with open_gallery(gallery) as opened, stage_progress() as show:
         opened.upkeep.check_writable()
         needed = room_to_give_back(gallery)
         if needed:
-            say(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
+            print_info(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
         made = opened.upkeep.rebuild(on_stage=show)
         show("giving room back")
         saved = give_back_space(gallery)
@@ -168,9 +166,8 @@ def tune(
     Some items are held out and searched for. The quickest structure that finds the share asked for
     is built, used, and remembered for later rebuilds.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
+    with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
         print_json(asdict(made))
@@ -178,10 +175,9 @@ def tune(
     if not made.trials:
         stdout.print(f"{made.count:,} items are too few to measure: all of them are looked at")
         return
-    table = Table("structure", "effort", "recall@10", "µs per query", "build s", "")
-    for trial in made.trials:
-        plan = trial.plan
-        table.add_row(
+    columns = ("structure", "effort", "recall@10", "µs per query", "build s", "")
+    rows = [
+        (
             f"{plan.kind} {plan.factory}".strip(),
             str(plan.effort or ""),
             f"{plan.recall:.4f}" if plan.recall is not None else "",
@@ -189,7 +185,10 @@ def tune(
             f"{trial.build_s:.1f}",
             "chosen" if plan == made.plan else "" if trial.reached else "misses the recall",
         )
-    stdout.print(table)
+        for trial in made.trials
+        for plan in [trial.plan]
+    ]
+    stdout.print(make_table(None, columns, rows))
 
 
 def duplicates(
@@ -208,17 +207,16 @@ def duplicates(
     as_json: JsonOption = False,
 ) -> None:
     """List items that are the same image, or nearly the same; nothing is changed."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.operations.duplicates import find_duplicates, find_same_content  # noqa: PLC0415
 
     if not -1 <= min_score <= 1:  # nan
         raise typer.BadParameter("not a cosine", param_hint="--min-score")
     found: dict[str, list[list[Member]]] = {}
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         if near is False:
             found["exact"], complete = find_same_content(opened), True
         else:
-            with share("comparing") as show:
+            with share_progress("comparing") as show:
                 answer = find_duplicates(opened, min_score=min_score, on_progress=show)
             found["near"], complete = answer.near, answer.complete
             if near is None:
@@ -233,22 +231,9 @@ def duplicates(
     for kind, groups in found.items():
         _print_groups(kind, groups)
     if not complete:
-        say("so large a gallery is compared through its search structure, which may miss a few")
-
-
-@contextmanager
-def share(what: str) -> "Iterator[Callable[[float], None]]":
-    """Show on standard error which share of the work is done, and how long the rest will take."""
-    with progress() as bar:
-        task = bar.add_task(what, total=1.0, note="")
-        yield lambda done: bar.update(task, completed=done)
-
-
-@contextmanager
-def _stages() -> "Iterator[Callable[[str], None]]":
-    """Show on standard error what is being done, for work whose end nobody can foresee."""
-    with stderr.status("starting") as status:
-        yield status.update
+        print_info(
+            "so large a gallery is compared through its search structure, which may miss a few"
+        )
 
 
 def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
@@ -264,9 +249,9 @@ def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
         rows.append((str(len(group)), first.id, ", ".join([*shown, *more])))
     items = sum(map(len, groups))
     title = f"{items:,} items in {len(groups):,} groups with {what}"
-    stdout.print(table_of(title, ("items", "oldest", "others (score to it)"), rows))
+    stdout.print(make_table(title, ("items", "oldest", "others (score to it)"), rows))
     if len(groups) > SHOWN_GROUPS:
-        say(f"… and {len(groups) - SHOWN_GROUPS} groups more; --json lists all")
+        print_info(f"… and {len(groups) - SHOWN_GROUPS} groups more; --json lists all")
 
 
 def _print_made(made: "Compaction", *, as_json: bool) -> None:

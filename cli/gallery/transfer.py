@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.gallery.build_report import print_report
-from cli.gallery.maintenance import share
-from cli.support.console import items_shown, print_json, say, stdout
-from cli.support.gallery_filling import compact_if_due
+from cli.support.console import item_progress, print_info, print_json, share_progress, stdout
+from cli.support.gallery_filling import compact_if_due, open_gallery
 from cli.support.options import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
 
@@ -52,12 +51,11 @@ def export(
         kind = ExportFormat.PARQUET if out.suffix == ".parquet" else ExportFormat.JSONL
     if thumbnails and kind is not ExportFormat.PARQUET:
         raise typer.BadParameter("only Parquet holds pictures", param_hint="--thumbnails")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.transfer.export import export_folder, export_parquet  # noqa: PLC0415
 
     with (
-        Gallery.open(gallery, fingerprint=None) as opened,
-        items_shown("exporting", opened.count, "items") as show,
+        open_gallery(gallery) as opened,
+        item_progress("exporting", opened.count, "items") as show,
     ):
         if kind is ExportFormat.PARQUET:
             facts = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
@@ -109,7 +107,7 @@ def import_(
 
     opened_source = open_vectors(source, ids=ids, vectors=vectors)
     with _open_or_create(gallery, opened_source, model) as opened:
-        with items_shown("importing", opened_source.count, "items") as show:
+        with item_progress("importing", opened_source.count, "items") as show:
             report = store_vectors(
                 opened,
                 opened_source,
@@ -127,11 +125,10 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a gallery as of this moment, checked, while others go on writing to it."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.store.store import read_binding  # noqa: PLC0415
     from index.transfer.backup import back_up  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, share("copying") as show:
+    with open_gallery(gallery) as opened, share_progress("copying") as show:
         back_up(opened, out, on_progress=show)
     count = read_binding(out).count
     if as_json:
@@ -146,19 +143,18 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Make a gallery of a backup, in a new place."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.transfer.backup import restore as restore_to  # noqa: PLC0415
 
-    with share("restoring") as show:
+    with share_progress("restoring") as show:
         restore_to(backup, gallery, on_progress=show)
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         count, due = opened.count, opened.upkeep.is_due
     if as_json:
         print_json({"gallery": str(gallery), "count": count, "rebuild_is_due": due})
         return
     stdout.print(f"{gallery}: {count:,} items")
     if due:
-        say(f"searches look at every item until: lookalike index rebuild {gallery}")
+        print_info(f"searches look at every item until: lookalike index rebuild {gallery}")
 
 
 def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
@@ -179,7 +175,6 @@ def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
 
 def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -> "Gallery":
     """Return the gallery, which is made for ``model``, or else for the source's model."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.open_gallery import open_for_model, open_or_create  # noqa: PLC0415
     from index.store.schema import DATABASE_NAME  # noqa: PLC0415
     from vision.model.manifest import read_manifest  # noqa: PLC0415
@@ -187,7 +182,7 @@ def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -
     if model is not None:
         return open_for_model(gallery, read_manifest(model), model_folder=model)
     if (gallery / DATABASE_NAME).exists():
-        return Gallery.open(gallery, fingerprint=None)
+        return open_gallery(gallery)
     if source.facts is None:
         raise GalleryFolderError(
             f"{gallery} is not a gallery, and {source.name} does not say whose vectors it has: "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cli.support.console import say, stderr
+from cli.support.console import print_info, stderr
 from cli.support.preflight import check_port, check_settings
 from service.config import PREFIX
 from service.server.worker_count import worker_count
@@ -28,7 +28,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     if stderr.is_terminal:  # a file holds the server's own lines alone
         path = settings.get("unix_socket")
         place = f"at http://{browsable(host)}:{port}/" if path is None else f"behind {path}"
-        say(f"Starting. The page will be {place} in a few seconds.")
+        print_info(f"Starting. The page will be {place} in a few seconds.")
     sys.stdout.flush()  # what was printed would go with this process
     os.execve(command[0], command, module_environment())  # its workers inherit that
 

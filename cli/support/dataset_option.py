@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from cli.support.console import lines_of, progress, show
+from cli.support.console import print_info, progress, text_lines
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
@@ -113,5 +113,5 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    show(table)
+        table.add_row(f"{one.count:,}", one.reason, text_lines(one.examples))
+    print_info(table)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import items_shown, say
+from cli.support.console import item_progress, print_info
 from cli.support.image_source import Source
 from index.errors import GalleryFolderError, RebuildError
 from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from vision.inference.encoder import ImageEncoder
 
 SHOWN_DIGITS = 12  # of a fingerprint
+
+
+def open_gallery(folder: Path, fingerprint: str | None = None) -> "Gallery":
+    """Return a gallery, opened; with a ``fingerprint``, only one of that model.
+
+    Raises:
+        GalleryFolderError, ModelMismatchError: it cannot be used, or belongs to another model.
+    """
+    # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
+    from index.gallery import Gallery  # noqa: PLC0415
+
+    return Gallery.open(folder, fingerprint=fingerprint)
 
 
 def build_gallery(
@@ -38,7 +50,6 @@ def build_gallery(
         GalleryFolderError: the gallery cannot be used, or belongs to another model.
         VectorIndexError, TrainingError: the images cannot be read, or not be stored.
     """
-    # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
     from index.open_gallery import open_for_model  # noqa: PLC0415
 
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
@@ -53,14 +64,13 @@ def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) ->
     Raises:
         ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.operations.build_preview import preview  # noqa: PLC0415
     from vision.model.manifest import read_manifest  # noqa: PLC0415
 
     fingerprint = read_manifest(model).fingerprint
     with (
-        Gallery.open(gallery, fingerprint=fingerprint) as opened,
-        items_shown("reading", source.count, "images") as show,
+        open_gallery(gallery, fingerprint) as opened,
+        item_progress("reading", source.count, "images") as show,
     ):
         return preview(
             opened,
@@ -82,7 +92,7 @@ def fill(
     from index.operations.add_images import build as build_from  # noqa: PLC0415
 
     harden_pillow()
-    with items_shown("indexing", source.count, "images") as show:
+    with item_progress("indexing", source.count, "images") as show:
         report = build_from(
             gallery,
             source.entries,
@@ -104,18 +114,18 @@ def keep_pictures(gallery: "Gallery", side: int | None) -> None:
         return
     gallery.pictures.keep(side)
     if gallery.count:
-        say(f"from now on pictures of {side} pixels are kept; those that are stored stay")
+        print_info(f"from now on pictures of {side} pixels are kept; those that are stored stay")
 
 
 def compact_if_due(gallery: "Gallery") -> None:
     """Build the search structure anew where it pays; without one, searches only take longer."""
     if not gallery.upkeep.is_due:
         return
-    say("building the search structure; interrupted, the items are kept all the same")
+    print_info("building the search structure; interrupted, the items are kept all the same")
     try:
         gallery.upkeep.rebuild()
     except RebuildError as error:
-        say(f"all items are stored, but: {error}")
+        print_info(f"all items are stored, but: {error}")
 
 
 def load_encoder_of(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import numpy as np
 import typer
 
-from cli.support.console import say
+from cli.support.console import print_info
 from vision.errors import ImageError
 from vision.formats.detect import FORMATS, in_words
 from vision.image.bit_depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
@@ -96,12 +96,12 @@ def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
         return
     depth = depth_of(largest_sample(data))
     if depth < FULL and in_colour:
-        say(
+        print_info(
             f"{name} uses only {depth} of its {FULL} bits, of which the upper 8 are read: it is "
             "seen as a dark picture; save it with samples up to 65,535, or with 8 bits"
         )
     elif depth < FULL:
-        say(
+        print_info(
             f"{name} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
             f"a dark picture; a model trained with --bits {depth} would not"
         )

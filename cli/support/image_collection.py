@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from cli.support.console import items_shown, print_json, say
+from cli.support.console import item_progress, print_info, print_json
 from cli.support.dataset_option import say_findings
 from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import that_is_there
@@ -110,7 +110,7 @@ def answer_all(
     with unfinished(out) as folder:
         with (folder / out.name).open("w", encoding="utf-8", newline="") as file:
             write = _writer(file, out, answers)
-            with items_shown(answers.doing, len(listing.files), "images") as show:
+            with item_progress(answers.doing, len(listing.files), "images") as show:
                 for path, document in _documents(listing.files, encoder, answers, show):
                     write({"path": path, **document})
                     if ERROR in document:
@@ -136,7 +136,9 @@ def answer_all(
         return
     say_findings(reasons, title="not answered")
     answered = count - len(failed)
-    say(f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s")
+    print_info(
+        f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s"
+    )
 
 
 def _documents(

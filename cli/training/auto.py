@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress, TaskID
 
-from cli.support.console import print_json, progress, say
+from cli.support.console import print_info, print_json, progress
 from cli.support.dataset_option import load_any
 from cli.training.bit_depth import bits_of
 from cli.training.fit import Where, result_of, say_how_to_measure, say_what_is_resumed
@@ -31,12 +31,12 @@ def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: 
     if as_json:
         print_json({**result_of(where.out, manifest, dataset), "tried": comparison.to_json()})
         return
-    say(comparison.why)
+    print_info(comparison.why)
     metrics = manifest.metrics
     if "test_accuracy" in metrics:
-        say(f"{where.out}: test accuracy {metrics['test_accuracy']:.2%}")
+        print_info(f"{where.out}: test accuracy {metrics['test_accuracy']:.2%}")
     else:
-        say(f"{where.out}: a model without classes, to search with")
+        print_info(f"{where.out}: a model without classes, to search with")
     say_how_to_measure(where)
 
 
@@ -107,12 +107,12 @@ class TryingProgress:
     def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
         """Leave a line about each epoch of a network that learns on."""
         self._stop()
-        say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
+        print_info(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
 
     def tried(self, one: "Tried") -> None:
         """Say what a candidate is worth."""
         self._stop()
-        say(str(one))
+        print_info(str(one))
 
     def _stop(self) -> None:
         if self._display is not None:

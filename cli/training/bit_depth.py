@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cli.support.console import say
+from cli.support.console import print_info
 from training.recipes.recipe import Recipe
 from vision.image.bit_depth import FULL
 from vision.image.decode import harden_pillow
@@ -30,14 +30,14 @@ def bits_of(data: str, preprocessing: Preprocessing) -> int:
     harden_pillow()
     depth, in_colour = find_depths(data) if preprocessing.bits == FULL else (None, None)
     if in_colour is not None and in_colour < FULL:
-        say(
+        print_info(
             f"pictures of {FULL} bits in colour, or with alpha, use only {in_colour} of them here, "
             "and will be seen as dark ones: the upper 8 bits are read; save them with samples up "
             "to 65,535, or with 8 bits"
         )
     if depth is None or depth == FULL:
         return preprocessing.bits
-    say(
+    print_info(
         f"gray pictures of {FULL} bits use only {depth} of them here, and are read like that, also "
         f"when the model is used; --bits {FULL} reads them as they are"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
 from cli.support.dataset_option import load, named
 from cli.training.bit_depth import with_depth_of
 from cli.training.training_progress import TrainingProgress
@@ -57,7 +57,7 @@ def train_by_steps(
     if as_json:
         print_json(result_of(out, manifest, dataset))
         return
-    say(
+    print_info(
         f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
         f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
         f"{manifest.metrics['train_seconds']:.0f} s of training"
@@ -108,7 +108,7 @@ def result_of(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, ob
 def say_how_to_measure(where: Where) -> None:
     """Say the next command."""
     command = ["lookalike", "evaluate", str(where.out), *named(where.data, where.group)]
-    say(f"measure it: {shlex.join(command)}")
+    print_info(f"measure it: {shlex.join(command)}")
 
 
 def say_what_is_resumed(out: Path) -> None:
@@ -116,7 +116,9 @@ def say_what_is_resumed(out: Path) -> None:
     from training.fit.preflight import state_folder  # noqa: PLC0415
 
     if not out.exists() and not state_folder(out).exists():
-        say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
+        print_info(
+            f"{state_folder(out)} is not there: there is nothing to resume, the training begins"
+        )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cli.support.console import say
+from cli.support.console import print_info
 from cli.up.gallery_sync import Intake
 from cli.up.inventory import Inventory, Row
 from cli.up.workspace import NETWORK, Workspace, filesystem_of
@@ -50,7 +50,7 @@ def watch(*, source: str, folder: str, prune: bool, device: str, stopping: threa
         except (DatasetError, VectorIndexError, VisionError, OSError) as error:
             sentence = f"cannot take in what is new, and will try again: {error}"
             if sentence != said:
-                say(sentence)
+                print_info(sentence)
             said = sentence
             stopping.wait(AGAIN_S)
 
@@ -92,7 +92,7 @@ class Watcher:
         if settled or pruned:
             taken = self._intake.take(listing, now, settled, prune=pruned)
             if taken.is_news:
-                say(f"{taken.in_words()}: {taken.count:,} in the gallery")
+                print_info(f"{taken.in_words()}: {taken.count:,} in the gallery")
             self._seen = {}
             self._gone = set()
 

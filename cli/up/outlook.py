@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
 from cli.support.dataset_option import say_findings
 from training.formatting import duration, listed, things
 from vision.model.manifest import read_manifest
@@ -36,7 +36,7 @@ def say_plan(
     plan = make_plan(recipe, looked, device=wish.device)
     name = Path(wish.source).resolve().name if listing is not None else wish.source
     for line in (*looked.in_words(name), *plan.in_words(workspace.folder, page=page)):
-        say(line)
+        print_info(line)
     if listing is not None:
         _say_found(listing, all_of_it=wish.plan)
     if wish.as_json and wish.plan:
@@ -52,7 +52,7 @@ def _say_found(listing: "Listing", *, all_of_it: bool) -> None:
         return
     first, *others = listing.findings.frequent_first()
     more = f"; {things(len(others), 'more finding')}" if others else ""
-    say(f"found: {first.reason} ({first.count:,} x, {first.examples[0]}){more}; see --plan")
+    print_info(f"found: {first.reason} ({first.count:,} x, {first.examples[0]}){more}; see --plan")
 
 
 def suggest(workspace: "Workspace", listing: "Listing", wish: "Wish") -> None:
@@ -70,7 +70,7 @@ def suggest(workspace: "Workspace", listing: "Listing", wish: "Wish") -> None:
         why = f"it was trained with a budget of {duration(spent_s)}, less than now"
     else:
         return
-    say(f"{why}: --retrain trains again")
+    print_info(f"{why}: --retrain trains again")
 
 
 def _plan_as_json(looked: "Survey", plan: "Plan", workspace: "Workspace") -> dict[str, Any]:

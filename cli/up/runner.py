@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.support.console import hushed, print_json, say
+from cli.support.console import print_info, print_json, quiet
 from cli.up import stages
 from cli.up.workspace import Workspace
 from training.data.images.load import FASHION_MNIST
@@ -70,7 +70,7 @@ def bring_up(wish: Wish) -> None:
     again = workspace.next.folder.exists() or (wish.retrain and workspace.model.exists())
     if again:
         _train_again(workspace, listing, wish, page=page)
-    with hushed() if again else nullcontext():  # it has all been said
+    with quiet() if again else nullcontext():  # it has all been said
         intake, taken = _finish(workspace, listing, wish, page=page)
     if listing is not None:
         suggest(workspace, listing, wish)
@@ -79,7 +79,7 @@ def bring_up(wish: Wish) -> None:
         print_json(_result(workspace, taken))
     if not wish.serve:
         model, gallery = workspace.model, workspace.gallery
-        say(f"Ready: lookalike serve --model {model} --gallery {gallery}")
+        print_info(f"Ready: lookalike serve --model {model} --gallery {gallery}")
         return
     become_server(workspace, wish)
 
@@ -136,7 +136,7 @@ def _index(
     files = intake.news(listing, now)
     stale = intake.stale(listing)
     if stale and prune and listing.unread:
-        say(
+        print_info(
             f"{listing.unread[0]} cannot be looked into now: what is missing there may only be out "
             "of reach, so nothing is taken out of the gallery"
         )
@@ -166,7 +166,7 @@ def _train_again(
     workspace: Workspace, listing: "Listing | None", wish: Wish, *, page: str | None
 ) -> None:
     """Make a new model and its gallery beside those that there are, and put them in their place."""
-    say(f"training again; until that is done, {workspace.folder} stays as it is")
+    print_info(f"training again; until that is done, {workspace.folder} stays as it is")
     new = workspace.next
     if new.read().group != wish.group:
         shutil.rmtree(new.folder, ignore_errors=True)  # begun for others
@@ -175,7 +175,9 @@ def _train_again(
     intake.close()
     new.is_ready()
     workspace.swap()
-    say(f"the model and the gallery of before, with edits in it, are kept in {workspace.before}")
+    print_info(
+        f"the model and the gallery of before, with edits in it, are kept in {workspace.before}"
+    )
 
 
 def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":

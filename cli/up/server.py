@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.support.bento_process import browsable, server_command
-from cli.support.console import say
+from cli.support.console import print_info
 from files.module_command import module_command, module_environment
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def main(told: Served) -> int:
         server.terminate()
     if _wait_until_it_answers(server, told):
         watching = "; the folder is watched" if told.watched else ""
-        say(f"5/5 the page is at {url_of(told.host, told.port)} (Ctrl-C ends it){watching}")
+        print_info(f"5/5 the page is at {url_of(told.host, told.port)} (Ctrl-C ends it){watching}")
         if told.watched is not None:
             from cli.up.folder_watch import watch  # noqa: PLC0415 - only where it is asked for
 
@@ -100,7 +100,7 @@ def main(told: Served) -> int:
                 target=watch, kwargs={**told.watched, "stopping": stopping}, daemon=True
             ).start()
     elif not stopping.is_set():
-        say("lookalike: the server ended before it answered")
+        print_info("lookalike: the server ended before it answered")
     server.wait()
     return 0 if stopping.is_set() else server.returncode or 1
 

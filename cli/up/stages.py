@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
-from cli.support.console import hushed, say
+from cli.support.console import print_info, quiet
 from cli.support.dataset_option import load, load_to_measure
 from cli.up.workspace import State, Workspace
 from training.errors import DataError
@@ -41,7 +41,7 @@ def train(
     from training.fit.preflight import state_folder  # noqa: PLC0415 - torch takes seconds
 
     started = time.monotonic()
-    with hushed():
+    with quiet():
         try:
             manifest = _train(workspace, recipe, group=group, device=device)
         except UnfitCheckpointError:
@@ -96,7 +96,7 @@ class Measuring:
             DataError: nothing is left to measure with.
         """
         if self._dataset is None:
-            with hushed():
+            with quiet():
                 self._dataset = load_to_measure(
                     self._workspace.source, self._workspace.model, group=self._group
                 )
@@ -121,7 +121,7 @@ def export(
     from cli.export_model import export_for_cpu  # noqa: PLC0415 - torch takes seconds
 
     try:
-        with hushed():
+        with quiet():
             exported = export_for_cpu(workspace.model, measuring.dataset())
         name = name_of(exported.precision, exported.floats)
         said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
@@ -168,4 +168,4 @@ def measure(
 
 def say_stage(number: int, of: int, line: str) -> None:
     """Say that a stage is done."""
-    say(f"{number}/{of} {line}")
+    print_info(f"{number}/{of} {line}")
