@@ -8,14 +8,14 @@ import typer
 
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import usable_cores
-from cli.support.image_argument import read_picture
+from cli.support.image_argument import load_image
 from cli.support.image_collection import (
-    Answers,
     Document,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
-    answer_all,
-    takes_many,
+    ResultFormat,
+    is_collection,
+    write_results,
 )
 from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
 from vision.inference.open_encoder import open_encoder
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 def classify(
     model: ModelArgument,
-    image: PicturesArgument,
+    image: ImagesArgument,
     *,
     out: OutOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of labels.")] = 5,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
-    is_many = takes_many(image, out)
+    is_many = is_collection(image, out)
     if not read_manifest(model).labels:
         raise typer.BadParameter(
             "this model has learnt no classes; lookalike search --vote says what the labels of the "
@@ -51,9 +51,9 @@ def classify(
         return _classes(encoding, labels, references, k)
 
     if is_many and out is not None:
-        answer_all(image, out, encoder, _of_many(said, min(k, len(labels))), as_json=as_json)
+        write_results(image, out, encoder, _of_many(said, min(k, len(labels))), as_json=as_json)
         return
-    (document,) = said(read_picture(encoder, image).encode())
+    (document,) = said(load_image(encoder, image).encode())
     if as_json:
         print_json(document)
         return
@@ -63,7 +63,7 @@ def classify(
         print_info(f"not sure: {document['why_not']['detail']}")
 
 
-def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:
+def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> ResultFormat:
     """Return how the classes of many pictures are written: label, probability, label_2, … sure."""
     numbers = ["", *(f"_{number}" for number in range(2, count + 1))]
     names = [("label" + number, "probability" + number) for number in numbers]
@@ -76,7 +76,7 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> A
         return [row]
 
     columns = [*(name for pair in names for name in pair), "sure", "why_not"]
-    return Answers(doing="classifying", documents=documents, columns=columns, rows=rows)
+    return ResultFormat(doing="classifying", documents=documents, columns=columns, rows=rows)
 
 
 def _classes(

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cli.support.console import print_info, print_json, stdout
-from cli.support.dataset_option import load_to_measure
+from cli.support.dataset_option import load_to_evaluate
 from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
 from training.errors import DataError
@@ -30,7 +30,8 @@ def compare(
     must_not_lose: Annotated[
         str,
         typer.Option(
-            help="Figures, with commas between: if a new model has a lower one, exit code 1.",
+            help="Metrics, separated by commas: if a new model is worse in one of them, the exit "
+            "code is 1.",
             show_default=False,
         ),
     ] = "",
@@ -39,8 +40,8 @@ def compare(
         typer.Option(
             min=0,
             max=1,
-            help="A figure is lost if it is lower at a one-sided p of at most this; "
-            "1: whenever it is lower.",
+            help="Significance level: a metric is worse if it is lower at a one-sided p of at "
+            "most this; 1: whenever it is lower.",
         ),
     ] = 0.05,
     margin: Annotated[
@@ -48,8 +49,8 @@ def compare(
         typer.Option(
             min=0,
             max=1,
-            help="Turn the burden of proof round: refuse unless a loss of more than this share "
-            "(0.01: one point) can be excluded at alpha.",
+            help="Non-inferiority margin: fail unless a loss of more than this share (0.01: one "
+            "point) can be excluded at alpha.",
             show_default=False,
         ),
     ] = None,
@@ -166,7 +167,7 @@ def _measured(
         if (manifest.preprocessing, manifest.labels) != wanted:
             wanted = manifest.preprocessing, manifest.labels
             others = [other for other in folders if other != folder]
-            dataset = load_to_measure(data, folder, others, group=group)
+            dataset = load_to_evaluate(data, folder, others, group=group)
             if dataset.selection:
                 notes |= dict.fromkeys(dataset.selection.sentences())
         contenders.append(measure_contender(folder, dataset, device=device))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.support.options import DeviceOption, HostOption, JsonOption, PortOption, ServeOption
-from cli.up.runner import Wish, bring_up
+from cli.up.runner import UpOptions, run_up
 from training.data.images.load import FASHION_MNIST
 
 
@@ -19,7 +19,11 @@ def demo(
     device: DeviceOption = "auto",
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Fewer than the recipe's, for a quick look.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Train for fewer epochs than the recipe's, for a quick look.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -27,8 +31,8 @@ def demo(
 
     What is there already is used again; interrupted, the same command goes on where it was.
     """
-    bring_up(
-        Wish(
+    run_up(
+        UpOptions(
             source=FASHION_MNIST,
             out=out,
             epochs=epochs,

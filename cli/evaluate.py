@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import load_to_measure
+from cli.support.dataset_option import load_to_evaluate
 from cli.support.options import (
     DataOption,
     DeviceOption,
@@ -46,7 +46,7 @@ def evaluate(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.html and report.json; the model folder if not given.",
+            help="Folder for report.html and report.json; by default the model folder.",
             show_default=False,
         ),
     ] = None,
@@ -63,7 +63,7 @@ def evaluate(
     # Here, because it keeps `--help` quick.
     from training.evaluation.evaluate import measure  # noqa: PLC0415
 
-    dataset = load_to_measure(data, model, group=group)
+    dataset = load_to_evaluate(data, model, group=group)
     measured = measure(model, dataset, device=device, runtime=runtime)
     if as_json:
         print_json(figures_of(measured, dataset))

@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from cli.support.console import print_info, print_json
-from cli.support.dataset_option import load_to_measure
+from cli.support.dataset_option import load_to_evaluate
 from cli.support.gallery_filling import usable_cores
 from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError
@@ -30,18 +30,27 @@ def export(
     data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
-        Asked, typer.Option(help="auto: the quickest that holds; fp32: torch's own numbers.")
+        Asked,
+        typer.Option(
+            help="auto: the fastest that stays within the limits; fp32: the same numbers as torch."
+        ),
     ] = "auto",
     min_overlap: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Refuse what finds a smaller share of torch's nearest."),
+        typer.Option(
+            min=0, max=1, help="Least share of torch's nearest items that must be found as well."
+        ),
     ] = 0.85,
     max_accuracy_loss: Annotated[
         float,
-        typer.Option(min=0, max=100, help="Refuse a larger loss, also of r@1; percentage points."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Largest loss of accuracy, or of recall at 1, to accept; percentage points.",
+        ),
     ] = 0.3,
     test_images: Annotated[
-        int, typer.Option(min=1, help="At most so many test images are measured.")
+        int, typer.Option(min=1, help="Largest number of test images to measure with.")
     ] = MAX_TEST_IMAGES,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +59,7 @@ def export(
     Each precision is timed, and the quickest compared with torch (test images; training images
     calibrate int8): accuracy, and whether a search finds the same. If not, the next is.
     """
-    dataset = load_to_measure(data, model, group=group)
+    dataset = load_to_evaluate(data, model, group=group)
     exported = export_for_cpu(
         model,
         dataset,

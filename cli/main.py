@@ -103,17 +103,17 @@ def _foreseen(error: BaseException) -> str | None:
 
 def _say_unforeseen(error: BaseException) -> None:
     """Say that a fault of ours was met, and where all that is known of it was written."""
-    from cli.support.crash_report import place_of, without_secrets, write_report  # noqa: PLC0415
+    from cli.support.crash_report import error_location, redact_secrets, write_report  # noqa: PLC0415
 
     said = str(error).strip().split("\n")[0][:300]
-    what = without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    what = redact_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)
     written = write_report(error, sys.argv)
     _say(
         f"something went wrong that should not have: {what.rstrip('.')}. "
         + (
             f"The full report is in {written}; please attach it when you report this"
             if written
-            else f"It happened in {place_of(error)}; a full report could not be written"
+            else f"It happened in {error_location(error)}; a full report could not be written"
         )
     )
 

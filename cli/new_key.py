@@ -19,7 +19,7 @@ def new_key(
     ] = "read",
     expires: Annotated[
         str | None,
-        typer.Option(help="When it ends: a date or date-time of ISO 8601, in UTC unless it says."),
+        typer.Option(help="Expiry: an ISO 8601 date or date-time, in UTC unless it has an offset."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,16 +9,16 @@ import typer
 from numpy.typing import NDArray
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.gallery_filling import load_encoder_of, open_gallery
-from cli.support.image_argument import json_option, read_picture
+from cli.support.gallery_filling import load_gallery_encoder, open_gallery
+from cli.support.image_argument import load_image, parse_json_option
 from cli.support.image_collection import (
     JSONL,
-    Answers,
     Document,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
-    answer_all,
-    takes_many,
+    ResultFormat,
+    is_collection,
+    write_results,
 )
 from cli.support.options import (
     DeviceOption,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class SearchOptions:
     """What every picture is asked of a gallery."""
 
     k: int
@@ -86,32 +86,38 @@ class Asked:
 
 def search(
     gallery: GalleryArgument,
-    image: PicturesArgument,
+    image: ImagesArgument,
     *,
     out: OutOption = None,
     model: GalleryModelOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     filter_: Annotated[
         str | None,
         typer.Option(
             "--filter",
             metavar="JSON",
-            help="Only items for which it holds: must, should and must_not, as over HTTP.",
+            help="Only items that match this filter: must, should and must_not, as over HTTP.",
             show_default=False,
         ),
     ] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Cosine that every hit reaches.", show_default=False),
+        typer.Option(min=-1, max=1, help="Least cosine similarity of a hit.", show_default=False),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Look at every item, whatever the structure.")
+        bool,
+        typer.Option(
+            "--exact", help="Compare with every item instead of using the search structure."
+        ),
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every item that reaches --min-score, not only k; exact.")
+        bool,
+        typer.Option(
+            "--all", help="Return every item that reaches --min-score, not only k; exact."
+        ),
     ] = False,
     with_vote: Annotated[
-        bool, typer.Option("--vote", help="Also say which label the hits speak for.")
+        bool, typer.Option("--vote", help="Also print the labels that the hits vote for.")
     ] = False,
     kind: KindOption = None,
     group_by: GroupByOption = None,
@@ -126,7 +132,7 @@ def search(
     """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
-    is_many = takes_many(image, out)
+    is_many = is_collection(image, out)
     if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
     if is_many and exclude_copies:
@@ -135,10 +141,10 @@ def search(
     from index.query.result_selection import Picking  # noqa: PLC0415
 
     wanted = None if filter_ is None else _filter(filter_)
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
-    picture = None if is_many else read_picture(encoder, image)
-    asked = Asked(
+    picture = None if is_many else load_image(encoder, image)
+    asked = SearchOptions(
         k=k,
         filter=wanted,
         min_score=min_score,
@@ -160,7 +166,7 @@ def search(
     if picture is None and out is not None:
         with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
             answers = _hits_of_many(opened, asked, architecture, with_vote=with_vote)
-            answer_all(image, out, encoder, answers, as_json=as_json)
+            write_results(image, out, encoder, answers, as_json=as_json)
         return
     assert picture is not None  # one image, or a place for the answers
     vectors_BD = picture.encode().vectors_BD
@@ -177,8 +183,8 @@ def search(
 
 
 def _hits_of_many(
-    gallery: "Gallery", asked: Asked, architecture: "Architecture", *, with_vote: bool
-) -> Answers:
+    gallery: "Gallery", asked: SearchOptions, architecture: "Architecture", *, with_vote: bool
+) -> ResultFormat:
     """Return how the hits of many pictures are written."""
     from index.query.knn_vote import vote  # noqa: PLC0415
 
@@ -193,7 +199,7 @@ def _hits_of_many(
         ]
 
     columns = ("rank", "id", "score", "label", "metadata")
-    return Answers(doing="searching", documents=documents, columns=columns, rows=rows)
+    return ResultFormat(doing="searching", documents=documents, columns=columns, rows=rows)
 
 
 def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
@@ -224,7 +230,7 @@ def _filter(text: str) -> "Filter":
     from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
-        return parse_filter(json_option(text, "--filter"))
+        return parse_filter(parse_json_option(text, "--filter"))
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 

@@ -5,18 +5,23 @@ from typing import Annotated
 
 import typer
 
-from cli.gallery.build_report import check_failures, print_report, say_how_to_serve, write_failures
+from cli.gallery.build_report import (
+    check_failures,
+    print_report,
+    print_serve_command,
+    write_failures,
+)
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import say_findings
+from cli.support.dataset_option import print_findings
 from cli.support.gallery_filling import (
+    add_images,
     build_gallery,
-    fill,
-    keep_pictures,
-    load_encoder_of,
+    load_gallery_encoder,
     open_gallery,
     preview_build,
+    set_thumbnail_side,
 )
-from cli.support.image_source import open_source
+from cli.support.image_source import open_image_source
 from cli.support.options import (
     DeviceOption,
     GalleryArgument,
@@ -37,13 +42,13 @@ FailuresOption = Annotated[
     typer.Option(
         "--failures",
         metavar="FILE",
-        help="Write what was refused, and why, to this CSV file.",
+        help="CSV file to list what was refused, and why.",
         show_default=False,
     ),
 ]
 
 index_app = typer.Typer(
-    help="Build a gallery of images, change it, look at it and check it.", no_args_is_help=True
+    help="Build, change, inspect and check a gallery of images.", no_args_is_help=True
 )
 
 
@@ -53,17 +58,19 @@ def build(
     *,
     data: ImagesOption,
     out: Annotated[
-        Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
+        Path, typer.Option(help="Gallery folder to make, or to add to.", show_default=False)
     ],
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
+        typer.Option(
+            "--prune", help="Delete what an earlier build stored and is no longer in the data."
+        ),
     ] = False,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
+        typer.Option("--dry-run", help="Only show what would be done to an existing gallery."),
     ] = False,
     group: GroupOption = None,
     device: DeviceOption = "auto",
@@ -76,8 +83,8 @@ def build(
     stay, unless the file or what the data say of it has changed.
     """
     check_failures(failures)
-    source = open_source(data, prune=prune, group=group)
-    say_findings(source.findings)
+    source = open_image_source(data, prune=prune, group=group)
+    print_findings(source.findings)
     if dry_run:
         report = preview_build(model, out, source, prune=prune)
         print_info("this is what would be done; nothing was changed")
@@ -94,7 +101,7 @@ def build(
     print_report(out, report, findings=source.findings, as_json=as_json)
     write_failures(failures, report)
     if not (as_json or dry_run):
-        say_how_to_serve(model, out)
+        print_serve_command(model, out)
 
 
 @index_app.command()
@@ -115,13 +122,13 @@ def add(
     Labels and metadata that were edited since an earlier build stay as with `build`.
     """
     check_failures(failures)
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
 
-    source = open_source(data, group=group)
-    say_findings(source.findings)
+    source = open_image_source(data, group=group)
+    print_findings(source.findings)
     with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
-        keep_pictures(opened, thumbnail)
-        report = fill(opened, encoder, source)
+        set_thumbnail_side(opened, thumbnail)
+        report = add_images(opened, encoder, source)
     print_report(gallery, report, findings=source.findings, as_json=as_json)
     write_failures(failures, report)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import say_findings
+from cli.support.dataset_option import print_findings
 from dataset.findings import Findings
 from files.unfinished import unfinished
 
@@ -58,7 +58,7 @@ def print_report(
     if report.left_as_stored:
         parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
         print_info(f"left as stored, since the source does not have it: {parts}")
-    say_findings(report.reasons, title="refused")
+    print_findings(report.reasons, title="refused")
     if report.stale:
         print_info("what is no longer in the data stays until a build with --prune")
 
@@ -94,7 +94,7 @@ def write_failures(file: Path | None, report: "BuildReport") -> None:
     print_info(f"{len(report.refused):,} refused images are listed in {file}")
 
 
-def say_how_to_serve(model: Path, gallery: Path) -> None:
+def print_serve_command(model: Path, gallery: Path) -> None:
     """Say the command that serves a gallery that was built, as it can be typed."""
     command = ["lookalike", "serve", "--model", str(model), "--gallery", str(gallery)]
     print_info(f"serve it: {shlex.join(command)}")

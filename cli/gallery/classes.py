@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.support.console import print_info, print_json, stdout
-from cli.support.gallery_filling import model_folder_of
+from cli.support.gallery_filling import find_model_folder
 from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def classes(
     gallery: GalleryArgument,
     *,
     out: Annotated[
-        Path, typer.Option(help="Model folder to make; must not be there.", show_default=False)
+        Path, typer.Option(help="Model folder to make; it must not exist.", show_default=False)
     ],
     model: GalleryModelOption = None,
     as_json: JsonOption = False,
@@ -27,7 +27,7 @@ def classes(
     Vectors stay what they are: serve the new folder with the same gallery, nothing is indexed anew.
     What the model knew as classes before is replaced.
     """
-    folder = model_folder_of(gallery, model)
+    folder = find_model_folder(gallery, model)
     from training.gallery_classes import add_classes  # noqa: PLC0415 - keeps `--help` quick
 
     made = add_classes(gallery, folder, out)

@@ -22,7 +22,7 @@ def info(
     gallery: GalleryArgument,
     labels: Annotated[
         bool,
-        typer.Option("--labels", help="Also count items by label, and by what metadata they have."),
+        typer.Option("--labels", help="Also count items by label and by metadata."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -14,8 +14,8 @@ from cli.support.console import (
     stage_progress,
     stdout,
 )
-from cli.support.gallery_filling import load_encoder_of, open_gallery
-from cli.support.image_argument import ImageArgument, json_option, read_picture
+from cli.support.gallery_filling import load_gallery_encoder, open_gallery
+from cli.support.image_argument import ImageArgument, load_image, parse_json_option
 from cli.support.options import (
     DeviceOption,
     GalleryArgument,
@@ -36,7 +36,7 @@ RecallOption = Annotated[
     typer.Option(
         min=0.5,
         max=1,
-        help="Share of the ten nearest items to be found; left out, as before, or 0.99.",
+        help="Recall at 10 to reach; by default as before, or 0.99.",
         show_default=False,
     ),
 ]
@@ -44,15 +44,15 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Of an item.", show_default=False)],
+    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
     image: ImageArgument,
     *,
     label: Annotated[
-        str | None, typer.Option(help="New label; left out, it stays.", show_default=False)
+        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
     ] = None,
     metadata: Annotated[
         str | None,
-        typer.Option(help="New metadata, a JSON object; left out, it stays.", show_default=False),
+        typer.Option(help="New metadata, a JSON object; by default it stays.", show_default=False),
     ] = None,
     model: GalleryModelOption = None,
     device: DeviceOption = "auto",
@@ -60,13 +60,13 @@ def replace(
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another image, and if you like another label and metadata."""
-    given = None if metadata is None else json_option(metadata, "--metadata")
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    given = None if metadata is None else parse_json_option(metadata, "--metadata")
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     from index.items.item import NewItem  # noqa: PLC0415
 
     with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
         old = opened.get(item_id)
-        picture = read_picture(encoder, image)
+        picture = load_image(encoder, image)
         (result,) = opened.put(
             [
                 NewItem(
@@ -87,16 +87,16 @@ def replace(
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Of an item.", show_default=False)],
+    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
     *,
     label: Annotated[
-        str | None, typer.Option(help="New label; left out, it stays.", show_default=False)
+        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
     ] = None,
-    no_label: Annotated[bool, typer.Option("--no-label", help="Take the label away.")] = False,
+    no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
         str | None,
         typer.Option(
-            help="JSON object that is merged into what is there; null takes a member away.",
+            help="JSON object to merge into the metadata; null removes a member.",
             show_default=False,
         ),
     ] = None,
@@ -105,7 +105,7 @@ def edit(
     """Give an item of a gallery another label or metadata; its image and vector stay."""
     changes: dict[str, object] = {}
     if metadata is not None:
-        changes["metadata"] = json_option(metadata, "--metadata")
+        changes["metadata"] = parse_json_option(metadata, "--metadata")
     if label is not None or no_label:
         changes["label"] = label
     if not changes or (label is not None and no_label):
@@ -194,13 +194,14 @@ def tune(
 def duplicates(
     gallery: GalleryArgument,
     min_score: Annotated[
-        float, typer.Option(min=-1, max=1, help="Cosine from which two items are near duplicates.")
+        float, typer.Option(min=-1, max=1, help="Least cosine similarity of near duplicates.")
     ] = 0.99,
     near: Annotated[
         bool | None,
         typer.Option(
             "--near/--exact",
-            help="Only those with near vectors, or only those of the same content; else both.",
+            help="Only items with near vectors, or only items of the same content; by default "
+            "both.",
             show_default=False,
         ),
     ] = None,

@@ -8,7 +8,7 @@ import typer
 
 from cli.gallery.build_report import print_report
 from cli.support.console import item_progress, print_info, print_json, share_progress, stdout
-from cli.support.gallery_filling import compact_if_due, open_gallery
+from cli.support.gallery_filling import open_gallery, rebuild_if_due
 from cli.support.options import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
 
@@ -33,13 +33,13 @@ def export(
         ExportFormat | None,
         typer.Option(
             "--format",
-            help="parquet: one file; jsonl, csv: a folder with vectors.npy and such a table. "
-            "Left out: parquet where the name ends so, else jsonl.",
+            help="parquet: one file; jsonl, csv: a folder with vectors.npy and such a table. By "
+            "default parquet if the name ends in .parquet, otherwise jsonl.",
             show_default=False,
         ),
     ] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails", help="Pictures too; Parquet only.")
+        bool, typer.Option("--thumbnails", help="Include pictures; Parquet only.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,11 +90,14 @@ def import_(
         typer.Option(help="For a table: .npy with the vectors of its rows.", exists=True),
     ] = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale vectors to unit length, not refuse others.")
+        bool,
+        typer.Option(
+            "--normalize", help="Scale vectors to unit length instead of refusing others."
+        ),
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, for a new gallery; an export tells its model itself."),
+        typer.Option(help="Model folder for a new gallery; an export names its model itself."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,7 +118,7 @@ def import_(
                 on_progress=show,
                 parts=_parts_of(opened, model),
             )
-        compact_if_due(opened)
+        rebuild_if_due(opened)
     print_report(gallery, report, as_json=as_json)
 
 

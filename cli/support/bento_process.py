@@ -27,7 +27,7 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
     command = server_command(settings, host=host, port=port)
     if stderr.is_terminal:  # a file holds the server's own lines alone
         path = settings.get("unix_socket")
-        place = f"at http://{browsable(host)}:{port}/" if path is None else f"behind {path}"
+        place = f"at http://{browser_host(host)}:{port}/" if path is None else f"behind {path}"
         print_info(f"Starting. The page will be {place} in a few seconds.")
     sys.stdout.flush()  # what was printed would go with this process
     os.execve(command[0], command, module_environment())  # its workers inherit that
@@ -64,7 +64,7 @@ def server_command(settings: Mapping[str, object], *, host: str, port: int) -> l
     ]
 
 
-def browsable(host: str) -> str:
+def browser_host(host: str) -> str:
     """Return the name by which a browser on this machine finds what listens on ``host``."""
     if host in ("0.0.0.0", "::"):
         return "localhost"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from training.data.images.decode_files import LoadReport
 
 
-def named(data: str, group: str | None) -> list[str]:
+def data_arguments(data: str, group: str | None) -> list[str]:
     """Return the options that name the same data in another command."""
     return ["--data", data, *([] if group is None else ["--group", group])]
 
 
-def load(
+def load_to_train(
     data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
 ) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
@@ -42,11 +42,11 @@ def load(
             data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
         )
     dataset = after_predecessor(dataset, recipe)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
-def load_any(
+def load_all(
     data: str,
     preprocessing: Preprocessing,
     *,
@@ -71,11 +71,11 @@ def load_any(
             report=report,
         )
     if not quiet:
-        say_findings(dataset.findings)
+        print_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(
+def load_to_evaluate(
     data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
 ) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
@@ -91,7 +91,7 @@ def load_to_measure(
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
         dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
@@ -104,7 +104,7 @@ def _reading() -> Iterator["LoadReport"]:
         yield lambda done, total: display.update(task, completed=done, total=total)
 
 
-def say_findings(findings: Findings, *, title: str = "found in the data") -> None:
+def print_findings(findings: Findings, *, title: str = "found in the data") -> None:
     """Say on standard error, in one table, what was found: counts by reason, a few examples."""
     if not len(findings):
         return

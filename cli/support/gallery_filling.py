@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.support.console import item_progress, print_info
-from cli.support.image_source import Source
+from cli.support.image_source import ImageSource
 from index.errors import GalleryFolderError, RebuildError
 from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
 from vision.inference.open_encoder import open_encoder
@@ -34,7 +34,7 @@ def open_gallery(folder: Path, fingerprint: str | None = None) -> "Gallery":
 def build_gallery(
     model: Path,
     gallery: Path,
-    source: Source,
+    source: ImageSource,
     *,
     device: str,
     runtime: RuntimeName,
@@ -54,11 +54,11 @@ def build_gallery(
 
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
-        keep_pictures(opened, thumbnail)
-        return fill(opened, encoder, source, prune=prune)
+        set_thumbnail_side(opened, thumbnail)
+        return add_images(opened, encoder, source, prune=prune)
 
 
-def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) -> "BuildReport":
+def preview_build(model: Path, gallery: Path, source: ImageSource, *, prune: bool) -> "BuildReport":
     """Return what ``build_gallery`` would do to a gallery that is there.
 
     Raises:
@@ -82,8 +82,8 @@ def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) ->
         )
 
 
-def fill(
-    gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
+def add_images(
+    gallery: "Gallery", encoder: "ImageEncoder", source: ImageSource, *, prune: bool = False
 ) -> "BuildReport":
     """Add the images of ``source`` to an open gallery, and show progress.
 
@@ -104,11 +104,11 @@ def fill(
             prune=prune,
             unread=source.unread,
         )
-    compact_if_due(gallery)
+    rebuild_if_due(gallery)
     return report
 
 
-def keep_pictures(gallery: "Gallery", side: int | None) -> None:
+def set_thumbnail_side(gallery: "Gallery", side: int | None) -> None:
     """Keep pictures of ``side`` pixels from now on, and say so where others are there."""
     if side is None or side == gallery.pictures.side:
         return
@@ -117,7 +117,7 @@ def keep_pictures(gallery: "Gallery", side: int | None) -> None:
         print_info(f"from now on pictures of {side} pixels are kept; those that are stored stay")
 
 
-def compact_if_due(gallery: "Gallery") -> None:
+def rebuild_if_due(gallery: "Gallery") -> None:
     """Build the search structure anew where it pays; without one, searches only take longer."""
     if not gallery.upkeep.is_due:
         return
@@ -128,7 +128,7 @@ def compact_if_due(gallery: "Gallery") -> None:
         print_info(f"all items are stored, but: {error}")
 
 
-def load_encoder_of(
+def load_gallery_encoder(
     gallery: Path, model: Path | None, *, device: str, runtime: RuntimeName
 ) -> "ImageEncoder":
     """Return the encoder of ``model``, or else of the model folder the gallery remembers.
@@ -137,11 +137,11 @@ def load_encoder_of(
         ModelMismatchError: the gallery holds vectors of another model.
         GalleryFolderError, ModelFolderError, DeviceError: as opening them.
     """
-    folder = model_folder_of(gallery, model)
+    folder = find_model_folder(gallery, model)
     return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
 
 
-def model_folder_of(gallery: Path, model: Path | None) -> Path:
+def find_model_folder(gallery: Path, model: Path | None) -> Path:
     """Return ``model``, or else the model folder that the gallery remembers.
 
     Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DASH: Final = Path("-")  # standard input
 
 
-def that_is_there(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """Return the path of a picture, or the dash; refuse what does not exist as wrong use."""
     if path != DASH and not path.exists():
         raise typer.BadParameter(f"file {str(path)!r} does not exist.")
@@ -37,7 +37,7 @@ ImageArgument = Annotated[
     Path,
     typer.Argument(
         help=f"{in_words(FORMATS)} file; - reads standard input.",
-        callback=that_is_there,
+        callback=require_file,
         dir_okay=False,
         show_default=False,
     ),
@@ -45,7 +45,7 @@ ImageArgument = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LoadedImage:
     """An image file, decoded for one model."""
 
     image: "Image.Image"
@@ -66,7 +66,7 @@ class Picture:
         )
 
 
-def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
+def load_image(encoder: "ImageEncoder", path: Path) -> LoadedImage:
     """Return the image in a file, or on standard input where ``path`` is ``-``.
 
     Raises:
@@ -86,7 +86,7 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
     _say_if_dark(name, data, encoder.manifest.preprocessing)
-    return Picture(image, hashlib.sha256(data).hexdigest(), data, encoder)
+    return LoadedImage(image, hashlib.sha256(data).hexdigest(), data, encoder)
 
 
 def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
@@ -107,7 +107,7 @@ def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
         )
 
 
-def json_option(text: str, option: str) -> dict[str, Any]:
+def parse_json_option(text: str, option: str) -> dict[str, Any]:
     """Return the JSON object that an option was given.
 
     Raises:

@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import typer
 
 from cli.support.console import item_progress, print_info, print_json
-from cli.support.dataset_option import say_findings
+from cli.support.dataset_option import print_findings
 from cli.support.gallery_filling import usable_cores
-from cli.support.image_argument import that_is_there
+from cli.support.image_argument import require_file
 from dataset.findings import Findings
 from dataset.listing import ListedFile
 from dataset.source import list_source
@@ -39,12 +39,12 @@ ERROR: Final = "error"
 Document: TypeAlias = dict[str, Any]
 
 
-PicturesArgument = Annotated[
+ImagesArgument = Annotated[
     Path,
     typer.Argument(
         metavar="IMAGE|FOLDER",
         help="Image file, or - for standard input; or, with --out, a folder or table of images.",
-        callback=that_is_there,
+        callback=require_file,
         show_default=False,
     ),
 ]
@@ -53,14 +53,15 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="Where the answers for a folder or table go: .csv or .jsonl. Written whole, or not.",
+        help="File for the answers for a folder or table, .csv or .jsonl; written completely "
+        "or not at all.",
         show_default=False,
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class ResultFormat:
     """How what the network says of pictures becomes rows."""
 
     doing: str  # shown beside the progress
@@ -69,7 +70,7 @@ class Answers:
     rows: Callable[[Document], list[Document]]  # of a document, in a CSV
 
 
-def takes_many(pictures: Path, out: Path | None) -> bool:
+def is_collection(pictures: Path, out: Path | None) -> bool:
     """Return whether a folder or table is asked about, and check that ``out`` fits.
 
     Raises:
@@ -94,8 +95,8 @@ def takes_many(pictures: Path, out: Path | None) -> bool:
     return is_many
 
 
-def answer_all(
-    pictures: Path, out: Path, encoder: "ImageEncoder", answers: Answers, *, as_json: bool
+def write_results(
+    pictures: Path, out: Path, encoder: "ImageEncoder", answers: ResultFormat, *, as_json: bool
 ) -> None:
     """Write the answers for all pictures of a folder or table, and say how many there are.
 
@@ -104,7 +105,7 @@ def answer_all(
         OSError: the file cannot be written; one that was there stays as it was.
     """
     listing = list_source(pictures)
-    say_findings(listing.findings)
+    print_findings(listing.findings)
     started = time.perf_counter()
     failed: list[tuple[str, str]] = []  # reason and path
     with unfinished(out) as folder:
@@ -134,7 +135,7 @@ def answer_all(
             }
         )
         return
-    say_findings(reasons, title="not answered")
+    print_findings(reasons, title="not answered")
     answered = count - len(failed)
     print_info(
         f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s"
@@ -144,7 +145,7 @@ def answer_all(
 def _documents(
     files: Iterable[ListedFile],
     encoder: "ImageEncoder",
-    answers: Answers,
+    answers: ResultFormat,
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Document]]:
     """Give path and document of each file, in their order."""
@@ -166,7 +167,7 @@ def _documents(
             on_progress(len(paths))
 
 
-def _writer(file: IO[str], out: Path, answers: Answers) -> Callable[[Document], None]:
+def _writer(file: IO[str], out: Path, answers: ResultFormat) -> Callable[[Document], None]:
     if out.suffix.lower() == JSONL:
 
         def write_line(document: Document) -> None:

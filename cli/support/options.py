@@ -17,7 +17,7 @@ IMAGES_HELP: Final = (
 )
 
 
-def that_is_named(data: str) -> str:
+def require_name(data: str) -> str:
     """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
 
     It would be the folder that one stands in, whatever lies there.
@@ -31,17 +31,18 @@ GroupOption = Annotated[
     str | None,
     typer.Option(
         "--group",
-        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
-        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
+        help="What photos of one thing have in common: `folder` (a folder for each thing), a "
+        "pattern of names such as '(.*)_[0-9]+', or a column of the table; a column "
+        "`group` is used without asking.",
         show_default=False,
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.", show_default=False)]
 GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
-DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, callback=that_is_named)]
+DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, callback=require_name)]
 ImagesOption = Annotated[
     str,
-    typer.Option("--data", help=IMAGES_HELP, callback=that_is_named, show_default=False),
+    typer.Option("--data", help=IMAGES_HELP, callback=require_name, show_default=False),
 ]
 GalleryModelOption = Annotated[
     Path | None,

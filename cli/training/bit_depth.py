@@ -9,17 +9,17 @@ from vision.image.decode import harden_pillow
 from vision.image.preprocessing import Preprocessing
 
 
-def with_depth_of(data: str, recipe: Recipe) -> Recipe:
+def with_bit_depth(data: str, recipe: Recipe) -> Recipe:
     """Return the recipe for so many bits as the gray pictures of 16 bits in ``data`` use, if any.
 
     Raises:
         DatasetError: the data are missing, or it cannot be told what they are.
     """
-    bits = bits_of(data, recipe.preprocessing)
+    bits = detect_bit_depth(data, recipe.preprocessing)
     return replace(recipe, preprocessing=replace(recipe.preprocessing, bits=bits))
 
 
-def bits_of(data: str, preprocessing: Preprocessing) -> int:
+def detect_bit_depth(data: str, preprocessing: Preprocessing) -> int:
     """Return how many bits to read gray pictures of 16 bits with, and say so where it is news.
 
     Raises:

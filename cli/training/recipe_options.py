@@ -11,7 +11,7 @@ from vision.model.manifest import Manifest
 
 UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RANDOM_WEIGHTS: Final = "none"
-GIVEN_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
+FIXED_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
     "embedding_layer": "--layer",
     "width": "--width",
     "reduction": "--reduction",
@@ -60,7 +60,7 @@ def choose_recipe(
     )
 
 
-def choose_auto(
+def choose_auto_recipe(
     others: dict[str, Any], *, budget: str | None, weights: str | None, **settings: Any
 ) -> AutoRecipe:
     """Return the recipe `auto` with what was asked for.
@@ -86,11 +86,11 @@ def choose_auto(
     if earlier is not None:
         fitting = " or ".join(f"--recipe {one}" for one in recipes_of(earlier.architecture.network))
         raise ValueError(f"{AUTO} does not go on from a model folder: go on with {fitting}")
-    budget_s = None if budget is None else seconds_of(budget)
+    budget_s = None if budget is None else parse_duration(budget)
     return auto_recipe(budget_s=budget_s, weights=weights, **settings)
 
 
-def refuse_budget(recipe: str, budget: str | None) -> None:
+def check_budget(recipe: str, budget: str | None) -> None:
     """Refuse a budget for a recipe that has no use for it.
 
     Raises:
@@ -100,7 +100,7 @@ def refuse_budget(recipe: str, budget: str | None) -> None:
         raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
 
 
-def seconds_of(time: str) -> float:
+def parse_duration(time: str) -> float:
     """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
 
     Raises:
@@ -140,14 +140,14 @@ def _taken(recipe: Recipe, earlier: Manifest, asked: dict[str, Any]) -> dict[str
     theirs = earlier.architecture
     if theirs.network != recipe.network:
         raise ValueError(_other_network(recipe.name, recipe.network, theirs.network))
-    for field, option in GIVEN_BY_MODEL.items():
+    for field, option in FIXED_BY_MODEL.items():
         kept = getattr(theirs, field)
         if asked.get(field, kept) != kept:
             raise ValueError(
                 f"the model to go on from has {field.replace('_', ' ')} {kept!r}, which "
                 f"{option} {asked[field]} cannot change: leave {option} out"
             )
-    taken: dict[str, Any] = {field: getattr(theirs, field) for field in GIVEN_BY_MODEL}
+    taken: dict[str, Any] = {field: getattr(theirs, field) for field in FIXED_BY_MODEL}
     if recipe.frozen and theirs.reduction != "projection":
         taken["metric_loss"] = asked.get("metric_loss", "none")  # it would have nothing to move
     return taken

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
-from cli.training.auto import train_by_trying
-from cli.training.fit import Where, train_by_steps
-from cli.training.recipe_options import choose_auto, choose_recipe, refuse_budget
+from cli.training.auto import train_auto_recipe
+from cli.training.fit import RunOptions, train_recipe
+from cli.training.recipe_options import check_budget, choose_auto_recipe, choose_recipe
 from dataset.names import label_of
 from training.data.images.load import FASHION_MNIST
 from training.recipes.auto_recipe import AUTO
@@ -30,7 +30,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help=f"Set-up: {AUTO}, {', '.join(RECIPE_NAMES)}. If not given: {AUTO}, for "
+            help=f"Recipe: {AUTO}, {', '.join(RECIPE_NAMES)}; by default {AUTO}, for "
             "fashion-mnist cnn.",
             show_default=False,
         ),
@@ -38,7 +38,7 @@ def train(
     budget: Annotated[
         str | None,
         typer.Option(
-            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; 2m if not given.",
+            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; by default 2m.",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +46,9 @@ def train(
     group: GroupOption = None,
     hold_out: Annotated[
         str | None,
-        typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
+        typer.Option(
+            help="Classes to hold out, separated by commas: search is measured with them."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -58,31 +60,31 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights to begin with: a published name, a file, a model folder to go on from, "
-            "or `none` for random ones.",
+            help="Initial weights: a published name, a file, a model folder to continue from, or "
+            "`none` for random ones.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     weights_sha256: Annotated[
         str | None,
         typer.Option(
-            help="Refuse other weights than these (hexadecimal).", rich_help_panel=NETWORK
+            help="SHA-256 that the weights must have, hexadecimal.", rich_help_panel=NETWORK
         ),
     ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Layer to embed with, or several with +; for VGG: pool1 to pool5, fc6, fc7.",
+            help="Embedding layer, or several joined by +; for VGG: pool1 to pool5, fc6, fc7.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     width: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_WIDTH, help="Numbers in a vector.", rich_help_panel=NETWORK),
+        typer.Option(min=1, max=MOST_WIDTH, help="Width of the vectors.", rich_help_panel=NETWORK),
     ] = None,
     reduction: Annotated[
         Reduction | None,
-        typer.Option(help="How the layer's numbers become a vector's.", rich_help_panel=NETWORK),
+        typer.Option(help="How the layer's output becomes a vector.", rich_help_panel=NETWORK),
     ] = None,
     size: Annotated[
         int | None,
@@ -96,13 +98,19 @@ def train(
     fit: Annotated[
         Fit | None,
         typer.Option(
-            help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
+            help="crop: the centre of the picture; pad: all of it, with bars; squash: all of it, "
+            "squeezed to a square.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     bits: Annotated[
         int | None,
-        typer.Option(min=8, max=16, help="Of gray with 16, those in use.", rich_help_panel=NETWORK),
+        typer.Option(
+            min=8,
+            max=16,
+            help="Bits that gray images of 16 bits really use.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -120,7 +128,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Groups of layers, of those that fine-tuning makes, that stay as they are.",
+            help="Groups of layers that fine-tuning leaves frozen.",
             rich_help_panel=LEARNING,
         ),
     ] = None,
@@ -128,32 +136,35 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Copies of each image, all but one augmented, that a frozen backbone embeds.",
+            help="Copies of each image that a frozen backbone embeds, all but one augmented.",
             rich_help_panel=LEARNING,
         ),
     ] = None,
     mixup: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Mix images in pairs: the beta distribution's.", rich_help_panel=LEARNING
+            min=0, help="Mixup: alpha of the beta distribution.", rich_help_panel=LEARNING
         ),
     ] = None,
     cutmix: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Paste parts of images into others; likewise.", rich_help_panel=LEARNING
+            min=0, help="CutMix: alpha of the beta distribution.", rich_help_panel=LEARNING
         ),
     ] = None,
     metric_loss: Annotated[
         MetricLoss | None,
-        typer.Option(help="Loss on the vectors, beside cross-entropy.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Metric loss on the vectors, in addition to cross-entropy.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     class_balance: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="0: images count alike; 1: classes count alike.",
+            help="Weight of the classes. 0: all images count alike; 1: all classes count alike.",
             rich_help_panel=LEARNING,
         ),
     ] = None,
@@ -161,34 +172,34 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="At most so many; the recipe's number if not given.",
+            help="Epochs, at most; by default as many as the recipe has.",
             rich_help_panel=LEARNING,
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a batch, over all processes.", rich_help_panel=LEARNING),
+        typer.Option(min=1, help="Images per batch, over all processes.", rich_help_panel=LEARNING),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
+        float | None,
+        typer.Option(help="Peak learning rate of the schedule.", rich_help_panel=LEARNING),
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Of activations; auto: the device's fastest.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Precision of activations; auto: the fastest of the device.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            min=0, max=MOST_SEEDS - 1, help="Of everything random.", rich_help_panel=LEARNING
-        ),
+        typer.Option(min=0, max=MOST_SEEDS - 1, help="Random seed.", rich_help_panel=LEARNING),
     ] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
+        bool, typer.Option("--resume", help="Continue an interrupted training of this model.")
     ] = False,
-    tensorboard: Annotated[
-        Path | None, typer.Option(help="Folder to write curves to, for TensorBoard.")
-    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard curves.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network on one's own images and write a model folder.
@@ -213,7 +224,7 @@ def train(
     try:
         if name == AUTO:
             others = {**learning, **augmentation, "frozen_groups": frozen_groups}
-            by_trying = choose_auto(
+            by_trying = choose_auto_recipe(
                 {**others, "tensorboard": tensorboard},
                 budget=budget,
                 backbone=backbone,
@@ -225,7 +236,7 @@ def train(
                 seed=seed,
             )
         else:
-            refuse_budget(name, budget)
+            check_budget(name, budget)
             by_steps = choose_recipe(
                 name,
                 data,
@@ -241,7 +252,7 @@ def train(
             )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    where = Where(
+    where = RunOptions(
         data=data,
         out=out,
         group=group,
@@ -250,9 +261,9 @@ def train(
         device=device,
     )
     if name == AUTO:
-        train_by_trying(by_trying, where, resume=resume, as_json=as_json)
+        train_auto_recipe(by_trying, where, resume=resume, as_json=as_json)
     else:
-        train_by_steps(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
+        train_recipe(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
 
 
 def split_names(names: str | None) -> tuple[str, ...]:

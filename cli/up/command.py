@@ -13,9 +13,9 @@ from cli.support.options import (
     PortOption,
     ServeOption,
     ThumbnailOption,
-    that_is_named,
+    require_name,
 )
-from cli.up.runner import Wish, bring_up
+from cli.up.runner import UpOptions, run_up
 
 
 def up(
@@ -24,7 +24,7 @@ def up(
         typer.Argument(
             metavar="FOLDER|TABLE",
             help="Folder of photos, table of their paths, or fashion-mnist.",
-            callback=that_is_named,
+            callback=require_name,
             show_default=False,
         ),
     ],
@@ -32,13 +32,14 @@ def up(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for model, gallery and report; beside the photos, NAME-lookalike, if not "
-            "given.",
+            help="Folder for model, gallery and report; by default NAME-lookalike beside the "
+            "photos.",
             show_default=False,
         ),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what would be done, and how long it takes.")
+        bool,
+        typer.Option("--plan", help="Only show what would be done, and how long it would take."),
     ] = False,
     budget: Annotated[
         str | None,
@@ -46,15 +47,17 @@ def up(
     ] = None,
     retrain: Annotated[
         bool,
-        typer.Option("--retrain", help="Train again, on all the photos that there are now."),
+        typer.Option("--retrain", help="Train again on all photos that are there now."),
     ] = False,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Take photos that are gone out of the gallery as well."),
+        typer.Option(
+            "--prune", help="Also delete photos from the gallery that are no longer there."
+        ),
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Take in new and changed photos also while it serves."),
+        typer.Option("--watch", help="Keep adding new and changed photos while serving."),
     ] = False,
     group: GroupOption = None,
     thumbnail: ThumbnailOption = None,
@@ -69,8 +72,8 @@ def up(
     Interrupted, the same command goes on where it was. Run again, it starts in seconds and takes in
     what was added or changed since.
     """
-    bring_up(
-        Wish(
+    run_up(
+        UpOptions(
             source=source,
             out=out,
             plan=plan,
@@ -90,9 +93,9 @@ def up(
 
 
 def _budget_s(budget: str | None) -> float | None:
-    from cli.training.recipe_options import seconds_of  # noqa: PLC0415
+    from cli.training.recipe_options import parse_duration  # noqa: PLC0415
 
     try:
-        return None if budget is None else seconds_of(budget)
+        return None if budget is None else parse_duration(budget)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

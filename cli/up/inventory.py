@@ -117,10 +117,6 @@ class Inventory:
         """How many of the files hold no picture that can be read."""
         return sum(bool(row.refused_by) for row in self.rows.values())
 
-    def gone(self, listing: Listing) -> list[str]:
-        """Return the keys of the files that ``listing`` no longer has."""
-        return sorted(self.rows.keys() - {file.key for file in listing.files})
-
 
 def row_of(file: ListedFile) -> Row | None:
     """Return how a file is at this moment; None where it is gone or cannot be looked at."""
