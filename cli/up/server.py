@@ -90,9 +90,8 @@ def main(arguments: ServerArguments) -> int:
         server.terminate()
     if _wait_until_it_answers(server, arguments):
         watching = "; the folder is watched" if arguments.watched else ""
-        print_info(
-            f"5/5 the page is at {page_url(arguments.host, arguments.port)} (Ctrl-C ends it){watching}"
-        )
+        url = page_url(arguments.host, arguments.port)
+        print_info(f"5/5 the page is at {url} (Ctrl-C ends it){watching}")
         if arguments.watched is not None:
             from cli.up.folder_watch import watch_folder  # noqa: PLC0415 - only where it is asked for
 

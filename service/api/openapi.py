@@ -152,7 +152,7 @@ def query_request(options: type[Options]) -> dict[str, Any]:
     return {"parameters": _query(_properties(options))}
 
 
-def problem_answers() -> dict[int | str, dict[str, Any]]:
+def problem_responses() -> dict[int | str, dict[str, Any]]:
     """Return what every route may answer when it does not succeed."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
     return {
@@ -161,7 +161,7 @@ def problem_answers() -> dict[int | str, dict[str, Any]]:
     }
 
 
-def describe_application(document: dict[str, Any]) -> dict[str, Any]:
+def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     """Return FastAPI's ``document`` with what it cannot know: problems, and how keys are sent."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
