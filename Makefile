@@ -12,7 +12,11 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
+
+help: ## what each target does
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
 
 demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 	@scripts/system-packages dataset-fashion-mnist

@@ -17,7 +17,7 @@ from cli.support.options import (
     ModelArgument,
     RuntimeOption,
 )
-from files.synced import replace_synced
+from files.durable import replace_file
 from training.formatting import things
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    replace_synced(folder / REPORT_FIGURES, document.encode())
+    replace_file(folder / REPORT_FIGURES, document.encode())
     page = render_report(measured.evaluation, evidence, dataset)
-    replace_synced(folder / REPORT_PAGE, page.encode())
+    replace_file(folder / REPORT_PAGE, page.encode())
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -48,7 +48,16 @@ def home(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BentoML home with a packed model, and a bento built from a copy of the checkout."""
     folder = tmp_path_factory.mktemp("bento")
     checkout = folder / "checkout"
-    for part in ("vision", "index", "service", "bentofile.yaml", "requirements.lock", "README.md"):
+    for part in (
+        "files",
+        "vision",
+        "dataset",
+        "index",
+        "service",
+        "bentofile.yaml",
+        "requirements.lock",
+        "README.md",
+    ):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, checkout / part)
         else:

@@ -30,7 +30,7 @@ from tests.support.server.servers import (
     wait_until_ready,
 )
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("lookalike", "bentoml", "torchrun", "make", "pip", "python", "python3", "curl")
 PORT = "http://localhost:3000"
 NOWHERE = "--weights none"  # random ones, in place of those that would be downloaded
@@ -224,7 +224,7 @@ def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) ->
     """
     for part in ("photos",) if long else ("photos", "models", "galleries"):
         shutil.copytree(photo_desk / part, folder / part)
-    for part in ("vision", "index", "service"):
+    for part in ("files", "vision", "dataset", "index", "service"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("bentofile.yaml", "bentofile-cpu.yaml", "README.md"):
         shutil.copy(ROOT / part, folder)
@@ -286,7 +286,8 @@ def test_every_command_in_the_text_is_one(document: Path) -> None:
             for file in [word for word in words if word.endswith(".yaml")]:
                 assert (ROOT / file).exists(), command
         elif words[0] == "-m" and words[1] != "venv":
-            assert (ROOT / f"{words[1].replace('.', '/')}.py").exists(), command
+            module = ROOT / words[1].replace(".", "/")
+            assert module.with_suffix(".py").exists() or (module / "__main__.py").exists(), command
 
 
 def check_extras(command: str) -> None:

@@ -22,6 +22,9 @@ from tests.support.server.servers import Server
 
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+SERVING = (ROOT / "docs" / "serving.md").read_text()
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
+README_WORDS = 900
 # What only the command line and the training floor use, which a bento has not.
 NOT_SERVED = {
     *("rich", "typer"),
@@ -61,7 +64,7 @@ def curls(document: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("document", [README, API], ids=["readme", "api"])
+@pytest.mark.parametrize("document", [README, SERVING, API], ids=["readme", "serving", "api"])
 def test_every_curl_example_works(server: Server, tmp_path: Path, document: str) -> None:
     """In order, in one folder, as a reader would type them; JOB_ID is that of the last job."""
     (tmp_path / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
@@ -69,7 +72,7 @@ def test_every_curl_example_works(server: Server, tmp_path: Path, document: str)
         width = client.get("/v1/gallery").json()["width"]
     (tmp_path / "vectors.json").write_text(bare_items(width))
     write_shop(server.log.parent / "imports", width)
-    assert len(curls(document)) > 9
+    assert len(curls(document)) > 4
     job_id = "none yet"
     for line in curls(document):
         local = line.replace("http://localhost:3000", server.url).replace("JOB_ID", job_id)
@@ -92,7 +95,7 @@ def test_every_curl_example_works(server: Server, tmp_path: Path, document: str)
 def test_the_documents_have_a_curl_example_for_every_route(server: Server) -> None:
     with server.client() as client:
         document = client.get("/openapi.json").json()
-    shown = " ".join(curls(README) + curls(API)).replace("?", " ").replace("'", " ")
+    shown = " ".join(curls(SERVING) + curls(API)).replace("?", " ").replace("'", " ")
     shown = shown.replace("coat-1", "{item_id}").replace("JOB_ID", "{job_id}")
     for path in document["paths"]:
         assert re.search(rf"{re.escape(path)}(\s|$)", shown), path
@@ -139,9 +142,23 @@ def test_serve_has_no_other_options_than_settings_and_an_address() -> None:
     assert names == [*ServiceSettings.model_fields, "host", "port"]
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_command_is_documented() -> None:
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-        assert re.search(rf"lookalike {name}\b|· `{name}`", README), name
+        assert re.search(rf"lookalike {name}\b|· `{name}`", COMMANDS), name
+
+
+def test_the_readme_is_short_enough_for_a_newcomer() -> None:
+    assert len(README.split()) < README_WORDS
+
+
+def test_make_help_tells_every_target() -> None:
+    told = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert phony is not None
+    assert {line.split()[0] for line in told.splitlines()} == set(phony[1].split())
 
 
 def test_the_version_is_the_changelogs_newest() -> None:
@@ -152,7 +169,7 @@ def test_the_version_is_the_changelogs_newest() -> None:
 
 
 def test_links_within_the_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
