@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from cli.support.options import DeviceOption, HostOption, JsonOption, PortOption, ServeOption
-from cli.up.runner import UpOptions, run_up
+from cli.up.options import UpOptions
+from cli.up.runner import run_up
 from training.data.images.load import FASHION_MNIST
 
 

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,6 +9,7 @@ import typer
 from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
 from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
 
+UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
     "label."
@@ -15,6 +17,18 @@ DATA_HELP: Final = (
 IMAGES_HELP: Final = (
     "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
 )
+
+
+def parse_duration(time: str) -> float:
+    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``; refuse what is none.
+
+    >>> parse_duration("20m"), parse_duration("1.5h")
+    (1200.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", time.strip().lower())
+    if found is None or float(found[1]) == 0:
+        raise typer.BadParameter(f"{time!r} is no time; such as 2m, 20m or 2h was expected")
+    return float(found[1]) * UNIT_S[found[2]]
 
 
 def require_name(data: str) -> str:
@@ -43,6 +57,16 @@ DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, callback=requ
 ImagesOption = Annotated[
     str,
     typer.Option("--data", help=IMAGES_HELP, callback=require_name, show_default=False),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        parser=parse_duration,
+        metavar="<time>",
+        help="Time that the recipe auto may spend on trying, such as 2m, 20m or 2h; by default 2m.",
+        show_default=False,
+    ),
 ]
 GalleryModelOption = Annotated[
     Path | None,

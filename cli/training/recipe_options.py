@@ -1,6 +1,5 @@
 """The options of `lookalike train` in, the recipe that they ask for out."""
 
-import re
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,7 +8,6 @@ from training.recipes.built_in import BACKBONE_RECIPES, is_of_library, pick_reci
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
-UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RANDOM_WEIGHTS: Final = "none"
 FIXED_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
     "embedding_layer": "--layer",
@@ -61,13 +59,12 @@ def choose_recipe(
 
 
 def choose_auto_recipe(
-    others: dict[str, Any], *, budget: str | None, weights: str | None, **settings: Any
+    others: dict[str, Any], *, weights: str | None, **settings: Any
 ) -> AutoRecipe:
     """Return the recipe `auto` with what was asked for.
 
     Args:
         others: options of recipes that learn step by step: none of them may be given.
-        budget: such as ``20m``; None: as the recipe says.
         weights: of the network that ``backbone`` in ``settings`` names.
         settings: arguments of ``training.recipes.auto_recipe.auto_recipe``.
 
@@ -86,33 +83,17 @@ def choose_auto_recipe(
     if earlier is not None:
         fitting = " or ".join(f"--recipe {one}" for one in recipes_of(earlier.architecture.network))
         raise ValueError(f"{AUTO} does not go on from a model folder: go on with {fitting}")
-    budget_s = None if budget is None else parse_duration(budget)
-    return auto_recipe(budget_s=budget_s, weights=weights, **settings)
+    return auto_recipe(weights=weights, **settings)
 
 
-def check_budget(recipe: str, budget: str | None) -> None:
+def check_budget(recipe: str, budget_s: float | None) -> None:
     """Refuse a budget for a recipe that has no use for it.
 
     Raises:
         ValueError: so it is.
     """
-    if budget is not None:
+    if budget_s is not None:
         raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
-
-
-def parse_duration(time: str) -> float:
-    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
-
-    Raises:
-        ValueError: it is none.
-
-    >>> seconds_of("20m"), seconds_of("1.5h")
-    (1200.0, 5400.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", time.strip().lower())
-    if found is None or float(found[1]) == 0:
-        raise ValueError(f"{time!r} is no time; such as 2m, 20m or 2h was expected")
-    return float(found[1]) * UNIT_S[found[2]]
 
 
 def _model_in(weights: str | None) -> Manifest | None:

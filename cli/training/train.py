@@ -1,11 +1,12 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
+from cli.support.options import BudgetOption, DataOption, DeviceOption, GroupOption, JsonOption
 from cli.training.auto import train_auto_recipe
 from cli.training.fit import RunOptions, train_recipe
 from cli.training.recipe_options import check_budget, choose_auto_recipe, choose_recipe
@@ -20,8 +21,8 @@ from vision.model.manifest import Reduction
 RECIPE_OF_FASHION_MNIST: Final = "cnn"
 MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
 MOST_WIDTH: Final = 65_536
-NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
-LEARNING: Final = "Learning, in place of what the recipe says"
+network_option = partial(typer.Option, rich_help_panel="Network, in place of the recipe's")
+learning_option = partial(typer.Option, rich_help_panel="Learning, in place of the recipe's")
 
 
 def train(
@@ -35,13 +36,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; by default 2m.",
-            show_default=False,
-        ),
-    ] = None,
+    budget_s: BudgetOption = None,
     data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     hold_out: Annotated[
@@ -52,149 +47,95 @@ def train(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes."
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
+        network_option(
             help="Initial weights: a published name, a file, a model folder to continue from, or "
-            "`none` for random ones.",
-            rich_help_panel=NETWORK,
+            "`none` for random ones."
         ),
     ] = None,
     weights_sha256: Annotated[
-        str | None,
-        typer.Option(
-            help="SHA-256 that the weights must have, hexadecimal.", rich_help_panel=NETWORK
-        ),
+        str | None, network_option(help="SHA-256 that the weights must have, hexadecimal.")
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(
-            help="Embedding layer, or several joined by +; for VGG: pool1 to pool5, fc6, fc7.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="Embedding layer, or several joined by +; for VGG: pool1 to pool5, fc6, fc7."
         ),
     ] = None,
     width: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_WIDTH, help="Width of the vectors.", rich_help_panel=NETWORK),
+        int | None, network_option(min=1, max=MOST_WIDTH, help="Width of the vectors.")
     ] = None,
     reduction: Annotated[
-        Reduction | None,
-        typer.Option(help="How the layer's output becomes a vector.", rich_help_panel=NETWORK),
+        Reduction | None, network_option(help="How the layer's output becomes a vector.")
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST_SIDE,
-            help="Side of the network's input, pixels.",
-            rich_help_panel=NETWORK,
-        ),
+        network_option(min=1, max=MOST_SIDE, help="Side of the network's input, pixels."),
     ] = None,
     fit: Annotated[
         Fit | None,
-        typer.Option(
+        network_option(
             help="crop: the centre of the picture; pad: all of it, with bars; squash: all of it, "
-            "squeezed to a square.",
-            rich_help_panel=NETWORK,
+            "squeezed to a square."
         ),
     ] = None,
     bits: Annotated[
         int | None,
-        typer.Option(
-            min=8,
-            max=16,
-            help="Bits that gray images of 16 bits really use.",
-            rich_help_panel=NETWORK,
-        ),
+        network_option(min=8, max=16, help="Bits that gray images of 16 bits really use."),
     ] = None,
     flip: Annotated[
-        bool | None,
-        typer.Option(
-            help="Mirror half of the training images.", show_default=False, rich_help_panel=LEARNING
-        ),
+        bool | None, learning_option(help="Mirror half of the training images.", show_default=False)
     ] = None,
     erase: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, max=1, help="Share of images with a rectangle erased.")
     ] = None,
     frozen_groups: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Groups of layers that fine-tuning leaves frozen.",
-            rich_help_panel=LEARNING,
-        ),
+        int | None, learning_option(min=0, help="Groups of layers that fine-tuning leaves frozen.")
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Copies of each image that a frozen backbone embeds, all but one augmented.",
-            rich_help_panel=LEARNING,
+        learning_option(
+            min=1, help="Copies of each image that a frozen backbone embeds, all but one augmented."
         ),
     ] = None,
     mixup: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Mixup: alpha of the beta distribution.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, help="Mixup: alpha of the beta distribution.")
     ] = None,
     cutmix: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="CutMix: alpha of the beta distribution.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, help="CutMix: alpha of the beta distribution.")
     ] = None,
     metric_loss: Annotated[
         MetricLoss | None,
-        typer.Option(
-            help="Metric loss on the vectors, in addition to cross-entropy.",
-            rich_help_panel=LEARNING,
-        ),
+        learning_option(help="Metric loss on the vectors, in addition to cross-entropy."),
     ] = None,
     class_balance: Annotated[
         float | None,
-        typer.Option(
+        learning_option(
             min=0,
             max=1,
             help="Weight of the classes. 0: all images count alike; 1: all classes count alike.",
-            rich_help_panel=LEARNING,
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Epochs, at most; by default as many as the recipe has.",
-            rich_help_panel=LEARNING,
-        ),
+        learning_option(min=1, help="Epochs, at most; by default as many as the recipe has."),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images per batch, over all processes.", rich_help_panel=LEARNING),
+        int | None, learning_option(min=1, help="Images per batch, over all processes.")
     ] = None,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Peak learning rate of the schedule.", rich_help_panel=LEARNING),
+        float | None, learning_option(help="Peak learning rate of the schedule.")
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(
-            help="Precision of activations; auto: the fastest of the device.",
-            rich_help_panel=LEARNING,
-        ),
+        learning_option(help="Precision of activations; auto: the fastest of the device."),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, max=MOST_SEEDS - 1, help="Random seed.", rich_help_panel=LEARNING),
-    ] = 0,
+    seed: Annotated[int, learning_option(min=0, max=MOST_SEEDS - 1, help="Random seed.")] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training of this model.")
@@ -226,7 +167,7 @@ def train(
             others = {**learning, **augmentation, "frozen_groups": frozen_groups}
             by_trying = choose_auto_recipe(
                 {**others, "tensorboard": tensorboard},
-                budget=budget,
+                budget_s=budget_s,
                 backbone=backbone,
                 weights=weights,
                 weights_sha256=weights_sha256,
@@ -236,7 +177,7 @@ def train(
                 seed=seed,
             )
         else:
-            check_budget(name, budget)
+            check_budget(name, budget_s)
             by_steps = choose_recipe(
                 name,
                 data,

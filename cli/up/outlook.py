@@ -9,8 +9,8 @@ from training.formatting import duration, listed, things
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from cli.up.options import UpOptions
     from cli.up.plan import Plan
-    from cli.up.runner import UpOptions
     from cli.up.survey import Survey
     from cli.up.workspace import Workspace
     from dataset.listing import Listing

@@ -2,12 +2,13 @@
 
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.support.console import print_info, print_json, quiet
 from cli.up import stages
+from cli.up.options import UpOptions
 from cli.up.workspace import Workspace
 from training.data.images.load import FASHION_MNIST
 from training.formatting import duration, things
@@ -21,27 +22,6 @@ if TYPE_CHECKING:
 
 STAGES: Final = 5
 FEWEST: Final = 3  # photos
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
-    """The options of `lookalike up` and `lookalike demo`."""
-
-    source: str
-    group: str | None = None  # what says which photos show one thing; None: as the last time
-    out: Path | None = None
-    plan: bool = False
-    budget_s: float | None = None
-    epochs: int | None = None  # fewer than the recipe's, for a quick look
-    retrain: bool = False
-    prune: bool = False
-    watch: bool = False
-    thumbnail: int | None = None  # longest side of the pictures that are kept, pixels
-    serve: bool = True
-    host: str = "127.0.0.1"
-    port: int = 3000
-    device: str = "auto"
-    as_json: bool = False
 
 
 def run_up(options: UpOptions) -> None:

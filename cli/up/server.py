@@ -23,7 +23,7 @@ from cli.support.console import print_info
 from files.module_command import module_command, module_environment
 
 if TYPE_CHECKING:
-    from cli.up.runner import UpOptions
+    from cli.up.options import UpOptions
     from cli.up.workspace import Workspace
 
 LOOK_S: Final = 0.1  # between two questions whether it answers

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.up import stages
-from cli.up.runner import UpOptions, run_up
+from cli.up.options import UpOptions
+from cli.up.runner import run_up
 from cli.up.survey import survey
 from dataset.errors import DatasetError
 from dataset.source import list_source
