@@ -47,13 +47,15 @@ def classify(
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
     labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
 
-    def said(encoding: "Encoding") -> list[Document]:
+    def classify_batch(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)
 
     if is_many and out is not None:
-        write_results(image, out, encoder, _of_many(said, min(k, len(labels))), as_json=as_json)
+        write_results(
+            image, out, encoder, _of_many(classify_batch, min(k, len(labels))), as_json=as_json
+        )
         return
-    (document,) = said(load_image(encoder, image).encode())
+    (document,) = classify_batch(load_image(encoder, image).encode())
     if as_json:
         print_json(document)
         return
@@ -82,7 +84,7 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> R
 def _classes(
     encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
 ) -> list[Document]:
-    """Return what is said of each picture of a batch, the likeliest class first."""
+    """Return what is classify_batch of each picture of a batch, the likeliest class first."""
     documents: list[Document] = []
     for vector_D, probabilities_L in zip(*encoding, strict=True):
         best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cli.support.console import print_info, print_json, stdout
-from cli.support.dataset_option import load_to_evaluate
+from cli.support.dataset_loading import load_to_evaluate
 from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
 from training.errors import DataError
@@ -162,10 +162,10 @@ def _measured(
 
     contenders: list[Contender] = []
     notes: dict[str, None] = {}  # in order, each once
-    wanted = None
+    loaded_for = None
     for folder, manifest in zip(folders, manifests, strict=True):
-        if (manifest.preprocessing, manifest.labels) != wanted:
-            wanted = manifest.preprocessing, manifest.labels
+        if (manifest.preprocessing, manifest.labels) != loaded_for:
+            loaded_for = manifest.preprocessing, manifest.labels
             others = [other for other in folders if other != folder]
             dataset = load_to_evaluate(data, folder, others, group=group)
             if dataset.selection:
@@ -187,7 +187,7 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
         table.add_column(name, justify="right", no_wrap=True)
     ours, theirs = base.figures(), new.figures()
     for name in (name for name in ours if name in theirs):
-        row = [_said(name, ours[name]), _said(name, theirs[name])]
+        row = [_formatted(name, ours[name]), _formatted(name, theirs[name])]
         if name in comparison.differences:
             paired = comparison.differences[name]
             row.append(f"{paired.difference:+.4f}")
@@ -195,11 +195,11 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
             row.append(f"{paired.p_worse:.4f}")
         else:
             change = theirs[name] - ours[name]
-            row.append(f"{'+' if change >= 0 else ''}{_said(name, change)}")
+            row.append(f"{'+' if change >= 0 else ''}{_formatted(name, change)}")
         table.add_row(name, *row)
     return table
 
 
-def _said(name: str, value: float) -> str:
+def _formatted(name: str, value: float) -> str:
     formats = {"parameters": f"{value:,.0f}", "ms_one_image": f"{value:.2f}"}
     return formats.get(name, f"{value:.4f}")

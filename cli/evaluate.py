@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import load_to_evaluate
+from cli.support.dataset_loading import load_to_evaluate
 from cli.support.options import (
     DataOption,
     DeviceOption,

@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from cli.support.console import print_info, print_json
-from cli.support.dataset_option import load_to_evaluate
+from cli.support.dataset_loading import load_to_evaluate
 from cli.support.gallery_filling import usable_cores
 from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError

@@ -26,12 +26,12 @@ def new_key(
     """Make an API key, shown once, and the lines that let a service accept it."""
     from service.security.api_keys import RIGHTS, make_key  # noqa: PLC0415 - keeps `lookalike --help` quick
 
-    wanted = [right for right in RIGHTS if right in rights.split(",")]
-    if not wanted or len(wanted) != len(rights.split(",")):
+    chosen = [right for right in RIGHTS if right in rights.split(",")]
+    if not chosen or len(chosen) != len(rights.split(",")):
         raise typer.BadParameter(f"rights are {', '.join(RIGHTS)}, separated by commas")
     if not NAME.fullmatch(name):
         raise typer.BadParameter("a name has 1 to 64 letters, digits, spaces and . _ -")
-    key = make_key(name, wanted, expires=None if expires is None else _moment(expires))
+    key = make_key(name, chosen, expires=None if expires is None else _moment(expires))
     if as_json:
         print_json({"key": key.token, "lines": key.lines})
         return

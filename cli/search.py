@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """What every picture is asked of a gallery."""
+    """What every picture is options of a gallery."""
 
     k: int
     filter: "Filter | None"
@@ -140,13 +140,13 @@ def search(
     from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
 
-    wanted = None if filter_ is None else _filter(filter_)
+    parsed_filter = None if filter_ is None else _filter(filter_)
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
     picture = None if is_many else load_image(encoder, image)
-    asked = SearchOptions(
+    options = SearchOptions(
         k=k,
-        filter=wanted,
+        filter=parsed_filter,
         min_score=min_score,
         exact=exact,
         everything=everything,
@@ -159,19 +159,19 @@ def search(
             offset=offset,
         ),
     )
-    if everything and asked.picking != Picking():
+    if everything and options.picking != Picking():
         raise typer.BadParameter(
             "it goes without groups, exclusions and an offset", param_hint="--all"
         )
     if picture is None and out is not None:
         with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
-            answers = _hits_of_many(opened, asked, architecture, with_vote=with_vote)
+            answers = _hits_of_many(opened, options, architecture, with_vote=with_vote)
             write_results(image, out, encoder, answers, as_json=as_json)
         return
     assert picture is not None  # one image, or a place for the answers
     vectors_BD = picture.encode().vectors_BD
     with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
-        (hits,) = asked.hits(opened, vectors_BD, architecture)
+        (hits,) = options.hits(opened, vectors_BD, architecture)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
@@ -183,13 +183,13 @@ def search(
 
 
 def _hits_of_many(
-    gallery: "Gallery", asked: SearchOptions, architecture: "Architecture", *, with_vote: bool
+    gallery: "Gallery", options: SearchOptions, architecture: "Architecture", *, with_vote: bool
 ) -> ResultFormat:
     """Return how the hits of many pictures are written."""
     from index.query.knn_vote import vote  # noqa: PLC0415
 
     def documents(encoding: "Encoding") -> list[Document]:
-        found = asked.hits(gallery, encoding.vectors_BD, architecture)
+        found = options.hits(gallery, encoding.vectors_BD, architecture)
         return [_hits_json(hits, vote(hits) if with_vote else None) for hits in found]
 
     def rows(document: Document) -> list[Document]:

@@ -12,7 +12,7 @@ from cli.gallery.build_report import (
     write_failures,
 )
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import print_findings
+from cli.support.dataset_loading import print_findings
 from cli.support.gallery_filling import (
     add_images,
     build_gallery,

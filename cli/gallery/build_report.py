@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.dataset_option import print_findings
+from cli.support.dataset_loading import print_findings
 from dataset.findings import Findings
 from files.unfinished import unfinished
 
@@ -25,7 +25,7 @@ def print_report(
     Args:
         gallery: what was changed.
         report: of the work.
-        findings: what was found in the source before; they have been said already.
+        findings: what was found in the source before; they have been printed already.
         as_json: print one JSON document.
     """
     if as_json:
@@ -53,8 +53,8 @@ def print_report(
         "images/s": round(report.images_per_second),
     }
     always = ("added", "replaced", "unchanged", "refused", "in the gallery", "images/s")
-    shown = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
-    stdout.print(make_table(str(gallery), ("", ""), shown))
+    cells = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
+    stdout.print(make_table(str(gallery), ("", ""), cells))
     if report.left_as_stored:
         parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
         print_info(f"left as stored, since the source does not have it: {parts}")

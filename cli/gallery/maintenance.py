@@ -117,8 +117,8 @@ def edit(
     if as_json:
         print_json(asdict(item))
     else:
-        said = json.dumps(item.metadata, ensure_ascii=False)
-        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {said}")
+        metadata_text = json.dumps(item.metadata, ensure_ascii=False)
+        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {metadata_text}")
 
 
 def rebuild(
@@ -131,7 +131,10 @@ def rebuild(
 
     with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.upkeep.rebuild(target=recall, on_stage=show)
-    _print_made(made, as_json=as_json)
+    if as_json:
+        print_json(asdict(made))
+    else:
+        stdout.print(_summary(made))
 
 
 def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -154,7 +157,7 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({**asdict(made), "bytes_saved": saved, "bytes_on_disk": on_disk})
     else:
-        stdout.print(_said(made))
+        stdout.print(_summary(made))
         stdout.print(f"{saved / 2**20:,.1f} MiB given back, {on_disk / 2**20:,.1f} MiB on disk")
 
 
@@ -245,9 +248,9 @@ def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
     rows = []
     for group in groups[:SHOWN_GROUPS]:
         first, *others = group
-        shown = [f"{member.id} ({member.score:.4f})" for member in others[:SHOWN_MEMBERS]]
-        more = [f"… {len(others) - len(shown)} more"] if len(others) > len(shown) else []
-        rows.append((str(len(group)), first.id, ", ".join([*shown, *more])))
+        listed = [f"{member.id} ({member.score:.4f})" for member in others[:SHOWN_MEMBERS]]
+        more = [f"… {len(others) - len(listed)} more"] if len(others) > len(listed) else []
+        rows.append((str(len(group)), first.id, ", ".join([*listed, *more])))
     items = sum(map(len, groups))
     title = f"{items:,} items in {len(groups):,} groups with {what}"
     stdout.print(make_table(title, ("items", "oldest", "others (score to it)"), rows))
@@ -255,14 +258,7 @@ def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
         print_info(f"… and {len(groups) - SHOWN_GROUPS} groups more; --json lists all")
 
 
-def _print_made(made: "Compaction", *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(made))
-    else:
-        stdout.print(_said(made))
-
-
-def _said(made: "Compaction") -> str:
+def _summary(made: "Compaction") -> str:
     recall = "" if made.plan.recall is None else f", recall {made.plan.recall:.4f}"
-    said = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
-    return f"{said}\n{made.plan.note}" if made.plan.note else said
+    summary = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
+    return f"{summary}\n{made.plan.note}" if made.plan.note else summary

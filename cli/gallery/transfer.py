@@ -116,7 +116,7 @@ def import_(
                 opened_source,
                 normalize=normalize,
                 on_progress=show,
-                parts=_parts_of(opened, model),
+                parts=_vector_parts(opened, model),
             )
         rebuild_if_due(opened)
     print_report(gallery, report, as_json=as_json)
@@ -160,7 +160,7 @@ def restore(
         print_info(f"searches look at every item until: lookalike index rebuild {gallery}")
 
 
-def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
+def _vector_parts(gallery: "Gallery", model: Path | None) -> "Parts | None":
     """Return the parts of the vectors of the gallery's model, as far as it can be asked."""
     from index.search.vectors import Parts  # noqa: PLC0415
     from vision.errors import ModelFolderError  # noqa: PLC0415

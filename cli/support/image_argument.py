@@ -85,11 +85,11 @@ def load_image(encoder: "ImageEncoder", path: Path) -> LoadedImage:
         raise ImageError(f"{name} cannot be read: {error.strerror}") from error
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
-    _say_if_dark(name, data, encoder.manifest.preprocessing)
+    _warn_if_dark(name, data, encoder.manifest.preprocessing)
     return LoadedImage(image, hashlib.sha256(data).hexdigest(), data, encoder)
 
 
-def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
+def _warn_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
     """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
     in_colour = is_deep_colour(data)
     if not in_colour and (preprocessing.bits < FULL or not is_deep_gray(data)):

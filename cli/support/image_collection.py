@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import typer
 
 from cli.support.console import item_progress, print_info, print_json
-from cli.support.dataset_option import print_findings
+from cli.support.dataset_loading import print_findings
 from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import require_file
 from dataset.findings import Findings

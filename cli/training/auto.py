@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress, TaskID
 
 from cli.support.console import print_info, print_json, progress
-from cli.support.dataset_option import load_all
+from cli.support.dataset_loading import load_all
 from cli.training.bit_depth import detect_bit_depth
 from cli.training.fit import (
     RunOptions,

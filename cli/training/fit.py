@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.support.console import print_info, print_json
-from cli.support.dataset_option import data_arguments, load_to_train
+from cli.support.dataset_loading import data_arguments, load_to_train
 from cli.training.bit_depth import with_bit_depth
 from cli.training.training_progress import TrainingProgress
 from training.formatting import things

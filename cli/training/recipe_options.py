@@ -27,10 +27,10 @@ def choose_recipe(
     frozen_groups: int | None,
     **settings: Any,
 ) -> Recipe:
-    """Return the recipe called ``name`` with what was asked for, where it is not None.
+    """Return the recipe called ``name`` with the requested settings, where it is not None.
 
     Where ``weights`` names a model folder, its network, layer, width, reduction and preprocessing
-    take the place of the recipe's.
+    replace the recipe's.
 
     Raises:
         ValueError: there is no such recipe or network, or the settings contradict one another.
@@ -47,21 +47,24 @@ def choose_recipe(
         recipe = replace(recipe, fine_tuning=tuning)
     if weights is not None:
         recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
-    asked, base = _given(settings), recipe.preprocessing
+    requested, base = _without_none(settings), recipe.preprocessing
     if earlier is not None:
-        asked, base = {**asked, **_taken(recipe, earlier, asked)}, earlier.preprocessing
+        requested, base = (
+            {**requested, **_settings_of_model(recipe, earlier, requested)},
+            earlier.preprocessing,
+        )
     return replace(
         recipe,
-        preprocessing=replace(base, **_given(preprocessing)),
-        augmentation=replace(recipe.augmentation, **_given(augmentation)),
-        **asked,
+        preprocessing=replace(base, **_without_none(preprocessing)),
+        augmentation=replace(recipe.augmentation, **_without_none(augmentation)),
+        **requested,
     )
 
 
 def choose_auto_recipe(
     others: dict[str, Any], *, weights: str | None, **settings: Any
 ) -> AutoRecipe:
-    """Return the recipe `auto` with what was asked for.
+    """Return the recipe `auto` with the requested settings.
 
     Args:
         others: options of recipes that learn step by step: none of them may be given.
@@ -116,22 +119,26 @@ def _backbone_of(recipe: str, earlier: Manifest) -> str | None:
     return network
 
 
-def _taken(recipe: Recipe, earlier: Manifest, asked: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_model(
+    recipe: Recipe, earlier: Manifest, requested: dict[str, Any]
+) -> dict[str, Any]:
     """Return the settings that the earlier model decides."""
     theirs = earlier.architecture
     if theirs.network != recipe.network:
         raise ValueError(_other_network(recipe.name, recipe.network, theirs.network))
     for field, option in FIXED_BY_MODEL.items():
         kept = getattr(theirs, field)
-        if asked.get(field, kept) != kept:
+        if requested.get(field, kept) != kept:
             raise ValueError(
                 f"the model to go on from has {field.replace('_', ' ')} {kept!r}, which "
-                f"{option} {asked[field]} cannot change: leave {option} out"
+                f"{option} {requested[field]} cannot change: leave {option} out"
             )
-    taken: dict[str, Any] = {field: getattr(theirs, field) for field in FIXED_BY_MODEL}
+    decided: dict[str, Any] = {field: getattr(theirs, field) for field in FIXED_BY_MODEL}
     if recipe.frozen and theirs.reduction != "projection":
-        taken["metric_loss"] = asked.get("metric_loss", "none")  # it would have nothing to move
-    return taken
+        decided["metric_loss"] = requested.get(
+            "metric_loss", "none"
+        )  # it would have nothing to move
+    return decided
 
 
 def _other_network(recipe: str, ours: str, theirs: str) -> str:
@@ -142,5 +149,5 @@ def _other_network(recipe: str, ours: str, theirs: str) -> str:
     )
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}

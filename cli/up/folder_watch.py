@@ -1,6 +1,6 @@
 """A folder that is watched while it is served: new photos appear in search within seconds.
 
-What the system tells of changes is only a hint that it is time to look: what is new is found by
+A change event of the system is only a hint that it is time to look: what is new is found by
 comparing the folder with what was indexed, as at every start. So nothing is lost when hints are,
 and where there are none, as on a network share, the folder is looked at every few seconds.
 """
@@ -46,16 +46,16 @@ def watch_folder(
     watcher = Watcher(
         workspace, GallerySync(workspace, workspace.read_state(), device=device), prune=prune
     )
-    said = ""
+    last_message = ""
     for _ in scan_times(Path(source), watcher, stopping):
         try:
             watcher.scan()
-            said = ""
+            last_message = ""
         except (DatasetError, VectorIndexError, VisionError, OSError) as error:
-            sentence = f"cannot take in what is new, and will try again: {error}"
-            if sentence != said:
-                print_info(sentence)
-            said = sentence
+            message = f"cannot take in what is new, and will try again: {error}"
+            if message != last_message:
+                print_info(message)
+            last_message = message
             stopping.wait(AGAIN_S)
 
 
@@ -110,10 +110,10 @@ class Watcher:
 
 def scan_times(source: Path, watcher: Watcher, stopping: threading.Event) -> Iterator[None]:
     """Yield when it is time to look: after changes, while something waits, and now and then."""
-    told = _changes(source, stopping) if _tells(source) else _silence(stopping)
+    events = _change_events(source, stopping) if _has_change_events(source) else _poll(stopping)
     yield
     looked = time.monotonic()
-    for changed in told:
+    for changed in events:
         since = time.monotonic() - looked
         due = SETTLE_S if watcher.waiting else LOOK_S
         pause = watcher.took_s / MOST_SHARE  # of a million files a look takes a while
@@ -124,12 +124,12 @@ def scan_times(source: Path, watcher: Watcher, stopping: threading.Event) -> Ite
             looked = time.monotonic()
 
 
-def _tells(source: Path) -> bool:
+def _has_change_events(source: Path) -> bool:
     """Return whether the system tells of changes: not those of a network, nor a table's files."""
     return not is_table(source) and filesystem_of(source) not in NETWORK
 
 
-def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
+def _change_events(source: Path, stopping: threading.Event) -> Iterator[bool]:
     """Yield True after changes below ``source``, and False now and then.
 
     Where the system has no more to tell, since the folder is gone or its watches are used up, it is
@@ -138,9 +138,9 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
     from watchfiles import watch as changes  # noqa: PLC0415 - only where it is needed
 
     while not stopping.is_set():
-        unwatched = True  # changes until now were not told
+        unwatched = True  # changes until now were missed
         try:
-            for told in changes(
+            for events in changes(
                 source,
                 watch_filter=None,
                 stop_event=stopping,
@@ -151,7 +151,7 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
                 raise_interrupt=False,
                 ignore_permission_denied=True,
             ):
-                yield bool(told) or unwatched
+                yield bool(events) or unwatched
                 unwatched = False
                 if not source.is_dir():
                     break
@@ -165,7 +165,7 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
                 break
 
 
-def _silence(stopping: threading.Event) -> Iterator[bool]:
+def _poll(stopping: threading.Event) -> Iterator[bool]:
     """Yield True every few seconds."""
     while not stopping.wait(POLL_S):
         yield True

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.support.console import print_info, print_json
-from cli.support.dataset_option import print_findings
+from cli.support.dataset_loading import print_findings
 from training.formatting import duration, listed, things
 from vision.model.manifest import read_manifest
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
 from cli.support.console import quiet
-from cli.support.dataset_option import load_to_evaluate, load_to_train
+from cli.support.dataset_loading import load_to_evaluate, load_to_train
 from cli.up.workspace import State, Workspace
 from training.errors import DataError
 from training.formatting import duration, percent, things
