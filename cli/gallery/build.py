@@ -15,11 +15,11 @@ from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.dataset_loading import print_findings
 from cli.support.gallery_filling import (
     add_images,
-    build_gallery,
     load_gallery_encoder,
     open_gallery,
-    preview_build,
+    preview_images,
     set_thumbnail_side,
+    usable_cores,
 )
 from cli.support.image_source import open_image_source
 from cli.support.options import (
@@ -34,6 +34,8 @@ from cli.support.options import (
     ThumbnailOption,
 )
 from index.errors import GalleryFolderError, UnknownIdError
+from vision.inference.open_encoder import open_encoder
+from vision.model.manifest import read_manifest
 
 FOUND_DAMAGE = 1
 
@@ -86,18 +88,16 @@ def build(
     source = open_image_source(data, prune=prune, group=group)
     print_findings(source.findings)
     if dry_run:
-        report = preview_build(model, out, source, prune=prune)
+        with open_gallery(out, read_manifest(model).fingerprint) as opened:
+            report = preview_images(opened, source, prune=prune)
         print_info("this is what would be done; nothing was changed")
     else:
-        report = build_gallery(
-            model,
-            out,
-            source,
-            device=device,
-            runtime=runtime,
-            prune=prune,
-            thumbnail=thumbnail,
-        )
+        from index.open_gallery import open_for_model  # noqa: PLC0415 - keeps `--help` quick
+
+        encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
+        with open_for_model(out, encoder.manifest, model_folder=model) as opened:
+            set_thumbnail_side(opened, thumbnail)
+            report = add_images(opened, encoder, source, prune=prune)
     print_report(out, report, findings=source.findings, as_json=as_json)
     write_failures(failures, report)
     if not (as_json or dry_run):

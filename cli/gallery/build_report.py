@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import os
 import shlex
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.dataset_loading import print_findings
 from dataset.findings import Findings
+from files.durable import replace_file
 from files.unfinished import unfinished
 
 if TYPE_CHECKING:
@@ -85,12 +87,9 @@ def write_failures(file: Path | None, report: "BuildReport") -> None:
     """
     if file is None:
         return
-    with unfinished(file) as folder:
-        with (folder / file.name).open("w", encoding="utf-8", newline="") as table:
-            writer = csv.writer(table)
-            writer.writerow(("id", "reason"))
-            writer.writerows(report.refused)
-        (folder / file.name).replace(file)
+    table = io.StringIO()
+    csv.writer(table).writerows([("id", "reason"), *report.refused])
+    replace_file(file, table.getvalue().encode())
     print_info(f"{len(report.refused):,} refused images are listed in {file}")
 
 

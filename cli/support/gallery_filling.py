@@ -31,49 +31,13 @@ def open_gallery(folder: Path, fingerprint: str | None = None) -> "Gallery":
     return Gallery.open(folder, fingerprint=fingerprint)
 
 
-def build_gallery(
-    model: Path,
-    gallery: Path,
-    source: ImageSource,
-    *,
-    device: str,
-    runtime: RuntimeName,
-    prune: bool = False,
-    thumbnail: int | None = None,
-) -> "BuildReport":
-    """Add the images of ``source`` to a gallery, new or not, and show progress.
-
-    With ``thumbnail``, pixels, the gallery keeps pictures of that size from now on.
-
-    Raises:
-        ModelFolderError, DeviceError: the model cannot be used.
-        GalleryFolderError: the gallery cannot be used, or belongs to another model.
-        VectorIndexError, TrainingError: the images cannot be read, or not be stored.
-    """
-    from index.open_gallery import open_for_model  # noqa: PLC0415
-
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
-        set_thumbnail_side(opened, thumbnail)
-        return add_images(opened, encoder, source, prune=prune)
-
-
-def preview_build(model: Path, gallery: Path, source: ImageSource, *, prune: bool) -> "BuildReport":
-    """Return what ``build_gallery`` would do to a gallery that is there.
-
-    Raises:
-        ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
-    """
+def preview_images(gallery: "Gallery", source: ImageSource, *, prune: bool) -> "BuildReport":
+    """Return what ``add_images`` would do to an open gallery, and show progress."""
     from index.operations.build_preview import preview  # noqa: PLC0415
-    from vision.model.manifest import read_manifest  # noqa: PLC0415
 
-    fingerprint = read_manifest(model).fingerprint
-    with (
-        open_gallery(gallery, fingerprint) as opened,
-        item_progress("reading", source.count, "images") as show,
-    ):
+    with item_progress("reading", source.count, "images") as show:
         return preview(
-            opened,
+            gallery,
             source.entries,
             source=source.identity,
             limits=OWN_FILE_LIMITS,

@@ -1,5 +1,6 @@
-"""What `lookalike up` says beside its stages: its plan, what it found, when to train again."""
+"""What `lookalike up` prints beside its stages: its plan, what it found, when to train again."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ def print_plan(
     *,
     page: str | None,
 ) -> None:
-    """Say in five lines what is there, what will be done, and how long it takes on this machine."""
+    """Print in five lines what is there, what will be done, and how long that takes here."""
     from cli.up.plan import make_plan  # noqa: PLC0415 - torch takes seconds
     from cli.up.survey import fashion_mnist_survey, survey  # noqa: PLC0415
 
@@ -38,13 +39,13 @@ def print_plan(
     for line in (*looked.in_words(name), *plan.in_words(workspace.folder, page=page)):
         print_info(line)
     if listing is not None:
-        _say_found(listing, all_of_it=options.plan)
+        _print_found(listing, all_of_it=options.plan)
     if options.as_json and options.plan:
-        print_json(_plan_as_json(looked, plan, workspace))
+        print_json(_plan_to_json(looked, plan, workspace))
 
 
-def _say_found(listing: "Listing", *, all_of_it: bool) -> None:
-    """Say what was skipped, merged or guessed when the source was listed."""
+def _print_found(listing: "Listing", *, all_of_it: bool) -> None:
+    """Print what was skipped, merged or guessed when the source was listed."""
     if not len(listing.findings):
         return
     if all_of_it:
@@ -56,7 +57,7 @@ def _say_found(listing: "Listing", *, all_of_it: bool) -> None:
 
 
 def suggest_retraining(workspace: "Workspace", listing: "Listing", options: "UpOptions") -> None:
-    """Say when the photos have become others than those that the model has learnt from."""
+    """Print when the photos have become others than those that the model has learnt from."""
     manifest = read_manifest(workspace.model)
     new = [label for label in listing.labels if label not in manifest.labels]
     parts = ("train_images", "validation_images", "test_images", "unreadable", "leaked")
@@ -73,18 +74,12 @@ def suggest_retraining(workspace: "Workspace", listing: "Listing", options: "UpO
     print_info(f"{why}: --retrain trains again")
 
 
-def _plan_as_json(looked: "Survey", plan: "Plan", workspace: "Workspace") -> dict[str, Any]:
+def _plan_to_json(survey: "Survey", plan: "Plan", workspace: "Workspace") -> dict[str, Any]:
+    facts = asdict(survey)
+    del facts["size"], facts["decode_s"]
     return {
         "folder": str(workspace.folder),
-        "photos": looked.photos,
-        "classes": looked.classes,
-        "unlabelled": looked.unlabelled,
-        "things": looked.things,
-        "bytes": looked.bytes,
-        "sampled": looked.sampled,
-        "broken": looked.broken,
-        "copies": looked.copies,
-        "formats": dict(looked.formats),
+        **facts,
         "recipe": plan.recipe,
         "train_s": round(plan.train_s),
         "rest_s": round(plan.rest_s),

@@ -7,6 +7,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
@@ -87,20 +88,18 @@ class EvaluationData:
     def __init__(self, workspace: Workspace, group: str | None) -> None:
         self._workspace = workspace
         self._group = group
-        self._dataset: Dataset | None = None
 
+    @cached_property
     def dataset(self) -> "Dataset":
-        """Return them.
+        """Them.
 
         Raises:
             DataError: nothing is left to measure with.
         """
-        if self._dataset is None:
-            with quiet():
-                self._dataset = load_to_evaluate(
-                    self._workspace.source, self._workspace.model, group=self._group
-                )
-        return self._dataset
+        with quiet():
+            return load_to_evaluate(
+                self._workspace.source, self._workspace.model, group=self._group
+            )
 
 
 def export(
@@ -122,7 +121,7 @@ def export(
 
     try:
         with quiet():
-            exported = export_for_cpu(workspace.model, evaluation_data.dataset())
+            exported = export_for_cpu(workspace.model, evaluation_data.dataset)
         name = name_of(exported.precision, exported.floats)
         line = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
     except (ExportError, DataError) as error:
@@ -147,7 +146,7 @@ def measure(
         from training.evaluation.evaluate import measure as measure_model  # noqa: PLC0415
 
         try:
-            dataset = evaluation_data.dataset()
+            dataset = evaluation_data.dataset
         except DataError as error:
             state = replace(state, unmeasured=str(error))
             workspace.write_state(state)

@@ -37,7 +37,7 @@ class DeleteOptions(Options):
 
     ids: Annotated[
         Annotated[Ids, Field(min_length=1, max_length=MAX_DELETED, fail_fast=True)] | None,
-        Field(description="of the items to delete"),
+        Field(description="ids of the items to delete"),
     ] = None
     filter: FilterField = None
     all: Annotated[Bool, Field(description="every item")] = False

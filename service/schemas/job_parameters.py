@@ -29,9 +29,9 @@ class JobOptions(Options):
 class RecallOptions(JobOptions):
     """Parameters of building a search structure."""
 
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
+    recall: Annotated[
+        Recall | None, Field(description="recall at 10 hits to reach; by default as before")
+    ] = None
 
 
 class RebuildJob(RecallOptions):
@@ -50,14 +50,14 @@ class BackupJob(JobOptions):
     """Write a copy of the gallery into the operator's folder."""
 
     kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup", json_schema_extra=NAME_SCHEMA)]
+    name: Annotated[str, Field(description="name of the backup", json_schema_extra=NAME_SCHEMA)]
 
 
 class DuplicatesJob(JobOptions):
     """List items of the same content, and items that are near one another."""
 
     kind: Literal["duplicates"]
-    min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
+    min_score: Annotated[Cosine, Field(description="least cosine similarity of near items")]
 
 
 class DeleteJob(JobOptions, DeleteOptions):
@@ -66,7 +66,7 @@ class DeleteJob(JobOptions, DeleteOptions):
     kind: Literal["delete"]
     ids: Annotated[
         Annotated[Ids, Field(min_length=1, max_length=MAX_JOB_IDS, fail_fast=True)] | None,
-        Field(description="of the items to delete"),
+        Field(description="ids of the items to delete"),
     ] = None
 
     def recorded(self) -> dict[str, Any]:
@@ -88,14 +88,14 @@ class ImportJob(JobOptions):
     ids: Annotated[
         str | None,
         Field(
-            description="of a .npy: name of the text file with an id per line",
+            description="for a .npy: name of the text file with an id per line",
             json_schema_extra=FILE_SCHEMA,
         ),
     ] = None
     vectors: Annotated[
         str | None,
         Field(
-            description="of a table without vectors: name of the .npy with one per row",
+            description="for a table without vectors: name of the .npy with one per row",
             json_schema_extra=FILE_SCHEMA,
         ),
     ] = None

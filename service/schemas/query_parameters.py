@@ -71,7 +71,7 @@ class QueryOptions(Options):
     kind: Annotated[
         Annotated[float, Field(ge=0, le=1), NUMBER] | None,
         Field(
-            description="what counts: 0 this very thing, 1 the same kind; null: as the model has it"
+            description="what counts: 0 for this very thing, 1 for the same kind; null: as the model does"
         ),
     ] = None
     min_seq: Annotated[
@@ -101,38 +101,38 @@ class SearchOptions(QueryOptions):
         None
     )
     exact: Annotated[
-        Bool, Field(description="look at every item, instead of trusting the search structure")
+        Bool, Field(description="compare with every item instead of using the search structure")
     ] = False
     with_vector: Annotated[Bool, Field(description="return each hit's vector")] = False
     offset: Annotated[
-        int, Field(ge=0, le=MAX_OFFSET, description="hits to pass over, the best first"), INTEGER
+        int, Field(ge=0, le=MAX_OFFSET, description="number of best hits to skip"), INTEGER
     ] = 0
     group_by: Annotated[
         Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARS)] | None,
-        Field(description="label or a key of the metadata: few hits of one value come back"),
+        Field(description="label or a metadata key: limits the hits that share its value"),
     ] = None
     group_size: Annotated[
-        int, Field(ge=1, le=MAX_GROUP_SIZE, description="hits of one group at most"), INTEGER
+        int, Field(ge=1, le=MAX_GROUP_SIZE, description="hits per group, at most"), INTEGER
     ] = 1
     exclude: Annotated[
         Annotated[Ids, Field(max_length=MAX_EXCLUDED, fail_fast=True)],
         BeforeValidator(parse_json_text),
-        Field(default_factory=list, description="ids that are no hits"),
+        Field(default_factory=list, description="ids to leave out of the hits"),
     ]
     queries: Annotated[
         Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)] | None,
         BeforeValidator(parse_json_text),
         Field(description="several queries, each an object with one of image, id and vector"),
     ] = None
-    exclude_self: Annotated[Bool, Field(description="the item asked for by its id is no hit")] = (
-        False
-    )
+    exclude_self: Annotated[
+        Bool, Field(description="leave out the item that the query names by its id")
+    ] = False
     exclude_group: Annotated[
         Bool,
-        Field(description="nor is any of its group, by group_by or else by the metadata's group"),
+        Field(description="leave out its group too, by group_by or else by the metadata's group"),
     ] = False
     exclude_copies: Annotated[
-        Bool, Field(description="what has the same bytes as the picture asked for is no hit")
+        Bool, Field(description="leave out items with the same bytes as the query's picture")
     ] = False
 
     @property
