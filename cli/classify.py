@@ -84,7 +84,7 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> R
 def _classes(
     encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
 ) -> list[Document]:
-    """Return what is classify_batch of each picture of a batch, the likeliest class first."""
+    """Return the answer for each picture of a batch, the likeliest class first."""
     documents: list[Document] = []
     for vector_D, probabilities_L in zip(*encoding, strict=True):
         best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()

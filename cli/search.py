@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """What every picture is options of a gallery."""
+    """How a gallery is searched, the same for every picture."""
 
     k: int
     filter: "Filter | None"
