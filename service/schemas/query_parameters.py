@@ -71,7 +71,7 @@ class QueryOptions(Options):
     kind: Annotated[
         Annotated[float, Field(ge=0, le=1), NUMBER] | None,
         Field(
-            description="what counts: 0 for this very thing, 1 for the same kind; null: the model's own"
+            description="what counts: 0 this very thing, 1 the same kind; null: as the model does"
         ),
     ] = None
     min_seq: Annotated[
