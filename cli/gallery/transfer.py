@@ -1,8 +1,7 @@
 """`lookalike index …`: galleries out to files and back: export, import, backup and restore."""
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
     from index.transfer.vector_source import VectorSource
 
 
-class ExportFormat(str, Enum):  # noqa: UP042 (typer shows the values)
-    """How items are written."""
-
-    PARQUET = "parquet"
-    JSONL = "jsonl"
-    CSV = "csv"
+ExportFormat = Literal["parquet", "jsonl", "csv"]
 
 
 def export(
@@ -48,8 +42,8 @@ def export(
     As of one moment, whoever writes to the gallery meanwhile; complete, or not there at all.
     """
     if kind is None:
-        kind = ExportFormat.PARQUET if out.suffix == ".parquet" else ExportFormat.JSONL
-    if thumbnails and kind is not ExportFormat.PARQUET:
+        kind = "parquet" if out.suffix == ".parquet" else "jsonl"
+    if thumbnails and kind != "parquet":
         raise typer.BadParameter("only Parquet holds pictures", param_hint="--thumbnails")
     from index.transfer.export import export_folder, export_parquet  # noqa: PLC0415
 
@@ -57,13 +51,12 @@ def export(
         open_gallery(gallery) as opened,
         item_progress("exporting", opened.count, "items") as show,
     ):
-        if kind is ExportFormat.PARQUET:
+        if kind == "parquet":
             facts = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
         else:
-            table = "csv" if kind is ExportFormat.CSV else "jsonl"
-            facts = export_folder(opened, out, table=table, on_progress=show)  # type: ignore[arg-type]
+            facts = export_folder(opened, out, table=kind, on_progress=show)
     if as_json:
-        print_json({"out": str(out), "format": kind.value, **facts.to_json()})
+        print_json({"out": str(out), "format": kind, **facts.to_json()})
     else:
         stdout.print(
             f"{out}: {facts.count:,} items of {facts.width} numbers, as of operation {facts.seq:,}"
