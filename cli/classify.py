@@ -36,7 +36,7 @@ def classify(
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
+    """Classify an image, or each of a folder: labels, probabilities, and whether that is sure."""
     is_many = is_collection(image, out)
     if not read_manifest(model).labels:
         raise typer.BadParameter(

@@ -165,8 +165,8 @@ def search(
         )
     if picture is None and out is not None:
         with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
-            answers = _hits_of_many(opened, options, architecture, with_vote=with_vote)
-            write_results(image, out, encoder, answers, as_json=as_json)
+            result_format = _hits_of_many(opened, options, architecture, with_vote=with_vote)
+            write_results(image, out, encoder, result_format, as_json=as_json)
         return
     assert picture is not None  # one image, or a place for the answers
     vectors_BD = picture.encode().vectors_BD

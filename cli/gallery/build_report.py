@@ -94,6 +94,6 @@ def write_failures(file: Path | None, report: "BuildReport") -> None:
 
 
 def print_serve_command(model: Path, gallery: Path) -> None:
-    """Say the command that serves a gallery that was built, as it can be typed."""
+    """Print the command that serves a gallery that was built, as it can be typed."""
     command = ["lookalike", "serve", "--model", str(model), "--gallery", str(gallery)]
     print_info(f"serve it: {shlex.join(command)}")

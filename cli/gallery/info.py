@@ -26,7 +26,7 @@ def info(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a gallery holds, and for which model."""
+    """Show what a gallery holds, and for which model."""
     from index.operations.statistics import count_contents  # noqa: PLC0415
 
     with open_gallery(gallery) as opened:

@@ -90,7 +90,7 @@ def load_image(encoder: "ImageEncoder", path: Path) -> LoadedImage:
 
 
 def _warn_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
-    """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
+    """Warn that the model sees next to nothing of a picture that uses few of its 16 bits."""
     in_colour = is_deep_colour(data)
     if not in_colour and (preprocessing.bits < FULL or not is_deep_gray(data)):
         return

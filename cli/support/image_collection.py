@@ -61,7 +61,7 @@ OutOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFormat:
-    """How what the network says of pictures becomes rows."""
+    """How the network's outputs become documents and rows."""
 
     doing: str  # shown beside the progress
     documents: "Callable[[Encoding], list[Document]]"  # of a batch, as written to JSON lines
@@ -70,7 +70,7 @@ class ResultFormat:
 
 
 def is_collection(pictures: Path, out: Path | None) -> bool:
-    """Return whether a folder or table is asked about, and check that ``out`` fits.
+    """Return whether ``pictures`` is a folder or table, and check that ``out`` fits.
 
     Raises:
         BadParameter: it does not.
@@ -95,9 +95,14 @@ def is_collection(pictures: Path, out: Path | None) -> bool:
 
 
 def write_results(
-    pictures: Path, out: Path, encoder: "ImageEncoder", answers: ResultFormat, *, as_json: bool
+    pictures: Path,
+    out: Path,
+    encoder: "ImageEncoder",
+    result_format: ResultFormat,
+    *,
+    as_json: bool,
 ) -> None:
-    """Write the answers for all pictures of a folder or table, and say how many there are.
+    """Write the answers for all pictures of a folder or table, and print how many there are.
 
     Raises:
         DatasetError: there are no pictures.
@@ -109,9 +114,9 @@ def write_results(
     failed: list[tuple[str, str]] = []  # reason and path
     with unfinished(out) as folder:
         with (folder / out.name).open("w", encoding="utf-8", newline="") as file:
-            write = _writer(file, out, answers)
-            with item_progress(answers.doing, len(listing.files), "images") as show:
-                for path, document in _documents(listing.files, encoder, answers, show):
+            write = _writer(file, out, result_format)
+            with item_progress(result_format.doing, len(listing.files), "images") as show:
+                for path, document in _documents(listing.files, encoder, result_format, show):
                     write({"path": path, **document})
                     if ERROR in document:
                         failed.append((document[ERROR], path))
@@ -143,10 +148,10 @@ def write_results(
 def _documents(
     files: Iterable[ListedFile],
     encoder: "ImageEncoder",
-    answers: ResultFormat,
+    result_format: ResultFormat,
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Document]]:
-    """Give path and document of each file, in their order."""
+    """Yield path and document of each file, in their order."""
     from index.decoding.decoder_pool import SLICE, Crew  # noqa: PLC0415 - keeps `--help` quick
     from index.decoding.file_decoder import Decoder, Wanted  # noqa: PLC0415
 
@@ -159,25 +164,27 @@ def _documents(
     decoder = Decoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)
     with Crew(decoder, processes=usable_cores()) as crew:
         for paths, seen, pixels_BCHW in crew.decoded(slices()):
-            found = answers.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
+            found = result_format.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
             for path, one in zip(paths, seen, strict=True):
                 yield path, {ERROR: one.problem} if one.row is None else found[one.row]
             on_progress(len(paths))
 
 
-def _writer(file: IO[str], out: Path, answers: ResultFormat) -> Callable[[Document], None]:
+def _writer(file: IO[str], out: Path, result_format: ResultFormat) -> Callable[[Document], None]:
     if out.suffix.lower() == JSONL:
 
         def write_line(document: Document) -> None:
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
 
         return write_line
-    table = csv.DictWriter(file, ("path", *answers.columns, ERROR))
+    table = csv.DictWriter(file, ("path", *result_format.columns, ERROR))
     table.writeheader()
 
     def write(document: Document) -> None:
-        said: Document = {name: document[name] for name in ("path", ERROR) if name in document}
-        rows = [] if ERROR in document else answers.rows(document)
-        table.writerows({**said, **row} for row in rows or [{}])
+        row_of_file: Document = {
+            name: document[name] for name in ("path", ERROR) if name in document
+        }
+        rows = [] if ERROR in document else result_format.rows(document)
+        table.writerows({**row_of_file, **row} for row in rows or [{}])
 
     return write

@@ -207,10 +207,10 @@ class Workspace:
         shutil.rmtree(new)
 
     def mark_ready(self) -> None:
-        """Say that all here is finished, and may take the place of what was before.
+        """Mark all here as finished: it may take the place of what was before.
 
         Raises:
-            OSError: it cannot be written down.
+            OSError: it cannot be written.
         """
         shutil.rmtree(self.home / "before", ignore_errors=True)
         replace_file(self.folder / READY_NAME, b"")
