@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from index.items.filter import parse_filter
 from index.items.ids import check_id
 from index.query.editing import unexpected_item
-from service.api.openapi import bulk_request, image_request, problem_answers, query_request
+from service.api.openapi import bulk_request, image_request, problem_responses, query_request
 from service.errors import AmbiguousQueryError
 from service.http.negotiation import is_not_modified
 from service.inference.task import Task
@@ -35,7 +35,7 @@ from service.schemas.responses import (
     stored_item,
 )
 
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_responses())
 
 
 @router.put(

@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.openapi import problem_answers
+from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.exchange import answer_with, ready_engine, worker_state
 from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeInfo
 from service.telemetry.health import READ_ONLY, checks
 from service.telemetry.shared_metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["Service"], responses=problem_answers())
+router = APIRouter(tags=["Service"], responses=problem_responses())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)

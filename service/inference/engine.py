@@ -24,8 +24,8 @@ from service.inference.decoder_pool import Decoders
 from service.inference.open_gallery import open_gallery
 from service.inference.task import DecodedImage, HeavyImage, Task
 from service.inference.wait_for_writes import Newest
-from service.jobs.records import JobFolder
-from service.jobs.runner import Jobs
+from service.jobs.records import JobRecords
+from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
@@ -81,7 +81,7 @@ class Engine:
         self.references = references
         self.gallery = gallery
         self.pipeline = pipeline
-        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
+        self.jobs = JobRunner(JobRecords(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.newest = Newest(partial(self.read, gallery.catch_up))

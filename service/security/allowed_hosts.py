@@ -12,10 +12,10 @@ from typing import Final
 
 from starlette.types import Scope
 
+from service.config import ANY
 from service.errors import HostNotAllowedError
 from service.security.trusted_proxies import TrustedProxies, header_value, parse_address
 
-ANY: Final = "*"
 PROBES: Final = ("/livez", "/readyz")  # sent to whatever address an orchestrator was given
 
 

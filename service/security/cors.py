@@ -12,13 +12,13 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from service.config import ANY
 from service.errors import CrossSiteError
 from service.security.security_headers import Header
 from service.security.trusted_proxies import Site
 
-ANY: Final = "*"
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
-_OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or the user
+_OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
 _PORTS: Final = {"http": 80, "https": 443}
 _PREFLIGHT_KEPT_S: Final = 600
 _VARY: Final = (b"vary", b"Origin")

@@ -1,7 +1,6 @@
 """Trusted proxies, and what their headers say about the client behind them."""
 
 import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,10 +8,11 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
+from service.config import PATH
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")  # RFC 3986, 3.3; no //host
 _FOR: Final = b"x-forwarded-for"
 _HOST: Final = b"x-forwarded-host"
 _PROTO: Final = b"x-forwarded-proto"

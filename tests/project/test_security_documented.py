@@ -51,7 +51,7 @@ EXCEPTIONS = {
         *(
             "service.server.deadlines.LOOK_S",
             "service.server.listening.LOOK_S",
-            "service.jobs.runner.LOOK_S",
+            "service.jobs.runner.POLL_S",
         ),
         *(
             "service.jobs.runner.SAVE_S",
