@@ -22,7 +22,7 @@ from tests.support.models import LABELS, write_model
 from tests.support.newcomer import made_once, make_demo, make_photo_model
 from tests.support.server.servers import Server, running_server
 from vision.image.thumbnail import make_thumbnail
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 
 HERE = Path(__file__).parent
@@ -96,7 +96,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_gallery(folder: Path, model: Path) -> None:
     """Write a gallery of pictures `png(0)` to `png(39)` under the ids item-00 to item-39."""
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     manifest, preprocessing = encoder.manifest, encoder.manifest.preprocessing
     files = [png(number) for number in range(STORED)]
     images = [preprocessing.decode(data) for data in files]

@@ -8,7 +8,7 @@ Shape suffixes: N rows, D vector width.
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from index.errors import StorageError
@@ -47,18 +47,28 @@ class Compaction:
     trials: tuple[TuningTrial, ...]  # what was measured on the way, the chosen one included
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON, from one process to another of the same version."""
-        trials = [asdict(trial) | {"spec": trial.spec.to_json()} for trial in self.trials]
-        return asdict(self) | {"spec": self.spec.to_json(), "trials": trials}
+        """Return it as plain JSON, in the words that commands have printed since 0.4."""
+        trials = [
+            {"plan": trial.spec.to_json(), "reached": trial.reached, "build_s": trial.build_s}
+            for trial in self.trials
+        ]
+        return {
+            "generation": self.generation,
+            "seq": self.seq,
+            "count": self.count,
+            "plan": self.spec.to_json(),
+            "trials": trials,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Return what ``to_json`` described."""
         trials = tuple(
-            TuningTrial(**trial | {"spec": IndexSpec.from_json(trial["spec"])})
+            TuningTrial(IndexSpec.from_json(trial["plan"]), trial["reached"], trial["build_s"])
             for trial in value["trials"]
         )
-        return cls(**value | {"spec": IndexSpec.from_json(value["spec"]), "trials": trials})
+        spec = IndexSpec.from_json(value["plan"])
+        return cls(value["generation"], value["seq"], value["count"], spec, trials)
 
 
 @dataclass(frozen=True, slots=True)

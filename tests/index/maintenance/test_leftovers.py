@@ -74,7 +74,7 @@ import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print('{"stage": "writing"}', flush=True)
 time.sleep(0.2)
-print('{"made": {"generation": 7, "seq": 2, "count": 3, "spec": {"kind": "exact"}, "trials": []}}')
+print('{"made": {"generation": 7, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}}')
 """
 
 

@@ -276,7 +276,7 @@ def test_whatever_the_process_says_a_rebuild_ends_in_our_error(
 def test_what_libraries_print_after_the_result_does_not_matter(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = {"generation": 1, "seq": 2, "count": 3, "spec": {"kind": "exact"}, "trials": []}
+    made = {"generation": 1, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}
     FakeProgram(monkeypatch, f"print('{json.dumps({'made': made})}'); print('goodbye')")
 
     assert gallery.rebuild().count == 3
