@@ -17,13 +17,11 @@ from index.items.item import (
     Item,
     NewItem,
     PutResult,
-    check_items,
     check_label,
     clean_label,
     encode_metadata,
     shown,
 )
-from index.items.metadata_index import metadata_entries
 from index.items.preconditions import ANYTHING, Expected
 from index.query.searcher import Searcher
 from index.store.store import Store
@@ -41,8 +39,10 @@ class Patch:
     def applied(self, item: Item) -> Item:
         """Return ``item`` as it is to be, as it would be read; its seq stays.
 
+        Whether its metadata can be stored shows when they are encoded.
+
         Raises:
-            InvalidMetadataError: that cannot be stored.
+            InvalidMetadataError: the label cannot be stored.
         """
         label, metadata = item.label, item.metadata
         if "label" in self.changes:
@@ -51,7 +51,6 @@ class Patch:
         if "metadata" in self.changes:
             merged = merge(metadata, self.changes["metadata"])
             metadata = {} if merged is None else merged
-            encode_metadata(metadata)
         return replace(item, label=clean_label(label), metadata=metadata)
 
 
@@ -98,7 +97,6 @@ class Editing:
         """
         if not items:
             return []
-        check_items(items, width=self._store.binding.width)
         created = self._clock().isoformat(timespec="milliseconds")
         return self._store.put(items, upsert=upsert, created=created, expected=expected)
 
@@ -119,14 +117,14 @@ class Editing:
             item = self._item(item_id, expected)
             patched = patch.applied(item)
             metadata = encode_metadata(patched.metadata)
-            if patched.label == item.label and metadata == encode_metadata(item.metadata):
+            if patched.label == item.label and metadata.text == encode_metadata(item.metadata).text:
                 return item
             edit = Edit(
                 id=item.id,
                 seq=item.seq,
                 label=patched.label,
-                metadata=metadata,
-                entries=metadata_entries(metadata),
+                metadata=metadata.text,
+                entries=metadata.entries,
             )
             seq = self._store.change(partial(WriteTransaction.edit, edit=edit), items=2)
             if seq is not None:

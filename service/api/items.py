@@ -54,8 +54,8 @@ async def put_item(request: Request, item_id: str) -> Response:
     submission = await receive(request)
     watch = Stopwatch()
     options = ItemOptions.parse(submission.fields)
-    label, metadata = options.label, options.metadata
-    check_item(item_id, label=label, metadata=metadata)
+    label = options.label
+    metadata = check_item(item_id, label=label, metadata=options.metadata)
     expected = expected_of(request.headers)
     tasks: list[Task] = []
     if options.vector is None:
