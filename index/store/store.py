@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
-from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
+from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, quoted
 from index.items.preconditions import ANYTHING, Expected
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
@@ -187,7 +187,7 @@ class Store:
         thumbnail = Thumbnail(*self._row(sql, item_id))
         if thumbnail == NO_THUMBNAIL:
             raise NoThumbnailError(
-                f"the item {shown(item_id)} was stored as a vector, without a picture"
+                f"the item {quoted(item_id)} was stored as a vector, without a picture"
             )
         return thumbnail
 
@@ -283,7 +283,7 @@ class Store:
         with self._database.reading() as reader:
             for row in reader.execute(f"{sql} WHERE items.id = ?", (item_id,)):
                 return tuple(row)
-        raise UnknownIdError(f"no item has the id {shown(item_id)}")
+        raise UnknownIdError(f"no item has the id {quoted(item_id)}")
 
 
 def read_binding(folder: Path) -> Binding:
