@@ -152,7 +152,7 @@ def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
 
     train, test = dataset.train, dataset.test
     if train is test:
-        test, train = test.set_apart(CALIBRATION_SHARE)
+        test, train = test.split_validation(CALIBRATION_SHARE)
     chosen = test.only(_spread(len(test), test_images))
     return Sample(
         data=dataset.name,

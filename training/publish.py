@@ -27,7 +27,7 @@ from training.evaluation.item_retrieval import search_items
 from training.evaluation.novelty import choose_references, references_of
 from training.evaluation.results import ClassFigures, SameItemFigures
 from training.evaluation.views import VIEWS
-from training.fit.trainer import TrainingSession
+from training.fit.trainer import Trainer
 from training.report.model_card import model_card
 from training.statistics.calibration import calibration_error, measure_calibration, uncalibrated
 from training.statistics.significance import share_interval
@@ -72,26 +72,26 @@ class Trained:
     vectors_ND: NDArray[np.float32] | None = None  # of the training images, if they are known
 
 
-def trained_by(session: TrainingSession, label_names: Sequence[str]) -> Trained:
+def trained_by(trainer: Trainer, label_names: Sequence[str]) -> Trained:
     """Return the network of a session that is over, with the weights that are kept."""
-    recipe = session.recipe
-    temperature = session.temperature()
+    recipe = trainer.recipe
+    temperature = trainer.temperature()
     return Trained(
         recipe=recipe.name,
         architecture=recipe.architecture(len(label_names)),
         preprocessing=recipe.preprocessing,
-        network=session.network,
-        device=session.world.device,
+        network=trainer.network,
+        device=trainer.processes.device,
         temperature=temperature,
-        figures=_training_figures(session),
+        figures=_training_figures(trainer),
         history={
-            "history": [asdict(report) for report in session.history],
-            "environment": environment(session.world.device, processes=session.world.size),
+            "history": [asdict(report) for report in trainer.history],
+            "environment": environment(trainer.processes.device, processes=trainer.processes.size),
         },
     )
 
 
-def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finished:
+def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> Finished:
     """Measure a network on the test images the way it will be served, and describe it.
 
     Args:
@@ -109,8 +109,8 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         weights_sha256="",  # save_model fills it in
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         temperature=trained.temperature,
-        recipe=subject["recipe"],
-        data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
+        recipe=run_identity["recipe"],
+        data=run_identity["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
     encoder = for_many(
         Encoder(manifest, trained.network, trained.device),
@@ -212,15 +212,15 @@ def _test_figures(
     }
 
 
-def _training_figures(session: TrainingSession) -> dict[str, float]:
-    last = session.history[-1]
+def _training_figures(trainer: Trainer) -> dict[str, float]:
+    last = trainer.history[-1]
     figures = {
         "epochs": float(last.epoch),
-        "kept_epoch": float(session.kept_epoch),
-        "parameters": float(sum(p.numel() for p in session.network.parameters())),
+        "kept_epoch": float(trainer.kept_epoch),
+        "parameters": float(sum(p.numel() for p in trainer.network.parameters())),
         "train_loss": last.loss,
         "train_accuracy": last.accuracy,
-        "train_seconds": sum(report.seconds for report in session.history),
+        "train_seconds": sum(report.seconds for report in trainer.history),
     }
     if last.validation_loss is not None and last.validation_accuracy is not None:
         figures |= {

@@ -12,14 +12,14 @@ import torch
 
 from training.data.dataset import Dataset
 from training.data.images.decode_files import LoadReport
-from training.distributed import joined_world
+from training.distributed import join_process_group
 from training.fit.callbacks import Observer, Observers
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.initialization.predecessor_data import after_predecessor
 from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.fit.prepare_network import prepare
-from training.fit.train_step import refuse_endless
-from training.fit.trainer import TrainingSession
+from training.fit.train_step import refuse_non_finite
+from training.fit.trainer import Trainer
 from training.publish import finish, publish, trained_by
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
@@ -63,27 +63,27 @@ def train(
     """
     refuse_existing(out)
     dataset = after_predecessor(dataset, recipe)
-    with joined_world(device) as world, reproducible(recipe.seed, world.device):
-        recipe, network = prepare(recipe, dataset.label_names, world.device)
-        subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
-        check_processes(recipe, world.size)
+    with join_process_group(device) as processes, reproducible(recipe.seed, processes.device):
+        recipe, network = prepare(recipe, dataset.label_names, processes.device)
+        run_identity = {"recipe": recipe.to_json(), "data": dataset.to_json()}
+        check_processes(recipe, processes.size)
         state = CheckpointFolder(state_folder(out))
-        with state if world.is_first else nullcontext():
+        with state if processes.is_first else nullcontext():
             refuse_unfinished(state, resume=resume)  # before a backbone embeds all images
-            session = TrainingSession(
+            trainer = Trainer(
                 *(recipe, network, dataset.train, dataset.validation),
-                world=world,
+                processes=processes,
                 report=on_embedded,
             )
-            watching = observer if observer is not None and world.is_first else Observers()
-            run_session(session, state, subject, watching)
-            finished = finish(trained_by(session, dataset.label_names), dataset, subject)
-            refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
+            watching = observer if observer is not None and processes.is_first else Observers()
+            run_trainer(trainer, state, run_identity, watching)
+            finished = finish(trained_by(trainer, dataset.label_names), dataset, run_identity)
+            refuse_non_finite(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
-            if world.is_first:
+            if processes.is_first:
                 manifest = publish(finished, out)
                 state.remove()
-            world.wait()
+            processes.barrier()
     return manifest
 
 
@@ -99,24 +99,24 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def run_session(
-    session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any], observer: Observer
+def run_trainer(
+    trainer: Trainer, folder: CheckpointFolder, run_identity: dict[str, Any], observer: Observer
 ) -> None:
     """Train to the end, from the folder's state on if there is one, saving after each epoch.
 
     Raises:
-        CheckpointError: the state cannot be saved or read, or is of another ``subject``.
+        CheckpointError: the state cannot be saved or read, or is of another ``run_identity``.
         DivergenceError: the loss is no longer a number.
     """
     if folder.exists():
-        session.restore(folder.load(subject))
+        trainer.restore(folder.load(run_identity))
     observer.started(
-        epochs=session.recipe.epochs,
-        epochs_done=len(session.history),
-        steps_per_epoch=session.steps_per_epoch,
+        epochs=trainer.recipe.epochs,
+        epochs_done=len(trainer.history),
+        steps_per_epoch=trainer.steps_per_epoch,
     )
-    while not session.finished:
-        report = session.run_epoch(observer.step)
-        if session.world.is_first:
-            folder.save(session.checkpoint(subject))
+    while not trainer.finished:
+        report = trainer.run_epoch(observer.step)
+        if trainer.processes.is_first:
+            folder.save(trainer.checkpoint(run_identity))
         observer.epoch(report)

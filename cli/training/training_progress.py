@@ -7,8 +7,8 @@ from rich.progress import Progress, TaskID
 from cli.support.console import progress, say
 
 if TYPE_CHECKING:
-    from training.fit.train_step import StepReport
-    from training.fit.trainer import EpochReport
+    from training.fit.train_step import StepMetrics
+    from training.fit.trainer import EpochMetrics
 
 SMOOTHING: Final = 0.05  # weight of a new step in the shown loss and accuracy
 
@@ -50,7 +50,7 @@ class TrainingProgress:
             note="",
         )
 
-    def step(self, report: "StepReport") -> None:
+    def step(self, report: "StepMetrics") -> None:
         """Show the running loss and accuracy, and the rate."""
         weight = max(SMOOTHING, 1 / (self._steps + 1))
         self._loss += weight * (report.loss - self._loss)
@@ -66,7 +66,7 @@ class TrainingProgress:
                 note=f"loss {self._loss:.3f}, acc {self._accuracy:.1%}, {rate:,.0f} images/s",
             )
 
-    def epoch(self, report: "EpochReport") -> None:
+    def epoch(self, report: "EpochMetrics") -> None:
         """Leave one line about the epoch."""
         self._steps = 0
         held_out = ""

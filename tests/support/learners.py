@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from training.distributed import World
-from training.fit.objective import Learner
+from training.distributed import ProcessGroup
+from training.fit.objective import TrainableModel
 from training.recipes.built_in import cnn
 from training.recipes.recipe import Recipe
 from vision.image.preprocessing import Preprocessing
@@ -18,9 +18,13 @@ SMALL = replace(
 )
 
 
-def small_learner(recipe: Recipe, *, seed: int = 0, counts: tuple[int, ...] = (4, 4, 4)) -> Learner:
+def small_trainable_model(
+    recipe: Recipe, *, seed: int = 0, counts: tuple[int, ...] = (4, 4, 4)
+) -> TrainableModel:
     """Return the learner of a recipe for three classes, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(recipe.architecture(len(counts)), recipe.preprocessing)
-        return Learner(network, recipe, np.array(counts), World(0, 1, torch.device("cpu")))
+        return TrainableModel(
+            network, recipe, np.array(counts), ProcessGroup(0, 1, torch.device("cpu"))
+        )

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
-from training.distributed import World
+from training.distributed import ProcessGroup
 from training.errors import CheckpointError
 from training.fit.checkpoint import STATE_NAME, CheckpointFolder
-from training.fit.trainer import EpochReport, TrainingSession
+from training.fit.trainer import EpochMetrics, Trainer
 from training.recipes.built_in import backbone_finetune, backbone_frozen
 from training.recipes.recipe import FineTuning, Recipe
 from training.train import train
@@ -37,7 +37,7 @@ class Stopper:
 
     def step(self, _: object) -> None: ...
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         raise KeyboardInterrupt
 
 
@@ -48,12 +48,12 @@ def stopped(recipe: Recipe, out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def session_of(recipe: Recipe, *, seed: int = 0) -> TrainingSession:
+def session_of(recipe: Recipe, *, seed: int = 0) -> Trainer:
     torch.manual_seed(seed)
     network = build_network(recipe.architecture(3), recipe.preprocessing)
     dataset = coloured()
-    return TrainingSession(
-        recipe, network, dataset.train, None, world=World(0, 1, torch.device("cpu"))
+    return Trainer(
+        recipe, network, dataset.train, None, processes=ProcessGroup(0, 1, torch.device("cpu"))
     )
 
 

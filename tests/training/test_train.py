@@ -24,8 +24,8 @@ from training.data.images.trained_on import read_learnt
 from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import measure
 from training.fit.checkpoint import CheckpointFolder
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport
+from training.fit.train_step import StepMetrics
+from training.fit.trainer import EpochMetrics
 from training.recipes.built_in import cnn, cnn_photos, deck_cnn
 from training.recipes.recipe import Precision, Recipe
 from training.train import train
@@ -64,7 +64,7 @@ class Watcher:
     """Remembers the epochs, and presses Ctrl-C at a step."""
 
     def __init__(self, *, interrupt_at: int | None = None) -> None:
-        self.epochs: list[EpochReport] = []
+        self.epochs: list[EpochMetrics] = []
         self.steps = 0
         self.epochs_done_before = 0
         self._interrupt_at = interrupt_at
@@ -74,13 +74,13 @@ class Watcher:
         assert steps_per_epoch >= 1
         self.epochs_done_before = epochs_done
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepMetrics) -> None:
         assert report.images > 0
         self.steps += 1
         if self.steps == self._interrupt_at:
             raise KeyboardInterrupt
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         self.epochs.append(report)
 
 
@@ -103,7 +103,7 @@ both_recipes = pytest.mark.parametrize("recipe", [OURS, LECTURE], ids=lambda rec
 def test_what_is_held_out_to_calibrate_with_is_no_copy_of_what_is_learnt() -> None:
     images = easy_dataset(each=10).train
     twice = images.only(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
-    rest, held_out = twice.set_apart(0.2)
+    rest, held_out = twice.split_validation(0.2)
     assert len(rest) + len(held_out) == 60
     assert len(held_out) == 12
     assert not set(rest.contents_N.tolist()) & set(held_out.contents_N.tolist())
@@ -331,7 +331,7 @@ def test_a_disk_that_fills_before_the_model_is_written_loses_no_epoch(
         ballast = disk / "ballast"
 
         class Filler(Watcher):
-            def epoch(self, report: EpochReport) -> None:
+            def epoch(self, report: EpochMetrics) -> None:
                 super().epoch(report)
                 if report.epoch == OURS.epochs:
                     room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize

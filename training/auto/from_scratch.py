@@ -19,20 +19,20 @@ from training.auto.assembly import held_out_figures
 from training.auto.frozen_features import draw, only
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
-from training.distributed import joined_world
+from training.distributed import join_process_group
 from training.evaluation.views import made_views
 from training.fit.batches import images_at_once
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.prepare_network import prepare
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport, TrainingSession
+from training.fit.train_step import StepMetrics
+from training.fit.trainer import EpochMetrics, Trainer
 from training.heads.item_head import same_item
 from training.heads.material import Figures, Material
 from training.heads.trial_results import Comparison
 from training.publish import Trained, trained_by
 from training.recipes.auto_recipe import FOLDS, FromScratch
 from training.statistics.latency import learning_s
-from training.train import reproducible, run_session
+from training.train import reproducible, run_trainer
 from vision.networks.network import Network
 from vision.networks.normalization import Normalisation
 
@@ -94,14 +94,14 @@ class Scratch:
             DivergenceError: the loss is no longer a number.
             CheckpointError: the state cannot be saved, or is of other images.
         """
-        session = self._run(FIRST, self._first, self._held_out, report)
-        trained = trained_by(session, self._dataset.label_names)
-        seconds = sum(one.seconds for one in session.history)
+        trainer = self._run(FIRST, self._first, self._held_out, report)
+        trained = trained_by(trainer, self._dataset.label_names)
+        seconds = sum(one.seconds for one in trainer.history)
         parts = [self._dataset.train, self._dataset.validation, self._dataset.unlabelled]
         present = [part for part in parts if part is not None]
-        said = [self._encode(session.network, part.images_NCHW) for part in present]
+        said = [self._encode(trainer.network, part.images_NCHW) for part in present]
         vectors_ND, logits_NL = (np.concatenate(rows) for rows in zip(*said, strict=True))
-        same_item = self._same_item(session.network, present, vectors_ND)
+        same_item = self._same_item(trainer.network, present, vectors_ND)
         return FirstRun(trained, vectors_ND, logits_NL, same_item, seconds)
 
     def figures(self, run: FirstRun, folds: Sequence[int]) -> Figures:
@@ -125,24 +125,24 @@ class Scratch:
         """
         if self._dataset.validation is not None:
             return learnt.trained
-        session = self._run(AGAIN, self._dataset.train, None, report)
-        trained = trained_by(session, self._dataset.label_names)
+        trainer = self._run(AGAIN, self._dataset.train, None, report)
+        trained = trained_by(trainer, self._dataset.label_names)
         return replace(trained, temperature=learnt.trained.temperature)
 
     def _run(
         self, name: str, images: LabelledImages, held_out: LabelledImages | None, report: Report
-    ) -> TrainingSession:
+    ) -> Trainer:
         seed, device = self._recipe.seed, torch.device(self._device)
-        with joined_world(self._device) as world, reproducible(seed, device):
+        with join_process_group(self._device) as processes, reproducible(seed, device):
             recipe, network = prepare(self._recipe, self._dataset.label_names, device)
-            session = TrainingSession(recipe, network, images, held_out, world=world)
-            subject: dict[str, Any] = {
+            trainer = Trainer(recipe, network, images, held_out, processes=processes)
+            run_identity: dict[str, Any] = {
                 "recipe": recipe.to_json(),
                 "data": {"images": images.fingerprint},
             }
             with CheckpointFolder(self._folder / name) as state:
-                run_session(session, state, subject, _Watching(report))
-        return session
+                run_trainer(trainer, state, run_identity, _Watching(report))
+        return trainer
 
     def _same_item(
         self, network: Network, parts: Sequence[LabelledImages], vectors_ND: NDArray[np.float32]
@@ -202,9 +202,9 @@ class _Watching:
     def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         self._epochs = epochs
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepMetrics) -> None:
         pass
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         if report.epoch * REPORTS // self._epochs > (report.epoch - 1) * REPORTS // self._epochs:
             self._report(report.epoch, self._epochs, report.loss)

@@ -60,11 +60,11 @@ def train_auto(
         dataset = load(recipe.preprocessing)
         if not dataset.label_names:
             recipe = recipe.without_classes()
-        subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
+        run_identity = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         if state.exists():
-            state.load(subject)
+            state.load(run_identity)
         else:
-            state.save(Checkpoint(subject, {}, {}))
+            state.save(Checkpoint(run_identity, {}, {}))
         trials = Trials(
             recipe,
             load,
@@ -78,7 +78,7 @@ def train_auto(
         except (DataError, RecipeError, WeightsError):
             state.remove()  # the next try would end alike: nothing to go on from
             raise
-        manifest = publish(finish(trials.trained(), trials.winning_dataset, subject), out)
+        manifest = publish(finish(trials.trained(), trials.winning_dataset, run_identity), out)
         state.remove()
     return manifest, trials.comparison
 

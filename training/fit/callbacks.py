@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport
+from training.fit.train_step import StepMetrics
+from training.fit.trainer import EpochMetrics
 
 
 class Observer(Protocol):
@@ -12,10 +12,10 @@ class Observer(Protocol):
     def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """A training begins, or goes on after ``epochs_done`` epochs."""
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepMetrics) -> None:
         """A step is done."""
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         """An epoch is done and safe on disk."""
 
 
@@ -32,12 +32,12 @@ class Observers:
                 epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch
             )
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepMetrics) -> None:
         """Tell everybody."""
         for observer in self._observers:
             observer.step(report)
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         """Tell everybody."""
         for observer in self._observers:
             observer.epoch(report)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from training.errors import TrainingError
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport
+from training.fit.train_step import StepMetrics
+from training.fit.trainer import EpochMetrics
 
 STEPS_APART: Final = 10  # steps between two points of a curve
 
@@ -35,7 +35,7 @@ class TensorBoard:
         """Go on at the step that is reached."""
         self._step = epochs_done * steps_per_epoch
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepMetrics) -> None:
         """Write every tenth step."""
         self._step += 1
         if self._step % STEPS_APART == 0:
@@ -49,7 +49,7 @@ class TensorBoard:
                 self._step,
             )
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: EpochMetrics) -> None:
         """Write the epoch, and everything to disk."""
         figures = {
             "epoch/loss": report.loss,

@@ -16,22 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.data.dataset import LabelledImages
 from training.data.images.decode_files import LoadReport
-from training.distributed import World, share_statistics
+from training.distributed import ProcessGroup, synchronize_batch_norm
 from training.errors import CheckpointError
-from training.fit.batches import FeatureBatches, cut
+from training.fit.batches import FeatureBatches, make_batches
 from training.fit.checkpoint import Checkpoint
 from training.fit.initialization.named_tensors import (
     channels_last,
-    load_changing,
     prefixed,
-    tensors_sha256,
+    sha256_of_tensors,
     unprefixed,
+    update_state,
 )
-from training.fit.objective import Learner
+from training.fit.objective import TrainableModel
 from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
 from training.fit.preflight import check_data
-from training.fit.train_step import Stepper, StepReport, refuse_endless
-from training.fit.weight_average import average_of
+from training.fit.train_step import StepMetrics, TrainStep, refuse_non_finite
+from training.fit.weight_average import averaged_copy
 from training.recipes.recipe import Recipe
 from training.statistics.calibration import choose_temperature
 from training.statistics.pca import set_pca
@@ -39,7 +39,7 @@ from vision.networks.network import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
+class EpochMetrics:
     """What one epoch did."""
 
     epoch: int  # 1 is the first
@@ -51,7 +51,7 @@ class EpochReport:
     seconds: float  # wall clock
 
 
-class TrainingSession:
+class Trainer:
     """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
 
     The weights and dropout draw from torch's global generator, which the caller seeds; the order of
@@ -65,7 +65,7 @@ class TrainingSession:
         images: LabelledImages,
         validation: LabelledImages | None,
         *,
-        world: World,
+        processes: ProcessGroup,
         report: LoadReport = lambda _done, _all: None,
     ) -> None:
         """Prepare to train ``network`` on ``images``.
@@ -82,42 +82,42 @@ class TrainingSession:
             RecipeError: too few images for what the recipe asks of them.
         """
         self.recipe = recipe
-        self.world = world
-        self.history: list[EpochReport] = []
-        self.network = network.to(world.device).to(memory_format=torch.channels_last)
-        share_statistics(self.network, world)
+        self.processes = processes
+        self.history: list[EpochMetrics] = []
+        self.network = network.to(processes.device).to(memory_format=torch.channels_last)
+        synchronize_batch_norm(self.network, processes)
         self._generator = torch.Generator().manual_seed(recipe.seed)
         if validation is None and recipe.validation:
-            images, validation = images.set_apart(recipe.validation)
-        check_data(recipe, self.network, images, size=world.size)
-        cut_up = partial(
-            cut,
+            images, validation = images.split_validation(recipe.validation)
+        check_data(recipe, self.network, images, size=processes.size)
+        make = partial(
+            make_batches,
             self.network,
             recipe=recipe,
             generator=self._generator,
-            world=world,
+            processes=processes,
             report=report,
         )
-        self._batches = cut_up(images, views=recipe.views)
-        self._held_out = cut_up(validation, views=1) if validation else None
+        self._batches = make(images, views=recipe.views)
+        self._held_out = make(validation, views=1) if validation else None
         if isinstance(self._batches, FeatureBatches) and recipe.fits_components:
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
         counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
-        self._learner = Learner(self.network, recipe, counts_L, world).to(world.device)
-        self._optimizer = build_optimizer(recipe, self._learner.parameter_groups(recipe))
-        self._stepper = Stepper(
+        self._model = TrainableModel(self.network, recipe, counts_L, processes).to(processes.device)
+        self._optimizer = build_optimizer(recipe, self._model.parameter_groups(recipe))
+        self._stepper = TrainStep(
             self._optimizer,
             build_scheduler(recipe, self._optimizer, steps=recipe.epochs * len(self._batches)),
-            world,
+            processes,
             max_gradient_norm=recipe.max_gradient_norm,
             precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
         )
-        self._fixed = self._learner.fixed(recipe)
+        self._frozen_tensors = self._model.frozen_tensors(recipe)
         decay = recipe.average
-        self._average = average_of(self.network, decay, self._fixed) if decay else None
+        self._average = averaged_copy(self.network, decay, self._frozen_tensors) if decay else None
         self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
-        self._called: nn.Module = self._parallel()
+        self._wrapped_model: nn.Module = self._parallel()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -143,7 +143,7 @@ class TrainingSession:
         """The weights of ``kept_epoch``, averaged if the recipe says so."""
         return {**self._measured.state_dict(), **self._best_weights}
 
-    def run_epoch(self, on_step: Callable[[StepReport], None]) -> EpochReport:
+    def run_epoch(self, on_step: Callable[[StepMetrics], None]) -> EpochMetrics:
         """Learn from every image once, then measure with the held-out ones.
 
         Raises:
@@ -151,18 +151,18 @@ class TrainingSession:
         """
         started = time.perf_counter()
         epoch = len(self.history) + 1
-        if self._learner.let_learn(self.recipe.fine_tuning, epoch=epoch):
-            self._called = self._parallel()
-        steps: list[StepReport] = []
-        self._learner.train()
+        if self._model.set_trainable(self.recipe.fine_tuning, epoch=epoch):
+            self._wrapped_model = self._parallel()
+        steps: list[StepMetrics] = []
+        self._model.train()
         for batch in self._batches.shuffled(epoch, self._generator):
-            steps.append(self._stepper.step(self._called, batch))
+            steps.append(self._stepper.step(self._wrapped_model, batch))
             if self._average is not None:
                 self._average.update_parameters(self.network)
             on_step(steps[-1])
         validation_loss, validation_accuracy = self._validate()
-        refuse_endless([validation_loss or 0.0], "the loss on held-out images")
-        report = EpochReport(
+        refuse_non_finite([validation_loss or 0.0], "the loss on held-out images")
+        report = EpochMetrics(
             epoch=epoch,
             loss=sum(step.loss for step in steps) / len(steps),
             accuracy=sum(step.correct for step in steps) / sum(step.images for step in steps),
@@ -189,8 +189,8 @@ class TrainingSession:
         logits_NL, labels_N = self._held_out_logits(self.network)
         return choose_temperature(logits_NL.numpy(), labels_N.numpy())
 
-    def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
-        """Return all that decides how this session goes on; it belongs to ``subject``.
+    def checkpoint(self, run_identity: dict[str, Any]) -> Checkpoint:
+        """Return all that decides how this session goes on; it belongs to ``run_identity``.
 
         Of the network's tensors that never change only the SHA-256 is in it.
         """
@@ -198,13 +198,13 @@ class TrainingSession:
         tensors = {
             "generator": self._generator.get_state(),
             "torch_generator": torch.get_rng_state(),
-            **prefixed("learner", self._changing(self._learner, below="network.")),
+            **prefixed("learner", self._changing(self._model, below="network.")),
             **prefixed("best", self._best_weights),
         }
         if self._average is not None:
             tensors |= prefixed("average", self._changing(self._average, below="module."))
-        if self.world.device.type == "cuda":
-            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
+        if self.processes.device.type == "cuda":
+            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.processes.device)
         for index, values in optimizer["state"].items():
             tensors |= prefixed(f"optimizer.{index}", values)
         state = {
@@ -212,9 +212,9 @@ class TrainingSession:
             "optimizer_groups": optimizer["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
-            "fixed_sha256": self._fixed_sha256,
+            "fixed_sha256": self._frozen_sha256,
         }
-        return Checkpoint(subject, state, tensors)
+        return Checkpoint(run_identity, state, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Stand where the session stood that made ``checkpoint``.
@@ -222,18 +222,18 @@ class TrainingSession:
         Raises:
             CheckpointError: that session's network had other weights where it does not learn.
         """
-        if checkpoint.state["fixed_sha256"] != self._fixed_sha256:
+        if checkpoint.state["fixed_sha256"] != self._frozen_sha256:
             raise CheckpointError(
                 "the part of the network that does not learn has other weights now than when this "
                 "training began; begin with the same weights, or remove its folder"
             )
         tensors = checkpoint.tensors
-        self.history = [EpochReport(**report) for report in checkpoint.state["history"]]
-        load_changing(self._learner, unprefixed("learner", tensors))
+        self.history = [EpochMetrics(**report) for report in checkpoint.state["history"]]
+        update_state(self._model, unprefixed("learner", tensors))
         if self._average is not None:
-            load_changing(self._average, unprefixed("average", tensors))
+            update_state(self._average, unprefixed("average", tensors))
         self._best_weights = {
-            name: tensor.to(self.world.device)
+            name: tensor.to(self.processes.device)
             for name, tensor in unprefixed("best", tensors).items()
         }
         optimizer_state: dict[int, dict[str, Tensor]] = {}
@@ -247,8 +247,8 @@ class TrainingSession:
         self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
         self._generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["torch_generator"])
-        if self.world.device.type == "cuda" and "cuda_generator" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda_generator"], self.world.device)
+        if self.processes.device.type == "cuda" and "cuda_generator" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_generator"], self.processes.device)
 
     @property
     def _measured(self) -> Network:
@@ -265,23 +265,25 @@ class TrainingSession:
         return losses.index(min(losses)) + 1 if losses else len(self.history)
 
     @cached_property
-    def _fixed_sha256(self) -> str:
+    def _frozen_sha256(self) -> str:
         """SHA-256 (hexadecimal) of the tensors that never change, with names and forms."""
-        return tensors_sha256(self._fixed)
+        return sha256_of_tensors(self._frozen_tensors)
 
     def _changing(self, module: nn.Module, *, below: str = "") -> dict[str, Tensor]:
         """Return the state of ``module``, in which the network's names begin with ``below``."""
         state = module.state_dict().items()
-        return {name: t for name, t in state if name.removeprefix(below) not in self._fixed}
+        return {
+            name: t for name, t in state if name.removeprefix(below) not in self._frozen_tensors
+        }
 
     def _parallel(self) -> nn.Module:
         """Return what steps call: the learner, compiled or shared out if that is wanted."""
-        called: nn.Module = self._learner
-        if self.world.size > 1:
-            called = DistributedDataParallel(called, broadcast_buffers=False)
-        if self.recipe.compile and self.world.device.type == "cuda":
-            called = torch.compile(called)  # type: ignore[assignment]
-        return called
+        wrapped: nn.Module = self._model
+        if self.processes.size > 1:
+            wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
+        if self.recipe.compile and self.processes.device.type == "cuda":
+            wrapped = torch.compile(wrapped)  # type: ignore[assignment]
+        return wrapped
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Return loss (nats, labels not smoothed) and accuracy on the held-out images."""

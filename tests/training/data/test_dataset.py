@@ -719,7 +719,7 @@ def test_the_real_files_hold_what_the_paper_says() -> None:
     assert np.bincount(dataset.train.labels_N).tolist() == [6000] * 10
     assert np.bincount(dataset.test.labels_N).tolist() == [1000] * 10
     assert dataset.train.labels_N[:5].tolist() == [9, 0, 0, 3, 0]
-    _rest, validation = dataset.train.set_apart(0.02)
+    _rest, validation = dataset.train.split_validation(0.02)
     assert np.bincount(validation.labels_N).tolist() == [120] * 10
     scaled = dataset.train.images_NCHW / np.float32(255)
     assert scaled.mean() == pytest.approx(cnn().preprocessing.mean[0], abs=1e-4)

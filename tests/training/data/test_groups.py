@@ -56,7 +56,7 @@ def test_numbers_join_copies_and_things() -> None:
 def test_photos_of_one_thing_are_in_one_part_however_often_it_is_parted(shop: Path) -> None:
     without = load_dataset(str(shop), SMALL)
     dataset = load_dataset(str(shop), SMALL, group=BY_NAME)
-    train, validation = dataset.train.set_apart(0.2)
+    train, validation = dataset.train.split_validation(0.2)
     parts = things(train, validation, dataset.test)
     assert all(parts)
     assert apart(parts)

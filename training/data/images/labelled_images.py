@@ -75,7 +75,7 @@ class LabelledImages:
             lots_N=self.lots_N[positions],
         )
 
-    def set_apart(self, share: float) -> tuple[Self, Self]:
+    def split_validation(self, share: float) -> tuple[Self, Self]:
         """Return the images without about ``share`` of every class, and that share.
 
         Neither has a copy of what the other has, nor a photo of the same thing; a class of one

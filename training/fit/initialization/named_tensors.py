@@ -20,7 +20,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(start) :]: tensors[name] for name in tensors if name.startswith(start)}
 
 
-def load_changing(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def update_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load these tensors into ``module``, which keeps its own of all other names."""
     module.load_state_dict({**module.state_dict(), **tensors})
 
@@ -32,7 +32,7 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hexadecimal) of names, types, shapes and numbers, wherever they lie."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
