@@ -11,7 +11,7 @@ from cli.support.console import print_json, say, stdout
 from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from dataset.findings import Findings
 from training.errors import DataError
-from training.formatting import things
+from training.formatting import plural
 from vision.model.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _measured(
 
 def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
+        title=f"{new.folder} against {base.folder}, {plural(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,

@@ -11,7 +11,7 @@ from cli.gallery.build import RuntimeOption
 from cli.support.console import print_json, say, stdout
 from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
 from files.synced import replace_synced
-from training.formatting import things
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -161,7 +161,7 @@ def _range(bounds: tuple[float, float] | None, *, digits: int = 4) -> str:
 
 
 def _figures(evaluation: "Evaluation") -> Table:
-    table = Table(title=things(evaluation.images, "test image"))
+    table = Table(title=plural(evaluation.images, "test image"))
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")

@@ -59,10 +59,10 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def things(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things.
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, singular or plural.
 
-    >>> things(1, "class", "classes"), things(10000, "image")
+    >>> plural(1, "class", "classes"), plural(10000, "image")
     ('1 class', '10,000 images')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -8,7 +8,7 @@ import typer
 from cli.gallery.build import GalleryArgument, JsonOption
 from cli.support.console import print_json, say, stdout, table_of
 from cli.support.gallery_filling import SHOWN_DIGITS
-from training.formatting import things
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from index.items.item import GalleryInfo
@@ -81,7 +81,7 @@ def _print_contents(contents: "Contents") -> None:
         counts.append((NO_LABEL, f"{contents.unlabelled:,}"))
     stdout.print(table_of(f"{len(contents.labels):,} labels", ("label", "images"), counts))
     if len(shown) < len(contents.labels):
-        more = things(len(contents.labels) - len(shown), "label")
+        more = plural(len(contents.labels) - len(shown), "label")
         say(f"{more} more; --json gives all of them")
     if not contents.members:
         return

@@ -11,7 +11,7 @@ from cli.support.console import print_json, say
 from cli.support.dataset_option import load, named
 from cli.training.bit_depth import with_depth_of
 from cli.training.training_progress import TrainingProgress
-from training.formatting import things
+from training.formatting import plural
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
@@ -59,7 +59,7 @@ def train_by_steps(
         return
     say(
         f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-        f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
+        f"{plural(int(manifest.metrics['epochs']), 'epoch')}, "
         f"{manifest.metrics['train_seconds']:.0f} s of training"
     )
     say_how_to_measure(where)

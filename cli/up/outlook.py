@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.support.console import print_json, say
 from cli.support.dataset_option import say_findings
-from training.formatting import duration, listed, things
+from training.formatting import duration, listed, plural
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _say_found(listing: "Listing", *, all_of_it: bool) -> None:
         say_findings(listing.findings)
         return
     first, *others = listing.findings.frequent_first()
-    more = f"; {things(len(others), 'more finding')}" if others else ""
+    more = f"; {plural(len(others), 'more finding')}" if others else ""
     say(f"found: {first.reason} ({first.count:,} x, {first.examples[0]}){more}; see --plan")
 
 

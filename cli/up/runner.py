@@ -10,7 +10,7 @@ from cli.support.console import hushed, print_json, say
 from cli.up import stages
 from cli.up.workspace import Workspace
 from training.data.images.load import FASHION_MNIST
-from training.formatting import duration, things
+from training.formatting import duration, plural
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _index(
         if intake.is_complete:
             return Taken(), f"indexed: {workspace.gallery}"
         taken = intake.take_fashion_mnist()
-        return taken, f"indexed {things(taken.count, 'photo')} in {duration(taken.seconds)}"
+        return taken, f"indexed {plural(taken.count, 'photo')} in {duration(taken.seconds)}"
     was_complete = intake.is_complete
     now = Inventory.of(listing)
     files = intake.news(listing, now)
@@ -149,9 +149,9 @@ def _index(
 
 def _indexed(taken: "Taken", listing: "Listing", *, was_complete: bool) -> str:
     if was_complete:
-        said = f"indexed: {things(len(listing.files), 'photo')}, {taken.in_words()}"
+        said = f"indexed: {plural(len(listing.files), 'photo')}, {taken.in_words()}"
     else:
-        said = f"indexed {things(len(listing.files), 'photo')} in {duration(taken.seconds)}"
+        said = f"indexed {plural(len(listing.files), 'photo')} in {duration(taken.seconds)}"
     if taken.refused:
         said += f"; {taken.refused:,} cannot be read"
     if listing.unread:
@@ -219,7 +219,7 @@ def _check_enough(listing: "Listing") -> None:
 
     if (count := len(listing.files)) < FEWEST:
         raise DatasetError(
-            f"{things(count, 'photo')} in {listing.source}{listing.findings.in_words()}: two to "
+            f"{plural(count, 'photo')} in {listing.source}{listing.findings.in_words()}: two to "
             "learn from and one to measure with are the least"
         )
 

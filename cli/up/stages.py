@@ -14,7 +14,7 @@ from cli.support.console import hushed, say
 from cli.support.dataset_option import load, load_to_measure
 from cli.up.workspace import State, Workspace
 from training.errors import DataError
-from training.formatting import duration, percent, things
+from training.formatting import duration, percent, plural
 from vision.errors import ExportError
 from vision.inference.open_encoder import NVIDIA
 from vision.inference.openvino_encoder import RUNTIME
@@ -74,7 +74,7 @@ def as_trained(manifest: Manifest) -> str:
     """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
     if manifest.classes_sha256 is not None:
-        return f"{things(len(manifest.labels), 'class', 'classes')} from labels that came later"
+        return f"{plural(len(manifest.labels), 'class', 'classes')} from labels that came later"
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
     images = int(manifest.metrics.get("test_images", 0))

@@ -17,7 +17,7 @@ from dataset.folders.file_content import read_file
 from dataset.listing import ListedFile, Listing
 from training.data.images.near_duplicates import group_copies
 from training.data.images.photo_identity import Identities, Identity, identify
-from training.formatting import megabytes, things
+from training.formatting import megabytes, plural
 from vision.errors import ImageError
 from vision.formats.detect import HEIC, sniff_format
 from vision.formats.heic import open_heic
@@ -56,7 +56,7 @@ class Survey:
         if self.size is not None:
             facts.append(f"about {self.size[0]:,} x {self.size[1]:,} pixels")
         return [
-            f"{name}: {things(self.photos, 'photo')} {self._classes()}{self._groups()}",
+            f"{name}: {plural(self.photos, 'photo')} {self._classes()}{self._groups()}",
             f"{', '.join(facts)}; {self._oddities()}",
         ]
 
@@ -67,10 +67,10 @@ class Survey:
         span = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
         without = f", {self.unlabelled:,} without a class" if self.unlabelled else ""
         each = " each" if len(counts) > 1 else ""
-        return f"in {things(len(counts), 'class', 'classes')} of {span}{each}{without}"
+        return f"in {plural(len(counts), 'class', 'classes')} of {span}{each}{without}"
 
     def _groups(self) -> str:
-        return f"; {things(self.things, 'thing')} shown by several" if self.things else ""
+        return f"; {plural(self.things, 'thing')} shown by several" if self.things else ""
 
     def _formats(self) -> str:
         total = self.formats.total()

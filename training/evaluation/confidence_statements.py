@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from training.evaluation.results import ClassFigures
-from training.formatting import listed, percent, things
+from training.formatting import listed, percent, plural
 from training.statistics.calibration import CalibrationFigures
 from training.statistics.significance import Interval, PairedDifference, noticed_drop
 
@@ -26,7 +26,7 @@ def accuracy_in_words(accuracy: float, images: int, bounds: Interval) -> str:
         else f"a drop of less than {points(noticed)} would hardly be noticed"
     )
     return (
-        f"With {things(images, 'test image')}, the true accuracy may lie between {percent(low)} "
+        f"With {plural(images, 'test image')}, the true accuracy may lie between {percent(low)} "
         f"and {percent(high)}; {unseen}."
     )
 
@@ -66,14 +66,14 @@ def classes_in_words(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
         low, high = smallest.recall_interval
         few = sum(one.images < FEW for one in measured)
         said.append(
-            f"{things(few, 'class has', 'classes have')} fewer than {FEW} test images: the recall "
-            f"of {smallest.label!r}, with {things(smallest.images, 'image')}, may lie between "
+            f"{plural(few, 'class has', 'classes have')} fewer than {FEW} test images: the recall "
+            f"of {smallest.label!r}, with {plural(smallest.images, 'image')}, may lie between "
             f"{percent(low)} and {percent(high)}."
         )
     without = [one.label for one in classes if not one.images]
     if without:
         said.append(
-            f"{things(len(without), 'class has', 'classes have')} no test image and "
+            f"{plural(len(without), 'class has', 'classes have')} no test image and "
             f"{'is' if len(without) == 1 else 'are'} not measured: {listed(without)}."
         )
     return tuple(said)
@@ -92,4 +92,4 @@ def guard_in_words(figure: str, paired: PairedDifference, images: int, alpha: fl
         if paired.difference < 0
         else ""
     )
-    return f"{figure}: with {things(images, 'image')}, {seen}.{change}"
+    return f"{figure}: with {plural(images, 'image')}, {seen}.{change}"

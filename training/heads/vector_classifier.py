@@ -25,7 +25,7 @@ from training.evaluation.novelty import (
     with_limits,
     without_limits,
 )
-from training.formatting import things
+from training.formatting import plural
 from training.heads.candidates import FEW_DIMENSIONS
 from training.recipes.auto_recipe import FOLDS, deal_folds
 from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
@@ -116,20 +116,20 @@ def _check(items: Labelled) -> None:
     """Accept labels that something can be learnt from, and measured."""
     if not len(items):
         raise DataError(
-            f"none of the {things(items.facts.count, 'item')} has a label"
+            f"none of the {plural(items.facts.count, 'item')} has a label"
             if items.facts.count
             else "the gallery is empty: there is nothing to learn classes from"
         )
     if len(items.names) < FEWEST:
         raise DataError(
-            f"all {things(len(items), 'labelled item')} have the label {items.names[0]!r}: at "
+            f"all {plural(len(items), 'labelled item')} have the label {items.names[0]!r}: at "
             "least two labels are needed to tell apart"
         )
     of_lot = np.unique(np.stack([items.labels_N, items.lots_N]), axis=1)[0]
     lots_L = np.bincount(of_lot, minlength=len(items.names))
     if (lots_L >= FEWEST).sum() < FEWEST:
         raise DataError(
-            f"{things(len(items), 'labelled item')} of {len(items.names):,} labels are too few: at "
+            f"{plural(len(items), 'labelled item')} of {len(items.names):,} labels are too few: at "
             "least two labels need two items each, of different photos and groups"
         )
     if (items.vectors_ND == items.vectors_ND[0]).all():

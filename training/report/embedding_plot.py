@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from training.formatting import things
+from training.formatting import plural
 
 WIDTH, HEIGHT, MARGIN = 500, 400, 14
 COLOURS: Final = 10  # the page's --class-0 to --class-9
@@ -75,7 +75,7 @@ def vector_map(
             strict=True,
         )
     ]
-    title = f"Map of {things(len(xy_M2), 'test image')} by their vectors"
+    title = f"Map of {plural(len(xy_M2), 'test image')} by their vectors"
     shapes = {label // COLOURS % len(SHAPES) for label in classes}
     return Markup(
         '<svg class="chart map" viewBox="0 0 {} {}" role="img" aria-label="{}">'

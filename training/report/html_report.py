@@ -84,7 +84,7 @@ def _environment() -> Environment:
             formatting.interval,
             formatting.score,
             formatting.count,
-            formatting.things,
+            formatting.plural,
             formatting.decimal,
         ),
         *(formatting.megabytes, formatting.milliseconds, formatting.duration, formatting.day),
@@ -97,10 +97,10 @@ def _searched(figures: dict[str, Any]) -> str:
     """Return in words what the measured images were searched among."""
     among = (figures["data"]["selection"] or {}).get("among", "training part")
     if among == "measured images":
-        return f"the other {formatting.things(figures['gallery_images'] - 1, 'test image')}"
+        return f"the other {formatting.plural(figures['gallery_images'] - 1, 'test image')}"
     kind = "training image" if among == "training part" else "image that the model has learnt from"
     many = None if among == "training part" else "images that the model has learnt from"
-    return f"the {formatting.things(figures['gallery_images'], kind, many)}"
+    return f"the {formatting.plural(figures['gallery_images'], kind, many)}"
 
 
 def _hardness(figure: dict[str, Any]) -> float:

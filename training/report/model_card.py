@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from training.evaluation.results import ClassFigures
-from training.formatting import count, day, decimal, duration, things
+from training.formatting import count, day, decimal, duration, plural
 from training.report.markdown import flat, plain, table
 from training.report.model_card_figures import (
     CLASSES_OF,
@@ -86,7 +86,7 @@ def _introduction(manifest: Manifest) -> Iterator[str]:
     labels, width = len(manifest.labels), manifest.architecture.width
     yield f"# {plain(manifest.name)}"
     names = (
-        f"says which of {things(labels, 'class', 'classes')} an image shows, how probable that is, "
+        f"says which of {plural(labels, 'class', 'classes')} an image shows, how probable that is, "
         "and "
     )
     yield (
@@ -136,7 +136,7 @@ def _limits_of_classes(manifest: Manifest) -> Iterator[str]:
     if not manifest.labels:
         return
     yield (
-        f"- It was trained on these {things(len(manifest.labels), 'class', 'classes')} only and "
+        f"- It was trained on these {plural(len(manifest.labels), 'class', 'classes')} only and "
         "always answers with one of them. An image of anything else gets a wrong answer, at times "
         "with a high probability."
     )
@@ -186,7 +186,7 @@ def _training(manifest: Manifest) -> Iterator[str]:
         if metrics.get("kept_epoch", metrics["epochs"]) != metrics["epochs"]:
             kept = f", of which the weights of epoch {metrics['kept_epoch']:.0f} were kept"
         yield (
-            f"It took {things(int(metrics['epochs']), 'epoch')} and "
+            f"It took {plural(int(metrics['epochs']), 'epoch')} and "
             f"{duration(metrics['train_seconds'])}{kept}."
         )
     if recipe.get("predecessor"):

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from training.evaluation.confidence_statements import accuracy_in_words
 from training.evaluation.results import ClassFigures
-from training.formatting import count, interval, percent, things
+from training.formatting import count, interval, percent, plural
 from training.heads.trial_results import rows_of
 from training.report.markdown import plain, table
 from vision.model.manifest import Manifest
@@ -75,8 +75,8 @@ def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
     yield "### The very same thing"
     yield (
         f"{percent(metrics['same_item'])} ({interval(bounds)}, 95%) of "
-        f"{things(int(metrics['same_item_queries']), 'query', 'queries')} found first, among "
-        f"{things(int(metrics['same_item_gallery']), 'image')}, {what}."
+        f"{plural(int(metrics['same_item_queries']), 'query', 'queries')} found first, among "
+        f"{plural(int(metrics['same_item_gallery']), 'image')}, {what}."
     )
 
 
@@ -88,8 +88,8 @@ def later_classes_section(manifest: Manifest) -> Iterator[str]:
     bounds = (metrics["held_out_accuracy_low"], metrics["held_out_accuracy_high"])
     yield "## Classes that came later"
     yield (
-        f"The {things(origin['classes'], 'class', 'classes')} were learnt from the labels of "
-        f"{things(origin['items'], 'item')} of a gallery ({plain(str(origin['gallery']))}): a "
+        f"The {plural(origin['classes'], 'class', 'classes')} were learnt from the labels of "
+        f"{plural(origin['items'], 'item')} of a gallery ({plain(str(origin['gallery']))}): a "
         f"linear layer on the vectors, linear discriminants with a shrinkage of "
         f"{origin['shrinkage']:g}. The network has stayed as it was."
     )
@@ -100,11 +100,11 @@ def later_classes_section(manifest: Manifest) -> Iterator[str]:
             "flattering."
         )
     if origin["classes_of_one_photo"]:
-        classes = things(origin["classes_of_one_photo"], "class", "classes")
+        classes = plural(origin["classes_of_one_photo"], "class", "classes")
         alone = f" {classes} of one photo or one group could not be measured."
     yield (
         f"{percent(metrics['held_out_accuracy'])} ({interval(bounds)}, 95%) of "
-        f"{things(origin['measured'], 'item')} get their class from what was fitted without them."
+        f"{plural(origin['measured'], 'item')} get their class from what was fitted without them."
         f"{flattering}{alone}"
     )
 
@@ -133,7 +133,7 @@ def recalls_section(classes: Mapping[str, ClassFigures]) -> Iterator[str]:
     yield table(
         ("Class", "Recall"),
         [
-            (label, f"{percent(recall)} ({interval(bounds)}; {things(images, 'image')})")
+            (label, f"{percent(recall)} ({interval(bounds)}; {plural(images, 'image')})")
             for label, recall, bounds, images in measured[:MOST_LABELS]
         ],
     )
