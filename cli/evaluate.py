@@ -88,7 +88,7 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
         dataset.test.labels_N,
         None if retrieval is None else retrieval.first_Q,
         measured.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
     folder.mkdir(parents=True, exist_ok=True)
     figures = figures_of(measured, dataset)

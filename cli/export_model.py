@@ -153,10 +153,10 @@ def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
     train, test = dataset.train, dataset.test
     if train is test:
         test, train = test.split_validation(CALIBRATION_SHARE)
-    chosen = test.only(_spread(len(test), test_images))
+    chosen = test.take(_spread(len(test), test_images))
     return Sample(
         data=dataset.name,
-        calibration_NCHW=train.only(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
+        calibration_NCHW=train.take(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
         test_NCHW=chosen.images_NCHW,
         labels_N=chosen.labels_N,
     )

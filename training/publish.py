@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.dataset import Dataset
-from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
+from training.data.images.trained_on import (
+    TRAINING_RECORD_NAME,
+    TRAINING_RECORD_SHA256,
+    TrainingRecord,
+)
 from training.evaluation.classification import class_figures, count_confusion
 from training.evaluation.encodings import encode_all
 from training.evaluation.item_retrieval import search_items
@@ -99,8 +103,10 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         dataset: what it was trained on; its test images are looked at here for the first time.
         subject: recipe and data as JSON values.
     """
-    record = Learnt.of(*filter(None, (dataset.train, dataset.validation, dataset.unlabelled)))
-    learnt = record.joined(dataset.learnt_before or Learnt.nothing()).to_bytes()
+    record = TrainingRecord.of(
+        *filter(None, (dataset.train, dataset.validation, dataset.unlabelled))
+    )
+    learnt = record.union(dataset.predecessor_record or TrainingRecord.empty()).to_bytes()
     manifest = Manifest(
         name=f"{dataset.name}-{trained.recipe}",
         architecture=trained.architecture,
@@ -110,7 +116,7 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         temperature=trained.temperature,
         recipe=run_identity["recipe"],
-        data=run_identity["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
+        data=run_identity["data"] | {TRAINING_RECORD_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
     encoder = for_many(
         Encoder(manifest, trained.network, trained.device),
@@ -146,7 +152,7 @@ def _known(
 ) -> tuple[Dataset, Encoding]:
     """Return what is searched, and its vectors: all training images, or those worth encoding."""
     if vectors_ND is None:
-        train = dataset.train.only(
+        train = dataset.train.take(
             choose_references(dataset.train.labels_N, dataset.train.contents_N)
         )
         return replace(dataset, train=train), encode_all(encoder, train.images_NCHW)
@@ -166,7 +172,7 @@ def publish(finished: Finished, folder: Path) -> Manifest:
         )
         documents = {
             HISTORY_NAME: finished.history,
-            LEARNT_NAME: finished.learnt,
+            TRAINING_RECORD_NAME: finished.learnt,
             CARD_NAME: card.encode(),
         }
         if finished.references is not None:

@@ -15,7 +15,7 @@ from training.data.images.decode_files import LoadReport
 from training.distributed import join_process_group
 from training.fit.callbacks import Observer, Observers
 from training.fit.checkpoint import CheckpointFolder
-from training.fit.initialization.predecessor_data import after_predecessor
+from training.fit.initialization.predecessor_data import exclude_predecessor_images
 from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.fit.prepare_network import prepare
 from training.fit.train_step import refuse_non_finite
@@ -62,7 +62,7 @@ def train(
         DataError: the model to go on from leaves nothing to measure with.
     """
     refuse_existing(out)
-    dataset = after_predecessor(dataset, recipe)
+    dataset = exclude_predecessor_images(dataset, recipe)
     with join_process_group(device) as processes, reproducible(recipe.seed, processes.device):
         recipe, network = prepare(recipe, dataset.label_names, processes.device)
         run_identity = {"recipe": recipe.to_json(), "data": dataset.to_json()}

@@ -10,7 +10,7 @@ from cli.support.console import print_json, say, stdout
 from cli.support.gallery_filling import model_folder_of
 
 if TYPE_CHECKING:
-    from training.gallery_classes import Classed
+    from training.gallery_classes import ClassedModel
 
 
 def classes(
@@ -39,7 +39,7 @@ def classes(
     say(f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}")
 
 
-def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
+def _to_json(made: "ClassedModel", out: Path) -> dict[str, Any]:
     fitted, items = made.fitted, made.items
     return {
         "out": str(out),
@@ -59,7 +59,7 @@ def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
     }
 
 
-def _in_words(made: "Classed") -> list[str]:
+def _in_words(made: "ClassedModel") -> list[str]:
     from training.formatting import interval, percent, plural  # noqa: PLC0415
 
     fitted, items = made.fitted, made.items

@@ -65,13 +65,13 @@ def load(
         ModelFolderError: the model to go on from is damaged.
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-    from training.fit.initialization.predecessor_data import after_predecessor  # noqa: PLC0415
+    from training.fit.initialization.predecessor_data import exclude_predecessor_images  # noqa: PLC0415
 
     with _reading() as report:
         dataset = load_dataset(
             data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
         )
-    dataset = after_predecessor(dataset, recipe)
+    dataset = exclude_predecessor_images(dataset, recipe)
     say_findings(dataset.findings)
     return dataset
 
@@ -114,13 +114,13 @@ def load_to_measure(
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    from training.data.images.trained_on import read_learnt  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.unseen_images import load_unlearnt  # noqa: PLC0415
+    from training.data.images.trained_on import read_training_record  # noqa: PLC0415 - keeps `--help` quick
+    from training.data.unseen_images import load_unseen  # noqa: PLC0415
 
     manifest = read_manifest(model)
-    learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
+    learnt = [read_training_record(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
+        dataset = load_unseen(data, manifest, learnt, group=group, report=report)
     say_findings(dataset.findings)
     return dataset
 

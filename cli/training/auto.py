@@ -50,12 +50,12 @@ def run_auto(
         DatasetError: the data are missing or damaged.
     """
     from training.auto.train_auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.first_look import first_look  # noqa: PLC0415
+    from training.data.first_look import preview_source  # noqa: PLC0415
     from training.fit.initialization.pretrained import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
     recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
-    recipe = recipe.suited(*first_look(where.data))
+    recipe = recipe.suited(*preview_source(where.data))
     if is_at_hand(VGG19, published_weights(VGG19)):
         recipe = recipe.with_vgg19()
     read: list[Dataset] = []

@@ -181,7 +181,7 @@ def _train_again(
 def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.training.bit_depth import bits_of  # noqa: PLC0415
-    from training.data.first_look import look_at  # noqa: PLC0415
+    from training.data.first_look import preview_files  # noqa: PLC0415
     from training.recipes.auto_recipe import auto_recipe  # noqa: PLC0415
     from training.recipes.built_in import pick_recipe  # noqa: PLC0415
 
@@ -190,7 +190,7 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
         return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     auto = auto_recipe(budget_s=wish.budget_s)
     auto = auto.seeing(bits_of(str(listing.source), auto.preprocessing))
-    return auto.suited(*look_at(listing.files))
+    return auto.suited(*preview_files(listing.files))
 
 
 def _listed(source: str, group: str | None) -> "Listing | None":

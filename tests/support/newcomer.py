@@ -68,7 +68,7 @@ def make_demo(folder: Path) -> None:
     """Write ``demo/model`` and ``demo/gallery``: `lookalike demo` finds a model, and goes on."""
     recipe = replace(cnn(), epochs=1)
     whole = load_dataset(FASHION_MNIST, recipe.preprocessing)
-    part = replace(whole, train=whole.train.only(np.arange(LEARNT)))
+    part = replace(whole, train=whole.train.take(np.arange(LEARNT)))
     train(recipe, part, out=folder / "demo" / "model", device="cpu")
     run_all(["demo --no-serve --out demo"], folder)
 

@@ -19,8 +19,8 @@ from tests.support.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
 from training.data.dataset import Dataset, LabelledImages, load_dataset
 from training.data.images.fashion_mnist import PACKAGE_FOLDER
-from training.data.images.split import lots_of_places
-from training.data.images.trained_on import read_learnt
+from training.data.images.split import group_keys_of_positions
+from training.data.images.trained_on import read_training_record
 from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import measure
 from training.fit.checkpoint import CheckpointFolder
@@ -55,7 +55,9 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
             top, left, side = rng.integers(1, 5), rng.integers(1, 5), 2 + 3 * label
             image_CHW[:, top : top + side, left : left + side] = 220
         images = labelled(images_NCHW, labels_N, ("small", "middle", "large"))
-        return replace(images, lots_N=lots_of_places(labels_N))  # the last ones are held out
+        return replace(
+            images, group_keys_N=group_keys_of_positions(labels_N)
+        )  # the last ones are held out
 
     return Dataset(name="squares", train=part(each), test=part(10))
 
@@ -102,7 +104,7 @@ both_recipes = pytest.mark.parametrize("recipe", [OURS, LECTURE], ids=lambda rec
 
 def test_what_is_held_out_to_calibrate_with_is_no_copy_of_what_is_learnt() -> None:
     images = easy_dataset(each=10).train
-    twice = images.only(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
+    twice = images.take(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
     rest, held_out = twice.split_validation(0.2)
     assert len(rest) + len(held_out) == 60
     assert len(held_out) == 12
@@ -114,10 +116,10 @@ def test_a_model_keeps_what_its_training_looked_at_and_nothing_else(
     uninterrupted: dict[str, Path],
 ) -> None:
     folder, dataset = uninterrupted[LECTURE.name], easy_dataset()
-    learnt = read_learnt(folder, read_manifest(folder))
+    learnt = read_training_record(folder, read_manifest(folder))
     assert learnt is not None
-    assert learnt.knows(dataset.train.contents_N, dataset.train.looks_N).all()
-    assert not learnt.knows(dataset.test.contents_N, dataset.test.looks_N).any()
+    assert learnt.knows(dataset.train.contents_N, dataset.train.phashes_N).all()
+    assert not learnt.knows(dataset.test.contents_N, dataset.test.phashes_N).any()
 
 
 @both_recipes
@@ -351,7 +353,7 @@ def test_a_twentieth_of_fashion_mnist_is_enough_to_learn_something(tmp_path: Pat
     recipe = replace(cnn(), epochs=2, batch_size=64)
     whole = load_dataset("fashion-mnist", recipe.preprocessing)
     part = replace(
-        whole, train=whole.train.only(np.arange(3000)), test=whole.test.only(np.arange(1000))
+        whole, train=whole.train.take(np.arange(3000)), test=whole.test.take(np.arange(1000))
     )
     manifest = train(recipe, part, out=tmp_path / "m", device="cpu")
     assert manifest.metrics["test_accuracy"] > 0.6

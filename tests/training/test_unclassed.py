@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
-from training.data.images.trained_on import Learnt
-from training.data.unseen_images import load_unlearnt
+from training.data.images.trained_on import TrainingRecord
+from training.data.unseen_images import load_unseen
 from training.errors import DataError
 from training.evaluation.compare import check_comparable, compare, measure_contender
 from training.evaluation.evaluate import measure
@@ -84,7 +84,7 @@ def heap(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(model: Path, data: Path, *, group: str | None = None) -> dict[str, Any]:
-    dataset = load_unlearnt(str(data), read_manifest(model), [Learnt.nothing()], group=group)
+    dataset = load_unseen(str(data), read_manifest(model), [TrainingRecord.nothing()], group=group)
     return measure(model, dataset, device="cpu").evaluation.to_json()
 
 
@@ -146,7 +146,7 @@ def test_models_with_and_without_classes_are_compared_by_their_vectors(
     contenders = [
         measure_contender(
             folder,
-            load_unlearnt(str(photos), read_manifest(folder), [Learnt.nothing()]),
+            load_unseen(str(photos), read_manifest(folder), [TrainingRecord.nothing()]),
             device="cpu",
         )
         for folder in (classed, bare)

@@ -71,8 +71,8 @@ class Scratch:
         self._held_out = dataset.validation
         self._first = dataset.train
         if self._held_out is None:
-            self._held_out = dataset.train.only(np.flatnonzero(held_N[: len(dataset.train)]))
-            self._first = dataset.train.only(taught_N)
+            self._held_out = dataset.train.take(np.flatnonzero(held_N[: len(dataset.train)]))
+            self._first = dataset.train.take(taught_N)
 
     @property
     def is_begun(self) -> bool:

@@ -152,7 +152,7 @@ def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Pho
     """Return photos by their places among all parts, one part after another."""
     ends = np.cumsum([len(part) for part in parts])
     some = [
-        part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
+        part.take(positions_N[(positions_N >= start) & (positions_N < end)] - start)
         for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
     return Photos(

@@ -14,10 +14,15 @@ from dataset.findings import Findings
 from dataset.listing import Part
 from training.data.images.labelled_images import LabelledImages
 from training.data.images.leakage import Contradiction, Leak, find_copies
-from training.data.images.load import FASHION_MNIST, Loaded
-from training.data.images.near_duplicates import group_copies, joined
+from training.data.images.load import FASHION_MNIST, LoadedImages
+from training.data.images.near_duplicates import group_near_duplicates, link_groups
 from training.data.images.pixel_buffer import put_in_order
-from training.data.images.split import Draw, choose_lots, lots_of_contents, lots_of_places
+from training.data.images.split import (
+    Draw,
+    choose_groups,
+    group_keys_of_contents,
+    group_keys_of_positions,
+)
 
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
 MANY: Final = 1000  # different images, from which on less is enough to measure with
@@ -27,36 +32,38 @@ TWO_LABELS: Final = "the same image with two labels: both stay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Identified:
+class GroupedImages:
     """Loaded images, and which of them belong together. Numbers are 0 and up, without gaps."""
 
-    loaded: Loaded
+    loaded: LoadedImages
     photos_M: NDArray[np.int64]  # equal for copies of one photo
     groups_M: NDArray[np.int64]  # equal for copies, and for photos of one thing
-    lots_M: NDArray[np.uint64]  # equal within a group: what decides on its part
+    group_keys_M: NDArray[np.uint64]  # equal within a group: what decides on its part
 
 
-def find_groups(loaded: Loaded) -> Identified:
+def find_groups(loaded: LoadedImages) -> GroupedImages:
     """Return which images are of one photo or thing; takes seconds for 40,000 of them."""
-    photos_M = group_copies(loaded.decoded.identities)
-    groups_M = joined(photos_M, loaded.things_M)
+    photos_M = group_near_duplicates(loaded.decoded.hashes)
+    groups_M = link_groups(photos_M, loaded.item_ids_M)
     if loaded.source == FASHION_MNIST:
         classes_M = loaded.labels_M * len(Part) + loaded.parts_M  # a part's last are held out of it
-        lots_M = lots_of_places(classes_M)
+        group_keys_M = group_keys_of_positions(classes_M)
     else:
-        lots_M = lots_of_contents(loaded.decoded.identities.contents_M, groups_M)
-    return Identified(loaded=loaded, photos_M=photos_M, groups_M=groups_M, lots_M=lots_M)
+        group_keys_M = group_keys_of_contents(loaded.decoded.hashes.contents_M, groups_M)
+    return GroupedImages(
+        loaded=loaded, photos_M=photos_M, groups_M=groups_M, group_keys_M=group_keys_M
+    )
 
 
-def split_by_content(found: Identified) -> NDArray[np.int64]:
+def split_by_content(found: GroupedImages) -> NDArray[np.int64]:
     """Return the part of each image of a source that names no test part."""
-    many = len(np.unique(found.lots_M)) >= MANY
+    many = len(np.unique(found.group_keys_M)) >= MANY
     share = SPLIT_SHARE_OF_MANY if many else SPLIT_SHARE
-    in_test_M = choose_lots(found.loaded.labels_M, found.lots_M, share, Draw.TEST)
+    in_test_M = choose_groups(found.loaded.labels_M, found.group_keys_M, share, Draw.TEST)
     return np.where(in_test_M, Part.TEST, Part.TRAIN)
 
 
-class Stretch(NamedTuple):
+class PartSelection(NamedTuple):
     """Images that become one part."""
 
     positions: NDArray[np.int64]  # among the loaded ones
@@ -64,7 +71,7 @@ class Stretch(NamedTuple):
     label_names: tuple[str, ...]
 
 
-def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledImages]:
+def arrange_parts(found: GroupedImages, stretches: Sequence[PartSelection]) -> list[LabelledImages]:
     """Return the parts: neighbouring stretches of the one array of pixels, which is reordered."""
     decoded = found.loaded.decoded
     images_NCHW = put_in_order(
@@ -77,18 +84,18 @@ def arrange(found: Identified, stretches: Sequence[Stretch]) -> list[LabelledIma
             images_NCHW=part_NCHW,
             labels_N=stretch.labels_M[stretch.positions],
             label_names=stretch.label_names,
-            contents_N=decoded.identities.contents_M[stretch.positions],
-            looks_N=decoded.identities.looks_M[stretch.positions],
+            contents_N=decoded.hashes.contents_M[stretch.positions],
+            phashes_N=decoded.hashes.phashes_M[stretch.positions],
             photos_N=found.photos_M[stretch.positions],
-            things_N=found.loaded.things_M[stretch.positions],
-            lots_N=found.lots_M[stretch.positions],
+            item_ids_N=found.loaded.item_ids_M[stretch.positions],
+            group_keys_N=found.group_keys_M[stretch.positions],
         )
         for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
     ]
 
 
-def find_all(
-    found: Identified, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
+def collect_findings(
+    found: GroupedImages, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
 ) -> Findings:
     """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()

@@ -20,25 +20,25 @@ from vision.image.decoding_steps import DECODER_ERRORS
 HEAD = 32  # bytes
 
 
-class Depths(NamedTuple):
+class BitDepths(NamedTuple):
     """8, 10, 12, 14 or 16 for the pictures of 16 bits; None where there are none."""
 
     gray: int | None
     colour: int | None  # also gray with alpha: only the upper 8 bits of such samples can be read
 
 
-def find_depths(source: str) -> Depths:
+def find_depths(source: str) -> BitDepths:
     """Return how many bits are used by the pictures of 16 bits in ``source``.
 
     Raises:
         DatasetError: ``source`` is missing, or it cannot be told what it is.
     """
     if source == FASHION_MNIST:
-        return Depths(None, None)
+        return BitDepths(None, None)
     return depths_of_files(file.path for file in list_source(Path(source)).files)
 
 
-def depths_of_files(paths: Iterable[Path]) -> Depths:
+def depths_of_files(paths: Iterable[Path]) -> BitDepths:
     """Return likewise for the files at ``paths``; what cannot be read tells nothing."""
     largest: dict[bool, int] = {}  # by whether they are gray
     with ThreadPoolExecutor() as pool:
@@ -49,7 +49,7 @@ def depths_of_files(paths: Iterable[Path]) -> Depths:
     gray, colour = (
         depth_of(largest[is_gray]) if is_gray in largest else None for is_gray in (True, False)
     )
-    return Depths(gray, colour)
+    return BitDepths(gray, colour)
 
 
 def _largest_sample(path: Path) -> tuple[bool, int] | None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from dataset.findings import Findings
 from dataset.listing import Part
 from training.data.arrangement import (
-    Identified,
-    Stretch,
-    arrange,
-    find_all,
+    GroupedImages,
+    PartSelection,
+    arrange_parts,
+    collect_findings,
     find_groups,
     split_by_content,
 )
@@ -30,9 +30,9 @@ from training.data.images.leakage import (
     find_leaks,
     name_leaks,
 )
-from training.data.images.load import FASHION_MNIST, Loaded, load_images
-from training.data.images.trained_on import Learnt
-from training.data.measured_images import Selection
+from training.data.images.load import FASHION_MNIST, LoadedImages, load_images
+from training.data.images.trained_on import TrainingRecord
+from training.data.measured_images import ImageSelection
 from training.errors import DataError
 from training.formatting import listed
 from vision.image.preprocessing import Preprocessing
@@ -80,9 +80,11 @@ class Dataset:
     leaked: tuple[Leak, ...] = ()  # images that were left out
     contradictions: tuple[Contradiction, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
-    learnt_before: Learnt | None = None  # by the model that a training goes on from
+    predecessor_record: TrainingRecord | None = None  # by the model that a training goes on from
     unlabelled: LabelledImages | None = None  # more to learn from, of no class
-    selection: Selection | None = None  # why these images are measured; None: they are a test part
+    selection: ImageSelection | None = (
+        None  # why these images are measured; None: they are a test part
+    )
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "lookalike"
 
 
-def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
+def _assign_parts(found: GroupedImages) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
     """Return the part of each image, some ``LEFT_OUT`` as leaks; no photo is in two parts."""
     loaded = found.loaded
     if Part.TEST in loaded.named_parts:
@@ -179,19 +181,21 @@ def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...
     return split_by_content(found), ()
 
 
-def _seen_in_held_out(found: Identified, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _seen_in_held_out(found: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
     held_M = _of_held_out(found.loaded, held_L)
     seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
     return seen_M
 
 
-def _of_held_out(loaded: Loaded, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _of_held_out(loaded: LoadedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of the images of held-out classes."""
     return np.append(held_L, False)[loaded.labels_M]  # UNLABELLED is the last place
 
 
-def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]) -> None:
+def _check_classes(
+    loaded: LoadedImages, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]
+) -> None:
     """Check that every class can be learnt, and that something is left to measure with."""
     if not loaded.label_names:
         _check_unlabelled(loaded, parts_M)
@@ -224,7 +228,7 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
         )
 
 
-def _check_unlabelled(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
+def _check_unlabelled(loaded: LoadedImages, parts_M: NDArray[np.int64]) -> None:
     """Check that there is something to learn from and, apart from it, to measure with.
 
     Raises:
@@ -238,7 +242,7 @@ def _check_unlabelled(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
 
 
 def _dataset(
-    found: Identified,
+    found: GroupedImages,
     parts_M: NDArray[np.int64],
     leaked: tuple[Leak, ...],
     held_L: NDArray[np.bool_],
@@ -254,10 +258,10 @@ def _dataset(
         )
         for h in (False, True)
     )
-    train, unlabelled, validation, test, held_train, held_test = arrange(
+    train, unlabelled, validation, test, held_train, held_test = arrange_parts(
         found,
         [
-            Stretch(
+            PartSelection(
                 np.flatnonzero((parts_M == part) & (held_M == held)),
                 labels_M,
                 held_names if held else names,
@@ -278,7 +282,7 @@ def _dataset(
             "test part and of a class that is not held out"
         )
     contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    findings = find_all(found, leaked=leaked, contradictions=contradictions)
+    findings = collect_findings(found, leaked=leaked, contradictions=contradictions)
     for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
         findings.add(SEEN, loaded.names[position])
     for label, name in enumerate(names):

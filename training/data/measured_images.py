@@ -9,7 +9,7 @@ Among = Literal["training part", "learnt images", "measured images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class ImageSelection:
     """The images that are measured; the model has learnt from none of them, as far as it says."""
 
     images: int  # that could have been measured: of the test part, if the data have one

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from dataset.listing import Part
 from training.data.arrangement import (
-    Identified,
-    Stretch,
-    arrange,
-    find_all,
+    GroupedImages,
+    PartSelection,
+    arrange_parts,
+    collect_findings,
     find_groups,
     split_by_content,
 )
@@ -24,9 +24,9 @@ from training.data.dataset import Dataset, HeldOut, default_cache
 from training.data.images.decode_files import LoadReport
 from training.data.images.labelled_images import UNLABELLED
 from training.data.images.leakage import find_contradictions, find_leaks
-from training.data.images.load import FEWEST_CLASSES, Loaded, load_images
-from training.data.images.trained_on import Learnt
-from training.data.measured_images import Among, Selection
+from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
+from training.data.images.trained_on import TrainingRecord
+from training.data.measured_images import Among, ImageSelection
 from training.errors import DataError
 from training.formatting import listed
 from vision.model.manifest import Manifest
@@ -39,10 +39,10 @@ def held_out_classes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(manifest.data.get("held_out_classes", []))
 
 
-def load_unlearnt(
+def load_unseen(
     source: str,
     manifest: Manifest,
-    learnt: Sequence[Learnt | None],
+    records: Sequence[TrainingRecord | None],
     *,
     group: str | None = None,
     cache: Path | None = None,
@@ -79,9 +79,9 @@ def load_unlearnt(
     )
     found = find_groups(loaded)
     names, labels_M, counted_M = _labelling(loaded, manifest.labels)
-    known_M = _known(found, learnt)
-    parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in learnt)
-    no_draw = Part.TEST in loaded.named_parts or None not in learnt
+    known_M = _known(found, records)
+    parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in records)
+    no_draw = Part.TEST in loaded.named_parts or None not in records
     candidates_M &= counted_M
     measured_M = candidates_M & ~known_M
     if not measured_M.any():
@@ -96,10 +96,10 @@ def load_unlearnt(
     )
     held_M = _labels(loaded, held_names)
     held_parts_M = np.where((held_M == UNKNOWN) | known_M, UNKNOWN, parts_M)
-    train, test, held_train, held_test = arrange(
+    train, test, held_train, held_test = arrange_parts(
         found,
         [
-            Stretch(np.flatnonzero(chosen_M), of_part_M, names)
+            PartSelection(np.flatnonzero(chosen_M), of_part_M, names)
             for chosen_M, of_part_M, names in (
                 (searched_M & covered, labels_M, names),
                 (measured_M, labels_M, names),
@@ -119,14 +119,14 @@ def load_unlearnt(
         if len(held_train) and len(held_test)
         else None,
         unreadable=loaded.decoded.unreadable,
-        findings=find_all(found, leaked=(), contradictions=contradictions),
+        findings=collect_findings(found, leaked=(), contradictions=contradictions),
         contradictions=contradictions,
-        selection=Selection(
+        selection=ImageSelection(
             images=int(candidates_M.sum()),
             known=int((candidates_M & known_M).sum()),
             unknown_classes=tuple(loaded.label_names[label] for label in strange),
             unknown_images=int(strange_M.sum()),
-            recorded=None not in learnt,
+            recorded=None not in records,
             drawn_of=0 if no_draw else int(counted_M.sum()),
             classes=len(np.unique(labels_M[measured_M])) if names else 0,
             among=_among(loaded) if covered else "measured images",
@@ -140,7 +140,7 @@ def _plain(name: str) -> str:
 
 
 def _labelling(
-    loaded: Loaded, known: tuple[str, ...]
+    loaded: LoadedImages, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the classes to measure with, each image's, and a mask of the images that count.
 
@@ -157,25 +157,25 @@ def _labelling(
     return loaded.label_names, loaded.labels_M, all_M
 
 
-def _labels(loaded: Loaded, names: Sequence[str]) -> NDArray[np.int64]:
+def _labels(loaded: LoadedImages, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the place (M,) of each image's class in ``names``, or ``UNKNOWN``."""
     places = {_plain(name): place for place, name in enumerate(names)}
     of_label = [places.get(_plain(name), UNKNOWN) for name in loaded.label_names]
     return np.array([*of_label, UNKNOWN], np.int64)[loaded.labels_M]  # UNLABELLED is the last
 
 
-def _known(found: Identified, learnt: Sequence[Learnt | None]) -> NDArray[np.bool_]:
+def _known(found: GroupedImages, records: Sequence[TrainingRecord | None]) -> NDArray[np.bool_]:
     """Return a mask (M,) of the images that a model has learnt from, and of their copies."""
-    identities = found.loaded.decoded.identities
-    known_M = np.zeros(len(identities.contents_M), np.bool_)
-    for record in learnt:
+    hashes = found.loaded.decoded.hashes
+    known_M = np.zeros(len(hashes.contents_M), np.bool_)
+    for record in records:
         if record is not None:
-            known_M |= record.knows(identities.contents_M, identities.looks_M)
+            known_M |= record.contains(hashes.contents_M, hashes.phashes_M)
     return np.isin(found.groups_M, found.groups_M[known_M])
 
 
 def _candidates(
-    found: Identified, known_M: NDArray[np.bool_], *, recorded: bool
+    found: GroupedImages, known_M: NDArray[np.bool_], *, recorded: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the part of each image, and masks (M,) of what may be measured and searched."""
     loaded = found.loaded
@@ -189,11 +189,11 @@ def _candidates(
     return parts_M, parts_M == Part.TEST, parts_M == Part.TRAIN
 
 
-def _among(loaded: Loaded) -> Among:
+def _among(loaded: LoadedImages) -> Among:
     return "training part" if Part.TEST in loaded.named_parts else "learnt images"
 
 
-def _nothing_left(loaded: Loaded, manifest: Manifest, candidates: int) -> str:
+def _nothing_left(loaded: LoadedImages, manifest: Manifest, candidates: int) -> str:
     """Return in words why there is nothing to measure."""
     if candidates:
         return (

@@ -220,7 +220,7 @@ def find_outcome(
             labels_N,
             gallery.vectors_BD,
             dataset.train.labels_N,
-            lots=(dataset.test.lots_N, dataset.train.lots_N),
+            group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
         )
     return Outcome(
         contents_N=dataset.test.contents_N,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.statistics.retrieval import Lots
+from training.statistics.retrieval import GroupKeys
 from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
@@ -59,7 +59,7 @@ def gather_evidence(
     first_N: NDArray[np.bool_] | None,
     gallery_KD: NDArray[np.float32],
     *,
-    lots: Lots,
+    group_keys: GroupKeys,
     seed: int = 0,
 ) -> Evidence:
     """Return what to show of the test images; about ten seconds for 2,000 of them or more.
@@ -69,8 +69,8 @@ def gather_evidence(
         labels_N: the labels they have; of data without labels none is asked for.
         first_N: whether the gallery vector nearest to each is of its class; None: without labels.
         gallery_KD: the vectors that were searched.
-        lots: of the test images and of those that were searched; what is of an image's own lot, a
-            copy or itself, is not shown beside it.
+        group_keys: of the test images and of those that were searched; what is of an image's own
+            group, a copy or itself, is not shown beside it.
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def gather_evidence(
                 int(index),
                 queries.vectors_BD[index],
                 gallery_KD,
-                own_K=lots[1] == lots[0][index],
+                own_K=group_keys[1] == group_keys[0][index],
             )
             for index in _pick_searches(labels_N, first_N, generator)
         ),

@@ -53,7 +53,9 @@ class _Question:
         views_VND = np.stack([weigh(v, self.architecture, kind).queries_QD for v in self.views_VND])
         if not self.of_groups:
             return find_views(views_VND, self.photos.photos_N, self.searched)
-        return find_others(views_VND[0], self.photos.things_N, self.photos.photos_N, self.searched)
+        return find_others(
+            views_VND[0], self.photos.item_ids_N, self.photos.photos_N, self.searched
+        )
 
 
 def search_items(
@@ -83,7 +85,7 @@ def search_items(
     found = question.answer(None)
     if found is None:
         chosen = choose_photos(test.contents_N, most=most)
-        photos = test.only(chosen)
+        photos = test.take(chosen)
         views_VND = _views(encoder, photos)
         question = _Question(photos, views_VND, searched, architecture, of_groups=False)
         found = question.answer(None)
@@ -101,7 +103,7 @@ def _searched(dataset: Dataset, queries: Encoding, gallery: Encoding) -> Searche
     return Searched(
         np.concatenate([encoding.vectors_BD for _, encoding in parts]),
         np.concatenate([images.photos_N for images, _ in parts]),
-        np.concatenate([images.things_N for images, _ in parts]),
+        np.concatenate([images.item_ids_N for images, _ in parts]),
     )
 
 
@@ -129,7 +131,7 @@ def _by_kind(
                 dataset.test.labels_N,
                 gallery.vectors_BD,
                 dataset.train.labels_N,
-                lots=(dataset.test.lots_N, dataset.train.lots_N),
+                group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
             ).r_at_1
         figures.append(
             KindFigures(kind=kind, own=kind == own, same_item=found.r_at_1, same_class=same_class)

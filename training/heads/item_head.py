@@ -129,9 +129,9 @@ def _changes_within_groups(
 
     Groups of the first fold are left out: they are what the head is judged by.
     """
-    usable = np.flatnonzero((material.things_N >= 0) & (material.folds_N != material.folds[0]))
-    order = usable[np.argsort(material.things_N[usable], kind="stable")]
-    follows = material.things_N[order[1:]] == material.things_N[order[:-1]]
+    usable = np.flatnonzero((material.item_ids_N >= 0) & (material.folds_N != material.folds[0]))
+    order = usable[np.argsort(material.item_ids_N[usable], kind="stable")]
+    follows = material.item_ids_N[order[1:]] == material.item_ids_N[order[:-1]]
     pairs = np.flatnonzero(follows)
     if len(pairs) > MOST_CHANGES:
         pairs = pairs[np.linspace(0, len(pairs) - 1, MOST_CHANGES).round().astype(np.int64)]
@@ -141,12 +141,12 @@ def _changes_within_groups(
 
 def _found_others(all_ND: NDArray[np.float32], material: Material) -> float | None:
     """Return how often photos of the first fold find others of their group; None: none can."""
-    asked = np.flatnonzero((material.folds_N == material.folds[0]) & (material.things_N >= 0))
+    asked = np.flatnonzero((material.folds_N == material.folds[0]) & (material.item_ids_N >= 0))
     if not len(asked):
         return None
     found = find_others(
         all_ND[asked],
-        material.things_N[asked],
+        material.item_ids_N[asked],
         material.photos_N[asked],
         _searched(all_ND, material),
     )
@@ -154,7 +154,7 @@ def _found_others(all_ND: NDArray[np.float32], material: Material) -> float | No
 
 
 def _searched(all_ND: NDArray[np.float32], material: Material) -> Searched:
-    return Searched(vectors_KD=all_ND, photos_K=material.photos_N, things_K=material.things_N)
+    return Searched(vectors_KD=all_ND, photos_K=material.photos_N, item_ids_K=material.item_ids_N)
 
 
 def _padded(layer: Linear, features: int) -> Linear:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
-from training.recipes.auto_recipe import deal_folds
+from training.recipes.auto_recipe import assign_folds
 from training.statistics.closed_form import Linear, two_part, unit
 
 NEVER: Final = -1  # the fold of images that are never held out
@@ -38,7 +38,7 @@ class Material:
 
     labels_N: NDArray[np.int64]
     photos_N: NDArray[np.uint64]  # equal for copies
-    things_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
+    item_ids_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     contents_N: NDArray[np.uint64]  # of the files
     folds_N: NDArray[np.int64]  # in which each image is held out, or NEVER
     num_labels: int
@@ -54,12 +54,12 @@ class Material:
     ) -> "Material":
         """Return what these parts are; a validation part is the only fold."""
         parts = [part for part in (train, validation, unlabelled) if part is not None]
-        dealt = deal_folds(train.labels_N.tolist(), train.lots_N.tolist(), folds)
+        dealt = assign_folds(train.labels_N.tolist(), train.group_keys_N.tolist(), folds)
         of_train_N = np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER)
         return cls(
             labels_N=np.concatenate([part.labels_N for part in parts]),
-            photos_N=np.concatenate([part.lots_N for part in parts]),
-            things_N=np.concatenate([part.things_N for part in parts]),
+            photos_N=np.concatenate([part.group_keys_N for part in parts]),
+            item_ids_N=np.concatenate([part.item_ids_N for part in parts]),
             contents_N=np.concatenate([part.contents_N for part in parts]),
             folds_N=np.concatenate(
                 [

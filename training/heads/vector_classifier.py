@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.data.gallery_labels import Labelled
+from training.data.gallery_labels import LabelledItems
 from training.errors import DataError
 from training.evaluation.novelty import (
     choose_references,
@@ -27,7 +27,7 @@ from training.evaluation.novelty import (
 )
 from training.formatting import plural
 from training.heads.candidates import FEW_DIMENSIONS
-from training.recipes.auto_recipe import FOLDS, deal_folds
+from training.recipes.auto_recipe import FOLDS, assign_folds
 from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
 from training.statistics.closed_form import Linear, Space
 from training.statistics.discriminants import ClassSpread, Moments
@@ -59,7 +59,9 @@ class Fitted:
     alone: int  # classes of one photo or thing: learnt, and not measured
 
 
-def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Architecture) -> Fitted:
+def fit_classes(
+    items: LabelledItems, learnt_N: NDArray[np.bool_], architecture: Architecture
+) -> Fitted:
     """Return the classifier of the items' labels. Costs seconds for 100,000 items.
 
     Args:
@@ -72,7 +74,7 @@ def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Arch
         DataError: there are too few labels, or the items cannot be told apart.
     """
     _check(items)
-    folds_N = np.array(deal_folds(items.labels_N.tolist(), items.lots_N.tolist(), FOLDS))
+    folds_N = np.array(assign_folds(items.labels_N.tolist(), items.groups_N.tolist(), FOLDS))
     known_N, alone = _known_elsewhere(items, folds_N)
     new_N = known_N & ~learnt_N
     counted_M = np.flatnonzero(new_N if new_N.sum() >= FEWEST_NEW else known_N)
@@ -112,7 +114,7 @@ def _temperature(logits_ML: NDArray[np.float32], labels_M: NDArray[np.int64]) ->
     return choose_temperature(logits_ML, labels_M)
 
 
-def _check(items: Labelled) -> None:
+def _check(items: LabelledItems) -> None:
     """Accept labels that something can be learnt from, and measured."""
     if not len(items):
         raise DataError(
@@ -125,7 +127,7 @@ def _check(items: Labelled) -> None:
             f"all {plural(len(items), 'labelled item')} have the label {items.names[0]!r}: at "
             "least two labels are needed to tell apart"
         )
-    of_lot = np.unique(np.stack([items.labels_N, items.lots_N]), axis=1)[0]
+    of_lot = np.unique(np.stack([items.labels_N, items.groups_N]), axis=1)[0]
     lots_L = np.bincount(of_lot, minlength=len(items.names))
     if (lots_L >= FEWEST).sum() < FEWEST:
         raise DataError(
@@ -136,7 +138,9 @@ def _check(items: Labelled) -> None:
         raise DataError("the labelled items cannot be told apart: all have the same vector")
 
 
-def _known_elsewhere(items: Labelled, folds_N: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
+def _known_elsewhere(
+    items: LabelledItems, folds_N: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], int]:
     """Return which items' classes have items in other folds too, and how many classes have not."""
     labels = len(items.names)
     counts_FL = np.bincount(
@@ -157,7 +161,7 @@ class _Folded:
     """
 
     def __init__(
-        self, items: Labelled, folds_N: NDArray[np.int64], rows_M: NDArray[np.int64]
+        self, items: LabelledItems, folds_N: NDArray[np.int64], rows_M: NDArray[np.int64]
     ) -> None:
         self._items, self._folds_N, self._rows_M = items, folds_N, rows_M
         # Not each number with the same spread, as features are: a vector's strong ones tell most.
@@ -204,7 +208,7 @@ class _Folded:
 
 
 def _references(
-    items: Labelled,
+    items: LabelledItems,
     folds_N: NDArray[np.int64],
     rows_M: NDArray[np.int64],
     given_M: NDArray[np.int64],
@@ -224,7 +228,7 @@ def _references(
     return with_limits(chosen, np.concatenate(distances), np.concatenate(agreements))
 
 
-def _chosen(items: Labelled, rows: NDArray[np.int64]) -> References:
+def _chosen(items: LabelledItems, rows: NDArray[np.int64]) -> References:
     of_rows = choose_references(items.labels_N[rows], items.contents_N[rows])
     chosen = rows[of_rows]
     return without_limits(items.vectors_ND[chosen], items.labels_N[chosen])

@@ -285,13 +285,13 @@ def _less(extractor: Extractor) -> int:
     return QUICK_SIDE if size == LITE_SIDES[LITE0] else size  # else it was asked for
 
 
-def deal_folds(labels_N: Sequence[int], lots_N: Sequence[int], folds: int) -> list[int]:
-    """Return the fold of each image: copies (of equal lots) together, every class dealt evenly.
+def assign_folds(labels_N: Sequence[int], group_keys_N: Sequence[int], folds: int) -> list[int]:
+    """Return the fold of each image: copies (with equal keys) together, every class dealt evenly.
 
     Of few images there are twice as many folds, so that less is missing where one is held out.
     """
     folds = folds if len(labels_N) >= MANY else 2 * folds
-    label_of = dict(zip(reversed(lots_N), reversed(labels_N), strict=True))
-    order = sorted(label_of, key=lambda lot: (label_of[lot], lot))
-    fold_of = {lot: place % folds for place, lot in enumerate(order)}
-    return [fold_of[lot] for lot in lots_N]
+    label_of = dict(zip(reversed(group_keys_N), reversed(labels_N), strict=True))
+    order = sorted(label_of, key=lambda key: (label_of[key], key))
+    fold_of = {key: place % folds for place, key in enumerate(order)}
+    return [fold_of[key] for key in group_keys_N]

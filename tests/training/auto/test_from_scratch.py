@@ -11,7 +11,7 @@ from PIL import Image
 from tests.support.images.pngs import picture
 from tests.training.auto.test_auto import Watching, run, small
 from training.data.dataset import load_dataset
-from training.data.first_look import FirstLook, first_look
+from training.data.first_look import SourcePreview, preview_source
 from training.heads.material import Figures
 from training.heads.trial_results import tells_kinds_better
 from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
@@ -51,8 +51,8 @@ def trying(**changes: object) -> AutoRecipe:
 
 
 def test_it_is_tried_for_small_gray_pictures_alone(pictures: Path, tmp_path: Path) -> None:
-    assert first_look(str(pictures)) == FirstLook(60, SIDE)
-    recipe = auto_recipe(seed=3).suited(*first_look(str(pictures)))
+    assert preview_source(str(pictures)) == SourcePreview(60, SIDE)
+    recipe = auto_recipe(seed=3).suited(*preview_source(str(pictures)))
     assert recipe.scratch is not None
     assert recipe.scratch.recipe.preprocessing.size == SIDE
     assert recipe.scratch.recipe.preprocessing.channels == 1
@@ -64,22 +64,22 @@ def test_it_is_tried_for_small_gray_pictures_alone(pictures: Path, tmp_path: Pat
     }.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "1.png")
-        assert first_look(str(tmp_path / name)) == FirstLook(1, 20)
+        assert preview_source(str(tmp_path / name)) == SourcePreview(1, 20)
     for name, image in {
         "colour": picture(1, (20, 16)),
         "large": picture(1, (65, 16), "L"),
     }.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "1.png")
-        assert first_look(str(tmp_path / name)) == FirstLook(1, None)
+        assert preview_source(str(tmp_path / name)) == SourcePreview(1, None)
         assert auto_recipe().suited(1, None).scratch is None
 
 
 def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    assert first_look(str(tmp_path)) == FirstLook(1, None)
+    assert preview_source(str(tmp_path)) == SourcePreview(1, None)
     picture(1, (20, 16), "L").save(tmp_path / "2.png")
-    assert first_look(str(tmp_path)) == FirstLook(2, 20)
+    assert preview_source(str(tmp_path)) == SourcePreview(2, 20)
 
 
 def test_few_pictures_are_looked_at_more_often() -> None:

@@ -304,7 +304,7 @@ def test_large_data_lie_in_a_temporary_file_and_are_the_same(
     assert type(on_disk.train.images_NCHW) is np.ndarray
     some = np.array([5, 0, 0])
     np.testing.assert_array_equal(
-        on_disk.train.only(some).images_NCHW, in_memory.train.images_NCHW[some]
+        on_disk.train.take(some).images_NCHW, in_memory.train.images_NCHW[some]
     )
     on_disk.train.images_NCHW[0] = 7  # as torch asks of an array
 
@@ -335,11 +335,11 @@ def test_only_is_what_numpy_would_pick(positions: list[int]) -> None:
     images = labelled(
         np.arange(60, dtype=np.uint8).reshape(10, 1, 2, 3), np.arange(10) % 2, ("a", "b")
     )
-    picked = images.only(np.array(positions, np.int64))
+    picked = images.take(np.array(positions, np.int64))
     np.testing.assert_array_equal(picked.images_NCHW, images.images_NCHW[positions])
     np.testing.assert_array_equal(picked.labels_N, images.labels_N[positions])
     np.testing.assert_array_equal(picked.contents_N, images.contents_N[positions])
-    np.testing.assert_array_equal(picked.lots_N, images.lots_N[positions])
+    np.testing.assert_array_equal(picked.group_keys_N, images.group_keys_N[positions])
 
 
 # What is refused

@@ -308,7 +308,7 @@ def test_models_are_paired_by_the_content_of_the_files_not_by_their_places(tmp_p
     write_tiny_model(tmp_path / "m")
     whole = squares_dataset()
     turned = np.random.default_rng(0).permutation(30)[:25]
-    part = Dataset(name="part", train=whole.train, test=whole.test.only(turned))
+    part = Dataset(name="part", train=whole.train, test=whole.test.take(turned))
     contenders = [measure_contender(tmp_path / "m", data, device="cpu") for data in (whole, part)]
     comparison = compare(*contenders)
     assert comparison.images == 25
@@ -324,7 +324,7 @@ def test_models_measured_on_no_image_in_common_are_not_compared(tmp_path: Path) 
     contenders = [
         measure_contender(
             tmp_path / "m",
-            Dataset(name="part", train=whole.train, test=whole.test.only(positions)),
+            Dataset(name="part", train=whole.train, test=whole.test.take(positions)),
             device="cpu",
         )
         for positions in (np.arange(15), np.arange(15, 30))

@@ -28,7 +28,7 @@ def evidence_of(measured: Measurement, dataset: Dataset) -> Evidence:
         dataset.test.labels_N,
         measured.outcome.retrieval.first_Q,
         measured.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
 
 
@@ -74,7 +74,7 @@ def test_the_example_searches_show_every_class_and_right_beside_wrong(seed: int)
             labels_N,
             first_N,
             vectors_ND,
-            lots=(np.arange(len(labels_N)), np.arange(len(labels_N), 2 * len(labels_N))),
+            group_keys=(np.arange(len(labels_N)), np.arange(len(labels_N), 2 * len(labels_N))),
             seed=seed,
         )
     chosen = np.array([searched.position for searched in evidence.neighbours])
@@ -95,7 +95,11 @@ def test_the_map_has_of_each_class_about_the_same_share(seed: int, most: int) ->
         )
         encoding = Encoding(np.eye(120, 4, dtype=np.float32), np.eye(120, 3, dtype=np.float32))
         points = gather_evidence(
-            encoding, labels_N, labels_N > 0, np.eye(4), lots=(np.arange(120), np.arange(120, 124))
+            encoding,
+            labels_N,
+            labels_N > 0,
+            np.eye(4),
+            group_keys=(np.arange(120), np.arange(120, 124)),
         ).map_points
     assert len(set(points.indexes.tolist())) == most
     shares = np.bincount(labels_N[points.indexes], minlength=3) / (20, 40, 60)

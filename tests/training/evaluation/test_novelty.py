@@ -81,7 +81,7 @@ def test_references_are_of_all_classes_and_do_not_depend_on_the_order() -> None:
     chosen = choose_references(images.labels_N, images.contents_N, most=100)
     assert np.bincount(labels_N[chosen]).tolist() == [2, 40, 58]
     order = rng.permutation(442)
-    shuffled = images.only(order)
+    shuffled = images.take(order)
     again = choose_references(shuffled.labels_N, shuffled.contents_N, most=100)
     assert set(shuffled.contents_N[again].tolist()) == set(images.contents_N[chosen].tolist())
     assert choose_references(images.labels_N, images.contents_N).tolist() == list(range(442))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from training.heads.candidates import fit_heads
 from training.heads.material import Figures, Material, Seen
 from training.heads.trial_results import Tried, compare, is_clearly_better
-from training.recipes.auto_recipe import AutoRecipe, auto_recipe, deal_folds
+from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe
 from training.statistics.calibration import fitted_loss
 
 CLASSES = 4
@@ -43,13 +43,13 @@ def seen_of(features_NF: NDArray[np.float32], last: slice = LAST) -> Seen:
 
 
 def material_of(labels: NDArray[np.int64]) -> Material:
-    lots = np.arange(len(labels)).astype(np.uint64)
+    group_keys = np.arange(len(labels)).astype(np.uint64)
     return Material(
         labels_N=labels,
-        photos_N=lots,
-        things_N=np.full(len(labels), -1),
-        contents_N=lots,
-        folds_N=np.array(deal_folds(labels.tolist(), lots.tolist(), 5)),
+        photos_N=group_keys,
+        item_ids_N=np.full(len(labels), -1),
+        contents_N=group_keys,
+        folds_N=np.array(assign_folds(labels.tolist(), group_keys.tolist(), 5)),
         num_labels=CLASSES,
     )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.support.labelled_gallery import labelled
 from training.heads.item_head import fit_things, same_item
 from training.heads.material import Material, Seen
-from training.recipes.auto_recipe import AutoRecipe, auto_recipe, deal_folds
+from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe
 from training.statistics.closed_form import unit
 from training.statistics.same_item import Searched, find_others
 
@@ -43,15 +43,15 @@ def seen_of(features_NF: NDArray[np.float32]) -> Seen:
     )
 
 
-def material_of(things_N: NDArray[np.int64], lots_N: NDArray[np.int64]) -> Material:
-    count = len(things_N)
+def material_of(item_ids_N: NDArray[np.int64], group_keys_N: NDArray[np.int64]) -> Material:
+    count = len(item_ids_N)
     numbers = np.arange(count).astype(np.uint64)
     return Material(
         labels_N=np.zeros(count, np.int64),
         photos_N=numbers,
-        things_N=things_N,
+        item_ids_N=item_ids_N,
         contents_N=numbers,
-        folds_N=np.array(deal_folds([0] * count, lots_N.tolist(), 5)),
+        folds_N=np.array(assign_folds([0] * count, group_keys_N.tolist(), 5)),
         num_labels=0,
     )
 
@@ -115,7 +115,7 @@ def test_the_groups_of_the_parts_are_known() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 2, 2)).astype(np.uint8)
     labels = np.array([0, 0, 1, 1, 0, 1])
     train, more = (
-        replace(labelled(pixels[rows], labels[rows], ("a", "b")), things_N=np.array(things))
+        replace(labelled(pixels[rows], labels[rows], ("a", "b")), item_ids_N=np.array(things))
         for rows, things in ((slice(0, 4), [5, 5, -1, 7]), (slice(4, 6), [9, 9]))
     )
-    assert Material.of(train, None, more, folds=2).things_N.tolist() == [5, 5, -1, 7, 9, 9]
+    assert Material.of(train, None, more, folds=2).item_ids_N.tolist() == [5, 5, -1, 7, 9, 9]

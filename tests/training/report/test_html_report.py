@@ -514,7 +514,7 @@ def test_a_real_measurement_can_be_shown(tmp_path: Path) -> None:
         dataset.test.labels_N,
         measurement.outcome.retrieval.first_Q,
         measurement.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
     text = Read(raw=render_report(measurement.evaluation, evidence, dataset)).text
     assert "test-model" in text

@@ -14,7 +14,12 @@ from PIL import Image
 
 from dataset.findings import Findings
 from dataset.folders.file_content import read_file
-from training.data.images.photo_identity import Identities, Identity, identify, identify_pixels
+from training.data.images.photo_identity import (
+    PhotoHashArrays,
+    PhotoHashes,
+    hash_photo,
+    hash_pixels,
+)
 from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
 from vision.errors import ImageError
@@ -37,7 +42,7 @@ class Decoded(NamedTuple):
 
     images_NCHW: NDArray[np.uint8]
     readable_M: NDArray[np.int64]  # positions of the images that count, ascending
-    identities: Identities  # what each of them is known again by
+    hashes: PhotoHashArrays  # what each of them is known again by
     unreadable: tuple[Unreadable, ...]
 
 
@@ -51,7 +56,7 @@ def decode_images(
     """
     images_NCHW = pixel_array(_shape(len(paths), preprocessing))
 
-    def decode(position: int) -> Identity | Unreadable:
+    def decode(position: int) -> PhotoHashes | Unreadable:
         path = paths[position]
         try:
             data = read_file(path)
@@ -61,10 +66,10 @@ def decode_images(
         except OSError as error:
             return Unreadable(path, error.strerror or str(error))
         images_NCHW[position] = preprocessing.pixels(picture)
-        return identify(data, picture)
+        return hash_photo(data, picture)
 
     readable: list[int] = []
-    identities: list[Identity] = []
+    hashes: list[PhotoHashes] = []
     unreadable: list[Unreadable] = []
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
         for position, result in enumerate(pool.map(decode, range(len(paths)))):
@@ -72,11 +77,11 @@ def decode_images(
                 unreadable.append(result)
             else:
                 readable.append(position)
-                identities.append(result)
+                hashes.append(result)
             report(position + 1, len(paths))
     _check_readable(unreadable, len(paths))
     return Decoded(
-        images_NCHW, np.array(readable, np.int64), Identities.of(identities), tuple(unreadable)
+        images_NCHW, np.array(readable, np.int64), PhotoHashArrays.of(hashes), tuple(unreadable)
     )
 
 
@@ -108,10 +113,10 @@ def fit_grey_images(
         DataError: there is no room for the pixels.
     """
     total, side, _ = images_NHW.shape
-    identities = Identities.of([identify_pixels(image_HW) for image_HW in images_NHW])
+    hashes = PhotoHashArrays.of([hash_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
         report(total, total)
-        return Decoded(images_NHW[:, None], np.arange(total), identities, ())
+        return Decoded(images_NHW[:, None], np.arange(total), hashes, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
     def fit(position: int) -> None:
@@ -121,7 +126,7 @@ def fit_grey_images(
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(fit, range(total)), start=1):
             report(done, total)
-    return Decoded(images_NCHW, np.arange(total), identities, ())
+    return Decoded(images_NCHW, np.arange(total), hashes, ())
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:

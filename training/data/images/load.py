@@ -25,12 +25,12 @@ from vision.image.preprocessing import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
 FEWEST_CLASSES: Final = 2
-NO_THING: Final = -1  # the thing that a photo of no group shows
+NO_ITEM: Final = -1  # the thing that a photo of no group shows
 SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loaded:
+class LoadedImages:
     """The readable images of a source; each has a place in every array and list of length M."""
 
     name: str
@@ -40,7 +40,7 @@ class Loaded:
     decoded: Decoded
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
-    things_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
+    item_ids_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
     findings: Findings  # what was skipped, merged or guessed when the files were listed
 
@@ -54,7 +54,7 @@ def load_images(
     group: str | None = None,
     cache: Path,
     report: LoadReport,
-) -> Loaded:
+) -> LoadedImages:
     """Return the images of ``source``; arguments as of ``training.data.dataset.load_dataset``.
 
     With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part, or
@@ -88,14 +88,14 @@ def load_images(
     return _files(listing, files, label_names, preprocessing, report)
 
 
-def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> Loaded:
+def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> LoadedImages:
     folder = fashion_mnist.find_fashion_mnist(cache / FASHION_MNIST)
     parts = dict(
         zip((Part.TRAIN, Part.TEST), fashion_mnist.read_fashion_mnist(folder), strict=True)
     )
     images_NHW = np.concatenate([images_NHW for images_NHW, _ in parts.values()])
     decoded = fit_grey_images(images_NHW, preprocessing, report)
-    return Loaded(
+    return LoadedImages(
         name=FASHION_MNIST,
         source=FASHION_MNIST,
         label_names=fashion_mnist.LABELS,
@@ -103,7 +103,7 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         decoded=decoded,
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
-        things_M=np.full(len(decoded.images_NCHW), NO_THING),
+        item_ids_M=np.full(len(decoded.images_NCHW), NO_ITEM),
         names=[
             f"{part.name.lower()}[{number}]"
             for part, (_, labels_N) in parts.items()
@@ -203,14 +203,14 @@ def _files(
     label_names: tuple[str, ...],
     preprocessing: Preprocessing,
     report: LoadReport,
-) -> Loaded:
+) -> LoadedImages:
     label_of: dict[str | None, int] = {name: label for label, name in enumerate(label_names)}
     labels = np.array([label_of.get(file.label, UNLABELLED) for file in files], np.int64)
     parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
     decoded = decode_images([file.path for file in files], preprocessing, report)
-    return Loaded(
+    return LoadedImages(
         name=listing.source.resolve().name,
         source=str(listing.source),
         label_names=label_names,
@@ -218,18 +218,18 @@ def _files(
         decoded=decoded,
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
-        things_M=_things(files)[decoded.readable_M],
+        item_ids_M=_item_ids(files)[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],
         findings=listing.findings,
     )
 
 
-def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
+def _item_ids(files: Sequence[ListedFile]) -> NDArray[np.int64]:
     """Return a number for each file, equal for those of one group."""
     numbers: dict[str, int] = {}
     return np.array(
         [
-            NO_THING if file.group is None else numbers.setdefault(file.group, len(numbers))
+            NO_ITEM if file.group is None else numbers.setdefault(file.group, len(numbers))
             for file in files
         ],
         np.int64,

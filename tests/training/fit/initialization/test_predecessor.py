@@ -16,7 +16,7 @@ from tests.support.learners import SMALL as SMALL_CNN
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
 from tests.training.test_train import LECTURE, OURS, easy_dataset
 from training.data.dataset import Dataset, LabelledImages
-from training.data.images.trained_on import LEARNT_NAME
+from training.data.images.trained_on import TRAINING_RECORD_NAME
 from training.errors import WeightsError
 from training.evaluation.evaluate import measure
 from training.recipes.built_in import backbone_finetune, backbone_frozen, cnn_best
@@ -159,7 +159,7 @@ def test_an_interrupted_one_goes_on_and_another_predecessor_is_refused(
 def folder_like(model: Path, folder: Path, **changed: bytes) -> Path:
     """Return a copy of the model folder with some files changed."""
     folder.mkdir()
-    for name in (MANIFEST_NAME, WEIGHTS_NAME, LEARNT_NAME):
+    for name in (MANIFEST_NAME, WEIGHTS_NAME, TRAINING_RECORD_NAME):
         (folder / name).write_bytes(changed.get(name.split(".")[0], (model / name).read_bytes()))
     return folder
 
