@@ -23,6 +23,7 @@ from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
 from training.data.dataset import LabelledImages, load_dataset
+from training.data.images import fashion_mnist, pixel_buffer
 from training.data.images.decode_files import fit_grey_images
 from training.data.images.fashion_mnist import (
     PACKAGE_FOLDER,
@@ -38,7 +39,6 @@ from training.data.images.fashion_mnist import (
 from training.data.images.load import load_images
 from training.data.images.pixel_buffer import pixel_array, put_in_order
 from training.errors import DataError
-from training.images import fashion_mnist, pixel_buffer
 from training.recipes.built_in import cnn
 from vision.image.preprocessing import Preprocessing
 
