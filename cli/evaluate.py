@@ -54,10 +54,10 @@ def evaluate(
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because it keeps `--help` quick.
-    from training.evaluation.evaluate import measure  # noqa: PLC0415
+    from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
     dataset = load_to_measure(data, model, group=group)
-    measured = measure(model, dataset, device=device, runtime=runtime)
+    measured = evaluate_model(model, dataset, device=device, runtime=runtime)
     if as_json:
         print_json(figures_of(measured, dataset))
     else:
@@ -79,11 +79,11 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     Raises:
         OSError: one of them cannot be written.
     """
-    from training.evaluation.examples import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.examples import choose_examples  # noqa: PLC0415 - keeps `--help` quick
     from training.report.html_report import render_report  # noqa: PLC0415
 
-    retrieval = measured.outcome.retrieval
-    evidence = gather_evidence(
+    retrieval = measured.predictions.retrieval
+    examples = choose_examples(
         measured.queries,
         dataset.test.labels_N,
         None if retrieval is None else retrieval.first_Q,
@@ -94,7 +94,7 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     replace_synced(folder / REPORT_FIGURES, document.encode())
-    page = render_report(measured.evaluation, evidence, dataset)
+    page = render_report(measured.evaluation, examples, dataset)
     replace_synced(folder / REPORT_PAGE, page.encode())
 
 

@@ -25,7 +25,7 @@ from training.errors import DataError
 from training.heads.vector_classifier import Fitted, fit_classes
 from training.publish import CARD_NAME
 from training.report.model_card import model_card
-from training.report.model_card_figures import CLASSES_OF
+from training.report.model_card_figures import CLASSES_ORIGIN
 from training.training_history import HISTORY_NAME, read_tried
 from vision.errors import ModelFolderError
 from vision.inference.openvino_encoder import RUNTIME
@@ -88,7 +88,7 @@ def add_classes(gallery: Path, model: Path, out: Path) -> ClassedModel:
         documents[TRAINING_RECORD_NAME] = _extended_record(record, items).to_bytes()
         data[TRAINING_RECORD_SHA256] = hashlib.sha256(documents[TRAINING_RECORD_NAME]).hexdigest()
     data[REFERENCES_SHA256] = hashlib.sha256(documents[REFERENCES_NAME]).hexdigest()
-    data[CLASSES_OF] = _origin(gallery, items, fitted)
+    data[CLASSES_ORIGIN] = _origin(gallery, items, fitted)
     manifest = replace(
         base,
         labels=items.names,

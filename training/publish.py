@@ -129,11 +129,11 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
     classes: tuple[ClassFigures, ...] = ()
     references = None
     if dataset.label_names:
-        labels_N, given_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
+        labels_N, predicted_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
         classes = class_figures(
-            count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
+            count_confusion(labels_N, predicted_N, len(dataset.label_names)), dataset.label_names
         )
-        test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
+        test_figures |= _test_figures(said, labels_N, predicted_N == labels_N, manifest.temperature)
         references = references_of(searched.train, known, said, trained.architecture).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})

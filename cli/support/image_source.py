@@ -13,8 +13,9 @@ from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.source import list_source
 from index.items.source_entries import Entry, entries_of
-from training.data.dataset import FASHION_MNIST, default_cache
+from training.data.dataset import default_cache
 from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
+from training.data.images.load import FASHION_MNIST
 
 SHOWN = 3  # folders that a sentence names
 

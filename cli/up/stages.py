@@ -144,7 +144,7 @@ def measure(
     page = workspace.model / REPORT_PAGE
     if not page.exists() and state.unmeasured is None:
         from cli.evaluate import write_report  # noqa: PLC0415 - torch takes seconds
-        from training.evaluation.evaluate import measure as measure_model  # noqa: PLC0415
+        from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
         try:
             dataset = measuring.dataset()
@@ -152,7 +152,7 @@ def measure(
             state = replace(state, unmeasured=str(error))
             workspace.write(state)
         else:
-            measured = measure_model(workspace.model, dataset, device=device)
+            measured = evaluate_model(workspace.model, dataset, device=device)
             write_report(measured, dataset, workspace.model)
     if state.unmeasured is not None:
         return state, f"not measured: {state.unmeasured}"

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.support.images.pngs import picture
 from tests.support.server.servers import clean_environment
-from training.data.dataset import FASHION_MNIST, load_dataset
+from training.data.dataset import load_dataset
+from training.data.images.load import FASHION_MNIST
 from training.recipes.built_in import cnn
 from training.train import train
 

@@ -221,8 +221,8 @@ def test_a_label_of_each_item_but_a_few_costs_no_more_than_its_vectors() -> None
     fitted = fit(labelled(vectors_ND, labels_N), np.zeros(3020, np.bool_))
     assert (fitted.measured, fitted.alone) == (40, 2980)
     assert fitted.accuracy > 0.9
-    given_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
-    assert (given_N == labels_N).mean() > 0.99
+    predicted_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
+    assert (predicted_N == labels_N).mean() > 0.99
     assert np.abs(fitted.classes.weight_LD).max() < 1e5  # else rounding decides
 
 

@@ -17,12 +17,13 @@ from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
-from training.data.dataset import Dataset, LabelledImages, load_dataset
+from training.data.dataset import Dataset, load_dataset
 from training.data.images.fashion_mnist import PACKAGE_FOLDER
+from training.data.images.labelled_images import LabelledImages
 from training.data.images.split import group_keys_of_positions
 from training.data.images.trained_on import read_training_record
 from training.errors import CheckpointError, DivergenceError
-from training.evaluation.evaluate import measure
+from training.evaluation.evaluate import evaluate_model
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.train_step import StepMetrics
 from training.fit.trainer import EpochMetrics
@@ -202,7 +203,7 @@ def test_the_model_folder_says_how_it_was_made(uninterrupted: dict[str, Path]) -
 
 
 def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, Path]) -> None:
-    evaluation = measure(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
+    evaluation = evaluate_model(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
     manifest = Encoder.load(uninterrupted["cnn"], device="cpu").manifest
     figures = evaluation.to_json()
     assert figures["accuracy"] == manifest.metrics["test_accuracy"]

@@ -20,7 +20,7 @@ from training.auto.frozen_features import draw, only
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.distributed import join_process_group
-from training.evaluation.views import made_views
+from training.evaluation.views import make_views
 from training.fit.batches import images_at_once
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.prepare_network import prepare
@@ -150,7 +150,7 @@ class Scratch:
         """Return how often photos of the first fold find the very thing among all."""
         viewed_N, _ = draw(self._material)
         photos = only(parts, viewed_N)
-        views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=self._recipe.seed)
+        views_VNCHW = make_views(photos.images_NCHW, photos.contents_N, seed=self._recipe.seed)
         views_QD = np.concatenate([self._encode(network, views)[0] for views in views_VNCHW])
         return same_item(vectors_ND, views_QD, viewed_N, self._material)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.auto.feature_cache import FeatureStore
 from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError
-from training.evaluation.views import VIEWS, made_views
+from training.evaluation.views import VIEWS, make_views
 from training.fit.initialization.pretrained import load_pretrained
 from training.heads.material import Material, Seen
 from training.recipes.auto_recipe import AutoRecipe, Extractor
@@ -102,7 +102,7 @@ class Seeing:
 
     def _views(self, photos: "Photos", *, seed: int, views: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
-        views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
+        views_VNCHW = make_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
         features_QF = self._features(
             f"views {seed}", views_VNCHW.reshape(-1, *views_VNCHW.shape[2:])
         )

@@ -30,24 +30,12 @@ from training.data.images.leakage import (
     find_leaks,
     name_leaks,
 )
-from training.data.images.load import FASHION_MNIST, LoadedImages, load_images
+from training.data.images.load import LoadedImages, load_images
 from training.data.images.trained_on import TrainingRecord
 from training.data.measured_images import ImageSelection
 from training.errors import DataError
 from training.formatting import listed
 from vision.image.preprocessing import Preprocessing
-
-__all__ = [
-    "FASHION_MNIST",
-    "Contradiction",
-    "Dataset",
-    "HeldOut",
-    "LabelledImages",
-    "Leak",
-    "Unreadable",
-    "default_cache",
-    "load_dataset",
-]
 
 SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
 NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"

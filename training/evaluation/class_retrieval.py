@@ -5,7 +5,8 @@ Shape suffixes: N images, K gallery images, D vector width.
 
 import numpy as np
 
-from training.data.dataset import HeldOut, LabelledImages
+from training.data.dataset import HeldOut
+from training.data.images.labelled_images import LabelledImages
 from training.evaluation.encodings import encode_all
 from training.evaluation.results import ClassSearchFigures, HeldOutFigures, SearchFigures
 from training.statistics.retrieval import Retrieval, measure_retrieval

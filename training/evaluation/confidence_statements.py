@@ -12,7 +12,7 @@ WON_BACK: Final = 0.5  # of one model's errors, those that another one is right 
 FEW: Final = 30  # images of a class, below which its figures are said to rest on little
 
 
-def accuracy_in_words(accuracy: float, images: int, bounds: Interval) -> str:
+def accuracy_statement(accuracy: float, images: int, bounds: Interval) -> str:
     """Return how well an accuracy is known, and which drop `compare` would show.
 
     Of another model that is supposed to be right on half of the images that this one gets wrong:
@@ -40,7 +40,7 @@ def points(share: float) -> str:
     return f"{100 * share:.{0 if share >= 0.095 else 1 if share >= 0.00095 else 2}f} points"  # noqa: PLR2004
 
 
-def calibration_in_words(calibration: CalibrationFigures) -> str:
+def calibration_statement(calibration: CalibrationFigures) -> str:
     """Return how much of a calibration error is luck."""
     error, honest = percent(calibration.error), percent(calibration.honest)
     if not calibration.shown:
@@ -57,7 +57,7 @@ def calibration_in_words(calibration: CalibrationFigures) -> str:
     )
 
 
-def classes_in_words(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
+def class_statements(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
     """Return which classes were measured on few images, or on none."""
     said: list[str] = []
     measured = [one for one in classes if one.images]
@@ -79,7 +79,7 @@ def classes_in_words(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def guard_in_words(figure: str, paired: PairedDifference, images: int, alpha: float) -> str:
+def guard_statement(figure: str, paired: PairedDifference, images: int, alpha: float) -> str:
     """Return what a gate that let a figure pass could have seen of it."""
     seen = (
         "no drop would have been noticed"

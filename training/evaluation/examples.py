@@ -14,7 +14,7 @@ from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
 MISTAKES: Final = 24
-MAP_POINTS: Final = 2000  # more take t-SNE minutes
+PLOT_POINTS: Final = 2000  # more take t-SNE minutes
 SEARCHES: Final = 12
 HITS: Final = 8
 
@@ -28,7 +28,7 @@ class Mistake(NamedTuple):
     probability: float  # of the label it was given, calibrated
 
 
-class MapPoints(NamedTuple):
+class PlotPoints(NamedTuple):
     """Test images on a plane."""
 
     xy: NDArray[np.float32]  # (M, 2), no unit
@@ -45,15 +45,15 @@ class Neighbours(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evidence:
+class Examples:
     """What a report shows beside the figures; the gallery is what was searched."""
 
     mistakes: tuple[Mistake, ...]  # the surest first
-    map_points: MapPoints
+    plot_points: PlotPoints
     neighbours: tuple[Neighbours, ...]
 
 
-def gather_evidence(
+def choose_examples(
     queries: Encoding,
     labels_N: NDArray[np.int64],
     first_N: NDArray[np.bool_] | None,
@@ -61,7 +61,7 @@ def gather_evidence(
     *,
     group_keys: GroupKeys,
     seed: int = 0,
-) -> Evidence:
+) -> Examples:
     """Return what to show of the test images; about ten seconds for 2,000 of them or more.
 
     Args:
@@ -74,21 +74,21 @@ def gather_evidence(
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
-    given_N = labels_N
+    predicted_N = labels_N
     if first_N is None:
-        given_N, first_N = np.zeros_like(labels_N), np.ones(len(labels_N), np.bool_)
-        labels_N = given_N
+        predicted_N, first_N = np.zeros_like(labels_N), np.ones(len(labels_N), np.bool_)
+        labels_N = predicted_N
     elif queries.probabilities_BL.shape[1]:
-        given_N = queries.probabilities_BL.argmax(axis=1)
+        predicted_N = queries.probabilities_BL.argmax(axis=1)
     mapped_M = _pick_points(labels_N, generator)
-    return Evidence(
+    return Examples(
         mistakes=_surest_mistakes(
-            queries.probabilities_BL.max(axis=1, initial=0), labels_N, given_N
+            queries.probabilities_BL.max(axis=1, initial=0), labels_N, predicted_N
         ),
-        map_points=MapPoints(
+        plot_points=PlotPoints(
             xy=project_vectors(queries.vectors_BD[mapped_M], seed=seed),
             indexes=mapped_M,
-            given=given_N[mapped_M],
+            given=predicted_N[mapped_M],
         ),
         neighbours=tuple(
             _nearest(
@@ -103,12 +103,13 @@ def gather_evidence(
 
 
 def _surest_mistakes(
-    confidences_N: NDArray[np.float32], labels_N: NDArray[np.int64], given_N: NDArray[np.int64]
+    confidences_N: NDArray[np.float32], labels_N: NDArray[np.int64], predicted_N: NDArray[np.int64]
 ) -> tuple[Mistake, ...]:
-    wrong = np.flatnonzero(given_N != labels_N)
+    wrong = np.flatnonzero(predicted_N != labels_N)
     surest = wrong[np.argsort(-confidences_N[wrong], kind="stable")[:MISTAKES]]
     return tuple(
-        Mistake(int(n), int(labels_N[n]), int(given_N[n]), float(confidences_N[n])) for n in surest
+        Mistake(int(n), int(labels_N[n]), int(predicted_N[n]), float(confidences_N[n]))
+        for n in surest
     )
 
 
@@ -130,7 +131,7 @@ def _pick_points(labels_N: NDArray[np.int64], generator: np.random.Generator) ->
     order_N = generator.permutation(len(labels_N))
     labels = labels_N[order_N]
     shares = (_places(labels) + 0.5) / np.bincount(labels)[labels]
-    return np.sort(order_N[np.argsort(shares, kind="stable")[:MAP_POINTS]])
+    return np.sort(order_N[np.argsort(shares, kind="stable")[:PLOT_POINTS]])
 
 
 def _pick_searches(

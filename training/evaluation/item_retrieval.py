@@ -109,7 +109,7 @@ def _searched(dataset: Dataset, queries: Encoding, gallery: Encoding) -> Searche
 
 def _views(encoder: ImageEncoder, photos: LabelledImages) -> NDArray[np.float32]:
     """Return the vectors (V, N, D) of made views of the photos."""
-    views_VNCHW = views.made_views(photos.images_NCHW, photos.contents_N)
+    views_VNCHW = views.make_views(photos.images_NCHW, photos.contents_N)
     return np.stack([encode_all(encoder, view_NCHW).vectors_BD for view_NCHW in views_VNCHW])
 
 

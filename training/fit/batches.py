@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from training.data.dataset import LabelledImages
 from training.data.images.decode_files import LoadReport
+from training.data.images.labelled_images import LabelledImages
 from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.fit.augment import augment, mix

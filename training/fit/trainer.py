@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.data.dataset import LabelledImages
 from training.data.images.decode_files import LoadReport
+from training.data.images.labelled_images import LabelledImages
 from training.distributed import ProcessGroup, synchronize_batch_norm
 from training.errors import CheckpointError
 from training.fit.batches import FeatureBatches, make_batches

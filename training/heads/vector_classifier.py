@@ -20,8 +20,8 @@ from training.data.gallery_labels import LabelledItems
 from training.errors import DataError
 from training.evaluation.novelty import (
     choose_references,
-    compared,
     nearness_of,
+    reference_vectors,
     with_limits,
     without_limits,
 )
@@ -89,7 +89,7 @@ def fit_classes(
         classes=Classes(layer.weight_DF, layer.bias_D),
         temperature=_temperature(logits_ML, items.labels_N[rows_M]),
         references=_references(
-            replace(items, vectors_ND=compared(items.vectors_ND, architecture)),
+            replace(items, vectors_ND=reference_vectors(items.vectors_ND, architecture)),
             folds_N,
             rows_M,
             logits_ML.argmax(axis=1),
@@ -211,11 +211,11 @@ def _references(
     items: LabelledItems,
     folds_N: NDArray[np.int64],
     rows_M: NDArray[np.int64],
-    given_M: NDArray[np.int64],
+    predicted_M: NDArray[np.int64],
 ) -> References:
     """Return items to compare new pictures with; the limits are of items among other folds'."""
     few = _spread(len(rows_M), MOST_NEARNESS)
-    rows, given = rows_M[few], given_M[few]
+    rows, given = rows_M[few], predicted_M[few]
     distances: list[NDArray[np.float64]] = []
     agreements: list[NDArray[np.float64]] = []
     for fold in np.unique(folds_N[rows]):

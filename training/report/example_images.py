@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.report.inline_images import Picture, make_picture
+from training.report.inline_images import InlineImage, inline_image
 
 if TYPE_CHECKING:
-    from training.data.dataset import Dataset, LabelledImages
-    from training.evaluation.evaluate import Evidence
+    from training.data.dataset import Dataset
+    from training.data.images.labelled_images import LabelledImages
+    from training.evaluation.examples import Examples
 
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
     """One image of a dataset, as the network saw it."""
 
-    picture: Picture
+    picture: InlineImage
     label: str  # the one it has
     position: int  # among its part of the dataset
 
@@ -45,18 +46,18 @@ class Search:
     hits: tuple[Neighbour, ...]
 
 
-def show_mistakes(evidence: "Evidence", dataset: "Dataset") -> list[Mistake]:
+def show_mistakes(examples: "Examples", dataset: "Dataset") -> list[Mistake]:
     """Return the mistakes the model was surest of."""
     return [
         Mistake(_exhibit(dataset.test, index), dataset.label_names[given], probability)
-        for index, _, given, probability in evidence.mistakes
+        for index, _, given, probability in examples.mistakes
     ]
 
 
-def show_searches(evidence: "Evidence", dataset: "Dataset") -> list[Search]:
+def show_searches(examples: "Examples", dataset: "Dataset") -> list[Search]:
     """Return the example searches."""
     searches = []
-    for test_index, gallery_indexes, scores in evidence.neighbours:
+    for test_index, gallery_indexes, scores in examples.neighbours:
         query = _exhibit(dataset.test, test_index)
         found = [_exhibit(dataset.train, index) for index in gallery_indexes]
         hits = tuple(
@@ -69,4 +70,4 @@ def show_searches(evidence: "Evidence", dataset: "Dataset") -> list[Search]:
 
 def _exhibit(images: "LabelledImages", position: int) -> Exhibit:
     label = images.label_names[int(images.labels_N[position])] if images.label_names else ""
-    return Exhibit(make_picture(images.images_NCHW[position]), label, int(position))
+    return Exhibit(inline_image(images.images_NCHW[position]), label, int(position))

@@ -15,19 +15,20 @@ from markupsafe import Markup
 from training import formatting
 from training.heads.trial_results import rows_of
 from training.report.charts import Line, line_chart, reliability_diagram
-from training.report.embedding_plot import symbol, vector_map
+from training.report.embedding_plot import embedding_plot, symbol
 from training.report.example_images import show_mistakes, show_searches
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.evaluation.evaluate import Evaluation, Evidence
+    from training.evaluation.examples import Examples
+    from training.evaluation.results import Evaluation
 
 PAGE: Final = Path(__file__).with_name("templates")
 MOST_CELLS: Final = 30  # classes that a confusion matrix can show and still be read
 MOST_PAIRS: Final = 30  # confused pairs that are listed in its place
 
 
-def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Dataset") -> str:
+def render_report(evaluation: "Evaluation", examples: "Examples", dataset: "Dataset") -> str:
     """Return the page: some 100 kB, and some kB for each of its about 150 pictures.
 
     Args:
@@ -54,9 +55,9 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             curves=_curves(figures["history"]),
             before=_reliability("before", figures["reliability_uncalibrated"]),
             after=_reliability("after", figures["reliability"]),
-            searches=show_searches(evidence, dataset),
-            mistakes=show_mistakes(evidence, dataset),
-            map=_map(evidence, dataset, names),
+            searches=show_searches(examples, dataset),
+            mistakes=show_mistakes(examples, dataset),
+            map=_map(examples, dataset, names),
             findings=dataset.findings.to_json(),
             symbols=[symbol(label) for label in range(len(names))],
         )
@@ -201,9 +202,9 @@ def _curves(history: Sequence[dict[str, Any]]) -> list[Curve]:
 # -- map
 
 
-def _map(evidence: "Evidence", dataset: "Dataset", names: Sequence[str]) -> Markup | None:
-    points = evidence.map_points
+def _map(examples: "Examples", dataset: "Dataset", names: Sequence[str]) -> Markup | None:
+    points = examples.plot_points
     if not len(points.xy):
         return None
     labels_M = dataset.test.labels_N[points.indexes] if names else points.given
-    return vector_map(points.xy, labels_M, points.given, names or ("an image",))
+    return embedding_plot(points.xy, labels_M, points.given, names or ("an image",))

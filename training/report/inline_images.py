@@ -18,7 +18,7 @@ JPEG_QUALITY: Final = 82  # of 95
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class InlineImage:
     """An encoded picture, as the value of an ``src``."""
 
     uri: str  # data:image/png or data:image/jpeg
@@ -27,7 +27,7 @@ class Picture:
     pixelated: bool
 
 
-def make_picture(image_CHW: NDArray[np.uint8]) -> Picture:
+def inline_image(image_CHW: NDArray[np.uint8]) -> InlineImage:
     """Return the image as a lossless PNG up to 64 pixels a side, else as a JPEG of at most 160."""
     pixels = image_CHW[0] if image_CHW.shape[0] == 1 else image_CHW.transpose(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -41,4 +41,4 @@ def make_picture(image_CHW: NDArray[np.uint8]) -> Picture:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     kind = "png" if pixelated else "jpeg"
     text = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/{kind};base64,{text}", *image.size, pixelated)
+    return InlineImage(f"data:image/{kind};base64,{text}", *image.size, pixelated)

@@ -11,7 +11,7 @@ from training.evaluation.results import ClassFigures
 from training.formatting import count, day, decimal, duration, plural
 from training.report.markdown import flat, plain, table
 from training.report.model_card_figures import (
-    CLASSES_OF,
+    CLASSES_ORIGIN,
     MOST_LABELS,
     figures_section,
     later_classes_section,
@@ -166,7 +166,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     told = {
         key: value
         for key, value in data.items()
-        if value not in (None, [], "") and key != CLASSES_OF
+        if value not in (None, [], "") and key != CLASSES_ORIGIN
     }
     if not told:
         yield "The model does not say what it was trained on."

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from training.evaluation.confidence_statements import accuracy_in_words
+from training.evaluation.confidence_statements import accuracy_statement
 from training.evaluation.results import ClassFigures
 from training.formatting import count, interval, percent, plural
 from training.heads.trial_results import rows_of
 from training.report.markdown import plain, table
 from vision.model.manifest import Manifest
 
-CLASSES_OF: Final = "classes"  # in the manifest's data: what classes were learnt from later
+CLASSES_ORIGIN: Final = "classes"  # in the manifest's data: what classes were learnt from later
 MOST_LABELS: Final = 200  # classes that are listed one by one
 WEAK_RECALL: Final = 0.8  # below it a class is named as weak
 FEWEST_WEAK: Final = 3  # classes that are named even if none is below
@@ -59,7 +59,7 @@ def figures_section(manifest: Manifest) -> Iterator[str]:
     )
     if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
         bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        yield accuracy_in_words(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
+        yield accuracy_statement(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
 
 
 def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
@@ -82,7 +82,7 @@ def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def later_classes_section(manifest: Manifest) -> Iterator[str]:
     """Yield where classes come from that were given to a model later, and how good they are."""
-    origin, metrics = manifest.data.get(CLASSES_OF), manifest.metrics
+    origin, metrics = manifest.data.get(CLASSES_ORIGIN), manifest.metrics
     if origin is None:
         return
     bounds = (metrics["held_out_accuracy_low"], metrics["held_out_accuracy_high"])

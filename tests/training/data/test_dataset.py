@@ -22,7 +22,7 @@ from dataset.listing import Part
 from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
-from training.data.dataset import LabelledImages, load_dataset
+from training.data.dataset import load_dataset
 from training.data.images import fashion_mnist, pixel_buffer
 from training.data.images.decode_files import fit_grey_images
 from training.data.images.fashion_mnist import (
@@ -36,6 +36,7 @@ from training.data.images.fashion_mnist import (
     find_fashion_mnist,
     read_fashion_mnist,
 )
+from training.data.images.labelled_images import LabelledImages
 from training.data.images.load import load_images
 from training.data.images.pixel_buffer import pixel_array, put_in_order
 from training.errors import DataError

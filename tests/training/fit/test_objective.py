@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support.learners import SMALL, small_trainable_model
 from training.errors import RecipeError
 from training.fit.objective import balanced_weights, layer_groups
-from training.fit.trainer import averaged_copy
+from training.fit.weight_average import averaged_copy
 from training.recipes.recipe import FineTuning, MetricLoss
 from vision.networks.network import Network
 

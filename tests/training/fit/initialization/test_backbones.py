@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests.support.paths import ROOT
 from tests.training.test_train import easy_dataset
-from training.data.dataset import Dataset, LabelledImages, load_dataset
+from training.data.dataset import Dataset, load_dataset
+from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError, WeightsError
 from training.recipes.built_in import (
     backbone_finetune,
