@@ -22,7 +22,7 @@ from training.data.images.trained_on import (
     read_training_record,
 )
 from training.errors import DataError
-from training.heads.vector_classifier import Fitted, fit_classes
+from training.heads.vector_classifier import FittedClassifier, fit_classes
 from training.publish import CARD_NAME
 from training.report.model_card import model_card
 from training.report.model_card_figures import CLASSES_ORIGIN
@@ -46,7 +46,7 @@ class ClassedModel:
     manifest: Manifest
     before: tuple[str, ...]  # labels of the model that it was made of
     items: LabelledItems
-    fitted: Fitted
+    fitted: FittedClassifier
 
 
 def add_classes(gallery: Path, model: Path, out: Path) -> ClassedModel:
@@ -115,7 +115,7 @@ def _extended_record(record: TrainingRecord, items: LabelledItems) -> TrainingRe
     return record.union(TrainingRecord(contents_K=items.contents_N, phashes_K=phashes_N))
 
 
-def _origin(gallery: Path, items: LabelledItems, fitted: Fitted) -> dict[str, object]:
+def _origin(gallery: Path, items: LabelledItems, fitted: FittedClassifier) -> dict[str, object]:
     return {
         "gallery": gallery.resolve().name,
         "items": len(items),
@@ -127,7 +127,7 @@ def _origin(gallery: Path, items: LabelledItems, fitted: Fitted) -> dict[str, ob
     }
 
 
-def _metrics(base: Manifest, fitted: Fitted) -> dict[str, float]:
+def _metrics(base: Manifest, fitted: FittedClassifier) -> dict[str, float]:
     kept = {name: value for name, value in base.metrics.items() if not name.startswith(OF_CLASSES)}
     low, high = fitted.interval
     return kept | {

@@ -15,7 +15,7 @@ from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.heads.trial_results import Comparison, Tried
+    from training.heads.trial_results import Candidate, SelectionResult
 
 
 def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: 
 
 def run_auto(
     recipe: AutoRecipe, where: Where, *, resume: bool
-) -> "tuple[Manifest, Comparison, Dataset]":
+) -> "tuple[Manifest, SelectionResult, Dataset]":
     """Try with progress; return the manifest, what was tried, and the data as first read.
 
     Raises:
@@ -54,8 +54,8 @@ def run_auto(
     from training.fit.initialization.pretrained import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
-    recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
-    recipe = recipe.suited(*preview_source(where.data))
+    recipe = recipe.with_bits(where.bits or bits_of(where.data, recipe.preprocessing))
+    recipe = recipe.adapted_to(*preview_source(where.data))
     if is_at_hand(VGG19, published_weights(VGG19)):
         recipe = recipe.with_vgg19()
     read: list[Dataset] = []
@@ -109,7 +109,7 @@ class TryingProgress:
         self._stop()
         say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
 
-    def tried(self, one: "Tried") -> None:
+    def tried(self, one: "Candidate") -> None:
         """Say what a candidate is worth."""
         self._stop()
         say(str(one))

@@ -189,8 +189,8 @@ def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
         recipe = pick_recipe("cnn", FASHION_MNIST)
         return recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     auto = auto_recipe(budget_s=wish.budget_s)
-    auto = auto.seeing(bits_of(str(listing.source), auto.preprocessing))
-    return auto.suited(*preview_files(listing.files))
+    auto = auto.with_bits(bits_of(str(listing.source), auto.preprocessing))
+    return auto.adapted_to(*preview_files(listing.files))
 
 
 def _listed(source: str, group: str | None) -> "Listing | None":

@@ -34,7 +34,7 @@ from training.data.images.trained_on import (
     read_training_record,
 )
 from training.fit.initialization.predecessor import Predecessor
-from training.heads.vector_classifier import Fitted, fit_classes
+from training.heads.vector_classifier import FittedClassifier, fit_classes
 from vision.inference.open_encoder import open_encoder
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import read_export
@@ -156,7 +156,7 @@ def labelled(
     )
 
 
-def fit(items: LabelledItems, learnt_N: NDArray[np.bool_]) -> Fitted:
+def fit(items: LabelledItems, learnt_N: NDArray[np.bool_]) -> FittedClassifier:
     """Return the classes of vectors that have one part."""
     return fit_classes(items, learnt_N, small_manifest(width=items.facts.width).architecture)
 

@@ -27,10 +27,10 @@ from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.initialization.named_tensors import prefixed, unprefixed
 from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import cpu_has_bf16
-from training.recipes.auto_recipe import Extractor, Tuning
+from training.recipes.auto_recipe import AutoFineTuning, Extractor
 from training.recipes.recipe import Augmentation
-from training.statistics.closed_form import Space
-from training.statistics.discriminants import ClassSpread, Moments
+from training.statistics.closed_form import FeatureSpace
+from training.statistics.discriminants import ClassScatter, Moments
 from vision.networks.backbone import Backbone, build_backbone
 from vision.networks.model_zoo import build_known
 from vision.networks.normalization import Normalisation
@@ -46,7 +46,7 @@ EpochReport = Callable[[int, int, float], None]  # epochs done, all epochs, mean
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class FineTuned:
     """A network that has learnt on."""
 
     backbone: Backbone  # on the CPU
@@ -54,7 +54,7 @@ class Tuned:
     seconds: float
 
 
-class Tuner:
+class FineTuner:
     """One network that learns on from labelled images."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Tuner:
         images: LabelledImages,
         positions: NDArray[np.int64],
         *,
-        tuning: Tuning,
+        tuning: AutoFineTuning,
         folder: Path,
         device: torch.device,
         seed: int,
@@ -120,7 +120,7 @@ class Tuner:
         epoch_s = took_s * self._steps * MEASURED_MORE
         return min(self._tuning.epochs, int(left_s / epoch_s))
 
-    def run(self, epochs: int, report: EpochReport) -> Tuned:
+    def run(self, epochs: int, report: EpochReport) -> FineTuned:
         """Learn for so many epochs, or for what is left of them.
 
         Raises:
@@ -142,7 +142,7 @@ class Tuner:
                 seconds += time.perf_counter() - began
                 state.save(self._checkpoint(epoch + 1, epochs, seconds, average))
                 report(epoch + 1, epochs, loss)
-        return Tuned(self._backbone(average), epochs, seconds)
+        return FineTuned(self._backbone(average), epochs, seconds)
 
     @torch.no_grad()
     def _fit_classifier(self) -> None:
@@ -160,11 +160,11 @@ class Tuner:
             small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
             features.append(self._network(small_BCHW).cpu().numpy())
         features_NF = np.concatenate(features)
-        space = Space.of(features_NF)
+        space = FeatureSpace.of(features_NF)
         labels_N = self._images.labels_N[self._positions]
         classes = len(self._images.label_names)
         moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
-        spread = ClassSpread(moments, features=space.features)
+        spread = ClassScatter(moments, features=space.features)
         scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
         seen_L = moments.counts_L > 0
         bias_L = np.where(seen_L, scores.bias_D - scores.bias_D[seen_L].mean(), 0)
@@ -286,7 +286,7 @@ class Tuner:
         return backbone.eval()
 
 
-def is_begun(folder: Path) -> bool:
+def is_started(folder: Path) -> bool:
     """Return whether a tuning in a training's folder was begun and can be gone on with."""
     return CheckpointFolder(folder / FOLDER).exists()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from training.auto.feature_cache import FeatureStore
-from training.auto.frozen_features import built
-from training.auto.trials import AutoObserver, Load, Trials
+from training.auto.frozen_features import build_extractor
+from training.auto.trials import AutoObserver, Load, ModelSelection
 from training.distributed import world_size
 from training.errors import DataError, RecipeError, WeightsError
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.preflight import refuse_existing, refuse_unfinished, state_folder
-from training.heads.trial_results import Comparison
+from training.heads.trial_results import SelectionResult
 from training.publish import finish, publish
 from training.recipes.auto_recipe import AutoRecipe
 from training.train import reproducible
@@ -32,7 +32,7 @@ def train_auto(
     device: str = "auto",
     resume: bool = False,
     observer: AutoObserver,
-) -> tuple[Manifest, Comparison]:
+) -> tuple[Manifest, SelectionResult]:
     """Try what ``recipe`` says, write the model folder ``out`` of the best, and say why it is.
 
     The same photos, recipe and machine give the same model, whether or not it was interrupted;
@@ -65,7 +65,7 @@ def train_auto(
             state.load(run_identity)
         else:
             state.save(Checkpoint(run_identity, {}, {}))
-        trials = Trials(
+        selection = ModelSelection(
             recipe,
             load,
             dataset,
@@ -74,13 +74,15 @@ def train_auto(
             observer=observer,
         )
         try:
-            trials.run()
+            selection.run()
         except (DataError, RecipeError, WeightsError):
             state.remove()  # the next try would end alike: nothing to go on from
             raise
-        manifest = publish(finish(trials.trained(), trials.winning_dataset, run_identity), out)
+        manifest = publish(
+            finish(selection.trained(), selection.winning_dataset, run_identity), out
+        )
         state.remove()
-    return manifest, trials.comparison
+    return manifest, selection.result
 
 
 def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> None:
@@ -102,4 +104,4 @@ def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> N
     pick_device(device)
     with torch.random.fork_rng(devices=[]):
         for extractor in recipe.extractors:
-            built(extractor)
+            build_extractor(extractor)

@@ -14,10 +14,10 @@ from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.recipes.auto_recipe import assign_folds
 from training.statistics.closed_form import Linear, two_part, unit
 
-NEVER: Final = -1  # the fold of images that are never held out
+NEVER_HELD_OUT: Final = -1  # the fold of images that are never held out
 
 
-class Heads(NamedTuple):
+class LinearHeads(NamedTuple):
     """Linear layers on features. Without classes there is only the first."""
 
     item: Linear  # tells one thing from another
@@ -33,7 +33,7 @@ class Heads(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Material:
+class CrossValidationData:
     """What is learnt from, beside the pixels: in the order of the features."""
 
     labels_N: NDArray[np.int64]
@@ -51,11 +51,13 @@ class Material:
         unlabelled: LabelledImages | None,
         *,
         folds: int,
-    ) -> "Material":
+    ) -> "CrossValidationData":
         """Return what these parts are; a validation part is the only fold."""
         parts = [part for part in (train, validation, unlabelled) if part is not None]
         dealt = assign_folds(train.labels_N.tolist(), train.group_keys_N.tolist(), folds)
-        of_train_N = np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER)
+        of_train_N = (
+            np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER_HELD_OUT)
+        )
         return cls(
             labels_N=np.concatenate([part.labels_N for part in parts]),
             photos_N=np.concatenate([part.group_keys_N for part in parts]),
@@ -65,13 +67,13 @@ class Material:
                 [
                     of_train_N,
                     *([] if validation is None else [np.zeros(len(validation), np.int64)]),
-                    *([] if unlabelled is None else [np.full(len(unlabelled), NEVER)]),
+                    *([] if unlabelled is None else [np.full(len(unlabelled), NEVER_HELD_OUT)]),
                 ]
             ),
             num_labels=len(train.label_names),
         )
 
-    def taught(self) -> NDArray[np.int64]:
+    def first_training_rows(self) -> NDArray[np.int64]:
         """Return the positions of labelled images that the first fold does not hold out."""
         held_in_N = self.folds_N != self.folds[0]
         return np.flatnonzero(held_in_N & (self.labels_N != UNLABELLED))
@@ -79,10 +81,10 @@ class Material:
     @property
     def folds(self) -> list[int]:
         """The folds that hold an image out."""
-        return [int(fold) for fold in np.unique(self.folds_N) if fold != NEVER]
+        return [int(fold) for fold in np.unique(self.folds_N) if fold != NEVER_HELD_OUT]
 
 
-class Figures(NamedTuple):
+class ValidationFigures(NamedTuple):
     """What heads are worth on images held out; shares in [0, 1]."""
 
     images: int
@@ -98,18 +100,18 @@ class Figures(NamedTuple):
         return ((self.accuracy or 0.0) + (self.r_at_1 or 0.0)) / 2
 
 
-class Fitted(NamedTuple):
+class FittedHeads(NamedTuple):
     """The best heads in closed form on some features, and what they are worth."""
 
-    heads: Heads  # fitted to all images
+    heads: LinearHeads  # fitted to all images
     shrinkage: float | None
     emphasis: float  # deviation of the last layer's features, where that of all others is 1
-    figures: Figures
+    figures: ValidationFigures
     logits_NL: NDArray[np.float32]  # of images held out, to fit a temperature with
     labels_N: NDArray[np.int64]  # theirs
 
 
-class Seen(NamedTuple):
+class ExtractedFeatures(NamedTuple):
     """What one network sees of the images, and of views of some of them."""
 
     features_NF: NDArray[np.float32]  # of all images of the material

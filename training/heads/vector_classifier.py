@@ -29,8 +29,8 @@ from training.formatting import plural
 from training.heads.candidates import FEW_DIMENSIONS
 from training.recipes.auto_recipe import FOLDS, assign_folds
 from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
-from training.statistics.closed_form import Linear, Space
-from training.statistics.discriminants import ClassSpread, Moments
+from training.statistics.closed_form import FeatureSpace, Linear
+from training.statistics.discriminants import ClassScatter, Moments
 from training.statistics.significance import Interval, share_interval
 from vision.model.manifest import Architecture
 from vision.model.open_set import References
@@ -45,7 +45,7 @@ MOST_NEARNESS: Final = 2_000  # items that limits are fitted with, some 0.2 ms e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fitted:
+class FittedClassifier:
     """A classifier of vectors, and what it is worth on items held out."""
 
     classes: Classes
@@ -61,7 +61,7 @@ class Fitted:
 
 def fit_classes(
     items: LabelledItems, learnt_N: NDArray[np.bool_], architecture: Architecture
-) -> Fitted:
+) -> FittedClassifier:
     """Return the classifier of the items' labels. Costs seconds for 100,000 items.
 
     Args:
@@ -85,7 +85,7 @@ def fit_classes(
         right_of = folded.count_right()
         shrinkage = max(SHRINKAGES, key=lambda one: (right_of[one], one))
         logits_ML, layer = folded.logits(shrinkage), folded.fit(shrinkage)
-    return Fitted(
+    return FittedClassifier(
         classes=Classes(layer.weight_DF, layer.bias_D),
         temperature=_temperature(logits_ML, items.labels_N[rows_M]),
         references=_references(
@@ -166,7 +166,7 @@ class _Folded:
         self._items, self._folds_N, self._rows_M = items, folds_N, rows_M
         # Not each number with the same spread, as features are: a vector's strong ones tell most.
         # With ten photos a class that is .74 right, and not .49 (docs/decisions/0026).
-        self._space = Space.evenly(items.vectors_ND)
+        self._space = FeatureSpace.evenly(items.vectors_ND)
         self._reduced_NR = self._space.reduced(items.vectors_ND)
         self._whole = self._sums(slice(None))
 
@@ -177,22 +177,22 @@ class _Folded:
     def count_right(self) -> dict[float, int]:
         """Return how many of the items measured are given their label, by strength."""
         right_of = dict.fromkeys(SHRINKAGES, 0)
-        for places, spread in self._held_out():
+        for places, scatter in self._held_out():
             rows = self._rows_M[places]
             for shrinkage in SHRINKAGES:
-                given = spread.scores(shrinkage).of(self._reduced_NR[rows]).argmax(axis=1)
+                given = scatter.scores(shrinkage).of(self._reduced_NR[rows]).argmax(axis=1)
                 right_of[shrinkage] += int((given == self._items.labels_N[rows]).sum())
         return right_of
 
     def logits(self, shrinkage: float) -> NDArray[np.float32]:
         """Return what is said (M, L) of the items measured."""
         logits_ML = np.empty((len(self._rows_M), len(self._items.names)), np.float32)
-        for places, spread in self._held_out():
+        for places, scatter in self._held_out():
             reduced = self._reduced_NR[self._rows_M[places]]
-            logits_ML[places] = spread.scores(shrinkage).of(reduced)
+            logits_ML[places] = scatter.scores(shrinkage).of(reduced)
         return logits_ML
 
-    def _held_out(self) -> Iterator[tuple[NDArray[np.int64], ClassSpread]]:
+    def _held_out(self) -> Iterator[tuple[NDArray[np.int64], ClassScatter]]:
         """Give the places in M of the items of each fold, and the classes without that fold."""
         folds_M = self._folds_N[self._rows_M]
         for fold in np.unique(folds_M):
@@ -203,8 +203,8 @@ class _Folded:
         items = self._items
         return Moments.of(self._reduced_NR[rows], items.labels_N[rows], num_labels=len(items.names))
 
-    def _spread(self, moments: Moments) -> ClassSpread:
-        return ClassSpread(moments, features=self._space.features)
+    def _spread(self, moments: Moments) -> ClassScatter:
+        return ClassScatter(moments, features=self._space.features)
 
 
 def _references(

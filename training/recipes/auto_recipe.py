@@ -64,7 +64,7 @@ class Extractor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class AutoFineTuning:
     """How an EfficientNet-Lite learns on: all of it but the lowest stages, lower ones slower."""
 
     epochs: int = 12  # at most; as many as there is time for
@@ -114,7 +114,9 @@ class AutoRecipe:
     kind_share: float = 1 / 3  # of a score
     view_shrinkage: float = 0.3  # of the covariance of changes between views
     lone_view_shrinkage: float = 0.6  # likewise, where there are no classes
-    tuning: Tuning | None = Tuning()  # of the first network, where there are classes and time
+    tuning: AutoFineTuning | None = (
+        AutoFineTuning()
+    )  # of the first network, where there are classes and time
     scratch: FromScratch | None = None  # for small gray pictures: a small network of their own
     seed: int = 0
 
@@ -136,7 +138,7 @@ class AutoRecipe:
         """How images are prepared for the first network."""
         return self.extractors[0].preprocessing
 
-    def seeing(self, bits: int) -> Self:
+    def with_bits(self, bits: int) -> Self:
         """Return the set-up for gray pictures of so many bits."""
         return replace(
             self,
@@ -146,7 +148,7 @@ class AutoRecipe:
             ),
         )
 
-    def suited(self, photos: int, gray_side: int | None) -> Self:
+    def adapted_to(self, photos: int, gray_side: int | None) -> Self:
         """Return the set-up for so many photos; ``gray_side`` pixels if all are small and gray.
 
         Of many photos the quicker network comes first, so that the budget is kept to. Small gray

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training import formatting
-from training.heads.trial_results import rows_of
+from training.heads.trial_results import candidate_rows
 from training.report.charts import Line, line_chart, reliability_diagram
 from training.report.embedding_plot import embedding_plot, symbol
 from training.report.example_images import show_mistakes, show_searches
@@ -79,7 +79,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     said = (
-        rows_of,
+        candidate_rows,
         *(
             formatting.percent,
             formatting.interval,

@@ -6,7 +6,7 @@ from typing import Any, Final
 from training.evaluation.confidence_statements import accuracy_statement
 from training.evaluation.results import ClassFigures
 from training.formatting import count, interval, percent, plural
-from training.heads.trial_results import rows_of
+from training.heads.trial_results import candidate_rows
 from training.report.markdown import plain, table
 from vision.model.manifest import Manifest
 
@@ -21,7 +21,7 @@ def tried_section(tried: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield what was tried, and why the best of it was taken."""
     if tried is None:
         return
-    titles, *rows = rows_of(tried)
+    titles, *rows = candidate_rows(tried)
     yield "## What was tried"
     yield plain(str(tried["why"]))
     yield table(titles, rows)

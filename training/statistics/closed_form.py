@@ -30,7 +30,7 @@ class Linear(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Space:
+class FeatureSpace:
     """Where features are worked with: each with mean 0 and deviation 1, turned to few dimensions.
 
     N images lie in a space of N - 1 dimensions, and nothing in closed form leaves it. Of features
