@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.dataset import Dataset
-from training.data.images.trained_on import (
+from training.data.images.training_record import (
     TRAINING_RECORD_NAME,
     TRAINING_RECORD_SHA256,
     TrainingRecord,

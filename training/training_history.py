@@ -25,7 +25,7 @@ def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
 
 
 def read_tried(model_folder: Path) -> dict[str, Any] | None:
-    """Return what `auto` tried, as ``training.heads.trial_results`` writes it, or None.
+    """Return what `auto` tried, as ``training.heads.model_choice`` writes it, or None.
 
     Raises:
         ModelFolderError: the file is not JSON, or holds something else.

@@ -114,7 +114,7 @@ def load_to_measure(
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    from training.data.images.trained_on import read_training_record  # noqa: PLC0415 - keeps `--help` quick
+    from training.data.images.training_record import read_training_record  # noqa: PLC0415 - keeps `--help` quick
     from training.data.unseen_images import load_unseen  # noqa: PLC0415
 
     manifest = read_manifest(model)

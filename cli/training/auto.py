@@ -15,7 +15,7 @@ from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.heads.trial_results import Candidate, SelectionResult
+    from training.heads.model_choice import Candidate, SelectionResult
 
 
 def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def run_auto(
         DatasetError: the data are missing or damaged.
     """
     from training.auto.train_auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.first_look import preview_source  # noqa: PLC0415
+    from training.data.source_preview import preview_source  # noqa: PLC0415
     from training.fit.initialization.pretrained import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)

@@ -181,7 +181,7 @@ def _train_again(
 def recipe_of(listing: "Listing | None", wish: Wish) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.training.bit_depth import bits_of  # noqa: PLC0415
-    from training.data.first_look import preview_files  # noqa: PLC0415
+    from training.data.source_preview import preview_files  # noqa: PLC0415
     from training.recipes.auto_recipe import auto_recipe  # noqa: PLC0415
     from training.recipes.built_in import pick_recipe  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from tests.cli.test_cli import lookalike
 from tests.support.images.pngs import png, write_photographs
 from tests.support.models import manifest, write_model
 from training.data.dataset import load_dataset
-from training.data.images.trained_on import TrainingRecord
+from training.data.images.training_record import TrainingRecord
 from training.data.unseen_images import load_unseen
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export

@@ -27,7 +27,7 @@ from tests.support.models import manifest as small_manifest
 from tests.support.models import write_model
 from tests.support.server.servers import clean_environment
 from training.data.gallery_labels import LabelledItems
-from training.data.images.trained_on import (
+from training.data.images.training_record import (
     TRAINING_RECORD_NAME,
     TRAINING_RECORD_SHA256,
     TrainingRecord,

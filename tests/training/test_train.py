@@ -21,7 +21,7 @@ from training.data.dataset import Dataset, load_dataset
 from training.data.images.fashion_mnist import PACKAGE_FOLDER
 from training.data.images.labelled_images import LabelledImages
 from training.data.images.split import group_keys_of_positions
-from training.data.images.trained_on import read_training_record
+from training.data.images.training_record import read_training_record
 from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import evaluate_model
 from training.fit.checkpoint import CheckpointFolder

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
-from training.data.images.trained_on import TrainingRecord
+from training.data.images.training_record import TrainingRecord
 from training.data.unseen_images import load_unseen
 from training.errors import DataError
 from training.evaluation.compare import check_comparable, compare_models, measure_for_comparison

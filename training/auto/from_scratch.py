@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.auto.assembly import validation_figures
+from training.auto.assemble import validation_figures
 from training.auto.frozen_features import sample_photos, select_photos
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
@@ -26,9 +26,9 @@ from training.fit.checkpoint import CheckpointFolder
 from training.fit.prepare_network import prepare
 from training.fit.train_step import StepMetrics
 from training.fit.trainer import EpochMetrics, Trainer
+from training.heads.cross_validation import CrossValidationData, ValidationFigures
 from training.heads.item_head import same_item
-from training.heads.material import CrossValidationData, ValidationFigures
-from training.heads.trial_results import SelectionResult
+from training.heads.model_choice import SelectionResult
 from training.publish import Trained, trained_by
 from training.recipes.auto_recipe import FOLDS, FromScratch
 from training.statistics.latency import learning_s

@@ -20,7 +20,7 @@ from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError
 from training.evaluation.views import VIEWS, make_views
 from training.fit.initialization.pretrained import load_pretrained
-from training.heads.material import CrossValidationData, ExtractedFeatures
+from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
 from training.recipes.auto_recipe import AutoRecipe, Extractor
 from vision.inference.feature_encoder import FeatureEncoder, feature_encoder
 from vision.networks.backbone import Backbone, build_backbone

@@ -11,12 +11,12 @@ import torch
 
 from training.auto.feature_cache import FeatureStore
 from training.auto.frozen_features import build_extractor
-from training.auto.trials import AutoObserver, Load, ModelSelection
+from training.auto.model_selection import AutoObserver, Load, ModelSelection
 from training.distributed import world_size
 from training.errors import DataError, RecipeError, WeightsError
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.preflight import refuse_existing, refuse_unfinished, state_folder
-from training.heads.trial_results import SelectionResult
+from training.heads.model_choice import SelectionResult
 from training.publish import finish, publish
 from training.recipes.auto_recipe import AutoRecipe
 from training.train import reproducible

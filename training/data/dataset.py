@@ -13,14 +13,6 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
-from training.data.arrangement import (
-    GroupedImages,
-    PartSelection,
-    arrange_parts,
-    collect_findings,
-    find_groups,
-    split_by_content,
-)
 from training.data.images.decode_files import LoadReport, Unreadable
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.data.images.leakage import (
@@ -31,8 +23,16 @@ from training.data.images.leakage import (
     name_leaks,
 )
 from training.data.images.load import LoadedImages, load_images
-from training.data.images.trained_on import TrainingRecord
+from training.data.images.training_record import TrainingRecord
 from training.data.measured_images import ImageSelection
+from training.data.parts import (
+    GroupedImages,
+    PartSelection,
+    arrange_parts,
+    collect_findings,
+    find_groups,
+    split_by_content,
+)
 from training.errors import DataError
 from training.formatting import listed
 from vision.image.preprocessing import Preprocessing

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.listing import Part
-from training.data.arrangement import (
+from training.data.dataset import Dataset, HeldOut, default_cache
+from training.data.images.decode_files import LoadReport
+from training.data.images.labelled_images import UNLABELLED
+from training.data.images.leakage import find_contradictions, find_leaks
+from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
+from training.data.images.training_record import TrainingRecord
+from training.data.measured_images import Among, ImageSelection
+from training.data.parts import (
     GroupedImages,
     PartSelection,
     arrange_parts,
@@ -20,13 +27,6 @@ from training.data.arrangement import (
     find_groups,
     split_by_content,
 )
-from training.data.dataset import Dataset, HeldOut, default_cache
-from training.data.images.decode_files import LoadReport
-from training.data.images.labelled_images import UNLABELLED
-from training.data.images.leakage import find_contradictions, find_leaks
-from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
-from training.data.images.trained_on import TrainingRecord
-from training.data.measured_images import Among, ImageSelection
 from training.errors import DataError
 from training.formatting import listed
 from vision.model.manifest import Manifest

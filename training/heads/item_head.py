@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.heads.material import CrossValidationData, ExtractedFeatures
+from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
 from training.recipes.auto_recipe import AutoRecipe
 from training.statistics.closed_form import LEAST_SPREAD, FeatureSpace, Linear, components, unit
 from training.statistics.same_item import Searched, find_others, find_views

@@ -26,7 +26,7 @@ from training.evaluation.novelty import (
     without_limits,
 )
 from training.formatting import plural
-from training.heads.candidates import FEW_DIMENSIONS
+from training.heads.fit_heads import FEW_DIMENSIONS
 from training.recipes.auto_recipe import FOLDS, assign_folds
 from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
 from training.statistics.closed_form import FeatureSpace, Linear

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training import formatting
-from training.heads.trial_results import candidate_rows
+from training.heads.model_choice import candidate_rows
 from training.report.charts import Line, line_chart, reliability_diagram
 from training.report.embedding_plot import embedding_plot, symbol
 from training.report.example_images import show_mistakes, show_searches

@@ -59,7 +59,7 @@ def model_card(
     Args:
         manifest: of the model; where its weights are not yet known, their SHA-256 is not told.
         classes: by label, the figures of those that have test images; may be empty.
-        tried: what was tried and why it won, as ``training.heads.trial_results`` writes it.
+        tried: what was tried and why it won, as ``training.heads.model_choice`` writes it.
     """
     sections = (
         _introduction(manifest),

@@ -6,7 +6,7 @@ from typing import Any, Final
 from training.evaluation.confidence_statements import accuracy_statement
 from training.evaluation.results import ClassFigures
 from training.formatting import count, interval, percent, plural
-from training.heads.trial_results import candidate_rows
+from training.heads.model_choice import candidate_rows
 from training.report.markdown import plain, table
 from vision.model.manifest import Manifest
 

@@ -13,13 +13,13 @@ from PIL import Image
 from tests.support.images.pngs import encoded, picture, write_photographs
 from training.auto import train_auto as auto_module
 from training.auto.frozen_features import build_extractor
+from training.auto.model_selection import NO_TIME
 from training.auto.train_auto import train_auto
-from training.auto.trials import NO_TIME
 from training.data.dataset import Dataset, load_dataset
 from training.data.images.labelled_images import UNLABELLED
 from training.errors import CheckpointError, DataError
 from training.fit.initialization.pretrained import is_at_hand
-from training.heads.trial_results import Candidate
+from training.heads.model_choice import Candidate
 from training.recipes.auto_recipe import LITE0, AutoFineTuning, AutoRecipe, auto_recipe
 from training.recipes.built_in import VGG19
 from vision.image.preprocessing import Preprocessing

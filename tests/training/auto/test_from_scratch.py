@@ -11,9 +11,9 @@ from PIL import Image
 from tests.support.images.pngs import picture
 from tests.training.auto.test_auto import Watching, run, small
 from training.data.dataset import load_dataset
-from training.data.first_look import SourcePreview, preview_source
-from training.heads.material import ValidationFigures
-from training.heads.trial_results import is_better_at_classes
+from training.data.source_preview import SourcePreview, preview_source
+from training.heads.cross_validation import ValidationFigures
+from training.heads.model_choice import is_better_at_classes
 from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
 from training.recipes.built_in import cnn_gray
 from vision.inference.torch_encoder import Encoder
@@ -103,7 +103,9 @@ def test_of_many_photos_the_quicker_network_comes_first() -> None:
 def test_it_is_judged_by_pictures_held_out_beside_the_others(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.auto.trials.is_better_at_classes", lambda one, than: False)
+    monkeypatch.setattr(
+        "training.auto.model_selection.is_better_at_classes", lambda one, than: False
+    )
     watching = run(pictures, tmp_path / "model", trying())
     own, pretrained, same = watching.candidates
     assert own.name == "cnn from scratch at 28 px"
@@ -120,7 +122,9 @@ def test_it_is_judged_by_pictures_held_out_beside_the_others(
 def test_where_it_is_better_it_learns_from_all_pictures_and_is_the_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.auto.trials.is_better_at_classes", lambda one, than: True)
+    monkeypatch.setattr(
+        "training.auto.model_selection.is_better_at_classes", lambda one, than: True
+    )
     recipe = trying(steps=60, most_epochs=60)
     watching = run(pictures, tmp_path / "whole", recipe)
     manifest = read_manifest(tmp_path / "whole")

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.labelled_gallery import labelled
+from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
 from training.heads.item_head import fit_item_head, same_item
-from training.heads.material import CrossValidationData, ExtractedFeatures
 from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe
 from training.statistics.closed_form import unit
 from training.statistics.same_item import Searched, find_others

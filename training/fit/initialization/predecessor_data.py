@@ -10,7 +10,7 @@ import numpy as np
 
 from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.trained_on import TrainingRecord, read_training_record
+from training.data.images.training_record import TrainingRecord, read_training_record
 from training.errors import DataError
 from training.fit.initialization.predecessor import Predecessor
 from training.recipes.recipe import Recipe

@@ -17,7 +17,7 @@ from tests.training.fit.initialization.test_backbones import SMALL, coloured, sm
 from tests.training.test_train import LECTURE, OURS, easy_dataset
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.trained_on import TRAINING_RECORD_NAME
+from training.data.images.training_record import TRAINING_RECORD_NAME
 from training.errors import WeightsError
 from training.evaluation.evaluate import evaluate_model
 from training.recipes.built_in import backbone_finetune, backbone_frozen, cnn_best

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.data.images.test_trained_on import photos, write_model
+from tests.training.data.images.test_training_record import photos, write_model
 from tests.training.test_train import OURS
 from training.data.dataset import Dataset, load_dataset
-from training.data.images.trained_on import TrainingRecord, read_training_record
+from training.data.images.training_record import TrainingRecord, read_training_record
 from training.errors import DataError
 from training.fit.initialization.predecessor_data import (
     KNOWN,

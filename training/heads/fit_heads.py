@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from training.data.images.labelled_images import UNLABELLED
-from training.heads.item_head import fit_item_head, same_item
-from training.heads.material import (
+from training.heads.cross_validation import (
     NEVER_HELD_OUT,
     CrossValidationData,
     ExtractedFeatures,
@@ -23,6 +22,7 @@ from training.heads.material import (
     LinearHeads,
     ValidationFigures,
 )
+from training.heads.item_head import fit_item_head, same_item
 from training.recipes.auto_recipe import AutoRecipe
 from training.statistics.calibration import fitted_loss
 from training.statistics.closed_form import FeatureSpace, two_part, unit

@@ -10,21 +10,21 @@ from typing import Final, NamedTuple, Protocol
 
 import torch
 
-from training.auto.assembly import assemble_network
+from training.auto.assemble import assemble_network
 from training.auto.feature_cache import FeatureStore
 from training.auto.fine_tuning import FineTuner, is_started
 from training.auto.from_scratch import ScratchCandidate, ScratchTraining
 from training.auto.frozen_features import FeatureExtraction, load_extractor
 from training.data.dataset import Dataset
 from training.errors import DataError, DivergenceError, RecipeError, WeightsError
-from training.heads.candidates import fit_heads
-from training.heads.material import (
+from training.heads.cross_validation import (
     CrossValidationData,
     ExtractedFeatures,
     FittedHeads,
     ValidationFigures,
 )
-from training.heads.trial_results import (
+from training.heads.fit_heads import fit_heads
+from training.heads.model_choice import (
     Candidate,
     SelectionResult,
     describe_head,

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.heads.material import FittedHeads, LinearHeads, ValidationFigures
-from training.heads.trial_results import SelectionResult
+from training.heads.cross_validation import FittedHeads, LinearHeads, ValidationFigures
+from training.heads.model_choice import SelectionResult
 from training.publish import Trained, environment
 from training.recipes.auto_recipe import AutoRecipe, Extractor
 from training.statistics.calibration import choose_temperature

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from training.formatting import count, duration, listed, percent
-from training.heads.material import FittedHeads, ValidationFigures
+from training.heads.cross_validation import FittedHeads, ValidationFigures
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
 KINDS_GAIN: Final = 0.005  # that makes up for finding the very thing less often

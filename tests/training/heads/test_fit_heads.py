@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.heads.candidates import fit_heads
-from training.heads.material import CrossValidationData, ExtractedFeatures, ValidationFigures
-from training.heads.trial_results import Candidate, explain_choice, is_clearly_better
+from training.heads.cross_validation import (
+    CrossValidationData,
+    ExtractedFeatures,
+    ValidationFigures,
+)
+from training.heads.fit_heads import fit_heads
+from training.heads.model_choice import Candidate, explain_choice, is_clearly_better
 from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe
 from training.statistics.calibration import fitted_loss
 
