@@ -89,7 +89,7 @@ def trained_by(trainer: Trainer, label_names: Sequence[str]) -> Trained:
         temperature=temperature,
         figures=_training_figures(trainer),
         history={
-            "history": [asdict(report) for report in trainer.history],
+            "history": [asdict(epoch) for epoch in trainer.history],
             "environment": environment(trainer.processes.device, processes=trainer.processes.size),
         },
     )
@@ -103,9 +103,7 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         dataset: what it was trained on; its test images are looked at here for the first time.
         subject: recipe and data as JSON values.
     """
-    record = TrainingRecord.of(
-        *filter(None, (dataset.train, dataset.validation, dataset.unlabelled))
-    )
+    record = TrainingRecord.of(*dataset.training_parts)
     learnt = record.union(dataset.predecessor_record or TrainingRecord.empty()).to_bytes()
     manifest = Manifest(
         name=f"{dataset.name}-{trained.recipe}",
@@ -226,7 +224,7 @@ def _training_figures(trainer: Trainer) -> dict[str, float]:
         "parameters": float(sum(p.numel() for p in trainer.network.parameters())),
         "train_loss": last.loss,
         "train_accuracy": last.accuracy,
-        "train_seconds": sum(report.seconds for report in trainer.history),
+        "train_seconds": sum(epoch.seconds for epoch in trainer.history),
     }
     if last.validation_loss is not None and last.validation_accuracy is not None:
         figures |= {

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 
 from training.data.dataset import Dataset
-from training.data.images.decode_files import LoadReport
 from training.distributed import join_process_group
-from training.fit.callbacks import Observer, Observers
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.initialization.predecessor_data import exclude_predecessor_images
 from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.fit.prepare_network import prepare
 from training.fit.train_step import refuse_non_finite
 from training.fit.trainer import Trainer
+from training.progress import Progress, TrainingStarted, ignore
 from training.publish import finish, publish, trained_by
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
@@ -32,8 +31,7 @@ def train(
     out: Path,
     device: str = "auto",
     resume: bool = False,
-    observer: Observer | None = None,
-    on_embedded: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Manifest:
     """Train as ``recipe`` says, write the model folder ``out`` and return its manifest.
 
@@ -49,8 +47,7 @@ def train(
         out: the model folder to make; it appears whole or not at all.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on from the last whole epoch of an interrupted call; begin if there is none.
-        observer: told about progress, from this thread.
-        on_embedded: told how many images a frozen backbone has embedded, before the first epoch.
+        progress: told what is done, by the first process.
 
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
@@ -73,10 +70,9 @@ def train(
             trainer = Trainer(
                 *(recipe, network, dataset.train, dataset.validation),
                 processes=processes,
-                report=on_embedded,
+                progress=progress if processes.is_first else ignore,
             )
-            watching = observer if observer is not None and processes.is_first else Observers()
-            run_trainer(trainer, state, run_identity, watching)
+            run_trainer(trainer, state, run_identity)
             finished = finish(trained_by(trainer, dataset.label_names), dataset, run_identity)
             refuse_non_finite(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
@@ -99,9 +95,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def run_trainer(
-    trainer: Trainer, folder: CheckpointFolder, run_identity: dict[str, Any], observer: Observer
-) -> None:
+def run_trainer(trainer: Trainer, folder: CheckpointFolder, run_identity: dict[str, Any]) -> None:
     """Train to the end, from the folder's state on if there is one, saving after each epoch.
 
     Raises:
@@ -110,13 +104,10 @@ def run_trainer(
     """
     if folder.exists():
         trainer.restore(folder.load(run_identity))
-    observer.started(
-        epochs=trainer.recipe.epochs,
-        epochs_done=len(trainer.history),
-        steps_per_epoch=trainer.steps_per_epoch,
-    )
+    done = len(trainer.history)
+    trainer.progress(TrainingStarted(trainer.recipe.epochs, done, trainer.steps_per_epoch))
     while not trainer.finished:
-        report = trainer.run_epoch(observer.step)
+        epoch = trainer.run_epoch()
         if trainer.processes.is_first:
             folder.save(trainer.checkpoint(run_identity))
-        observer.epoch(report)
+        trainer.progress(epoch)

@@ -1,7 +1,6 @@
 """What `--data` names in, images with labels out, with progress and a word on what was found."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -9,7 +8,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import lines_of, progress, show
+from cli.support.console import lines_of, show
+from cli.support.training_progress import TrainingProgress
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
@@ -18,7 +18,6 @@ from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.data.images.decode_files import LoadReport
 
 DATA_HELP: Final = (
     "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
@@ -67,9 +66,10 @@ def load(
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
     from training.fit.initialization.predecessor_data import exclude_predecessor_images  # noqa: PLC0415
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
-            data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
+            data, recipe.preprocessing, hold_out=hold_out, group=group, progress=progress
         )
     dataset = exclude_predecessor_images(dataset, recipe)
     say_findings(dataset.findings)
@@ -91,14 +91,15 @@ def load_any(
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
             data,
             preprocessing,
             hold_out=hold_out,
             unlabelled=True,
             group=group,
-            report=report,
+            progress=progress,
         )
     if not quiet:
         say_findings(dataset.findings)
@@ -119,19 +120,11 @@ def load_to_measure(
 
     manifest = read_manifest(model)
     learnt = [read_training_record(folder, read_manifest(folder)) for folder in (model, *others)]
-    with _reading() as report:
-        dataset = load_unseen(data, manifest, learnt, group=group, report=report)
+    harden_pillow()
+    with TrainingProgress() as progress:
+        dataset = load_unseen(data, manifest, learnt, group=group, progress=progress)
     say_findings(dataset.findings)
     return dataset
-
-
-@contextmanager
-def _reading() -> Iterator["LoadReport"]:
-    """Show how many images were read."""
-    harden_pillow()
-    with progress() as display:
-        task = display.add_task("reading images", total=None, note="")
-        yield lambda done, total: display.update(task, completed=done, total=total)
 
 
 def say_findings(findings: Findings, *, title: str = "found in the data") -> None:

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress, TaskID
-
-from cli.support.console import print_json, progress, say
+from cli.support.console import print_json, say
 from cli.support.dataset_option import load_any
+from cli.support.training_progress import TrainingProgress
 from cli.training.bit_depth import bits_of
 from cli.training.fit import Where, result_of, say_how_to_measure, say_what_is_resumed
 from training.recipes.auto_recipe import AutoRecipe
@@ -15,7 +14,7 @@ from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.heads.model_choice import Candidate, SelectionResult
+    from training.heads.model_choice import SelectionResult
 
 
 def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: bool) -> None:
@@ -68,53 +67,13 @@ def run_auto(
             read.append(dataset)
         return dataset
 
-    with TryingProgress() as watching:
+    with TrainingProgress() as progress:
         manifest, comparison = train_auto(
             recipe,
             load,
             out=where.out,
             device=where.device,
             resume=resume,
-            observer=watching,
+            progress=progress,
         )
     return manifest, comparison, read[0]
-
-
-class TryingProgress:
-    """Shows on standard error what is being tried, and leaves a line about each candidate."""
-
-    def __init__(self) -> None:
-        self._display: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "TryingProgress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
-
-    def embedding(self, name: str, done: int, total: int) -> None:
-        """Show how far the network called ``name`` is with the images."""
-        if self._display is None:
-            self._display = progress()
-            self._display.start()
-            self._task = self._display.add_task("embedding images", total=total, note="")
-        assert self._task is not None
-        elapsed_s = self._display.tasks[0].elapsed or 0.0
-        rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
-        self._display.update(self._task, completed=done, note=rate)
-
-    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
-        """Leave a line about each epoch of a network that learns on."""
-        self._stop()
-        say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
-
-    def tried(self, one: "Candidate") -> None:
-        """Say what a candidate is worth."""
-        self._stop()
-        say(str(one))
-
-    def _stop(self) -> None:
-        if self._display is not None:
-            self._display.stop()
-            self._display = None

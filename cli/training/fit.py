@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from cli.support.console import print_json, say
 from cli.support.dataset_option import load, named
+from cli.support.training_progress import TrainingProgress
 from cli.training.bit_depth import with_depth_of
-from cli.training.training_progress import TrainingProgress
 from training.formatting import plural
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.fit.callbacks import Observer
+    from training.fit.tensorboard import TensorBoard
+    from training.progress import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +73,29 @@ def run_training(
     *,
     device: str,
     resume: bool,
-    curves: "Observer | None" = None,
+    curves: "TensorBoard | None" = None,
 ) -> Manifest:
     """Train with progress, also told to ``curves``, and return the new model folder's manifest.
 
     Raises:
         TrainingError, VisionError: as ``training.train.train``.
     """
-    from training.fit.callbacks import Observers  # noqa: PLC0415 - keeps `--help` quick
     from training.train import train as train_model  # noqa: PLC0415
 
-    with TrainingProgress() as watching:
+    with TrainingProgress() as shown:
+
+        def progress(event: Event) -> None:
+            shown(event)
+            if curves is not None:
+                curves(event)
+
         return train_model(
             recipe,
             dataset,
             out=out,
             device=device,
             resume=resume,
-            observer=Observers(watching, *([] if curves is None else [curves])),
-            on_embedded=watching.embedded,
+            progress=progress,
         )
 
 
@@ -120,8 +125,8 @@ def say_what_is_resumed(out: Path) -> None:
 
 
 @contextmanager
-def _curves(folder: Path | None) -> "Iterator[Observer | None]":
-    """Give the block an observer that writes curves to ``folder``, if there is one.
+def _curves(folder: Path | None) -> "Iterator[TensorBoard | None]":
+    """Give the block a callback that writes curves to ``folder``, if there is one.
 
     Raises:
         TrainingError: TensorBoard is not installed, or the folder cannot be written.

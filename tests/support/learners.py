@@ -1,5 +1,6 @@
-"""Small learners for tests."""
+"""Small models to train for tests, and callbacks that a training tells its progress to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from training.distributed import ProcessGroup
 from training.fit.objective import TrainableModel
+from training.progress import EpochMetrics, Event, ImagesDone
 from training.recipes.built_in import cnn
 from training.recipes.recipe import Recipe
 from vision.image.preprocessing import Preprocessing
@@ -28,3 +30,19 @@ def small_trainable_model(
         return TrainableModel(
             network, recipe, np.array(counts), ProcessGroup(0, 1, torch.device("cpu"))
         )
+
+
+def press_ctrl_c(event: Event) -> None:
+    """Interrupt the training after each epoch, when it is on disk."""
+    if isinstance(event, EpochMetrics):
+        raise KeyboardInterrupt
+
+
+def images_done(calls: list[tuple[int, int]]) -> Callable[[Event], None]:
+    """Return a callback that keeps how many images are done, and how many there are."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, ImagesDone):
+            calls.append((event.done, event.total))
+
+    return tell

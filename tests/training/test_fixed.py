@@ -8,11 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.support.learners import press_ctrl_c
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
 from training.distributed import ProcessGroup
 from training.errors import CheckpointError
 from training.fit.checkpoint import STATE_NAME, CheckpointFolder
-from training.fit.trainer import EpochMetrics, Trainer
+from training.fit.trainer import Trainer
 from training.recipes.built_in import backbone_finetune, backbone_frozen
 from training.recipes.recipe import FineTuning, Recipe
 from training.train import train
@@ -30,21 +31,10 @@ HALF = small(
 )
 
 
-class Stopper:
-    """Presses Ctrl-C after each epoch, when it is on disk."""
-
-    def started(self, **_: int) -> None: ...
-
-    def step(self, _: object) -> None: ...
-
-    def epoch(self, report: EpochMetrics) -> None:
-        raise KeyboardInterrupt
-
-
 def stopped(recipe: Recipe, out: Path) -> Path:
     """Train for one epoch more, and return the folder of the checkpoint."""
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, coloured(), out=out, device="cpu", resume=True, observer=Stopper())
+        train(recipe, coloured(), out=out, device="cpu", resume=True, progress=press_ctrl_c)
     return out.with_name(f"{out.name}.training")
 
 
@@ -120,7 +110,7 @@ def test_the_average_of_a_frozen_backbone_is_no_copy_of_it() -> None:
 @pytest.mark.parametrize("recipe", [FROZEN, HALF], ids=["frozen", "half"])
 def test_a_checkpoint_does_not_go_on_from_other_fixed_weights(recipe: Recipe) -> None:
     session = session_of(recipe)
-    session.run_epoch(lambda _: None)
+    session.run_epoch()
     checkpoint = session.checkpoint({})
     with pytest.raises(CheckpointError, match="the part of the network that does not learn"):
         session_of(recipe, seed=1).restore(checkpoint)

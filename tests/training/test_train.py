@@ -25,8 +25,7 @@ from training.data.images.training_record import read_training_record
 from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import evaluate_model
 from training.fit.checkpoint import CheckpointFolder
-from training.fit.train_step import StepMetrics
-from training.fit.trainer import EpochMetrics
+from training.progress import EpochMetrics, Event, StepMetrics, TrainingStarted
 from training.recipes.built_in import cnn, cnn_photos, deck_cnn
 from training.recipes.recipe import Precision, Recipe
 from training.train import train
@@ -72,19 +71,19 @@ class Watcher:
         self.epochs_done_before = 0
         self._interrupt_at = interrupt_at
 
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        assert epochs >= 1
-        assert steps_per_epoch >= 1
-        self.epochs_done_before = epochs_done
-
-    def step(self, report: StepMetrics) -> None:
-        assert report.images > 0
-        self.steps += 1
-        if self.steps == self._interrupt_at:
-            raise KeyboardInterrupt
-
-    def epoch(self, report: EpochMetrics) -> None:
-        self.epochs.append(report)
+    def __call__(self, event: Event) -> None:
+        match event:
+            case TrainingStarted():
+                assert event.epochs >= 1
+                assert event.steps_per_epoch >= 1
+                self.epochs_done_before = event.epochs_done
+            case StepMetrics():
+                assert event.images > 0
+                self.steps += 1
+                if self.steps == self._interrupt_at:
+                    raise KeyboardInterrupt
+            case EpochMetrics():
+                self.epochs.append(event)
 
 
 def weights(model: Path) -> bytes:
@@ -119,8 +118,8 @@ def test_a_model_keeps_what_its_training_looked_at_and_nothing_else(
     folder, dataset = uninterrupted[LECTURE.name], easy_dataset()
     learnt = read_training_record(folder, read_manifest(folder))
     assert learnt is not None
-    assert learnt.knows(dataset.train.contents_N, dataset.train.phashes_N).all()
-    assert not learnt.knows(dataset.test.contents_N, dataset.test.phashes_N).any()
+    assert learnt.contains(dataset.train.contents_N, dataset.train.phashes_N).all()
+    assert not learnt.contains(dataset.test.contents_N, dataset.test.phashes_N).any()
 
 
 @both_recipes
@@ -140,16 +139,16 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 ) -> None:
     out = tmp_path / "model"
     watcher = Watcher()
-    train(recipe, easy_dataset(), out=tmp_path / "count", device="cpu", observer=watcher)
+    train(recipe, easy_dataset(), out=tmp_path / "count", device="cpu", progress=watcher)
     steps_per_epoch = watcher.steps // 3
 
     stopper = Watcher(interrupt_at=epoch * steps_per_epoch + 2)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, easy_dataset(), out=out, device="cpu", observer=stopper)
+        train(recipe, easy_dataset(), out=out, device="cpu", progress=stopper)
     assert not out.exists()
 
     rest = Watcher()
-    manifest = train(recipe, easy_dataset(), out=out, device="cpu", resume=True, observer=rest)
+    manifest = train(recipe, easy_dataset(), out=out, device="cpu", resume=True, progress=rest)
     assert rest.epochs_done_before == epoch
     assert weights(out) == weights(uninterrupted[recipe.name])
     assert manifest.metrics["epochs"] == 3
@@ -164,20 +163,20 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_weights(
 import pathlib, sys, time
 import torch
 from tests.training.test_train import LECTURE, Watcher, easy_dataset
+from training.progress import EpochMetrics
 from training.train import train
 
 torch.set_num_threads(1)
 
 class Slow(Watcher):
-    def step(self, report):
-        super().step(report)
-        if self.epochs:
+    def __call__(self, event):
+        super().__call__(event)
+        if isinstance(event, EpochMetrics):
+            print("epoch", flush=True)
+        elif self.epochs:
             time.sleep(0.2)  # the parent kills in here
-    def epoch(self, report):
-        super().epoch(report)
-        print("epoch", flush=True)
 
-train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", observer=Slow())
+train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", progress=Slow())
 """
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -188,7 +187,7 @@ train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", obs
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
     rest = Watcher()
-    train(LECTURE, easy_dataset(), out=out, device="cpu", resume=True, observer=rest)
+    train(LECTURE, easy_dataset(), out=out, device="cpu", resume=True, progress=rest)
     assert rest.epochs_done_before >= 1
     assert weights(out) == weights(uninterrupted[LECTURE.name])
 
@@ -215,7 +214,7 @@ def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, 
 def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     rising = replace(LECTURE, epochs=50, learning_rate=0.02, patience=2)
     watcher = Watcher()
-    manifest = train(rising, easy_dataset(), out=tmp_path / "m", device="cpu", observer=watcher)
+    manifest = train(rising, easy_dataset(), out=tmp_path / "m", device="cpu", progress=watcher)
     losses = [report.validation_loss for report in watcher.epochs]
     assert len(losses) < 50
     best = losses.index(min(loss for loss in losses if loss is not None)) + 1
@@ -225,7 +224,7 @@ def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(tmp_path:
 
 def test_a_short_loss_curve_stays_where_it_was(tmp_path: Path) -> None:
     watcher = Watcher()
-    train(OURS, easy_dataset(), out=tmp_path / "m", device="cpu", observer=watcher)
+    train(OURS, easy_dataset(), out=tmp_path / "m", device="cpu", progress=watcher)
     assert [report.loss for report in watcher.epochs] == pytest.approx(GOLDEN_LOSSES, abs=0.05)
 
 
@@ -267,7 +266,7 @@ def test_an_existing_model_is_never_overwritten(
 
 def interrupted(out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(OURS, easy_dataset(), out=out, device="cpu", observer=Watcher(interrupt_at=20))
+        train(OURS, easy_dataset(), out=out, device="cpu", progress=Watcher(interrupt_at=20))
 
 
 def test_an_interrupted_training_is_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -334,14 +333,14 @@ def test_a_disk_that_fills_before_the_model_is_written_loses_no_epoch(
         ballast = disk / "ballast"
 
         class Filler(Watcher):
-            def epoch(self, report: EpochMetrics) -> None:
-                super().epoch(report)
-                if report.epoch == OURS.epochs:
+            def __call__(self, event: Event) -> None:
+                super().__call__(event)
+                if isinstance(event, EpochMetrics) and event.epoch == OURS.epochs:
                     room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
                     ballast.write_bytes(bytes(room - 20_000))
 
         with pytest.raises(ModelFolderError, match="No space left"):
-            train(OURS, easy_dataset(), out=disk / "m", device="cpu", observer=Filler())
+            train(OURS, easy_dataset(), out=disk / "m", device="cpu", progress=Filler())
         assert not (disk / "m").exists()
         ballast.unlink()
         manifest: Manifest = train(OURS, easy_dataset(), out=disk / "m", device="cpu", resume=True)
@@ -373,7 +372,7 @@ def test_a_gpu_trains_in_every_precision_and_goes_on_where_it_was(
         train(
             *(recipe, easy_dataset()),
             **{"out": tmp_path / "parts", "device": "cuda"},
-            observer=Watcher(interrupt_at=20),
+            progress=Watcher(interrupt_at=20),
         )
     train(recipe, easy_dataset(), out=tmp_path / "parts", device="cuda", resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")

@@ -84,7 +84,7 @@ def heap(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(model: Path, data: Path, *, group: str | None = None) -> dict[str, Any]:
-    dataset = load_unseen(str(data), read_manifest(model), [TrainingRecord.nothing()], group=group)
+    dataset = load_unseen(str(data), read_manifest(model), [TrainingRecord.empty()], group=group)
     return evaluate_model(model, dataset, device="cpu").evaluation.to_json()
 
 
@@ -146,7 +146,7 @@ def test_models_with_and_without_classes_are_compared_by_their_vectors(
     contenders = [
         measure_for_comparison(
             folder,
-            load_unseen(str(photos), read_manifest(folder), [TrainingRecord.nothing()]),
+            load_unseen(str(photos), read_manifest(folder), [TrainingRecord.empty()]),
             device="cpu",
         )
         for folder in (classed, bare)

@@ -8,7 +8,6 @@ Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, L labe
 import copy
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +26,7 @@ from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.initialization.named_tensors import prefixed, unprefixed
 from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import cpu_has_bf16
+from training.progress import CandidateEpoch, Progress
 from training.recipes.auto_recipe import AutoFineTuning, Extractor
 from training.recipes.recipe import Augmentation
 from training.statistics.closed_form import FeatureSpace
@@ -41,8 +41,6 @@ RISING: Final = 0.05  # share of all steps in which the rate rises
 START_SHRINKAGE: Final = 0.5  # of the classifier's covariance
 START_DEVIATION: Final = 2.0  # of its scores
 MEASURED_MORE: Final = 1.15  # an epoch takes as much longer than its steps alone
-
-EpochReport = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss in nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +118,8 @@ class FineTuner:
         epoch_s = took_s * self._steps * MEASURED_MORE
         return min(self._tuning.epochs, int(left_s / epoch_s))
 
-    def run(self, epochs: int, report: EpochReport) -> FineTuned:
-        """Learn for so many epochs, or for what is left of them.
+    def run(self, epochs: int, name: str, progress: Progress) -> FineTuned:
+        """Learn for so many epochs, or for what is left of them, as the candidate ``name``.
 
         Raises:
             DivergenceError: the loss is no longer a number.
@@ -141,7 +139,7 @@ class FineTuner:
                 loss = self._epoch(epoch, epochs, average)
                 seconds += time.perf_counter() - began
                 state.save(self._checkpoint(epoch + 1, epochs, seconds, average))
-                report(epoch + 1, epochs, loss)
+                progress(CandidateEpoch(name, epoch + 1, epochs, loss))
         return FineTuned(self._backbone(average), epochs, seconds)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from all images.
 Shape suffixes: N images, V views, K found among, D vector width, L labels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,11 +24,11 @@ from training.evaluation.views import make_views
 from training.fit.batches import images_at_once
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.prepare_network import prepare
-from training.fit.train_step import StepMetrics
-from training.fit.trainer import EpochMetrics, Trainer
+from training.fit.trainer import Trainer
 from training.heads.cross_validation import CrossValidationData, ValidationFigures
 from training.heads.item_head import same_item
 from training.heads.model_choice import SelectionResult
+from training.progress import CandidateEpoch, EpochMetrics, Event, Progress
 from training.publish import Trained, trained_by
 from training.recipes.auto_recipe import FOLDS, FromScratch
 from training.statistics.latency import learning_s
@@ -38,8 +38,6 @@ from vision.networks.normalization import Normalisation
 
 FIRST, AGAIN = "scratch", "scratch-again"  # folders
 REPORTS: Final = 10  # of progress, in a training
-
-Report = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss in nats
 
 
 class HeldOutRun(NamedTuple):
@@ -92,7 +90,7 @@ class ScratchTraining:
         labels = len(self._dataset.label_names)
         return (1 + refit) * learning_s(self._recipe, self.images, labels, self._device)
 
-    def fit_held_out(self, report: Report) -> HeldOutRun:
+    def fit_held_out(self, progress: Progress) -> HeldOutRun:
         """Learn from all images but those of ``folds``, and look at these.
 
         Raises:
@@ -100,14 +98,14 @@ class ScratchTraining:
             DivergenceError: the loss is no longer a number.
             CheckpointError: the state cannot be saved, or is of other images.
         """
-        trainer = self._run(FIRST, self._first, self._held_out, report)
+        trainer = self._run(FIRST, self._first, self._held_out, self._tenths(self.name, progress))
         trained = trained_by(trainer, self._dataset.label_names)
         seconds = sum(one.seconds for one in trainer.history)
-        parts = [self._dataset.train, self._dataset.validation, self._dataset.unlabelled]
-        present = [part for part in parts if part is not None]
-        said = [self._encode(trainer.network, part.images_NCHW) for part in present]
-        vectors_ND, logits_NL = (np.concatenate(rows) for rows in zip(*said, strict=True))
-        same_item = self._same_item(trainer.network, present, vectors_ND)
+        encodings = [
+            self._encode(trainer.network, part.images_NCHW) for part in self._dataset.training_parts
+        ]
+        vectors_ND, logits_NL = (np.concatenate(rows) for rows in zip(*encodings, strict=True))
+        same_item = self._same_item(trainer.network, vectors_ND)
         return HeldOutRun(trained, vectors_ND, logits_NL, same_item, seconds)
 
     def figures(self, run: HeldOutRun, folds: Sequence[int]) -> ValidationFigures:
@@ -125,7 +123,7 @@ class ScratchTraining:
             len(right_N), float(right_N.mean()), float(found_N.mean()), run.same_item
         )
 
-    def refit(self, learnt: HeldOutRun, report: Report) -> Trained:
+    def refit(self, learnt: HeldOutRun, progress: Progress) -> Trained:
         """Learn from all images, and return the network with the first one's temperature.
 
         Raises:
@@ -133,31 +131,48 @@ class ScratchTraining:
         """
         if self._dataset.validation is not None:
             return learnt.trained
-        trainer = self._run(AGAIN, self._dataset.train, None, report)
+        tenths = self._tenths(f"{self.name}, all pictures", progress)
+        trainer = self._run(AGAIN, self._dataset.train, None, tenths)
         trained = trained_by(trainer, self._dataset.label_names)
         return replace(trained, temperature=learnt.trained.temperature)
 
     def _run(
-        self, name: str, images: LabelledImages, held_out: LabelledImages | None, report: Report
+        self,
+        name: str,
+        images: LabelledImages,
+        held_out: LabelledImages | None,
+        progress: Progress,
     ) -> Trainer:
         seed, device = self._recipe.seed, torch.device(self._device)
         with join_process_group(self._device) as processes, reproducible(seed, device):
             recipe, network = prepare(self._recipe, self._dataset.label_names, device)
-            trainer = Trainer(recipe, network, images, held_out, processes=processes)
+            trainer = Trainer(
+                *(recipe, network, images, held_out), processes=processes, progress=progress
+            )
             run_identity: dict[str, Any] = {
                 "recipe": recipe.to_json(),
                 "data": {"images": images.fingerprint},
             }
             with CheckpointFolder(self._folder / name) as state:
-                run_trainer(trainer, state, run_identity, _Watching(report))
+                run_trainer(trainer, state, run_identity)
         return trainer
 
-    def _same_item(
-        self, network: Network, parts: Sequence[LabelledImages], vectors_ND: NDArray[np.float32]
-    ) -> float:
+    def _tenths(self, name: str, progress: Progress) -> Progress:
+        """Return what passes on every tenth of a training's epochs, under a name."""
+        epochs = self._recipe.epochs
+
+        def tell(event: Event) -> None:
+            if isinstance(event, EpochMetrics):
+                tenth = event.epoch * REPORTS // epochs
+                if tenth > (event.epoch - 1) * REPORTS // epochs:
+                    progress(CandidateEpoch(name, event.epoch, epochs, event.loss))
+
+        return tell
+
+    def _same_item(self, network: Network, vectors_ND: NDArray[np.float32]) -> float:
         """Return how often photos of the first fold find the very thing among all."""
         viewed_N, _ = sample_photos(self._cv_data)
-        photos = select_photos(parts, viewed_N)
+        photos = select_photos(self._dataset.training_parts, viewed_N)
         views_VNCHW = make_views(photos.images_NCHW, photos.contents_N, seed=self._recipe.seed)
         views_QD = np.concatenate([self._encode(network, views)[0] for views in views_VNCHW])
         return same_item(vectors_ND, views_QD, viewed_N, self._cv_data)
@@ -198,21 +213,3 @@ class ScratchCandidate(NamedTuple):
             figures={**self.trained.figures, **held_out, "train_seconds": seconds},
             history={**self.trained.history, "tried": result.to_json()},
         )
-
-
-class _Watching:
-    """Passes on some of what a training tells."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._epochs = 0
-
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        self._epochs = epochs
-
-    def step(self, report: StepMetrics) -> None:
-        pass
-
-    def epoch(self, report: EpochMetrics) -> None:
-        if report.epoch * REPORTS // self._epochs > (report.epoch - 1) * REPORTS // self._epochs:
-            self._report(report.epoch, self._epochs, report.loss)

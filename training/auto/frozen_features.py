@@ -21,6 +21,7 @@ from training.errors import RecipeError
 from training.evaluation.views import VIEWS, make_views
 from training.fit.initialization.pretrained import load_pretrained
 from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
+from training.progress import ImagesDone, Progress
 from training.recipes.auto_recipe import AutoRecipe, Extractor
 from vision.inference.feature_encoder import FeatureEncoder, feature_encoder
 from vision.networks.backbone import Backbone, build_backbone
@@ -30,8 +31,7 @@ QUERY_PHOTOS: Final = 200  # photos that views are made of, to search the very p
 VIEW_PHOTOS: Final = 800  # others, whose views tell how features change with light and angle
 VIEWS_EACH: Final = 1  # views of each: more photos tell more than more views of them
 OTHER_VIEWS: Final = 1 << 32  # the seed of these
-
-SeenReport = Callable[[str, int, int], None]  # the network's name, images done, images in all
+EMBEDDING: Final = "embedding images"
 
 
 class FeatureExtraction:
@@ -67,7 +67,7 @@ class FeatureExtraction:
         parts: Sequence[LabelledImages],
         cv_data: CrossValidationData,
         recipe: AutoRecipe,
-        report: SeenReport,
+        progress: Progress,
     ) -> ExtractedFeatures:
         """Return what the network sees of all images, one part after another.
 
@@ -78,7 +78,7 @@ class FeatureExtraction:
         made = VIEWS * len(viewed_N) + VIEWS_EACH * len(changed_N)
         self._total = len(cv_data.labels_N) + made
         self._done = 0
-        self._report = lambda done: report(self._name, done, self._total)
+        self._report = lambda done: progress(ImagesDone(EMBEDDING, done, self._total))
         features_NF = np.concatenate(
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )

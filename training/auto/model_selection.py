@@ -5,8 +5,7 @@ Shape suffixes: N images, F features.
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import torch
 
@@ -33,6 +32,7 @@ from training.heads.model_choice import (
     is_better_at_classes,
     is_clearly_better,
 )
+from training.progress import Progress
 from training.publish import Trained
 from training.recipes.auto_recipe import (
     LITE_SIDES,
@@ -49,19 +49,6 @@ CHANGED: Final = "the photos have changed since the training began; the next one
 LEARNT_HEAD: Final = "learnt with the network"
 NO_TIME: Final = "there was no time left: a larger budget buys it"
 Load = Callable[[Preprocessing], Dataset]
-
-
-class AutoObserver(Protocol):
-    """Told about progress, in the order of events."""
-
-    def embedding(self, name: str, done: int, total: int) -> None:
-        """So many images of all were seen by the network called ``name``."""
-
-    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
-        """A network that learns on is done with so many epochs; the mean loss of the last, nats."""
-
-    def tried(self, one: Candidate) -> None:
-        """A candidate was measured, or passed over."""
 
 
 class _Best(NamedTuple):
@@ -86,10 +73,10 @@ class ModelSelection:
         *,
         store: FeatureStore,
         device: torch.device,
-        observer: AutoObserver,
+        progress: Progress,
     ) -> None:
         self._recipe, self._load, self._store = recipe, load, store
-        self._device, self._observer = device, observer
+        self._device, self._progress = device, progress
         self._began = time.perf_counter()
         self._loaded = (recipe.preprocessing, dataset)
         self._cv_data = CrossValidationData.of(
@@ -209,7 +196,7 @@ class ModelSelection:
         if epochs < tuning.fewest_epochs:
             self._skip(name, NO_TIME)
             return
-        tuned = fine_tuner.run(epochs, partial(self._observer.learning, name))
+        tuned = fine_tuner.run(epochs, name, self._progress)
         extraction = FeatureExtraction(
             self._store, extractor, tuned.backbone, device=self._device, tuned=name
         )
@@ -243,7 +230,7 @@ class ModelSelection:
             self._skip(scratch.name, NO_TIME)
             return
         try:
-            learnt = scratch.fit_held_out(partial(self._observer.learning, scratch.name))
+            learnt = scratch.fit_held_out(self._progress)
         except (RecipeError, DivergenceError) as error:
             self._skip(scratch.name, str(error))
             return
@@ -258,8 +245,7 @@ class ModelSelection:
             own = small.scratch.figures(small.run, folds)
             if not is_better_at_classes(own, self._on_folds(self._best, folds)):
                 return
-        report = partial(self._observer.learning, f"{small.scratch.name}, all pictures")
-        self._small = small._replace(trained=small.scratch.refit(small.run, report))
+        self._small = small._replace(trained=small.scratch.refit(small.run, self._progress))
         self._winner, self.winning_dataset = small.scratch.name, small.dataset
 
     def _on_folds(self, best: _Best, folds: Sequence[int]) -> ValidationFigures:
@@ -275,14 +261,11 @@ class ModelSelection:
         return self._on_some[key]
 
     def _extract(self, extraction: FeatureExtraction, dataset: Dataset) -> ExtractedFeatures:
-        parts = (dataset.train, dataset.validation, dataset.unlabelled)
-        present = [part for part in parts if part is not None]
-        return extraction.extract(present, self._cv_data, self._recipe, self._observer.embedding)
+        parts = dataset.training_parts
+        return extraction.extract(parts, self._cv_data, self._recipe, self._progress)
 
     def _measured(self, name: str, figures: ValidationFigures, seconds: float, head: str) -> None:
-        one = Candidate.with_figures(name, figures, seconds=seconds, head=head)
-        self._tried.append(one)
-        self._observer.tried(one)
+        self._keep(Candidate.with_figures(name, figures, seconds=seconds, head=head))
 
     def _has_time_for(self, extractor: Extractor, usual_s: float) -> bool:
         """Return whether one more network can be tried, of which most take ``usual_s``."""
@@ -308,6 +291,8 @@ class ModelSelection:
         return self._loaded[1]
 
     def _skip(self, name: str, why: str) -> None:
-        one = Candidate(name=name, seconds=0.0, not_tried=why)
-        self._tried.append(one)
-        self._observer.tried(one)
+        self._keep(Candidate(name=name, seconds=0.0, not_tried=why))
+
+    def _keep(self, candidate: Candidate) -> None:
+        self._tried.append(candidate)
+        self._progress(candidate)

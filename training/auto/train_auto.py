@@ -11,12 +11,13 @@ import torch
 
 from training.auto.feature_cache import FeatureStore
 from training.auto.frozen_features import build_extractor
-from training.auto.model_selection import AutoObserver, Load, ModelSelection
+from training.auto.model_selection import Load, ModelSelection
 from training.distributed import world_size
 from training.errors import DataError, RecipeError, WeightsError
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.preflight import refuse_existing, refuse_unfinished, state_folder
 from training.heads.model_choice import SelectionResult
+from training.progress import Progress
 from training.publish import finish, publish
 from training.recipes.auto_recipe import AutoRecipe
 from training.train import reproducible
@@ -31,7 +32,7 @@ def train_auto(
     out: Path,
     device: str = "auto",
     resume: bool = False,
-    observer: AutoObserver,
+    progress: Progress,
 ) -> tuple[Manifest, SelectionResult]:
     """Try what ``recipe`` says, write the model folder ``out`` of the best, and say why it is.
 
@@ -44,7 +45,7 @@ def train_auto(
         out: the model folder to make; it appears whole or not at all.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on with an interrupted call; begin if there is none.
-        observer: told about progress, from this thread.
+        progress: told what is done, and of every candidate.
 
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
@@ -71,7 +72,7 @@ def train_auto(
             dataset,
             store=FeatureStore(state.folder),
             device=place,
-            observer=observer,
+            progress=progress,
         )
         try:
             selection.run()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
-from training.data.images.decode_files import LoadReport, Unreadable
+from training.data.images.decode_files import Unreadable
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.data.images.leakage import (
     Contradiction,
@@ -35,6 +35,7 @@ from training.data.parts import (
 )
 from training.errors import DataError
 from training.formatting import listed
+from training.progress import Progress, ignore
 from vision.image.preprocessing import Preprocessing
 
 SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
@@ -79,6 +80,12 @@ class Dataset:
         """The classes, in the order of the labels."""
         return self.train.label_names
 
+    @property
+    def training_parts(self) -> list[LabelledImages]:
+        """What a training looks at: to learn from, to stop and calibrate with, without a class."""
+        parts = (self.train, self.validation, self.unlabelled)
+        return [part for part in parts if part is not None]
+
     def has_photos_of(self, other: "Dataset") -> bool:
         """Return whether the same files are in the same parts and classes, in the same order."""
         pairs = (
@@ -115,7 +122,7 @@ def load_dataset(
     unlabelled: bool = False,
     group: str | None = None,
     cache: Path | None = None,
-    report: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Dataset:
     """Return the images of ``source`` as ``preprocessing`` makes them.
 
@@ -128,7 +135,7 @@ def load_dataset(
             classes, all images are without one.
         group: what says which photos show one thing, as in ``dataset.source``.
         cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
-        report: called from this thread as images are decoded.
+        progress: told how many images are read.
 
     Raises:
         DataError: the data are missing, damaged, or not what can be learnt from.
@@ -140,7 +147,7 @@ def load_dataset(
         unlabelled=unlabelled,
         group=group,
         cache=cache or default_cache(),
-        report=report,
+        progress=progress,
     )
     found = find_groups(loaded)
     parts_M, leaked = _assign_parts(found)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from dataset.listing import Part
 from training.data.dataset import Dataset, HeldOut, default_cache
-from training.data.images.decode_files import LoadReport
 from training.data.images.labelled_images import UNLABELLED
 from training.data.images.leakage import find_contradictions, find_leaks
 from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
@@ -29,6 +28,7 @@ from training.data.parts import (
 )
 from training.errors import DataError
 from training.formatting import listed
+from training.progress import Progress, ignore
 from vision.model.manifest import Manifest
 
 UNKNOWN: Final = -1  # the label of an image whose class the model does not have
@@ -46,7 +46,7 @@ def load_unseen(
     *,
     group: str | None = None,
     cache: Path | None = None,
-    report: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Dataset:
     """Return what ``source`` has to measure a model with, labelled as the model does.
 
@@ -63,7 +63,7 @@ def load_unseen(
         learnt: what it and others that are compared with it have learnt from; None: not known.
         group: what says which photos show one thing, as in ``dataset.source``.
         cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
-        report: called from this thread as images are decoded.
+        progress: told how many images are read.
 
     Raises:
         DataError: the data are missing or damaged, or nothing is left to measure.
@@ -75,7 +75,7 @@ def load_unseen(
         unlabelled=not manifest.labels,
         group=group,
         cache=cache or default_cache(),
-        report=report,
+        progress=progress,
     )
     found = find_groups(loaded)
     names, labels_M, counted_M = _labelling(loaded, manifest.labels)

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from training.data.images.decode_files import LoadReport
 from training.data.images.labelled_images import LabelledImages
 from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.fit.augment import augment, mix
 from training.fit.optimizer import DTYPES
 from training.fit.preflight import FEWEST_NORMALISED
+from training.progress import ImagesDone, Progress
 from training.recipes.recipe import Augmentation, Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.networks.network import Network
@@ -152,11 +152,11 @@ def make_batches(
     views: int,
     generator: Generator,
     processes: ProcessGroup,
-    report: LoadReport,
+    progress: Progress,
 ) -> Batches:
     """Return the images in batches; of a frozen backbone its features, of so many views of each.
 
-    ``report`` is told how many images it has embedded.
+    ``progress`` is told how many images it has embedded.
     """
     if not recipe.frozen:
         return ImageBatches(
@@ -175,7 +175,7 @@ def make_batches(
         generator=generator,
         device=processes.device,
         precision=DTYPES[recipe.precision],
-        report=report,
+        progress=progress,
     )
     labels_N = torch.from_numpy(images.labels_N)
     return FeatureBatches(features_VNF, labels_N, batch_size=recipe.batch_size, processes=processes)
@@ -192,12 +192,12 @@ def embed(
     generator: Generator,
     device: torch.device,
     precision: torch.dtype,
-    report: LoadReport,
+    progress: Progress,
 ) -> Tensor:
     """Return what a frozen backbone makes of images: (V, N, F) float32 on the CPU.
 
-    The first view is of the images as they are, the others of augmented copies. ``report`` is told
-    how many of all are done.
+    The first view is of the images as they are, the others of augmented copies.
+    ``progress`` is told how many of all are done.
     """
     batch = images_at_once(preprocessing.size)
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
@@ -212,7 +212,8 @@ def embed(
             with mixed:
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
-            report(view * len(images) + start + len(features_BF), views * len(images))
+            done = view * len(images) + start + len(features_BF)
+            progress(ImagesDone("embedding images", done, views * len(images)))
     return torch.cat(features).view(views, len(images), -1)
 
 

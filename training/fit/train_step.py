@@ -5,7 +5,6 @@ Shape suffixes: B images, C channels, H x W pixels, F features, L labels.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from training.distributed import ProcessGroup
 from training.errors import DivergenceError
-
-
-@dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """What one step did, over all processes."""
-
-    images: int
-    loss: float  # mean over the batch, in nats
-    correct: int  # images whose highest score was their (largest) label's, before the update
-    gradient_norm: float  # L2 over all parameters, before clipping
-    learning_rate: float  # the head's, as used by this step
+from training.progress import StepMetrics
 
 
 class TrainStep:
@@ -80,25 +69,25 @@ class TrainStep:
                 ]
             )
         ).tolist()
-        report = StepMetrics(
+        metrics = StepMetrics(
             int(images), mean_loss, int(correct), gradient_norm.item(), learning_rate
         )
-        self._refuse_divergence(report)
+        self._refuse_divergence(metrics)
 
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self.scheduler.step()
-        return report
+        return metrics
 
-    def _refuse_divergence(self, report: StepMetrics) -> None:
+    def _refuse_divergence(self, metrics: StepMetrics) -> None:
         # With scaled float16, an endless gradient only means that the scale was too high: the
         # scaler passes over the step and lowers it.
-        checked = report.loss if self.scaler.is_enabled() else report.loss + report.gradient_norm
+        checked = metrics.loss if self.scaler.is_enabled() else metrics.loss + metrics.gradient_norm
         if not torch.isfinite(torch.tensor(checked)):
             raise DivergenceError(
-                f"the training diverged: loss {report.loss}, gradient norm {report.gradient_norm} "
-                f"at learning rate {report.learning_rate:.3g}; finite numbers were expected, try a "
-                "lower rate"
+                f"the training diverged: loss {metrics.loss}, gradient norm "
+                f"{metrics.gradient_norm} at learning rate {metrics.learning_rate:.3g}; finite "
+                "numbers were expected, try a lower rate"
             )
 
 

@@ -4,8 +4,7 @@ Shape suffixes: B images, N images in all, L labels.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.data.images.decode_files import LoadReport
 from training.data.images.labelled_images import LabelledImages
 from training.distributed import ProcessGroup, synchronize_batch_norm
 from training.errors import CheckpointError
@@ -30,25 +28,13 @@ from training.fit.initialization.named_tensors import (
 from training.fit.objective import TrainableModel
 from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
 from training.fit.preflight import check_data
-from training.fit.train_step import StepMetrics, TrainStep, refuse_non_finite
+from training.fit.train_step import TrainStep, refuse_non_finite
 from training.fit.weight_average import averaged_copy
+from training.progress import EpochMetrics, Progress, StepMetrics, ignore
 from training.recipes.recipe import Recipe
 from training.statistics.calibration import choose_temperature
 from training.statistics.pca import set_pca
 from vision.networks.network import Network
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochMetrics:
-    """What one epoch did."""
-
-    epoch: int  # 1 is the first
-    loss: float  # mean over the epoch's steps, in nats, of augmented images and smoothed labels
-    accuracy: float  # of augmented images, each before the step that learnt from it
-    validation_loss: float | None  # in nats, held-out images; None when nothing is held out
-    validation_accuracy: float | None
-    learning_rate: float  # the head's, at the last step
-    seconds: float  # wall clock
 
 
 class Trainer:
@@ -66,7 +52,7 @@ class Trainer:
         validation: LabelledImages | None,
         *,
         processes: ProcessGroup,
-        report: LoadReport = lambda _done, _all: None,
+        progress: Progress = ignore,
     ) -> None:
         """Prepare to train ``network`` on ``images``.
 
@@ -76,13 +62,14 @@ class Trainer:
             images: what to learn from.
             validation: what to hold against it; None: the share of the images the recipe says.
             world: the processes that train together.
-            report: told how many images a frozen backbone has embedded.
+            progress: told of images that a frozen backbone has embedded, of steps and epochs.
 
         Raises:
             RecipeError: too few images for what the recipe asks of them.
         """
         self.recipe = recipe
         self.processes = processes
+        self.progress = progress
         self.history: list[EpochMetrics] = []
         self.network = network.to(processes.device).to(memory_format=torch.channels_last)
         synchronize_batch_norm(self.network, processes)
@@ -96,7 +83,7 @@ class Trainer:
             recipe=recipe,
             generator=self._generator,
             processes=processes,
-            report=report,
+            progress=progress,
         )
         self._batches = make(images, views=recipe.views)
         self._held_out = make(validation, views=1) if validation else None
@@ -143,7 +130,7 @@ class Trainer:
         """The weights of ``kept_epoch``, averaged if the recipe says so."""
         return {**self._measured.state_dict(), **self._best_weights}
 
-    def run_epoch(self, on_step: Callable[[StepMetrics], None]) -> EpochMetrics:
+    def run_epoch(self) -> EpochMetrics:
         """Learn from every image once, then measure with the held-out ones.
 
         Raises:
@@ -159,10 +146,10 @@ class Trainer:
             steps.append(self._stepper.step(self._wrapped_model, batch))
             if self._average is not None:
                 self._average.update_parameters(self.network)
-            on_step(steps[-1])
+            self.progress(steps[-1])
         validation_loss, validation_accuracy = self._validate()
         refuse_non_finite([validation_loss or 0.0], "the loss on held-out images")
-        report = EpochMetrics(
+        metrics = EpochMetrics(
             epoch=epoch,
             loss=sum(step.loss for step in steps) / len(steps),
             accuracy=sum(step.correct for step in steps) / sum(step.images for step in steps),
@@ -171,12 +158,12 @@ class Trainer:
             learning_rate=steps[-1].learning_rate,
             seconds=time.perf_counter() - started,
         )
-        self.history.append(report)
-        if self.recipe.keep_best and self._best_epoch == report.epoch:
+        self.history.append(metrics)
+        if self.recipe.keep_best and self._best_epoch == metrics.epoch:
             self._best_weights = {
                 name: tensor.clone() for name, tensor in self._changing(self._measured).items()
             }
-        return report
+        return metrics
 
     def temperature(self) -> float:
         """Return what to divide the kept weights' logits by; 1 when that is not known to help.
@@ -208,7 +195,7 @@ class Trainer:
         for index, values in optimizer["state"].items():
             tensors |= prefixed(f"optimizer.{index}", values)
         state = {
-            "history": [asdict(report) for report in self.history],
+            "history": [asdict(epoch) for epoch in self.history],
             "optimizer_groups": optimizer["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
@@ -228,7 +215,7 @@ class Trainer:
                 "training began; begin with the same weights, or remove its folder"
             )
         tensors = checkpoint.tensors
-        self.history = [EpochMetrics(**report) for report in checkpoint.state["history"]]
+        self.history = [EpochMetrics(**epoch) for epoch in checkpoint.state["history"]]
         update_state(self._model, unprefixed("learner", tensors))
         if self._average is not None:
             update_state(self._average, unprefixed("average", tensors))

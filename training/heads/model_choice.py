@@ -6,14 +6,15 @@ from typing import Any, Final
 
 from training.formatting import count, duration, listed, percent
 from training.heads.cross_validation import FittedHeads, ValidationFigures
+from training.progress import Event
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
 KINDS_GAIN: Final = 0.005  # that makes up for finding the very thing less often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One candidate."""
+class Candidate(Event):
+    """One candidate, measured or passed over."""
 
     name: str
     seconds: float  # of computing features, learning and fitting

@@ -20,6 +20,7 @@ from training.data.images.labelled_images import UNLABELLED
 from training.errors import CheckpointError, DataError
 from training.fit.initialization.pretrained import is_at_hand
 from training.heads.model_choice import Candidate
+from training.progress import CandidateEpoch, Event
 from training.recipes.auto_recipe import LITE0, AutoFineTuning, AutoRecipe, auto_recipe
 from training.recipes.built_in import VGG19
 from vision.image.preprocessing import Preprocessing
@@ -38,21 +39,17 @@ class Watching:
         self.epochs: list[tuple[int, int, float]] = []
         self._stop_after_epoch = stop_after_epoch
         self.candidates: list[Candidate] = []
-        self.seen: list[tuple[str, int, int]] = []
         self._stop_after = stop_after
 
-    def embedding(self, name: str, done: int, total: int) -> None:
-        self.seen.append((name, done, total))
-
-    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
-        self.epochs.append((done, epochs, loss))
-        if self._stop_after_epoch == done:
-            raise KeyboardInterrupt
-
-    def tried(self, one: Candidate) -> None:
-        self.candidates.append(one)
-        if self._stop_after == len(self.candidates):
-            raise KeyboardInterrupt
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CandidateEpoch):
+            self.epochs.append((event.epoch, event.epochs, event.loss))
+            if self._stop_after_epoch == event.epoch:
+                raise KeyboardInterrupt
+        if isinstance(event, Candidate):
+            self.candidates.append(event)
+            if self._stop_after == len(self.candidates):
+                raise KeyboardInterrupt
 
 
 def small(**changes: object) -> AutoRecipe:
@@ -67,7 +64,7 @@ def run(source: Path, out: Path, recipe: AutoRecipe | None = None, **settings: o
         return load_dataset(str(source), preprocessing, unlabelled=True)
 
     watching = settings.pop("watching", None) or Watching()
-    train_auto(recipe or small(), load, out=out, observer=watching, **settings)  # type: ignore[arg-type]
+    train_auto(recipe or small(), load, out=out, progress=watching, **settings)  # type: ignore[arg-type]
     return watching  # type: ignore[return-value]
 
 
@@ -313,7 +310,7 @@ def test_photos_that_change_meanwhile_do_not_mix_with_those_that_it_began_with(
         first.write_bytes(encoded(picture(99, (90, 90)), "PNG"))
         return dataset
 
-    train_auto(recipe, load, out=tmp_path / "out", observer=watching)
+    train_auto(recipe, load, out=tmp_path / "out", progress=watching)
 
     _, second = watching.candidates
     assert "the photos have changed" in str(second)

@@ -21,6 +21,7 @@ from dataset.errors import DatasetError
 from dataset.listing import Part
 from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
+from tests.support.learners import images_done
 from tests.support.loop_filesystems import small_filesystem
 from training.data.dataset import load_dataset
 from training.data.images import fashion_mnist, pixel_buffer
@@ -40,6 +41,7 @@ from training.data.images.labelled_images import LabelledImages
 from training.data.images.load import load_images
 from training.data.images.pixel_buffer import pixel_array, put_in_order
 from training.errors import DataError
+from training.progress import ignore
 from training.recipes.built_in import cnn
 from vision.image.preprocessing import Preprocessing
 
@@ -274,7 +276,7 @@ def test_what_cannot_be_held_out_is_refused_before_an_image_is_read(
             str(tmp_path),
             SMALL,
             hold_out=hold_out,
-            report=lambda done, total: calls.append((done, total)),
+            progress=images_done(calls),
         )
     assert not calls
 
@@ -394,15 +396,13 @@ def test_images_may_lie_deeper_in_a_class_folder_and_progress_is_told(tmp_path: 
     class_folders(tmp_path, each=2)
     save(tmp_path / "bag" / "2019" / "may" / "x.png", 7)
     calls: list[tuple[int, int]] = []
-    load_dataset(str(tmp_path), SMALL, report=lambda done, total: calls.append((done, total)))
+    load_dataset(str(tmp_path), SMALL, progress=images_done(calls))
     assert calls[-1] == (5, 5)
 
 
 def test_where_nothing_is_to_be_learnt_one_class_in_any_part_is_enough(tmp_path: Path) -> None:
     class_folders(tmp_path / "test", classes=("bag",), each=3)
-    loaded = load_images(
-        str(tmp_path), SMALL, hold_out=None, cache=tmp_path, report=lambda _done, _all: None
-    )
+    loaded = load_images(str(tmp_path), SMALL, hold_out=None, cache=tmp_path, progress=ignore)
     assert (loaded.label_names, loaded.labels_M.tolist()) == (("bag",), [0, 0, 0])
     assert set(loaded.parts_M.tolist()) == {Part.TEST}
 

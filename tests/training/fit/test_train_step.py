@@ -7,7 +7,8 @@ from torch.optim.lr_scheduler import ConstantLR
 from tests.support.learners import SMALL, small_trainable_model
 from training.distributed import ProcessGroup
 from training.errors import DivergenceError
-from training.fit.train_step import StepMetrics, TrainStep
+from training.fit.train_step import TrainStep
+from training.progress import StepMetrics
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 

@@ -3,10 +3,10 @@
 Shape suffixes: N images, M readable images, C channels, H x W pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,13 @@ from training.data.images.photo_identity import (
 )
 from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
+from training.progress import ImagesDone, Progress
 from vision.errors import ImageError
 from vision.image.decode import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
-LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
+READING: Final = "reading images"
 
 
 class Unreadable(NamedTuple):
@@ -47,7 +48,7 @@ class Decoded(NamedTuple):
 
 
 def decode_images(
-    paths: Sequence[Path], preprocessing: Preprocessing, report: LoadReport
+    paths: Sequence[Path], preprocessing: Preprocessing, progress: Progress
 ) -> Decoded:
     """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
 
@@ -78,7 +79,7 @@ def decode_images(
             else:
                 readable.append(position)
                 hashes.append(result)
-            report(position + 1, len(paths))
+            progress(ImagesDone(READING, position + 1, len(paths)))
     _check_readable(unreadable, len(paths))
     return Decoded(
         images_NCHW, np.array(readable, np.int64), PhotoHashArrays.of(hashes), tuple(unreadable)
@@ -105,7 +106,7 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
 
 
 def fit_grey_images(
-    images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, report: LoadReport
+    images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, progress: Progress
 ) -> Decoded:
     """Return grey images as ``preprocessing`` makes them of pictures.
 
@@ -115,7 +116,7 @@ def fit_grey_images(
     total, side, _ = images_NHW.shape
     hashes = PhotoHashArrays.of([hash_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
-        report(total, total)
+        progress(ImagesDone(READING, total, total))
         return Decoded(images_NHW[:, None], np.arange(total), hashes, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
@@ -125,7 +126,7 @@ def fit_grey_images(
 
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(fit, range(total)), start=1):
-            report(done, total)
+            progress(ImagesDone(READING, done, total))
     return Decoded(images_NCHW, np.arange(total), hashes, ())
 
 

@@ -18,9 +18,10 @@ from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import CONTROL
 from training.data.images import fashion_mnist
-from training.data.images.decode_files import Decoded, LoadReport, decode_images, fit_grey_images
+from training.data.images.decode_files import Decoded, decode_images, fit_grey_images
 from training.data.images.labelled_images import UNLABELLED
 from training.errors import DataError
+from training.progress import Progress
 from vision.image.preprocessing import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
@@ -53,7 +54,7 @@ def load_images(
     unlabelled: bool = False,
     group: str | None = None,
     cache: Path,
-    report: LoadReport,
+    progress: Progress,
 ) -> LoadedImages:
     """Return the images of ``source``; arguments as of ``training.data.dataset.load_dataset``.
 
@@ -71,7 +72,7 @@ def load_images(
             raise DataError(f"{source} does not say which photos show one thing: no --group")
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
-        return _fashion_mnist(preprocessing, cache, report)
+        return _fashion_mnist(preprocessing, cache, progress)
     listing = list_source(Path(source), group=group)
     try:
         bare = hold_out is None and not listing.labels
@@ -85,16 +86,16 @@ def load_images(
             _check_hold_out(hold_out, label_names, source)
     except DataError as error:  # what was skipped may be why
         raise DataError(f"{error}{listing.findings.in_words()}") from error
-    return _files(listing, files, label_names, preprocessing, report)
+    return _files(listing, files, label_names, preprocessing, progress)
 
 
-def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> LoadedImages:
+def _fashion_mnist(preprocessing: Preprocessing, cache: Path, progress: Progress) -> LoadedImages:
     folder = fashion_mnist.find_fashion_mnist(cache / FASHION_MNIST)
     parts = dict(
         zip((Part.TRAIN, Part.TEST), fashion_mnist.read_fashion_mnist(folder), strict=True)
     )
     images_NHW = np.concatenate([images_NHW for images_NHW, _ in parts.values()])
-    decoded = fit_grey_images(images_NHW, preprocessing, report)
+    decoded = fit_grey_images(images_NHW, preprocessing, progress)
     return LoadedImages(
         name=FASHION_MNIST,
         source=FASHION_MNIST,
@@ -202,14 +203,14 @@ def _files(
     files: Sequence[ListedFile],
     label_names: tuple[str, ...],
     preprocessing: Preprocessing,
-    report: LoadReport,
+    progress: Progress,
 ) -> LoadedImages:
     label_of: dict[str | None, int] = {name: label for label, name in enumerate(label_names)}
     labels = np.array([label_of.get(file.label, UNLABELLED) for file in files], np.int64)
     parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
-    decoded = decode_images([file.path for file in files], preprocessing, report)
+    decoded = decode_images([file.path for file in files], preprocessing, progress)
     return LoadedImages(
         name=listing.source.resolve().name,
         source=str(listing.source),
