@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from training.auto.frozen_features import build_extractor
 from training.auto.fused_lite import FusedLite
 from training.data.images.labelled_images import LabelledImages
 from training.errors import DivergenceError
 from training.fit.augment import augment, mix, relit
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
-from training.fit.initialization.named_tensors import prefixed, unprefixed
+from training.fit.initialization.named_tensors import (
+    load_optimizer,
+    optimizer_tensors,
+    prefixed,
+    unprefixed,
+)
 from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import cpu_has_bf16
 from training.progress import CandidateEpoch, Progress
@@ -245,14 +251,12 @@ class FineTuner:
         }
 
     def _checkpoint(self, done: int, epochs: int, seconds: float, average: FusedLite) -> Checkpoint:
-        optimizer = self._optimizer.state_dict()
         tensors = {
             **prefixed("network", self._network.state_dict()),
             **prefixed("classifier", self._classifier.state_dict()),
             **prefixed("average", average.state_dict()),
+            **optimizer_tensors(self._optimizer),
         }
-        for index, values in optimizer["state"].items():
-            tensors |= prefixed(f"optimizer.{index}", values)
         state = {"done": done, "epochs": epochs, "seconds": seconds}
         return Checkpoint(self._subject(), state, tensors)
 
@@ -261,22 +265,11 @@ class FineTuner:
         self._network.load_state_dict(unprefixed("network", tensors))
         self._classifier.load_state_dict(unprefixed("classifier", tensors))
         average.load_state_dict(unprefixed("average", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in unprefixed("optimizer", tensors).items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_optimizer(self._optimizer, tensors, self._optimizer.state_dict()["param_groups"])
 
     def _backbone(self, average: FusedLite) -> Backbone:
         """Return the extractor's network with what was learnt."""
-        extractor = self._extractor
-        backbone = build_backbone(
-            extractor.network,
-            extractor.embedding_layer,
-            side=extractor.preprocessing.size,
-            mirrored=True,
-        )
+        backbone = build_extractor(self._extractor)
         learnt = average.cpu().unfused()
         tensors = backbone.body.state_dict()
         tensors |= {name: tensor for name, tensor in learnt.items() if name in tensors}

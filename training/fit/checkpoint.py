@@ -21,6 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from files.synced import replace_synced
 from training.errors import CheckpointError, UnfitCheckpointError
 
 STATE_NAME: Final = "state.json"
@@ -102,8 +103,8 @@ class CheckpointFolder:
         }
         text = _json({**fields, "sha256": _digest(fields)})
         try:
-            _write_synced(tensors_path, data)
-            _write_synced(self.folder / STATE_NAME, text)
+            replace_synced(tensors_path, data)
+            replace_synced(self.folder / STATE_NAME, text)
             for path in self.folder.glob("*.safetensors*"):  # a killed save leaves a .tmp
                 if path != tensors_path:
                     path.unlink()
@@ -168,25 +169,6 @@ def _refuse_other(found: dict[str, Any], asked: dict[str, Any], folder: Path) ->
                 f"{folder} holds a training with another {part}: {name} was {was.get(name)!r}, now "
                 f"{now.get(name)!r}; repeat the first call's options, or remove the folder"
             )
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    """Write ``path`` whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(fields: dict[str, Any]) -> str:

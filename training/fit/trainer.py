@@ -19,7 +19,8 @@ from training.errors import CheckpointError
 from training.fit.batches import FeatureBatches, make_batches
 from training.fit.checkpoint import Checkpoint
 from training.fit.initialization.named_tensors import (
-    channels_last,
+    load_optimizer,
+    optimizer_tensors,
     prefixed,
     sha256_of_tensors,
     unprefixed,
@@ -181,22 +182,20 @@ class Trainer:
 
         Of the network's tensors that never change only the SHA-256 is in it.
         """
-        optimizer = self._optimizer.state_dict()
         tensors = {
             "generator": self._generator.get_state(),
             "torch_generator": torch.get_rng_state(),
             **prefixed("learner", self._changing(self._model, below="network.")),
             **prefixed("best", self._best_weights),
+            **optimizer_tensors(self._optimizer),
         }
         if self._average is not None:
             tensors |= prefixed("average", self._changing(self._average, below="module."))
         if self.processes.device.type == "cuda":
             tensors["cuda_generator"] = torch.cuda.get_rng_state(self.processes.device)
-        for index, values in optimizer["state"].items():
-            tensors |= prefixed(f"optimizer.{index}", values)
         state = {
             "history": [asdict(epoch) for epoch in self.history],
-            "optimizer_groups": optimizer["param_groups"],
+            "optimizer_groups": self._optimizer.state_dict()["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
             "fixed_sha256": self._frozen_sha256,
@@ -223,13 +222,7 @@ class Trainer:
             name: tensor.to(self.processes.device)
             for name, tensor in unprefixed("best", tensors).items()
         }
-        optimizer_state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in unprefixed("optimizer", tensors).items():
-            index, key = name.split(".", 1)
-            optimizer_state.setdefault(int(index), {})[key] = channels_last(tensor)
-        self._optimizer.load_state_dict(
-            {"state": optimizer_state, "param_groups": checkpoint.state["optimizer_groups"]}
-        )
+        load_optimizer(self._optimizer, tensors, checkpoint.state["optimizer_groups"])
         self._stepper.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
         self._generator.set_state(tensors["generator"])

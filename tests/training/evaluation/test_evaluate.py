@@ -23,7 +23,6 @@ from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import LabelledImages
 from training.errors import DataError
 from training.evaluation.classification import class_figures, count_confusion
-from training.evaluation.encodings import encode_all
 from training.evaluation.evaluate import Measurement, evaluate_model
 from training.statistics.calibration import calibration_error
 from training.statistics.retrieval import measure_retrieval
@@ -32,6 +31,7 @@ from training.training_history import read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
 from vision.export.form_selection import Sample
+from vision.inference.encoder import encode_all
 from vision.inference.torch_encoder import Encoder
 from vision.model.export_accuracy import Limits
 from vision.model.manifest import Manifest
