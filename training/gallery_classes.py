@@ -26,7 +26,7 @@ from training.heads.vector_classifier import FittedClassifier, fit_classes
 from training.publish import CARD_NAME
 from training.report.model_card import model_card
 from training.report.model_card_figures import CLASSES_ORIGIN
-from training.training_history import HISTORY_NAME, read_tried
+from training.training_history import HISTORY_NAME, read_history
 from vision.errors import ModelFolderError
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import bound_to, has_export, read_export
@@ -101,7 +101,8 @@ def add_classes(gallery: Path, model: Path, out: Path) -> ClassedModel:
     history = model / HISTORY_NAME
     if history.is_file():
         documents[HISTORY_NAME] = history.read_bytes()
-    documents[CARD_NAME] = model_card(manifest, classes={}, tried=read_tried(model)).encode()
+    tried = read_history(model).tried
+    documents[CARD_NAME] = model_card(manifest, classes={}, tried=tried).encode()
     export = read_export(model, base, RUNTIME) if has_export(model, RUNTIME) else None
     write_model(
         out, manifest, weights, documents, None if export is None else bound_to(export, manifest)

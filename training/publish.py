@@ -25,15 +25,13 @@ from training.data.images.training_record import (
     TRAINING_RECORD_SHA256,
     TrainingRecord,
 )
-from training.evaluation.classification import class_figures, count_confusion
+from training.evaluation.classification import classification_figures
 from training.evaluation.item_retrieval import search_items
 from training.evaluation.novelty import choose_references, references_of
-from training.evaluation.results import ClassFigures, SameItemFigures
+from training.evaluation.results import ClassFigures, ClassificationFigures, SameItemFigures
 from training.evaluation.views import VIEWS
 from training.fit.trainer import Trainer
 from training.report.model_card import model_card
-from training.statistics.calibration import calibration_error, measure_calibration, uncalibrated
-from training.statistics.significance import share_interval
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
 from vision.inference.bulk_encoder import for_many
@@ -126,11 +124,14 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
     classes: tuple[ClassFigures, ...] = ()
     references = None
     if dataset.label_names:
-        labels_N, predicted_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
-        classes = class_figures(
-            count_confusion(labels_N, predicted_N, len(dataset.label_names)), dataset.label_names
+        figures, _ = classification_figures(
+            said.probabilities_BL,
+            dataset.test.labels_N,
+            dataset.label_names,
+            temperature=manifest.temperature,
         )
-        test_figures |= _test_figures(said, labels_N, predicted_N == labels_N, manifest.temperature)
+        classes = figures.classes
+        test_figures |= _test_figures(figures)
         references = references_of(searched.train, known, said, trained.architecture).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
@@ -191,27 +192,20 @@ def _item_figures(items: SameItemFigures) -> dict[str, float]:
     }
 
 
-def _test_figures(
-    encoding: Encoding,
-    labels_N: NDArray[np.int64],
-    right_N: NDArray[np.bool_],
-    temperature: float,
-) -> dict[str, float]:
-    low, high = share_interval(int(right_N.sum()), len(right_N))
-    before_NL = uncalibrated(encoding.probabilities_BL, temperature)
-    calibration = measure_calibration(encoding.probabilities_BL, labels_N)
+def _test_figures(figures: ClassificationFigures) -> dict[str, float]:
+    low, high = figures.accuracy_interval
+    beyond_low, beyond_high = figures.calibration_error_beyond_chance_interval
     return {
-        "test_accuracy": float(right_N.mean()),
+        "test_accuracy": figures.accuracy,
         "test_accuracy_low": low,
         "test_accuracy_high": high,
-        "calibration_error": calibration.error,
-        "calibration_error_honest": calibration.honest,
-        "calibration_error_honest_high": calibration.honest_high,
-        "calibration_error_beyond_chance": calibration.beyond_chance,
-        "calibration_error_beyond_chance_low": calibration.interval[0],
-        "calibration_error_beyond_chance_high": calibration.interval[1],
-        "test_images": float(len(labels_N)),
-        "calibration_error_uncalibrated": calibration_error(before_NL, labels_N),
+        "calibration_error": figures.calibration_error,
+        "calibration_error_honest": figures.calibration_error_honest,
+        "calibration_error_honest_high": figures.calibration_error_honest_high,
+        "calibration_error_beyond_chance": figures.calibration_error_beyond_chance,
+        "calibration_error_beyond_chance_low": beyond_low,
+        "calibration_error_beyond_chance_high": beyond_high,
+        "calibration_error_uncalibrated": figures.calibration_error_uncalibrated,
     }
 
 

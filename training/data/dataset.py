@@ -5,7 +5,6 @@ Shape suffixes: N images, M loaded images, L labels, C channels, H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,23 +14,18 @@ from dataset.findings import Findings
 from dataset.listing import Part
 from training.data.images.decode_files import Unreadable
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
-from training.data.images.leakage import (
-    Contradiction,
-    Leak,
-    find_contradictions,
-    find_leaks,
-    name_leaks,
-)
+from training.data.images.leakage import Leak, Twins, find_contradictions, name_leaks
 from training.data.images.load import LoadedImages, load_images
 from training.data.images.training_record import TrainingRecord
 from training.data.measured_images import ImageSelection
 from training.data.parts import (
+    LEFT_OUT,
     GroupedImages,
     PartSelection,
     arrange_parts,
+    assign_parts,
     collect_findings,
     find_groups,
-    split_by_content,
 )
 from training.errors import DataError
 from training.formatting import listed
@@ -42,7 +36,6 @@ SEEN: Final = "of a class that is held out, but a copy is in a known class: left
 NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"
 
 WITHOUT_CLASS: Final = 3  # the part of images to learn from that have no class, beside those of one
-LEFT_OUT: Final = -1  # the part of a training image that another part holds too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +60,7 @@ class Dataset:
     held_out: HeldOut | None = None
     unreadable: tuple[Unreadable, ...] = ()  # files that were left out
     leaked: tuple[Leak, ...] = ()  # images that were left out
-    contradictions: tuple[Contradiction, ...] = ()
+    contradictions: tuple[Twins, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
     predecessor_record: TrainingRecord | None = None  # by the model that a training goes on from
     unlabelled: LabelledImages | None = None  # more to learn from, of no class
@@ -121,7 +114,6 @@ def load_dataset(
     hold_out: Sequence[str] = (),
     unlabelled: bool = False,
     group: str | None = None,
-    cache: Path | None = None,
     progress: Progress = ignore,
 ) -> Dataset:
     """Return the images of ``source`` as ``preprocessing`` makes them.
@@ -134,7 +126,6 @@ def load_dataset(
         unlabelled: whether images without a class are learnt from, too. Where there are no two
             classes, all images are without one.
         group: what says which photos show one thing, as in ``dataset.source``.
-        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
         progress: told how many images are read.
 
     Raises:
@@ -146,11 +137,11 @@ def load_dataset(
         hold_out=hold_out,
         unlabelled=unlabelled,
         group=group,
-        cache=cache or default_cache(),
         progress=progress,
     )
     found = find_groups(loaded)
-    parts_M, leaked = _assign_parts(found)
+    parts_M = assign_parts(found)
+    leaked = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
     held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
     parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
     if loaded.label_names:
@@ -159,21 +150,6 @@ def load_dataset(
         parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
     _check_classes(loaded, parts_M, held_L)
     return _dataset(found, parts_M, leaked, held_L)
-
-
-def default_cache() -> Path:
-    """Return the folder for downloads: ``~/.cache/lookalike``."""
-    return Path.home() / ".cache" / "lookalike"
-
-
-def _assign_parts(found: GroupedImages) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
-    """Return the part of each image, some ``LEFT_OUT`` as leaks; no photo is in two parts."""
-    loaded = found.loaded
-    if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
-        leaks = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
-        return np.where(leaked_M, LEFT_OUT, loaded.parts_M), leaks
-    return split_by_content(found), ()
 
 
 def _seen_in_held_out(found: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:

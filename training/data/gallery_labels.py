@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from index.transfer.stored_items import Facts, contents
+from training.data.images.near_duplicates import link_groups, number_groups
 
 CONTENT_DIGITS: Final = (
     16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.hash_64`` keeps
@@ -65,29 +64,10 @@ def read_labelled_items(gallery: Path) -> LabelledItems:
         names=names,
         labels_N=np.array([place_of[label] for label in labels], np.int64),
         contents_N=contents_N,
-        groups_N=_groups(contents_N, groups),
+        groups_N=link_groups(contents_N, number_groups(groups)),
     )
 
 
 def _group_of(metadata: str) -> str | None:
     group = json.loads(metadata).get(GROUP)
     return None if group is None else json.dumps(group, sort_keys=True)
-
-
-def _groups(contents_N: NDArray[np.uint64], groups: list[str | None]) -> NDArray[np.int64]:
-    """Return the same number for items that share their content or their group, or one that does.
-
-    Items and what they may share are the nodes of a graph.
-    """
-    shared_of: dict[object, int] = {}
-    pairs = [
-        (item, shared_of.setdefault(shared, len(groups) + len(shared_of)))
-        for item, both in enumerate(zip(contents_N.tolist(), groups, strict=True))
-        for shared in both
-        if shared is not None
-    ]
-    nodes = len(groups) + len(shared_of)
-    edges = np.array(pairs, np.int64).reshape(-1, 2)
-    graph = scipy.sparse.coo_array((np.ones(len(edges)), edges.T), shape=(nodes, nodes))
-    group_keys: NDArray[np.int32] = connected_components(graph, directed=False)[1]
-    return group_keys[: len(groups)].astype(np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dataset.findings import Findings
 from dataset.listing import Part
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.leakage import Contradiction, Leak, find_copies
+from training.data.images.leakage import Leak, Twins, find_copies, find_leaks
 from training.data.images.load import FASHION_MNIST, LoadedImages
 from training.data.images.near_duplicates import group_near_duplicates, link_groups
 from training.data.images.pixel_buffer import put_in_order
@@ -24,6 +24,7 @@ from training.data.images.split import (
     group_keys_of_positions,
 )
 
+LEFT_OUT: Final = -1  # the part of an image that is in none
 SPLIT_SHARE: Final = 0.2  # of the images of a source without a test part
 MANY: Final = 1000  # different images, from which on less is enough to measure with
 SPLIT_SHARE_OF_MANY: Final = 0.1
@@ -55,11 +56,18 @@ def find_groups(loaded: LoadedImages) -> GroupedImages:
     )
 
 
-def split_by_content(found: GroupedImages) -> NDArray[np.int64]:
-    """Return the part of each image of a source that names no test part."""
+def assign_parts(found: GroupedImages) -> NDArray[np.int64]:
+    """Return the part of each image, so that no photo is in two: leaks are ``LEFT_OUT``.
+
+    Where the source names no test part, it is drawn from the images' contents.
+    """
+    loaded = found.loaded
+    if Part.TEST in loaded.named_parts:
+        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
+        return np.where(leaked_M, LEFT_OUT, loaded.parts_M)
     many = len(np.unique(found.group_keys_M)) >= MANY
     share = SPLIT_SHARE_OF_MANY if many else SPLIT_SHARE
-    in_test_M = choose_groups(found.loaded.labels_M, found.group_keys_M, share, Draw.TEST)
+    in_test_M = choose_groups(loaded.labels_M, found.group_keys_M, share, Draw.TEST)
     return np.where(in_test_M, Part.TEST, Part.TRAIN)
 
 
@@ -95,7 +103,7 @@ def arrange_parts(found: GroupedImages, stretches: Sequence[PartSelection]) -> l
 
 
 def collect_findings(
-    found: GroupedImages, *, leaked: Sequence[Leak], contradictions: Sequence[Contradiction]
+    found: GroupedImages, *, leaked: Sequence[Leak], contradictions: Sequence[Twins]
 ) -> Findings:
     """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()

@@ -5,16 +5,15 @@ Shape suffixes: M loaded images, L labels of the model.
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.listing import Part
-from training.data.dataset import Dataset, HeldOut, default_cache
+from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import UNLABELLED
-from training.data.images.leakage import find_contradictions, find_leaks
+from training.data.images.leakage import find_contradictions
 from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
 from training.data.images.training_record import TrainingRecord
 from training.data.measured_images import Among, ImageSelection
@@ -22,9 +21,9 @@ from training.data.parts import (
     GroupedImages,
     PartSelection,
     arrange_parts,
+    assign_parts,
     collect_findings,
     find_groups,
-    split_by_content,
 )
 from training.errors import DataError
 from training.formatting import listed
@@ -45,7 +44,6 @@ def load_unseen(
     records: Sequence[TrainingRecord | None],
     *,
     group: str | None = None,
-    cache: Path | None = None,
     progress: Progress = ignore,
 ) -> Dataset:
     """Return what ``source`` has to measure a model with, labelled as the model does.
@@ -62,7 +60,6 @@ def load_unseen(
         manifest: of the model whose labels and preprocessing are taken.
         learnt: what it and others that are compared with it have learnt from; None: not known.
         group: what says which photos show one thing, as in ``dataset.source``.
-        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
         progress: told how many images are read.
 
     Raises:
@@ -74,7 +71,6 @@ def load_unseen(
         hold_out=None,
         unlabelled=not manifest.labels,
         group=group,
-        cache=cache or default_cache(),
         progress=progress,
     )
     found = find_groups(loaded)
@@ -178,14 +174,9 @@ def _candidates(
     found: GroupedImages, known_M: NDArray[np.bool_], *, recorded: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the part of each image, and masks (M,) of what may be measured and searched."""
-    loaded = found.loaded
-    if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
-        parts_M = np.where(leaked_M, UNKNOWN, loaded.parts_M)
-    else:
-        parts_M = split_by_content(found)
-        if recorded:
-            return parts_M, np.ones_like(known_M), known_M.copy()
+    parts_M = assign_parts(found)
+    if recorded and Part.TEST not in found.loaded.named_parts:
+        return parts_M, np.ones_like(known_M), known_M.copy()
     return parts_M, parts_M == Part.TEST, parts_M == Part.TRAIN
 
 

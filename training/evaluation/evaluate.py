@@ -32,7 +32,7 @@ from training.evaluation.results import (
 from training.formatting import listed
 from training.statistics.latency import measure_speed
 from training.statistics.retrieval import Retrieval, measure_retrieval
-from training.training_history import read_history, read_tried
+from training.training_history import read_history
 from vision.inference.bulk_encoder import for_many
 from vision.inference.encoder import Encoding, ImageEncoder
 from vision.inference.open_encoder import open_encoder, takes_export
@@ -104,7 +104,7 @@ def evaluate_model(
     manifest = served.manifest
     check_classes(model_folder, manifest, dataset)
     encoder = for_many(served, images=images_to_encode(dataset))
-    history, tried = read_history(model_folder), read_tried(model_folder)
+    history = read_history(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
     predictions = predict_test_images(encoder, queries, gallery, dataset)
     classification: ClassificationFigures | None = None
@@ -142,8 +142,8 @@ def evaluate_model(
         if dataset.held_out
         else None,
         temperature=manifest.temperature,
-        history=history,
-        tried=tried,
+        history=history.epochs,
+        tried=history.tried,
         in_words=(
             *(dataset.selection.sentences() if dataset.selection else ()),
             *words,

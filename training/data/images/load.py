@@ -4,7 +4,7 @@ Shape suffixes: N images, M readable images, H x W pixels.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,13 +20,14 @@ from dataset.text import CONTROL
 from training.data.images import fashion_mnist
 from training.data.images.decode_files import Decoded, decode_images, fit_grey_images
 from training.data.images.labelled_images import UNLABELLED
+from training.data.images.near_duplicates import NO_ITEM, number_groups
 from training.errors import DataError
+from training.formatting import listed
 from training.progress import Progress
 from vision.image.preprocessing import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
 FEWEST_CLASSES: Final = 2
-NO_ITEM: Final = -1  # the thing that a photo of no group shows
 SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
@@ -53,7 +54,6 @@ def load_images(
     hold_out: Sequence[str] | None,
     unlabelled: bool = False,
     group: str | None = None,
-    cache: Path,
     progress: Progress,
 ) -> LoadedImages:
     """Return the images of ``source``; arguments as of ``training.data.dataset.load_dataset``.
@@ -72,7 +72,7 @@ def load_images(
             raise DataError(f"{source} does not say which photos show one thing: no --group")
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
-        return _fashion_mnist(preprocessing, cache, progress)
+        return _fashion_mnist(preprocessing, progress)
     listing = list_source(Path(source), group=group)
     try:
         bare = hold_out is None and not listing.labels
@@ -89,8 +89,8 @@ def load_images(
     return _files(listing, files, label_names, preprocessing, progress)
 
 
-def _fashion_mnist(preprocessing: Preprocessing, cache: Path, progress: Progress) -> LoadedImages:
-    folder = fashion_mnist.find_fashion_mnist(cache / FASHION_MNIST)
+def _fashion_mnist(preprocessing: Preprocessing, progress: Progress) -> LoadedImages:
+    folder = fashion_mnist.find_fashion_mnist()
     parts = dict(
         zip((Part.TRAIN, Part.TEST), fashion_mnist.read_fashion_mnist(folder), strict=True)
     )
@@ -163,14 +163,12 @@ def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
     Raises:
         DataError: one of them cannot be written down.
     """
-    names = tuple(sorted({file.label for file in files if file.label is not None}))
-    unprintable = [name for name in names if CONTROL.search(name)]
+    label_names = tuple(sorted({file.label for file in files if file.label is not None}))
+    unprintable = [name for name in label_names if CONTROL.search(name)]
     if unprintable:
-        raise DataError(
-            f"{source} has classes with unprintable names, {_listed(map(repr, unprintable))}; "
-            "rename them"
-        )
-    return names
+        names = listed([repr(name) for name in unprintable], most=SHOWN_NAMES)
+        raise DataError(f"{source} has classes with unprintable names, {names}; rename them")
+    return label_names
 
 
 def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Sequence[str]) -> None:
@@ -190,7 +188,7 @@ def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Seq
     if unknown:
         raise DataError(
             f"{source} has classes that no training image is of, with so many other images: "
-            f"{_listed(unknown)}; add training images of them, or take them out"
+            f"{listed(unknown, most=SHOWN_NAMES)}; add training images of them, or take them out"
         )
     if len(label_names) < FEWEST_CLASSES:
         raise DataError(
@@ -219,39 +217,21 @@ def _files(
         decoded=decoded,
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
-        item_ids_M=_item_ids(files)[decoded.readable_M],
+        item_ids_M=number_groups([file.group for file in files])[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],
         findings=listing.findings,
-    )
-
-
-def _item_ids(files: Sequence[ListedFile]) -> NDArray[np.int64]:
-    """Return a number for each file, equal for those of one group."""
-    numbers: dict[str, int] = {}
-    return np.array(
-        [
-            NO_ITEM if file.group is None else numbers.setdefault(file.group, len(numbers))
-            for file in files
-        ],
-        np.int64,
     )
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
     if not hold_out:
         return
-    unknown = [name for name in hold_out if name not in label_names]
+    unknown = [repr(name) for name in hold_out if name not in label_names]
     if unknown:
-        raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")
+        raise DataError(f"{source} has no class {listed(unknown, most=SHOWN_NAMES)} to hold out")
     left = len(label_names) - len(set(hold_out))
     if left < FEWEST_CLASSES:
         raise DataError(
             f"with {len(set(hold_out))} of {len(label_names)} classes of {source} held out "
             f"{left or 'none'} would be left; at least {FEWEST_CLASSES} are needed"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -9,7 +9,7 @@ channels.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -24,6 +24,7 @@ MOST_BITS: Final = 10  # of 64, that the hashes of copies differ in
 LEAST_CORRELATION: Final = 0.985  # of their thumbnails' values
 MOST_DISTANCE: Final = 12  # mean distance of their values, of 255
 
+NO_ITEM: Final = -1  # the item that a photo of no group shows
 BLOCK: Final = 512  # images that are compared with all others at once: some MB
 PAIRS_AT_ONCE: Final = 4096
 
@@ -43,16 +44,23 @@ def group_near_duplicates(hashes: PhotoHashArrays) -> NDArray[np.int64]:
     return _components(pairs_P2, len(hashes.contents_M))
 
 
-def link_groups(photos_M: NDArray[np.int64], item_ids_M: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a number (M,) for each image, equal for copies and for photos of one thing.
+def number_groups(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return a number (M,) for each image, equal for those of one group; ``NO_ITEM`` of none."""
+    numbers: dict[str, int] = {}
+    ids = [NO_ITEM if one is None else numbers.setdefault(one, len(numbers)) for one in groups]
+    return np.array(ids, np.int64)
 
-    A thing of -1 is none. Without things, the photos' own numbers come back.
+
+def link_groups(
+    photos_M: NDArray[np.int64] | NDArray[np.uint64], item_ids_M: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return a number (M,) for each image, equal for copies and for photos of one item.
+
+    The numbers go up in the order of the images, without gaps.
     """
-    if (item_ids_M < 0).all():
-        return photos_M
-    of_things = np.flatnonzero(item_ids_M >= 0)
+    of_items = np.flatnonzero(item_ids_M >= 0)
     pairs_P2 = np.concatenate(
-        [_equal_pairs(photos_M), of_things[_equal_pairs(item_ids_M[of_things])]]
+        [_equal_pairs(photos_M), of_items[_equal_pairs(item_ids_M[of_items])]]
     )
     return _components(pairs_P2, len(photos_M))
 
