@@ -13,9 +13,7 @@ class TrainingHistory(NamedTuple):
     """How a training went, as JSON values."""
 
     epochs: tuple[dict[str, Any], ...] = ()  # empty where the folder does not say
-    tried: dict[str, Any] | None = (
-        None  # as ``training.heads.model_choice`` writes it; None: no `auto`
-    )
+    tried: dict[str, Any] | None = None  # as ``SelectionResult.to_json``; None: it was not `auto`
 
 
 def read_history(model_folder: Path) -> TrainingHistory:
@@ -34,6 +32,4 @@ def read_history(model_folder: Path) -> TrainingHistory:
     except FileNotFoundError:
         return TrainingHistory()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{path} is damaged: how the training went cannot be read"
-        ) from error
+        raise ModelFolderError(f"{path} is damaged: no history of a training") from error

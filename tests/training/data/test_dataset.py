@@ -402,7 +402,7 @@ def test_images_may_lie_deeper_in_a_class_folder_and_progress_is_told(tmp_path: 
 
 def test_where_nothing_is_to_be_learnt_one_class_in_any_part_is_enough(tmp_path: Path) -> None:
     class_folders(tmp_path / "test", classes=("bag",), each=3)
-    loaded = load_images(str(tmp_path), SMALL, hold_out=None, cache=tmp_path, progress=ignore)
+    loaded = load_images(str(tmp_path), SMALL, hold_out=None, progress=ignore)
     assert (loaded.label_names, loaded.labels_M.tolist()) == (("bag",), [0, 0, 0])
     assert set(loaded.parts_M.tolist()) == {Part.TEST}
 

@@ -27,7 +27,7 @@ from training.evaluation.evaluate import Measurement, evaluate_model
 from training.statistics.calibration import calibration_error
 from training.statistics.retrieval import measure_retrieval
 from training.statistics.significance import share_interval
-from training.training_history import read_history
+from training.training_history import TrainingHistory, read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
 from vision.export.form_selection import Sample
@@ -263,10 +263,10 @@ def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_history_is_what_the_model_folder_says(tmp_path: Path) -> None:
-    assert read_history(tmp_path) == ()
+    assert read_history(tmp_path) == TrainingHistory()
     epochs = [{"epoch": 1, "loss": 2.5, "validation_loss": None}, {"epoch": 2, "loss": 1.5}]
     (tmp_path / "training.json").write_text(json.dumps({"history": epochs, "more": 1}))
-    assert list(read_history(tmp_path)) == epochs
+    assert list(read_history(tmp_path).epochs) == epochs
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"history": 3}', '{"history": [1]}', "[" * 9999])
