@@ -62,11 +62,6 @@ class ImageEncoder(Protocol):
         """How many images a batch should have at most: more of them gain nothing."""
         ...
 
-    @property
-    def width(self) -> int:
-        """Numbers in a vector."""
-        ...
-
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
 
@@ -79,24 +74,24 @@ class ImageEncoder(Protocol):
         ...
 
 
-def images_at_once(side: int) -> int:
-    """Return how many images of ``side`` pixels go through torch at once, without gradients."""
-    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // side**2))
-
-
 def encode_all(
     encoder: ImageEncoder, images_NCHW: NDArray[np.uint8], *, batch: int | None = None
 ) -> Encoding:
-    """Return what ``encoder`` says of every image, in order, ``batch`` at once.
+    """Return vectors (N, D) and probabilities (N, L) of every image, in order.
 
-    If that is not given, as many as the runtime is quickest with.
+    ``batch`` images are encoded at once; without it, as many as the encoder is quick with.
     """
     if batch is None:
-        by_torch = encoder.runtime.name == "torch"
-        side = encoder.manifest.preprocessing.size
-        batch = images_at_once(side) if by_torch else encoder.batch_size
+        batch = encoder.batch_size
+        if encoder.runtime.name == "torch":  # its batch size is what serving gains from
+            batch = images_at_once(encoder.manifest.preprocessing.size)
     parts = [
         encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))
         for start in range(0, len(images_NCHW), batch)
     ]
     return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def images_at_once(side: int) -> int:
+    """Return how many images of ``side`` pixels go through a network at once, without gradients."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // side**2))

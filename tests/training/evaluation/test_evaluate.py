@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate as evaluate_command
-from files.synced import replace_synced
+from files.durable import replace_file
 from tests.support.labelled_gallery import labelled
 from tests.support.models import manifest
 from training.data.dataset import Dataset, HeldOut
@@ -327,13 +327,13 @@ def test_figures_are_printed_even_if_the_report_cannot_be_written(
 def test_a_file_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_synced(tmp_path / "report.html", b"old")
+    replace_file(tmp_path / "report.html", b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace_synced(tmp_path / "report.html", b"new")
+        replace_file(tmp_path / "report.html", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"
