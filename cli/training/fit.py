@@ -12,13 +12,13 @@ from cli.support.dataset_option import load, named
 from cli.support.training_progress import TrainingProgress
 from cli.training.bit_depth import with_depth_of
 from training.formatting import plural
+from training.progress import Event
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.fit.tensorboard import TensorBoard
-    from training.progress import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
