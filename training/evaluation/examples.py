@@ -24,7 +24,7 @@ class Mistake(NamedTuple):
 
     position: int  # in the test images
     label: int  # the one it has
-    given: int
+    predicted: int
     probability: float  # of the label it was given, calibrated
 
 
@@ -33,7 +33,7 @@ class PlotPoints(NamedTuple):
 
     xy: NDArray[np.float32]  # (M, 2), no unit
     indexes: NDArray[np.int64]  # (M,) in the test images
-    given: NDArray[np.int64]  # (M,) the labels they were given
+    predicted: NDArray[np.int64]  # (M,) the labels they were given
 
 
 class Neighbours(NamedTuple):
@@ -88,7 +88,7 @@ def choose_examples(
         plot_points=PlotPoints(
             xy=project_vectors(queries.vectors_BD[mapped_M], seed=seed),
             indexes=mapped_M,
-            given=predicted_N[mapped_M],
+            predicted=predicted_N[mapped_M],
         ),
         neighbours=tuple(
             _nearest(

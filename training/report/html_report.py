@@ -6,6 +6,7 @@ Class names are other people's input: every text is escaped by the templates in 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from training import formatting
 from training.heads.model_choice import candidate_rows
 from training.report.charts import Line, line_chart, reliability_diagram
 from training.report.embedding_plot import embedding_plot, symbol
-from training.report.example_images import show_mistakes, show_searches
+from training.report.inline_images import example_image
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -55,8 +56,9 @@ def render_report(evaluation: "Evaluation", examples: "Examples", dataset: "Data
             curves=_curves(figures["history"]),
             before=_reliability("before", figures["reliability_uncalibrated"]),
             after=_reliability("after", figures["reliability"]),
-            searches=show_searches(examples, dataset),
-            mistakes=show_mistakes(examples, dataset),
+            examples=examples,
+            test_image=partial(example_image, dataset.test),
+            gallery_image=partial(example_image, dataset.train),
             map=_map(examples, dataset, names),
             findings=dataset.findings.to_json(),
             symbols=[symbol(label) for label in range(len(names))],
@@ -125,7 +127,7 @@ class Pair:
     """A class that was taken for another one."""
 
     label: int  # the one the images have
-    given: int
+    predicted: int
     cell: Cell
 
 
@@ -136,10 +138,10 @@ def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
 def confused_pairs(confusion: Sequence[Sequence[int]]) -> list[Pair]:
     """Return every pair of classes that was confused, the one of the most images first."""
     pairs = [
-        Pair(label, given, cell)
+        Pair(label, predicted, cell)
         for label, row in enumerate(_matrix(confusion))
-        for given, cell in enumerate(row)
-        if given != label and cell.images
+        for predicted, cell in enumerate(row)
+        if predicted != label and cell.images
     ]
     return sorted(pairs, key=lambda pair: (-pair.cell.images, -pair.cell.share))
 
@@ -206,5 +208,5 @@ def _map(examples: "Examples", dataset: "Dataset", names: Sequence[str]) -> Mark
     points = examples.plot_points
     if not len(points.xy):
         return None
-    labels_M = dataset.test.labels_N[points.indexes] if names else points.given
-    return embedding_plot(points.xy, labels_M, points.given, names or ("an image",))
+    labels_M = dataset.test.labels_N[points.indexes] if names else points.predicted
+    return embedding_plot(points.xy, labels_M, points.predicted, names or ("an image",))

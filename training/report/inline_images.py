@@ -1,4 +1,4 @@
-"""The pixels of one image in, a picture that an HTML page can hold in itself out.
+"""An image of a dataset in, a picture that an HTML page can hold in itself out.
 
 Shape suffixes: C channels (1 grey, 3 RGB), H x W pixels.
 """
@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from training.data.images.labelled_images import LabelledImages
 
 PIXELATED_SIDE: Final = 64  # up to here every pixel is kept, and shown as a square
 MAX_SIDE: Final = 160  # pixels; larger images are shown smaller
@@ -25,6 +27,21 @@ class InlineImage:
     width: int  # pixels
     height: int  # pixels
     pixelated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleImage:
+    """One image of a dataset, as the network saw it."""
+
+    image: InlineImage
+    label: str  # the one it has; empty: none
+    position: int  # among its part of the dataset
+
+
+def example_image(images: LabelledImages, position: int) -> ExampleImage:
+    """Return the image at ``position``."""
+    label = images.label_names[int(images.labels_N[position])] if images.label_names else ""
+    return ExampleImage(inline_image(images.images_NCHW[position]), label, int(position))
 
 
 def inline_image(image_CHW: NDArray[np.uint8]) -> InlineImage:

@@ -38,8 +38,8 @@ def test_the_evidence_shows_what_the_network_said(measured: Measurement) -> None
     probabilities_NL = measured.queries.probabilities_BL
     assert len(examples.mistakes) == min(24, (~measured.predictions.correct_N).sum())
     for mistake in examples.mistakes:
-        assert mistake.label == dataset.test.labels_N[mistake.position] != mistake.given
-        assert mistake.given == probabilities_NL[mistake.position].argmax()
+        assert mistake.label == dataset.test.labels_N[mistake.position] != mistake.predicted
+        assert mistake.predicted == probabilities_NL[mistake.position].argmax()
         assert mistake.probability == probabilities_NL[mistake.position].max()
     sureness = [mistake.probability for mistake in examples.mistakes]
     assert sureness == sorted(sureness, reverse=True)
@@ -47,7 +47,7 @@ def test_the_evidence_shows_what_the_network_said(measured: Measurement) -> None
     points = examples.plot_points
     assert (points.xy.shape, points.xy.dtype) == ((30, 2), np.float32)
     assert points.indexes.tolist() == list(range(30))
-    assert (points.given == probabilities_NL.argmax(axis=1)).all()
+    assert (points.predicted == probabilities_NL.argmax(axis=1)).all()
 
     scores_NK = measured.queries.vectors_BD @ measured.gallery.vectors_BD.T
     assert len({searched.position for searched in examples.neighbours}) == 12

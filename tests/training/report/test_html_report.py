@@ -173,7 +173,7 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def make_evidence(dataset: Dataset) -> Examples:
+def make_examples(dataset: Dataset) -> Examples:
     """Return evidence of every kind: two mistakes, every point, twelve searches."""
     count = len(dataset.test)
     last = len(dataset.label_names) - 1
@@ -184,7 +184,7 @@ def make_evidence(dataset: Dataset) -> Examples:
         plot_points=PlotPoints(
             xy=np.random.default_rng(1).normal(size=(count, 2)).astype(np.float32),
             indexes=np.arange(count),
-            given=predicted_N,
+            predicted=predicted_N,
         ),
         neighbours=tuple(
             Neighbours(n % count, tuple(range(8)), tuple(0.9 - n / 100 for n in range(8)))
@@ -196,7 +196,7 @@ def make_evidence(dataset: Dataset) -> Examples:
 def render(names: tuple[str, ...] = ("cat", "dog", "cow"), **changes: Any) -> str:
     dataset = make_dataset(names)
     figures: Any = Figures(make_figures(dataset, **changes))
-    return render_report(figures, make_evidence(dataset), dataset)
+    return render_report(figures, make_examples(dataset), dataset)
 
 
 OF_CLASSES = (
@@ -257,13 +257,13 @@ def test_what_the_model_does_not_know_is_shown_where_it_was_measured() -> None:
 
 def test_without_classes_the_page_speaks_of_search_alone() -> None:
     dataset = make_dataset(("cat", "dog"))
-    examples = make_evidence(dataset)
+    examples = make_examples(dataset)
     labelled_data: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_CLASSES))
     with_labels = Read(raw=render_report(labelled_data, examples, dataset)).text
     assert "R@1" in with_labels
     assert "the same class" in with_labels
     bare: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_LABELS))
-    points = examples.plot_points._replace(given=np.zeros(6, np.int64))
+    points = examples.plot_points._replace(predicted=np.zeros(6, np.int64))
     unlabelled = replace(
         dataset,
         train=replace(dataset.train, label_names=(), labels_N=np.full(10, -1)),
@@ -429,7 +429,7 @@ def test_a_class_that_was_never_given_has_no_precision() -> None:
 
 def test_a_model_that_is_always_right_has_no_mistakes_to_show() -> None:
     dataset = make_dataset(("cat", "dog"))
-    right = make_evidence(dataset)
+    right = make_examples(dataset)
     right = Examples(mistakes=(), plot_points=right.plot_points, neighbours=right.neighbours)
     figures: Any = Figures(make_figures(dataset, confusion=[[3, 0], [0, 3]]))
     text = Read(raw=render_report(figures, right, dataset)).text
@@ -447,7 +447,7 @@ def test_many_classes_get_a_list_of_confusions_instead_of_a_table(
 
 def test_confused_pairs_come_with_the_most_images_first() -> None:
     pairs = confused_pairs([[5, 1, 0], [4, 0, 0], [0, 1, 1]])
-    assert [(pair.label, pair.given, pair.cell.images) for pair in pairs] == [
+    assert [(pair.label, pair.predicted, pair.cell.images) for pair in pairs] == [
         (1, 0, 4),
         (2, 1, 1),
         (0, 1, 1),
@@ -482,7 +482,7 @@ def test_sixty_classes_look_different_on_the_map() -> None:
 
 def test_points_that_all_lie_in_one_place_are_drawn() -> None:
     dataset = make_dataset(("cat", "dog"))
-    examples = make_evidence(dataset)
+    examples = make_examples(dataset)
     points = examples.plot_points._replace(xy=np.ones((len(dataset.test), 2), np.float32))
     same = Examples(mistakes=examples.mistakes, plot_points=points, neighbours=examples.neighbours)
     figures: Any = Figures(make_figures(dataset))
