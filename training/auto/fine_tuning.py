@@ -167,9 +167,9 @@ class FineTuner:
         space = FeatureSpace.of(features_NF)
         labels_N = self._images.labels_N[self._positions]
         classes = len(self._images.label_names)
-        moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
+        moments = Moments.of(space.transform(features_NF), labels_N, num_labels=classes)
         spread = ClassScatter(moments, features=space.features)
-        scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
+        scores = space.fold(spread.fit(START_SHRINKAGE, most=1).scores)
         seen_L = moments.counts_L > 0
         bias_L = np.where(seen_L, scores.bias_D - scores.bias_D[seen_L].mean(), 0)
         deviation = scores.of(features_NF)[:, seen_L].std()

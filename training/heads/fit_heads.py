@@ -71,7 +71,7 @@ def fit_heads(
     )
     space = best.folded.space
     kind_ND, kind_QD = (
-        unit(best.first.kind.of(space.reduced(features)))
+        unit(best.first.kind.of(space.transform(features)))
         for features in (
             extracted.features_NF,
             extracted.views_VNF.reshape(-1, extracted.views_VNF.shape[-1]),
@@ -85,7 +85,7 @@ def fit_heads(
     )
     final = best.folded.fit(best.shrinkage)
     return FittedHeads(
-        LinearHeads(item_head.item, space.folded(final.kind), space.folded(final.scores)),
+        LinearHeads(item_head.item, space.fold(final.kind), space.fold(final.scores)),
         best.shrinkage,
         best.folded.emphasis,
         best.figures._replace(same_item=found),
@@ -134,7 +134,7 @@ class _Folded:
         weights_F[extracted.last_columns] = emphasis
         self.emphasis = emphasis
         self.space = FeatureSpace.of(extracted.features_NF, weights_F)
-        reduced_NR = self.space.reduced(extracted.features_NF)
+        reduced_NR = self.space.transform(extracted.features_NF)
         self._reduced_NR, self._item_ND = reduced_NR, item_ND
         self._cv_data, self._recipe = cv_data, recipe
         self._of_fold = {

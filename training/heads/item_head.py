@@ -69,7 +69,7 @@ def fit_item_layer(
         shrinkage: share of the changes that is taken to be the same in all directions, (0, 1].
         width: numbers that are kept, or as many as so many photos have.
     """
-    space = FeatureSpace.straight(features_NF)
+    space = FeatureSpace.standardized(features_NF)
     changed_QF = changes_QF * space.factor_F
     features = features_NF.shape[1]
     spread_FF = changed_QF.T @ changed_QF / max(len(changed_QF), 1)
@@ -78,14 +78,14 @@ def fit_item_layer(
     spread_FF[np.diag_indices(features)] += shrinkage * level
     root_FF = np.linalg.cholesky(spread_FF)
     even_NF = scipy.linalg.solve_triangular(
-        root_FF, space.reduced(features_NF).T.astype(np.float64), lower=True, check_finite=False
+        root_FF, space.transform(features_NF).T.astype(np.float64), lower=True, check_finite=False
     ).T
     directions_FD = components(even_NF.astype(np.float32), width)
     weight_DF = scipy.linalg.solve_triangular(
         root_FF, directions_FD.astype(np.float64), lower=True, trans="T", check_finite=False
     ).T
     layer = Linear(weight_DF.astype(np.float32), np.zeros(len(weight_DF), np.float32))
-    return space.folded(layer)
+    return space.fold(layer)
 
 
 def same_item(

@@ -166,13 +166,13 @@ class _Folded:
         self._items, self._folds_N, self._rows_M = items, folds_N, rows_M
         # Not each number with the same spread, as features are: a vector's strong ones tell most.
         # With ten photos a class that is .74 right, and not .49 (docs/decisions/0026).
-        self._space = FeatureSpace.evenly(items.vectors_ND)
-        self._reduced_NR = self._space.reduced(items.vectors_ND)
+        self._space = FeatureSpace.uniformly_scaled(items.vectors_ND)
+        self._reduced_NR = self._space.transform(items.vectors_ND)
         self._whole = self._sums(slice(None))
 
     def fit(self, shrinkage: float) -> Linear:
         """Return the scores of vectors, fitted to all items."""
-        return self._space.folded(self._spread(self._whole).scores(shrinkage))
+        return self._space.fold(self._spread(self._whole).scores(shrinkage))
 
     def count_right(self) -> dict[float, int]:
         """Return how many of the items measured are given their label, by strength."""

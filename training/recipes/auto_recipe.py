@@ -55,6 +55,10 @@ class Extractor:
         """Return all layers by name, with + between them."""
         return "+".join((*self.item_layers, *self.kind_layers))
 
+    def prepared(self, **settings: Any) -> Self:
+        """Return the same network, whose images are prepared otherwise."""
+        return replace(self, preprocessing=replace(self.preprocessing, **settings))
+
     def __str__(self) -> str:
         layers = len(self.item_layers) + len(self.kind_layers)
         return (
@@ -140,13 +144,7 @@ class AutoRecipe:
 
     def with_bits(self, bits: int) -> Self:
         """Return the set-up for gray pictures of so many bits."""
-        return replace(
-            self,
-            extractors=tuple(
-                replace(one, preprocessing=replace(one.preprocessing, bits=bits))
-                for one in self.extractors
-            ),
-        )
+        return replace(self, extractors=tuple(one.prepared(bits=bits) for one in self.extractors))
 
     def adapted_to(self, photos: int, gray_side: int | None) -> Self:
         """Return the set-up for so many photos; ``gray_side`` pixels if all are small and gray.
@@ -168,18 +166,18 @@ class AutoRecipe:
 
     def with_vgg19(self) -> Self:
         """Return the set-up that tries VGG-19 as well, at its own size, after all others."""
-        preprocessing = weights_preprocessing(VGG19, None)
+        if any(one.network == VGG19 for one in self.extractors):
+            return self
         vgg19 = Extractor(
             network=VGG19,
             item_layers=VGG19_LAYERS,
-            preprocessing=replace(
-                preprocessing, fit=self.preprocessing.fit, bits=self.preprocessing.bits
-            ),
+            preprocessing=weights_preprocessing(VGG19, None),
             weights=published_weights(VGG19),
         )
-        if any(one.network == VGG19 for one in self.extractors):
-            return self
-        return replace(self, extractors=(*self.extractors, vgg19))
+        ours = self.preprocessing
+        return replace(
+            self, extractors=(*self.extractors, vgg19.prepared(fit=ours.fit, bits=ours.bits))
+        )
 
     def without_classes(self) -> Self:
         """Return the set-up for photos without classes: nothing is read that tells kinds apart."""
@@ -243,12 +241,8 @@ def auto_recipe(
             kind_layers=kind_layers(network),
             preprocessing=weights_preprocessing(network, None),
             weights=PACKAGED,
-        )
-        for network in (LITE2, LITE0)
-    ]
-    extractors = [
-        replace(one, preprocessing=replace(one.preprocessing, size=LITE_SIDES[one.network]))
-        for one in extractors
+        ).prepared(size=side)
+        for network, side in LITE_SIDES.items()
     ]
     if backbone is not None:
         own = Extractor(
@@ -261,9 +255,7 @@ def auto_recipe(
         extractors = [own, *(one for one in extractors if one.network != backbone)]
     asked = {"fit": fit} if size is None else {"fit": fit, "size": size}
     return AutoRecipe(
-        extractors=tuple(
-            replace(one, preprocessing=replace(one.preprocessing, **asked)) for one in extractors
-        ),
+        extractors=tuple(one.prepared(**asked) for one in extractors),
         budget_s=BUDGET_S if budget_s is None else budget_s,
         seed=seed,
     )
@@ -271,20 +263,13 @@ def auto_recipe(
 
 def quickest_first(extractors: Sequence[Extractor]) -> tuple[Extractor, ...]:
     """Return the same with the smaller network that comes along first, at fewer pixels."""
-    smaller = [one for one in extractors if one.network == LITE0]
-    others = [one for one in extractors if one.network != LITE0]
-    return (
-        *(
-            replace(one, preprocessing=replace(one.preprocessing, size=_less(one)))
-            for one in smaller
-        ),
-        *others,
-    )
-
-
-def _less(extractor: Extractor) -> int:
-    size = extractor.preprocessing.size
-    return QUICK_SIDE if size == LITE_SIDES[LITE0] else size  # else it was asked for
+    usual = LITE_SIDES[LITE0]  # another size was asked for
+    smaller = [
+        one.prepared(size=QUICK_SIDE) if one.preprocessing.size == usual else one
+        for one in extractors
+        if one.network == LITE0
+    ]
+    return (*smaller, *(one for one in extractors if one.network != LITE0))
 
 
 def assign_folds(labels_N: Sequence[int], group_keys_N: Sequence[int], folds: int) -> list[int]:

@@ -16,6 +16,14 @@ WEAK_RECALL: Final = 0.8  # below it a class is named as weak
 FEWEST_WEAK: Final = 3  # classes that are named even if none is below
 MOST_WEAK: Final = 10
 
+FIGURES: Final = (  # what the manifest keeps of the test images, in words
+    ("test_accuracy", "Accuracy"),
+    ("calibration_error_beyond_chance", "Calibration error beyond chance"),
+    ("calibration_error", "Calibration error (ECE, 15 bins)"),
+    ("calibration_error_honest", "The same of honest probabilities, on this many images"),
+    ("calibration_error_uncalibrated", "The same before calibration"),
+)
+
 
 def tried_section(tried: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield what was tried, and why the best of it was taken."""
@@ -30,23 +38,11 @@ def tried_section(tried: Mapping[str, Any] | None) -> Iterator[str]:
 def figures_section(manifest: Manifest) -> Iterator[str]:
     """Yield the figures of the test images' classes."""
     metrics = manifest.metrics
-    rows: list[tuple[str, str]] = []
-    if "test_accuracy" in metrics:
-        rows.append(("Accuracy", percent(metrics["test_accuracy"])))
+    rows = [(title, percent(metrics[name])) for name, title in FIGURES if name in metrics]
+    bounds: tuple[float, float] | None = None
     if {"test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
         bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        rows.append(("95% interval of the accuracy", interval(bounds)))
-    if "calibration_error_beyond_chance" in metrics:
-        beyond = percent(metrics["calibration_error_beyond_chance"])
-        rows.append(("Calibration error beyond chance", beyond))
-    if "calibration_error" in metrics:
-        rows.append(("Calibration error (ECE, 15 bins)", percent(metrics["calibration_error"])))
-    if "calibration_error_honest" in metrics:
-        honest = percent(metrics["calibration_error_honest"])
-        rows.append(("The same of honest probabilities, on this many images", honest))
-    if "calibration_error_uncalibrated" in metrics:
-        before = percent(metrics["calibration_error_uncalibrated"])
-        rows.append(("The same before calibration", before))
+        rows.insert(1, ("95% interval of the accuracy", interval(bounds)))
     yield "## Test figures"
     if not rows:
         if "same_item" not in metrics:
@@ -57,8 +53,7 @@ def figures_section(manifest: Manifest) -> Iterator[str]:
         "Accuracy is the share of test images that get the right class; the calibration error is "
         "the mean distance between the stated probability and the share that is right."
     )
-    if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
-        bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
+    if bounds is not None and "test_images" in metrics:
         yield accuracy_statement(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
 
 

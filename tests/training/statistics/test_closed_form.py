@@ -28,7 +28,7 @@ def features(count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray
 def test_scores_are_those_of_scikit_learns_discriminants(count: int, shrinkage: float) -> None:
     rows, labels = features(count)
     space = FeatureSpace.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
     fit = ClassScatter(moments, features=FEATURES).fit(shrinkage, most=2)
     new, _ = features(50, seed=1)
 
@@ -36,13 +36,13 @@ def test_scores_are_those_of_scikit_learns_discriminants(count: int, shrinkage: 
     twin = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     twin.fit(scaler.transform(rows.astype(np.float64)), labels)
     expected = twin.decision_function(scaler.transform(new.astype(np.float64)))
-    given = space.folded(fit.scores).of(new)
+    given = space.fold(fit.scores).of(new)
     if count > FEATURES:  # else what lies outside of the images' space says nothing to either
         np.testing.assert_allclose(
             given - given[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3
         )
     np.testing.assert_array_equal(
-        space.folded(fit.scores).of(rows).argmax(axis=1),
+        space.fold(fit.scores).of(rows).argmax(axis=1),
         twin.predict(scaler.transform(rows.astype(np.float64))),
     )
 
@@ -50,9 +50,9 @@ def test_scores_are_those_of_scikit_learns_discriminants(count: int, shrinkage: 
 def test_in_the_numbers_of_a_kind_every_class_spreads_alike() -> None:
     rows, labels = features(5000)
     space = FeatureSpace.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
     fit = ClassScatter(moments, features=FEATURES).fit(1e-6, most=2)
-    kind = space.folded(fit.kind).of(rows)
+    kind = space.fold(fit.kind).of(rows)
     about = kind - np.stack([kind[labels == one].mean(axis=0) for one in range(3)])[labels]
     np.testing.assert_allclose(about.T @ about / len(rows), np.eye(2), atol=0.01)
     np.testing.assert_allclose(kind.mean(axis=0), 0, atol=0.01)
@@ -98,8 +98,8 @@ def test_a_feature_that_is_the_same_for_all_says_nothing() -> None:
     rows, labels = features(60)
     rows[:, 3] = 7.0
     space = FeatureSpace.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
-    scores = space.folded(ClassScatter(moments, features=FEATURES).fit(0.5, most=2).scores)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
+    scores = space.fold(ClassScatter(moments, features=FEATURES).fit(0.5, most=2).scores)
     assert (scores.weight_DF[:, 3] == 0).all()
     assert np.isfinite(scores.weight_DF).all()
 
