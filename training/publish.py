@@ -117,22 +117,24 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         Encoder(manifest, trained.network, trained.device),
         images=len(dataset.test) + VIEWS * min(ITEM_PHOTOS, len(dataset.test)),
     )
-    said = encode_all(encoder, dataset.test.images_NCHW)
+    test_encoding = encode_all(encoder, dataset.test.images_NCHW)
     searched, known = _known(encoder, dataset, trained.vectors_ND)
-    items = search_items(encoder, searched, said, known, most=ITEM_PHOTOS).figures
+    items = search_items(encoder, searched, test_encoding, known, most=ITEM_PHOTOS).figures
     test_figures = {"test_images": float(len(dataset.test)), **_item_figures(items)}
     classes: tuple[ClassFigures, ...] = ()
     references = None
     if dataset.label_names:
         figures, _ = classification_figures(
-            said.probabilities_BL,
+            test_encoding.probabilities_BL,
             dataset.test.labels_N,
             dataset.label_names,
             temperature=manifest.temperature,
         )
         classes = figures.classes
         test_figures |= _test_figures(figures)
-        references = references_of(searched.train, known, said, trained.architecture).to_bytes()
+        references = references_of(
+            searched.train, known, test_encoding, trained.architecture
+        ).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(

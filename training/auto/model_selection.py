@@ -47,6 +47,7 @@ from vision.networks.backbone import Backbone
 
 CHANGED: Final = "the photos have changed since the training began; the next one learns from them"
 LEARNT_HEAD: Final = "learnt with the network"
+TOO_FEW: Final = "{:,} {} to learn from are too few, {:,} are the least"
 NO_TIME: Final = "there was no time left: a larger budget buys it"
 Load = Callable[[Preprocessing], Dataset]
 
@@ -172,8 +173,7 @@ class ModelSelection:
             self._skip(name, "only networks whose weights come along learn on here")
             return
         if len(training_rows) < tuning.fewest_images:
-            few = f"{len(training_rows):,} photos to learn from are too few"
-            self._skip(name, f"{few}, {tuning.fewest_images:,} are the least")
+            self._skip(name, TOO_FEW.format(len(training_rows), "photos", tuning.fewest_images))
             return
         left_s = self._left_s() - reserved_s
         folder = self._store.folder.parent
@@ -223,8 +223,7 @@ class ModelSelection:
             device=str(self._device),
         )
         if scratch.images < how.fewest_images:
-            few = f"{scratch.images:,} pictures to learn from are too few"
-            self._skip(scratch.name, f"{few}, {how.fewest_images:,} are the least")
+            self._skip(scratch.name, TOO_FEW.format(scratch.images, "pictures", how.fewest_images))
             return
         if not scratch.is_started and scratch.estimated_s > self._left_s():
             self._skip(scratch.name, NO_TIME)
@@ -265,7 +264,17 @@ class ModelSelection:
         return extraction.extract(parts, self._cv_data, self._recipe, self._progress)
 
     def _measured(self, name: str, figures: ValidationFigures, seconds: float, head: str) -> None:
-        self._keep(Candidate.with_figures(name, figures, seconds=seconds, head=head))
+        self._keep(
+            Candidate(
+                name=name,
+                seconds=seconds,
+                head=head,
+                held_out_images=figures.images,
+                accuracy=figures.accuracy,
+                r_at_1=figures.r_at_1,
+                same_item=figures.same_item,
+            )
+        )
 
     def _has_time_for(self, extractor: Extractor, usual_s: float) -> bool:
         """Return whether one more network can be tried, of which most take ``usual_s``."""

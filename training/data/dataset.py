@@ -139,23 +139,23 @@ def load_dataset(
         group=group,
         progress=progress,
     )
-    found = find_groups(loaded)
-    parts_M = assign_parts(found)
-    leaked = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
+    grouped = find_groups(loaded)
+    parts_M = assign_parts(grouped)
+    leaked = name_leaks(grouped.groups_M, grouped.photos_M, loaded.parts_M, loaded.names)
     held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
-    parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
+    parts_M[_seen_in_held_out(grouped, held_L)] = LEFT_OUT
     if loaded.label_names:
         unlabelled_M = loaded.labels_M == UNLABELLED
         parts_M[unlabelled_M & (parts_M != Part.TRAIN)] = LEFT_OUT  # nothing to measure there
         parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
     _check_classes(loaded, parts_M, held_L)
-    return _dataset(found, parts_M, leaked, held_L)
+    return _dataset(grouped, parts_M, leaked, held_L)
 
 
-def _seen_in_held_out(found: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _seen_in_held_out(grouped: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
-    held_M = _of_held_out(found.loaded, held_L)
-    seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
+    held_M = _of_held_out(grouped.loaded, held_L)
+    seen_M: NDArray[np.bool_] = held_M & np.isin(grouped.groups_M, grouped.groups_M[~held_M])
     return seen_M
 
 
@@ -169,7 +169,11 @@ def _check_classes(
 ) -> None:
     """Check that every class can be learnt, and that something is left to measure with."""
     if not loaded.label_names:
-        _check_unlabelled(loaded, parts_M)
+        if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
+            raise DataError(
+                f"{loaded.source} has too few different photos: two to learn from and one to "
+                "measure with are the least"
+            )
         return
     learnt_L, measured_L = (
         np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
@@ -199,26 +203,13 @@ def _check_classes(
         )
 
 
-def _check_unlabelled(loaded: LoadedImages, parts_M: NDArray[np.int64]) -> None:
-    """Check that there is something to learn from and, apart from it, to measure with.
-
-    Raises:
-        DataError: so it is not.
-    """
-    if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
-        raise DataError(
-            f"{loaded.source} has too few different photos: two to learn from and one to measure "
-            "with are the least"
-        )
-
-
 def _dataset(
-    found: GroupedImages,
+    grouped: GroupedImages,
     parts_M: NDArray[np.int64],
     leaked: tuple[Leak, ...],
     held_L: NDArray[np.bool_],
 ) -> Dataset:
-    loaded = found.loaded
+    loaded = grouped.loaded
     held_M = _of_held_out(loaded, held_L)
     # The classes that stay and those held out are counted apart, each from 0.
     places_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
@@ -230,7 +221,7 @@ def _dataset(
         for h in (False, True)
     )
     train, unlabelled, validation, test, held_train, held_test = arrange_parts(
-        found,
+        grouped,
         [
             PartSelection(
                 np.flatnonzero((parts_M == part) & (held_M == held)),
@@ -252,9 +243,9 @@ def _dataset(
             f"{loaded.source} has a validation part, but no image in it that is readable, in no "
             "test part and of a class that is not held out"
         )
-    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    findings = collect_findings(found, leaked=leaked, contradictions=contradictions)
-    for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
+    contradictions = find_contradictions(grouped.photos_M, loaded.labels_M, loaded.names)
+    findings = collect_findings(grouped, leaked=leaked, contradictions=contradictions)
+    for position in np.flatnonzero(_seen_in_held_out(grouped, held_L)).tolist():
         findings.add(SEEN, loaded.names[position])
     for label, name in enumerate(names):
         if not (test.labels_N == label).any():

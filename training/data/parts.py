@@ -56,18 +56,18 @@ def find_groups(loaded: LoadedImages) -> GroupedImages:
     )
 
 
-def assign_parts(found: GroupedImages) -> NDArray[np.int64]:
+def assign_parts(grouped: GroupedImages) -> NDArray[np.int64]:
     """Return the part of each image, so that no photo is in two: leaks are ``LEFT_OUT``.
 
     Where the source names no test part, it is drawn from the images' contents.
     """
-    loaded = found.loaded
+    loaded = grouped.loaded
     if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
+        leaked_M = find_leaks(grouped.groups_M, loaded.parts_M)
         return np.where(leaked_M, LEFT_OUT, loaded.parts_M)
-    many = len(np.unique(found.group_keys_M)) >= MANY
+    many = len(np.unique(grouped.group_keys_M)) >= MANY
     share = SPLIT_SHARE_OF_MANY if many else SPLIT_SHARE
-    in_test_M = choose_groups(loaded.labels_M, found.group_keys_M, share, Draw.TEST)
+    in_test_M = choose_groups(loaded.labels_M, grouped.group_keys_M, share, Draw.TEST)
     return np.where(in_test_M, Part.TEST, Part.TRAIN)
 
 
@@ -79,9 +79,11 @@ class PartSelection(NamedTuple):
     label_names: tuple[str, ...]
 
 
-def arrange_parts(found: GroupedImages, stretches: Sequence[PartSelection]) -> list[LabelledImages]:
+def arrange_parts(
+    grouped: GroupedImages, stretches: Sequence[PartSelection]
+) -> list[LabelledImages]:
     """Return the parts: neighbouring stretches of the one array of pixels, which is reordered."""
-    decoded = found.loaded.decoded
+    decoded = grouped.loaded.decoded
     images_NCHW = put_in_order(
         decoded.images_NCHW,
         decoded.readable_M[np.concatenate([stretch.positions for stretch in stretches])],
@@ -94,30 +96,30 @@ def arrange_parts(found: GroupedImages, stretches: Sequence[PartSelection]) -> l
             label_names=stretch.label_names,
             contents_N=decoded.hashes.contents_M[stretch.positions],
             phashes_N=decoded.hashes.phashes_M[stretch.positions],
-            photos_N=found.photos_M[stretch.positions],
-            item_ids_N=found.loaded.item_ids_M[stretch.positions],
-            group_keys_N=found.group_keys_M[stretch.positions],
+            photos_N=grouped.photos_M[stretch.positions],
+            item_ids_N=grouped.loaded.item_ids_M[stretch.positions],
+            group_keys_N=grouped.group_keys_M[stretch.positions],
         )
         for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
     ]
 
 
 def collect_findings(
-    found: GroupedImages, *, leaked: Sequence[Leak], contradictions: Sequence[Twins]
+    grouped: GroupedImages, *, leaked: Sequence[Leak], contradictions: Sequence[Twins]
 ) -> Findings:
     """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()
-    findings.extend(found.loaded.findings)
+    findings.extend(grouped.loaded.findings)
     findings.add_alike(
         (f"left out, because it cannot be read: {reason}", str(path))
-        for path, reason in found.loaded.decoded.unreadable
+        for path, reason in grouped.loaded.decoded.unreadable
     )
     for leak in leaked:
         findings.add(
             f"left out of {leak.part}, since {leak.what} is in {leak.twin_part}",
             f"{leak.name} and {leak.twin}",
         )
-    for name, twin in find_copies(found.photos_M, found.loaded.names):
+    for name, twin in find_copies(grouped.photos_M, grouped.loaded.names):
         findings.add(SAME_PHOTO, f"{name} and {twin}")
     for name, twin in contradictions:
         findings.add(TWO_LABELS, f"{name} and {twin}")

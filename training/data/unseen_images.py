@@ -73,11 +73,14 @@ def load_unseen(
         group=group,
         progress=progress,
     )
-    found = find_groups(loaded)
+    grouped = find_groups(loaded)
     names, labels_M, counted_M = _labelling(loaded, manifest.labels)
-    known_M = _known(found, records)
-    parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in records)
-    no_draw = Part.TEST in loaded.named_parts or None not in records
+    known_M = _known(grouped, records)
+    recorded, has_test_part = None not in records, Part.TEST in loaded.named_parts
+    parts_M = assign_parts(grouped)
+    candidates_M, searched_M = parts_M == Part.TEST, parts_M == Part.TRAIN
+    if recorded and not has_test_part:
+        candidates_M, searched_M = np.ones_like(known_M), known_M.copy()
     candidates_M &= counted_M
     measured_M = candidates_M & ~known_M
     if not measured_M.any():
@@ -93,7 +96,7 @@ def load_unseen(
     held_M = _labels(loaded, held_names)
     held_parts_M = np.where((held_M == UNKNOWN) | known_M, UNKNOWN, parts_M)
     train, test, held_train, held_test = arrange_parts(
-        found,
+        grouped,
         [
             PartSelection(np.flatnonzero(chosen_M), of_part_M, names)
             for chosen_M, of_part_M, names in (
@@ -104,9 +107,10 @@ def load_unseen(
             )
         ],
     )
-    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    strange_M = ~counted_M & (held_M == UNKNOWN)
-    strange = np.unique(loaded.labels_M[strange_M]).tolist()
+    contradictions = find_contradictions(grouped.photos_M, loaded.labels_M, loaded.names)
+    among: Among = "training part" if has_test_part else "learnt images"
+    unknown_M = ~counted_M & (held_M == UNKNOWN)
+    unknown = np.unique(loaded.labels_M[unknown_M]).tolist()
     return Dataset(
         name=loaded.name,
         train=train if covered else test,
@@ -115,17 +119,17 @@ def load_unseen(
         if len(held_train) and len(held_test)
         else None,
         unreadable=loaded.decoded.unreadable,
-        findings=collect_findings(found, leaked=(), contradictions=contradictions),
+        findings=collect_findings(grouped, leaked=(), contradictions=contradictions),
         contradictions=contradictions,
         selection=ImageSelection(
             images=int(candidates_M.sum()),
             known=int((candidates_M & known_M).sum()),
-            unknown_classes=tuple(loaded.label_names[label] for label in strange),
-            unknown_images=int(strange_M.sum()),
-            recorded=None not in records,
-            drawn_of=0 if no_draw else int(counted_M.sum()),
+            unknown_classes=tuple(loaded.label_names[label] for label in unknown),
+            unknown_images=int(unknown_M.sum()),
+            recorded=recorded,
+            drawn_of=0 if has_test_part or recorded else int(counted_M.sum()),
             classes=len(np.unique(labels_M[measured_M])) if names else 0,
-            among=_among(loaded) if covered else "measured images",
+            among=among if covered else "measured images",
         ),
     )
 
@@ -160,28 +164,14 @@ def _labels(loaded: LoadedImages, names: Sequence[str]) -> NDArray[np.int64]:
     return np.array([*of_label, UNKNOWN], np.int64)[loaded.labels_M]  # UNLABELLED is the last
 
 
-def _known(found: GroupedImages, records: Sequence[TrainingRecord | None]) -> NDArray[np.bool_]:
+def _known(grouped: GroupedImages, records: Sequence[TrainingRecord | None]) -> NDArray[np.bool_]:
     """Return a mask (M,) of the images that a model has learnt from, and of their copies."""
-    hashes = found.loaded.decoded.hashes
+    hashes = grouped.loaded.decoded.hashes
     known_M = np.zeros(len(hashes.contents_M), np.bool_)
     for record in records:
         if record is not None:
             known_M |= record.contains(hashes.contents_M, hashes.phashes_M)
-    return np.isin(found.groups_M, found.groups_M[known_M])
-
-
-def _candidates(
-    found: GroupedImages, known_M: NDArray[np.bool_], *, recorded: bool
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the part of each image, and masks (M,) of what may be measured and searched."""
-    parts_M = assign_parts(found)
-    if recorded and Part.TEST not in found.loaded.named_parts:
-        return parts_M, np.ones_like(known_M), known_M.copy()
-    return parts_M, parts_M == Part.TEST, parts_M == Part.TRAIN
-
-
-def _among(loaded: LoadedImages) -> Among:
-    return "training part" if Part.TEST in loaded.named_parts else "learnt images"
+    return np.isin(grouped.groups_M, grouped.groups_M[known_M])
 
 
 def _nothing_left(loaded: LoadedImages, manifest: Manifest, candidates: int) -> str:

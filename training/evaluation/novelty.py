@@ -108,10 +108,10 @@ def references_of(
 
 
 def nearness(
-    references: References, said: Encoding
+    references: References, encoding: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
-    return nearness_of(references, said.vectors_BD, said.probabilities_BL.argmax(axis=1))
+    return nearness_of(references, encoding.vectors_BD, encoding.probabilities_BL.argmax(axis=1))
 
 
 def nearness_of(
@@ -138,8 +138,8 @@ def measure_novelty(
         correct_N: whether each was given its class.
     """
     pictures = out_of_distribution_images(encoder.manifest.preprocessing)
-    said = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
-    return novelty_figures(references, queries, correct_N, said)
+    encoding = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
+    return novelty_figures(references, queries, correct_N, encoding)
 
 
 def novelty_figures(
@@ -161,18 +161,18 @@ def novelty_figures(
         refused_right=int((refused_N & correct_N).sum()),
         refused_wrong=int((refused_N & ~correct_N).sum()),
         strangers=tuple(
-            _out_of_distribution_figures(kind, references, said, distances_N)
-            for kind, said in strangers.items()
+            _out_of_distribution_figures(kind, references, encoding, distances_N)
+            for kind, encoding in strangers.items()
         ),
     )
 
 
 def _out_of_distribution_figures(
-    kind: str, references: References, said: Encoding, own_N: NDArray[np.float64]
+    kind: str, references: References, encoding: Encoding, own_N: NDArray[np.float64]
 ) -> OutOfDistributionFigures:
-    refused_N = _refused(references, said)
-    certain_N = said.probabilities_BL.max(axis=1) >= SURE
-    distances_N, _ = nearness(references, said)
+    refused_N = _refused(references, encoding)
+    certain_N = encoding.probabilities_BL.max(axis=1) >= SURE
+    distances_N, _ = nearness(references, encoding)
     return OutOfDistributionFigures(
         kind=kind,
         images=len(refused_N),
@@ -183,8 +183,8 @@ def _out_of_distribution_figures(
     )
 
 
-def _refused(references: References, said: Encoding) -> NDArray[np.bool_]:
-    distances_N, agreements_N = nearness(references, said)
+def _refused(references: References, encoding: Encoding) -> NDArray[np.bool_]:
+    distances_N, agreements_N = nearness(references, encoding)
     refused_N: NDArray[np.bool_] = (distances_N > references.most_distance) | (
         agreements_N < references.least_agreement
     )

@@ -54,22 +54,18 @@ class CrossValidationData:
     ) -> "CrossValidationData":
         """Return what these parts are; a validation part is the only fold."""
         parts = [part for part in (train, validation, unlabelled) if part is not None]
-        dealt = assign_folds(train.labels_N.tolist(), train.group_keys_N.tolist(), folds)
-        of_train_N = (
-            np.array(dealt, np.int64) if validation is None else np.full(len(train), NEVER_HELD_OUT)
-        )
+        folds_N = [np.full(len(part), NEVER_HELD_OUT) for part in parts]
+        if validation is None:
+            dealt = assign_folds(train.labels_N.tolist(), train.group_keys_N.tolist(), folds)
+            folds_N[0] = np.array(dealt, np.int64)
+        else:
+            folds_N[1] = np.zeros(len(validation), np.int64)
         return cls(
             labels_N=np.concatenate([part.labels_N for part in parts]),
             photos_N=np.concatenate([part.group_keys_N for part in parts]),
             item_ids_N=np.concatenate([part.item_ids_N for part in parts]),
             contents_N=np.concatenate([part.contents_N for part in parts]),
-            folds_N=np.concatenate(
-                [
-                    of_train_N,
-                    *([] if validation is None else [np.zeros(len(validation), np.int64)]),
-                    *([] if unlabelled is None else [np.full(len(unlabelled), NEVER_HELD_OUT)]),
-                ]
-            ),
+            folds_N=np.concatenate(folds_N),
             num_labels=len(train.label_names),
         )
 

@@ -25,21 +25,6 @@ class Candidate(Event):
     same_item: float | None = None  # search for the very thing
     not_tried: str | None = None  # why
 
-    @classmethod
-    def with_figures(
-        cls, name: str, figures: ValidationFigures, *, seconds: float, head: str
-    ) -> "Candidate":
-        """Return a candidate that was measured."""
-        return cls(
-            name=name,
-            seconds=seconds,
-            head=head,
-            held_out_images=figures.images,
-            accuracy=figures.accuracy,
-            r_at_1=figures.r_at_1,
-            same_item=figures.same_item,
-        )
-
     def __str__(self) -> str:
         """Return the candidate in a line."""
         if self.not_tried:

@@ -9,7 +9,7 @@ channels.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -92,7 +92,8 @@ def _near_pairs(hashes: PhotoHashArrays) -> NDArray[np.int64]:
         for pairs_P2 in pool.map(
             lambda start: _alike(phashes, start), range(0, len(phashes), BLOCK)
         ):
-            for some_P2 in _split(looking[pairs_P2]):
+            for start in range(0, len(pairs_P2), PAIRS_AT_ONCE):
+                some_P2 = looking[pairs_P2[start : start + PAIRS_AT_ONCE]]
                 found.append(some_P2[_same_picture(hashes.thumbs_MT, some_P2)])
     return np.concatenate(found)
 
@@ -104,11 +105,6 @@ def _alike(phashes_M: NDArray[np.uint64], start: int) -> NDArray[np.int64]:
     rows, columns = np.nonzero(bits_BM <= MOST_BITS)
     later = columns > rows
     return np.stack([rows[later], columns[later]], axis=1) + start
-
-
-def _split(pairs_P2: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(pairs_P2), PAIRS_AT_ONCE):
-        yield pairs_P2[start : start + PAIRS_AT_ONCE]
 
 
 def _same_picture(thumbs_MT: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> NDArray[np.bool_]:
