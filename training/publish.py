@@ -34,9 +34,9 @@ from training.fit.trainer import Trainer
 from training.report.model_card import model_card
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
-from vision.inference.bulk_encoder import for_many
+from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Architecture, Manifest
 from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256
 from vision.networks.network import Network
@@ -113,8 +113,8 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         recipe=run_identity["recipe"],
         data=run_identity["data"] | {TRAINING_RECORD_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    encoder = for_many(
-        Encoder(manifest, trained.network, trained.device),
+    encoder = fastest_encoder(
+        TorchEncoder(manifest, trained.network, trained.device),
         images=len(dataset.test) + VIEWS * min(ITEM_PHOTOS, len(dataset.test)),
     )
     test_encoding = encode_all(encoder, dataset.test.images_NCHW)

@@ -4,7 +4,7 @@ from typing import Final
 
 from rich.progress import Progress
 
-from cli.support.console import progress, say
+from cli.support.console import print_info, progress
 from training.progress import EpochMetrics, Event, ImagesDone, StepMetrics, TrainingStarted
 
 SMOOTHING: Final = 0.05  # weight of a new step in the shown loss and accuracy
@@ -43,7 +43,7 @@ class TrainingProgress:
                 self._show_epoch(event)
             case _:
                 self._end_bar()
-                say(str(event))
+                print_info(str(event))
 
     def _show_start(self, event: TrainingStarted) -> None:
         """Show what was done before, and what there is to do."""
@@ -72,7 +72,7 @@ class TrainingProgress:
             held_out = (
                 f"; held out: loss {epoch.validation_loss:.3f}, acc {epoch.validation_accuracy:.1%}"
             )
-        say(
+        print_info(
             f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, acc {epoch.accuracy:.1%}"
             f"{held_out}; {epoch.seconds:.0f} s"
         )

@@ -34,7 +34,7 @@ from training.statistics.latency import learning_s
 from training.train import reproducible, run_trainer
 from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 FIRST, AGAIN = "scratch", "scratch-again"  # folders
 REPORTS: Final = 10  # of progress, in a training
@@ -183,7 +183,7 @@ class ScratchTraining:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return unit vectors (N, D) and logits (N, L)."""
         device = torch.device(self._device)
-        normalise = Normalisation(self._recipe.preprocessing, device)
+        normalise = Normalization(self._recipe.preprocessing, device)
         network.eval()
         vectors, logits = [], []
         step = images_at_once(self._recipe.preprocessing.size)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.transfer.stored_items import Facts, contents
+from index.transfer.stored_items import Provenance, contents
 from training.data.images.near_duplicates import link_groups, number_groups
 
 CONTENT_DIGITS: Final = (
@@ -24,7 +24,7 @@ GROUP: Final = "group"  # member of the metadata: the thing that several photos 
 class LabelledItems:
     """The labelled items of a gallery at one moment, oldest first."""
 
-    facts: Facts  # of the gallery
+    facts: Provenance  # of the gallery
     vectors_ND: NDArray[np.float32]  # unit length
     names: tuple[str, ...]  # of the labels, in the order of their code points
     labels_N: NDArray[np.int64]  # positions in ``names``

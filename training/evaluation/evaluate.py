@@ -33,13 +33,13 @@ from training.formatting import listed
 from training.statistics.latency import measure_speed
 from training.statistics.retrieval import Retrieval, measure_retrieval
 from training.training_history import read_history
-from vision.inference.bulk_encoder import for_many
+from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import Encoding, ImageEncoder
 from vision.inference.open_encoder import open_encoder, takes_export
 from vision.inference.runtime_name import RuntimeName
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import WEIGHTS_NAME, Manifest
-from vision.model.open_set import read_references
+from vision.model.open_set import read_detector
 from vision.networks.saved_model import load_model
 
 
@@ -103,7 +103,7 @@ def evaluate_model(
     served = _open(model_folder, device=device, runtime=runtime)
     manifest = served.manifest
     check_classes(model_folder, manifest, dataset)
-    encoder = for_many(served, images=images_to_encode(dataset))
+    encoder = fastest_encoder(served, images=images_to_encode(dataset))
     history = read_history(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
     predictions = predict_test_images(encoder, queries, gallery, dataset)
@@ -160,7 +160,7 @@ def evaluate_model(
 def _novelty(
     model_folder: Path, encoder: ImageEncoder, queries: Encoding, predictions: Predictions
 ) -> NoveltyFigures | None:
-    references = read_references(model_folder, encoder.manifest)
+    references = read_detector(model_folder, encoder.manifest)
     if references is None or predictions.correct_N is None:
         return None
     return measure_novelty(encoder, references, queries, predictions.correct_N)
@@ -171,7 +171,7 @@ def _open(model_folder: Path, *, device: str, runtime: RuntimeName) -> ImageEnco
         return open_encoder(
             model_folder, device=device, runtime=runtime, threads=torch.get_num_threads()
         )
-    return Encoder.load(model_folder, device=device)
+    return TorchEncoder.load(model_folder, device=device)
 
 
 def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:

@@ -21,7 +21,7 @@ from training.statistics.closed_form import unit
 from training.statistics.significance import share_interval
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.model.manifest import Architecture
-from vision.model.open_set import NEIGHBOURS, References, compared_width
+from vision.model.open_set import NEIGHBOURS, OpenSetDetector, compared_width
 
 REFUSED: Final = 0.02  # share of one's own new photos
 MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
@@ -51,7 +51,7 @@ def choose_references(
 
 def fit_references(
     vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64], held_out: Encoding
-) -> References:
+) -> OpenSetDetector:
     """Return references with limits that refuse few photos like those held out.
 
     Args:
@@ -63,9 +63,9 @@ def fit_references(
     return with_limits(unlimited, *nearness(unlimited, held_out))
 
 
-def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> References:
+def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> OpenSetDetector:
     """Return references that refuse nothing."""
-    return References(
+    return OpenSetDetector(
         vectors_KD=vectors_KD,
         labels_K=labels_K.astype(np.int32),
         most_distance=np.inf,
@@ -76,8 +76,8 @@ def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64])
 
 
 def with_limits(
-    references: References, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
-) -> References:
+    references: OpenSetDetector, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
+) -> OpenSetDetector:
     """Return references that refuse few photos like those whose nearness this is; at least one."""
     photos, looked_at = len(distances_N), min(NEIGHBOURS, len(references.vectors_KD))
     may_refuse = max(int(REFUSED * (photos + 1)) - 2, 0)  # a new one may lie beyond either limit
@@ -100,7 +100,7 @@ def with_limits(
 
 def references_of(
     train: LabelledImages, known: Encoding, held_out: Encoding, architecture: Architecture
-) -> References:
+) -> OpenSetDetector:
     """Return references out of ``train``, given what the network says of it and of others."""
     chosen = choose_references(train.labels_N, train.contents_N)
     vectors_KD = reference_vectors(known.vectors_BD[chosen], architecture)
@@ -108,14 +108,14 @@ def references_of(
 
 
 def nearness(
-    references: References, encoding: Encoding
+    references: OpenSetDetector, encoding: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
     return nearness_of(references, encoding.vectors_BD, encoding.probabilities_BL.argmax(axis=1))
 
 
 def nearness_of(
-    references: References, vectors_ND: NDArray[np.float32], predicted_N: NDArray[np.int64]
+    references: OpenSetDetector, vectors_ND: NDArray[np.float32], predicted_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the same of vectors and the classes that they were given."""
     pairs = [
@@ -127,7 +127,10 @@ def nearness_of(
 
 
 def measure_novelty(
-    encoder: ImageEncoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
+    encoder: ImageEncoder,
+    references: OpenSetDetector,
+    queries: Encoding,
+    correct_N: NDArray[np.bool_],
 ) -> NoveltyFigures:
     """Return what is refused of the test images, and of pictures of nothing that was learnt.
 
@@ -143,7 +146,7 @@ def measure_novelty(
 
 
 def novelty_figures(
-    references: References,
+    references: OpenSetDetector,
     queries: Encoding,
     correct_N: NDArray[np.bool_],
     strangers: Mapping[str, Encoding],
@@ -168,7 +171,7 @@ def novelty_figures(
 
 
 def _out_of_distribution_figures(
-    kind: str, references: References, encoding: Encoding, own_N: NDArray[np.float64]
+    kind: str, references: OpenSetDetector, encoding: Encoding, own_N: NDArray[np.float64]
 ) -> OutOfDistributionFigures:
     refused_N = _refused(references, encoding)
     certain_N = encoding.probabilities_BL.max(axis=1) >= SURE
@@ -183,7 +186,7 @@ def _out_of_distribution_figures(
     )
 
 
-def _refused(references: References, encoding: Encoding) -> NDArray[np.bool_]:
+def _refused(references: OpenSetDetector, encoding: Encoding) -> NDArray[np.bool_]:
     distances_N, agreements_N = nearness(references, encoding)
     refused_N: NDArray[np.bool_] = (distances_N > references.most_distance) | (
         agreements_N < references.least_agreement

@@ -24,7 +24,7 @@ from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
 from training.progress import ImagesDone, Progress
 from vision.errors import ImageError
-from vision.image.decode import OWN_FILE_LIMITS
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
@@ -38,7 +38,7 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-class Decoded(NamedTuple):
+class DecodedImages(NamedTuple):
     """The pixels of every file, those of unreadable ones being arbitrary."""
 
     images_NCHW: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
 
 def decode_images(
     paths: Sequence[Path], preprocessing: Preprocessing, progress: Progress
-) -> Decoded:
+) -> DecodedImages:
     """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
 
     Raises:
@@ -81,7 +81,7 @@ def decode_images(
                 hashes.append(result)
             progress(ImagesDone(READING, position + 1, len(paths)))
     _check_readable(unreadable, len(paths))
-    return Decoded(
+    return DecodedImages(
         images_NCHW, np.array(readable, np.int64), PhotoHashArrays.of(hashes), tuple(unreadable)
     )
 
@@ -107,7 +107,7 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
 
 def fit_grey_images(
     images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, progress: Progress
-) -> Decoded:
+) -> DecodedImages:
     """Return grey images as ``preprocessing`` makes them of pictures.
 
     Raises:
@@ -117,7 +117,7 @@ def fit_grey_images(
     hashes = PhotoHashArrays.of([hash_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
         progress(ImagesDone(READING, total, total))
-        return Decoded(images_NHW[:, None], np.arange(total), hashes, ())
+        return DecodedImages(images_NHW[:, None], np.arange(total), hashes, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
     def fit(position: int) -> None:
@@ -127,8 +127,8 @@ def fit_grey_images(
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(fit, range(total)), start=1):
             progress(ImagesDone(READING, done, total))
-    return Decoded(images_NCHW, np.arange(total), hashes, ())
+    return DecodedImages(images_NCHW, np.arange(total), hashes, ())
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+    return preprocessing.batch_shape(images)

@@ -18,7 +18,7 @@ from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import CONTROL
 from training.data.images import fashion_mnist
-from training.data.images.decode_files import Decoded, decode_images, fit_grey_images
+from training.data.images.decode_files import DecodedImages, decode_images, fit_grey_images
 from training.data.images.labelled_images import UNLABELLED
 from training.data.images.near_duplicates import NO_ITEM, number_groups
 from training.errors import DataError
@@ -39,7 +39,7 @@ class LoadedImages:
     source: str  # for sentences
     label_names: tuple[str, ...]
     named_parts: frozenset[Part]  # those that the source has, whether or not they are readable
-    decoded: Decoded
+    decoded: DecodedImages
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     item_ids_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not

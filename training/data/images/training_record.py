@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from training.data.images.labelled_images import LabelledImages
 from training.data.images.photo_identity import NO_PHASH
 from vision.errors import ModelFolderError
-from vision.model.manifest import Manifest, read_beside
+from vision.model.manifest import Manifest, read_checked
 
 TRAINING_RECORD_NAME: Final = "learnt.safetensors"
 TRAINING_RECORD_SHA256: Final = "learnt_sha256"  # in the manifest's data
@@ -108,5 +108,7 @@ def read_training_record(folder: Path, manifest: Manifest) -> TrainingRecord | N
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, TRAINING_RECORD_NAME, manifest.data.get(TRAINING_RECORD_SHA256))
-    return None if data is None else TrainingRecord.from_bytes(data)
+    sha256 = manifest.data.get(TRAINING_RECORD_SHA256)
+    if sha256 is None:
+        return None
+    return TrainingRecord.from_bytes(read_checked(folder, TRAINING_RECORD_NAME, sha256))

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import lines_of, show
+from cli.support.console import print_info, text_lines
 from cli.support.training_progress import TrainingProgress
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
@@ -19,42 +18,13 @@ from vision.model.manifest import read_manifest
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
 
-DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
-    "label."
-)
-IMAGES_HELP: Final = (
-    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
-)
 
-
-def that_is_named(data: str) -> str:
-    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
-
-    It would be the folder that one stands in, whatever lies there.
-    """
-    if not data.strip():
-        raise typer.BadParameter("it is empty; a folder or a table was expected")
-    return data
-
-
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
-        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
-        show_default=False,
-    ),
-]
-
-
-def named(data: str, group: str | None) -> list[str]:
+def data_arguments(data: str, group: str | None) -> list[str]:
     """Return the options that name the same data in another command."""
     return ["--data", data, *([] if group is None else ["--group", group])]
 
 
-def load(
+def load_to_train(
     data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
 ) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
@@ -72,11 +42,11 @@ def load(
             data, recipe.preprocessing, hold_out=hold_out, group=group, progress=progress
         )
     dataset = exclude_predecessor_images(dataset, recipe)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
-def load_any(
+def load_all(
     data: str,
     preprocessing: Preprocessing,
     *,
@@ -102,11 +72,11 @@ def load_any(
             progress=progress,
         )
     if not quiet:
-        say_findings(dataset.findings)
+        print_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(
+def load_to_evaluate(
     data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
 ) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
@@ -123,11 +93,11 @@ def load_to_measure(
     harden_pillow()
     with TrainingProgress() as progress:
         dataset = load_unseen(data, manifest, learnt, group=group, progress=progress)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
-def say_findings(findings: Findings, *, title: str = "found in the data") -> None:
+def print_findings(findings: Findings, *, title: str = "found in the data") -> None:
     """Say on standard error, in one table, what was found: counts by reason, a few examples."""
     if not len(findings):
         return
@@ -136,5 +106,5 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    show(table)
+        table.add_row(f"{one.count:,}", one.reason, text_lines(one.examples))
+    print_info(table)
