@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from files.checksummed_json import by_name, with_checksum
 from tests.support.learners import press_ctrl_c
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
 from training.distributed import ProcessGroup
@@ -132,14 +133,13 @@ def test_other_pretrained_weights_are_refused_on_resuming(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
-    from training.fit.checkpoint import _digest, _json  # noqa: PLC0415 - to write one as it was
 
     folder = stopped(FROZEN, tmp_path / "m")
     path = folder / STATE_NAME
     fields = json.loads(path.read_bytes())
     del fields["sha256"]
     fields["format_version"] = 1
-    path.write_bytes(_json({**fields, "sha256": _digest(fields)}))
+    path.write_bytes(with_checksum(fields, by_name, name="sha256"))
     with pytest.raises(CheckpointError, match="another version of this program"):
         train(FROZEN, coloured(), out=tmp_path / "m", device="cpu", resume=True)
 

@@ -566,7 +566,7 @@ def test_what_the_two_parts_share_leaves_the_training_part(
         data = [images, (np.arange(count) % 10).astype(np.uint8)]
         for name, values, shape in zip(names, data, ((count, 28, 28), (count,)), strict=True):
             (tmp_path / name).write_bytes(gzip.compress(idx(shape, values.tobytes()), 1))
-    monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda cache: tmp_path)
+    monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda: tmp_path)
     dataset = load_dataset("fashion-mnist", cnn().preprocessing, hold_out=["Bag"])
     assert [leak[:4] for leak in dataset.leaked] == [("train[59999]", "train", "test[0]", "test")]
     assert np.bincount(dataset.train.labels_N).tolist() == [6000] * 8 + [5999]
@@ -578,7 +578,7 @@ def test_what_the_two_parts_share_leaves_the_training_part(
 def test_pixels_of_another_size_are_those_that_serving_would_make() -> None:
     images_NHW = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE)).astype(np.uint8)
     calls: list[tuple[int, int]] = []
-    decoded = fit_grey_images(images_NHW, SMALL, lambda done, total: calls.append((done, total)))
+    decoded = fit_grey_images(images_NHW, SMALL, images_done(calls))
     for image_HW, image_CHW in zip(images_NHW, decoded.images_NCHW, strict=True):
         expected = SMALL.pixels(Image.fromarray(image_HW).convert("RGB"))
         np.testing.assert_array_equal(image_CHW, expected)
