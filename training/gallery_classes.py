@@ -14,7 +14,7 @@ import numpy as np
 
 from index.store.schema import Binding
 from training.data.gallery_labels import LabelledItems, read_labelled_items
-from training.data.images.photo_identity import NO_PHASH
+from training.data.images.photo_hashes import NO_PHASH
 from training.data.images.training_record import (
     TRAINING_RECORD_NAME,
     TRAINING_RECORD_SHA256,

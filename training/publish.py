@@ -74,7 +74,7 @@ class Trained:
 
 
 def trained_by(trainer: Trainer, label_names: Sequence[str]) -> Trained:
-    """Return the network of a session that is over, with the weights that are kept."""
+    """Return the network of a training that is over, with the weights that are kept."""
     recipe = trainer.recipe
     temperature = trainer.temperature()
     return Trained(

@@ -16,7 +16,7 @@ from PIL import Image
 from dataset.folders.file_content import read_file
 from dataset.listing import ListedFile, Listing
 from training.data.images.near_duplicates import group_near_duplicates
-from training.data.images.photo_identity import PhotoHashArrays, PhotoHashes, hash_photo
+from training.data.images.photo_hashes import PhotoHashArrays, PhotoHashes, hash_photo
 from training.formatting import megabytes, plural
 from vision.errors import ImageError
 from vision.formats.detect import HEIC, sniff_format

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.photo_identity import NO_PHASH, hash_64
+from training.data.images.photo_hashes import NO_PHASH, hash_64
 
 
 def labelled(

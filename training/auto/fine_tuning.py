@@ -157,8 +157,7 @@ class FineTuner:
         self._network.eval()
         features: list[NDArray[np.float32]] = []
         for rows_B in torch.split(torch.arange(len(self._positions)), self._tuning.batch_size):
-            pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
-            images_BCHW = self._normalise(pixels.to(self._device))
+            images_BCHW = self._normalise(self._pixels(rows_B).to(self._device))
             side = self._augmentation.side(images_BCHW.shape[-1])
             small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
             small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
@@ -200,7 +199,7 @@ class FineTuner:
     def _step(self, rows_B: Tensor, generator: Generator, *, rate: float) -> float:
         """Learn from one batch; return the loss, nats."""
         tuning = self._tuning
-        pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+        pixels = self._pixels(rows_B)
         labels_B = torch.from_numpy(self._images.labels_N[self._positions[rows_B.numpy()]])
         changed_BCHW = augment(pixels, self._augmentation, generator)
         lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
@@ -224,6 +223,9 @@ class FineTuner:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss.item()
+
+    def _pixels(self, rows_B: Tensor) -> Tensor:
+        return torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups: lower stages learn more slowly, the classifier faster."""

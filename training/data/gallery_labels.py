@@ -15,7 +15,7 @@ from index.transfer.stored_items import Provenance, contents
 from training.data.images.near_duplicates import link_groups, number_groups
 
 CONTENT_DIGITS: Final = (
-    16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.hash_64`` keeps
+    16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_hashes.hash_64`` keeps
 )
 GROUP: Final = "group"  # member of the metadata: the thing that several photos show
 

@@ -80,27 +80,27 @@ class PartSelection(NamedTuple):
 
 
 def arrange_parts(
-    grouped: GroupedImages, stretches: Sequence[PartSelection]
+    grouped: GroupedImages, selections: Sequence[PartSelection]
 ) -> list[LabelledImages]:
-    """Return the parts: neighbouring stretches of the one array of pixels, which is reordered."""
+    """Return the parts: neighbouring slices of the one array of pixels, which is reordered."""
     decoded = grouped.loaded.decoded
     images_NCHW = put_in_order(
         decoded.images_NCHW,
-        decoded.readable_M[np.concatenate([stretch.positions for stretch in stretches])],
+        decoded.readable_M[np.concatenate([selection.positions for selection in selections])],
     )
-    ends = np.cumsum([len(stretch.positions) for stretch in stretches])
+    ends = np.cumsum([len(selection.positions) for selection in selections])
     return [
         LabelledImages(
             images_NCHW=part_NCHW,
-            labels_N=stretch.labels_M[stretch.positions],
-            label_names=stretch.label_names,
-            contents_N=decoded.hashes.contents_M[stretch.positions],
-            phashes_N=decoded.hashes.phashes_M[stretch.positions],
-            photos_N=grouped.photos_M[stretch.positions],
-            item_ids_N=grouped.loaded.item_ids_M[stretch.positions],
-            group_keys_N=grouped.group_keys_M[stretch.positions],
+            labels_N=selection.labels_M[selection.positions],
+            label_names=selection.label_names,
+            contents_N=decoded.hashes.contents_M[selection.positions],
+            phashes_N=decoded.hashes.phashes_M[selection.positions],
+            photos_N=grouped.photos_M[selection.positions],
+            item_ids_N=grouped.loaded.item_ids_M[selection.positions],
+            group_keys_N=grouped.group_keys_M[selection.positions],
         )
-        for part_NCHW, stretch in zip(np.split(images_NCHW, ends[:-1]), stretches, strict=True)
+        for part_NCHW, selection in zip(np.split(images_NCHW, ends[:-1]), selections, strict=True)
     ]
 
 

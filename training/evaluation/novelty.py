@@ -149,9 +149,9 @@ def novelty_figures(
     references: OpenSetDetector,
     queries: Encoding,
     correct_N: NDArray[np.bool_],
-    strangers: Mapping[str, Encoding],
+    others: Mapping[str, Encoding],
 ) -> NoveltyFigures:
-    """Return the figures; see ``measure_novelty``, which makes strangers, by their kind."""
+    """Return the figures, given what the network says of images of other things, by their kind."""
     distances_N, _ = nearness(references, queries)
     refused_N = _refused(references, queries)
     return NoveltyFigures(
@@ -165,7 +165,7 @@ def novelty_figures(
         refused_wrong=int((refused_N & ~correct_N).sum()),
         strangers=tuple(
             _out_of_distribution_figures(kind, references, encoding, distances_N)
-            for kind, encoding in strangers.items()
+            for kind, encoding in others.items()
         ),
     )
 

@@ -135,7 +135,7 @@ class Trainer:
         """Learn from every image once, then measure with the held-out ones.
 
         Raises:
-            DivergenceError: the session is of no further use; its last checkpoint is.
+            DivergenceError: the trainer is of no further use; its last checkpoint is.
         """
         started = time.perf_counter()
         epoch = len(self.history) + 1
@@ -178,7 +178,7 @@ class Trainer:
         return choose_temperature(logits_NL.numpy(), labels_N.numpy())
 
     def checkpoint(self, run_identity: dict[str, Any]) -> Checkpoint:
-        """Return all that decides how this session goes on; it belongs to ``run_identity``.
+        """Return all that decides how this training goes on; it belongs to ``run_identity``.
 
         Of the network's tensors that never change only the SHA-256 is in it.
         """
@@ -203,10 +203,10 @@ class Trainer:
         return Checkpoint(run_identity, state, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the session stood that made ``checkpoint``.
+        """Stand where the training stood that made ``checkpoint``.
 
         Raises:
-            CheckpointError: that session's network had other weights where it does not learn.
+            CheckpointError: that training's network had other weights where it does not learn.
         """
         if checkpoint.state["fixed_sha256"] != self._frozen_sha256:
             raise CheckpointError(
@@ -257,7 +257,7 @@ class Trainer:
         }
 
     def _parallel(self) -> nn.Module:
-        """Return what steps call: the learner, compiled or shared out if that is wanted."""
+        """Return what steps call: the model, compiled or shared out if that is wanted."""
         wrapped: nn.Module = self._model
         if self.processes.size > 1:
             wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)

@@ -110,7 +110,7 @@ class FittedHeads(NamedTuple):
 class ExtractedFeatures(NamedTuple):
     """What one network sees of the images, and of views of some of them."""
 
-    features_NF: NDArray[np.float32]  # of all images of the material
+    features_NF: NDArray[np.float32]  # of all images
     item_columns: int  # so many features, the first ones, tell one thing from another
     last_columns: slice  # those of the network's last layer; empty where it is not among the layers
     changes_QI: NDArray[np.float32]  # of those, from photos to views of them

@@ -45,7 +45,7 @@ def fit_heads(
 
     Args:
         seen: the features.
-        material: labels, and when images are held out.
+        cv_data: labels, and when images are held out.
         recipe: what is tried.
         folds: those that are held out, one after another; None: all.
 

@@ -2,7 +2,7 @@
 
 Linear discriminants, whose strength is chosen on items held out
 (``training.statistics.closed_form``). What is said of an item, to measure, to calibrate and to
-tell strangers, comes from a fit without it.
+tell other things, comes from a fit without it.
 
 Shape suffixes: N items, M of them that are measured, F folds, D vector width, R dimensions that
 vectors are worked with in, L labels.

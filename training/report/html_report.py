@@ -34,7 +34,7 @@ def render_report(evaluation: "Evaluation", examples: "Examples", dataset: "Data
 
     Args:
         evaluation: the figures.
-        evidence: the images behind them, by their positions in ``dataset``.
+        examples: the images behind them, by their positions in ``dataset``.
         dataset: the one that was measured on.
     """
     figures = evaluation.to_json()

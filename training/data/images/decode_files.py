@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataset.findings import Findings
 from dataset.folders.file_content import read_file
-from training.data.images.photo_identity import (
+from training.data.images.photo_hashes import (
     PhotoHashArrays,
     PhotoHashes,
     hash_photo,
@@ -43,7 +43,7 @@ class DecodedImages(NamedTuple):
 
     images_NCHW: NDArray[np.uint8]
     readable_M: NDArray[np.int64]  # positions of the images that count, ascending
-    hashes: PhotoHashArrays  # what each of them is known again by
+    hashes: PhotoHashArrays  # what each of them is recognised by
     unreadable: tuple[Unreadable, ...]
 
 

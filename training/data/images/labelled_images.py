@@ -24,7 +24,7 @@ class LabelledImages:
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]  # positions in label_names, or UNLABELLED
     label_names: tuple[str, ...]
-    contents_N: NDArray[np.uint64]  # of each file; training.data.images.photo_identity says of what
+    contents_N: NDArray[np.uint64]  # of each file; training.data.images.photo_hashes says of what
     phashes_N: NDArray[np.uint64]  # perceptual hashes
     photos_N: NDArray[np.int64]  # equal for copies of one photo
     item_ids_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not

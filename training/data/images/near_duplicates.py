@@ -1,4 +1,4 @@
-"""What photos are known again by in, those that are copies of one another out.
+"""Hashes of photos in, those that are copies of one another out.
 
 Two files are copies if their bytes or their pixels are equal, or if one photo was saved twice: with
 another quality or size, or cut by a hundredth. Those have perceptual hashes that differ in few bits
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.images.photo_identity import NO_PHASH, PhotoHashArrays
+from training.data.images.photo_hashes import NO_PHASH, PhotoHashArrays
 
 # Chosen on 3,409 photos of clothes, 5.8 million pairs: no false pair, and every copy of quality 30
 # to 95 or scaled by half to one and a half (docs/decisions/0019-what-is-measured.md).

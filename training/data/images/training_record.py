@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.photo_identity import NO_PHASH
+from training.data.images.photo_hashes import NO_PHASH
 from vision.errors import ModelFolderError
 from vision.model.manifest import Manifest, read_checked
 

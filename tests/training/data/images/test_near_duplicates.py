@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.support.images.pngs import picture
 from training.data.images.near_duplicates import group_near_duplicates
-from training.data.images.photo_identity import NO_PHASH, PhotoHashArrays, hash_photo
+from training.data.images.photo_hashes import NO_PHASH, PhotoHashArrays, hash_photo
 
 PLACES = [folder / "shared" / "datasets" for folder in Path(__file__).parents]
 PHOTOS = next((place for place in PLACES if place.is_dir()), PLACES[0])

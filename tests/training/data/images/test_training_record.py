@@ -20,7 +20,7 @@ from cli.evaluate import evaluate as evaluate_command
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
 from training.data.dataset import load_dataset
-from training.data.images.photo_identity import hash_photo
+from training.data.images.photo_hashes import hash_photo
 from training.data.images.training_record import (
     TRAINING_RECORD_NAME,
     TRAINING_RECORD_SHA256,

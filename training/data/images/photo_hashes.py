@@ -1,4 +1,4 @@
-"""A file's bytes and its picture in, what the photo is known again by out.
+"""A file's bytes and its picture in, hashes that the photo is recognised by out.
 
 Shape suffixes: M images, T bytes of a thumbnail.
 """
@@ -20,7 +20,7 @@ NO_PHASH: Final = 0  # of small or one-coloured pictures: nothing that another m
 
 
 class PhotoHashes(NamedTuple):
-    """What one photo is known again by."""
+    """What one photo is recognised by."""
 
     content: int  # the first 8 bytes of the SHA-256 of its file
     pixels: int  # likewise of its size and pixels, upright: equal where only metadata differ
@@ -30,7 +30,7 @@ class PhotoHashes(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotoHashArrays:
-    """What the images of a source are known again by."""
+    """What the images of a source are recognised by."""
 
     contents_M: NDArray[np.uint64]
     pixels_M: NDArray[np.uint64]
@@ -50,7 +50,7 @@ class PhotoHashArrays:
 
 
 def hash_photo(data: bytes, picture: Image.Image) -> PhotoHashes:
-    """Return what a photo is known again by; ``picture`` is what ``data`` decode to, RGB."""
+    """Return what a photo is recognised by; ``picture`` is what ``data`` decode to, RGB."""
     small = picture.resize((PHASH_SIDE, PHASH_SIDE), Image.Resampling.BOX)
     thumb = small.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
     spread = np.asarray(thumb).std(axis=(0, 1)).max()
@@ -64,7 +64,7 @@ def hash_photo(data: bytes, picture: Image.Image) -> PhotoHashes:
 
 
 def hash_pixels(image_HW: NDArray[np.uint8]) -> PhotoHashes:
-    """Return what an image without a file is known again by: its pixels."""
+    """Return what an image without a file is recognised by: its pixels."""
     number = hash_64(np.ascontiguousarray(image_HW).data)
     return PhotoHashes(content=number, pixels=number, phash=NO_PHASH, thumb=b"")
 
