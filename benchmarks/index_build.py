@@ -27,7 +27,8 @@ from index.decoding.file_decoder import Decoder, Wanted
 from index.gallery import Gallery
 from index.items.source_entries import Entry
 from index.operations.add_images import build
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.thumbnail import MAX_SIDE
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder

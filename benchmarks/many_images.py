@@ -22,7 +22,8 @@ from benchmarks.machine import commit, describe_machine
 from cli.support.image_source import open_image_source
 from index.gallery import Gallery
 from index.operations.add_images import build
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.inference.open_encoder import open_encoder
 
 PER_FOLDER = 10_000

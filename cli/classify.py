@@ -20,7 +20,7 @@ from cli.support.image_collection import (
 from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
-from vision.model.open_set import References, judge, read_references
+from vision.model.open_set import OpenSetDetector, judge, read_detector
 
 if TYPE_CHECKING:
     from vision.inference.encoder import Encoding
@@ -45,7 +45,7 @@ def classify(
             param_hint="MODEL",
         )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
+    labels, references = encoder.manifest.labels, read_detector(model, encoder.manifest)
 
     def classify_batch(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)
@@ -82,7 +82,7 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> R
 
 
 def _classes(
-    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
+    encoding: "Encoding", labels: tuple[str, ...], references: OpenSetDetector | None, k: int
 ) -> list[Document]:
     """Return the answer for each picture of a batch, the likeliest class first."""
     documents: list[Document] = []

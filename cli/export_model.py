@@ -12,11 +12,11 @@ from cli.support.dataset_loading import load_to_evaluate
 from cli.support.gallery_filling import usable_cores
 from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError
-from vision.model.export_folder import Asked, ExportManifest, name_of
+from vision.model.export_folder import ExportManifest, PrecisionOption, precision_name
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from vision.export.form_selection import Sample
+    from vision.export.variant_selection import ExportImages
     from vision.model.export_accuracy import Difference
 
 CALIBRATION_IMAGES = 200
@@ -30,7 +30,7 @@ def export(
     data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
-        Asked,
+        PrecisionOption,
         typer.Option(
             help="auto: the fastest that stays within the limits; fp32: the same numbers as torch."
         ),
@@ -96,7 +96,7 @@ def export_in_words(exported: ExportManifest) -> list[str]:
         + ("" if one.refusal is None else f"; refused: {one.refusal}")
         for one in exported.tried
     ]
-    name = name_of(exported.precision, exported.floats)
+    name = precision_name(exported.precision, exported.floats)
     sentences.append(f"exported for {exported.runtime} as {name}, the quickest that holds")
     return [*sentences, *_loss_in_words(exported.difference)]
 
@@ -120,7 +120,7 @@ def export_for_cpu(
     model: Path,
     dataset: "Dataset",
     *,
-    precision: Asked = "auto",
+    precision: PrecisionOption = "auto",
     min_overlap: float = 0.85,
     max_accuracy_loss: float = 0.3,
     test_images: int = MAX_TEST_IMAGES,
@@ -133,7 +133,7 @@ def export_for_cpu(
     """
     # Here, because they keep `--help` quick.
     from vision.export.export_model import export_model  # noqa: PLC0415
-    from vision.model.export_accuracy import Limits  # noqa: PLC0415
+    from vision.model.export_accuracy import LossLimits  # noqa: PLC0415
 
     for sentence in dataset.selection.sentences() if dataset.selection else ():
         print_info(sentence)
@@ -147,24 +147,24 @@ def export_for_cpu(
         model,
         sample,
         precision=precision,
-        limits=Limits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
+        limits=LossLimits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
         report=print_info,
     )
 
 
-def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
+def sample_of(dataset: "Dataset", test_images: int) -> "ExportImages":
     """Return images spread evenly over those to calibrate with and those to measure with.
 
     Where the data hold nothing that the model has learnt from, a fifth of them calibrates.
     """
-    from vision.export.form_selection import Sample  # noqa: PLC0415
+    from vision.export.variant_selection import ExportImages  # noqa: PLC0415
 
     train, test = dataset.train, dataset.test
     if train is test:
         test, train = test.set_apart(CALIBRATION_SHARE)
     chosen = test.only(_spread(len(test), test_images))
-    return Sample(
+    return ExportImages(
         data=dataset.name,
         calibration_NCHW=train.only(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
         test_NCHW=chosen.images_NCHW,

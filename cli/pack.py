@@ -8,8 +8,8 @@ from cli.support.options import JsonOption, ModelArgument
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export, read_export, write_export
 from vision.model.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
-from vision.model.open_set import REFERENCES_NAME, read_references
-from vision.model.vector_classifier import CLASSES_NAME, read_classes
+from vision.model.open_set import REFERENCES_NAME, read_detector
+from vision.model.vector_classifier import CLASSIFIER_NAME, read_classifier
 
 
 def pack(
@@ -30,8 +30,8 @@ def pack(
         metadata={"fingerprint": manifest.fingerprint},
     ) as stored:
         beside = (
-            (CLASSES_NAME, read_classes(model, manifest)),
-            (REFERENCES_NAME, read_references(model, manifest)),
+            (CLASSIFIER_NAME, read_classifier(model, manifest)),
+            (REFERENCES_NAME, read_detector(model, manifest)),
         )
         kept = [name for name, content in beside if content is not None]
         for name in (MANIFEST_NAME, WEIGHTS_NAME, *kept):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from index.gallery import Gallery
 from index.items.item import NewItem
-from index.maintenance.compaction import SETTING, TunedPlan
-from index.search.index_spec import EXACT_ROWS, candidates
+from index.maintenance.compaction import SETTING, TunedSpec
+from index.search.index_spec import EXACT_ROWS, candidate_specs
 from index.store.store import Store
 from service.security.api_keys import make_key
 from tests.support.images.pngs import png
@@ -22,7 +22,7 @@ from tests.support.models import LABELS, write_model
 from tests.support.newcomer import made_once, make_demo, make_photo_model
 from tests.support.server.servers import Server, running_server
 from vision.image.thumbnail import make_thumbnail
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 
 HERE = Path(__file__).parent
@@ -96,7 +96,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_gallery(folder: Path, model: Path) -> None:
     """Write a gallery of pictures `png(0)` to `png(39)` under the ids item-00 to item-39."""
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     manifest, preprocessing = encoder.manifest, encoder.manifest.preprocessing
     files = [png(number) for number in range(STORED)]
     images = [preprocessing.decode(data) for data in files]
@@ -149,9 +149,9 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
             ]
         )
     store = Store.open(folder)
-    plans = candidates(EXACT_ROWS, manifest.architecture.width)
-    graph = next(plan for plan in plans if plan.kind == "graph")
-    store.set_setting(SETTING, TunedPlan(graph, len(vectors_ND)).to_json())
+    specs = candidate_specs(EXACT_ROWS, manifest.architecture.width)
+    graph = next(spec for spec in specs if spec.kind == "graph")
+    store.set_setting(SETTING, TunedSpec(graph, len(vectors_ND)).to_json())
     store.close()
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from cli.support.console import item_progress, print_info
 from cli.support.image_source import ImageSource
 from index.errors import GalleryFolderError, RebuildError
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.inference.open_encoder import open_encoder
 from vision.inference.runtime_name import RuntimeName
 

@@ -14,7 +14,8 @@ from cli.support.console import print_info
 from vision.errors import ImageError
 from vision.formats.detect import FORMATS, in_words
 from vision.image.bit_depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS, too_many_bytes
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 

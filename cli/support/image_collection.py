@@ -26,7 +26,8 @@ from dataset.tables.table import is_table
 from dataset.text import plain
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 
 if TYPE_CHECKING:
     from vision.inference.encoder import Encoding, ImageEncoder

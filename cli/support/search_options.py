@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from index.errors import GroupKeyError, InvalidIdError
-from vision.inference.query_weighting import Weighed, weigh
+from vision.inference.query_weighting import WeightedQueries, weight_queries
 from vision.model.manifest import Architecture
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def picking_of(
 
 def weighed(
     vectors_QD: NDArray[np.float32], architecture: Architecture, kind: float | None
-) -> Weighed:
+) -> WeightedQueries:
     """Return the queries to search with.
 
     Raises:
@@ -111,4 +111,4 @@ def weighed(
             "the same kind",
             param_hint="--kind",
         )
-    return weigh(vectors_QD, architecture, kind)
+    return weight_queries(vectors_QD, architecture, kind)

@@ -19,7 +19,7 @@ from training.formatting import duration, percent, things
 from vision.errors import ExportError
 from vision.inference.open_encoder import NVIDIA
 from vision.inference.openvino_encoder import RUNTIME
-from vision.model.export_folder import has_export, name_of
+from vision.model.export_folder import has_export, precision_name
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def export(
     try:
         with quiet():
             exported = export_for_cpu(workspace.model, evaluation_data.dataset)
-        name = name_of(exported.precision, exported.floats)
+        name = precision_name(exported.precision, exported.floats)
         line = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
     except (ExportError, DataError) as error:
         line = f"not exported, served by torch: {error}"

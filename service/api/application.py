@@ -56,7 +56,7 @@ async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[]
             model_folder,
             on_batch=state.metrics.count_batch,
             loading=state.loading,
-            busy=state.busy,
+            watchdog=state.watchdog,
         )
         _leave_alone_what_stays()
         on_loaded()
