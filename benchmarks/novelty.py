@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import commit, describe_machine
-from cli.support.dataset_option import load_to_measure
+from cli.support.dataset_loading import load_to_evaluate
 from dataset.source import list_source
 from training.evaluation.novelty import REFUSED, SURE, area_under_curve, nearness
 from training.evaluation.out_of_distribution import strange_pictures
@@ -46,7 +46,7 @@ def main() -> None:
     if references is None:
         parser.error(f"{given.model} keeps no references")
     preprocessing = encoder.manifest.preprocessing
-    test = load_to_measure(given.data, given.model).test
+    test = load_to_evaluate(given.data, given.model).test
     own = _said(encoder, test.images_NCHW)
     strangers = {
         **strange_pictures(preprocessing),

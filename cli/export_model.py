@@ -7,9 +7,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cli.support.console import print_json, say
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.console import print_info, print_json
+from cli.support.dataset_loading import load_to_evaluate
 from cli.support.gallery_filling import usable_cores
+from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError
 from vision.model.export_folder import ExportManifest, PrecisionOption, precision_name
 
@@ -24,33 +25,41 @@ MAX_TEST_IMAGES = 10_000
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
         PrecisionOption,
-        typer.Option(help="auto: the quickest that holds; fp32: torch's own numbers."),
+        typer.Option(
+            help="auto: the fastest that stays within the limits; fp32: the same numbers as torch."
+        ),
     ] = "auto",
     min_overlap: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Refuse what finds a smaller share of torch's nearest."),
+        typer.Option(
+            min=0, max=1, help="Least share of torch's nearest items that must be found as well."
+        ),
     ] = 0.85,
     max_accuracy_loss: Annotated[
         float,
-        typer.Option(min=0, max=100, help="Refuse a larger loss, also of r@1; percentage points."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Largest loss of accuracy, or of recall at 1, to accept; percentage points.",
+        ),
     ] = 0.3,
     test_images: Annotated[
-        int, typer.Option(min=1, help="At most so many test images are measured.")
+        int, typer.Option(min=1, help="Largest number of test images to measure with.")
     ] = MAX_TEST_IMAGES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export a model for OpenVINO: servers on a CPU then need no torch, and are quicker.
 
     Each precision is timed, and the quickest compared with torch (test images; training images
     calibrate int8): accuracy, and whether a search finds the same. If not, the next is.
     """
-    dataset = load_to_measure(data, model, group=group)
+    dataset = load_to_evaluate(data, model, group=group)
     exported = export_for_cpu(
         model,
         dataset,
@@ -76,7 +85,7 @@ def export(
         )
     else:
         for sentence in export_in_words(exported):
-            say(sentence)
+            print_info(sentence)
 
 
 def export_in_words(exported: ExportManifest) -> list[str]:
@@ -127,7 +136,7 @@ def export_for_cpu(
     from vision.model.export_accuracy import LossLimits  # noqa: PLC0415
 
     for sentence in dataset.selection.sentences() if dataset.selection else ():
-        say(sentence)
+        print_info(sentence)
     sample = sample_of(dataset, test_images)
     if precision == "int8" and not len(sample.calibration_NCHW):
         raise DataError(
@@ -140,7 +149,7 @@ def export_for_cpu(
         precision=precision,
         limits=LossLimits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
-        report=say,
+        report=print_info,
     )
 
 

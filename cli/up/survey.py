@@ -184,7 +184,7 @@ def _bytes_of(file: ListedFile) -> int:
         return 0
 
 
-def survey_of_fashion_mnist() -> Survey:
+def fashion_mnist_survey() -> Survey:
     """Return what is known of Fashion-MNIST: published data, the same everywhere."""
     from training.data.images.fashion_mnist import LABELS  # noqa: PLC0415
 

@@ -24,13 +24,13 @@ from service.inference.decoder_pool import Decoders
 from service.inference.open_gallery import open_gallery
 from service.inference.task import DecodedImage, HeavyImage, Task
 from service.inference.wait_for_writes import Newest
-from service.jobs.records import JobFolder
-from service.jobs.runner import Jobs
+from service.jobs.records import JobRecords
+from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
 from service.telemetry.request_record import current_caller, note_stage
-from service.telemetry.watchdog import BusyThreads
+from service.telemetry.watchdog import Watchdog
 from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
 from vision.image.decode import harden_pillow
@@ -72,7 +72,7 @@ class Engine:
         gallery: Gallery,
         pipeline: Pipeline,
         decoders: Decoders,
-        busy: BusyThreads,
+        watchdog: Watchdog,
     ) -> None:
         self.settings = settings
         self.manifest = manifest = encoder.manifest
@@ -81,13 +81,13 @@ class Engine:
         self.references = references
         self.gallery = gallery
         self.pipeline = pipeline
-        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
+        self.jobs = JobRunner(JobRecords(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.newest = Newest(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
-        self._busy = busy
+        self._watchdog = watchdog
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
@@ -100,7 +100,7 @@ class Engine:
         *,
         on_batch: Callable[[int], None],
         loading: Loading,
-        busy: BusyThreads,
+        watchdog: Watchdog,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
 
@@ -109,7 +109,7 @@ class Engine:
             model_folder: of the model to serve.
             on_batch: told the size of every batch, on the network's thread.
             loading: told what begins.
-            busy: told what the threads are at.
+            watchdog: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
@@ -136,7 +136,7 @@ class Engine:
             timeout_s=settings.decode_timeout_s,
         )
         pipeline = Pipeline(
-            decode=busy.watched(
+            decode=watchdog.track(
                 "decode",
                 partial(
                     _decode,
@@ -146,7 +146,7 @@ class Engine:
                     decoders=decoders,
                 ),
             ),
-            encode=busy.watched("network", encoder.encode),
+            encode=watchdog.track("network", encoder.encode),
             decode_threads=own_cores,
             heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
             decodes_itself=own_cores == 1,
@@ -161,7 +161,7 @@ class Engine:
             gallery=gallery,
             pipeline=pipeline,
             decoders=decoders,
-            busy=busy,
+            watchdog=watchdog,
         )
         loading.begin("warm_up")
         engine.quick.expect(request_s)
@@ -216,7 +216,7 @@ class Engine:
         Writes of one request that must keep their order belong in one ``function``.
         """
         begun = time.perf_counter()
-        work = self._busy.watched("write", function)
+        work = self._watchdog.track("write", function)
         future = asyncio.get_running_loop().run_in_executor(self._writers, work)
         try:
             return await asyncio.shield(future)

@@ -51,7 +51,7 @@ EXCEPTIONS = {
         *(
             "service.server.deadlines.LOOK_S",
             "service.server.listening.LOOK_S",
-            "service.jobs.runner.LOOK_S",
+            "service.jobs.runner.POLL_S",
         ),
         *(
             "service.jobs.runner.SAVE_S",
@@ -65,7 +65,7 @@ EXCEPTIONS = {
         ),
         *(
             "service.server.bento_supervisor.CHECK_S",
-            "service.gauges.PERIOD_S",
+            "service.metrics_reporter.PERIOD_S",
             "service.worker.SETTLE_S",
         ),
         *(
