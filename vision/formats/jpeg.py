@@ -118,8 +118,8 @@ def read_frame(data: bytes, *, most: int = MOST_SEGMENTS) -> Frame | None:
 def too_many(name: str, most: int, parts: str) -> CostlyImageError:
     """Return the refusal of a picture of the format ``name`` with more ``parts`` than allowed."""
     return CostlyImageError(
-        f"the {name} picture has more than {most} {parts}, the most that are allowed: save it anew "
-        "with another program"
+        f"the {name} picture has more than {most} {parts}, the most that are allowed: save it "
+        "again with another program"
     )
 
 

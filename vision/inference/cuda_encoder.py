@@ -123,7 +123,7 @@ class CudaEncoder:
                     self._replays[size] = self._streams.capture(work)
             except RuntimeError as error:
                 self._replays.clear()
-                logger.warning("no graphs, batches are launched piece by piece: %s", error)
+                logger.warning("no CUDA graphs, operations are launched one by one: %s", error)
         for size in (1, largest):
             self.encode(np.zeros((size, *self._fixed.pixels_BCHW.shape[1:]), np.uint8))
         if self._device.type == "cuda":

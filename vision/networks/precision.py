@@ -45,7 +45,9 @@ def fastest_precision(
         network, other, normalise(torch.from_numpy(noise_BCHW).to(device)), precision
     )
     if cosine < MIN_COSINE:
-        logger.warning("float32: in %s vectors are only %.4f alike", precision, cosine)
+        logger.warning(
+            "using float32: in %s vectors have a cosine of only %.4f to its own", precision, cosine
+        )
         return network, torch.float32
     return other, precision
 
