@@ -11,7 +11,8 @@ import typer
 
 from cli.commands import app
 from tests.support.images.pngs import encoded, picture
-from tests.support.newcomer import lookalike, run_all
+from tests.support.newcomer import run_all
+from tests.support.run_command import lookalike
 from tests.support.server.servers import answered, running_server
 
 

@@ -21,7 +21,7 @@ import pytest
 from tests.project.test_commands import commands
 from tests.project.test_docs import bare_items, write_shop
 from tests.support.images.pngs import encoded, picture
-from tests.support.newcomer import COMMAND_S
+from tests.support.run_command import COMMAND_S
 from tests.support.server.servers import (
     ROOT,
     Server,

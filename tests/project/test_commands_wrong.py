@@ -1,6 +1,5 @@
 """Wrong uses of every command: exit codes 1 or 2, a sentence that names the fault, nothing lost."""
 
-import ctypes
 import os
 import pty
 import shutil
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.newcomer import COMMAND_S, lookalike
+from tests.support.fork_server import drop_privileges
+from tests.support.run_command import COMMAND_S, lookalike, start
 from tests.support.server.servers import clean_environment
-
-DAC_OVERRIDE, DAC_READ_SEARCH, DROP = 1, 2, 24  # capabilities; PR_CAPBSET_DROP of prctl(2)
 
 # What is typed, the exit code, and what the sentence says. MODEL and GALLERY are those of photos;
 # `other` has another model's, `cut.jpg` is half a picture, `text.txt` and `empty` are a file and a
@@ -115,17 +113,8 @@ def test_a_wrong_use_is_told_in_a_sentence(line: str, desk: Path) -> None:
     code, part = WRONG[line]
     before = sorted(path for path in desk.rglob("*") if "gallery.sqlite" not in path.name)
 
-    with (desk / stdin).open("rb") if stdin else open(os.devnull, "rb") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli.main", *typed(command)],
-            stdin=file,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=desk,
-            env=clean_environment(COLUMNS="80"),
-            timeout=COMMAND_S,
-        )
+    with (desk / (stdin or "empty.jpg")).open("rb") as file:
+        done = lookalike(*typed(command), cwd=desk, stdin=file)
 
     assert done.returncode == code, done.stderr
     assert part in said(done)
@@ -137,38 +126,10 @@ def test_an_image_is_read_from_standard_input(desk: Path) -> None:
     answers = []
     for image in ("-", "photo.jpg"):
         with (desk / "photo.jpg").open("rb") as file:
-            done = subprocess.run(
-                [sys.executable, "-m", "cli.main", *typed(f"search GALLERY {image} --json")],
-                stdin=file,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=desk,
-                env=clean_environment(),
-            )
+            done = lookalike(*typed(f"search GALLERY {image} --json"), cwd=desk, stdin=file)
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
     assert answers[0] == answers[1]
-
-
-def _as_anybody() -> None:
-    """Give up root's right to read and write everything."""
-    libc = ctypes.CDLL(None)
-    for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
-        libc.prctl(DROP, capability)
-
-
-def as_anybody(line: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *typed(line)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=clean_environment(COLUMNS="80", **settings),
-        preexec_fn=_as_anybody,
-        timeout=COMMAND_S,
-    )
 
 
 FORBIDDEN = {
@@ -192,7 +153,7 @@ def test_what_may_not_be_read_or_written_is_named(line: str, desk: Path) -> None
     closed.mkdir(mode=0o000, exist_ok=True)
     (desk / "closed.jpg").touch(mode=0o000)
 
-    done = as_anybody(line, desk)
+    done = lookalike(*typed(line), cwd=desk, privileged=False)
 
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert FORBIDDEN[line] in said(done)
@@ -222,7 +183,7 @@ def test_no_home_is_needed_or_its_lack_is_told(line: str, home: str, desk: Path)
         check=False,
         cwd=desk,
         env=environment | HOMES[home](desk),
-        preexec_fn=_as_anybody,
+        preexec_fn=drop_privileges,
         timeout=COMMAND_S,
     )
     assert done.returncode in (0, 1), done.stderr
@@ -246,23 +207,16 @@ INTERRUPTED = {
 @pytest.mark.parametrize("line", INTERRUPTED)
 def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_desk: Path) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *line.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        cwd=demo_desk,
-        env=clean_environment(COLUMNS="80"),
-        start_new_session=True,
-    ) as process:
-        os.close(theirs)
-        seen, interrupted = b"", False
-        while chunk := read(ours):
-            seen += chunk
-            if not interrupted and INTERRUPTED[line].encode() in seen:
-                process.send_signal(signal.SIGINT)
-                interrupted = True
+    command = start(line.split(), cwd=demo_desk, stderr=theirs)
+    os.close(theirs)
+    seen, interrupted = b"", False
+    while chunk := read(ours):
+        seen += chunk
+        if not interrupted and INTERRUPTED[line].encode() in seen:
+            command.send_signal(signal.SIGINT)
+            interrupted = True
     os.close(ours)
-    assert process.returncode == 130, seen.decode()
+    assert command.wait() == 130, seen.decode()
     assert b"lookalike: interrupted; what was finished is kept" in seen
     assert b"Traceback" not in seen
     shutil.rmtree(demo_desk / "made", ignore_errors=True)

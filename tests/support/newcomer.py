@@ -6,8 +6,6 @@ training is a short one.
 
 import fcntl
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from tests.support.images.pngs import picture
-from tests.support.server.servers import clean_environment
+from tests.support.run_command import lookalike
 from training.data.dataset import FASHION_MNIST, load_dataset
 from training.recipes.built_in import cnn
 from training.train import train
@@ -25,20 +23,6 @@ from training.train import train
 CLASSES = ("coat", "hat", "shoe")
 PHOTOS = 20  # of each class
 LEARNT = 5_000  # images that the demo's model has learnt from, in one epoch
-COMMAND_S = 900  # none takes so long, on the busiest machine
-
-
-def lookalike(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a person would, in a folder and a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=clean_environment(COLUMNS="80", **settings),
-        timeout=COMMAND_S,
-    )
 
 
 def run_all(commands: Sequence[str], cwd: Path) -> None:
