@@ -12,12 +12,12 @@ status. The end of standard input is the end of this process.
 """
 
 import atexit
-import contextlib
 import ctypes
 import importlib
 import json
 import os
 import runpy
+import select
 import socket
 import sys
 import threading
@@ -50,19 +50,30 @@ def main() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     orders = socket.socket(fileno=0)
+    under_way: dict[int, tuple[int, int]] = {}  # by a descriptor that is readable when it has ended
     while True:
+        ready, _, _ = select.select([orders, *under_way], [], [])
+        for ended in set(ready) & set(under_way):
+            pid, told = under_way.pop(ended)
+            _, status = os.waitpid(pid, 0)
+            os.write(told, str(status).encode())
+            _close(ended, told)
+        if orders not in ready:
+            continue
         data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, 4)
         if not data:
             return
-        _reap()
-        if os.fork() == 0:
+        *streams, told = descriptors
+        pid = os.fork()
+        if pid == 0:
             break
-        for number in descriptors:
-            os.close(number)
-    *streams, told = descriptors
-    _tell_the_end(told, streams)
+        os.write(told, str(pid).encode())
+        under_way[os.pidfd_open(pid)] = (pid, told)
+        _close(*streams)
+    orders.detach()
+    _close(told, *under_way, *(one for _, one in under_way.values()))
     order = Order(**json.loads(data))
-    _become(order)
+    _become(order, streams)
     _end_with(_run(order.module))
 
 
@@ -87,36 +98,21 @@ def _end_with(code: int) -> None:
     os._exit(code)
 
 
-def _reap() -> None:
-    """Forget the forks that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _close(*descriptors: int) -> None:
+    for one in descriptors:
+        os.close(one)
 
 
-def _tell_the_end(told: int, streams: list[int]) -> None:
-    """Return in a new process, that of the command; this one tells how it ends."""
-    pid = os.fork()
-    if pid:
-        os.write(told, str(pid).encode())
-        for number in streams:
-            os.close(number)
-        _, status = os.waitpid(pid, 0)
-        os.write(told, str(status).encode())
-        os._exit(0)
-    os.close(told)
+def _become(order: Order, streams: list[int]) -> None:
+    """Give this process the streams, the folder, the environment and the arguments of a command."""
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-
-
-def _become(order: Order) -> None:
-    """Give this process the streams, the folder, the environment and the arguments of a command."""
     os.environ.clear()
     os.environ.update(order.environment)
     os.chdir(order.folder)
-    sys.path[0] = order.folder  # as `python -m` does
+    sys.path[0] = f"{sys.prefix}/bin"  # where the program lies, and no module
     sys.argv = ["", *order.arguments]
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - these stay open
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -1,3 +1,5 @@
+"""Threads and processes that write and search one gallery at once: none miss or invent an item."""
+
 import subprocess
 import sys
 import threading

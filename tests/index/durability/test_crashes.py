@@ -1,3 +1,5 @@
+"""Writers that are killed and power that is cut: nothing acknowledged is lost."""
+
 import sys
 from pathlib import Path
 from typing import Any
