@@ -71,7 +71,7 @@ class Work:
                 Path(folder) / "gallery",
                 model_name="benchmark",
                 fingerprint=self.encoder.manifest.fingerprint,
-                width=self.encoder.width,
+                width=self.encoder.manifest.architecture.width,
             ) as gallery,
         ):
             report = build(

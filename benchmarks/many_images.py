@@ -58,7 +58,7 @@ def main() -> None:
             Path(folder) / "gallery",
             model_name="benchmark",
             fingerprint=encoder.manifest.fingerprint,
-            width=encoder.width,
+            width=encoder.manifest.architecture.width,
         ) as gallery:
             started = time.perf_counter()
             report = build(
@@ -77,7 +77,7 @@ def main() -> None:
     last, at_last = sizes[-1]
     listing = (listed - before) / arguments.images
     growth = (at_last - at_early) / (last - early)
-    vectors = 4 * encoder.width
+    vectors = 4 * encoder.manifest.architecture.width
     print(f"{describe_machine()}; commit {commit()}; {arguments.images / seconds:,.0f} images/s\n")
     print("| resident bytes per image | |\n|---|---|")
     print(f"| listing | {listing:,.0f} |")

@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _said(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
-    return encode_all(encoder, images_NCHW, batch=encoder.batch_size)
+    return encode_all(encoder, images_NCHW)
 
 
 def _cuts(preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from cli.gallery.build import RuntimeOption
 from cli.support.console import print_json, say, stdout
 from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
-from files.synced import replace_synced
+from files.durable import replace_file
 from training.formatting import things
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    replace_synced(folder / REPORT_FIGURES, document.encode())
+    replace_file(folder / REPORT_FIGURES, document.encode())
     page = render_report(measured.evaluation, evidence, dataset)
-    replace_synced(folder / REPORT_PAGE, page.encode())
+    replace_file(folder / REPORT_PAGE, page.encode())
 
 
 def _print(evaluation: "Evaluation") -> None:

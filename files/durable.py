@@ -1,11 +1,13 @@
-"""Files that are whole or not there: written, synced, read back, and only then given their name."""
+"""Files that survive a power cut: written, synced, read back, and only then given their name."""
 
 import os
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
+
+from files.unfinished import unfinished
 
 READ_BYTES: Final = 4 * 2**20  # at a time while a checksum is computed
 
@@ -13,20 +15,21 @@ Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileDigest:
     """What a file must be like to be believed."""
 
     bytes: int
     crc32: int
 
 
-def write_file(path: Path, write: Callable[[Callable[[Buffer], None]], None]) -> FileFacts:
-    """Let ``write`` hand over the content piece by piece, and return what the disk now holds.
+def write_file(path: Path, write: Callable[[Callable[[Buffer], None]], None]) -> FileDigest:
+    """Let ``write`` hand over the content of a new file piece by piece; return what the disk holds.
 
     The file is synced and read back. Its folder is not synced.
 
     Raises:
-        OSError: it could not be written, or what was read back is not what was written.
+        OSError: it is there already or cannot be written, or what was read back is not what was
+            written.
     """
     size, crc32 = 0, 0
     with path.open("xb", buffering=0) as file:
@@ -40,14 +43,14 @@ def write_file(path: Path, write: Callable[[Callable[[Buffer], None]], None]) ->
                 rest = rest[file.write(rest) :]
 
         write(append)
-        os.fsync(file.fileno())
-    written = FileFacts(size, crc32)
-    if read_facts(path) != written:
+        sync_file(file)
+    written = FileDigest(size, crc32)
+    if read_digest(path) != written:
         raise OSError(f"{path} does not hold what was written to it")
     return written
 
 
-def write_bytes(path: Path, pieces: Iterable[Buffer]) -> FileFacts:
+def write_bytes(path: Path, pieces: Iterable[Buffer]) -> FileDigest:
     """Write ``pieces`` as ``write_file`` does."""
 
     def write(append: Callable[[Buffer], None]) -> None:
@@ -57,7 +60,19 @@ def write_bytes(path: Path, pieces: Iterable[Buffer]) -> FileFacts:
     return write_file(path, write)
 
 
-def read_facts(path: Path) -> FileFacts:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, in place of one that is there; a reader sees the one or the other, whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    with unfinished(path) as folder:
+        write_bytes(folder / path.name, [data])
+        (folder / path.name).replace(path)
+        sync_folder(path.parent)
+
+
+def read_digest(path: Path) -> FileDigest:
     """Return size and checksum of a file. Reads all of it.
 
     Raises:
@@ -69,7 +84,13 @@ def read_facts(path: Path) -> FileFacts:
         while count := file.readinto(buffer):
             crc32 = zlib.crc32(buffer[:count], crc32)
             size += count
-    return FileFacts(size, crc32)
+    return FileDigest(size, crc32)
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Make what was written to an open file durable."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

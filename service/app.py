@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
-from files.parent_process import end_with_parent
+from files.processes import end_with_parent
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
 from service.server.worker_count import worker_count

@@ -22,7 +22,6 @@ from torch import Tensor
 from training.data.dataset import Dataset
 from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
 from training.evaluation.classification import class_figures, count_confusion
-from training.evaluation.encodings import encode_all
 from training.evaluation.item_retrieval import search_items
 from training.evaluation.novelty import choose_references, references_of
 from training.evaluation.results import ClassFigures, SameItemFigures
@@ -34,7 +33,7 @@ from training.statistics.significance import share_interval
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
 from vision.inference.bulk_encoder import for_many
-from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.inference.torch_encoder import Encoder
 from vision.model.manifest import Architecture, Manifest
 from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256

@@ -6,7 +6,6 @@ read has a row too, with the reason.
 
 import csv
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from dataset.listing import ListedFile
 from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import plain
-from files.synced import sync_folder
+from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
 
@@ -115,8 +114,7 @@ def answer_all(
                     write({"path": path, **document})
                     if ERROR in document:
                         failed.append((document[ERROR], path))
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         (folder / out.name).replace(out)
         sync_folder(out.absolute().parent)
     seconds = time.perf_counter() - started

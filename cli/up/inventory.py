@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from dataset.listing import ListedFile, Listing
-from files.synced import replace_synced
+from files.durable import replace_file
 
 COARSEST_S: Final = 2.0  # steps in which some file systems count time
 CLAIM_DIGITS: Final = 16
@@ -78,7 +78,7 @@ class Inventory:
             OSError: it cannot be written.
         """
         lines = (json.dumps([key, *row]) for key, row in self.rows.items())
-        replace_synced(path, "".join(f"{line}\n" for line in lines).encode())
+        replace_file(path, "".join(f"{line}\n" for line in lines).encode())
 
     def after(
         self,

@@ -6,7 +6,6 @@ them appears whole or not at all, so that after any interruption the folder says
 """
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dataset.errors import DatasetError
-from files.synced import replace_synced
+from files.durable import replace_file
+from files.locks import take_lock
 from training.data.images.load import FASHION_MNIST
 
 FORMAT_VERSION: Final = 1
@@ -90,8 +90,7 @@ class Workspace:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = take_lock(self.folder / LOCK_NAME, wait=False)
         except BlockingIOError as error:
             raise DatasetError(
                 f"another `lookalike up` is at work on {self.folder}: stop it first, or name "
@@ -186,7 +185,7 @@ class Workspace:
             OSError: it cannot be written; what was remembered before still is.
         """
         document: dict[str, Any] = {"format_version": FORMAT_VERSION, **asdict(state)}
-        replace_synced(self.folder / STATE_NAME, json.dumps(document, indent=1).encode())
+        replace_file(self.folder / STATE_NAME, json.dumps(document, indent=1).encode())
 
     def swap(self) -> None:
         """Put a new model and gallery in the place of those of before, which are kept.
@@ -214,7 +213,7 @@ class Workspace:
             OSError: it cannot be written down.
         """
         shutil.rmtree(self.home / "before", ignore_errors=True)
-        replace_synced(self.folder / READY_NAME, b"")
+        replace_file(self.folder / READY_NAME, b"")
 
     @classmethod
     def of(cls, source: str, out: Path | None) -> Self:

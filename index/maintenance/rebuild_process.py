@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from files.child_process import Child, Message, say
-from files.parent_process import end_with_parent
+from files.processes import end_with_parent
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.maintenance.compaction import Compaction, compact
 from index.search.autotune import Trial

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,10 @@ from index.operations.build_report import BuildReport
 from index.store.build_origins import Origins
 from vision.image.decode import ImageLimits
 from vision.image.thumbnail import Thumbnail
-from vision.inference.encoder import Encoding
-from vision.model.manifest import Manifest
+from vision.inference.encoder import ImageEncoder
 
 CHUNK: Final = 1024  # entries per transaction
 CHUNK_BYTES: Final = 32 * 2**20  # of thumbnails, likewise: two transactions are in memory at once
-
-
-class ImageEncoder(Protocol):
-    """Turns pixels into unit vectors, as the manifest describes."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The model, and how its input is made."""
-        ...
-
-    def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
-        """Return the vectors of a batch of preprocessed images."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

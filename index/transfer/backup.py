@@ -5,7 +5,6 @@ cache. It has a database id of its own too, so that nothing that was made from t
 ever be taken for something of the other.
 """
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import apsw
 
+from files.durable import sync_file
 from index.errors import DiskFullError, GalleryFolderError
 from index.gallery import Gallery
 from index.maintenance.verify import store_problems
@@ -112,7 +112,8 @@ def _copy(
                 raise GalleryFolderError(
                     f"{source.parent} is damaged and was not copied: {error}"
                 ) from error
-            _sync(path)
+            with path.open("rb") as file:  # the last to close it has emptied its write-ahead log
+                sync_file(file)
             on_progress(1.0)  # before the copy has its name: whoever stops it now finds none
 
         try:
@@ -157,12 +158,3 @@ def _check(path: Path) -> None:
     if problems:
         more = f" (and {len(problems) - 1} faults more)" if problems[1:] else ""
         raise GalleryFolderError(problems[0] + more)
-
-
-def _sync(path: Path) -> None:
-    """Make the file durable; the last connection that closed has emptied its write-ahead log."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ Shape suffixes: N items, D vector width.
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import IO, Any, Final, Literal
 
 import numpy as np
 
-from files.durable import sync_folder
+from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
 from index.gallery import Gallery
@@ -57,7 +56,7 @@ def export_parquet(
                 for group in _groups(stored, thumbnails=thumbnails):
                     writer.write_batch(_record_batch(pyarrow, schema, group))
                     on_progress(len(group))
-            _sync(file)
+            sync_file(file)
         return stored.facts
 
 
@@ -89,11 +88,11 @@ def export_folder(
                     vectors.write(item.vector_D.astype(VECTOR_TYPE).tobytes())
                     write(item)
                 on_progress(len(group))
-            _sync(vectors)
-            _sync(lines)
+            sync_file(vectors)
+            sync_file(lines)
         with (made / FACTS_NAME).open("x") as file:
             json.dump(stored.facts.to_json(), file, indent=1)
-            _sync(file)
+            sync_file(file)
         sync_folder(made)
         return stored.facts
 
@@ -187,8 +186,3 @@ def _json_writer(file: IO[str]) -> Callable[[Stored], None]:
         file.write(json.dumps(members, ensure_ascii=False) + "\n")
 
     return write
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from dataset.text import plain
 from files.child_process import Child, Message, say
-from files.parent_process import end_with_parent
+from files.processes import end_with_parent
 from index import errors
 from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
 from index.items.item import NewItem, PutResult, check_items

@@ -7,7 +7,6 @@ asks whoever runs the job to stop.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -19,7 +18,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from files.durable import sync_folder, write_bytes
+from files.durable import replace_file, sync_folder
+from files.locks import is_locked, locked, take_lock
 from index.errors import DiskFullError, StorageError
 from service.errors import JobConflictError, JobInterruptedError, UnknownJobError
 from service.http.problem_details import describe
@@ -133,10 +133,8 @@ class JobFolder:
             result=None,
         )
         path = self.folder / f"{job.id}.json"
-        lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        claim = Claim(path, job, lock)
+        claim = Claim(path, job, take_lock(path.with_suffix(".lock"), wait=True))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             claim.save()
         except BaseException:
             claim.release()
@@ -146,7 +144,7 @@ class JobFolder:
     def _read(self, path: Path) -> Job | None:
         """Return the job in a record, or ``None`` when there is no such record any more."""
         job = _load(path)
-        if job is None or job.state not in ACTIVE or _is_locked(path.with_suffix(".lock")):
+        if job is None or job.state not in ACTIVE or is_locked(path.with_suffix(".lock")):
             return job
         job = _load(path)  # it may have ended between the first look and the second
         if job is None or job.state not in ACTIVE:
@@ -181,8 +179,7 @@ class JobFolder:
         if not self.folder.is_dir():
             self.folder.mkdir(exist_ok=True)
             sync_folder(self.folder.parent)
-        with (self.folder / "begin").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / "begin", wait=True):
             yield
 
 
@@ -201,27 +198,8 @@ def _load(path: Path) -> Job | None:
 
 
 def _write(path: Path, job: Job) -> None:
-    new = path.with_suffix(".new")  # one at a time: only who holds the lock, or nobody, writes
     with _sentences():
-        new.unlink(missing_ok=True)
-        write_bytes(new, [job.model_dump_json(indent=1).encode()])
-        new.replace(path)
-        sync_folder(path.parent)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        probe = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(probe)
+        replace_file(path, job.model_dump_json(indent=1).encode())
 
 
 @contextmanager

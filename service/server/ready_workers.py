@@ -4,12 +4,13 @@ All workers listen on one socket, so a request reaches any of those that accept 
 begins to once it can answer. While none can, one of them answers probes: whoever has the door.
 """
 
-import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from files.locks import take_lock
+from files.processes import is_alive, started_ticks
 from service.telemetry.health import Standing
-from service.telemetry.shared_metrics import begun_ticks
 
 
 class Roster:
@@ -28,13 +29,12 @@ class Roster:
         """Note that this worker can answer."""
         pid = os.getpid()
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        (self._folder / f"able.{pid}.{begun_ticks(pid)}").touch()
+        (self._folder / f"able.{pid}.{started_ticks(pid)}").touch()
 
     def able(self) -> set[int]:
         """Return the processes that can answer."""
         names = [path.name.split(".") for path in self._folder.glob("able.*")]
-        # A process id may come again, but not with the same beginning.
-        return {int(pid) for _, pid, ticks in names if begun_ticks(int(pid)) == int(ticks)}
+        return {int(pid) for _, pid, ticks in names if is_alive(int(pid), int(ticks))}
 
     def standing(self) -> Standing:
         """Return how many can answer, of how many, and whether all of them could once."""
@@ -48,13 +48,8 @@ class Roster:
     def take_door(self) -> bool:
         """Return whether this worker is the one that answers probes while none can answer."""
         if self._door is None and not self.able():
-            door = os.open(self._folder / "door", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(door, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(door)
-            else:
-                self._door = door
+            with suppress(BlockingIOError):
+                self._door = take_lock(self._folder / "door", wait=False)
         return self._door is not None
 
     def leave_door(self) -> None:

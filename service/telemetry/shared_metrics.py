@@ -17,6 +17,7 @@ from typing import Self
 
 from pydantic_core import to_json
 
+from files.processes import is_alive, started_ticks
 from service.telemetry.counters import Numbers
 
 logger = logging.getLogger("lookalike.service")
@@ -33,13 +34,13 @@ class Report:
     @property
     def is_of_the_living(self) -> bool:
         """Whether the process that wrote it still runs."""
-        return begun_ticks(self.pid) == self.begun
+        return is_alive(self.pid, self.begun)
 
     @classmethod
     def own(cls, numbers: Numbers) -> Self:
         """Return a report of this process."""
         pid = os.getpid()
-        return cls(pid, begun_ticks(pid) or 0, numbers)
+        return cls(pid, started_ticks(pid) or 0, numbers)
 
 
 class Board:
@@ -90,16 +91,6 @@ def shared_folder(server_id: str) -> Path:
 def remove_shared_folder(server_id: str) -> None:
     """Remove the folder, at the end of the server."""
     shutil.rmtree(shared_folder(server_id), ignore_errors=True)
-
-
-def begun_ticks(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; ``None``: there is none."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = status.rpartition(")")[2].split()  # the name before may hold anything
-    return None if state == "Z" else int(fields[18])
 
 
 def _read(path: Path) -> Report | None:

@@ -10,7 +10,7 @@ import pytest
 
 from files.module_command import module_environment
 from index.gallery import Gallery
-from service.telemetry.shared_metrics import begun_ticks
+from service.telemetry.shared_metrics import started_ticks
 from tests.conftest import write_gallery
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
 from tests.support.server.servers import (
@@ -126,8 +126,7 @@ def test_the_server_and_its_workers_never_import_from_the_current_folder(
 
 
 ENDS = (
-    "import os, time; from files.parent_process import end_with_parent; "
-    "end_with_parent(os.getppid()); "
+    "import os, time; from files.processes import end_with_parent; end_with_parent(os.getppid()); "
 )
 STARTS = """
 import subprocess, sys, time
@@ -147,10 +146,10 @@ def test_a_process_ends_with_its_parent_and_not_with_the_thread_that_started_it(
         pid, begun = int(parent.stdout.readline()), parent.stdout.readline()
         time.sleep(1)
         assert begun == "begun\n"
-        assert begun_ticks(pid) is not None
+        assert started_ticks(pid) is not None
         parent.kill()
         parent.wait(timeout=10)
         deadline = time.monotonic() + 10
-        while begun_ticks(pid) is not None:
+        while started_ticks(pid) is not None:
             assert time.monotonic() < deadline, "it lives on"
             time.sleep(0.02)

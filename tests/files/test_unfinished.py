@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from files.synced import replace_synced
+from files.durable import replace_file
 from files.unfinished import sweep, unfinished
 from index.gallery import Gallery
 from index.transfer.backup import back_up
@@ -22,10 +22,10 @@ kind, place = sys.argv[1], Path(sys.argv[2])
 def end(*_, **__):
     os.kill(os.getpid(), 9)
 if kind == "file":
-    import files.synced as module
+    import files.durable as module
     module.sync_folder = end
-    module.write_synced = lambda path, data: (path.write_bytes(data), end())
-    module.replace_synced(place / "report.json", b"{}")
+    module.write_bytes = lambda path, pieces: (path.write_bytes(*pieces), end())
+    module.replace_file(place / "report.json", b"{}")
 elif kind == "gallery":
     import index.store.create as module
     module.sync_folder = end
@@ -66,7 +66,7 @@ def test_what_a_killed_writer_left_is_gone_with_the_next_write_in_its_place(
     assert done.returncode == -signal.SIGKILL
     assert len(leftovers(tmp_path)) == 1
 
-    replace_synced(tmp_path / "another.json", b"{}")
+    replace_file(tmp_path / "another.json", b"{}")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another.json", "g"]
 

@@ -79,7 +79,7 @@ EXCEPTIONS = {
             "index.maintenance.maintenance.PATIENCE_S",
         ),
         *(
-            "files.parent_process.LOOK_S",
+            "files.processes.LOOK_S",
             "index.operations.duplicates.GRACE_S",
             "index.search.autotune.ROUND_S",
         ),

@@ -1,7 +1,7 @@
 """Stand-ins that behave, so tests need no weights and no mocks."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 from index.items.item import NewItem
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail
-from vision.inference.encoder import Encoding
+from vision.inference.encoder import Encoding, Runtime
 from vision.model.manifest import Architecture, Manifest
 
 
 class FakeEncoder:
     """Gives every distinct picture its own unit vector, the same on every run and machine."""
+
+    device_name = "cpu"
+    runtime = Runtime(name="fake", precision="fp32")
+    batch_size = 32
 
     def __init__(
         self,
@@ -41,6 +45,9 @@ class FakeEncoder:
     @property
     def width(self) -> int:
         return self.manifest.architecture.width
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Do nothing: there is nothing to compile."""
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return one row per picture, seeded by its pixels."""

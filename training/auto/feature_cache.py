@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from files.synced import replace_synced
+from files.durable import replace_file
 from training.errors import CheckpointError
 from vision.inference.feature_encoder import FeatureEncoder
 
@@ -83,7 +83,7 @@ def _write(path: Path, features_NF: NDArray[np.float32], seconds: float) -> None
     np.savez(buffer, features=features_NF, seconds=np.float64(seconds))
     try:
         path.parent.mkdir(exist_ok=True)
-        replace_synced(path, buffer.getvalue())
+        replace_file(path, buffer.getvalue())
     except OSError as error:
         raise CheckpointError(
             f"cannot keep features in {path.parent}: {error.strerror}; what was kept before is "

@@ -21,7 +21,6 @@ from training.data.dataset import Dataset
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
 from training.distributed import joined_world
 from training.evaluation.views import made_views
-from training.fit.batches import images_at_once
 from training.fit.checkpoint import CheckpointFolder
 from training.fit.prepare_network import prepare
 from training.fit.train_step import StepReport
@@ -33,6 +32,7 @@ from training.publish import Trained, trained_by
 from training.recipes.auto_recipe import FOLDS, FromScratch
 from training.statistics.latency import learning_s
 from training.train import reproducible, run_session
+from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
 from vision.networks.normalization import Normalisation
 

@@ -6,11 +6,10 @@ Shape suffixes: N images, K gallery images, D vector width.
 import numpy as np
 
 from training.data.dataset import HeldOut, LabelledImages
-from training.evaluation.encodings import encode_all
 from training.evaluation.results import ClassSearchFigures, HeldOutFigures, SearchFigures
 from training.statistics.retrieval import Retrieval, measure_retrieval
 from training.statistics.significance import mean_interval, share_interval
-from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 
 
 def class_search_figures(retrieval: Retrieval) -> ClassSearchFigures:

@@ -3,23 +3,10 @@
 Shape suffixes: N images, C channels, H x W pixels.
 """
 
-import numpy as np
-from numpy.typing import NDArray
-
 from training.data.dataset import Dataset
 from training.evaluation.views import VIEWS
-from training.fit.batches import images_at_once
 from training.statistics.same_item import MOST_PHOTOS
-from vision.inference import encoder as encoders
-from vision.inference.encoder import Encoding, ImageEncoder
-
-
-def encode_all(encoder: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
-    """Return vectors (N, D) and probabilities (N, L) of every image, in order."""
-    batch = encoder.batch_size
-    if encoder.runtime.name == "torch":
-        batch = images_at_once(encoder.manifest.preprocessing.size)
-    return encoders.encode_all(encoder, images_NCHW, batch=batch)
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 
 
 def encode_parts(encoder: ImageEncoder, dataset: Dataset) -> tuple[Encoding, Encoding]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import LabelledImages
 from training.evaluation import views
-from training.evaluation.encodings import encode_all
 from training.evaluation.results import KindFigures, SameItemFigures
 from training.statistics.retrieval import measure_retrieval
 from training.statistics.same_item import (
@@ -22,7 +21,7 @@ from training.statistics.same_item import (
     find_others,
     find_views,
 )
-from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.inference.query_weighting import weigh
 from vision.model.manifest import Architecture
 

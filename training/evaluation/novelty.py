@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images.labelled_images import LabelledImages
-from training.evaluation.encodings import encode_all
 from training.evaluation.out_of_distribution import strange_pictures
 from training.evaluation.results import NoveltyFigures, StrangerFigures
 from training.statistics.closed_form import unit
 from training.statistics.significance import share_interval
-from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.model.manifest import Architecture
 from vision.model.open_set import NEIGHBOURS, References, compared_width
 

@@ -26,13 +26,10 @@ from training.fit.optimizer import DTYPES
 from training.fit.preflight import FEWEST_NORMALISED
 from training.recipes.recipe import Augmentation, Recipe
 from vision.image.preprocessing import Preprocessing
+from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
 from vision.networks.normalization import Normalisation
 
-# Through a network at once, without gradients: more only leaves the processor's caches (measured at
-# 288 pixels on the CPU: 512 images at once took 1.6 times as long as 8).
-PIXELS_AT_ONCE = 800_000
-MOST_AT_ONCE = 512
 USUAL_PROCESSES = 8  # that train together, at most
 
 
@@ -214,11 +211,6 @@ def embed(
             features.append(features_BF.float().cpu())
             report(view * len(images) + start + len(features_BF), views * len(images))
     return torch.cat(features).view(views, len(images), -1)
-
-
-def images_at_once(side: int) -> int:
-    """Return how many images of ``side`` pixels go through a network at once, without gradients."""
-    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // side**2))
 
 
 def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor | NDArray[np.uint8]:

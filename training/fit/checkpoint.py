@@ -6,7 +6,6 @@ that it names with its SHA-256. The JSON is written last and renamed into place,
 always one whole checkpoint, the previous or the new one. Nothing in the folder can run code.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from files.checksummed_json import by_name, checksum, with_checksum
+from files.durable import replace_file
+from files.locks import take_lock
 from training.errors import CheckpointError, UnfitCheckpointError
 
 STATE_NAME: Final = "state.json"
@@ -56,10 +58,8 @@ class CheckpointFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = take_lock(self.folder / LOCK_NAME, wait=False)
         except BlockingIOError as error:
-            self._release()
             raise CheckpointError(f"another training is at work in {self.folder}") from error
         except OSError as error:
             raise CheckpointError(f"cannot write {self.folder}: {error.strerror}") from error
@@ -73,7 +73,9 @@ class CheckpointFolder:
     ) -> None:
         if not self.exists():
             self.remove()  # nothing to go on from, nothing to leave behind
-        self._release()
+        if self._lock is not None:
+            os.close(self._lock)  # lets go of the lock
+            self._lock = None
 
     def exists(self) -> bool:
         """Return whether there is a checkpoint to go on from."""
@@ -100,12 +102,12 @@ class CheckpointFolder:
             "tensors": tensors_path.name,
             "tensors_sha256": digest,
         }
-        text = _json({**fields, "sha256": _digest(fields)})
         try:
-            _write_synced(tensors_path, data)
-            _write_synced(self.folder / STATE_NAME, text)
-            for path in self.folder.glob("*.safetensors*"):  # a killed save leaves a .tmp
-                if path != tensors_path:
+            replace_file(tensors_path, data)
+            text = with_checksum(fields, by_name, name="sha256")
+            replace_file(self.folder / STATE_NAME, text)
+            for path in self.folder.glob("*.safetensors*"):
+                if path != tensors_path and path.is_file():
                     path.unlink()
         except OSError as error:
             raise CheckpointError(
@@ -124,7 +126,7 @@ class CheckpointFolder:
         try:
             fields = json.loads(path.read_bytes())
             expected = fields.pop("sha256")
-            if expected != _digest(fields):
+            if expected != checksum(fields, by_name):
                 raise UnfitCheckpointError(f"{path} was changed after it was written")
             if fields["format_version"] != FORMAT_VERSION:
                 raise UnfitCheckpointError(
@@ -151,11 +153,6 @@ class CheckpointFolder:
         """Remove the folder and what is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)  # closing lets go of the lock
-            self._lock = None
-
 
 def _refuse_other(found: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
     """Raise if the checkpoint is about something else than what is asked for."""
@@ -168,30 +165,3 @@ def _refuse_other(found: dict[str, Any], asked: dict[str, Any], folder: Path) ->
                 f"{folder} holds a training with another {part}: {name} was {was.get(name)!r}, now "
                 f"{now.get(name)!r}; repeat the first call's options, or remove the folder"
             )
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    """Write ``path`` whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(_json(fields)).hexdigest()
-
-
-def _json(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode()

@@ -51,11 +51,6 @@ class BulkEncoder:
         """The model's."""
         return self._encoder.manifest
 
-    @property
-    def width(self) -> int:
-        """Numbers in a vector."""
-        return self._encoder.width
-
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""
         return self._encoder.of_features(torch.from_numpy(self._features.encode(pixels_BCHW)))

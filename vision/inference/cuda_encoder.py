@@ -81,11 +81,6 @@ class CudaEncoder:
         return cls(manifest, network, precision, CudaQueues(chosen))
 
     @property
-    def width(self) -> int:
-        """Numbers in a vector."""
-        return self.manifest.architecture.width
-
-    @property
     def device_name(self) -> str:
         """Where it runs: ``cuda`` or ``cuda:N``."""
         return str(self._device)
@@ -98,7 +93,7 @@ class CudaEncoder:
         vectors of one image may differ in the last bits of ``precision``.
         """
         count = len(pixels_BCHW)
-        vectors_BD = np.empty((count, self.width), np.float32)
+        vectors_BD = np.empty((count, self.manifest.architecture.width), np.float32)
         probabilities_BL = np.empty((count, len(self.manifest.labels)), np.float32)
         under_way: deque[tuple[slice, _Batch, Mark]] = deque()
 

@@ -108,11 +108,6 @@ class OpenVinoEncoder:
             classes=read_classes(folder, manifest),
         )
 
-    @property
-    def width(self) -> int:
-        """Numbers in a vector."""
-        return self.manifest.architecture.width
-
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""
         # OpenVINO wants memory that it may write to, although it only reads.

@@ -53,11 +53,6 @@ class Encoder:
         return str(self.device)
 
     @property
-    def width(self) -> int:
-        """Numbers in a vector."""
-        return self.manifest.architecture.width
-
-    @property
     def parameters(self) -> int:
         """Numbers in the network that were learnt."""
         return sum(parameter.numel() for parameter in self.network.parameters())
@@ -86,15 +81,6 @@ class Encoder:
         for batch_size in batch_sizes:
             shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
             self.encode(np.zeros(shape, np.uint8))
-
-
-def limit_threads(count: int) -> None:
-    """Let torch use ``count`` CPU threads inside one operation, in this whole process.
-
-    Its threads wait for one another by spinning, so a server that decodes and speaks HTTP on the
-    same cores is faster when some of them are left to that.
-    """
-    torch.set_num_threads(count)
 
 
 def pick_device(name: str) -> torch.device:

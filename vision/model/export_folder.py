@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from files.checksummed_json import sealed
-from files.synced import replace_synced, sync_folder
+from files.checksummed_json import in_order, with_checksum
+from files.durable import replace_file, sync_folder
 from vision.errors import ModelFolderError
 from vision.model.export_accuracy import Difference
 from vision.model.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
@@ -105,7 +105,8 @@ class ExportManifest:
         if version == FIRST_VERSION:
             for name in ADDED:
                 del fields[name]
-        return sealed({"format": FORMAT, "format_version": version, **fields})
+        fields = {"format": FORMAT, "format_version": version, **fields}
+        return with_checksum(fields, in_order, name="manifest_sha256")
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Self:
@@ -218,8 +219,8 @@ def write_export(model_folder: Path, export: Export) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in export.files.items():
-            replace_synced(folder / name, data)
-        replace_synced(folder / MANIFEST_NAME, export.manifest.to_bytes())
+            replace_file(folder / name, data)
+        replace_file(folder / MANIFEST_NAME, export.manifest.to_bytes())
         for parent in (folder.parent, model_folder):
             sync_folder(parent)
         for path in folder.iterdir():

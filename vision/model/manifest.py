@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from files.checksummed_json import canonical, sealed
+from files.checksummed_json import checksum, in_order, with_checksum
 from vision.errors import ModelFolderError
 from vision.image.preprocessing import Preprocessing
 
@@ -109,7 +109,7 @@ class Manifest:
             "preprocessing": self.preprocessing.to_json(),
             "weights_sha256": self.weights_sha256,
         }
-        return hashlib.sha256(canonical(deciding)).hexdigest()
+        return checksum(deciding, in_order)
 
     def to_bytes(self) -> bytes:
         """Return the manifest's text, with its own checksum as the last field."""
@@ -119,7 +119,7 @@ class Manifest:
             del fields["classes_sha256"]
         fields["architecture"] = self.architecture.to_json()
         fields["preprocessing"] = self.preprocessing.to_json()
-        return sealed(fields)
+        return with_checksum(fields, in_order, name="manifest_sha256")
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Self:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from files.synced import sync_folder, write_synced
+from files.durable import sync_folder, write_bytes
 from files.unfinished import unfinished
 from vision.errors import ModelFolderError
 from vision.model.export_folder import Export, write_export
@@ -95,10 +95,10 @@ def write_model(
         raise ModelFolderError(f"{folder} exists already; a model folder is never overwritten")
     try:
         with unfinished(folder) as made:
-            write_synced(made / WEIGHTS_NAME, weights)
-            write_synced(made / MANIFEST_NAME, manifest.to_bytes())
+            write_bytes(made / WEIGHTS_NAME, [weights])
+            write_bytes(made / MANIFEST_NAME, [manifest.to_bytes()])
             for name, document in documents.items():
-                write_synced(made / name, document)
+                write_bytes(made / name, [document])
             if export is not None:
                 write_export(made, export)
             sync_folder(made)

@@ -1,18 +1,17 @@
-"""The manifest of a generation: what it says, sealed with a checksum of its own."""
+"""The manifest of a generation: what it says, with a checksum of its own."""
 
-import hashlib
 import json
 from typing import Any
 
+from files.checksummed_json import by_name, checksum, in_one_line
 
-def sealed(manifest: dict[str, Any]) -> bytes:
+
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
     """Return the file of a manifest."""
-    text = json.dumps(manifest, sort_keys=True)
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps({"manifest": manifest, "sha256": seal}, sort_keys=True, indent=1).encode()
+    return by_name({"manifest": manifest, "sha256": checksum(manifest, in_one_line)})
 
 
-def unsealed(data: bytes) -> dict[str, Any]:
+def decode_manifest(data: bytes) -> dict[str, Any]:
     """Return the manifest in a file.
 
     Raises:
@@ -20,7 +19,6 @@ def unsealed(data: bytes) -> dict[str, Any]:
     """
     document = json.loads(data)
     manifest: dict[str, Any] = document["manifest"]
-    text = json.dumps(manifest, sort_keys=True)
-    if hashlib.sha256(text.encode()).hexdigest() != document["sha256"]:
+    if checksum(manifest, in_one_line) != document["sha256"]:
         raise ValueError("its manifest was changed")
     return manifest

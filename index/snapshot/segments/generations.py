@@ -7,7 +7,6 @@ are kept. What does not match
 its manifest, database or model is refused: then the one before is used, or the database.
 """
 
-import fcntl
 import logging
 import re
 import secrets
@@ -22,13 +21,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from files.durable import Buffer, FileFacts, read_facts, sync_folder, write_bytes, write_file
+from files.durable import Buffer, FileDigest, read_digest, sync_folder, write_bytes, write_file
+from files.locks import locked
 from index.errors import GenerationError
 from index.search.ann_index import Structure
 from index.search.index_spec import OUTDATED, Plan
 from index.search.vector_matrix import Matrix, matrix_header
 from index.snapshot.segments.base_segment import Base
-from index.snapshot.segments.generation_manifest import sealed, unsealed
+from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest
 from index.snapshot.segments.generation_record import known_numbers, record
 from index.store.store import Store
 from index.store.vacuum import check_room
@@ -88,7 +88,9 @@ class Generations:
         seqs = []
         for number in self.numbers():
             try:
-                seqs.append(int(unsealed((self.path(number) / MANIFEST).read_bytes())["seq"]))
+                seqs.append(
+                    int(decode_manifest((self.path(number) / MANIFEST).read_bytes())["seq"])
+                )
             except _UNUSABLE:  # it is no generation that anybody starts from
                 continue
         return min(seqs, default=0)
@@ -128,8 +130,7 @@ class Generations:
         if not self.folder.is_dir():
             self.folder.mkdir()
             sync_folder(self.folder.parent)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(self.folder / ".lock", wait=False):
             yield
 
     def begin(self, store: Store) -> int:
@@ -198,7 +199,7 @@ class Generations:
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
-            write_bytes(unfinished / MANIFEST, [sealed(manifest)])
+            write_bytes(unfinished / MANIFEST, [encode_manifest(manifest)])
             sync_folder(unfinished)
             unfinished.rename(self.path(number))
             sync_folder(self.folder)
@@ -252,7 +253,7 @@ class Generations:
         return self.folder / f"{PREFIX}{number:08}"
 
     def _load(self, folder: Path, number: int, last_seq: int) -> Base:
-        manifest = unsealed((folder / MANIFEST).read_bytes())
+        manifest = decode_manifest((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {manifest['format']}, not {FORMAT}")
         owner = Owner(manifest["database_id"], manifest["fingerprint"], manifest["width"])
@@ -265,7 +266,7 @@ class Generations:
         if set(manifest["files"]) != expected:
             raise ValueError(f"it lists the files {sorted(manifest['files'])}")
         for name, facts in manifest["files"].items():
-            if read_facts(folder / name) != FileFacts(*facts):
+            if read_digest(folder / name) != FileDigest(*facts):
                 raise ValueError(f"{name} is not what was written")
         keys_N, count = np.fromfile(folder / KEYS, "<i8").astype(np.int64), manifest["count"]
         if len(keys_N) != count:

@@ -15,7 +15,7 @@ from cli.up.runner import Wish, bring_up
 from cli.up.survey import survey
 from dataset.errors import DatasetError
 from dataset.source import list_source
-from files.synced import replace_synced
+from files.durable import replace_file
 from tests.cli.up.test_up import Made, photo
 from tests.support.images.pngs import encoded, picture
 from tests.support.loop_filesystems import mount_read_only, small_filesystem
@@ -106,12 +106,12 @@ def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path) -> Non
     """And not by that of a file that is gone when the person reads it."""
     with small_filesystem(tmp_path / "disk", megabytes=1) as disk:
         with pytest.raises(OSError, match="No space left") as full:
-            replace_synced(disk / "files.jsonl", bytes(2 * 2**20))
+            replace_file(disk / "files.jsonl", bytes(2 * 2**20))
         assert full.value.filename == str(disk / "files.jsonl")
         assert list(disk.iterdir()) == []
         mount_read_only(disk)
         with pytest.raises(OSError, match="Read-only") as closed:
-            replace_synced(disk / "files.jsonl", b"")
+            replace_file(disk / "files.jsonl", b"")
         assert closed.value.filename == str(disk / "files.jsonl")
 
 

@@ -71,7 +71,7 @@ def write_gallery(folder: Path, model: Path, labels: list[str | None]) -> None:
         folder,
         model_name=encoder.manifest.name,
         fingerprint=encoder.manifest.fingerprint,
-        width=encoder.width,
+        width=encoder.manifest.architecture.width,
         model_folder=model,
     ) as gallery:
         gallery.put(

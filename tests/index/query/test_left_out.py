@@ -334,7 +334,7 @@ def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
 def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index.snapshot.segments.generation_manifest import sealed, unsealed  # noqa: PLC0415
+    from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest  # noqa: PLC0415
     from index.snapshot.segments.generations import Generations  # noqa: PLC0415
     from tests.support.segments import small_structures  # noqa: PLC0415
 
@@ -343,7 +343,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
     with filled(tmp_path / "g", vectors_ND) as gallery:
         rebuilt(gallery.folder)
         path = Generations.of(gallery._store).path(1) / "manifest.json"
-    manifest = unsealed(path.read_bytes())
+    manifest = decode_manifest(path.read_bytes())
     assert manifest["plan"]["kind"] != "exact"
     del manifest["strays"]
     manifest["plan"] = {  # as 0.4.0 wrote it
@@ -360,7 +360,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         )
     }
     path.unlink()
-    write_bytes(path, [sealed(manifest)])
+    write_bytes(path, [encode_manifest(manifest)])
 
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         info = gallery.info()

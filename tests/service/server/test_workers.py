@@ -22,7 +22,7 @@ import pytest
 from files.module_command import module_command
 from service.server.ready_workers import Roster
 from service.telemetry.health import Standing
-from service.telemetry.shared_metrics import begun_ticks, shared_folder
+from service.telemetry.shared_metrics import shared_folder, started_ticks
 from tests.conftest import write_vectors
 from tests.service.jobs.test_jobs import begin, rebuilding, wait_for
 from tests.support.fakes import clustered_vectors
@@ -145,7 +145,7 @@ def test_a_killed_worker_is_replaced_within_seconds(kill: Kill) -> None:
 def test_a_server_has_begun_once_all_of_its_workers_could_answer(tmp_path: Path) -> None:
     """The process of this test is one of the two, its parent the other."""
     roster, parent = Roster(tmp_path / "shared", size=2), os.getppid()
-    other = tmp_path / "shared" / f"able.{parent}.{begun_ticks(parent)}"
+    other = tmp_path / "shared" / f"able.{parent}.{started_ticks(parent)}"
     roster.enter()
     (tmp_path / "shared" / f"able.{parent}.1").touch()  # one that ended: its process id came again
 
@@ -332,7 +332,7 @@ def kill_and_watch(first: "subprocess.Popen[Any]", members: list[int]) -> None:
     began = time.monotonic()
     first.kill()
     first.wait(timeout=10)
-    while left := [pid for pid in members if begun_ticks(pid) is not None]:
+    while left := [pid for pid in members if started_ticks(pid) is not None]:
         if time.monotonic() > began + ENDED_S:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)

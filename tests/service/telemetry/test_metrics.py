@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from files.processes import started_ticks
 from service.telemetry.counters import Metrics, Numbers
 from service.telemetry.metric_definitions import MEASURES
 from service.telemetry.prometheus import exposition
@@ -28,7 +29,6 @@ from service.telemetry.request_record import (
 from service.telemetry.shared_metrics import (
     Board,
     Report,
-    begun_ticks,
     remove_shared_folder,
     shared_folder,
 )
@@ -125,7 +125,7 @@ def test_gauges_of_a_worker_that_died_are_not_shown_and_its_counters_are() -> No
     count(lives)
     gauges = {"requests_in_progress": {(): 5.0}}
     pid = os.getpid()
-    dead = Report(pid, (begun_ticks(pid) or 0) + 1, report(died, **gauges).numbers)
+    dead = Report(pid, (started_ticks(pid) or 0) + 1, report(died, **gauges).numbers)
 
     text = exposition([dead, report(lives, **gauges)]).decode()
 

@@ -16,13 +16,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate as evaluate_command
-from files.synced import replace_synced
+from files.durable import replace_file
 from tests.support.labelled_gallery import labelled
 from tests.support.models import manifest
 from training.data.dataset import Dataset, HeldOut, LabelledImages
 from training.errors import DataError
 from training.evaluation.classification import class_figures, count_confusion
-from training.evaluation.encodings import encode_all
 from training.evaluation.evaluate import Measurement, measure
 from training.statistics.calibration import calibration_error
 from training.statistics.retrieval import measure_retrieval
@@ -31,6 +30,7 @@ from training.training_history import read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
 from vision.export.form_selection import Sample
+from vision.inference.encoder import encode_all
 from vision.inference.torch_encoder import Encoder
 from vision.model.export_accuracy import Limits
 from vision.model.manifest import Manifest
@@ -326,13 +326,13 @@ def test_figures_are_printed_even_if_the_report_cannot_be_written(
 def test_a_file_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_synced(tmp_path / "report.html", b"old")
+    replace_file(tmp_path / "report.html", b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace_synced(tmp_path / "report.html", b"new")
+        replace_file(tmp_path / "report.html", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"

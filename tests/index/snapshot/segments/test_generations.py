@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files.durable import FileFacts, read_facts, sync_folder, write_bytes
+from files.durable import FileDigest, read_digest, sync_folder, write_bytes
 from index.errors import GenerationError, VectorIndexError
 from index.gallery import Gallery
 from index.maintenance.compaction import compact
 from index.snapshot.recovery import load, load_on
 from index.snapshot.segments.base_segment import Base
-from index.snapshot.segments.generation_manifest import sealed, unsealed
+from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.crashes.crash_harness import rebuild
@@ -56,7 +56,7 @@ def test_a_file_is_written_whole_and_its_facts_are_told(tmp_path: Path) -> None:
     facts = write_bytes(tmp_path / "a", [b"abc", memoryview(b"defg"), b""])
 
     assert (tmp_path / "a").read_bytes() == b"abcdefg"
-    assert facts == read_facts(tmp_path / "a") == FileFacts(7, 0x312A6AA6)
+    assert facts == read_digest(tmp_path / "a") == FileDigest(7, 0x312A6AA6)
 
 
 def test_a_file_that_is_there_already_is_not_written_over(tmp_path: Path) -> None:
@@ -192,12 +192,12 @@ def test_an_empty_gallery_has_generations_too(tmp_path: Path) -> None:
         ({"plan": {"kind": "exact", "new": 1}}, "unexpected keyword"),
     ],
 )
-def test_a_sealed_manifest_that_does_not_fit_is_refused(
+def test_a_manifest_with_a_right_checksum_that_does_not_fit_is_refused(
     store: Store, change: dict[str, object], sentence: str
 ) -> None:
     generations = compacted(store)
     path = generations.folder / "gen-00000001" / "manifest.json"
-    path.write_bytes(sealed(unsealed(path.read_bytes()) | change))
+    path.write_bytes(encode_manifest(decode_manifest(path.read_bytes()) | change))
 
     with pytest.raises(GenerationError, match=sentence):
         generations.load(1, last_seq=store.last_seq())
