@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.security.api_keys import KeyRing
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
 from tests.support.run_command import lookalike

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_gallery
 from tests.support.images.broken_images import bombs, mutants, originals
 from tests.support.images.pillow_corpus import CorpusUnavailableError, pillow_images
 from tests.support.server.fuzz_client import Shot, bombard, peak_mebibytes
-from tests.support.server.servers import Server, running_server
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server
 
 MUTANTS = 3000
 MANY_MUTANTS = 100_000
@@ -44,10 +44,8 @@ GROWTH_MIB = 1536  # of the worker, whatever is sent: two decoders, and 0.5 GB f
 @pytest.fixture(scope="module")
 def target(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own, because its worker's memory is measured; it logs no request."""
-    folder = tmp_path_factory.mktemp("target")
-    write_gallery(folder / "gallery", model)
     options = ("--log-level", "warning")
-    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("target"), *options) as running:
         yield running
 
 

@@ -28,7 +28,7 @@ from service.security.api_keys import RIGHTS, NewKey, Right, WatchedKeys, make_k
 from service.security.authorization import Gate
 from service.security.rate_limits import Quotas
 from service.security.trusted_proxies import Proxies
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.server.servers import ROOT, Server, clean_environment, running_server
 
 MINUTE = 60.0

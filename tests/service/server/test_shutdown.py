@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_gallery
 from tests.support.images.pngs import encoded, picture
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.load_generator import Client, Connection, Reply, request_bytes, run
 from tests.support.server.servers import Server, running_server, wait_until_ready
 from tests.support.server.unsafe_server import careless_server
@@ -99,8 +99,7 @@ async def lane(connection: Connection, replies: list[Reply]) -> None:
 @pytest.fixture
 def stopped(model: Path, tmp_path: Path) -> Stop:
     """What became of a server with a small model, whose queue has room for all."""
-    write_gallery(tmp_path / "gallery", model)
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *PATIENT) as server:
+    with gallery_server(model, tmp_path, *PATIENT) as server:
         return stop_under_load(server)
 
 

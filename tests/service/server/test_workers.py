@@ -23,9 +23,9 @@ from files.module_command import module_command
 from service.server.ready_workers import Roster
 from service.telemetry.health import Standing
 from service.telemetry.shared_metrics import shared_folder, started_ticks
-from tests.conftest import write_vectors
 from tests.service.jobs.test_jobs import begin, rebuilding, wait_for
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import write_vectors
 from tests.support.images.pngs import png
 from tests.support.processes import family
 from tests.support.server.load_generator import Client, Reply, request_bytes, run
