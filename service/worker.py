@@ -11,25 +11,25 @@ from typing import Final, Self
 
 from service.api.application import create_application, load, unload
 from service.config import ServiceSettings
-from service.gauges import Vitals
 from service.http.admission import BodyBudget
 from service.http.gateway import Desk
+from service.metrics_reporter import MetricsReporter
 from service.request.exchange import WorkerState
-from service.security.allowed_hosts import Hosts
-from service.security.api_keys import WatchedKeys
-from service.security.authorization import Gate
+from service.security.allowed_hosts import AllowedHosts
+from service.security.api_keys import KeyFile
+from service.security.authorization import Authorizer
 from service.security.cors import Cors
-from service.security.rate_limits import Quotas
-from service.security.trusted_proxies import Proxies
+from service.security.rate_limits import RateLimiter
+from service.security.trusted_proxies import TrustedProxies
 from service.server.bento_hardening import refuse_pickles
 from service.server.connection import WorkerProtocol
 from service.server.connection_limits import Neighbours
 from service.server.deadlines import Watch
 from service.server.listening import Reception
-from service.server.ready_workers import Roster
-from service.telemetry.counters import Metrics
-from service.telemetry.json_log import LogLines
-from service.telemetry.shared_metrics import Board, shared_folder
+from service.server.ready_workers import ReadyWorkers
+from service.telemetry.json_log import LogQueue
+from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
 
 # How long one thread may keep the interpreter while another wants it. The network needs it back
@@ -60,9 +60,11 @@ class Connection(WorkerProtocol):
 class Worker:
     """A process that answers requests. Start one; there is one ``desk`` per process."""
 
-    def __init__(self, state: WorkerState, vitals: Vitals, loading: "asyncio.Task[None]") -> None:
+    def __init__(
+        self, state: WorkerState, reporter: MetricsReporter, loading: "asyncio.Task[None]"
+    ) -> None:
         self._state = state
-        self._vitals = vitals
+        self._reporter = reporter
         self._loading = loading
 
     @classmethod
@@ -71,7 +73,7 @@ class Worker:
         settings: ServiceSettings,
         model_folder: Path,
         *,
-        log: LogLines,
+        log: LogQueue,
         server_id: str,
         index: int,
         size: int,
@@ -95,33 +97,35 @@ class Worker:
         desk.settings = settings
         _allow_descriptors(settings.max_connections)
         Connection.neighbours.most = settings.max_connections
-        Connection.neighbours.proxies = desk.proxies = Proxies(settings.trusted_proxies)
+        Connection.neighbours.proxies = desk.proxies = TrustedProxies(settings.trusted_proxies)
         has_keys = settings.api_keys_file is not None
         desk.root_path = settings.root_path
-        desk.hosts = Hosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
+        desk.hosts = AllowedHosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
         desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
-        desk.gate = _open_gate(settings, shared / "quotas", secret=server_id)
+        desk.authorizer = _create_authorizer(settings, shared / "quotas", secret=server_id)
         desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
         desk.tracing = start_tracing(settings)
         desk.worker = index
-        board = Board(server_id, index)
-        before = board.predecessor()
-        desk.metrics = Metrics(before)
+        shared_metrics = SharedMetrics(server_id, index)
+        predecessor = shared_metrics.predecessor()
+        desk.metrics = WorkerMetrics(predecessor)
         state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
         state.proxies = desk.proxies
-        vitals = Vitals(state, board, log=log, before=before, worker=index)
-        state.expose = vitals.exposition
-        vitals.start()
+        reporter = MetricsReporter(
+            state, shared_metrics, log=log, predecessor=predecessor, worker=index
+        )
+        state.prometheus_text = reporter.prometheus_text
+        reporter.start()
         reception = Reception.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
-        roster = Roster(shared, size=size)
-        state.standing = roster.standing
-        loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
+        ready_workers = ReadyWorkers(shared, size=size)
+        state.server_readiness = ready_workers.readiness
+        loading = asyncio.create_task(load(state, model_folder, on_loaded=ready_workers.add))
         desk.application = create_application(state)
-        await reception.hold(roster, lambda: state.engine is not None)
-        return cls(state, vitals, loading)
+        await reception.hold(ready_workers, lambda: state.engine is not None)
+        return cls(state, reporter, loading)
 
     async def stop(self) -> None:
         """Close the gallery after the last request."""
@@ -130,7 +134,7 @@ class Worker:
 
     def _end_reports(self) -> None:
         """Hand out what was counted, traced and logged, to whoever takes it in time."""
-        self._vitals.close()
+        self._reporter.close()
         if desk.tracing is not None:
             desk.tracing.close()
         if desk.log is not None:
@@ -177,7 +181,9 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate | None:
+def _create_authorizer(
+    settings: ServiceSettings, counts: Path, *, secret: str
+) -> Authorizer | None:
     """Return what the settings ask of requests; None: nothing. All workers share ``counts``.
 
     Raises:
@@ -185,9 +191,9 @@ def _open_gate(settings: ServiceSettings, counts: Path, *, secret: str) -> Gate 
     """
     if settings.api_keys_file is None and settings.requests_per_minute is None:
         return None
-    return Gate(
-        quotas=Quotas(counts, secret=secret),
-        keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
+    return Authorizer(
+        rate_limiter=RateLimiter(counts, secret=secret),
+        keys=None if settings.api_keys_file is None else KeyFile(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
         proxies=desk.proxies,

@@ -24,10 +24,10 @@ from training.report.model_card_figures import CLASSES_OF
 from training.training_history import HISTORY_NAME, read_tried
 from vision.errors import ModelFolderError
 from vision.inference.openvino_encoder import RUNTIME
-from vision.model.export_folder import bound_to, has_export, read_export
+from vision.model.export_folder import has_export, read_export, rebind
 from vision.model.manifest import Manifest, read_manifest, read_weights
 from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256
-from vision.model.vector_classifier import CLASSES_NAME
+from vision.model.vector_classifier import CLASSIFIER_NAME
 from vision.networks.saved_model import write_model
 
 # Figures of the classes that the network itself has learnt; they are not those of the new ones.
@@ -75,7 +75,7 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
     except DataError as error:
         raise DataError(f"{gallery}: {error}") from error
     documents = {
-        CLASSES_NAME: fitted.classes.to_bytes(),
+        CLASSIFIER_NAME: fitted.classes.to_bytes(),
         REFERENCES_NAME: fitted.references.to_bytes(),
     }
     data = dict(base.data)
@@ -91,7 +91,7 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
         temperature=fitted.temperature,
         data=data,
         metrics=_metrics(base, fitted),
-        classes_sha256=hashlib.sha256(documents[CLASSES_NAME]).hexdigest(),
+        classes_sha256=hashlib.sha256(documents[CLASSIFIER_NAME]).hexdigest(),
     )
     history = model / HISTORY_NAME
     if history.is_file():
@@ -99,7 +99,7 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
     documents[CARD_NAME] = model_card(manifest, classes={}, tried=read_tried(model)).encode()
     export = read_export(model, base, RUNTIME) if has_export(model, RUNTIME) else None
     write_model(
-        out, manifest, weights, documents, None if export is None else bound_to(export, manifest)
+        out, manifest, weights, documents, None if export is None else rebind(export, manifest)
     )
     return Classed(manifest, base.labels, items, fitted)
 

@@ -32,9 +32,9 @@ from training.statistics.calibration import calibration_error, measure_calibrati
 from training.statistics.significance import share_interval
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
-from vision.inference.bulk_encoder import for_many
+from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Architecture, Manifest
 from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256
 from vision.networks.network import Network
@@ -111,8 +111,8 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         recipe=subject["recipe"],
         data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
-    encoder = for_many(
-        Encoder(manifest, trained.network, trained.device),
+    encoder = fastest_encoder(
+        TorchEncoder(manifest, trained.network, trained.device),
         images=len(dataset.test) + VIEWS * min(ITEM_PHOTOS, len(dataset.test)),
     )
     said = encode_all(encoder, dataset.test.images_NCHW)

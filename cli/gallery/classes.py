@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption, ModelOption
-from cli.support.console import print_json, say, stdout
-from cli.support.gallery_filling import model_folder_of
+from cli.support.console import print_info, print_json, stdout
+from cli.support.gallery_filling import find_model_folder
+from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
 if TYPE_CHECKING:
     from training.gallery_classes import Classed
@@ -17,9 +17,9 @@ def classes(
     gallery: GalleryArgument,
     *,
     out: Annotated[
-        Path, typer.Option(help="Model folder to make; must not be there.", show_default=False)
+        Path, typer.Option(help="Model folder to make; it must not exist.", show_default=False)
     ],
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the labels of a gallery's items the classes of a model, in a new model folder.
@@ -27,7 +27,7 @@ def classes(
     Vectors stay what they are: serve the new folder with the same gallery, nothing is indexed anew.
     What the model knew as classes before is replaced.
     """
-    folder = model_folder_of(gallery, model)
+    folder = find_model_folder(gallery, model)
     from training.gallery_classes import add_classes  # noqa: PLC0415 - keeps `--help` quick
 
     made = add_classes(gallery, folder, out)
@@ -36,7 +36,9 @@ def classes(
         return
     for sentence in _in_words(made):
         stdout.print(sentence)
-    say(f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}")
+    print_info(
+        f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}"
+    )
 
 
 def _to_json(made: "Classed", out: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ SHOWN = 3  # folders that a sentence names
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """Images to index, one after another."""
 
     identity: str  # the same each time
@@ -30,7 +30,7 @@ class Source:
     unread: frozenset[str] = frozenset()  # ids of images that are as they were stored
 
 
-def open_source(data: str, *, prune: bool = False, group: str | None = None) -> Source:
+def open_image_source(data: str, *, prune: bool = False, group: str | None = None) -> ImageSource:
     """Return the images of ``fashion-mnist`` (the 60,000 training images), a folder or a table.
 
     Args:
@@ -48,7 +48,7 @@ def open_source(data: str, *, prune: bool = False, group: str | None = None) -> 
         folder = find_fashion_mnist(default_cache() / FASHION_MNIST)
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
         entries = _fashion_mnist_entries(images_NHW, labels_N)
-        return Source(FASHION_MNIST, len(images_NHW), entries, Findings())
+        return ImageSource(FASHION_MNIST, len(images_NHW), entries, Findings())
     listing = list_source(Path(data), group=group)
     if prune and listing.unread:
         more = f" and {len(listing.unread) - SHOWN} more" if len(listing.unread) > SHOWN else ""
@@ -58,7 +58,7 @@ def open_source(data: str, *, prune: bool = False, group: str | None = None) -> 
             "out --prune"
         )
     listed = entries_of(listing)
-    return Source(str(listing.source.resolve()), len(listed), listed, listing.findings)
+    return ImageSource(str(listing.source.resolve()), len(listed), listed, listing.findings)
 
 
 def _fashion_mnist_entries(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import Progress, TaskID
 
-from cli.support.console import progress, say
+from cli.support.console import print_info, progress
 
 if TYPE_CHECKING:
     from training.fit.train_step import StepReport
@@ -75,7 +75,7 @@ class TrainingProgress:
                 f"; held out: loss {report.validation_loss:.3f}, "
                 f"acc {report.validation_accuracy:.1%}"
             )
-        say(
+        print_info(
             f"epoch {report.epoch}: loss {report.loss:.3f}, acc {report.accuracy:.1%}"
             f"{held_out}; {report.seconds:.0f} s"
         )

@@ -21,8 +21,9 @@ from training.formatting import megabytes, things
 from vision.errors import ImageError
 from vision.formats.detect import HEIC, sniff_format
 from vision.formats.heic import open_heic
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
 from vision.image.decoding_steps import DECODER_ERRORS
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 SAMPLE: Final = 200  # files that are opened,
@@ -183,7 +184,7 @@ def _bytes_of(file: ListedFile) -> int:
         return 0
 
 
-def survey_of_fashion_mnist() -> Survey:
+def fashion_mnist_survey() -> Survey:
     """Return what is known of Fashion-MNIST: published data, the same everywhere."""
     from training.data.images.fashion_mnist import LABELS  # noqa: PLC0415
 

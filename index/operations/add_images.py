@@ -33,7 +33,7 @@ from index.items.source_edits import Claim, Decision, Memory, decide, known_cont
 from index.items.source_entries import Entry
 from index.operations.build_report import BuildReport
 from index.store.build_origins import Origins
-from vision.image.decode import ImageLimits
+from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail
 from vision.inference.encoder import ImageEncoder
 

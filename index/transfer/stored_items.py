@@ -34,7 +34,7 @@ _WITHOUT: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Provenance:
     """What a set of items is: whose vectors, how many, as of when."""
 
     model_name: str
@@ -79,7 +79,7 @@ class Stored:
 class Contents:
     """A gallery at one moment."""
 
-    facts: Facts
+    facts: Provenance
     _reader: apsw.Connection
 
     def items(self, *, thumbnails: bool) -> Iterator[Stored]:
@@ -129,7 +129,7 @@ def contents(folder: Path) -> Iterator[Contents]:
     with closing(Database(path)) as database, database.reading() as reader:
         check_format(reader, path)
         binding = read_meta(reader, path)
-        facts = Facts(
+        facts = Provenance(
             model_name=binding.model_name,
             fingerprint=binding.fingerprint,
             width=binding.width,

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
-from service.api.openapi import describe_application
+from service.api.openapi import complete_document
 from service.api.pages import page_routes
 from service.api.router import Dispatch
 from service.inference.engine import Engine
@@ -45,7 +45,7 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     )
     for router in routers:
         application.include_router(router)
-    return describe_application(application.openapi())
+    return complete_document(application.openapi())
 
 
 async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[]
             model_folder,
             on_batch=state.metrics.count_batch,
             loading=state.loading,
-            busy=state.busy,
+            watchdog=state.watchdog,
         )
         _leave_alone_what_stays()
         on_loaded()

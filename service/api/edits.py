@@ -7,16 +7,16 @@ from fastapi import APIRouter, Request, Response
 from index.items.ids import check_id
 from index.items.item import check_label
 from index.query.editing import Patch
-from service.api.openapi import json_request, problem_answers
+from service.api.openapi import json_request, problem_responses
 from service.errors import UnexpectedFieldError, UnsupportedBodyError
-from service.jobs.deletion import check_selection, delete_few
+from service.jobs.deletion import delete_selected, parse_selection
 from service.request.exchange import answer_with, free_engine, receive_options
 from service.request.preconditions import expected_of, tag_of
 from service.schemas.edit_parameters import DeleteOptions, PatchOptions
 from service.schemas.responses import DeletedAnswer, ItemAnswer, stored_item
 
 PATCHES: Final = ("application/merge-patch+json", "application/json")
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_responses())
 
 
 @router.patch(
@@ -62,10 +62,9 @@ async def patch_item(request: Request, item_id: str) -> Response:
 async def delete_items(request: Request) -> Response:
     """Delete up to 1,000 items, by their ids or by a filter; answered once that is on disk."""
     engine = free_engine(request)
-    options = await receive_options(request, DeleteOptions)
-    check_selection(options)
+    selection = parse_selection(await receive_options(request, DeleteOptions))
     with engine.admit():
-        deleted = await engine.write(lambda: delete_few(options, engine.gallery))
+        deleted = await engine.write(lambda: delete_selected(selection, engine.gallery))
     return answer_with(
         DeletedAnswer(
             request_id=request.scope["request_id"], deleted=deleted, seq=engine.gallery.seq

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from index.items.filter import parse_filter
-from service.api.openapi import json_request, problem_answers
+from service.api.openapi import json_request, problem_responses
 from service.request.exchange import answer_with, free_engine, receive_options
 from service.schemas.edit_parameters import FacetOptions
 from service.schemas.responses import FacetAnswer, FacetValue, FacetValues
 
-router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_responses())
 
 
 @router.post(

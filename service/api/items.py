@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from index.items.filter import parse_filter
 from index.items.ids import check_id
 from index.query.editing import unexpected_item
-from service.api.openapi import bulk_request, image_request, problem_answers, query_request
+from service.api.openapi import bulk_request, image_request, problem_responses, query_request
 from service.errors import AmbiguousQueryError
-from service.http.negotiation import has_it
+from service.http.negotiation import is_not_modified
 from service.inference.task import Task
 from service.request.bulk_items import conflict, entries_of, store_all, tasks_of
 from service.request.exchange import (
@@ -35,7 +35,7 @@ from service.schemas.responses import (
     stored_item,
 )
 
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_responses())
 
 
 @router.put(
@@ -106,7 +106,7 @@ async def get_item(request: Request, item_id: str) -> Response:
     await receive_options(request, NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
     tag = tag_of(item.seq)
-    if has_it(tag, request.headers):
+    if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
     answer.headers["ETag"] = tag
@@ -126,9 +126,9 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
     thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if "cors" in request.scope and request.scope["cors"].lets_show(request.headers):
+    if "cors" in request.scope and request.scope["cors"].allows_embedding(request.headers):
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    if has_it(tag, request.headers):
+    if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 

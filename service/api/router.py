@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from index.errors import InvalidIdError
 from service.errors import MethodNotAllowedError, NotFoundError
-from service.http.negotiation import packed, takes_gzip
+from service.http.negotiation import accepts_gzip, compress_gzip
 from service.request.exchange import STATE, WorkerState
 from service.telemetry.request_record import current_caller
 
@@ -95,9 +95,9 @@ async def _pack(response: Response, request: Request) -> None:
     if response.media_type != JSON or "etag" in response.headers:  # one tag is of one form
         return
     response.headers["Vary"] = "Accept-Encoding"
-    if not takes_gzip(request.headers):
+    if not accepts_gzip(request.headers):
         return
-    response.body = await asyncio.to_thread(packed, bytes(response.body))
+    response.body = await asyncio.to_thread(compress_gzip, bytes(response.body))
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Content-Length"] = str(len(response.body))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.items.item import Hit, RangeResult, SearchResult
 from index.query.knn_vote import vote
 from service.api.inference import status_of
-from service.api.openapi import image_request, problem_answers
+from service.api.openapi import image_request, problem_responses
 from service.http.problem_details import describe
 from service.http.request_body import Submission
 from service.inference.engine import Engine
@@ -31,7 +31,7 @@ from service.schemas.query_responses import (
 )
 
 MANY_HITS: Final = 100  # take longer to write down than a thread takes to wake
-router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
+router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_responses())
 
 
 @router.post(

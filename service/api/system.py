@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.openapi import problem_answers
+from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.exchange import answer_with, ready_engine, worker_state
-from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
+from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeInfo
 from service.telemetry.health import READ_ONLY, checks
-from service.telemetry.prometheus import CONTENT_TYPE
+from service.telemetry.shared_metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["Service"], responses=problem_answers())
+router = APIRouter(tags=["Service"], responses=problem_responses())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)
@@ -32,7 +32,7 @@ async def get_model(request: Request) -> Response:
             preprocessing=manifest.preprocessing.to_json(),
             created=manifest.created,
             device=engine.device,
-            runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),
+            runtime=RuntimeInfo.model_validate(asdict(engine.runtime)),
         )
     )
 
@@ -81,16 +81,16 @@ async def readyz(request: Request) -> Response:
     state = worker_state(request)
     gallery = state.engine.gallery if state.engine is not None else None
     is_read_only = gallery is not None and gallery.read_only_reason is not None
-    standing = state.standing()
+    server = state.server_readiness()
     found = checks(
         state.loading,
-        state.busy,
+        state.watchdog,
         is_stopping=state.is_stopping,
         is_read_only=is_read_only,
         has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
-        standing=standing,
+        server=server,
     )
-    reason = state.unready_reason() or (None if standing.has_begun else standing.lack)
+    reason = state.unready_reason() or (None if server.has_started else server.reason)
     if reason is not None:
         unready = StoppingError if state.is_stopping else NotReadyError
         raise unready(reason, retry_after_s=state.retry_after_s, checks=found)
@@ -113,5 +113,5 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Give Prometheus the numbers of all workers, also while this one loads."""
-    expose = worker_state(request).expose
-    return Response(await asyncio.to_thread(expose), media_type=CONTENT_TYPE)
+    text = await asyncio.to_thread(worker_state(request).prometheus_text)
+    return Response(text, media_type=CONTENT_TYPE)

@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.config import ServiceSettings
 from service.errors import NotReadyError
 from service.http.problem_details import problem_response
-from service.security.allowed_hosts import Hosts
-from service.security.authorization import Gate, network_of
-from service.security.cors import READING, Cors, refuse_other_sites
-from service.security.security_headers import Header, secured
-from service.security.trusted_proxies import Proxies
-from service.telemetry.counters import Metrics
-from service.telemetry.json_log import LogLines
+from service.security.allowed_hosts import AllowedHosts
+from service.security.authorization import Authorizer, network_of
+from service.security.cors import SAFE_METHODS, Cors, refuse_other_sites
+from service.security.security_headers import Header, with_security_headers
+from service.security.trusted_proxies import TrustedProxies
+from service.telemetry.json_log import LogQueue
+from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.request_record import note_stage, open_account
 from service.telemetry.tracing import Tracing
 
@@ -55,15 +55,15 @@ class Desk:
         self.front: ASGIApp | None = None  # what connections call; BentoML makes it
         self.settings: ServiceSettings | None = None
         self.application: Application | None = None
-        self.metrics: Metrics | None = None
-        self.log: LogLines | None = None
+        self.metrics: WorkerMetrics | None = None
+        self.log: LogQueue | None = None
         self.tracing: Tracing | None = None  # None: no traces are asked for
         self.worker = 1
         self.is_stopping = False  # each answer is the last one of its connection
-        self.gate: Gate | None = None  # None: everybody may do everything
+        self.authorizer: Authorizer | None = None  # None: everybody may do everything
         self.cors: Cors | None = None  # None: pages of other origins may read nothing
-        self.proxies = Proxies()
-        self.hosts: Hosts | None = None
+        self.proxies = TrustedProxies()
+        self.hosts: AllowedHosts | None = None
         self.root_path = ""  # that a proxy may leave before ours
 
 
@@ -128,10 +128,10 @@ class Front:
             if preflight is not None:
                 await preflight(scope, exchange.receive, exchange.send)
                 return
-        if scope["method"] not in READING:
+        if scope["method"] not in SAFE_METHODS:
             refuse_other_sites(exchange.headers, lambda: desk.proxies.site(scope), desk.cors)
-        if desk.gate is not None:
-            exchange.key = desk.gate.admit(scope, exchange.headers.get("authorization"))
+        if desk.authorizer is not None:
+            exchange.key = desk.authorizer.admit(scope, exchange.headers.get("authorization"))
         exchange.account.caller = exchange.key or network_of(desk.proxies.client(scope))
         await desk.application(scope, exchange.receive, exchange.send)
 
@@ -218,7 +218,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [
-                *secured(message.get("headers", ())),
+                *with_security_headers(message.get("headers", ())),
                 (b"x-request-id", self.request_id.encode()),
                 *self.extra,
             ]

@@ -22,23 +22,24 @@ from service.inference.batcher import Pipeline
 from service.inference.decoder import PictureDecoder
 from service.inference.decoder_pool import Decoders
 from service.inference.open_gallery import open_gallery
-from service.inference.task import Decoded, HeavyImage, Task
+from service.inference.task import DecodedImage, HeavyImage, Task
 from service.inference.wait_for_writes import Newest
-from service.jobs.records import JobFolder
-from service.jobs.runner import Jobs
+from service.jobs.records import JobRecords
+from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
 from service.telemetry.request_record import current_caller, note_stage
-from service.telemetry.watchdog import BusyThreads
-from vision.formats.decoding_price import price_of
+from service.telemetry.watchdog import Watchdog
+from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
-from vision.image.decode import ImageLimits, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import Manifest
-from vision.model.open_set import References, read_references
+from vision.model.open_set import OpenSetDetector, read_detector
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
@@ -67,11 +68,11 @@ class Engine:
         *,
         settings: ServiceSettings,
         encoder: ImageEncoder,
-        references: References | None,
+        references: OpenSetDetector | None,
         gallery: Gallery,
         pipeline: Pipeline,
         decoders: Decoders,
-        busy: BusyThreads,
+        watchdog: Watchdog,
     ) -> None:
         self.settings = settings
         self.manifest = manifest = encoder.manifest
@@ -80,13 +81,13 @@ class Engine:
         self.references = references
         self.gallery = gallery
         self.pipeline = pipeline
-        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
+        self.jobs = JobRunner(JobRecords(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.newest = Newest(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
-        self._busy = busy
+        self._watchdog = watchdog
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
@@ -99,7 +100,7 @@ class Engine:
         *,
         on_batch: Callable[[int], None],
         loading: Loading,
-        busy: BusyThreads,
+        watchdog: Watchdog,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
 
@@ -108,7 +109,7 @@ class Engine:
             model_folder: of the model to serve.
             on_batch: told the size of every batch, on the network's thread.
             loading: told what begins.
-            busy: told what the threads are at.
+            watchdog: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
@@ -117,7 +118,7 @@ class Engine:
         own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
-        references = await loop.run_in_executor(None, read_references, model_folder, manifest)
+        references = await loop.run_in_executor(None, read_detector, model_folder, manifest)
         request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
@@ -135,7 +136,7 @@ class Engine:
             timeout_s=settings.decode_timeout_s,
         )
         pipeline = Pipeline(
-            decode=busy.watched(
+            decode=watchdog.track(
                 "decode",
                 partial(
                     _decode,
@@ -145,7 +146,7 @@ class Engine:
                     decoders=decoders,
                 ),
             ),
-            encode=busy.watched("network", encoder.encode),
+            encode=watchdog.track("network", encoder.encode),
             decode_threads=own_cores,
             heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
             decodes_itself=own_cores == 1,
@@ -160,7 +161,7 @@ class Engine:
             gallery=gallery,
             pipeline=pipeline,
             decoders=decoders,
-            busy=busy,
+            watchdog=watchdog,
         )
         loading.begin("warm_up")
         engine.quick.expect(request_s)
@@ -195,7 +196,7 @@ class Engine:
         """
         cost = others + scans * (self.gallery.count // COST_ITEMS)
         for task in tasks:
-            cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
+            cost += 1 if task.is_cheap else 2 + decoding_cost(task.data) // COST_PIXELS
         if cost == 1:
             return self.quick.admit(current_caller())
         # Changes alone, which cost nothing here, wait for the disk and not for the network.
@@ -215,7 +216,7 @@ class Engine:
         Writes of one request that must keep their order belong in one ``function``.
         """
         begun = time.perf_counter()
-        work = self._busy.watched("write", function)
+        work = self._watchdog.track("write", function)
         future = asyncio.get_running_loop().run_in_executor(self._writers, work)
         try:
             return await asyncio.shield(future)
@@ -251,7 +252,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
 def _time_one(encoder: ImageEncoder) -> float:
     """Return how many seconds the network needs for one image."""
     preprocessing = encoder.manifest.preprocessing
-    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(1)
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started
@@ -265,7 +266,7 @@ def _decode(
     limits: ImageLimits,
     pictures: PictureSize,
     decoders: Decoders,
-) -> Decoded:
+) -> DecodedImage:
     if not light_only:
         return decoders.decode(task, thumbnail_side=pictures.side)
     preprocessing = manifest.preprocessing
@@ -274,7 +275,7 @@ def _decode(
         limits=limits,
         crop=task.crop,
         before_pixels=_leave_large,
-        before_mending=_leave_damaged,
+        before_repair=_leave_damaged,
     )
     thumbnail: Thumbnail | None = None
     if task.with_thumbnail:
@@ -282,7 +283,7 @@ def _decode(
             task.data, image, preprocessing, limits=limits, max_side=pictures.side
         )
     pixels_CHW = preprocessing.pixels(image, crop=task.crop)
-    return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
+    return DecodedImage(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
 
 
 def _leave_large(size: int) -> None:

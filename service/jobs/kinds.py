@@ -12,9 +12,9 @@ from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts
 from index.transfer.backup import back_up
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
-from service.jobs.deletion import deletion_of
-from service.jobs.import_vectors import import_of
-from service.jobs.runner import Course, Work
+from service.jobs.deletion import deletion_job, parse_selection
+from service.jobs.import_vectors import import_job
+from service.jobs.runner import JobContext, JobFunction
 from service.schemas.job_parameters import (
     BackupJob,
     DeleteJob,
@@ -29,14 +29,14 @@ from vision.model.manifest import Architecture
 MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
 
 
-def work_of(
+def job_function(
     options: JobOptions,
     gallery: Gallery,
     architecture: Architecture,
     *,
     backups: Path | None,
     imports: Path | None,
-) -> Work:
+) -> JobFunction:
     """Return the work of the job that ``options`` ask for.
 
     Args:
@@ -55,17 +55,17 @@ def work_of(
     match options:
         case RebuildJob() | TuneJob():
             gallery.upkeep.check_writable()
-            return _rebuild(gallery, recall=options.recall, tune=options.kind == "tune")
+            return _rebuild_job(gallery, recall=options.recall, tune=options.kind == "tune")
         case BackupJob():
-            return _back_up(gallery, backup_folder(backups, options.name))
+            return _backup_job(gallery, backup_folder(backups, options.name))
         case DuplicatesJob():
-            return _find_duplicates(gallery, min_score=options.min_score)
+            return _duplicates_job(gallery, min_score=options.min_score)
         case DeleteJob():
             gallery.upkeep.check_writable()
-            return deletion_of(options, gallery)
+            return deletion_job(parse_selection(options), gallery)
         case ImportJob():
             gallery.upkeep.check_writable()
-            return import_of(options, gallery, imports=imports, parts=Parts.of(architecture))
+            return import_job(options, gallery, imports=imports, parts=Parts.of(architecture))
     raise AssertionError(options)
 
 
@@ -92,11 +92,11 @@ def backup_folder(backups: Path | None, name: str) -> Path:
     return folder
 
 
-def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
-    def work(course: Course) -> dict[str, Any]:
+def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
         rebuild = Rebuild(gallery.folder, recall, tune)
-        course.when_stopped(rebuild.stop)
-        made = rebuild.run(course.stage)
+        context.on_stop(rebuild.stop)
+        made = rebuild.run(context.set_stage)
         gallery.upkeep.take_over()  # other processes find it within a second
         trials = [
             {
@@ -123,26 +123,26 @@ def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
     return work
 
 
-def _back_up(gallery: Gallery, folder: Path) -> Work:
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("copying")
-        back_up(gallery, folder, on_progress=course.progress)
+def _backup_job(gallery: Gallery, folder: Path) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("copying")
+        back_up(gallery, folder, on_progress=context.set_progress)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return {"name": folder.name, "bytes": size}
 
     return work
 
 
-def _find_duplicates(gallery: Gallery, *, min_score: float) -> Work:
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("comparing")
-        found = find_duplicates(gallery, min_score=min_score, on_progress=course.progress)
-        return _listed(found)
+def _duplicates_job(gallery: Gallery, *, min_score: float) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("comparing")
+        found = find_duplicates(gallery, min_score=min_score, on_progress=context.set_progress)
+        return _duplicates_to_json(found)
 
     return work
 
 
-def _listed(found: Duplicates) -> dict[str, Any]:
+def _duplicates_to_json(found: Duplicates) -> dict[str, Any]:
     """Return the groups as JSON, cut where they would fill the memory of whoever reads them."""
     listed: dict[str, Any] = {
         "min_score": found.min_score,

@@ -20,11 +20,11 @@ from service.inference.task import Encoded
 from service.schemas.parameters import Options
 from service.schemas.query_responses import QueryAnswer, Timings
 from service.schemas.responses import Answer
-from service.security.trusted_proxies import Proxies
-from service.telemetry.counters import Metrics
-from service.telemetry.health import Loading, Standing, stuck_reason
+from service.security.trusted_proxies import TrustedProxies
+from service.telemetry.health import Loading, ServerReadiness, stuck_reason
+from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.request_record import current_caller, note_image
-from service.telemetry.watchdog import BusyThreads
+from service.telemetry.watchdog import Watchdog
 
 STATE: Final = "lookalike"  # where an endpoint finds the worker's state in the scope
 READS: Final = 256  # requests that only read, under way in one worker
@@ -37,17 +37,19 @@ class WorkerState:
     """What one worker has loaded so far."""
 
     settings: ServiceSettings
-    metrics: Metrics
+    metrics: WorkerMetrics
     bodies: BodyBudget
     engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
-    busy: BusyThreads = field(default_factory=BusyThreads)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     reading: Admission = field(default_factory=lambda: Admission(READS, max_wait_s=READS_WAIT_S))
-    proxies: Proxies = field(default_factory=Proxies)
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of large bodies
     is_stopping: bool = False
-    standing: Callable[[], Standing] = Standing  # of all workers of this server
-    expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
+    server_readiness: Callable[[], ServerReadiness] = (
+        ServerReadiness  # of all workers of this server
+    )
+    prometheus_text: Callable[[], bytes] = bytes  # of all workers; may wait for the disk
 
     @property
     def retry_after_s(self) -> int:
@@ -62,7 +64,7 @@ class WorkerState:
 
     def stuck_reason(self) -> str | None:
         """Return which work on images does not end, a sentence; ``None``: none is known."""
-        return stuck_reason(self.busy, "network") or stuck_reason(self.busy, "decode")
+        return stuck_reason(self.watchdog, "network") or stuck_reason(self.watchdog, "decode")
 
 
 def worker_state(request: Request) -> WorkerState:

@@ -1,4 +1,4 @@
-"""Which threads are at work, and since when: work that never ends is a reason to start anew."""
+"""Which threads are at work, and since when: work that never ends is a reason to restart."""
 
 import threading
 import time
@@ -14,32 +14,34 @@ Returned = TypeVar("Returned")
 STUCK_S: Final = 60.0
 
 
-class BusyThreads:
-    """Notes when each thread began what it is at."""
+class Watchdog:
+    """Notes when each thread began what it is doing."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since: dict[tuple[Activity, int], float] = {}
+        self._started: dict[tuple[Activity, int], float] = {}
 
-    def watched(
+    def track(
         self, activity: Activity, function: Callable[Arguments, Returned]
     ) -> Callable[Arguments, Returned]:
-        """Return ``function``, noted as work of ``activity`` while it runs."""
+        """Return ``function``, tracked as work of ``activity`` while it runs."""
 
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-            place = (activity, threading.get_ident())
-            self._since[place] = self._clock()
+            key = (activity, threading.get_ident())
+            self._started[key] = self._clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                del self._since[place]
+                del self._started[key]
 
         return run
 
     def longest_s(self, activity: Activity) -> float:
-        """Return for how long the slowest thread of ``activity`` has been at one thing."""
-        begun = [since for (one, _), since in list(self._since.items()) if one == activity]
-        return self._clock() - min(begun) if begun else 0.0
+        """Return for how long the slowest thread of ``activity`` has been at work on one thing."""
+        start_times = [
+            started for (one, _), started in list(self._started.items()) if one == activity
+        ]
+        return self._clock() - min(start_times) if start_times else 0.0
 
     def is_stuck(self, activity: Activity) -> bool:
         """Whether a thread of ``activity`` is at work that will not end."""

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
 from cli.commands import app
-from cli.support.console import PlainConsole, print_json, progress, say, stdout
+from cli.support.console import PlainConsole, print_info, print_json, progress, stdout
 from tests.support.images.pngs import picture
 from tests.support.paths import ROOT
 from tests.support.run_command import lookalike
@@ -210,7 +210,7 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 
 def test_a_file_name_that_is_no_text_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"h\xff.jpg")
-    say(f"left out {name}: not an image")
+    print_info(f"left out {name}: not an image")
     assert "h\\udcff.jpg: not an image" in capsys.readouterr().err
 
 

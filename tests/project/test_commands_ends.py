@@ -20,7 +20,7 @@ PROGRAM = """
 import sys, threading, time
 from cli import main
 from cli.commands import app
-from cli.support.console import print_json, progress, say, stdout
+from cli.support.console import print_info, print_json, progress, stdout
 
 @app.command("break")
 def break_(argument: str = "") -> None:

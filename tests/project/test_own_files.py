@@ -15,7 +15,7 @@ from tests.support.images.pngs import picture
 from tests.support.paths import DATA
 from training.data.images.decode_files import decode_images
 from vision.formats.detect import FORMATS, in_words
-from vision.image.decode import OWN_FILE_LIMITS
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 

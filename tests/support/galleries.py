@@ -14,7 +14,7 @@ from index.store.store import Store
 from tests.support.images.pngs import png
 from tests.support.models import LABELS
 from vision.image.thumbnail import make_thumbnail
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 
 STORED = 40  # items in the gallery that tests start from
@@ -22,7 +22,7 @@ STORED = 40  # items in the gallery that tests start from
 
 def write_gallery(folder: Path, model: Path) -> None:
     """Write a gallery of pictures `png(0)` to `png(39)` under the ids item-00 to item-39."""
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     manifest, preprocessing = encoder.manifest, encoder.manifest.preprocessing
     files = [png(number) for number in range(STORED)]
     images = [preprocessing.decode(data) for data in files]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from index.transfer.stored_items import Facts
+from index.transfer.stored_items import Provenance
 from tests.index.operations.test_classes import (
     LABELS,
     of_kinds,
@@ -142,7 +142,7 @@ def labelled(
 ) -> Labelled:
     count, width = vectors_ND.shape
     return Labelled(
-        facts=Facts(model_name="m", fingerprint="f", width=width, count=count, seq=1),
+        facts=Provenance(model_name="m", fingerprint="f", width=width, count=count, seq=1),
         vectors_ND=vectors_ND,
         names=tuple(f"label-{label}" for label in range(labels_N.max() + 1)),
         labels_N=labels_N,

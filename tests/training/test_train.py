@@ -31,7 +31,7 @@ from training.recipes.recipe import Precision, Recipe
 from training.train import train
 from vision.errors import ModelFolderError
 from vision.image.preprocessing import Preprocessing
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import WEIGHTS_NAME, Manifest, read_manifest
 
 TINY = Preprocessing(size=14, channels=1, mean=(0.3,), std=(0.3,))
@@ -191,7 +191,7 @@ train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", obs
 
 
 def test_the_model_folder_says_how_it_was_made(uninterrupted: dict[str, Path]) -> None:
-    manifest = Encoder.load(uninterrupted["cnn"], device="cpu").manifest
+    manifest = TorchEncoder.load(uninterrupted["cnn"], device="cpu").manifest
     assert manifest.recipe == OURS.to_json()
     assert manifest.data["train_fingerprint"] == easy_dataset().train.fingerprint
     assert manifest.labels == ("small", "middle", "large")
@@ -201,7 +201,7 @@ def test_the_model_folder_says_how_it_was_made(uninterrupted: dict[str, Path]) -
 
 def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, Path]) -> None:
     evaluation = measure(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
-    manifest = Encoder.load(uninterrupted["cnn"], device="cpu").manifest
+    manifest = TorchEncoder.load(uninterrupted["cnn"], device="cpu").manifest
     figures = evaluation.to_json()
     assert figures["accuracy"] == manifest.metrics["test_accuracy"]
     assert (evaluation.images, evaluation.gallery_images) == (30, 120)
@@ -242,7 +242,7 @@ def test_a_folder_of_photographs_becomes_a_model_that_knows_them(tmp_path: Path)
     dataset = load_dataset(str(tmp_path / "data"), recipe.preprocessing)
     manifest = train(recipe, dataset, out=tmp_path / "model", device="cpu")
     assert manifest.metrics["test_accuracy"] == 1
-    encoder = Encoder.load(tmp_path / "model", device="cpu")
+    encoder = TorchEncoder.load(tmp_path / "model", device="cpu")
     data = (tmp_path / "data" / "test" / "kind-2" / "0.jpg").read_bytes()
     pixels_CHW = recipe.preprocessing.pixels(recipe.preprocessing.decode(data))
     encoding = encoder.encode(pixels_CHW[None])

@@ -32,8 +32,8 @@ from training.recipes.recipe import Augmentation
 from training.statistics.closed_form import Space
 from training.statistics.discriminants import ClassSpread, Moments
 from vision.networks.backbone import Backbone, build_backbone
-from vision.networks.model_zoo import build_known
-from vision.networks.normalization import Normalisation
+from vision.networks.model_zoo import create_model
+from vision.networks.normalization import Normalization
 
 FOLDER: Final = "tuning"
 TIMED: Final = 4  # steps that are timed, after one that is not
@@ -77,7 +77,7 @@ class Tuner:
         load_pretrained(
             whole, extractor.network, extractor.weights, sha256=extractor.weights_sha256
         )
-        network = build_known(extractor.network)
+        network = create_model(extractor.network)
         network.load_state_dict(whole.body.state_dict(), strict=False)  # without a classifier
         self._network = FusedLite(network.eval(), from_stage=tuning.from_stage).to(device)
         self._classifier = nn.Linear(whole.width, len(images.label_names)).to(device)
@@ -85,7 +85,7 @@ class Tuner:
         nn.init.zeros_(self._classifier.bias)
         fast = device.type == "cuda" or cpu_has_bf16()
         self._dtype = torch.bfloat16 if fast else torch.float32
-        self._normalise = Normalisation(extractor.preprocessing, device)
+        self._normalise = Normalization(extractor.preprocessing, device)
         self._augmentation = Augmentation(
             flip=True,
             crop=tuning.crop,

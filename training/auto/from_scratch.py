@@ -34,7 +34,7 @@ from training.statistics.latency import learning_s
 from training.train import reproducible, run_session
 from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 FIRST, AGAIN = "scratch", "scratch-again"  # folders
 REPORTS: Final = 10  # of progress, in a training
@@ -160,7 +160,7 @@ class Scratch:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return unit vectors (N, D) and logits (N, L)."""
         device = torch.device(self._device)
-        normalise = Normalisation(self._recipe.preprocessing, device)
+        normalise = Normalization(self._recipe.preprocessing, device)
         network.eval()
         vectors, logits = [], []
         step = images_at_once(self._recipe.preprocessing.size)

@@ -17,8 +17,9 @@ from dataset.source import list_source
 from training.data.images.fashion_mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
 from training.data.images.load import FASHION_MNIST
 from vision.errors import ImageError
-from vision.image.decode import OWN_FILE_LIMITS, decode_image, harden_pillow
+from vision.image.decode import decode_image, harden_pillow
 from vision.image.decoding_steps import DECODER_ERRORS
+from vision.image.limits import OWN_FILE_LIMITS
 
 SMALL: Final = 64  # pixels: the longest side of pictures that a small network is tried for
 LOOKED_AT: Final = 64  # files

@@ -13,7 +13,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from index.transfer.stored_items import Facts, contents
+from index.transfer.stored_items import Provenance, contents
 
 CONTENT_DIGITS: Final = (
     16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.number_of`` keeps
@@ -25,7 +25,7 @@ GROUP: Final = "group"  # member of the metadata: the thing that several photos 
 class Labelled:
     """The labelled items of a gallery at one moment, oldest first."""
 
-    facts: Facts  # of the gallery
+    facts: Provenance  # of the gallery
     vectors_ND: NDArray[np.float32]  # unit length
     names: tuple[str, ...]  # of the labels, in the order of their code points
     labels_N: NDArray[np.int64]  # positions in ``names``

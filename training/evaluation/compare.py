@@ -18,8 +18,8 @@ from training.formatting import listed
 from training.statistics.calibration import calibration_error
 from training.statistics.latency import median_s
 from training.statistics.significance import ALPHA, PairedDifference, compare_means, compare_shares
-from vision.inference.bulk_encoder import for_many
-from vision.inference.torch_encoder import Encoder
+from vision.inference.bulk_encoder import fastest_encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Manifest
 
 # The figures that are known image by image, and so can be tested; higher is better.
@@ -106,9 +106,9 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
     Raises:
         ModelFolderError, DeviceError, DataError: as ``training.evaluation.evaluate.measure``.
     """
-    encoder = Encoder.load(folder, device=device)
+    encoder = TorchEncoder.load(folder, device=device)
     check_classes(folder, encoder.manifest, dataset)
-    many = for_many(encoder, images=images_to_encode(dataset))
+    many = fastest_encoder(encoder, images=images_to_encode(dataset))
     queries, gallery = encode_parts(many, dataset)
     return Contender(
         folder=str(folder),

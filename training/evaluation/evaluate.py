@@ -25,22 +25,22 @@ from training.evaluation.item_retrieval import ItemSearch, search_items
 from training.evaluation.novelty import measure_novelty
 from training.evaluation.results import (
     ClassificationFigures,
-    DataFacts,
+    DataInfo,
     Evaluation,
-    ModelFacts,
+    ModelInfo,
     NoveltyFigures,
 )
 from training.formatting import listed
 from training.statistics.latency import measure_speed
 from training.statistics.retrieval import Retrieval, measure_retrieval
 from training.training_history import read_history, read_tried
-from vision.inference.bulk_encoder import for_many
+from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import Encoding, ImageEncoder
 from vision.inference.open_encoder import open_encoder, takes_export
 from vision.inference.runtime_name import RuntimeName
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import WEIGHTS_NAME, Manifest
-from vision.model.open_set import read_references
+from vision.model.open_set import read_detector
 from vision.networks.saved_model import load_model
 
 __all__ = [
@@ -112,7 +112,7 @@ def measure(
     served = _open(model_folder, device=device, runtime=runtime)
     manifest = served.manifest
     check_classes(model_folder, manifest, dataset)
-    encoder = for_many(served, images=images_to_encode(dataset))
+    encoder = fastest_encoder(served, images=images_to_encode(dataset))
     history, tried = read_history(model_folder), read_tried(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
     outcome = find_outcome(encoder, queries, gallery, dataset)
@@ -134,7 +134,7 @@ def measure(
         )
     evaluation = Evaluation(
         model=_model_facts(model_folder),
-        data=DataFacts(
+        data=DataInfo(
             name=dataset.name,
             train_images=len(dataset.train),
             test_images=len(dataset.test),
@@ -167,7 +167,7 @@ def measure(
 def _novelty(
     model_folder: Path, encoder: ImageEncoder, queries: Encoding, outcome: Outcome
 ) -> NoveltyFigures | None:
-    references = read_references(model_folder, encoder.manifest)
+    references = read_detector(model_folder, encoder.manifest)
     if references is None or outcome.correct_N is None:
         return None
     return measure_novelty(encoder, references, queries, outcome.correct_N)
@@ -178,7 +178,7 @@ def _open(model_folder: Path, *, device: str, runtime: RuntimeName) -> ImageEnco
         return open_encoder(
             model_folder, device=device, runtime=runtime, threads=torch.get_num_threads()
         )
-    return Encoder.load(model_folder, device=device)
+    return TorchEncoder.load(model_folder, device=device)
 
 
 def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> None:
@@ -232,9 +232,9 @@ def find_outcome(
     )
 
 
-def _model_facts(model_folder: Path) -> ModelFacts:
+def _model_facts(model_folder: Path) -> ModelInfo:
     manifest, network = load_model(model_folder)
-    return ModelFacts(
+    return ModelInfo(
         name=manifest.name,
         fingerprint=manifest.fingerprint,
         recipe=str(manifest.recipe.get("name", "unknown")),

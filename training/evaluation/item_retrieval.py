@@ -22,7 +22,7 @@ from training.statistics.same_item import (
     find_views,
 )
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
-from vision.inference.query_weighting import weigh
+from vision.inference.query_weighting import weight_queries
 from vision.model.manifest import Architecture
 
 THE_THING, THE_KIND = 0.0, 1.0  # the ends of the knob
@@ -49,7 +49,9 @@ class _Question:
 
     def answer(self, kind: float | None) -> SameItem | None:
         """Return what is found at a turn of the knob; None where no group has another photo."""
-        views_VND = np.stack([weigh(v, self.architecture, kind).queries_QD for v in self.views_VND])
+        views_VND = np.stack(
+            [weight_queries(v, self.architecture, kind).queries_QD for v in self.views_VND]
+        )
         if not self.of_groups:
             return find_views(views_VND, self.photos.photos_N, self.searched)
         return find_others(views_VND[0], self.photos.things_N, self.photos.photos_N, self.searched)
@@ -124,7 +126,7 @@ def _by_kind(
         same_class = None
         if dataset.label_names:
             same_class = measure_retrieval(
-                weigh(queries.vectors_BD, question.architecture, kind).queries_QD,
+                weight_queries(queries.vectors_BD, question.architecture, kind).queries_QD,
                 dataset.test.labels_N,
                 gallery.vectors_BD,
                 dataset.train.labels_N,

@@ -21,7 +21,7 @@ from training.statistics.closed_form import unit
 from training.statistics.significance import share_interval
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.model.manifest import Architecture
-from vision.model.open_set import NEIGHBOURS, References, compared_width
+from vision.model.open_set import NEIGHBOURS, OpenSetDetector, compared_width
 
 REFUSED: Final = 0.02  # share of one's own new photos
 MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
@@ -49,7 +49,7 @@ def choose_references(
 
 def fit_references(
     vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64], held_out: Encoding
-) -> References:
+) -> OpenSetDetector:
     """Return references with limits that refuse few photos like those held out.
 
     Args:
@@ -61,9 +61,9 @@ def fit_references(
     return with_limits(unlimited, *nearness(unlimited, held_out))
 
 
-def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> References:
+def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64]) -> OpenSetDetector:
     """Return references that refuse nothing."""
-    return References(
+    return OpenSetDetector(
         vectors_KD=vectors_KD,
         labels_K=labels_K.astype(np.int32),
         most_distance=np.inf,
@@ -74,8 +74,8 @@ def without_limits(vectors_KD: NDArray[np.float32], labels_K: NDArray[np.int64])
 
 
 def with_limits(
-    references: References, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
-) -> References:
+    references: OpenSetDetector, distances_N: NDArray[np.float64], agreements_N: NDArray[np.float64]
+) -> OpenSetDetector:
     """Return references that refuse few photos like those whose nearness this is; at least one."""
     photos, looked_at = len(distances_N), min(NEIGHBOURS, len(references.vectors_KD))
     may_refuse = max(int(REFUSED * (photos + 1)) - 2, 0)  # a new one may lie beyond either limit
@@ -98,7 +98,7 @@ def with_limits(
 
 def references_of(
     train: LabelledImages, known: Encoding, held_out: Encoding, architecture: Architecture
-) -> References:
+) -> OpenSetDetector:
     """Return references out of ``train``, given what the network says of it and of others."""
     chosen = choose_references(train.labels_N, train.contents_N)
     vectors_KD = compared(known.vectors_BD[chosen], architecture)
@@ -106,14 +106,14 @@ def references_of(
 
 
 def nearness(
-    references: References, said: Encoding
+    references: OpenSetDetector, said: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
     return nearness_of(references, said.vectors_BD, said.probabilities_BL.argmax(axis=1))
 
 
 def nearness_of(
-    references: References, vectors_ND: NDArray[np.float32], given_N: NDArray[np.int64]
+    references: OpenSetDetector, vectors_ND: NDArray[np.float32], given_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the same of vectors and the classes that they were given."""
     pairs = [
@@ -125,7 +125,10 @@ def nearness_of(
 
 
 def measure_novelty(
-    encoder: ImageEncoder, references: References, queries: Encoding, correct_N: NDArray[np.bool_]
+    encoder: ImageEncoder,
+    references: OpenSetDetector,
+    queries: Encoding,
+    correct_N: NDArray[np.bool_],
 ) -> NoveltyFigures:
     """Return what is refused of the test images, and of pictures of nothing that was learnt.
 
@@ -141,7 +144,7 @@ def measure_novelty(
 
 
 def novelty_figures(
-    references: References,
+    references: OpenSetDetector,
     queries: Encoding,
     correct_N: NDArray[np.bool_],
     strangers: Mapping[str, Encoding],
@@ -166,7 +169,7 @@ def novelty_figures(
 
 
 def _stranger_figures(
-    kind: str, references: References, said: Encoding, own_N: NDArray[np.float64]
+    kind: str, references: OpenSetDetector, said: Encoding, own_N: NDArray[np.float64]
 ) -> StrangerFigures:
     refused_N = _refused(references, said)
     certain_N = said.probabilities_BL.max(axis=1) >= SURE
@@ -181,7 +184,7 @@ def _stranger_figures(
     )
 
 
-def _refused(references: References, said: Encoding) -> NDArray[np.bool_]:
+def _refused(references: OpenSetDetector, said: Encoding) -> NDArray[np.bool_]:
     distances_N, agreements_N = nearness(references, said)
     refused_N: NDArray[np.bool_] = (distances_N > references.most_distance) | (
         agreements_N < references.least_agreement

@@ -12,7 +12,7 @@ from training.statistics.significance import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
+class ModelInfo:
     """Which model was measured."""
 
     name: str
@@ -27,7 +27,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataFacts:
+class DataInfo:
     """What it was measured on."""
 
     name: str
@@ -165,8 +165,8 @@ class Evaluation:
     says.
     """
 
-    model: ModelFacts
-    data: DataFacts
+    model: ModelInfo
+    data: DataInfo
     images: int
     gallery_images: int
     classification: ClassificationFigures | None  # None: the model has no classes, or the data

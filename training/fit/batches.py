@@ -28,7 +28,7 @@ from training.recipes.recipe import Augmentation, Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 USUAL_PROCESSES = 8  # that train together, at most
 
@@ -64,7 +64,7 @@ class ImageBatches:
         self._augmentation = augmentation
         self._batch_size = _whole_batch(batch_size, len(images), world)
         self._world = world
-        self._normalise = Normalisation(preprocessing, world.device)
+        self._normalise = Normalization(preprocessing, world.device)
 
     def __len__(self) -> int:
         """Batches in a pass."""
@@ -198,7 +198,7 @@ def embed(
     """
     batch = images_at_once(preprocessing.size)
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-    normalise = Normalisation(preprocessing, device)
+    normalise = Normalization(preprocessing, device)
     features: list[Tensor] = []
     for view in range(views):
         for start in range(0, len(images), batch):

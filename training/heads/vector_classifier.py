@@ -33,8 +33,8 @@ from training.statistics.closed_form import Linear, Space
 from training.statistics.discriminants import ClassSpread, Moments
 from training.statistics.significance import Interval, share_interval
 from vision.model.manifest import Architecture
-from vision.model.open_set import References
-from vision.model.vector_classifier import Classes
+from vision.model.open_set import OpenSetDetector
+from vision.model.vector_classifier import VectorClassifier
 
 FEWEST: Final = 2  # classes, and items of each of two of them
 FEWEST_NEW: Final = 100  # items that the network has not learnt from, to be measured alone
@@ -48,9 +48,9 @@ MOST_NEARNESS: Final = 2_000  # items that limits are fitted with, some 0.2 ms e
 class Fitted:
     """A classifier of vectors, and what it is worth on items held out."""
 
-    classes: Classes
+    classes: VectorClassifier
     temperature: float
-    references: References
+    references: OpenSetDetector
     shrinkage: float
     accuracy: float  # in [0, 1]
     interval: Interval  # 95 %
@@ -84,7 +84,7 @@ def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Arch
         shrinkage = max(SHRINKAGES, key=lambda one: (right_of[one], one))
         logits_ML, layer = folded.logits(shrinkage), folded.fit(shrinkage)
     return Fitted(
-        classes=Classes(layer.weight_DF, layer.bias_D),
+        classes=VectorClassifier(layer.weight_DF, layer.bias_D),
         temperature=_temperature(logits_ML, items.labels_N[rows_M]),
         references=_references(
             replace(items, vectors_ND=compared(items.vectors_ND, architecture)),
@@ -208,7 +208,7 @@ def _references(
     folds_N: NDArray[np.int64],
     rows_M: NDArray[np.int64],
     given_M: NDArray[np.int64],
-) -> References:
+) -> OpenSetDetector:
     """Return items to compare new pictures with; the limits are of items among other folds'."""
     few = _spread(len(rows_M), MOST_NEARNESS)
     rows, given = rows_M[few], given_M[few]
@@ -224,7 +224,7 @@ def _references(
     return with_limits(chosen, np.concatenate(distances), np.concatenate(agreements))
 
 
-def _chosen(items: Labelled, rows: NDArray[np.int64]) -> References:
+def _chosen(items: Labelled, rows: NDArray[np.int64]) -> OpenSetDetector:
     of_rows = choose_references(items.labels_N[rows], items.contents_N[rows])
     chosen = rows[of_rows]
     return without_limits(items.vectors_ND[chosen], items.labels_N[chosen])

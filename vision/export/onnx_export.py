@@ -19,7 +19,7 @@ from vision.errors import ExportError
 from vision.model.manifest import Manifest
 from vision.networks.backbone import Backbone
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 INPUT: Final = "pixels"
 FEATURES: Final = "features"
@@ -33,8 +33,7 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
     Raises:
         ExportError: torch cannot write it as ONNX.
     """
-    preprocessing = manifest.preprocessing
-    shape = (TRACED, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = manifest.preprocessing.batch_shape(TRACED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's, about itself
@@ -64,7 +63,7 @@ class _Whole(nn.Module):
         self.network = network
         features = network.features
         self.features = features.forward_at_once if isinstance(features, Backbone) else features
-        self.normalise = Normalisation(manifest.preprocessing, torch.device("cpu"))
+        self.normalise = Normalization(manifest.preprocessing, torch.device("cpu"))
         self.temperature = manifest.temperature
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

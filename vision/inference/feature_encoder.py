@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vision.image.preprocessing import Preprocessing
 from vision.inference.openvino_import import core, openvino
 from vision.networks.backbone import Backbone
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 # Tracing and compiling take OpenVINO some seconds, in which torch is through with so many images of
 # 224 x 224 pixels.
@@ -71,7 +71,7 @@ class _ByTorch:
         self, backbone: Backbone, preprocessing: Preprocessing, device: torch.device
     ) -> None:
         self._backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
-        self._normalise = Normalisation(preprocessing, device)
+        self._normalise = Normalization(preprocessing, device)
         self._device = device
 
     @torch.inference_mode()
@@ -137,7 +137,7 @@ class _Seen(nn.Module):
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.backbone = backbone.as_it_is()
-        self.normalise = Normalisation(preprocessing, torch.device("cpu"))
+        self.normalise = Normalization(preprocessing, torch.device("cpu"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         features_BF: Tensor = self.backbone(self.normalise(pixels_BCHW))

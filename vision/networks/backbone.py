@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from vision.image.preprocessing import Preprocessing
-from vision.networks.feature_extractor import PENULTIMATE, cut
+from vision.networks.feature_extractor import PENULTIMATE, make_feature_extractor
 from vision.networks.model_zoo import (
     CHANNELS,
-    build_known,
-    own_side,
+    create_model,
+    native_size,
     published_weights,
     split_name,
     timm_library,
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         return (rows_BF[:count] + rows_BF[count:]) / 2
 
     def _rows(self, images_BCHW: Tensor) -> Tensor:
-        outputs = _layer_outputs(self.body, images_BCHW)
+        outputs = _as_list(self.body(images_BCHW))
         rows: list[Tensor] = [
             output.mean(dim=axes) if axes else output
             for output, axes in zip(outputs, self._axes, strict=True)
@@ -147,10 +147,10 @@ def build_backbone(
     layers = layer.split(SEPARATOR)
     if len(set(layers)) < len(layers):
         raise ValueError(f"layer {layer!r} names a layer twice")
-    network = build_known(name, side=side)
+    network = create_model(name, side=side)
     whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    made_for = own_side(network)
-    body = cut(network, name, layers)
+    made_for = native_size(network)
+    body = make_feature_extractor(network, name, layers)
     rows: list[Row] = []
     for part, shape in zip(layers, _output_shapes(body, made_for), strict=True):
         row = _row_of(shape)
@@ -208,9 +208,8 @@ def default_preprocessing(
     )
 
 
-def _layer_outputs(body: nn.Module, images_BCHW: Tensor) -> list[Any]:
+def _as_list(output: Any) -> list[Any]:
     """Return what each layer gives, in the order they were asked for."""
-    output = body(images_BCHW)
     if isinstance(output, dict):
         return [output[str(position)] for position in range(len(output))]
     return [output]
@@ -231,11 +230,7 @@ def _output_shapes(body: nn.Module, side: int) -> list[torch.Size | None]:
             outputs = functional_call(body.eval(), on_meta, (images,))
     finally:
         body.train(was_training)
-    if isinstance(outputs, dict):
-        outputs = [outputs[str(position)] for position in range(len(outputs))]
-    else:
-        outputs = [outputs]
-    return [output.shape if isinstance(output, Tensor) else None for output in outputs]
+    return [one.shape if isinstance(one, Tensor) else None for one in _as_list(outputs)]
 
 
 def _row_of(shape: torch.Size | None) -> Row | None:

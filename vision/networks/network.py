@@ -61,8 +61,8 @@ class Network(nn.Module):
         """Return unit vectors (B, D) and logits (B, L) of features (B, F)."""
         embedded_BD = self.embedding(features_BF)
         vectors_BD = normalize(embedded_BD, dim=1)
-        seen = {"embedding": embedded_BD, "features": features_BF, "vectors": vectors_BD}
-        return vectors_BD, self.classifier(seen[self._classifies])
+        inputs = {"embedding": embedded_BD, "features": features_BF, "vectors": vectors_BD}
+        return vectors_BD, self.classifier(inputs[self._classifies])
 
     def with_classifier(self, weight_LD: Tensor, bias_L: Tensor) -> "Network":
         """Return the network with another classifier, a linear layer that reads unit vectors."""

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from service.inference.batcher import Pipeline
-from service.inference.task import Decoded, Encoded, HeavyImage, Task
+from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
 from vision.errors import CorruptImageError
 from vision.inference.encoder import Encoding
 
 
-def decode(task: Task, light_only: bool) -> Decoded:
+def decode(task: Task, light_only: bool) -> DecodedImage:
     """Take the first byte for the pixel; `x` is a broken image."""
     if task.data == b"x":
         raise CorruptImageError("broken")
-    return Decoded(pixels_CHW=np.full((1, 1, 1), task.data[0], np.uint8), thumbnail=None)
+    return DecodedImage(pixels_CHW=np.full((1, 1, 1), task.data[0], np.uint8), thumbnail=None)
 
 
 def encode(pixels_BCHW: np.ndarray) -> Encoding:
@@ -53,10 +53,10 @@ def pipeline(**changes: object) -> Pipeline:
     return Pipeline(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def heavy_until(gate: threading.Event) -> Callable[[Task, bool], Decoded]:
+def heavy_until(gate: threading.Event) -> Callable[[Task, bool], DecodedImage]:
     """Return what decodes all at once but `h`, which is heavy, and ends when the gate is open."""
 
-    def heavy_decode(task: Task, light_only: bool) -> Decoded:
+    def heavy_decode(task: Task, light_only: bool) -> DecodedImage:
         if task.data == b"h":
             if light_only:
                 raise HeavyImage
@@ -74,7 +74,7 @@ def test_everybody_gets_the_answer_to_his_own_image() -> None:
     async def scenario() -> list[int]:
         work = pipeline()
         answers = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_light=True)) for n in range(100))
+            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(100))
         )
         await work.close()
         return [value(answer) for answer in answers]
@@ -88,7 +88,7 @@ def test_batches_form_while_the_network_is_busy_and_are_bounded() -> None:
 
     async def scenario() -> None:
         work = pipeline(encode=encoder, on_batch=sizes.append)
-        waiting = [asyncio.create_task(work(Task(data=b"a", is_light=True))) for _ in range(30)]
+        waiting = [asyncio.create_task(work(Task(data=b"a", is_cheap=True))) for _ in range(30)]
         await asyncio.sleep(0.2)
         encoder.allowed.set()
         await asyncio.gather(*waiting)
@@ -105,11 +105,11 @@ def test_batches_form_while_the_network_is_busy_and_are_bounded() -> None:
 def test_a_lone_request_does_not_wait_for_company() -> None:
     async def scenario() -> float:
         work = pipeline()
-        await work(Task(data=b"a", is_light=True))
+        await work(Task(data=b"a", is_cheap=True))
         seconds = []
         for _ in range(20):
             started = time.perf_counter()
-            await work(Task(data=b"a", is_light=True))
+            await work(Task(data=b"a", is_cheap=True))
             seconds.append(time.perf_counter() - started)
         await work.close()
         return min(seconds)  # others may have been held up by what else the machine does
@@ -121,7 +121,7 @@ def test_a_broken_image_fails_alone() -> None:
     async def scenario() -> list[object]:
         work = pipeline()
         answers = await asyncio.gather(
-            *(work(Task(data=data, is_light=True)) for data in (b"a", b"x", b"b")),
+            *(work(Task(data=data, is_cheap=True)) for data in (b"a", b"x", b"b")),
             return_exceptions=True,
         )
         await work.close()
@@ -146,8 +146,8 @@ def test_a_network_that_fails_fails_its_batch_and_serves_the_next() -> None:
     async def scenario() -> int:
         work = pipeline(encode=fail_once)
         with pytest.raises(RuntimeError, match="out of memory"):
-            await work(Task(data=b"a", is_light=True))
-        answer = await work(Task(data=b"b", is_light=True))
+            await work(Task(data=b"a", is_cheap=True))
+        answer = await work(Task(data=b"b", is_cheap=True))
         await work.close()
         return value(answer)
 
@@ -158,7 +158,7 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
     decoded: list[bytes] = []
     gate = threading.Event()
 
-    def slow_decode(task: Task, light_only: bool) -> Decoded:
+    def slow_decode(task: Task, light_only: bool) -> DecodedImage:
         assert gate.wait(timeout=10)
         decoded.append(task.data)
         return decode(task, light_only)
@@ -166,8 +166,8 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
     async def scenario() -> None:
         work = pipeline(decode=slow_decode, decode_threads=1)
         # The first takes the short way, the second the one decoder; the third waits for it.
-        stay = [asyncio.create_task(work(Task(data=data, is_light=True))) for data in (b"a", b"c")]
-        leaves = asyncio.create_task(work(Task(data=b"b", is_light=True)))
+        stay = [asyncio.create_task(work(Task(data=data, is_cheap=True))) for data in (b"a", b"c")]
+        leaves = asyncio.create_task(work(Task(data=b"b", is_cheap=True)))
         await asyncio.sleep(0.05)
         leaves.cancel()
         await asyncio.sleep(0.05)
@@ -185,9 +185,9 @@ def test_a_caller_who_went_away_is_not_encoded_for() -> None:
 
     async def scenario() -> None:
         work = pipeline(encode=encoder)
-        stays = asyncio.create_task(work(Task(data=b"a", is_light=True)))
+        stays = asyncio.create_task(work(Task(data=b"a", is_cheap=True)))
         await asyncio.sleep(0.05)  # the network has it
-        leave = [asyncio.create_task(work(Task(data=b"b", is_light=True))) for _ in range(5)]
+        leave = [asyncio.create_task(work(Task(data=b"b", is_cheap=True))) for _ in range(5)]
         await asyncio.sleep(0.2)  # decoded by now, and waiting for the network
         for task in leave:
             task.cancel()
@@ -207,7 +207,7 @@ def test_closing_finishes_what_was_begun() -> None:
     async def scenario() -> list[int]:
         work = pipeline(encode=encoder)
         waiting = [
-            asyncio.create_task(work(Task(data=bytes([n]), is_light=True))) for n in range(20)
+            asyncio.create_task(work(Task(data=bytes([n]), is_cheap=True))) for n in range(20)
         ]
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(work.close())
@@ -227,7 +227,7 @@ def test_the_times_of_the_stages_are_told() -> None:
 
     async def scenario() -> Encoded:
         work = pipeline(encode=slow)
-        answer = await work(Task(data=b"a", is_light=True))
+        answer = await work(Task(data=b"a", is_cheap=True))
         await work.close()
         return answer
 
@@ -242,7 +242,7 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
     threads: set[str] = set()
     sizes: list[int] = []
 
-    def noting_decode(task: Task, light_only: bool) -> Decoded:
+    def noting_decode(task: Task, light_only: bool) -> DecodedImage:
         threads.add(threading.current_thread().name)
         time.sleep(0.002)  # so that the others come meanwhile
         return decode(task, light_only)
@@ -252,7 +252,7 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
             decode=noting_decode, decodes_itself=True, decode_threads=1, on_batch=sizes.append
         )
         answers = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_light=True)) for n in range(20))
+            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(20))
         )
         await work.close()
         return [value(answer) for answer in answers]
@@ -271,9 +271,9 @@ def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> 
 
     async def scenario() -> tuple[list[int], int]:
         work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself, is_quick=is_quick)
-        heavy = asyncio.create_task(work(Task(data=b"h", is_light=True)))
+        heavy = asyncio.create_task(work(Task(data=b"h", is_cheap=True)))
         light = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_light=True)) for n in range(20))
+            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(20))
         )
         assert not heavy.done()
         gate.set()
@@ -287,7 +287,7 @@ def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> 
 
 @pytest.mark.parametrize("count", [5, 16, 17, 100])
 def test_images_of_one_call_come_back_in_their_order_and_fail_alone(count: int) -> None:
-    tasks = [Task(data=b"x" if n == 3 else bytes([n]), is_light=True) for n in range(count)]
+    tasks = [Task(data=b"x" if n == 3 else bytes([n]), is_cheap=True) for n in range(count)]
 
     async def scenario() -> list[Encoded | Exception]:
         work = pipeline()
@@ -312,7 +312,7 @@ def test_a_large_call_leaves_room_for_others() -> None:
         work = pipeline(encode=encoder)
 
         async def note(name: str, count: int) -> None:
-            await work.encode_all([Task(data=b"a", is_light=True)] * count)
+            await work.encode_all([Task(data=b"a", is_cheap=True)] * count)
             done.append(name)
 
         await asyncio.gather(note("large", 2000), note("small", 1))
@@ -327,20 +327,20 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
     encoder = SlowEncoder()
     order: list[int] = []
 
-    def noting_decode(task: Task, light_only: bool) -> Decoded:
+    def noting_decode(task: Task, light_only: bool) -> DecodedImage:
         order.append(task.data[0])
         return decode(task, light_only)
 
     async def scenario() -> int:
         work = pipeline(encode=encoder, decode=noting_decode)
         large = [
-            asyncio.create_task(work.encode_all([Task(data=bytes([n]), is_light=True)] * 300))
+            asyncio.create_task(work.encode_all([Task(data=bytes([n]), is_cheap=True)] * 300))
             for n in range(20)
         ]
         await asyncio.sleep(0.1)
         most = work.under_way
         large[0].cancel()
-        single = asyncio.create_task(work(Task(data=b"s", is_light=True)))
+        single = asyncio.create_task(work(Task(data=b"s", is_cheap=True)))
         await asyncio.sleep(0.1)
         encoder.allowed.set()
         await single
@@ -362,11 +362,11 @@ def test_images_that_turn_out_heavy_keep_no_place_from_other_calls() -> None:
     async def scenario() -> None:
         work = pipeline(decode=heavy_decode)
         heavy = [
-            asyncio.create_task(work.encode_all([Task(data=b"h", is_light=is_light)] * 100))
-            for is_light in (True, False)
+            asyncio.create_task(work.encode_all([Task(data=b"h", is_cheap=is_cheap)] * 100))
+            for is_cheap in (True, False)
         ]
         await asyncio.sleep(0.1)
-        light = await work.encode_all([Task(data=b"l", is_light=True)] * 100)
+        light = await work.encode_all([Task(data=b"l", is_cheap=True)] * 100)
         assert [value(one) for one in light if isinstance(one, Encoded)] == [ord("l")] * 100
         assert not any(call.done() for call in heavy)
         gate.set()
@@ -387,10 +387,10 @@ def test_a_lone_image_of_a_quick_network_takes_no_thread_and_company_does() -> N
 
     async def scenario() -> list[int]:
         work = pipeline(encode=noting_encode, is_quick=True)
-        alone = [await work(Task(data=bytes([n]), is_light=True)) for n in range(3)]
+        alone = [await work(Task(data=bytes([n]), is_cheap=True)) for n in range(3)]
         assert threads == ["MainThread"] * 3
         together = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_light=True)) for n in range(3, 50))
+            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(3, 50))
         )
         assert set(threads[3:]) == {"network"}
         await work.close()

@@ -19,9 +19,9 @@ from service.http.gateway import Desk, Front
 from service.inference.batcher import Pipeline
 from service.inference.task import Task
 from service.request.exchange import WorkerState
-from service.telemetry.counters import Metrics
-from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, without_folders
-from service.telemetry.watchdog import STUCK_S, BusyThreads
+from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, hide_folders
+from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.watchdog import STUCK_S, Watchdog
 from tests.support.fakes import FakeEncoder
 from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
@@ -87,17 +87,17 @@ def test_a_failure_is_told_at_its_stage_without_folders() -> None:
     ],
 )
 def test_paths_are_cut_down_to_their_last_part(sentence: str, told: str) -> None:
-    assert without_folders(sentence, []) == told
+    assert hide_folders(sentence, []) == told
 
 
 def test_every_check_has_a_sentence_of_its_own() -> None:
     clock = Clock()
-    loading, busy = Loading(), BusyThreads(clock=clock)
+    loading, watchdog = Loading(), Watchdog(clock=clock)
     loading.end()
     loading.seconds.update(dict.fromkeys(LOADING, 0.0))
-    assert checks(loading, busy, is_stopping=False) == dict.fromkeys(CHECKS, OK)
+    assert checks(loading, watchdog, is_stopping=False) == dict.fromkeys(CHECKS, OK)
 
-    found = checks(loading, busy, is_stopping=True, is_read_only=True, has_trouble=True)
+    found = checks(loading, watchdog, is_stopping=True, is_read_only=True, has_trouble=True)
 
     assert found["accepting"] == "the service is stopping"
     assert found["writing"] == READ_ONLY
@@ -107,32 +107,34 @@ def test_every_check_has_a_sentence_of_its_own() -> None:
 @pytest.mark.parametrize("activity", ["decode", "network", "write"])
 def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     clock = Clock()
-    busy, release, begun = BusyThreads(clock=clock), threading.Event(), threading.Event()
+    watchdog, release, begun = Watchdog(clock=clock), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         release.wait(timeout=60)
 
-    thread = threading.Thread(target=busy.watched(activity, work))
+    thread = threading.Thread(target=watchdog.track(activity, work))
     thread.start()
     assert begun.wait(timeout=60)
     clock.now = STUCK_S - 1
-    assert not busy.is_stuck(activity)
+    assert not watchdog.is_stuck(activity)
     clock.now = STUCK_S + 1
-    assert busy.is_stuck(activity)
-    assert busy.longest_s(activity) == STUCK_S + 1
+    assert watchdog.is_stuck(activity)
+    assert watchdog.longest_s(activity) == STUCK_S + 1
     release.set()
     thread.join(timeout=60)
 
-    assert not busy.is_stuck(activity)
+    assert not watchdog.is_stuck(activity)
     with pytest.raises(ZeroDivisionError):
-        busy.watched(activity, lambda: 1 / 0)()
-    assert busy.longest_s(activity) == 0
+        watchdog.track(activity, lambda: 1 / 0)()
+    assert watchdog.longest_s(activity) == 0
 
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(ServiceSettings(), Metrics(), BodyBudget(1), busy=BusyThreads(clock=clock))
+    state = WorkerState(
+        ServiceSettings(), WorkerMetrics(), BodyBudget(1), watchdog=Watchdog(clock=clock)
+    )
     state.loading.end()
     encoder = FakeEncoder()
 
@@ -144,7 +146,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
     async def probe() -> list[httpx.Response]:
         pipeline = Pipeline(
             decode=lambda task, light_only: _decoded(encoder, task),
-            encode=state.busy.watched("network", encode),
+            encode=state.watchdog.track("network", encode),
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
@@ -158,7 +160,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         transport = httpx.ASGITransport(Front(application, desk=desk))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             answers = [await client.get("/livez")]
-            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_light=True)))
+            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_cheap=True)))
             await asyncio.to_thread(begun.wait)
             answers.append(await client.get("/livez"))
             clock.now = STUCK_S + 1

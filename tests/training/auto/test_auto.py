@@ -23,7 +23,7 @@ from training.heads.trial_results import Tried
 from training.recipes.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
 from training.recipes.built_in import VGG19
 from vision.image.preprocessing import Preprocessing
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 
 SIDE = 64  # pixels: seconds are enough
@@ -96,7 +96,7 @@ def test_photos_in_folders_become_a_model_that_knows_classes_and_things(
     assert not model.with_name("photographs.training").exists()
 
     data = load_dataset(str(photographs), manifest.preprocessing, unlabelled=True)
-    encoding = Encoder.load(model, device="cpu").encode(data.test.images_NCHW)
+    encoding = TorchEncoder.load(model, device="cpu").encode(data.test.images_NCHW)
     right = (encoding.probabilities_BL.argmax(axis=1) == data.test.labels_N).mean()
     assert right == pytest.approx(manifest.metrics["test_accuracy"])
     np.testing.assert_allclose(np.linalg.norm(encoding.vectors_BD, axis=1), 1, rtol=1e-5)
@@ -154,7 +154,7 @@ def test_photos_without_classes_become_a_model_to_search_with(
     assert "test_accuracy" not in manifest.metrics
     assert watching.candidates[0].accuracy is None
     assert (watching.candidates[0].same_item or 0) > 0.3
-    encoding = Encoder.load(tmp_path / "model", device="cpu").encode(
+    encoding = TorchEncoder.load(tmp_path / "model", device="cpu").encode(
         np.zeros((2, 3, SIDE, SIDE), np.uint8)
     )
     assert encoding.probabilities_BL.shape == (2, 0)

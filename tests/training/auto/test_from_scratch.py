@@ -16,7 +16,7 @@ from training.heads.material import Figures
 from training.heads.trial_results import tells_kinds_better
 from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
 from training.recipes.built_in import cnn_gray
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 
 SIDE = 28  # pixels
@@ -130,7 +130,7 @@ def test_where_it_is_better_it_learns_from_all_pictures_and_is_the_model(
     assert manifest.metrics["held_out_accuracy"] == watching.candidates[0].accuracy
     assert manifest.metrics["test_accuracy"] >= 0.6  # a third by chance
     data = load_dataset(str(pictures), manifest.preprocessing)
-    encoding = Encoder.load(tmp_path / "whole", device="cpu").encode(data.test.images_NCHW)
+    encoding = TorchEncoder.load(tmp_path / "whole", device="cpu").encode(data.test.images_NCHW)
     right = (encoding.probabilities_BL.argmax(axis=1) == data.test.labels_N).mean()
     assert right == pytest.approx(manifest.metrics["test_accuracy"])
     card = (tmp_path / "whole" / "README.md").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.support.image_source import open_source
+from cli.support.image_source import open_image_source
 from dataset.errors import DatasetError
 from tests.support.images.pngs import picture
 from training.data.dataset import load_dataset
@@ -87,7 +87,7 @@ def test_fashion_mnist_has_no_groups() -> None:
     with pytest.raises(DataError, match="does not say which photos show one thing"):
         load_dataset("fashion-mnist", SMALL, group="folder")
     with pytest.raises(DatasetError, match="does not say which photos show one thing"):
-        open_source("fashion-mnist", group="folder")
+        open_image_source("fashion-mnist", group="folder")
 
 
 def test_copies_of_a_photo_are_told_from_other_photos_of_its_thing(shop: Path) -> None:

@@ -29,10 +29,10 @@ from training.statistics.significance import share_interval
 from training.training_history import read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
-from vision.export.form_selection import Sample
+from vision.export.variant_selection import ExportImages
 from vision.inference.encoder import encode_all
-from vision.inference.torch_encoder import Encoder
-from vision.model.export_accuracy import Limits
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.export_accuracy import LossLimits
 from vision.model.manifest import Manifest
 from vision.networks.network import build_network
 from vision.networks.saved_model import load_model, save_model
@@ -180,7 +180,7 @@ def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature
 ) -> None:
     write_tiny_model(tmp_path / "m", temperature=1.0)
     dataset = squares_dataset()
-    plain = encode_all(Encoder.load(tmp_path / "m", device="cpu"), dataset.test.images_NCHW)
+    plain = encode_all(TorchEncoder.load(tmp_path / "m", device="cpu"), dataset.test.images_NCHW)
     figures = measured.evaluation.to_json()
     assert figures["temperature"] == 0.25
     uncalibrated = figures["calibration_error_uncalibrated"]
@@ -204,7 +204,7 @@ def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
     assert figures is not None
     assert (figures.classes, figures.images) == (new, 8)
 
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     queries = encode_all(encoder, held_out.test.images_NCHW).vectors_BD
     stored = encode_all(encoder, held_out.train.images_NCHW).vectors_BD
     known = encode_all(encoder, dataset.train.images_NCHW).vectors_BD
@@ -228,13 +228,13 @@ def test_a_model_with_an_export_is_measured_with_it_and_the_figures_are_those_of
 ) -> None:
     copy = Path(shutil.copytree(model, tmp_path / "m"))
     dataset = squares_dataset()
-    sample = Sample(
+    sample = ExportImages(
         data="squares",
         calibration_NCHW=dataset.train.images_NCHW,
         test_NCHW=dataset.test.images_NCHW,
         labels_N=dataset.test.labels_N,
     )
-    limits = Limits(min_overlap=0.0, max_accuracy_loss=1.0)
+    limits = LossLimits(min_overlap=0.0, max_accuracy_loss=1.0)
     export_model(copy, sample, precision="fp32", limits=limits, threads=1)
 
     by_torch, by_export = (

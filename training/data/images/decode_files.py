@@ -18,7 +18,7 @@ from training.data.images.photo_identity import Identities, Identity, identify, 
 from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
 from vision.errors import ImageError
-from vision.image.decode import OWN_FILE_LIMITS
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
@@ -32,7 +32,7 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-class Decoded(NamedTuple):
+class DecodedImages(NamedTuple):
     """The pixels of every file, those of unreadable ones being arbitrary."""
 
     images_NCHW: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Decoded(NamedTuple):
 
 def decode_images(
     paths: Sequence[Path], preprocessing: Preprocessing, report: LoadReport
-) -> Decoded:
+) -> DecodedImages:
     """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
 
     Raises:
@@ -75,7 +75,7 @@ def decode_images(
                 identities.append(result)
             report(position + 1, len(paths))
     _check_readable(unreadable, len(paths))
-    return Decoded(
+    return DecodedImages(
         images_NCHW, np.array(readable, np.int64), Identities.of(identities), tuple(unreadable)
     )
 
@@ -101,7 +101,7 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
 
 def fit_grey_images(
     images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, report: LoadReport
-) -> Decoded:
+) -> DecodedImages:
     """Return grey images as ``preprocessing`` makes them of pictures.
 
     Raises:
@@ -111,7 +111,7 @@ def fit_grey_images(
     identities = Identities.of([identify_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
         report(total, total)
-        return Decoded(images_NHW[:, None], np.arange(total), identities, ())
+        return DecodedImages(images_NHW[:, None], np.arange(total), identities, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
     def fit(position: int) -> None:
@@ -121,8 +121,8 @@ def fit_grey_images(
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(fit, range(total)), start=1):
             report(done, total)
-    return Decoded(images_NCHW, np.arange(total), identities, ())
+    return DecodedImages(images_NCHW, np.arange(total), identities, ())
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    return (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+    return preprocessing.batch_shape(images)

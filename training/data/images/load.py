@@ -18,7 +18,12 @@ from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import CONTROL
 from training.data.images import fashion_mnist
-from training.data.images.decode_files import Decoded, LoadReport, decode_images, fit_grey_images
+from training.data.images.decode_files import (
+    DecodedImages,
+    LoadReport,
+    decode_images,
+    fit_grey_images,
+)
 from training.data.images.labelled_images import UNLABELLED
 from training.errors import DataError
 from vision.image.preprocessing import Preprocessing
@@ -37,7 +42,7 @@ class Loaded:
     source: str  # for sentences
     label_names: tuple[str, ...]
     named_parts: frozenset[Part]  # those that the source has, whether or not they are readable
-    decoded: Decoded
+    decoded: DecodedImages
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
     things_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from training.data.images.labelled_images import LabelledImages
 from training.data.images.photo_identity import NO_LOOK
 from vision.errors import ModelFolderError
-from vision.model.manifest import Manifest, read_beside
+from vision.model.manifest import Manifest, read_checked
 
 LEARNT_NAME: Final = "learnt.safetensors"
 LEARNT_SHA256: Final = "learnt_sha256"  # in the manifest's data
@@ -104,5 +104,5 @@ def read_learnt(folder: Path, manifest: Manifest) -> Learnt | None:
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, LEARNT_NAME, manifest.data.get(LEARNT_SHA256))
-    return None if data is None else Learnt.from_bytes(data)
+    sha256 = manifest.data.get(LEARNT_SHA256)
+    return None if sha256 is None else Learnt.from_bytes(read_checked(folder, LEARNT_NAME, sha256))

@@ -21,7 +21,7 @@ from training.recipes.built_in import (
 )
 from training.recipes.recipe import Augmentation, FineTuning, Recipe
 from training.train import train
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import WEIGHTS_NAME
 from vision.networks.backbone import build_backbone
 from vision.networks.network import build_network
@@ -98,7 +98,7 @@ def test_a_frozen_backbone_keeps_every_byte(
         assert torch.equal(tensor, after[name]), name
     assert manifest.recipe["weights"] == "small.safetensors"
     assert len(manifest.recipe["weights_sha256"]) == 64
-    encoder = Encoder.load(tmp_path / "m", device="cpu")
+    encoder = TorchEncoder.load(tmp_path / "m", device="cpu")
     assert encoder.encode(coloured().test.images_NCHW[:2]).vectors_BD.shape == (2, 16)
 
 
@@ -110,7 +110,7 @@ def test_a_frozen_backbone_as_it_is_gives_its_own_features(
     )
     train(recipe, coloured(), out=tmp_path / "m", device="cpu")
     images_NCHW = coloured().test.images_NCHW[:3]
-    vectors = Encoder.load(tmp_path / "m", device="cpu").encode(images_NCHW).vectors_BD
+    vectors = TorchEncoder.load(tmp_path / "m", device="cpu").encode(images_NCHW).vectors_BD
     backbone = build_backbone(SMALL).eval()
     backbone.body.load_state_dict(safetensors.torch.load_file(weights_file))
     mean, std = (torch.tensor(v)[:, None, None] for v in recipe_statistics(recipe))

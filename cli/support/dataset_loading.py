@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import lines_of, progress, show
+from cli.support.console import print_info, progress, text_lines
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
@@ -20,42 +19,13 @@ if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.data.images.decode_files import LoadReport
 
-DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
-    "label."
-)
-IMAGES_HELP: Final = (
-    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
-)
 
-
-def that_is_named(data: str) -> str:
-    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
-
-    It would be the folder that one stands in, whatever lies there.
-    """
-    if not data.strip():
-        raise typer.BadParameter("it is empty; a folder or a table was expected")
-    return data
-
-
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
-        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
-        show_default=False,
-    ),
-]
-
-
-def named(data: str, group: str | None) -> list[str]:
+def data_arguments(data: str, group: str | None) -> list[str]:
     """Return the options that name the same data in another command."""
     return ["--data", data, *([] if group is None else ["--group", group])]
 
 
-def load(
+def load_to_train(
     data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
 ) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
@@ -72,11 +42,11 @@ def load(
             data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
         )
     dataset = after_predecessor(dataset, recipe)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
-def load_any(
+def load_all(
     data: str,
     preprocessing: Preprocessing,
     *,
@@ -101,11 +71,11 @@ def load_any(
             report=report,
         )
     if not quiet:
-        say_findings(dataset.findings)
+        print_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(
+def load_to_evaluate(
     data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
 ) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
@@ -121,7 +91,7 @@ def load_to_measure(
     learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
     with _reading() as report:
         dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
-    say_findings(dataset.findings)
+    print_findings(dataset.findings)
     return dataset
 
 
@@ -134,7 +104,7 @@ def _reading() -> Iterator["LoadReport"]:
         yield lambda done, total: display.update(task, completed=done, total=total)
 
 
-def say_findings(findings: Findings, *, title: str = "found in the data") -> None:
+def print_findings(findings: Findings, *, title: str = "found in the data") -> None:
     """Say on standard error, in one table, what was found: counts by reason, a few examples."""
     if not len(findings):
         return
@@ -143,5 +113,5 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    show(table)
+        table.add_row(f"{one.count:,}", one.reason, text_lines(one.examples))
+    print_info(table)
