@@ -16,7 +16,7 @@ from tests.support.server.servers import Server, StrictServer
 HERE = Path(__file__).parent
 
 # Files that take long, the longest first: begun last, one would leave all other processes idle.
-# Those that wait for the same desk stand apart.
+# Those that wait for the same folder stand apart.
 LONG = (
     "project/test_commands_documented",
     "cli/up/test_up_first",
@@ -110,12 +110,12 @@ def strict_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def demo_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `lookalike demo` makes of a short training; to be read, not changed."""
-    return made_once(tmp_path_factory, "demo-desk", make_demo)
+    return made_once(tmp_path_factory, "demo-folder", make_demo)
 
 
 @pytest.fixture(scope="session")
-def photo_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, their model and their gallery; to be read, not changed."""
-    return made_once(tmp_path_factory, "photo-desk", make_photo_model)
+    return made_once(tmp_path_factory, "photo-folder", make_photo_model)

@@ -223,13 +223,15 @@ class Reader:
 
 
 @contextmanager
-def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) -> Iterator[Reader]:
+def reader_in(
+    folder: Path, demo_folder: Path, photo_folder: Path, *, long: bool
+) -> Iterator[Reader]:
     """Yield a reader in a checkout with what the README speaks of: photos, the demo, an image.
 
     In short form, the photos' model and gallery are there as well.
     """
     for part in ("photos",) if long else ("photos", "models", "galleries"):
-        shutil.copytree(photo_desk / part, folder / part)
+        shutil.copytree(photo_folder / part, folder / part)
     for part in ("files", "vision", "dataset", "index", "service"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("bentofile.yaml", "bentofile-cpu.yaml", "README.md"):
@@ -237,7 +239,7 @@ def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) ->
     for lock in ROOT.glob("requirements*.lock"):
         shutil.copy(lock, folder)
     (folder / ".venv").symlink_to(sys.prefix)
-    shutil.copytree(demo_desk / "demo", folder / "demo")
+    shutil.copytree(demo_folder / "demo", folder / "demo")
     (folder / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
     shutil.copy(folder / "photos" / "hat" / "001.jpg", folder / "better.jpg")
     (folder / "stored").mkdir()
@@ -247,9 +249,9 @@ def reader_in(folder: Path, demo_desk: Path, photo_desk: Path, *, long: bool) ->
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_command_line_of_the_documents_works(
-    demo_desk: Path, photo_desk: Path, tmp_path: Path, long: bool
+    demo_folder: Path, photo_folder: Path, tmp_path: Path, long: bool
 ) -> None:
-    with reader_in(tmp_path, demo_desk, photo_desk, long=long) as reader:
+    with reader_in(tmp_path, demo_folder, photo_folder, long=long) as reader:
         for document in DOCUMENTS:
             for line in command_lines(document):
                 bare = bare_of(line)

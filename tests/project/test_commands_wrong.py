@@ -79,11 +79,11 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def desk(photo_desk: Path, demo_desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(photo_folder: Path, demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wrong")
-    shutil.copytree(photo_desk, folder, dirs_exist_ok=True)
+    shutil.copytree(photo_folder, folder, dirs_exist_ok=True)
     (folder / "demo").mkdir()
-    (folder / "demo" / "model").symlink_to(demo_desk / "demo" / "model")
+    (folder / "demo" / "model").symlink_to(demo_folder / "demo" / "model")
     shutil.copy(folder / "photos" / "coat" / "001.jpg", folder / "photo.jpg")
     (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:2000])
     (folder / "text.txt").write_text("hello")
@@ -108,25 +108,25 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_a_wrong_use_is_told_in_a_sentence(line: str, desk: Path) -> None:
+def test_a_wrong_use_is_told_in_a_sentence(line: str, folder: Path) -> None:
     command, _, stdin = line.partition(" <")
     code, part = WRONG[line]
-    before = sorted(path for path in desk.rglob("*") if "gallery.sqlite" not in path.name)
+    before = sorted(path for path in folder.rglob("*") if "gallery.sqlite" not in path.name)
 
-    with (desk / (stdin or "empty.jpg")).open("rb") as file:
-        done = lookalike(*typed(command), cwd=desk, stdin=file)
+    with (folder / (stdin or "empty.jpg")).open("rb") as file:
+        done = lookalike(*typed(command), cwd=folder, stdin=file)
 
     assert done.returncode == code, done.stderr
     assert part in said(done)
-    after = sorted(path for path in desk.rglob("*") if "gallery.sqlite" not in path.name)
+    after = sorted(path for path in folder.rglob("*") if "gallery.sqlite" not in path.name)
     assert after == before  # nothing half-made is left
 
 
-def test_an_image_is_read_from_standard_input(desk: Path) -> None:
+def test_an_image_is_read_from_standard_input(folder: Path) -> None:
     answers = []
     for image in ("-", "photo.jpg"):
-        with (desk / "photo.jpg").open("rb") as file:
-            done = lookalike(*typed(f"search GALLERY {image} --json"), cwd=desk, stdin=file)
+        with (folder / "photo.jpg").open("rb") as file:
+            done = lookalike(*typed(f"search GALLERY {image} --json"), cwd=folder, stdin=file)
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
     assert answers[0] == answers[1]
@@ -148,12 +148,12 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("line", FORBIDDEN)
-def test_what_may_not_be_read_or_written_is_named(line: str, desk: Path) -> None:
-    closed = desk / "closed"
+def test_what_may_not_be_read_or_written_is_named(line: str, folder: Path) -> None:
+    closed = folder / "closed"
     closed.mkdir(mode=0o000, exist_ok=True)
-    (desk / "closed.jpg").touch(mode=0o000)
+    (folder / "closed.jpg").touch(mode=0o000)
 
-    done = lookalike(*typed(line), cwd=desk, privileged=False)
+    done = lookalike(*typed(line), cwd=folder, privileged=False)
 
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert FORBIDDEN[line] in said(done)
@@ -169,20 +169,20 @@ HOMES: dict[str, Callable[[Path], dict[str, str]]] = {
 
 @pytest.mark.parametrize("home", HOMES)
 @pytest.mark.parametrize("line", ["classify MODEL photo.jpg", "index info GALLERY", "pack MODEL"])
-def test_no_home_is_needed_or_its_lack_is_told(line: str, home: str, desk: Path) -> None:
-    (desk / "closed-home").mkdir(mode=0o500, exist_ok=True)
+def test_no_home_is_needed_or_its_lack_is_told(line: str, home: str, folder: Path) -> None:
+    (folder / "closed-home").mkdir(mode=0o500, exist_ok=True)
     environment = clean_environment()
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
     if home == "unset" and line.startswith("pack"):
-        environment["BENTOML_HOME"] = str(desk / "bentos")  # else this person's own would be used
+        environment["BENTOML_HOME"] = str(folder / "bentos")  # else this person's own would be used
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *typed(line)],
         capture_output=True,
         text=True,
         check=False,
-        cwd=desk,
-        env=environment | HOMES[home](desk),
+        cwd=folder,
+        env=environment | HOMES[home](folder),
         preexec_fn=drop_privileges,
         timeout=COMMAND_S,
     )
@@ -205,9 +205,9 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("line", INTERRUPTED)
-def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_desk: Path) -> None:
+def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_folder: Path) -> None:
     ours, theirs = pty.openpty()
-    command = start(line.split(), cwd=demo_desk, stderr=theirs)
+    command = start(line.split(), cwd=demo_folder, stderr=theirs)
     os.close(theirs)
     seen, interrupted = b"", False
     while chunk := read(ours):
@@ -219,7 +219,7 @@ def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_desk:
     assert command.wait() == 130, seen.decode()
     assert b"lookalike: interrupted; what was finished is kept" in seen
     assert b"Traceback" not in seen
-    shutil.rmtree(demo_desk / "made", ignore_errors=True)
+    shutil.rmtree(demo_folder / "made", ignore_errors=True)
 
 
 def read(terminal: int) -> bytes:
@@ -230,11 +230,11 @@ def read(terminal: int) -> bytes:
         return b""
 
 
-def test_eighty_columns_are_enough(desk: Path) -> None:
+def test_eighty_columns_are_enough(folder: Path) -> None:
     for line in (
         "index info GALLERY",
         "search GALLERY photo.jpg --vote",
         "classify MODEL photo.jpg",
     ):
-        done = lookalike(*typed(line), cwd=desk)
+        done = lookalike(*typed(line), cwd=folder)
         assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout

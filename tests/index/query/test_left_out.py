@@ -29,7 +29,7 @@ WIDTHS = [2, 3, 17, 64]
 World = Callable[[np.random.Generator, int, int], Rows]
 
 
-def careless(kind: str, width: int) -> Plan:
+def low_effort(kind: str, width: int) -> Plan:
     """Return a plan that looks at hardly anything."""
     even = f"PCA{width - 1}," if width % 2 else ""
     factory = {
@@ -73,7 +73,7 @@ def not_themselves(view: BaseView, rows: NDArray[np.int64], *, at_once: int) -> 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
 def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None:
     for width in WIDTHS:
-        view = BaseView(structured(vectors_of(world, ROWS, width, seed=1), careless(kind, width)))
+        view = BaseView(structured(vectors_of(world, ROWS, width, seed=1), low_effort(kind, width)))
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == [], width
         assert not_themselves(view, np.arange(0, ROWS, 7), at_once=1) == [], width
@@ -83,7 +83,7 @@ def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None
 def test_every_item_finds_itself_however_wide(width: int) -> None:
     for world in (homogeneous, near_twins):
         view = BaseView(
-            structured(vectors_of(world, ROWS, width, seed=1), careless("lists", width))
+            structured(vectors_of(world, ROWS, width, seed=1), low_effort("lists", width))
         )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == []
@@ -100,7 +100,7 @@ def test_every_item_finds_itself_however_wide(width: int) -> None:
 def test_an_item_finds_itself_when_others_are_gone(
     world: World, kind: str, count: int, seed: int, share: float
 ) -> None:
-    base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
+    base = structured(vectors_of(world, count, 16, seed=seed), low_effort(kind, 16))
     gone = np.random.default_rng(seed).permutation(base.keys_N)[: int(share * count)]
     view = BaseView(base).without(np.sort(gone))
 
@@ -111,7 +111,7 @@ def test_an_item_finds_itself_when_others_are_gone(
 def test_every_item_finds_itself_however_hard_and_for_how_many_hits_it_is_looked_for(
     kind: str,
 ) -> None:
-    base = structured(vectors_of(homogeneous, 300, 16, seed=998), careless(kind, 16))
+    base = structured(vectors_of(homogeneous, 300, 16, seed=998), low_effort(kind, 16))
     assert base.structure is not None
     queries_QD = base.matrix.rows_ND
 
@@ -129,7 +129,7 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
     kind, width = data.draw(st.sampled_from(["lists", "graph", "quantized"])), 16
     seed = data.draw(st.integers(0, 1000))
     vectors_ND = vectors_of(world, data.draw(st.integers(300, 900)), width, seed=seed)
-    base = structured(vectors_ND, careless(kind, width))
+    base = structured(vectors_ND, low_effort(kind, width))
     gone = np.random.default_rng(seed).permutation(base.keys_N)
     view = BaseView(base).without(np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))]))
 
@@ -146,7 +146,7 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
 
 def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> None:
     vectors_ND = vectors_of(homogeneous, 3000, 32, seed=0)
-    base = structured(vectors_ND, careless("lists", 32))
+    base = structured(vectors_ND, low_effort("lists", 32))
     assert base.structure is not None
     assert base.structure.strays is not None, "the three unlike rows are missed by themselves"
     unlike = np.sort(base.structure.strays.rows)[:3]
@@ -162,7 +162,7 @@ def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> N
 def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     width = 784
     vectors_ND = vectors_of(near_twins, 1500, width, seed=0)
-    base = structured(vectors_ND, careless("lists", width))
+    base = structured(vectors_ND, low_effort("lists", width))
     assert base.structure is not None
     assert base.structure.strays is not None
     assert len(base.structure.strays.rows) > COMPARED_NUMBERS // width
