@@ -68,7 +68,7 @@ class SearchOptions:
         queries_QD, factors_Q = weighed(vectors_QD, architecture, self.kind)
         if self.everything and self.min_score is not None:
             return [
-                gallery.above(
+                gallery.range_search(
                     query_D, min_score=self.min_score, filter=self.filter, factor=float(factor)
                 ).hits
                 for query_D, factor in zip(queries_QD, factors_Q, strict=True)

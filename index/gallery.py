@@ -29,7 +29,7 @@ from index.maintenance.maintenance import Upkeep
 from index.query.counting import Counting
 from index.query.editing import Editing
 from index.query.result_selection import EVERY_ITEM, Picking
-from index.query.searcher import Lookup
+from index.query.searcher import Searcher
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
 from index.store.schema import Binding
@@ -51,9 +51,9 @@ class Gallery:
         self._generations = Generations.of(store)
         self._follower = Follower(store, self._generations)
         store.after_commits(self._follower.catch_up)
-        self._lookup = Lookup(store, self._follower)
-        self.counting = Counting(store, self._lookup)
-        self.editing = Editing(store, self._lookup, clock=clock)
+        self._searcher = Searcher(store, self._follower)
+        self.counting = Counting(store, self._searcher)
+        self.editing = Editing(store, self._searcher, clock=clock)
         self.pictures = PictureSize(store)
         self.upkeep = Upkeep(store, self._generations, self._follower)
 
@@ -208,7 +208,7 @@ class Gallery:
         Raises:
             InvalidCursorError: not the ``next_cursor`` of a page.
         """
-        return self._lookup.page(limit=limit, cursor=cursor, wanted=filter)
+        return self._searcher.page(limit=limit, cursor=cursor, wanted=filter)
 
     def search(
         self,
@@ -241,7 +241,7 @@ class Gallery:
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
-        return self._lookup.search(
+        return self._searcher.search(
             queries_QD,
             k=k,
             wanted=filter,
@@ -252,7 +252,7 @@ class Gallery:
             picking=picking,
         )
 
-    def above(
+    def range_search(
         self,
         query_D: NDArray[np.float32],
         *,
@@ -265,7 +265,7 @@ class Gallery:
 
         Exact: looks at every item. Raises as ``search``.
         """
-        return self._lookup.above(
+        return self._searcher.range_search(
             query_D, min_score=min_score, limit=limit, wanted=filter, factor=factor
         )
 

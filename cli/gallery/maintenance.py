@@ -132,7 +132,7 @@ def rebuild(
     with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.upkeep.rebuild(target=recall, on_stage=show)
     if as_json:
-        print_json(asdict(made))
+        print_json(made.to_json())
     else:
         stdout.print(_summary(made))
 
@@ -143,19 +143,19 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     Where much was deleted, whoever writes waits for the end; searches go on. Meanwhile that takes
     twice the room of what is kept, in the gallery's own folder; it is checked before.
     """
-    from index.store.vacuum import give_back_space, room_to_give_back  # noqa: PLC0415
+    from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
     with open_gallery(gallery) as opened, stage_progress() as show:
         opened.upkeep.check_writable()
-        needed = room_to_give_back(gallery)
+        needed = check_room_to_vacuum(gallery)
         if needed:
             print_info(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
         made = opened.upkeep.rebuild(on_stage=show)
         show("giving room back")
-        saved = give_back_space(gallery)
+        saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
     if as_json:
-        print_json({**asdict(made), "bytes_saved": saved, "bytes_on_disk": on_disk})
+        print_json({**made.to_json(), "bytes_saved": saved, "bytes_on_disk": on_disk})
     else:
         stdout.print(_summary(made))
         stdout.print(f"{saved / 2**20:,.1f} MiB given back, {on_disk / 2**20:,.1f} MiB on disk")
@@ -173,7 +173,7 @@ def tune(
     with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
-        print_json(asdict(made))
+        print_json(made.to_json())
         return
     if not made.trials:
         stdout.print(f"{made.count:,} items are too few to measure: all of them are looked at")
@@ -181,15 +181,15 @@ def tune(
     columns = ("structure", "effort", "recall@10", "µs per query", "build s", "")
     rows = [
         (
-            f"{plan.kind} {plan.factory}".strip(),
-            str(plan.effort or ""),
-            f"{plan.recall:.4f}" if plan.recall is not None else "",
-            f"{plan.microseconds:,.0f}" if plan.microseconds is not None else "",
+            f"{spec.kind} {spec.description}".strip(),
+            str(spec.search_depth or ""),
+            f"{spec.recall:.4f}" if spec.recall is not None else "",
+            f"{spec.microseconds:,.0f}" if spec.microseconds is not None else "",
             f"{trial.build_s:.1f}",
-            "chosen" if plan == made.plan else "" if trial.reached else "misses the recall",
+            "chosen" if spec == made.spec else "" if trial.reached else "misses the recall",
         )
         for trial in made.trials
-        for plan in [trial.plan]
+        for spec in [trial.spec]
     ]
     stdout.print(make_table(None, columns, rows))
 
@@ -259,6 +259,6 @@ def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
 
 
 def _summary(made: "Compaction") -> str:
-    recall = "" if made.plan.recall is None else f", recall {made.plan.recall:.4f}"
-    summary = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
-    return f"{summary}\n{made.plan.note}" if made.plan.note else summary
+    recall = "" if made.spec.recall is None else f", recall {made.spec.recall:.4f}"
+    summary = f"generation {made.generation}: {made.spec.kind}, {made.count:,} items{recall}"
+    return f"{summary}\n{made.spec.note}" if made.spec.note else summary

@@ -17,7 +17,7 @@ from index.errors import (
     InvalidMetadataError,
 )
 from index.items.ids import check_id
-from index.items.metadata_index import nfc, terms_of
+from index.items.metadata_index import metadata_entries, nfc
 from index.search.index_spec import Kind
 from index.search.vectors import check_vectors
 from vision.image.thumbnail import Thumbnail
@@ -26,7 +26,7 @@ NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse 
 MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
 MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another
-MAX_TERMS: Final = 512  # values in metadata; 1,000 items of so many are 1.5 s of writing
+MAX_METADATA_VALUES: Final = 512  # values in metadata; 1,000 items of so many are 1.5 s of writing
 MAX_NAME_CHARS: Final = 64 * 1024  # of their names, each with the names of the objects around it
 INT64: Final = 2**63  # SQLite compares integers of this range exactly
 
@@ -215,8 +215,8 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
         raise InvalidMetadataError(
             f"metadata has {size} bytes as JSON; at most {MAX_METADATA_BYTES} are allowed"
         )
-    if size > MAX_TERMS:  # fewer bytes cannot hold too many
-        _check_terms(text)
+    if size > MAX_METADATA_VALUES:  # fewer bytes cannot hold too many
+        _check_values(text)
     return text
 
 
@@ -231,15 +231,15 @@ def is_text(value: str) -> bool:
     return not NOT_TEXT.search(value)
 
 
-def _check_terms(metadata: str) -> None:
-    """Refuse what would keep other writers waiting: each term is a row of an index."""
-    terms = terms_of(metadata)
-    if len(terms) > MAX_TERMS:
+def _check_values(metadata: str) -> None:
+    """Refuse what would keep other writers waiting: each entry is a row of an index."""
+    entries = metadata_entries(metadata)
+    if len(entries) > MAX_METADATA_VALUES:
         raise InvalidMetadataError(
-            f"metadata has {len(terms)} values that filters can look for, elements of arrays "
-            f"counted each; at most {MAX_TERMS} are allowed"
+            f"metadata has {len(entries)} values that filters can look for, elements of arrays "
+            f"counted each; at most {MAX_METADATA_VALUES} are allowed"
         )
-    chars = sum(len(name) for name, _, _ in terms)
+    chars = sum(len(name) for name, _, _ in entries)
     if chars > MAX_NAME_CHARS:
         raise InvalidMetadataError(
             f"the names of the metadata's values have {chars} characters, those of the objects "

@@ -15,18 +15,18 @@ from index.items.item import GalleryInfo
 from index.maintenance.compaction import Compaction
 from index.maintenance.rebuild_process import Rebuild
 from index.maintenance.verify import snapshot_problems, store_problems
-from index.search.index_spec import EXACT_ROWS, OUTDATED
+from index.search.index_spec import EXACT, EXACT_ROWS, OUTDATED
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
-from index.store.sqlite.database import folder_bytes
 from index.store.store import Store
 from index.store.transaction import last_seq
+from index.store.vacuum import folder_bytes
 
 PERIOD_S: Final = 1.0  # between two looks
 RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
-RECENT_SHARE: Final = 0.05  # of the base
-DEAD_SHARE: Final = 0.1  # of the base
+RECENT_SHARE: Final = 0.05  # of the segment
+TOMBSTONE_SHARE: Final = 0.1  # of the segment
 BUSY_S: Final = 5.0  # until the next try while another process rebuilds
 PATIENCE_S: Final = 60.0  # after a rebuild that failed, or a generation that was refused
 VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
@@ -34,12 +34,12 @@ logger = logging.getLogger("lookalike.index")
 
 
 def is_due(snapshot: Snapshot) -> bool:
-    """Whether a new structure would pay: many rows are scanned, or many are dead."""
-    if snapshot.base is None:
+    """Whether a new structure would pay: many rows are scanned, or many were deleted."""
+    if snapshot.immutable is None:
         return snapshot.count >= EXACT_ROWS
-    rows = len(snapshot.base.base)
-    recent = snapshot.recent.alive > max(RECENT_ROWS, int(RECENT_SHARE * rows))
-    return recent or snapshot.base.dead > max(RECENT_ROWS, int(DEAD_SHARE * rows))
+    rows = len(snapshot.immutable.segment)
+    many = snapshot.delta.live_count > max(RECENT_ROWS, int(RECENT_SHARE * rows))
+    return many or snapshot.immutable.tombstones > max(RECENT_ROWS, int(TOMBSTONE_SHARE * rows))
 
 
 class Upkeep:
@@ -59,7 +59,7 @@ class Upkeep:
     def is_due(self) -> bool:
         """Whether a new structure would pay."""
         snapshot = self._follower.snapshot
-        outdated = snapshot.base is not None and snapshot.base.base.plan == OUTDATED
+        outdated = snapshot.immutable is not None and snapshot.immutable.segment.spec == OUTDATED
         return outdated or is_due(snapshot)
 
     def rebuild(
@@ -101,7 +101,7 @@ class Upkeep:
         Raises:
             ReadOnlyError: it does not; the sentence says what is missing.
         """
-        displaced = self._store.look_at_place()
+        displaced = self._store.check_files()
         if displaced is not None:
             raise ReadOnlyError(displaced)
 
@@ -111,7 +111,7 @@ class Upkeep:
         Raises:
             ReadOnlyError: it does not; the sentence says why.
         """
-        self._store.look_at_place()
+        self._store.check_files()
         if self._store.read_only_reason is not None:
             raise ReadOnlyError(self._store.read_only_reason)
 
@@ -121,8 +121,8 @@ class Upkeep:
         Returns:
             Whether there was one.
         """
-        view = self._follower.snapshot.base
-        used = 0 if view is None else view.base.generation
+        view = self._follower.snapshot.immutable
+        used = 0 if view is None else view.segment.generation
         numbers = self._generations.known(self._store)
         for gone in self._refused.keys() - set(numbers):
             del self._refused[gone]  # one of the same number may come in its place
@@ -132,8 +132,8 @@ class Upkeep:
             if time.monotonic() < self._refused.get(number, 0.0):
                 continue
             try:
-                base = self._generations.load(number, last_seq=self._store.last_seq())
-                self._follower.adopt(base)
+                segment = self._generations.load(number, last_seq=self._store.last_seq())
+                self._follower.adopt(segment)
             except GenerationError as error:
                 logger.warning("%s", error)
                 self._refused[number] = time.monotonic() + PATIENCE_S
@@ -144,20 +144,21 @@ class Upkeep:
     def info(self) -> GalleryInfo:
         """Return what the gallery holds now, and for which model."""
         snapshot = self._follower.catch_up()
-        folder, binding, base = self._store.folder, self._store.binding, snapshot.base
+        folder, binding, immutable = self._store.folder, self._store.binding, snapshot.immutable
+        spec = EXACT if immutable is None else immutable.segment.spec
         reason = self._store.read_only_reason
         return GalleryInfo(
             name=folder.absolute().name,
             count=snapshot.count,
             seq=snapshot.seq,
-            structure="exact" if base is None else base.base.plan.kind,
-            recall=1.0 if base is None else base.base.plan.recall,
-            recall_low=1.0 if base is None else base.base.plan.recall_low,
-            recall_high=1.0 if base is None else base.base.plan.recall_high,
-            recall_queries=0 if base is None else base.base.plan.queries,
-            note=None if base is None else base.base.plan.note or None,
-            generation=0 if base is None else base.base.generation,
-            recent=snapshot.recent.alive,
+            structure=spec.kind,
+            recall=spec.recall,
+            recall_low=spec.recall_low,
+            recall_high=spec.recall_high,
+            recall_queries=spec.queries,
+            note=spec.note or None,
+            generation=0 if immutable is None else immutable.segment.generation,
+            recent=snapshot.delta.live_count,
             state="writable" if reason is None else "read-only",
             reason=reason,
             model_name=binding.model_name,
@@ -177,11 +178,11 @@ class Upkeep:
 
     def generation_built(self) -> float | None:
         """Return when the generation in use was built, Unix time; ``None``: there is none."""
-        view = self._follower.snapshot.base
+        view = self._follower.snapshot.immutable
         if view is None:
             return None
         try:
-            return self._generations.path(view.base.generation).stat().st_mtime
+            return self._generations.path(view.segment.generation).stat().st_mtime
         except OSError:  # deleted: a newer one is about to be taken over
             return None
 
@@ -220,21 +221,21 @@ class Upkeep:
 
     def _pays(self) -> bool:
         """Whether a new structure would pay now, or at the next start: the files may be gone."""
-        view = self._follower.snapshot.base
+        view = self._follower.snapshot.immutable
         numbers = self._generations.numbers()
-        return self.is_due or (view is not None and view.base.generation not in numbers)
+        return self.is_due or (view is not None and view.segment.generation not in numbers)
 
     def _run(self) -> None:
         pause_s = PERIOD_S
         while not self._ended.wait(pause_s):
             pause_s = PERIOD_S
-            self._store.look_at_place()
+            self._store.check_files()
             try:
                 if not self.take_over() and self._store.read_only_reason is None and self._pays():
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
-                    if made.plan.note:
-                        logger.warning("generation %d: %s", made.generation, made.plan.note)
+                    if made.spec.note:
+                        logger.warning("generation %d: %s", made.generation, made.spec.note)
                 self.trouble = None
             except RebuildBusyError:
                 pause_s = BUSY_S

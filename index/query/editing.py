@@ -23,11 +23,11 @@ from index.items.item import (
     encode_metadata,
     shown,
 )
-from index.items.metadata_index import terms_of
+from index.items.metadata_index import metadata_entries
 from index.items.preconditions import ANYTHING, Expected
-from index.query.searcher import Lookup
+from index.query.searcher import Searcher
 from index.store.store import Store
-from index.store.transaction import Changes, Edit
+from index.store.transaction import Edit, WriteTransaction
 
 CHUNK: Final = 1000  # items deleted in one transaction; others write between them
 
@@ -75,9 +75,9 @@ def merge(target: Any, patch: Any) -> Any:
 class Editing:
     """Changes of what a gallery stores. For any number of threads."""
 
-    def __init__(self, store: Store, lookup: Lookup, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, searcher: Searcher, *, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._lookup = lookup
+        self._searcher = searcher
         self._clock = clock
 
     def put(
@@ -114,9 +114,9 @@ class Editing:
                 seq=item.seq,
                 label=patched.label,
                 metadata=metadata,
-                terms=terms_of(metadata),
+                entries=metadata_entries(metadata),
             )
-            seq = self._store.change(partial(Changes.edit, edit=edit), items=2)
+            seq = self._store.change(partial(WriteTransaction.edit, edit=edit), items=2)
             if seq is not None:
                 return replace(patched, seq=seq)
 
@@ -141,7 +141,7 @@ class Editing:
             at_most: of items.
         """
         while True:
-            page = self._lookup.page(limit=at_most, cursor=None, wanted=wanted)
+            page = self._searcher.page(limit=at_most, cursor=None, wanted=wanted)
             found = [item for item in page.items if up_to is None or item.seq <= up_to]
             if not found:
                 return 0
@@ -173,8 +173,9 @@ def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemEr
     )
 
 
-def _delete_all(changes: Changes, *, items: Sequence[Item]) -> int:
+def _delete_all(transaction: WriteTransaction, *, items: Sequence[Item]) -> int:
     """Delete those of ``items`` that are as they were read, and return how many they are."""
     return sum(
-        changes.delete(item.id, expected=Expected(one_of=frozenset([item.seq]))) for item in items
+        transaction.delete(item.id, expected=Expected(one_of=frozenset([item.seq])))
+        for item in items
     )

@@ -21,10 +21,10 @@ from index.items.item import Hit, Item, Itself, Page, RangeResult, SearchResult
 from index.items.metadata_index import TEXT
 from index.query.cursor import cursor_of, key_of
 from index.query.groups import CONTENT, KnownGroups, code_of
-from index.query.item_cache import Remembered
+from index.query.item_cache import ItemCache
 from index.query.result_selection import Picker, Picking, picked
 from index.search.exact import Hits
-from index.snapshot.filter_cache import Allowed, AllowedKeys
+from index.snapshot.filter_cache import FilterCache, FilterMask
 from index.snapshot.follower import Follower
 from index.snapshot.snapshot import Snapshot
 from index.store.condition_queries import keys_of
@@ -35,22 +35,22 @@ READ_ONLY_ATTEMPTS: Final = 100  # where they cannot be
 
 _EVERYTHING: Final = Filter()
 T = TypeVar("T")
-Find = Callable[[Snapshot, Allowed | None], list[Hits]]
+Find = Callable[[Snapshot, FilterMask | None], list[Hits]]
 
 
-class Lookup:
+class Searcher:
     """Turns what a snapshot finds into items. For any number of threads."""
 
     def __init__(self, store: Store, follower: Follower) -> None:
         self._store = store
         self._follower = follower
-        self._allowed = AllowedKeys(
+        self._filters = FilterCache(
             store.condition_keys,
             newest=lambda: follower.catch_up().seq,
             stored=lambda: follower.snapshot.count,
         )
         self._groups = KnownGroups(store.reading, stored=lambda: follower.snapshot.count)
-        self._items = Remembered(store)
+        self._items = ItemCache(store)
 
     def search(
         self,
@@ -74,15 +74,15 @@ class Lookup:
         own_key, own_score = (None, 0.0) if itself is None else self._own(queries_QD, itself)
         reach, offset = picking.offset + k, picking.offset
 
-        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
-            leader = own_key if own_key is not None and snapshot.holds(own_key, allowed) else None
+        def find(snapshot: Snapshot, mask: FilterMask | None) -> list[Hits]:
+            leader = own_key if own_key is not None and snapshot.holds(own_key, mask) else None
 
             def finish(hits: Hits) -> Hits:
                 hits = hits if leader is None else led_by(leader, own_score, hits)
-                return hits if min_score is None else _above(hits, min_score, factor)
+                return hits if min_score is None else _at_least(hits, min_score, factor)
 
             if picking.is_plain:
-                nearest = snapshot.search(queries_QD, k=reach, allowed=allowed, exact=exact)
+                nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
                 found = [finish(hits) for hits in nearest]
             else:
                 picker = self._picker(picking, snapshot, itself)
@@ -92,7 +92,7 @@ class Lookup:
                     picked(
                         *(snapshot, queries_QD[[row]], picker),
                         k=reach,
-                        allowed=allowed,
+                        mask=mask,
                         exact=exact,
                         finish=finish,
                     )
@@ -106,7 +106,7 @@ class Lookup:
 
         return self._run(find, wanted, out=picking.exclude)
 
-    def above(
+    def range_search(
         self,
         query_D: NDArray[np.float32],
         *,
@@ -118,9 +118,9 @@ class Lookup:
         """Return the items that score at least ``min_score``, best first. Raises as ``search``."""
         total, least = 0, min_score / factor
 
-        def find(snapshot: Snapshot, allowed: Allowed | None) -> list[Hits]:
+        def find(snapshot: Snapshot, mask: FilterMask | None) -> list[Hits]:
             nonlocal total
-            hits, total = snapshot.above(query_D, min_score=least, limit=limit, allowed=allowed)
+            hits, total = snapshot.range_search(query_D, min_score=least, limit=limit, mask=mask)
             return [(hits[0], np.clip(factor * hits[1], -1, 1))]
 
         found = self._run(find, wanted)
@@ -150,11 +150,9 @@ class Lookup:
             return look(None, 0)
 
         def attempt(snapshot: Snapshot) -> T | None:
-            allowed = self._allowed.of(
-                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
-            )
-            known = np.searchsorted(allowed.keys_S, snapshot.last_key, side="right")
-            found = look(allowed.keys_S[:known], snapshot.seq)
+            mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
+            known = np.searchsorted(mask.keys_S, snapshot.last_key, side="right")
+            found = look(mask.keys_S[:known], snapshot.seq)
             return found if self._follower.catch_up().removals == snapshot.removals else None
 
         return self._settled(attempt)
@@ -199,7 +197,7 @@ class Lookup:
 
     def _settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
         """Return what ``attempt`` does as soon as nothing changed under its hands."""
-        result = attempt(self._follower.recent())
+        result = attempt(self._follower.recent_snapshot())
         if result is not None:
             return result
         # Without the right to write we cannot make the others wait, and so try more often.
@@ -232,8 +230,8 @@ class Lookup:
     def _page(
         self, snapshot: Snapshot, after: int, limit: int, wanted: Filter
     ) -> list[tuple[int, Item]] | None:
-        allowed = self._allowed.of(wanted, up_to=snapshot.last_key, everything=snapshot.keys_above)
-        keys_S = allowed.keys_S[np.searchsorted(allowed.keys_S, after, side="right") :]
+        mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
+        keys_S = mask.keys_S[np.searchsorted(mask.keys_S, after, side="right") :]
         found: list[tuple[int, Item]] = []
         while len(found) < limit and keys_S.size:  # some of the keys may be gone
             items = self._store.items_by_key(keys_S[:limit])
@@ -243,23 +241,21 @@ class Lookup:
             return None  # an item may have been replaced: gone under its old key, and not here yet
         return found[:limit]
 
-    def _is_true_to(self, snapshot: Snapshot, allowed: Allowed) -> bool:
+    def _is_true_to(self, snapshot: Snapshot, mask: FilterMask) -> bool:
         """Whether nothing of the snapshot may have gone before the filter looked at it."""
-        if allowed.seq <= snapshot.seq:  # what had gone by then is gone in the snapshot
+        if mask.seq <= snapshot.seq:  # what had gone by then is gone in the snapshot
             return True
         return self._follower.catch_up().removals == snapshot.removals
 
     def _attempt(
         self, snapshot: Snapshot, find: Find, wanted: Filter | None, out: frozenset[str]
     ) -> SearchResult | None:
-        allowed = None
+        mask = None
         if wanted is not None and wanted != _EVERYTHING:
-            allowed = self._allowed.of(
-                wanted, up_to=snapshot.last_key, everything=snapshot.keys_above
-            )
-            if not self._is_true_to(snapshot, allowed):
+            mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
+            if not self._is_true_to(snapshot, mask):
                 return None
-        found = find(snapshot, allowed)
+        found = find(snapshot, mask)
         keys = [key for keys, _ in found for key in keys.tolist()]
         items = self._items.of(keys, stored=snapshot.count)
         if items is None:
@@ -288,7 +284,7 @@ def led_by(key: int, score: float, hits: Hits) -> Hits:
     )
 
 
-def _above(hits: Hits, min_score: float, factor: float) -> Hits:
+def _at_least(hits: Hits, min_score: float, factor: float) -> Hits:
     keys, scores = hits
     enough = int(np.count_nonzero(factor * scores >= min_score))
     return keys[:enough], scores[:enough]

@@ -172,7 +172,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
 
 def _above(query: Query[RangeOptions]) -> RangeResult:
     options = query.options
-    return query.gallery.above(
+    return query.gallery.range_search(
         query.vector_D,
         min_score=options.min_score,
         limit=options.limit,

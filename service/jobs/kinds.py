@@ -100,9 +100,9 @@ def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFu
         gallery.upkeep.take_over()  # other processes find it within a second
         trials = [
             {
-                "structure": trial.plan.kind,
-                "recall": trial.plan.recall,
-                "microseconds": trial.plan.microseconds,
+                "structure": trial.spec.kind,
+                "recall": trial.spec.recall,
+                "microseconds": trial.spec.microseconds,
                 "reached": trial.reached,
                 "build_s": trial.build_s,
             }
@@ -112,11 +112,11 @@ def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFu
             "generation": made.generation,
             "seq": made.seq,
             "count": made.count,
-            "structure": made.plan.kind,
-            "recall": made.plan.recall,
-            "recall_low": made.plan.recall_low,
-            "recall_high": made.plan.recall_high,
-            "note": made.plan.note or None,
+            "structure": made.spec.kind,
+            "recall": made.spec.recall,
+            "recall_low": made.spec.recall_low,
+            "recall_high": made.spec.recall_high,
+            "note": made.spec.note or None,
             "trials": trials,
         }
 

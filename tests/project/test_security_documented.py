@@ -113,7 +113,7 @@ EXCEPTIONS = {
         *(
             "index.store.sqlite.write_ahead_log.MAX_SHARE",
             "index.store.sqlite.write_ahead_log.GRACE_S",
-            "index.snapshot.segments.base_segment.MOST_ALIVE",
+            "index.snapshot.segments.immutable_segment.MOST_ALIVE",
         ),
         *(
             "index.search.scalar_quantizer.MAX_WIDTH",
@@ -128,7 +128,7 @@ EXCEPTIONS = {
         *(
             "index.store.schema.PAGE_BYTES",
             "index.search.unindexed_rows.MOST_EQUAL",
-            "index.search.ann_index.MAX_EFFORT",
+            "index.search.ann_index.MAX_SEARCH_DEPTH",
         ),
     },
     "of commands and of the operator's own files": {

@@ -159,8 +159,8 @@ def test_nothing_is_missed_and_nothing_deleted_is_found_while_structures_are_reb
                     assert len(hits) == k, "fewer than k although k exist"
                     assert len({hit.id for hit in hits}) == k, "one id twice"
                     assert restriction is None or {hit.label for hit in hits} == {"l1"}
-            base = at._follower.snapshot.base
-            searches["exact" if base is None else base.base.plan.kind] += 1
+            base = at._follower.snapshot.immutable
+            searches["exact" if base is None else base.base.spec.kind] += 1
 
     def structured() -> int:
         return searches["graph"] + searches["quantized"]
@@ -191,17 +191,17 @@ def test_an_item_that_is_replaced_while_a_filter_looks_and_a_base_is_taken_over_
     ours, theirs = (Gallery.open(tmp_path / "g", fingerprint=None) for _ in range(2))
     ours.put([new_item("a", seed=1, label="x"), new_item("b", seed=2)])
     wanted = parse_filter({"must": [{"key": "label", "match": "x"}]})
-    allowed = ours._lookup._allowed
-    judge = allowed._judge
+    filters = ours._searcher._filters
+    evaluate = filters._evaluate
 
-    def judge_late(*arguments: Any, **options: Any) -> Any:
-        allowed._judge = judge
+    def evaluate_late(*arguments: Any, **options: Any) -> Any:
+        filters._evaluate = evaluate
         theirs.put([new_item("a", seed=3, label="x")])
         rebuilt(tmp_path / "g")
         assert ours.upkeep.take_over()
-        return judge(*arguments, **options)
+        return evaluate(*arguments, **options)
 
-    allowed._judge = judge_late
+    filters._evaluate = evaluate_late
     (hits,) = ours.search(unit_vectors(1, WIDTH, 0), k=5, filter=wanted).hits
 
     assert [hit.id for hit in hits] == ["a"]

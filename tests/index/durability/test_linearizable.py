@@ -262,7 +262,7 @@ def recorded(folder: Path, *, operations: int) -> tuple[dict[str, list[Call]], C
 
     def rebuild() -> None:
         while not done.is_set():
-            kinds[f"rebuilt {rebuilt(folder).plan.kind}"] += 1
+            kinds[f"rebuilt {rebuilt(folder).spec.kind}"] += 1
             kinds["taken over"] += ours.upkeep.take_over() + theirs.upkeep.take_over()
             done.wait(0.1)
 

@@ -66,7 +66,7 @@ def test_a_rebuild_that_is_stopped_changes_nothing_that_is_remembered(
         assert gallery.info().generation == 1
         made = gallery.upkeep.rebuild()
         assert made.generation == 2
-        assert made.plan.recall_target != 0.5
+        assert made.spec.recall_target != 0.5
 
 
 LATE = """
@@ -92,7 +92,7 @@ def test_who_stops_a_rebuild_too_late_hears_that_it_was_made(
 def test_a_rebuild_that_ended_is_remembered_with_its_target(folder: Path) -> None:
     with Gallery.open(folder, fingerprint=None) as gallery:
         gallery.upkeep.rebuild(target=0.75)
-        assert gallery.upkeep.rebuild().plan.recall_target == 0.75
+        assert gallery.upkeep.rebuild().spec.recall_target == 0.75
 
     assert settings(folder)[0] == "0.75"
 

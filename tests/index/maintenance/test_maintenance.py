@@ -50,13 +50,13 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
-def snapshot(*, rows: int | None, dead: int = 0, recent: int = 0) -> Snapshot:
+def snapshot(*, rows: int | None, tombstones: int = 0, recent: int = 0) -> Snapshot:
     """Return as much of a snapshot as decides whether a rebuild is due."""
-    base = None if rows is None else SimpleNamespace(base=[None] * rows, dead=dead)
-    count = recent + (0 if rows is None else rows - dead)
+    base = None if rows is None else SimpleNamespace(base=[None] * rows, tombstones=tombstones)
+    count = recent + (0 if rows is None else rows - tombstones)
     return cast(
         "Snapshot",
-        SimpleNamespace(base=base, recent=SimpleNamespace(alive=recent), count=count),
+        SimpleNamespace(base=base, recent=SimpleNamespace(live=recent), count=count),
     )
 
 
@@ -77,9 +77,9 @@ def snapshot(*, rows: int | None, dead: int = 0, recent: int = 0) -> Snapshot:
     ],
 )
 def test_a_rebuild_is_due_when_many_rows_are_scanned_or_dead(
-    rows: int | None, dead: int, recent: int, due: bool
+    rows: int | None, tombstones: int, recent: int, due: bool
 ) -> None:
-    assert is_due(snapshot(rows=rows, dead=dead, recent=recent)) == due
+    assert is_due(snapshot(rows=rows, tombstones=tombstones, recent=recent)) == due
 
 
 def test_a_rebuild_tells_its_stages_and_what_it_made_and_is_searched_on(gallery: Gallery) -> None:
@@ -88,7 +88,7 @@ def test_a_rebuild_tells_its_stages_and_what_it_made_and_is_searched_on(gallery:
     made = gallery.upkeep.rebuild(on_stage=stages.append)
 
     assert stages == ["reading", "measuring", "writing"]
-    assert (made.generation, made.seq, made.count, made.plan.kind) == (1, ITEMS, ITEMS, "exact")
+    assert (made.generation, made.seq, made.count, made.spec.kind) == (1, ITEMS, ITEMS, "exact")
     assert gallery.info().generation == 1
     assert wrong_answers(gallery) == []
 
@@ -100,9 +100,9 @@ def test_a_structure_is_built_in_its_own_process_and_taken_over(tmp_path: Path) 
 
         made = gallery.upkeep.rebuild(target=0.95)
 
-        assert (made.generation, made.plan.kind) == (2, "graph")
-        assert made.plan.recall is not None
-        assert made.plan.recall >= 0.95
+        assert (made.generation, made.spec.kind) == (2, "graph")
+        assert made.spec.recall is not None
+        assert made.spec.recall >= 0.95
         assert gallery.info().structure == "graph"
         assert wrong_answers(gallery) == []
         assert gallery.verify() == []

@@ -12,8 +12,8 @@ import pytest
 
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generations import Generations
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from tests.support.fakes import new_item
 from tests.support.segments import rebuilt, small_structures
 
@@ -34,7 +34,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     counted: Counter[int] = Counter()
     load = Generations.load
 
-    def counting(self: Generations, number: int, *, last_seq: int) -> Base:
+    def counting(self: Generations, number: int, *, last_seq: int) -> ImmutableSegment:
         counted[number] += 1
         return load(self, number, last_seq=last_seq)
 
@@ -123,7 +123,7 @@ def test_the_background_goes_on_after_a_rebuild_that_could_not_be_made(
     monkeypatch.setattr(gallery.upkeep, "rebuild", rebuild)
     gallery.upkeep.start()
 
-    wait_until(lambda: gallery._follower.snapshot.base is not None)
+    wait_until(lambda: gallery._follower.snapshot.immutable is not None)
 
     assert tried.is_set()
     assert gallery.info().structure == "graph"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from index.gallery import Gallery
 from index.maintenance.compaction import SETTING, TARGET
-from index.search.index_spec import candidates
+from index.search.index_spec import candidate_specs
 from index.store.store import Store
 from index.transfer.backup import restore
 from service.errors import JobConflictError, UnknownJobError
@@ -122,7 +122,7 @@ def test_rebuilds_fail_no_search_and_no_write_and_tell_their_stages(
         assert job["result"]["count"] >= MANY
         assert job["result"]["recall"] >= 0.9
     assert jobs[0]["result"]["structure"] == "graph"
-    assert len(jobs[1]["result"]["trials"]) >= len(candidates(MANY, 256))
+    assert len(jobs[1]["result"]["trials"]) >= len(candidate_specs(MANY, 256))
     assert gallery["generation"] == 3
     assert gallery["structure"] == jobs[2]["result"]["structure"] == jobs[1]["result"]["structure"]
     assert stages & {"reading", "measuring", "writing"}

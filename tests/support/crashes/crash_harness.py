@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from index.gallery import Gallery
-from index.maintenance.compaction import SETTING, TARGET, TunedPlan, compact
-from index.search.index_spec import Plan
+from index.maintenance.compaction import SETTING, TARGET, TunedSpec, compact
+from index.search.index_spec import IndexSpec
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.crashes.crash_oracle import CrashCounts, Expected
@@ -23,7 +23,7 @@ from tests.support.crashes.crash_workers import CrashWorkers
 from tests.support.fakes import unit_vectors
 from tests.support.loop_filesystems import loop_disk
 
-GRAPH: Final = Plan(kind="graph", factory="HNSW8_SQ8", construction=40, k_factor=4)
+GRAPH: Final = IndexSpec(kind="graph", factory="HNSW8_SQ8", construction=40, k_factor=4)
 QUERIES: Final = 20
 K: Final = 10
 LEAST_RECALL: Final = 0.9  # of the hits, over all queries of one look
@@ -83,7 +83,7 @@ def create(folder: Path) -> dict[str, int]:
     versions = {f"i{n}": n for n in range(IDS) if n % 6}
     with Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH) as gallery:
         gallery.put([item_of(item_id, version) for item_id, version in versions.items()])
-        gallery._store.set_setting(SETTING, TunedPlan(GRAPH, len(versions)).to_json())
+        gallery._store.set_setting(SETTING, TunedSpec(GRAPH, len(versions)).to_json())
         gallery._store.set_setting(TARGET, "0.95")  # as much as so few items can show
     rebuild(folder)
     return versions
