@@ -384,7 +384,7 @@ def test_many_may_open_a_gallery_of_version_1_at_once(version_1: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from index import migration
+from index.store import migration
 from index.store.store import Store
 def die(writer):
     migration.fill_terms(writer)
