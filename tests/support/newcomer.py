@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.support.images.pngs import picture
 from tests.support.server.servers import clean_environment
-from training.data.dataset import FASHION_MNIST, load_dataset
+from training.data.dataset import load_dataset
+from training.data.images.load import FASHION_MNIST
 from training.recipes.built_in import cnn
 from training.train import train
 
@@ -68,7 +69,7 @@ def make_demo(folder: Path) -> None:
     """Write ``demo/model`` and ``demo/gallery``: `lookalike demo` finds a model, and goes on."""
     recipe = replace(cnn(), epochs=1)
     whole = load_dataset(FASHION_MNIST, recipe.preprocessing)
-    part = replace(whole, train=whole.train.only(np.arange(LEARNT)))
+    part = replace(whole, train=whole.train.take(np.arange(LEARNT)))
     train(recipe, part, out=folder / "demo" / "model", device="cpu")
     run_all(["demo --no-serve --out demo"], folder)
 
