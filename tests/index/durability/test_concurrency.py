@@ -1,3 +1,5 @@
+"""Threads and processes that write and search one gallery at once: none miss or invent an item."""
+
 import subprocess
 import sys
 import threading
@@ -45,7 +47,7 @@ def in_threads(*works: Callable[[], None]) -> list[Exception]:
     return raised
 
 
-def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothing(
+def test_threads_that_add_delete_replace_and_search_find_nothing_deleted_and_miss_nothing(
     tmp_path: Path,
 ) -> None:
     gallery = make(tmp_path / "g")
@@ -62,7 +64,7 @@ def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothin
             query = item.vector_D[np.newaxis]
             assert gallery.search(query, k=1).hits[0][0].id == item.id, "acknowledged, not found"
             assert gallery.delete([item.id]) == [True]
-            assert gallery.search(query, k=1).hits[0][0].id != item.id, "a ghost"
+            assert gallery.search(query, k=1).hits[0][0].id != item.id, "a deleted item was found"
 
     def replace() -> None:
         seed = 5_000_000
@@ -110,7 +112,7 @@ def keep_rebuilding(
         over.set()
 
 
-def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_taken_over(
+def test_nothing_is_missed_and_nothing_deleted_is_found_while_structures_are_rebuilt_and_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_structures(monkeypatch)
@@ -136,7 +138,7 @@ def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_t
             assert at.delete(gone) == [True] * 5
             for restriction in (None, wanted):
                 for hits in at.search(queries, k=20, filter=restriction).hits:
-                    assert not {hit.id for hit in hits} & set(gone), "a ghost"
+                    assert not {hit.id for hit in hits} & set(gone), "a deleted item was found"
 
     def replace() -> None:
         number = 0

@@ -1,3 +1,5 @@
+"""Damaged galleries: refused, or repaired, and never a wrong answer."""
+
 import random
 import shutil
 from collections import Counter

@@ -130,7 +130,7 @@ def test_histories_that_a_register_explains_are_accepted(calls: list[Call]) -> N
     "calls",
     [
         [put(1, 2, 7), read(3, 4, None)],  # acknowledged, not found
-        [put(1, 2, 7), delete(3, 4), read(5, 6, 7)],  # a ghost
+        [put(1, 2, 7), delete(3, 4), read(5, 6, 7)],  # a deleted item is found
         [put(1, 2, 7), put(3, 4, 8, "replaced"), read(5, 6, 7)],  # stale
         [read(1, 2, 7), put(3, 4, 7)],  # from the future
         [put(1, 9, 7), read(2, 3, 7), read(4, 5, None)],  # seen, then not

@@ -1,3 +1,5 @@
+"""Filters: parsed, refused, and answered alike by the index, a scan and plain Python."""
+
 import math
 import re
 from typing import Any

@@ -1,3 +1,5 @@
+"""Rebuilds in processes of their own: begun, taken over, stopped, killed, refused."""
+
 import gc
 import json
 import logging

@@ -1,3 +1,5 @@
+"""Filters on random galleries: searches and pages let through what plain Python does."""
+
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -1,3 +1,5 @@
+"""Tuning: held-out queries, intervals of the recall, and the structure that follows."""
+
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Exact search over rows in memory, against sorting every cosine."""
+
 import threading
 import tracemalloc
 

@@ -1,3 +1,5 @@
+"""Remembered filters: the rows they let through are those of judging everything anew."""
+
 import threading
 from collections import Counter
 from typing import Any

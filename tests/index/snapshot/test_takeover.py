@@ -1,3 +1,5 @@
+"""A new generation is taken over once, and a damaged one is not read again and again."""
+
 import logging
 import threading
 import time

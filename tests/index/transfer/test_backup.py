@@ -1,3 +1,5 @@
+"""Backups of galleries that are written to, and what is restored of them."""
+
 import shutil
 import sqlite3
 import subprocess

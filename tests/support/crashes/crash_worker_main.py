@@ -1,10 +1,10 @@
-"""Crews of processes that work on one gallery until they are killed, and tell what they do.
+"""Groups of processes that work on one gallery until they are killed, and tell what they do.
 
 ``python -m tests.support.crashes.crash_worker_main`` imports everything, which takes longest, and
-then forks a crew for
-every line of JSON that it reads: orders. A crew writes to a pipe one line of JSON per event:
+then forks a group for
+every line of JSON that it reads: orders. A group writes to a pipe one line of JSON per event:
 
-- ``["crew", pid]`` of its first process, which leads a process group of the whole crew;
+- ``["group", pid]`` of its first process, which leads a process group of the whole group;
 - ``["rebuilder", pid]`` of the process that rebuilds in a loop;
 - ``["try", thread, changes]`` before a call, changes being {id: version, or null for a delete};
 - ``["ack", thread, seqs]`` after the call returned, with the seq of every put;
@@ -50,7 +50,7 @@ Changes = dict[str, int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What a crew does."""
+    """What a group does."""
 
     folder: str
     events: str  # a named pipe
@@ -83,7 +83,7 @@ def own_ids(thread: int, threads: int) -> list[str]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the crews
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
     _hurry()
     for line in sys.stdin:
         if os.fork() == 0:
@@ -95,7 +95,7 @@ def _lead(orders: Orders) -> None:
     os.setsid()
     os.dup2(os.open(orders.events, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _tell("crew", os.getpid())
+    _tell("group", os.getpid())
     if orders.mode == "syncs now and then":
         index.sqlite.database.SYNC_FULL = 1
     if os.fork() == 0:

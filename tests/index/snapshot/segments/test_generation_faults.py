@@ -1,3 +1,5 @@
+"""Failing system calls while generations are written and read: the one before serves."""
+
 import os
 import shutil
 from pathlib import Path

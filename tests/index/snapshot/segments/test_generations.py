@@ -1,3 +1,5 @@
+"""Generations on disk: written whole, numbered, pruned, verified, and fitting the database."""
+
 import json
 import shutil
 from collections.abc import Iterator

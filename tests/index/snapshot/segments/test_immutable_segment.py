@@ -1,3 +1,5 @@
+"""Bases: filtered and unfiltered searches over every structure, and rows that are deleted."""
+
 from dataclasses import replace
 
 import numpy as np
