@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import load_gallery_encoder, open_gallery
-from cli.support.image_argument import load_image, parse_json_option
+from cli.support.image_argument import load_image
 from cli.support.image_collection import (
     JSONL,
     Document,
@@ -26,6 +26,7 @@ from cli.support.options import (
     GalleryModelOption,
     JsonOption,
     RuntimeOption,
+    json_object_option,
 )
 from cli.support.search_options import (
     ExcludeCopiesOption,
@@ -92,12 +93,10 @@ def search(
     model: GalleryModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     filter_: Annotated[
-        str | None,
-        typer.Option(
+        dict[str, Any] | None,
+        json_object_option(
             "--filter",
-            metavar="JSON",
             help="Only items that match this filter: must, should and must_not, as over HTTP.",
-            show_default=False,
         ),
     ] = None,
     min_score: Annotated[
@@ -226,11 +225,11 @@ def _print_votes(votes: "list[Vote]") -> None:
     stdout.print(make_table(None, ("share of the votes", "label"), rows))
 
 
-def _filter(text: str) -> "Filter":
+def _filter(conditions: dict[str, Any]) -> "Filter":
     from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
-        return parse_filter(parse_json_option(text, "--filter"))
+        return parse_filter(conditions)
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 
