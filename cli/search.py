@@ -17,7 +17,7 @@ from cli.support.image_collection import (
     ImagesArgument,
     OutOption,
     ResultFormat,
-    is_collection,
+    check_results_file,
     write_results,
 )
 from cli.support.options import (
@@ -131,10 +131,10 @@ def search(
     """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
-    is_many = is_collection(image, out)
-    if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
+    check_results_file(image, out)
+    if out is not None and with_vote and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
-    if is_many and exclude_copies:
+    if out is not None and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
@@ -142,7 +142,7 @@ def search(
     parsed_filter = None if filter_ is None else _filter(filter_)
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
-    picture = None if is_many else load_image(encoder, image)
+    picture = None if out is not None else load_image(encoder, image)
     options = SearchOptions(
         k=k,
         filter=parsed_filter,
