@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from cli.evaluate import REPORT_PAGE
 from tests.support.images.pngs import picture
 from tests.support.run_command import lookalike
-from training.data.dataset import FASHION_MNIST, load_dataset
+from training.data.dataset import load_dataset
+from training.data.images.load import FASHION_MNIST
 from training.recipes.built_in import cnn
 from training.train import train
 
@@ -56,7 +57,7 @@ def make_demo(folder: Path) -> None:
     """
     recipe = replace(cnn(), epochs=1)
     whole = load_dataset(FASHION_MNIST, recipe.preprocessing)
-    part = replace(whole, train=whole.train.only(np.arange(LEARNT)))
+    part = replace(whole, train=whole.train.take(np.arange(LEARNT)))
     train(recipe, part, out=folder / "demo" / "model", device="cpu")
     (folder / "demo" / "model" / REPORT_PAGE).write_text("measured")
     run_all(["demo --no-serve --out demo"], folder)

@@ -248,7 +248,7 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("large") / "g"
     with filled(folder, vectors_ND[:count]) as gallery:
         made = rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         info = gallery.info()
         assert info.structure == made.spec.kind != "exact"
         assert info.recall_low is not None
@@ -382,10 +382,10 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         assert (info.structure, info.generation, info.recent) == ("exact", 1, 0)
         assert info.note is not None
         assert "older version" in info.note
-        assert gallery.upkeep.is_due
+        assert gallery.is_rebuild_due
         assert strangers(gallery, vectors_ND, list(range(300))) == []
         rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         assert gallery.info().structure != "exact"
         assert gallery.info().note is None
-        assert not gallery.upkeep.is_due
+        assert not gallery.is_rebuild_due

@@ -151,7 +151,7 @@ def many(
     vectors = clustered_vectors(MANY, WIDTH, seed=0)
     write_vectors(folder / "gallery", model, vectors)
     with Gallery.open(folder / "gallery", fingerprint=None) as gallery:
-        gallery.upkeep.rebuild(target=0.9)
+        gallery.rebuild(target=0.9)
     with running_server(model, folder / "gallery", folder / "log") as server:
         yield server, vectors
 

@@ -247,7 +247,7 @@ def test_what_loses_too_much_is_passed_over_and_the_next_compared(
     write_model(tmp_path / "m")
     ms = iter((4.0, 2.0, 1.0, 0.5) if has_bf16() else (4.0, 1.0))
     monkeypatch.setattr(
-        "vision.export.variant_selection._times",
+        "vision.export.variant_selection._measure_cpu_ms",
         lambda encoders, _: [{"1": next(ms)} for _ in encoders],
     )
     found = export(tmp_path / "m", precision="auto", limits=LossLimits(min_overlap=0.9999))

@@ -92,11 +92,11 @@ def use(folder: Path, elsewhere: Path, state: str) -> None:
         for change in (
             lambda: gallery.put([item_of("new", 1)]),
             lambda: gallery.delete(["i2"]),
-            gallery.upkeep.rebuild,
+            gallery.rebuild,
         ):
             with pytest.raises(ReadOnlyError, match="can only be read"):
                 change()
-        gallery.upkeep.start()
+        gallery.start_maintenance()
         count = gallery.count
     restore(folder, elsewhere / "restored", on_progress=lambda _: None)
     for copy in ("backup", "restored"):
