@@ -23,8 +23,8 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.decoding.decoder_pool import SLICE, Crew
-from index.decoding.file_decoder import Decoder, Seen, Wanted
+from index.decoding.file_decoder import DecodeResult, FileDecoder, FileToDecode
+from index.decoding.file_decoder_pool import SLICE, FileDecoderPool
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
 from index.items.ids import check_id
@@ -98,13 +98,13 @@ def build(
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
     told = Told(unread)
-    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
+    decoder = FileDecoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
     with closing(Origins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
-        with Crew(decoder, processes=processes) as crew, work:
+        with FileDecoderPool(decoder, processes=processes) as pool, work:
             slices = _slices(told.of(entries), gallery, origins)
-            for part, seen, pixels_BCHW in crew.decoded(slices):
-                work.do(part, seen, pixels_BCHW)
+            for part, results, pixels_BCHW in pool.decode(slices):
+                work.do(part, results, pixels_BCHW)
                 on_progress(len(part))
         stale = told.missing_among(origins.brought())
         for start in range(0, len(stale) if prune else 0, CHUNK):
@@ -141,11 +141,13 @@ class _Work:
         finally:
             self._lane.shutdown()
 
-    def do(self, part: list[_Recalled], seen: list[Seen], pixels_BCHW: NDArray[np.uint8]) -> None:
+    def do(
+        self, part: list[_Recalled], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
+    ) -> None:
         """Encode what has been decoded of a slice, and store it with what else is new."""
         chunk = self._chunk
         vectors_BD = self._encoder.encode(pixels_BCHW).vectors_BD if len(pixels_BCHW) else None
-        for one, result in zip(part, seen, strict=True):
+        for one, result in zip(part, results, strict=True):
             if result.problem is not None:
                 self.refused.append((one.entry.id, result.problem))
                 continue
@@ -220,7 +222,7 @@ class Told:
 
 def _slices(
     entries: Iterator[Entry], gallery: Gallery, origins: Origins
-) -> Iterator[tuple[list[_Recalled], list[Wanted]]]:
+) -> Iterator[tuple[list[_Recalled], list[FileToDecode]]]:
     """Give the entries in slices to decode, with what is known of them."""
     while part := list(islice(entries, SLICE)):
         ids = [entry.id for entry in part]
@@ -228,7 +230,10 @@ def _slices(
         recalled = [_Recalled(one, stored.get(one.id), memories.get(one.id)) for one in part]
         yield (
             recalled,
-            [Wanted(one.entry.data, known_contents(one.item, one.memory)) for one in recalled],
+            [
+                FileToDecode(one.entry.data, known_contents(one.item, one.memory))
+                for one in recalled
+            ],
         )
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from index.decoding.decoder_pool import SLICE
-from index.decoding.file_decoder import content_of
+from index.decoding.file_decoder import read_content
+from index.decoding.file_decoder_pool import SLICE
 from index.gallery import Gallery
 from index.items.source_edits import decide
 from index.items.source_entries import Entry
@@ -42,7 +42,7 @@ def preview(
             ids = [entry.id for entry in part]
             stored, memories = gallery.existing(ids), origins.recall(ids)
             for entry in part:
-                data, fault = content_of(entry.data, limits=limits)
+                data, fault = read_content(entry.data, limits=limits)
                 digest = hashlib.sha256(data).hexdigest()
                 decision = decide(entry, digest, stored.get(entry.id), memories.get(entry.id))
                 fault = fault or find_fault(entry.id, decision.claim)

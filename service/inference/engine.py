@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 
-from index.decoding.decoder_pool import MOST
+from index.decoding.file_decoder_pool import MAX_PROCESSES
 from index.gallery import Gallery
 from index.store.thumbnail_size import PictureSize
 from service.config import ServiceSettings
@@ -148,7 +148,7 @@ class Engine:
             ),
             encode=watchdog.track("network", encoder.encode),
             decode_threads=own_cores,
-            heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
+            heavy_threads=min(max(own_cores, LEAST_DECODERS), MAX_PROCESSES),
             decodes_itself=own_cores == 1,
             is_quick=request_s < QUICK_S,
             max_batch=settings.max_batch or encoder.batch_size,

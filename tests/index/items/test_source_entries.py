@@ -5,7 +5,7 @@ import pytest
 
 from dataset.listing import ListedFile, Listing, Part
 from dataset.source import list_source
-from index.decoding.file_decoder import content_of
+from index.decoding.file_decoder import read_content
 from index.items.ids import check_id
 from index.items.item import MAX_METADATA_BYTES, encode_metadata
 from index.items.source_entries import Entry, entries_of, id_of_path
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) ->
     os.mkfifo(tmp_path / "c.png")
     limits = ImageLimits(max_bytes=MAX_BYTES)
 
-    (_, a), (b, fine), (_, pipe) = (content_of(entry.data, limits=limits) for entry in listed)
+    (_, a), (b, fine), (_, pipe) = (read_content(entry.data, limits=limits) for entry in listed)
 
     assert a == "the file cannot be read: No such file or directory"
     assert (b, fine) == ((tmp_path / "b.png").read_bytes(), None)
@@ -111,7 +111,7 @@ def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) ->
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bytes(5 * MAX_BYTES))
     (entry,) = entries(tmp_path)
-    assert content_of(entry.data, limits=ImageLimits(max_bytes=MAX_BYTES)) == (
+    assert read_content(entry.data, limits=ImageLimits(max_bytes=MAX_BYTES)) == (
         b"",
         f"the image has {5 * MAX_BYTES} bytes; at most {MAX_BYTES} are allowed",
     )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset.source import list_source
-from index.decoding.decoder_pool import AHEAD
+from index.decoding.file_decoder_pool import SLICES_AHEAD
 from index.errors import ModelMismatchError
 from index.gallery import Gallery
 from index.items.source_entries import Entry, entries_of
@@ -221,7 +221,7 @@ def test_no_more_entries_are_read_than_are_in_work_and_in_two_transactions(
         )
         assert gallery.count == 120
 
-    assert max(ahead) <= (AHEAD + 1) * 5 + 2 * 10
+    assert max(ahead) <= (SLICES_AHEAD + 1) * 5 + 2 * 10
 
 
 def test_a_build_with_another_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
