@@ -25,7 +25,7 @@ from cli.support.image_source import open_image_source
 from index.decoding.file_decoder import FileDecoder, FileToDecode
 from index.decoding.file_decoder_pool import SLICE, FileDecoderPool
 from index.gallery import Gallery
-from index.items.source_entries import Entry
+from index.items.source_entries import ImageEntry
 from index.operations.add_images import build
 from vision.image.decode import harden_pillow
 from vision.image.limits import OWN_FILE_LIMITS
@@ -40,7 +40,7 @@ LEAST_COSINE = 0.99  # bf16 keeps 8 bits, and rounds by the size of a batch
 class Work:
     """What is measured: each method deals with all images once."""
 
-    def __init__(self, encoder: ImageEncoder, entries: list[Entry]) -> None:
+    def __init__(self, encoder: ImageEncoder, entries: list[ImageEntry]) -> None:
         self.encoder = encoder
         self.entries = entries
         self.cores = len(os.sched_getaffinity(0))

@@ -28,7 +28,7 @@ from index.items.item import (
 from index.maintenance.maintenance import Upkeep
 from index.query.counting import Counting
 from index.query.editing import Editing
-from index.query.result_selection import EVERY_ITEM, Picking
+from index.query.result_selection import EVERY_ITEM, ResultSelection
 from index.query.searcher import Searcher
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
@@ -220,7 +220,7 @@ class Gallery:
         exact: bool = False,
         itself: Itself | None = None,
         factor: float = 1.0,
-        picking: Picking = EVERY_ITEM,
+        selection: ResultSelection = EVERY_ITEM,
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
@@ -234,7 +234,7 @@ class Gallery:
             itself: the stored item that the one query was made of: it comes first.
             factor: what cosines are multiplied with to be scores
                 (``vision.inference.query_weighting``).
-            picking: what is left out.
+            selection: what is left out.
 
         Raises:
             UnknownIdError: ``itself`` is not stored.
@@ -249,7 +249,7 @@ class Gallery:
             exact=exact,
             itself=itself,
             factor=factor,
-            picking=picking,
+            selection=selection,
         )
 
     def range_search(

@@ -23,7 +23,7 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, wit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ImageEntry:
     """One image to store, neither read nor decoded."""
 
     id: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedEntries:
+class ImageEntries:
     """The images of a listing, one by one as they are asked for; may be walked again."""
 
     files: tuple[ListedFile, ...]
@@ -42,9 +42,9 @@ class ListedEntries:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ImageEntry]:
         for file in self.files:
-            yield Entry(
+            yield ImageEntry(
                 id=id_of_path(file.key),
                 data=file.path,
                 label=None if file.label is None else plain(file.label),
@@ -52,7 +52,7 @@ class ListedEntries:
             )
 
 
-def entries_of(listing: Listing) -> ListedEntries:
+def image_entries(listing: Listing) -> ImageEntries:
     """Return the files of ``listing`` as entries; what an item cannot hold is said in its findings.
 
     Names are no proof of an image: whatever is none is refused when it is decoded.
@@ -66,7 +66,7 @@ def entries_of(listing: Listing) -> ListedEntries:
     metadata = {
         file.key: _fitted(file, listing.findings) for file in listing.files if file.metadata
     }
-    return ListedEntries(listing.files, metadata)
+    return ImageEntries(listing.files, metadata)
 
 
 def id_of_path(path: str) -> str:

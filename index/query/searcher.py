@@ -19,10 +19,10 @@ from index.errors import GalleryFolderError, StorageError
 from index.items.filter import Filter
 from index.items.item import Hit, Item, Itself, Page, RangeResult, SearchResult
 from index.items.metadata_index import TEXT
-from index.query.cursor import cursor_of, key_of
-from index.query.groups import CONTENT, KnownGroups, code_of
+from index.query.cursor import decode_cursor, encode_cursor
+from index.query.groups import CONTENT, GroupCache, group_code
 from index.query.item_cache import ItemCache
-from index.query.result_selection import Picker, Picking, picked
+from index.query.result_selection import ResultSelection, ResultSelector, select_results
 from index.search.exact import Hits
 from index.snapshot.filter_cache import FilterCache, FilterMask
 from index.snapshot.follower import Follower
@@ -49,7 +49,7 @@ class Searcher:
             newest=lambda: follower.catch_up().seq,
             stored=lambda: follower.snapshot.count,
         )
-        self._groups = KnownGroups(store.reading, stored=lambda: follower.snapshot.count)
+        self._groups = GroupCache(store.reading, stored=lambda: follower.snapshot.count)
         self._items = ItemCache(store)
 
     def search(
@@ -62,7 +62,7 @@ class Searcher:
         exact: bool,
         itself: Itself | None,
         factor: float,
-        picking: Picking,
+        selection: ResultSelection,
     ) -> SearchResult:
         """Return the nearest items of each query, best first, as ``Gallery.search`` says.
 
@@ -72,7 +72,7 @@ class Searcher:
             StorageError: the gallery is read-only here, and others keep changing it.
         """
         own_key, own_score = (None, 0.0) if itself is None else self._own(queries_QD, itself)
-        reach, offset = picking.offset + k, picking.offset
+        reach, offset = selection.offset + k, selection.offset
 
         def find(snapshot: Snapshot, mask: FilterMask | None) -> list[Hits]:
             leader = own_key if own_key is not None and snapshot.holds(own_key, mask) else None
@@ -81,16 +81,16 @@ class Searcher:
                 hits = hits if leader is None else led_by(leader, own_score, hits)
                 return hits if min_score is None else _at_least(hits, min_score, factor)
 
-            if picking.is_plain:
+            if selection.is_plain:
                 nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
                 found = [finish(hits) for hits in nearest]
             else:
-                picker = self._picker(picking, snapshot, itself)
-                if leader is not None and not picker.stays(np.array([leader])).all():
+                selector = self._selector(selection, snapshot, itself)
+                if leader is not None and not selector.is_kept(np.array([leader])).all():
                     leader = None
                 found = [
-                    picked(
-                        *(snapshot, queries_QD[[row]], picker),
+                    select_results(
+                        *(snapshot, queries_QD[[row]], selector),
                         k=reach,
                         mask=mask,
                         exact=exact,
@@ -104,7 +104,7 @@ class Searcher:
                 (keys[offset:], np.clip(factor * scores[offset:], -1, 1)) for keys, scores in found
             ]
 
-        return self._run(find, wanted, out=picking.exclude)
+        return self._run(find, wanted, out=selection.exclude)
 
     def range_search(
         self,
@@ -130,13 +130,13 @@ class Searcher:
         """Return the next ``limit`` items, as ``Gallery.page`` says."""
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
-        after = 0 if cursor is None else key_of(cursor)
+        after = 0 if cursor is None else decode_cursor(cursor)
         if wanted is None or wanted == _EVERYTHING:
             found = self._store.page(after=after, limit=limit + 1)
         else:
             found = self._settled(lambda snapshot: self._page(snapshot, after, limit + 1, wanted))
         items = [item for _, item in found[:limit]]
-        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
+        return Page(items, encode_cursor(found[limit - 1][0]) if len(found) > limit else None)
 
     def allowed_by(
         self, wanted: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
@@ -167,27 +167,29 @@ class Searcher:
         score = queries_QD[0].astype(np.float64) @ vector_D.astype(np.float64)
         return key, float(np.clip(score, -1, 1))
 
-    def _picker(self, picking: Picking, snapshot: Snapshot, itself: Itself | None) -> Picker:
+    def _selector(
+        self, selection: ResultSelection, snapshot: Snapshot, itself: Itself | None
+    ) -> ResultSelector:
         """Return what tells hits from what is left out of all that ``snapshot`` has."""
-        shut = []
-        if picking.exclude_group is not None and itself is not None:
+        excluded_groups = []
+        if selection.exclude_group is not None and itself is not None:
             key, _ = self._store.vector(itself.id)
-            groups = self._groups.of(picking.exclude_group, up_to=max(key, snapshot.last_key))
-            shut.append((groups, int(groups.of(np.array([key]))[0])))
-        if picking.exclude_content is not None:
+            groups = self._groups.of(selection.exclude_group, up_to=max(key, snapshot.last_key))
+            excluded_groups.append((groups, int(groups.of(np.array([key]))[0])))
+        if selection.exclude_content is not None:
             groups = self._groups.of(CONTENT, up_to=snapshot.last_key)
-            shut.append((groups, code_of(TEXT, picking.exclude_content)))
-        out = np.empty(0, np.int64)
-        if picking.exclude:
+            excluded_groups.append((groups, group_code(TEXT, selection.exclude_content)))
+        excluded_keys = np.empty(0, np.int64)
+        if selection.exclude:
             sql = "SELECT key FROM items WHERE id IN (SELECT value FROM json_each(?))"
             with self._store.reading() as reader:
-                out = keys_of(reader, sql, (json.dumps(sorted(picking.exclude)),))
-        by = picking.group_by
-        return Picker(
-            out=out,
-            shut=shut,
+                excluded_keys = keys_of(reader, sql, (json.dumps(sorted(selection.exclude)),))
+        by = selection.group_by
+        return ResultSelector(
+            excluded_keys=excluded_keys,
+            excluded_groups=excluded_groups,
             groups=None if by is None else self._groups.of(by, up_to=snapshot.last_key),
-            group_size=picking.group_size,
+            group_size=selection.group_size,
         )
 
     def _run(

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
-from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
-from index.items.preconditions import ANYTHING, Expected
+from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, read_item, shown
+from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import condition_keys, same_content
@@ -103,7 +103,12 @@ class Store:
         self._writer.on_commit = work
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, created: str, expected: Expected = ANYTHING
+        self,
+        items: Sequence[NewItem],
+        *,
+        upsert: bool,
+        created: str,
+        expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
         """Store checked ``items``, all or none, and return what became of each, in order.
 
@@ -134,7 +139,7 @@ class Store:
         """Return the items among ``ids`` that are stored, by id."""
         sql = f"SELECT {ITEM_COLUMNS} FROM items WHERE id IN (SELECT value FROM json_each(?))"
         with self._database.reading() as reader:
-            items = [item_of(row) for row in reader.execute(sql, (json.dumps(list(ids)),))]
+            items = [read_item(row) for row in reader.execute(sql, (json.dumps(list(ids)),))]
         return {item.id: item for item in items}
 
     def items_by_key(self, keys: NDArray[np.int64]) -> dict[int, Item]:
@@ -142,14 +147,14 @@ class Store:
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key IN (SELECT value FROM json_each(?))"
         with self._database.reading() as reader:
             rows = reader.execute(sql, (json.dumps(keys.tolist()),))
-            return {key: item_of(columns) for key, *columns in rows}
+            return {key: read_item(columns) for key, *columns in rows}
 
     def page(self, *, after: int, limit: int) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key > ? ORDER BY key LIMIT ?"
         with self._database.reading() as reader:
             rows = reader.execute(sql, (after, limit))
-            return [(key, item_of(columns)) for key, *columns in rows]
+            return [(key, read_item(columns)) for key, *columns in rows]
 
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
         """Return the keys above ``after`` that ``selection.condition_keys`` says: int64 (N,)."""

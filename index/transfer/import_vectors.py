@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
 from index.items.ids import check_id
 from index.items.item import (
+    ItemField,
     NewItem,
-    Part,
     PutResult,
     check_label,
     clean_label,
@@ -42,7 +42,7 @@ from index.transfer.vector_source import VectorEntry, VectorSource
 CHUNK: Final = 1_000  # items per transaction
 CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
 SHA256: Final = re.compile("[0-9a-f]{64}")
-PARTS: Final[tuple[Part, ...]] = ("label", "metadata", "picture", "created")
+ITEM_FIELDS: Final[tuple[ItemField, ...]] = ("label", "metadata", "picture", "created")
 
 
 class Destination(Protocol):
@@ -105,7 +105,7 @@ def store_vectors(
         outcomes.update(result.outcome for result in results)
         for item, result in zip(items, results, strict=True):
             if result.outcome != "created":
-                left.update(part for part in PARTS if part not in (item.brings or ()))
+                left.update(part for part in ITEM_FIELDS if part not in (item.provided or ()))
         on_progress(len(chunk))
     pairs = [(one.id, one.reason) for one in refused]
     report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
@@ -168,7 +168,7 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
     ):
         raise InvalidMetadataError(f"its content hash is none: {shown(content_sha256)}")
-    brought: dict[Part, object] = {
+    brought: dict[ItemField, object] = {
         "label": label,
         "metadata": metadata,
         "picture": entry.thumbnail,
@@ -184,7 +184,7 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         content_sha256=content_sha256
         or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
         created=created,
-        brings=frozenset(part for part, value in brought.items() if value is not None),
+        provided=frozenset(part for part, value in brought.items() if value is not None),
     )
     return _Sound(item, len(text))
 

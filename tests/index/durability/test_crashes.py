@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.crashes.crash_harness import cut_power, kill_crews
-from tests.support.crashes.crash_oracle import Expected, Figures
+from tests.support.crashes.crash_oracle import Figures, Precondition
 
 SHORT, LONG = 16, 240  # kills
 SHORT_CUTS, LONG_CUTS = 3, 60
@@ -58,9 +58,9 @@ def test_the_power_cuts_would_show_a_crew_that_does_not_wait_for_the_disk(tmp_pa
     assert any(lost(tmp_path / str(attempt)) for attempt in range(5))
 
 
-def heard(*events: list[Any]) -> tuple[Expected, Figures]:
+def heard(*events: list[Any]) -> tuple[Precondition, Figures]:
     """Return what is expected of a gallery of ``a`` 1 and ``b`` 1 after a crew said this."""
-    expected, figures = Expected({"a": 1, "b": 1}), Figures()
+    expected, figures = Precondition({"a": 1, "b": 1}), Figures()
     expected.hear([(False, event) for event in events], figures)
     return expected, figures
 

@@ -17,7 +17,7 @@ from index.maintenance.compaction import SETTING, TARGET, TunedSpec, compact
 from index.search.index_spec import IndexSpec
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
-from tests.support.crashes.crash_oracle import Expected, Figures
+from tests.support.crashes.crash_oracle import Figures, Precondition
 from tests.support.crashes.crash_worker_main import IDS, WIDTH, item_of, wrong_hits
 from tests.support.crashes.crash_workers import Crews
 from tests.support.fakes import unit_vectors
@@ -38,7 +38,7 @@ def kill_crews(folder: Path, *, cycles: int, longest_s: float, **orders: Any) ->
     figures = Figures()
     rng = random.Random(cycles)
     started = time.monotonic()
-    expected = Expected(create(folder))
+    expected = Precondition(create(folder))
     begun = time.monotonic()
     rebuild(folder)
     longest_s = max(longest_s, 2 * (time.monotonic() - begun))  # some rebuilds shall come to an end
@@ -64,7 +64,7 @@ def cut_power(place: Path, *, cycles: int, longest_s: float, **orders: Any) -> F
     started = time.monotonic()
     with loop_disk(place / "disk", megabytes=64) as disk, Crews(place) as crews:
         folder = disk.folder / "gallery"
-        expected = Expected(create(folder))
+        expected = Precondition(create(folder))
         for cycle in range(cycles):
             with crews.at_work(folder, cycle=cycle, **orders) as crew:
                 time.sleep(rng.uniform(0, longest_s))
@@ -161,7 +161,7 @@ def wrong_answers(gallery: Gallery, *, seed: int = 0) -> list[str]:
     return wrong
 
 
-def look(folder: Path, expected: Expected, figures: Figures) -> None:
+def look(folder: Path, expected: Precondition, figures: Figures) -> None:
     """Open what a crew left, and hold it against what it said."""
     snapshots = folder / "snapshots"
     figures.unfinished += len(list(snapshots.glob(".gen-*")))
