@@ -13,7 +13,7 @@ from typing import Final
 from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
 from index.items.item import GalleryInfo
 from index.maintenance.compaction import Compaction
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.maintenance.verify import snapshot_problems, store_problems
 from index.search.index_spec import EXACT, EXACT_ROWS, OUTDATED
 from index.snapshot.follower import Follower
@@ -49,7 +49,7 @@ class Upkeep:
         self._store = store
         self._generations = generations
         self._follower = follower
-        self._running: set[Rebuild] = set()
+        self._running: set[RebuildProcess] = set()
         self._refused: dict[int, float] = {}  # generations, and when to look at them again
         self._ended = threading.Event()
         self.trouble: str | None = None  # why the last look in the background failed, a sentence
@@ -84,7 +84,7 @@ class Upkeep:
             RebuildError: it failed, or the gallery was closed; the old structure stays.
         """
         self.check_writable()
-        rebuild = Rebuild(self._store.folder, target, tune)
+        rebuild = RebuildProcess(self._store.folder, target, tune)
         self._running.add(rebuild)
         try:
             if self._ended.is_set():

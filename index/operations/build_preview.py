@@ -17,7 +17,7 @@ from index.store.build_origins import BuildOrigins
 from vision.image.limits import ImageLimits
 
 
-def preview(
+def preview_build(
     gallery: Gallery,
     entries: Iterable[ImageEntry],
     *,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from index.gallery import Gallery
 from index.items.ids import NAME_PATTERN
 from index.items.item import shown
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts
 from index.transfer.backup import back_up
@@ -94,7 +94,7 @@ def backup_folder(backups: Path | None, name: str) -> Path:
 
 def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFunction:
     def work(context: JobContext) -> dict[str, Any]:
-        rebuild = Rebuild(gallery.folder, recall, tune)
+        rebuild = RebuildProcess(gallery.folder, recall, tune)
         context.on_stop(rebuild.stop)
         made = rebuild.run(context.set_stage)
         gallery.upkeep.take_over()  # other processes find it within a second

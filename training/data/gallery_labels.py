@@ -13,7 +13,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from index.transfer.stored_items import Provenance, contents
+from index.transfer.stored_items import Provenance, open_contents
 
 CONTENT_DIGITS: Final = (
     16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.number_of`` keeps
@@ -47,8 +47,8 @@ def read_labelled(gallery: Path) -> Labelled:
     labels: list[str] = []
     found: list[int] = []
     groups: list[str | None] = []
-    with contents(gallery) as stored:
-        facts = stored.facts
+    with open_contents(gallery) as stored:
+        facts = stored.provenance
         vectors_ND = np.empty((facts.count, facts.width), np.float32)
         for item in stored.items(thumbnails=False):
             if item.label is not None:

@@ -14,7 +14,7 @@ from index.gallery import Gallery
 from index.items.item import NewItem
 from index.items.source_entries import image_entries
 from index.operations.add_images import build
-from index.operations.build_preview import preview
+from index.operations.build_preview import preview_build
 from index.operations.build_report import BuildReport
 from index.operations.purge import purge
 from index.store.schema import DATABASE_NAME
@@ -228,7 +228,7 @@ def test_a_preview_says_what_the_build_then_does_and_changes_nothing(
     (photos / "coat" / "4.png").write_bytes(png(51, SIZE))
     seq = gallery.seq
 
-    foreseen = preview(
+    foreseen = preview_build(
         gallery,
         image_entries(list_source(photos)),
         source=str(photos.resolve()),

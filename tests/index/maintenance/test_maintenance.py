@@ -20,7 +20,7 @@ from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
 from index.maintenance import maintenance
 from index.maintenance.maintenance import is_due
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
 from tests.support.crashes import crash_harness
@@ -217,7 +217,7 @@ def test_a_rebuild_that_was_stopped_before_it_began_ends_at_once(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeProgram(monkeypatch, SLEEPS)
-    stopped = Rebuild(gallery.folder)
+    stopped = RebuildProcess(gallery.folder)
     stopped.stop()
 
     with pytest.raises(RebuildError, match="ended with status -15"):
@@ -362,14 +362,14 @@ def test_upkeep_goes_on_whatever_a_rebuild_meets(
 ) -> None:
     hurried(monkeypatch)
     faults = iter([RebuildBusyError("busy"), RebuildError("failed"), OSError("disk")])
-    real = Rebuild.run
+    real = RebuildProcess.run
 
-    def run(self: Rebuild, on_stage: Callable[[str], None]) -> Any:
+    def run(self: RebuildProcess, on_stage: Callable[[str], None]) -> Any:
         for fault in faults:
             raise fault
         return real(self, on_stage)
 
-    monkeypatch.setattr(Rebuild, "run", run)
+    monkeypatch.setattr(RebuildProcess, "run", run)
     gallery.upkeep.start()
 
     wait_until(lambda: gallery.info().generation == 1)

@@ -251,7 +251,7 @@ def snapshot() -> Snapshot:
         spec=spec,
         ann_index=ann_index.with_unindexed_rows(NOTHING_OUT),
     )
-    writer = SnapshotWriter(16, base=base, seq=0)
+    writer = SnapshotWriter(16, segment=base, seq=0)
     removed = KEYS_N[::9].copy()
     writer.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
     return writer.snapshot
