@@ -98,7 +98,7 @@ def build(
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
     seen = SeenIds(unread)
-    decoder = FileDecoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
+    decoder = FileDecoder(encoder.manifest.preprocessing, limits, gallery.thumbnail_side)
     with closing(BuildOrigins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
         with FileDecoderPool(decoder, processes=processes) as pool, work:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.exact import NOTHING, Hits, Rows, nearest, range_search
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.search.vectors import unit_vectors
 from index.snapshot.filter_cache import FilterMask
 from index.snapshot.segments.delta_segment import DeltaSegment, DeltaSegmentView
@@ -164,12 +165,17 @@ class SnapshotWriter:
     """The one writer of snapshots. ``apply`` must not be called by two threads at once."""
 
     def __init__(
-        self, width: int, *, segment: ImmutableSegment | None, seq: int, capacity: int = 0
+        self,
+        width: int,
+        *,
+        segment: ImmutableSegment | None,
+        seq: int,
+        capacity: int = 0,
+        policy: SearchPolicy = DEFAULT_POLICY,
     ) -> None:
         self._delta = DeltaSegment(width, capacity=capacity)
-        self.snapshot = Snapshot(
-            seq, width, None if segment is None else ImmutableSegmentView(segment), self._delta.view
-        )
+        immutable = None if segment is None else ImmutableSegmentView(segment, policy=policy)
+        self.snapshot = Snapshot(seq, width, immutable, self._delta.view)
 
     def apply(
         self,

@@ -23,6 +23,7 @@ from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
 from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, read_item, shown
 from index.items.preconditions import NO_PRECONDITION, Precondition
+from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import condition_keys, same_content
@@ -41,8 +42,6 @@ from index.store.schema import (
 )
 from index.store.sqlite.database import Database, translate_errors
 from index.store.transaction import (
-    NO_THUMBNAIL,
-    PreparedItem,
     WriteTransaction,
     last_seq,
     write_cost,
@@ -110,15 +109,18 @@ class Store:
         created: str,
         expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
-        """Store checked ``items``, all or none, and return what became of each, in order.
+        """Store ``items``, all or none, and return what became of each, in order.
 
         Callers on several threads share transactions; all of them get the error of one.
 
         Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable; nothing
+                was written.
             ReadOnlyError, DiskFullError: nothing was written.
             StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
         """
-        prepared = [PreparedItem.of(item, created=created) for item in items]
+        width = self.binding.width
+        prepared = [PreparedItem.of(item, width=width, created=created) for item in items]
         put = partial(WriteTransaction.put_all, items=prepared, upsert=upsert, expected=expected)
         return self._writer.run(put, items=write_cost(prepared))
 

@@ -7,12 +7,11 @@ reader that stops between them finds a key that is gone, and reads on.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import apsw
-import numpy as np
 
-from index.items.item import ItemField, NewItem, PutResult, clean_label, encode_metadata
+from index.items.item import PutResult
 from index.items.metadata_index import (
     MetadataEntry,
     add_metadata_entries,
@@ -20,7 +19,7 @@ from index.items.metadata_index import (
     remove_metadata_entries,
 )
 from index.items.preconditions import NO_PRECONDITION, Precondition
-from index.search.vectors import VECTOR_TYPE, unit_vectors
+from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.store.build_origins import forget
 from vision.image.thumbnail import Thumbnail
 
@@ -30,45 +29,10 @@ _FIND_BYTES: Final = (
     "LEFT JOIN thumbnails t USING (key) WHERE key = ?"
 )
 ENTRIES_PER_ITEM: Final = 64  # of the metadata index, to write them takes as long as the rest
-# Stored where there is no picture: a row of `thumbnails` that is not there at all is damage.
-NO_THUMBNAIL: Final = Thumbnail("", b"")
 _INSERT: Final = (
     "INSERT INTO items (key, id, label, metadata, content_sha256, created, seq) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedItem:
-    """A checked item as it will be stored: worked out before the transaction, by its own thread."""
-
-    id: str
-    label: str | None
-    metadata: str  # canonical JSON
-    content_sha256: str
-    created: str  # ISO 8601, UTC
-    entries: set[MetadataEntry]
-    vector: bytes
-    thumbnail: Thumbnail
-    provided: frozenset[ItemField] | None  # the other fields stay as stored; ``None``: all
-
-    @classmethod
-    def of(cls, item: NewItem, *, created: str) -> Self:
-        """Return ``item`` as it will be stored."""
-        metadata = encode_metadata(item.metadata)
-        return cls(
-            id=item.id,
-            label=clean_label(item.label),
-            metadata=metadata,
-            content_sha256=item.content_sha256,
-            created=item.created or created,
-            entries=metadata_entries(metadata),
-            vector=unit_vectors(item.vector_D[np.newaxis], width=len(item.vector_D))
-            .astype(VECTOR_TYPE)
-            .tobytes(),
-            thumbnail=item.thumbnail or NO_THUMBNAIL,
-            provided=item.provided,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +43,7 @@ class Edit:
     seq: int  # of the item as it was read
     label: str | None
     metadata: str  # canonical JSON
-    entries: set[MetadataEntry]
+    entries: frozenset[MetadataEntry]
 
 
 def write_cost(items: Sequence[PreparedItem]) -> int:
@@ -121,7 +85,7 @@ class WriteTransaction:
     ) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
 
-        Fields that the item does not provide stay as they are stored.
+        Of an item that does not bring everything, the rest stays as it is stored.
 
         With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
         So is one that is not what was ``expected``: ``unexpected``.
@@ -207,7 +171,7 @@ class WriteTransaction:
         if "label" not in item.provided:
             kept["label"] = label
         if "metadata" not in item.provided:
-            kept |= {"metadata": metadata, "entries": metadata_entries(metadata)}
+            kept |= {"metadata": metadata, "entries": frozenset(metadata_entries(metadata))}
         if "content" not in item.provided and vector == item.vector:
             kept["content_sha256"] = content_sha256
         if "picture" not in item.provided and same_image:

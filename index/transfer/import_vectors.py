@@ -163,7 +163,7 @@ def _item(entry: VectorEntry, item_id: str | None, rules: _VectorRules) -> _Acce
     if entry.problem is not None:
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
-    text = encode_metadata({} if metadata is None else metadata)
+    encoded = encode_metadata({} if metadata is None else metadata)
     vector_D = _vector(entry.vector, rules)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
@@ -181,14 +181,14 @@ def _item(entry: VectorEntry, item_id: str | None, rules: _VectorRules) -> _Acce
         id=item_id,
         vector_D=vector_D,
         label=label,
-        metadata={} if metadata is None else metadata,
+        metadata=encoded,
         thumbnail=entry.thumbnail,
         content_sha256=content_sha256
         or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
         created=created,
         provided=frozenset(part for part, value in brought.items() if value is not None),
     )
-    return _Accepted(item, len(text))
+    return _Accepted(item, len(encoded.text))
 
 
 def _text(value: Any) -> str | None:

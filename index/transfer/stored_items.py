@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, SourceError
 from index.items.item import shown
+from index.items.prepared_item import NO_THUMBNAIL
 from index.search.vectors import decode_vector
 from index.store.schema import DATABASE_NAME, check_format, read_meta
 from index.store.sqlite.database import Database
-from index.store.transaction import NO_THUMBNAIL, last_seq
+from index.store.transaction import last_seq
 from vision.image.thumbnail import Thumbnail
 
 _WITH_THUMBNAIL: Final = (

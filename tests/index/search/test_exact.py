@@ -1,3 +1,5 @@
+"""Exact search over rows in memory, against sorting every cosine."""
+
 import threading
 import tracemalloc
 
@@ -206,7 +208,7 @@ def test_the_first_of_many_that_score_enough_are_those_of_all_ties_by_key(
     assert nearest_keys.tolist() == first.tolist()
 
 
-@pytest.mark.parametrize("dead", [0, 60_000])
+@pytest.mark.parametrize("tombstones", [0, 60_000])
 @pytest.mark.parametrize("what", ["range", "nearest", "equal"])
 def test_memory_follows_what_is_asked_for_not_what_is_stored(what: str, tombstones: int) -> None:
     count, width = 200_000, 64
