@@ -23,7 +23,7 @@ from dataset.findings import Findings
 from dataset.listing import ListedFile
 from dataset.source import list_source
 from dataset.tables.table import is_table
-from dataset.text import plain
+from dataset.text import printable
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from vision.image.decode import harden_pillow
@@ -126,7 +126,7 @@ def write_results(
         sync_folder(out.absolute().parent)
     seconds = time.perf_counter() - started
     count, reasons = len(listing.files), Findings()
-    reasons.add_alike(failed)
+    reasons.add_similar(failed)
     if as_json:
         print_json(
             {
@@ -159,7 +159,7 @@ def _documents(
     def slices() -> Iterator[tuple[list[str], list[FileToDecode]]]:
         coming = iter(files)
         while part := list(islice(coming, SLICE)):
-            yield [plain(one.key) for one in part], [FileToDecode(one.path) for one in part]
+            yield [printable(one.key) for one in part], [FileToDecode(one.path) for one in part]
 
     harden_pillow()
     decoder = FileDecoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset.folders.file_content import read_file
+from dataset.folders.file_content import read_image_file
 from index.decoding.decoder_program import DecoderChannel
 from vision.errors import ImageError
 from vision.image.decoding_steps import LARGE_BYTES
@@ -119,7 +119,7 @@ def read_content(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, 
     if isinstance(content, bytes):
         return content, None
     try:
-        return read_file(content, limits=limits), None
+        return read_image_file(content, limits=limits), None
     except ImageError as error:
         return b"", str(error)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dataset.findings import Findings
 from dataset.listing import ListedFile, Listing
-from dataset.text import CONTROL, plain
+from dataset.text import CONTROL, printable
 from index.errors import InvalidMetadataError
 from index.items.item import encode_metadata
 
@@ -47,7 +47,7 @@ class ImageEntries:
             yield ImageEntry(
                 id=id_of_path(file.key),
                 data=file.path,
-                label=None if file.label is None else plain(file.label),
+                label=None if file.label is None else printable(file.label),
                 metadata=self.metadata.get(file.key) or _place(file),
             )
 
@@ -83,11 +83,11 @@ def id_of_path(path: str) -> str:
 
 
 def _place(file: ListedFile) -> dict[str, Any]:
-    place = {PATH: plain(file.key)}
+    place = {PATH: printable(file.key)}
     if file.part is not None:
         place[SPLIT] = file.part.name.lower()
     if file.group is not None:
-        place[GROUP] = plain(file.group)
+        place[GROUP] = printable(file.group)
     return place
 
 

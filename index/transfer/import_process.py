@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from dataset.text import plain
+from dataset.text import printable
 from files.child_process import ChildProcess, Message, send_message
 from files.processes import end_with_parent
 from index import errors
@@ -190,7 +190,7 @@ def _report(report: BuildReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "refused": len(report.refused),
         "refusals": [
-            {"row": row, "id": plain(item_id)[:SHOWN_CHARS], "reason": plain(reason)}
+            {"row": row, "id": printable(item_id)[:SHOWN_CHARS], "reason": printable(reason)}
             for (item_id, reason), row in itertools.islice(pairs, MAX_REFUSALS)
         ],
         "left_as_stored": report.left_as_stored,

@@ -59,7 +59,7 @@ def _open_csv(path: Path) -> ItemTable:
                 next(reader)
                 for cells in reader:
                     if cells:  # a blank line is no row
-                        yield _csv_cells(names, numbers, cells)
+                        yield _csv_table(names, numbers, cells)
             except (csv.Error, OSError, ValueError) as error:
                 raise SourceError(f"{path}, line {reader.line_num}: {error}") from error
 
@@ -72,7 +72,7 @@ def _open_csv(path: Path) -> ItemTable:
     return ItemTable(path, rows(), has_vectors=bool(numbers) or VECTOR in names)
 
 
-def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
+def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
     row: Cells = dict(zip(names, cells, strict=False))
     if numbers:
         row[VECTOR] = [row.pop(name, "") for name in numbers]
