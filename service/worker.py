@@ -12,7 +12,7 @@ from typing import Final, Self
 from service.api.application import create_application, load, unload
 from service.config import ServiceSettings
 from service.gauges import Vitals
-from service.http.admission import BodyBudget
+from service.http.admission import BodyMemoryBudget
 from service.http.gateway import Desk
 from service.request.exchange import WorkerState
 from service.security.allowed_hosts import Hosts
@@ -23,9 +23,9 @@ from service.security.rate_limits import Quotas
 from service.security.trusted_proxies import Proxies
 from service.server.bento_hardening import refuse_pickles
 from service.server.connection import WorkerProtocol
-from service.server.connection_limits import Neighbours
-from service.server.deadlines import Watch
-from service.server.listening import Reception
+from service.server.connection_limits import ConnectionLimits
+from service.server.deadlines import DeadlineTimer
+from service.server.listening import ProbeListener
 from service.server.ready_workers import Roster
 from service.telemetry.counters import Metrics
 from service.telemetry.json_log import LogLines
@@ -53,8 +53,8 @@ class Connection(WorkerProtocol):
     """A connection of this service: it calls the front, past all that BentoML puts around it."""
 
     desk = desk
-    watch = Watch()
-    neighbours = Neighbours()
+    watch = DeadlineTimer()
+    neighbours = ConnectionLimits()
 
 
 class Worker:
@@ -109,12 +109,12 @@ class Worker:
         board = Board(server_id, index)
         before = board.predecessor()
         desk.metrics = Metrics(before)
-        state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
+        state = WorkerState(settings, desk.metrics, BodyMemoryBudget(settings.max_bodies_bytes))
         state.proxies = desk.proxies
         vitals = Vitals(state, board, log=log, before=before, worker=index)
         state.expose = vitals.exposition
         vitals.start()
-        reception = Reception.of_this_process()
+        reception = ProbeListener.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
         roster = Roster(shared, size=size)
         state.standing = roster.standing

@@ -14,7 +14,7 @@ from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import describe_application
 from service.api.pages import page_routes
-from service.api.router import Dispatch
+from service.api.router import Router
 from service.inference.engine import Engine
 from service.request.exchange import WorkerState
 from vision.errors import VisionError
@@ -22,7 +22,7 @@ from vision.errors import VisionError
 logger = logging.getLogger("lookalike.service")
 
 
-def create_application(state: WorkerState) -> Dispatch:
+def create_application(state: WorkerState) -> Router:
     """Return the application with all its routes; nothing is loaded yet."""
     routers = [
         module.router
@@ -33,7 +33,7 @@ def create_application(state: WorkerState) -> Dispatch:
     ]
     routes = [route for router in routers for route in router.routes]
     pages = page_routes(_document(routers))
-    return Dispatch([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
+    return Router([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
 
 
 def _document(routers: list[APIRouter]) -> dict[str, Any]:

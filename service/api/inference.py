@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.api.openapi import image_request, problem_answers
 from service.errors import MissingImageError, NoClassesError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
 from service.request.exchange import Stopwatch, answer_with, free_engine, receive
@@ -147,7 +147,7 @@ async def _encode_all(
 
 def _described(outcomes: list[Encoded | Exception]) -> list[Encoded | Failure]:
     return [
-        describe(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes
+        to_failure(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes
     ]
 
 

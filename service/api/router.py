@@ -29,7 +29,7 @@ PROBES: Final = ("/livez", "/readyz", "/metrics")  # answered whatever else ther
 _BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-class Dispatch:
+class Router:
     """The routes of one worker, as an ASGI application; it raises what an endpoint raises."""
 
     def __init__(self, routes: Sequence[APIRoute], state: WorkerState) -> None:

@@ -11,7 +11,7 @@ from index.items.item import Hit, RangeResult, SearchResult
 from index.query.knn_vote import vote
 from service.api.inference import status_of
 from service.api.openapi import image_request, problem_answers
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.http.request_body import Submission
 from service.inference.engine import Engine
 from service.request.exchange import answer_at_length, answer_with, charge, free_engine, receive
@@ -75,7 +75,7 @@ async def _search_many(request: Request, engine: Engine, submission: Submission)
     results: list[SearchResultOf | Failure] = []
     for outcome in found:
         if isinstance(outcome, Exception):
-            results.append(describe(outcome))
+            results.append(to_failure(outcome))
             continue
         result, vectors = outcome
         seqs.append(result.seq)

@@ -26,7 +26,7 @@ from service.security.security_headers import Header, secured
 from service.security.trusted_proxies import Proxies
 from service.telemetry.counters import Metrics
 from service.telemetry.json_log import LogLines
-from service.telemetry.request_record import note_stage, open_account
+from service.telemetry.request_record import note_stage, open_record
 from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger("lookalike.request")
@@ -200,7 +200,7 @@ class _Exchange:
         self.request_id = given if _REQUEST_ID.fullmatch(given) else _new_id()
         self.status = 0  # 0: nothing was sent yet
         self.key: str | None = None
-        self.account = open_account()
+        self.account = open_record()
         self.extra: list[Header] = []  # what cross-origin requests need
         self._receive = receive
         self._send = send

@@ -98,7 +98,7 @@ def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
     return _INTERNAL
 
 
-def describe(error: Exception) -> Failure:
+def to_failure(error: Exception) -> Failure:
     """Return what is said of a failed item or job."""
     status, code = find_problem(error)
     note_problem(code, of_item=True, is_refusal=isinstance(error, vision_errors.ImageError))

@@ -1,6 +1,6 @@
-"""Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
+"""Encoded images in, vectors out: one thread for the network, decoders beside it, greedy batches.
 
-    one light image ───────────► waiting ──decoded by the network's lane──┐
+    one light image ───────────► waiting ─decoded by the network thread──┐
                                    ▲   │                                  ├──► batch ──► event loop
     several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
     heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
@@ -24,17 +24,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.fair_queue import Turns
-from service.inference.image_job import Call, ImageJob, Outcome, results_of
-from service.inference.priority_queue import Precedence
+from service.inference.fair_queue import FairQueue
+from service.inference.image_job import EncodeCall, ImageJob, Outcome, results_of
+from service.inference.priority_queue import PriorityQueue
 from service.inference.task import Decoded, Encoded, HeavyImage, Task
-from service.inference.worker_thread import Lane
+from service.inference.worker_thread import WorkerThread
 from service.telemetry.request_record import current_caller
 from vision.formats.decoding_price import price_of
 from vision.inference.encoder import Encoding
 
 
-class Pipeline:
+class Batcher:
     """Decoding threads and one network thread behind two queues.
 
     Made and called on one event loop. The number of callers is bounded by whoever admits requests.
@@ -57,28 +57,28 @@ class Pipeline:
         self._encode = encode
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
-        # Up to so many images of a batch the network's lane decodes by itself.
+        # Up to so many images of a batch the network's thread decodes by itself.
         self._own_decodes = max_batch if decodes_itself else 1
         self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
-        self._waiting: Precedence[ImageJob] = Precedence()
-        self._heavy: Turns[ImageJob] = Turns()
-        self._bulk: Turns[ImageJob] = Turns()
+        self._waiting: PriorityQueue[ImageJob] = PriorityQueue()
+        self._heavy: FairQueue[ImageJob] = FairQueue()
+        self._bulk: FairQueue[ImageJob] = FairQueue()
         self._bulk_waiting = 0  # in turns; the event loop's alone, as is the next
         self._bulk_under_way = 0
-        self._ready: Precedence[ImageJob] = Precedence()
+        self._ready: PriorityQueue[ImageJob] = PriorityQueue()
         self._thread = threading.get_ident()
-        self._network = Lane("network", self._run_batch)
+        self._network = WorkerThread("network", self._run_batch)
         self._decoders = [  # of light images
-            Lane(f"decode-{number}", self._decode_light)
+            WorkerThread(f"decode-{number}", self._decode_light)
             for number in range(0 if decodes_itself else decode_threads)
         ]
         self._heavy_decoders = [
-            Lane(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
+            WorkerThread(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
         ]
-        for lane in self._lanes:
-            lane.start()
+        for thread in self._threads:
+            thread.start()
 
     async def __call__(self, task: Task) -> Encoded:
         """Return what the network says about ``task``.
@@ -99,7 +99,9 @@ class Pipeline:
         """
         if not tasks:
             return []
-        call = Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
+        call = EncodeCall(
+            self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller()
+        )
         now = time.perf_counter()
         for place, task in enumerate(tasks):
             job = ImageJob(task, call, place, now)
@@ -124,11 +126,11 @@ class Pipeline:
         await self._loop.run_in_executor(None, self._join)
 
     def _join(self) -> None:
-        for lane in self._lanes:  # each leaves its work to those behind it
-            lane.join()
+        for thread in self._threads:  # each leaves its work to those behind it
+            thread.join()
 
     @property
-    def _lanes(self) -> tuple[Lane, ...]:
+    def _threads(self) -> tuple[WorkerThread, ...]:
         return (*self._decoders, *self._heavy_decoders, self._network)
 
     def _submit(self, job: ImageJob) -> None:
@@ -254,8 +256,8 @@ class Pipeline:
                 call.future.set_result([result for result in call.results if result is not None])
 
 
-def _wake_one(lanes: list[Lane]) -> None:
-    any(lane.wake() for lane in lanes)
+def _wake_one(threads: list[WorkerThread]) -> None:
+    any(thread.wake() for thread in threads)
 
 
 def _ms_since(started: float) -> float:

@@ -17,13 +17,13 @@ from index.decoding.decoder_pool import MOST
 from index.gallery import Gallery
 from index.store.thumbnail_size import PictureSize
 from service.config import ServiceSettings
-from service.http.admission import Admission, MemoryGate
-from service.inference.batcher import Pipeline
+from service.http.admission import Admission, MemoryLimiter
+from service.inference.batcher import Batcher
 from service.inference.decoder import PictureDecoder
-from service.inference.decoder_pool import Decoders
+from service.inference.decoder_pool import DecoderPool
 from service.inference.open_gallery import open_gallery
 from service.inference.task import Decoded, HeavyImage, Task
-from service.inference.wait_for_writes import Newest
+from service.inference.wait_for_writes import WriteWaiter
 from service.jobs.records import JobFolder
 from service.jobs.runner import Jobs
 from service.schemas.query_responses import ModelName
@@ -69,8 +69,8 @@ class Engine:
         encoder: ImageEncoder,
         references: References | None,
         gallery: Gallery,
-        pipeline: Pipeline,
-        decoders: Decoders,
+        pipeline: Batcher,
+        decoders: DecoderPool,
         busy: BusyThreads,
     ) -> None:
         self.settings = settings
@@ -83,7 +83,7 @@ class Engine:
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
-        self.newest = Newest(partial(self.read, gallery.catch_up))
+        self.write_waiter = WriteWaiter(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
         self._busy = busy
@@ -129,12 +129,12 @@ class Engine:
             max_pixels=settings.max_pixels,
             formats=formats_called(settings.formats),
         )
-        decoders = Decoders(
+        decoders = DecoderPool(
             PictureDecoder(manifest.preprocessing, limits),
-            MemoryGate(settings.decode_memory_bytes),
+            MemoryLimiter(settings.decode_memory_bytes),
             timeout_s=settings.decode_timeout_s,
         )
-        pipeline = Pipeline(
+        pipeline = Batcher(
             decode=busy.watched(
                 "decode",
                 partial(
@@ -264,7 +264,7 @@ def _decode(
     manifest: Manifest,
     limits: ImageLimits,
     pictures: PictureSize,
-    decoders: Decoders,
+    decoders: DecoderPool,
 ) -> Decoded:
     if not light_only:
         return decoders.decode(task, thumbnail_side=pictures.side)

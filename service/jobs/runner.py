@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from index.errors import StorageError
 from service.errors import JobInterruptedError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.jobs.records import Claim, JobFolder
 from service.schemas.responses import Job, JobKind
 
@@ -160,7 +160,7 @@ class Jobs:
             why = error
             if course.end == "closing":
                 why = JobInterruptedError("the service was stopped before the job had ended")
-            return {"state": "failed", "problem": describe(why)}
+            return {"state": "failed", "problem": to_failure(why)}
         return {"state": "done", "progress": 1.0, "result": result}
 
     def _watch(self, claim: Claim, course: Course, ended: threading.Event) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from index.errors import VectorIndexError
 from index.items.item import NewItem, PutResult
 from service.errors import AmbiguousQueryError, IdConflictError, MissingImageError, RequestError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.http.request_body import decode_image_text
 from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
@@ -118,7 +118,7 @@ async def store_all(
     return [
         _stored_result(next(stored))
         if isinstance(one, NewItem)
-        else BulkResult(id=entry.id, **describe(one))
+        else BulkResult(id=entry.id, **to_failure(one))
         for entry, one in zip(entries, pending, strict=True)
     ]
 
@@ -155,7 +155,7 @@ def _storable(entry: Entry, encoded: Encoded | Exception | None) -> NewItem | Ex
 
 def _stored_result(result: PutResult) -> BulkResult:
     if result.outcome == "conflict":
-        return BulkResult(id=result.id, **describe(conflict(result.id)))
+        return BulkResult(id=result.id, **to_failure(conflict(result.id)))
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
     return BulkResult(id=result.id, status=status, outcome=result.outcome)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from service.config import ServiceSettings
 from service.errors import NotReadyError, UnexpectedFieldError
-from service.http.admission import Admission, BodyBudget
+from service.http.admission import Admission, BodyMemoryBudget
 from service.http.request_body import Submission, read_submission
 from service.inference.engine import Engine
 from service.inference.task import Encoded
@@ -38,7 +38,7 @@ class WorkerState:
 
     settings: ServiceSettings
     metrics: Metrics
-    bodies: BodyBudget
+    bodies: BodyMemoryBudget
     engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
     busy: BusyThreads = field(default_factory=BusyThreads)

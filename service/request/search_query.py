@@ -142,7 +142,7 @@ async def see_write(engine: Engine, min_seq: int | None) -> None:
     """
     if min_seq is None:
         return
-    if not await engine.newest.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
+    if not await engine.write_waiter.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
         raise NotReadyError(f"write {min_seq} has not arrived; the newest is {engine.gallery.seq}")
 
 

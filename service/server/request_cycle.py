@@ -20,7 +20,7 @@ _UNSAFE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a h
 _BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
-class Cycle:
+class RequestResponseCycle:
     """A request that arrives piece by piece, and the answer that is written to it.
 
     ``stop`` is how a deadline ends it: the task is cancelled, and the application, which finds the

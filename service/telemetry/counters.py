@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from service.telemetry.metric_definitions import MEASURES
-from service.telemetry.request_record import Account
+from service.telemetry.request_record import RequestRecord
 
 Labels = tuple[str, ...]  # values, in the order of the measure's label names
 Series = dict[Labels, float]
@@ -82,7 +82,7 @@ class Metrics:
         self.in_progress = 0  # requests; moved by the front
 
     def count_request(
-        self, *, method: str, route: str, status: int, seconds: float, account: Account
+        self, *, method: str, route: str, status: int, seconds: float, account: RequestRecord
     ) -> None:
         """Count one request that has been answered."""
         _add(self._requests, (method if method in _METHODS else "other", route, str(status)))

@@ -12,7 +12,7 @@ Stage = Literal["body", "queue", "decode", "encode", "search", "write"]
 STAGES: Final[tuple[Stage, ...]] = ("body", "queue", "decode", "encode", "search", "write")
 
 
-class Account:
+class RequestRecord:
     """One request's stages, images and problems, and the bytes of its two bodies."""
 
     __slots__ = (
@@ -46,12 +46,12 @@ class Account:
 
 
 _LOG_NAMES: Final[dict[Stage, str]] = {stage: f"{stage}_ms" for stage in STAGES}
-_CURRENT: Final[ContextVar[Account | None]] = ContextVar("account", default=None)
+_CURRENT: Final[ContextVar[RequestRecord | None]] = ContextVar("account", default=None)
 
 
-def open_account() -> Account:
+def open_record() -> RequestRecord:
     """Return the account of the request that this task answers from now on."""
-    account = Account()
+    account = RequestRecord()
     _CURRENT.set(account)
     return account
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.telemetry.request_record import Account
+from service.telemetry.request_record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -60,7 +60,7 @@ class Tracing:
         began: float,
         headers: Headers,
         request_id: str,
-        account: Account,
+        account: RequestRecord,
     ) -> str | None:
         """Make the spans of a request that ends now, and return the trace's id.
 

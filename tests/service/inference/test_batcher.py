@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.inference.batcher import Pipeline
+from service.inference.batcher import Batcher
 from service.inference.task import Decoded, Encoded, HeavyImage, Task
 from vision.errors import CorruptImageError
 from vision.inference.encoder import Encoding
@@ -37,7 +37,7 @@ class SlowEncoder:
         return encode(pixels_BCHW)
 
 
-def pipeline(**changes: object) -> Pipeline:
+def pipeline(**changes: object) -> Batcher:
     settings: dict[str, object] = {
         "decode": decode,
         "encode": encode,
@@ -48,7 +48,7 @@ def pipeline(**changes: object) -> Pipeline:
         "max_batch": 8,
         "on_batch": lambda _: None,
     }
-    return Pipeline(**{**settings, **changes})  # type: ignore[arg-type]
+    return Batcher(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def heavy_until(gate: threading.Event) -> Callable[[Task, bool], Decoded]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from service.api.application import create_application
 from service.config import ServiceSettings
-from service.http.admission import BodyBudget
+from service.http.admission import BodyMemoryBudget
 from service.http.gateway import Desk, Front
-from service.inference.batcher import Pipeline
+from service.inference.batcher import Batcher
 from service.inference.task import Task
 from service.request.exchange import WorkerState
 from service.telemetry.counters import Metrics
@@ -132,7 +132,9 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(ServiceSettings(), Metrics(), BodyBudget(1), busy=BusyThreads(clock=clock))
+    state = WorkerState(
+        ServiceSettings(), Metrics(), BodyMemoryBudget(1), busy=BusyThreads(clock=clock)
+    )
     state.loading.end()
     encoder = FakeEncoder()
 
@@ -142,7 +144,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         return encoder.encode(pixels_BCHW)
 
     async def probe() -> list[httpx.Response]:
-        pipeline = Pipeline(
+        pipeline = Batcher(
             decode=lambda task, light_only: _decoded(encoder, task),
             encode=state.busy.watched("network", encode),
             decode_threads=1,

@@ -20,11 +20,11 @@ from service.telemetry.counters import Metrics, Numbers
 from service.telemetry.metric_definitions import MEASURES
 from service.telemetry.prometheus import exposition
 from service.telemetry.request_record import (
-    Account,
+    RequestRecord,
     note_image,
     note_problem,
     note_stage,
-    open_account,
+    open_record,
 )
 from service.telemetry.shared_metrics import (
     Board,
@@ -57,7 +57,7 @@ def value(text: str, name: str, **labels: str) -> float:
 
 def count(metrics: Metrics, *, seconds: float = 0.1, method: str = "GET") -> None:
     metrics.count_request(
-        method=method, route="/v1/gallery", status=200, seconds=seconds, account=Account()
+        method=method, route="/v1/gallery", status=200, seconds=seconds, account=RequestRecord()
     )
 
 
@@ -169,7 +169,7 @@ def test_methods_that_nobody_uses_share_a_label() -> None:
 
 
 def test_an_account_is_counted_by_stage_code_and_image() -> None:
-    account = open_account()
+    account = open_record()
     note_stage("write", begun=time.perf_counter() - 0.2)
     note_image(queue_ms=1, decode_ms=2, encode_ms=3)
     note_problem("corrupt_image", of_item=True, is_refusal=True)
