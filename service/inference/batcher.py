@@ -1,6 +1,6 @@
 """Encoded images in, vectors out: one thread for the network, decoders beside it, greedy batches.
 
-    one light image ───────────► waiting ─decoded by the network thread──┐
+    one light image ───────────► waiting ──decoded by the network thread──┐
                                    ▲   │                                  ├──► batch ──► event loop
     several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
     heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
