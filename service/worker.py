@@ -11,9 +11,9 @@ from typing import Final, Self
 
 from service.api.application import create_application, load, unload
 from service.config import ServiceSettings
-from service.gauges import Vitals
 from service.http.admission import BodyMemoryBudget
 from service.http.gateway import Desk
+from service.metrics_reporter import MetricsReporter
 from service.request.exchange import WorkerState
 from service.security.allowed_hosts import Hosts
 from service.security.api_keys import WatchedKeys
@@ -27,9 +27,9 @@ from service.server.connection_limits import ConnectionLimits
 from service.server.deadlines import DeadlineTimer
 from service.server.listening import ProbeListener
 from service.server.ready_workers import Roster
-from service.telemetry.counters import Metrics
 from service.telemetry.json_log import LogLines
-from service.telemetry.shared_metrics import Board, shared_folder
+from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
 
 # How long one thread may keep the interpreter while another wants it. The network needs it back
@@ -60,9 +60,11 @@ class Connection(WorkerProtocol):
 class Worker:
     """A process that answers requests. Start one; there is one ``desk`` per process."""
 
-    def __init__(self, state: WorkerState, vitals: Vitals, loading: "asyncio.Task[None]") -> None:
+    def __init__(
+        self, state: WorkerState, reporter: MetricsReporter, loading: "asyncio.Task[None]"
+    ) -> None:
         self._state = state
-        self._vitals = vitals
+        self._reporter = reporter
         self._loading = loading
 
     @classmethod
@@ -106,14 +108,16 @@ class Worker:
         desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
         desk.tracing = start_tracing(settings)
         desk.worker = index
-        board = Board(server_id, index)
-        before = board.predecessor()
-        desk.metrics = Metrics(before)
+        shared_metrics = SharedMetrics(server_id, index)
+        predecessor = shared_metrics.predecessor()
+        desk.metrics = WorkerMetrics(predecessor)
         state = WorkerState(settings, desk.metrics, BodyMemoryBudget(settings.max_bodies_bytes))
         state.proxies = desk.proxies
-        vitals = Vitals(state, board, log=log, before=before, worker=index)
-        state.expose = vitals.exposition
-        vitals.start()
+        reporter = MetricsReporter(
+            state, shared_metrics, log=log, predecessor=predecessor, worker=index
+        )
+        state.prometheus_text = reporter.prometheus_text
+        reporter.start()
         reception = ProbeListener.of_this_process()
         _announce_stop(state, drain_s=settings.drain_s)
         roster = Roster(shared, size=size)
@@ -121,7 +125,7 @@ class Worker:
         loading = asyncio.create_task(load(state, model_folder, on_loaded=roster.enter))
         desk.application = create_application(state)
         await reception.hold(roster, lambda: state.engine is not None)
-        return cls(state, vitals, loading)
+        return cls(state, reporter, loading)
 
     async def stop(self) -> None:
         """Close the gallery after the last request."""
@@ -130,7 +134,7 @@ class Worker:
 
     def _end_reports(self) -> None:
         """Hand out what was counted, traced and logged, to whoever takes it in time."""
-        self._vitals.close()
+        self._reporter.close()
         if desk.tracing is not None:
             desk.tracing.close()
         if desk.log is not None:

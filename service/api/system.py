@@ -10,7 +10,7 @@ from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.exchange import answer_with, ready_engine, worker_state
 from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
 from service.telemetry.health import READ_ONLY, checks
-from service.telemetry.prometheus import CONTENT_TYPE
+from service.telemetry.shared_metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Service"], responses=problem_answers())
 
@@ -113,5 +113,5 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Give Prometheus the numbers of all workers, also while this one loads."""
-    expose = worker_state(request).expose
-    return Response(await asyncio.to_thread(expose), media_type=CONTENT_TYPE)
+    text = await asyncio.to_thread(worker_state(request).prometheus_text)
+    return Response(text, media_type=CONTENT_TYPE)

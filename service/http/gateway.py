@@ -24,8 +24,8 @@ from service.security.authorization import Gate, network_of
 from service.security.cors import READING, Cors, refuse_other_sites
 from service.security.security_headers import Header, secured
 from service.security.trusted_proxies import Proxies
-from service.telemetry.counters import Metrics
 from service.telemetry.json_log import LogLines
+from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.request_record import note_stage, open_record
 from service.telemetry.tracing import Tracing
 
@@ -55,7 +55,7 @@ class Desk:
         self.front: ASGIApp | None = None  # what connections call; BentoML makes it
         self.settings: ServiceSettings | None = None
         self.application: Application | None = None
-        self.metrics: Metrics | None = None
+        self.metrics: WorkerMetrics | None = None
         self.log: LogLines | None = None
         self.tracing: Tracing | None = None  # None: no traces are asked for
         self.worker = 1

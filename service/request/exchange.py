@@ -21,8 +21,8 @@ from service.schemas.parameters import Options
 from service.schemas.query_responses import QueryAnswer, Timings
 from service.schemas.responses import Answer
 from service.security.trusted_proxies import Proxies
-from service.telemetry.counters import Metrics
 from service.telemetry.health import Loading, Standing, stuck_reason
+from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.request_record import current_caller, note_image
 from service.telemetry.watchdog import BusyThreads
 
@@ -37,7 +37,7 @@ class WorkerState:
     """What one worker has loaded so far."""
 
     settings: ServiceSettings
-    metrics: Metrics
+    metrics: WorkerMetrics
     bodies: BodyMemoryBudget
     engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
@@ -47,7 +47,7 @@ class WorkerState:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of large bodies
     is_stopping: bool = False
     standing: Callable[[], Standing] = Standing  # of all workers of this server
-    expose: Callable[[], bytes] = bytes  # what Prometheus reads; may wait for the disk
+    prometheus_text: Callable[[], bytes] = bytes  # of all workers; may wait for the disk
 
     @property
     def retry_after_s(self) -> int:

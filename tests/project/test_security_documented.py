@@ -65,7 +65,7 @@ EXCEPTIONS = {
         ),
         *(
             "service.server.bento_supervisor.CHECK_S",
-            "service.gauges.PERIOD_S",
+            "service.metrics_reporter.PERIOD_S",
             "service.worker.SETTLE_S",
         ),
         *(

@@ -19,8 +19,8 @@ from service.http.gateway import Desk, Front
 from service.inference.batcher import Batcher
 from service.inference.task import Task
 from service.request.exchange import WorkerState
-from service.telemetry.counters import Metrics
 from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, without_folders
+from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.watchdog import STUCK_S, BusyThreads
 from tests.conftest import write_gallery
 from tests.support.fakes import FakeEncoder
@@ -133,7 +133,7 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
     state = WorkerState(
-        ServiceSettings(), Metrics(), BodyMemoryBudget(1), busy=BusyThreads(clock=clock)
+        ServiceSettings(), WorkerMetrics(), BodyMemoryBudget(1), busy=BusyThreads(clock=clock)
     )
     state.loading.end()
     encoder = FakeEncoder()

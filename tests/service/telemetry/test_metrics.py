@@ -16,9 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from files.processes import started_ticks
-from service.telemetry.counters import Metrics, Numbers
-from service.telemetry.metric_definitions import MEASURES
-from service.telemetry.prometheus import exposition
+from service.telemetry.metrics import METRICS, MetricsSnapshot, WorkerMetrics
 from service.telemetry.request_record import (
     RequestRecord,
     note_image,
@@ -27,8 +25,8 @@ from service.telemetry.request_record import (
     open_record,
 )
 from service.telemetry.shared_metrics import (
-    Board,
-    Report,
+    SharedMetrics,
+    prometheus_text,
     remove_shared_folder,
     shared_folder,
 )
@@ -43,7 +41,7 @@ Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def values(text: str) -> Values:
-    """Return every sample of an exposition by name and labels."""
+    """Return every sample of Prometheus' text by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families(text)
@@ -55,14 +53,14 @@ def value(text: str, name: str, **labels: str) -> float:
     return values(text).get((name, frozenset(labels.items())), 0.0)
 
 
-def count(metrics: Metrics, *, seconds: float = 0.1, method: str = "GET") -> None:
+def count(metrics: WorkerMetrics, *, seconds: float = 0.1, method: str = "GET") -> None:
     metrics.count_request(
         method=method, route="/v1/gallery", status=200, seconds=seconds, account=RequestRecord()
     )
 
 
-def report(metrics: Metrics, **gauges: dict[tuple[str, ...], float]) -> Report:
-    return Report.own(metrics.numbers({f"lookalike_{k}": v for k, v in gauges.items()}, {}))
+def snapshot(metrics: WorkerMetrics, **gauges: float) -> MetricsSnapshot:
+    return metrics.snapshot() | {f"lookalike_{k}": {(): [v]} for k, v in gauges.items()}
 
 
 @pytest.fixture
@@ -76,58 +74,61 @@ def server_id() -> Iterator[str]:
 def test_histograms_are_those_of_the_prometheus_client(seconds: list[float]) -> None:
     name = "lookalike_request_seconds"
     registry = CollectorRegistry()
-    theirs = Histogram(name, "x", ["route"], buckets=MEASURES[name].bounds, registry=registry)
-    ours = Metrics()
+    theirs = Histogram(name, "x", ["route"], buckets=METRICS[name].bounds, registry=registry)
+    ours = WorkerMetrics()
     for one in seconds:
         theirs.labels("/v1/gallery").observe(one)
         count(ours, seconds=one)
 
     expected = values(generate_latest(registry).decode())
-    got = values(exposition([report(ours)]).decode())
+    got = values(prometheus_text([snapshot(ours)]).decode())
 
     for key, number in expected.items():
         if not key[0].endswith("_created"):
             assert got[key] == pytest.approx(number), key
 
 
-def test_numbers_survive_being_written_and_read(server_id: str) -> None:
-    metrics = Metrics()
+def test_metrics_survive_being_written_and_read(server_id: str) -> None:
+    metrics = WorkerMetrics()
     count(metrics)
     metrics.count_batch(7)
-    numbers = metrics.numbers({"lookalike_gallery_items": {(): 3.0}}, {})
+    written = snapshot(metrics, gallery_items=3.0)
 
-    Board(server_id, 1).write(numbers)
+    SharedMetrics(server_id, 1).write(written)
 
-    assert Board(server_id, 1).predecessor() == numbers
+    assert SharedMetrics(server_id, 1).predecessor() == written
+    assert SharedMetrics(server_id, 2).others() == [written]
     assert (shared_folder(server_id).stat().st_mode & 0o777) == 0o700
 
 
 def test_a_worker_in_the_place_of_another_goes_on_counting(server_id: str) -> None:
-    first = Metrics()
+    first = WorkerMetrics()
     count(first)
     first.count_batch(4)
-    Board(server_id, 1).write(first.numbers({}, {}))
+    SharedMetrics(server_id, 1).write(first.snapshot())
 
-    second = Metrics(Board(server_id, 1).predecessor())
+    second = WorkerMetrics(SharedMetrics(server_id, 1).predecessor())
     count(second)
     second.count_batch(4)
 
-    text = exposition([report(second)]).decode()
+    text = prometheus_text([snapshot(second)]).decode()
     labels = {"method": "GET", "route": "/v1/gallery", "status": "200"}
     assert value(text, "lookalike_requests_total", **labels) == 2
     assert value(text, "lookalike_batch_images_count") == 2
     assert value(text, "lookalike_batch_images_sum") == 8
 
 
-def test_gauges_of_a_worker_that_died_are_not_shown_and_its_counters_are() -> None:
-    died, lives = Metrics(), Metrics()
+def test_gauges_of_a_worker_that_died_are_not_shown_and_its_counters_are(server_id: str) -> None:
+    died, lives = WorkerMetrics(), WorkerMetrics()
     count(died)
     count(lives)
-    gauges = {"requests_in_progress": {(): 5.0}}
-    pid = os.getpid()
-    dead = Report(pid, (started_ticks(pid) or 0) + 1, report(died, **gauges).numbers)
+    SharedMetrics(server_id, 1).write(snapshot(died, requests_in_progress=5.0))
+    file = shared_folder(server_id) / "worker-1.json"
+    own = str(started_ticks(os.getpid())).encode()
+    file.write_bytes(file.read_bytes().replace(own, own + b"0"))  # of a process before this one
 
-    text = exposition([dead, report(lives, **gauges)]).decode()
+    dead = SharedMetrics(server_id, 2).others()
+    text = prometheus_text([*dead, snapshot(lives, requests_in_progress=5.0)]).decode()
 
     assert value(text, "lookalike_requests_in_progress") == 5
     labels = {"method": "GET", "route": "/v1/gallery", "status": "200"}
@@ -135,10 +136,10 @@ def test_gauges_of_a_worker_that_died_are_not_shown_and_its_counters_are() -> No
 
 
 def test_gauges_of_the_gallery_are_those_of_the_worker_that_has_seen_most() -> None:
-    behind = report(Metrics(), gallery_seq={(): 7.0}, gallery_items={(): 9.0})
-    ahead = report(Metrics(), gallery_seq={(): 8.0}, gallery_items={(): 2.0})
+    behind = snapshot(WorkerMetrics(), gallery_seq=7.0, gallery_items=9.0)
+    ahead = snapshot(WorkerMetrics(), gallery_seq=8.0, gallery_items=2.0)
 
-    text = exposition([behind, ahead]).decode()
+    text = prometheus_text([behind, ahead]).decode()
 
     assert value(text, "lookalike_gallery_items") == 2
     assert value(text, "lookalike_gallery_seq") == 8
@@ -147,21 +148,21 @@ def test_gauges_of_the_gallery_are_those_of_the_worker_that_has_seen_most() -> N
 def test_what_workers_share_may_be_gone_or_damaged(server_id: str) -> None:
     (shared_folder(server_id)).mkdir()
     (shared_folder(server_id) / "worker-1.json").write_bytes(b'{"pid": 1')
-    board = Board(server_id, 2)
+    shared = SharedMetrics(server_id, 2)
 
-    assert list(board.others()) == []
-    assert Board(server_id, 1).predecessor() == Numbers()
+    assert shared.others() == [{}]
+    assert SharedMetrics(server_id, 1).predecessor() == {}
     remove_shared_folder(server_id)
-    board.write(Numbers())  # makes it anew
-    assert board.predecessor() == Numbers()
+    shared.write({"lookalike_images_total": {(): [1.0]}})  # makes it anew
+    assert shared.predecessor() == {"lookalike_images_total": {(): [1.0]}}
 
 
 def test_methods_that_nobody_uses_share_a_label() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     for number in range(50):
         count(metrics, method=f"MADE-UP-{number}")
 
-    text = exposition([report(metrics)]).decode()
+    text = prometheus_text([snapshot(metrics)]).decode()
 
     assert "MADE-UP" not in text
     labels = {"method": "other", "route": "/v1/gallery", "status": "200"}
@@ -174,11 +175,11 @@ def test_an_account_is_counted_by_stage_code_and_image() -> None:
     note_image(queue_ms=1, decode_ms=2, encode_ms=3)
     note_problem("corrupt_image", of_item=True, is_refusal=True)
     note_problem("id_conflict", of_item=True, is_refusal=False)
-    metrics = Metrics()
+    metrics = WorkerMetrics()
 
     metrics.count_request(method="POST", route="/x", status=207, seconds=1, account=account)
 
-    text = exposition([report(metrics)]).decode()
+    text = prometheus_text([snapshot(metrics)]).decode()
     assert value(text, "lookalike_images_total") == 1
     assert value(text, "lookalike_problems_total", code="id_conflict") == 1
     assert value(text, "lookalike_problems_total", code="corrupt_image") == 1
@@ -201,7 +202,7 @@ def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
 
 def test_the_page_lists_every_metric_as_it_is() -> None:
     assert documented() == {
-        measure.name: (measure.kind, measure.labels, measure.text) for measure in MEASURES.values()
+        spec.name: (spec.kind, spec.labels, spec.help) for spec in METRICS.values()
     }
 
 

@@ -1,0 +1,274 @@
+"""Every metric there is, and the counting of one worker: request records in, a snapshot out.
+
+docs/metrics.md shows the list to operators. Plain dictionaries and lists, because counting runs for
+every request (docs/decisions/0038-metrics.md); ``shared_metrics.py`` adds up the workers.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from service.telemetry.request_record import RequestRecord
+
+Labels = tuple[str, ...]  # values, in the order of the metric's label names
+Values = list[float]  # one; of a histogram: how many per bucket, the last +Inf, then the sum
+Series = dict[Labels, Values]
+MetricsSnapshot = dict[str, Series]  # by the metric's name
+
+NO_LABELS: Final[Labels] = ()
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_BOUNDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_STAGE_BOUNDS: Final = (0.00025, 0.0005, *_REQUEST_BOUNDS)
+_BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric. Counters and histograms are summed over workers, also over those that ended.
+
+    A gauge is that of the workers alive: their sum, the largest, or the one of the worker whose
+    view of the gallery is the newest. With the label ``worker`` each worker has its own.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()  # of a histogram's buckets, increasing; the last, +Inf, is added
+    over_workers: Literal["sum", "max", "newest"] = "sum"
+
+    @property
+    def kind(self) -> Literal["counter", "gauge", "histogram"]:
+        """What Prometheus calls its type: names of counters end in ``_total``."""
+        if self.bounds:
+            return "histogram"
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+_ALL: Final = (
+    MetricSpec(
+        "lookalike_requests_total",
+        "Requests answered; status 499: the client went away first.",
+        labels=("method", "route", "status"),
+    ),
+    MetricSpec(
+        "lookalike_request_seconds",
+        "From the request's headers read to the answer's last byte.",
+        labels=("route",),
+        bounds=_REQUEST_BOUNDS,
+    ),
+    MetricSpec(
+        "lookalike_stage_seconds",
+        "Time in body, search and write, per request; in queue, decode and encode, per image.",
+        labels=("stage",),
+        bounds=_STAGE_BOUNDS,
+    ),
+    MetricSpec(
+        "lookalike_problems_total",
+        "Problems by stable code: answers, and single items of answers that went through.",
+        labels=("code",),
+    ),
+    MetricSpec(
+        "lookalike_image_refusals_total",
+        "Images that could not be used, by the code of the reason.",
+        labels=("code",),
+    ),
+    MetricSpec("lookalike_images_total", "Images that went through the network."),
+    MetricSpec(
+        "lookalike_batch_images", "Images that the network took at once.", bounds=_BATCH_BOUNDS
+    ),
+    MetricSpec("lookalike_received_bytes_total", "Bytes of request bodies."),
+    MetricSpec("lookalike_sent_bytes_total", "Bytes of answers, without their headers."),
+    MetricSpec("lookalike_requests_in_progress", "Requests begun and not answered."),
+    MetricSpec(
+        "lookalike_requests_admitted",
+        "Requests admitted to decoding, network and gallery, and not answered: quick ones, "
+        "and costly ones, which are several images, a large one, or a look at all items.",
+        labels=("queue",),
+    ),
+    MetricSpec(
+        "lookalike_requests_admitted_limit",
+        "How many may be admitted at once; one more is refused as overloaded, unless its "
+        "caller has less than an equal share.",
+        labels=("queue",),
+    ),
+    MetricSpec(
+        "lookalike_images_in_progress",
+        "Images that wait for a decoder or the network, or are in them.",
+    ),
+    MetricSpec(
+        "lookalike_jobs_running",
+        "Jobs that the server is at.",
+        labels=("kind",),
+    ),
+    MetricSpec(
+        "lookalike_gallery_items",
+        "Items in the gallery.",
+        over_workers="newest",
+    ),
+    MetricSpec(
+        "lookalike_gallery_seq",
+        "Newest write that the most advanced worker has.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_gallery_seq_lag",
+        "Writes in the database that this worker had not seen when it looked, once a second.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_gallery_recent_items",
+        "Items stored since the search structure was built, which every search looks at.",
+        over_workers="newest",
+    ),
+    MetricSpec(
+        "lookalike_gallery_generation",
+        "Generation of the search structure in use; 0: none.",
+        over_workers="newest",
+    ),
+    MetricSpec(
+        "lookalike_gallery_generation_age_seconds",
+        "Since that generation was built; missing while there is none.",
+        over_workers="newest",
+    ),
+    MetricSpec(
+        "lookalike_gallery_generation_loaded_timestamp_seconds",
+        "When this worker last took a generation over, or loaded the gallery; Unix time.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_gallery_read_only",
+        "1 when a worker cannot write: a failed or read-only disk, a moved gallery; else 0.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_model_info",
+        "1, with what is known of the model in the labels.",
+        labels=("name", "fingerprint", "runtime", "precision", "device"),
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_worker_ready",
+        "1 when this worker answers searches, 0 while it loads, stops, or has failed.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_load_seconds",
+        "How long each stage of loading took.",
+        labels=("worker", "stage"),
+    ),
+    MetricSpec(
+        "lookalike_worker_start_timestamp_seconds",
+        "When this worker's process began; Unix time.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_uptime_seconds",
+        "Since this worker's process began.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_resident_bytes",
+        "Memory of this worker's process that is in RAM.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_threads",
+        "Threads of this worker's process, those of libraries included.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_open_files",
+        "Open file descriptors of this worker's process.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_worker_cpu_seconds_total",
+        "CPU time of this worker, those that it replaced included.",
+        labels=("worker",),
+    ),
+    MetricSpec(
+        "lookalike_log_lines_dropped_total",
+        "Log lines thrown away because standard error was not read fast enough.",
+    ),
+)
+
+METRICS: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in _ALL}
+
+
+class WorkerMetrics:
+    """One worker's counters and histograms, from where a worker before it left off.
+
+    Each of them is changed by one thread alone: requests by the event loop, batches by the
+    network's. Any thread may take a snapshot.
+    """
+
+    def __init__(self, predecessor: MetricsSnapshot | None = None) -> None:
+        self._metrics = {
+            name: _copy((predecessor or {}).get(name, {}))
+            for name, spec in METRICS.items()
+            if spec.kind != "gauge"
+        }
+        self._requests = self._metrics["lookalike_requests_total"]
+        self._problems = self._metrics["lookalike_problems_total"]
+        self._refusals = self._metrics["lookalike_image_refusals_total"]
+        self._seconds = self._metrics["lookalike_request_seconds"]
+        self._stages = self._metrics["lookalike_stage_seconds"]
+        self._batches = self._metrics["lookalike_batch_images"]
+        self._images, self._received, self._sent = (
+            self._metrics[name].setdefault(NO_LABELS, [0.0])  # shown from the start
+            for name in (
+                "lookalike_images_total",
+                "lookalike_received_bytes_total",
+                "lookalike_sent_bytes_total",
+            )
+        )
+        self.in_progress = 0  # requests; changed by the gateway
+
+    def count_request(
+        self, *, method: str, route: str, status: int, seconds: float, account: RequestRecord
+    ) -> None:
+        """Count one request that has been answered; ``route`` is a template, never a path."""
+        _add(self._requests, (method if method in _METHODS else "other", route, str(status)))
+        _observe(self._seconds, (route,), _REQUEST_BOUNDS, seconds)
+        for stage, _, stage_seconds in account.stages:
+            _observe(self._stages, (stage,), _STAGE_BOUNDS, stage_seconds)
+        self._images[0] += account.images
+        self._received[0] += account.bytes_in
+        self._sent[0] += account.bytes_out
+        if account.problem is not None:
+            _add(self._problems, (account.problem,))
+        for code in account.item_problems:
+            _add(self._problems, (code,))
+        for code in account.refusals:
+            _add(self._refusals, (code,))
+
+    def count_batch(self, images: int) -> None:
+        """Count one batch of the network; on its thread."""
+        _observe(self._batches, NO_LABELS, _BATCH_BOUNDS, images)
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Return a copy of what was counted until now."""
+        return {name: _copy(series) for name, series in self._metrics.items()}
+
+
+def _copy(series: Series) -> Series:
+    return {labels: [*values] for labels, values in [*series.items()]}  # a list first: it may grow
+
+
+def _add(series: Series, labels: Labels) -> None:
+    values = series.get(labels)
+    if values is None:
+        series[labels] = [1.0]
+    else:
+        values[0] += 1.0
+
+
+def _observe(series: Series, labels: Labels, bounds: tuple[float, ...], value: float) -> None:
+    counts = series.get(labels)
+    if counts is None:
+        counts = series[labels] = [0.0] * (len(bounds) + 2)
+    counts[bisect_left(bounds, value)] += 1.0
+    counts[-1] += value
