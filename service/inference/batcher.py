@@ -29,7 +29,7 @@ from service.inference.image_job import EncodeCall, ImageJob, Outcome, results_o
 from service.inference.priority_queue import PriorityQueue
 from service.inference.task import Decoded, Encoded, HeavyImage, Task
 from service.inference.worker_thread import WorkerThread
-from service.telemetry.request_record import current_caller
+from service.telemetry.watchdog import BusyThreads
 from vision.formats.decoding_price import price_of
 from vision.inference.encoder import Encoding
 
@@ -45,6 +45,7 @@ class Batcher:
         *,
         decode: Callable[[Task, bool], Decoded],
         encode: Callable[[NDArray[np.uint8]], Encoding],
+        watchdog: BusyThreads,
         decode_threads: int,
         heavy_threads: int,
         decodes_itself: bool,
@@ -55,6 +56,7 @@ class Batcher:
         # Told whether to raise HeavyImage rather than take long; if not, it only waits for others.
         self._decode = decode
         self._encode = encode
+        self._watchdog = watchdog
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
         # Up to so many images of a batch the network's thread decodes by itself.
@@ -80,28 +82,15 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def __call__(self, task: Task) -> Encoded:
-        """Return what the network says about ``task``.
-
-        Raises:
-            ImageError, CropError: the image cannot be used.
-        """
-        (result,) = await self.encode_all([task])
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
-        """Return what became of each task, in order; a broken image fails alone.
+    async def encode(self, tasks: Sequence[Task], *, caller: str) -> list[Encoded | Exception]:
+        """Return what became of each task of ``caller``, in order; a broken image fails alone.
 
         At most two batches of images that came with others are under way, whoever sent them, so
         that those who send one need not wait for more.
         """
         if not tasks:
             return []
-        call = EncodeCall(
-            self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller()
-        )
+        call = EncodeCall(self._loop.create_future(), [None] * len(tasks), len(tasks), caller)
         now = time.perf_counter()
         for place, task in enumerate(tasks):
             job = ImageJob(task, call, place, now)
@@ -190,7 +179,8 @@ class Batcher:
             return False
         started = time.perf_counter()
         try:
-            job.decoded = self._decode(job.task, light_only)
+            with self._watchdog.track("decode"):
+                job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
             if job.is_bulk:  # this call comes before the one that delivers it
                 self._loop.call_soon_threadsafe(self._leave_bulk, job)
@@ -209,7 +199,8 @@ class Batcher:
         started = time.perf_counter()
         results: list[Outcome]
         try:
-            encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
+            with self._watchdog.track("network"):
+                encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
         except Exception as error:
             results = [(job, error) for job in jobs]
         else:

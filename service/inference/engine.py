@@ -15,35 +15,30 @@ import numpy as np
 
 from index.decoding.decoder_pool import MOST
 from index.gallery import Gallery
-from index.store.thumbnail_size import PictureSize
 from service.config import ServiceSettings
 from service.http.admission import Admission, MemoryLimiter
 from service.inference.batcher import Batcher
 from service.inference.decoder import PictureDecoder
 from service.inference.decoder_pool import DecoderPool
+from service.inference.image_decoder import ImageDecoder
 from service.inference.open_gallery import open_gallery
-from service.inference.task import Decoded, HeavyImage, Task
+from service.inference.task import Task
 from service.inference.wait_for_writes import WriteWaiter
 from service.jobs.records import JobFolder
 from service.jobs.runner import Jobs
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
-from service.telemetry.request_record import current_caller, note_stage
 from service.telemetry.watchdog import BusyThreads
 from vision.formats.decoding_price import price_of
 from vision.formats.detect import formats_called
 from vision.image.decode import ImageLimits, harden_pillow
-from vision.image.thumbnail import Thumbnail, thumbnail_of
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
-from vision.model.manifest import Manifest
 from vision.model.open_set import References, read_references
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
-# Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
-LIGHT_BYTES: Final = 16 * 2**20
 LEAST_DECODERS: Final = 2  # processes, where they are needed: one picture does not stop all others
 # For one image: what a lone one may keep the event loop for, beside its decoding.
 QUICK_S: Final = 0.002
@@ -58,7 +53,7 @@ COSTLY_WAITS: Final = 10  # as long as others may wait who ask for more than one
 class Engine:
     """The loaded model and gallery of one worker.
 
-    Images go through ``pipeline``; gallery reads run on a few threads, and gallery writes on many,
+    Images go through ``batcher``; gallery reads run on a few threads, and gallery writes on many,
     because writes that wait for the disk at the same time share a commit.
     """
 
@@ -69,9 +64,9 @@ class Engine:
         encoder: ImageEncoder,
         references: References | None,
         gallery: Gallery,
-        pipeline: Batcher,
+        batcher: Batcher,
         decoders: DecoderPool,
-        busy: BusyThreads,
+        watchdog: BusyThreads,
     ) -> None:
         self.settings = settings
         self.manifest = manifest = encoder.manifest
@@ -79,14 +74,14 @@ class Engine:
         self.runtime = encoder.runtime
         self.references = references
         self.gallery = gallery
-        self.pipeline = pipeline
+        self.batcher = batcher
         self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.write_waiter = WriteWaiter(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
-        self._busy = busy
+        self._watchdog = watchdog
         self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
         self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
@@ -99,7 +94,7 @@ class Engine:
         *,
         on_batch: Callable[[int], None],
         loading: Loading,
-        busy: BusyThreads,
+        watchdog: BusyThreads,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
 
@@ -108,7 +103,7 @@ class Engine:
             model_folder: of the model to serve.
             on_batch: told the size of every batch, on the network's thread.
             loading: told what begins.
-            busy: told what the threads are at.
+            watchdog: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
@@ -134,18 +129,10 @@ class Engine:
             MemoryLimiter(settings.decode_memory_bytes),
             timeout_s=settings.decode_timeout_s,
         )
-        pipeline = Batcher(
-            decode=busy.watched(
-                "decode",
-                partial(
-                    _decode,
-                    manifest=manifest,
-                    limits=limits,
-                    pictures=gallery.pictures,
-                    decoders=decoders,
-                ),
-            ),
-            encode=busy.watched("network", encoder.encode),
+        batcher = Batcher(
+            decode=ImageDecoder(manifest.preprocessing, limits, gallery.pictures, decoders).decode,
+            encode=encoder.encode,
+            watchdog=watchdog,
             decode_threads=own_cores,
             heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
             decodes_itself=own_cores == 1,
@@ -158,9 +145,9 @@ class Engine:
             encoder=encoder,
             references=references,
             gallery=gallery,
-            pipeline=pipeline,
+            batcher=batcher,
             decoders=decoders,
-            busy=busy,
+            watchdog=watchdog,
         )
         loading.begin("warm_up")
         engine.quick.expect(request_s)
@@ -181,11 +168,12 @@ class Engine:
         return engine
 
     def admit(
-        self, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
+        self, caller: str, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
     ) -> AbstractContextManager[None]:
         """Return a place among the quick requests or among the costly ones, which wait apart.
 
         Args:
+            caller: whose the request is.
             tasks: the images.
             others: how many queries or items there are without an image.
             scans: how many times the request looks at all items one by one.
@@ -197,9 +185,9 @@ class Engine:
         for task in tasks:
             cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
         if cost == 1:
-            return self.quick.admit(current_caller())
+            return self.quick.admit(caller)
         # Changes alone, which cost nothing here, wait for the disk and not for the network.
-        return self.costly.admit(current_caller(), cost=max(1, cost))
+        return self.costly.admit(caller, cost=max(1, cost))
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
@@ -214,17 +202,16 @@ class Engine:
 
         Writes of one request that must keep their order belong in one ``function``.
         """
-        begun = time.perf_counter()
-        work = self._busy.watched("write", function)
-        future = asyncio.get_running_loop().run_in_executor(self._writers, work)
-        try:
-            return await asyncio.shield(future)
-        finally:
-            note_stage("write", begun=begun)
+        work = partial(self._tracked_write, function)
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writers, work))
+
+    def _tracked_write(self, function: Callable[[], T]) -> T:
+        with self._watchdog.track("write"):
+            return function()
 
     async def close(self) -> None:
         """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
-        await self.pipeline.close()
+        await self.batcher.close()
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
@@ -255,43 +242,6 @@ def _time_one(encoder: ImageEncoder) -> float:
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started
-
-
-def _decode(
-    task: Task,
-    light_only: bool,
-    *,
-    manifest: Manifest,
-    limits: ImageLimits,
-    pictures: PictureSize,
-    decoders: DecoderPool,
-) -> Decoded:
-    if not light_only:
-        return decoders.decode(task, thumbnail_side=pictures.side)
-    preprocessing = manifest.preprocessing
-    image = preprocessing.decode(
-        task.data,
-        limits=limits,
-        crop=task.crop,
-        before_pixels=_leave_large,
-        before_mending=_leave_damaged,
-    )
-    thumbnail: Thumbnail | None = None
-    if task.with_thumbnail:
-        thumbnail = thumbnail_of(
-            task.data, image, preprocessing, limits=limits, max_side=pictures.side
-        )
-    pixels_CHW = preprocessing.pixels(image, crop=task.crop)
-    return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
-
-
-def _leave_large(size: int) -> None:
-    if size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
-        raise HeavyImage
-
-
-def _leave_damaged() -> None:
-    raise HeavyImage
 
 
 def _now() -> datetime:

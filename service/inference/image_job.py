@@ -1,4 +1,4 @@
-"""An image on its way through the pipeline, and the call that it belongs to.
+"""An image on its way through the batcher, and the call that it belongs to.
 
 Shape suffixes: B images, C channels, H x W pixels.
 """

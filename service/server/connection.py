@@ -1,8 +1,8 @@
 """The HTTP/1.1 connections of a worker: uvicorn's, with deadlines, limits and our own answers.
 
 Nothing that a client sends, sends slowly, or leaves out keeps a connection, memory or a worker's
-time for longer than the settings say. What is wrong with HTTP itself is answered by the front too,
-in the shape of every other problem.
+time for longer than the settings say. What is wrong with HTTP itself is answered by the gateway,
+too, in the shape of every other problem.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.config import ServiceSettings
 from service.errors import (
     MalformedRequestError,
     OverloadedError,
@@ -22,11 +23,10 @@ from service.errors import (
     SlowRequestError,
     TimedOutError,
 )
-from service.http.gateway import Desk
 from service.server.connection_limits import ConnectionLimits
 from service.server.deadlines import Arrival, DeadlineTimer, Phase
 from service.server.parser import RequestParser
-from service.server.request_cycle import RequestResponseCycle
+from service.server.request_cycle import Application, RequestResponseCycle
 from service.server.request_head import MAX_HEADER_BYTES, RequestHead, headers_too_large
 
 MAX_PIPELINED: Final = 16  # requests sent before the answer to the first
@@ -37,10 +37,12 @@ LINGER_S: Final = 2.0  # for a client to read why, before a connection with unre
 class WorkerProtocol(HttpToolsProtocol):
     """One connection.
 
-    Used through a subclass that names ``desk``; its settings count from the start of the worker.
+    Used through a subclass that says what all connections of a worker share, before it listens.
     """
 
-    desk: ClassVar[Desk]
+    application: ClassVar[Application]
+    settings: ClassVar[ServiceSettings]
+    is_stopping: ClassVar[bool] = False  # each answer is the last one of its connection
     watch: ClassVar[DeadlineTimer]
     neighbours: ClassVar[ConnectionLimits]
     parser: RequestParser  # type: ignore[assignment]
@@ -54,10 +56,6 @@ class WorkerProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        assert self.desk.front is not None  # made before the server listens
-        assert self.desk.settings is not None
-        self.front = self.desk.front
-        self.settings = self.desk.settings
         self.parser = RequestParser(self)
         self.default_headers = server_state.default_headers
         self.active: RequestResponseCycle | None = None  # the request that is being answered
@@ -150,7 +148,7 @@ class WorkerProtocol(HttpToolsProtocol):
         self._head_begun = False
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
-        goes_on = self.parser.should_keep_alive() and not self.desk.is_stopping
+        goes_on = self.parser.should_keep_alive() and not self.is_stopping
         self.cycle = RequestResponseCycle(
             self,
             self.head.scope(method, version, self._about_connection()),
@@ -268,7 +266,7 @@ class WorkerProtocol(HttpToolsProtocol):
             self._arrival.begin(self.entered)
         else:
             self._enter(Phase.WORK, self.settings.request_timeout_s)
-        task = cycle.start(self.front)
+        task = cycle.start(self.application)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -93,7 +93,7 @@ def test_each_format_gives_the_pixels_that_decoding_here_gives(
 def test_a_heic_picture_gives_the_pixels_that_decoding_here_gives(
     decoders: DecoderPool, name: str
 ) -> None:
-    data = (ROOT / "tests" / f"{name}.heic").read_bytes()
+    data = (DATA / f"{name}.heic").read_bytes()
 
     decoded = decoders.decode(Task(data=data, is_light=False), thumbnail_side=SIDE)
 

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.api.application import create_application
+from service.api.application import create_router
 from service.config import ServiceSettings
-from service.http.admission import BodyMemoryBudget
-from service.http.gateway import Desk, Front
 from service.inference.batcher import Batcher
 from service.inference.task import Task
-from service.request.exchange import WorkerState
+from service.request.gateway import Gateway
+from service.request.worker_context import WorkerContext
 from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, without_folders
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.watchdog import STUCK_S, BusyThreads
 from tests.conftest import write_gallery
 from tests.support.fakes import FakeEncoder
@@ -110,10 +108,11 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     busy, release, begun = BusyThreads(clock=clock), threading.Event(), threading.Event()
 
     def work() -> None:
-        begun.set()
-        release.wait(timeout=60)
+        with busy.track(activity):
+            begun.set()
+            release.wait(timeout=60)
 
-    thread = threading.Thread(target=busy.watched(activity, work))
+    thread = threading.Thread(target=work)
     thread.start()
     assert begun.wait(timeout=60)
     clock.now = STUCK_S - 1
@@ -125,17 +124,17 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     thread.join(timeout=60)
 
     assert not busy.is_stuck(activity)
-    with pytest.raises(ZeroDivisionError):
-        busy.watched(activity, lambda: 1 / 0)()
+    with pytest.raises(ZeroDivisionError), busy.track(activity):
+        raise ZeroDivisionError
     assert busy.longest_s(activity) == 0
 
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(
-        ServiceSettings(), WorkerMetrics(), BodyMemoryBudget(1), busy=BusyThreads(clock=clock)
+    context = WorkerContext(
+        settings=ServiceSettings(), router=create_router(), watchdog=BusyThreads(clock=clock)
     )
-    state.loading.end()
+    context.loading.end()
     encoder = FakeEncoder()
 
     def encode(pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -144,23 +143,23 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         return encoder.encode(pixels_BCHW)
 
     async def probe() -> list[httpx.Response]:
-        pipeline = Batcher(
+        batcher = Batcher(
             decode=lambda task, light_only: _decoded(encoder, task),
-            encode=state.busy.watched("network", encode),
+            encode=encode,
+            watchdog=context.watchdog,
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
             is_quick=False,
             max_batch=2,
-            on_batch=state.metrics.count_batch,
+            on_batch=context.metrics.count_batch,
         )
-        application = create_application(state)
-        desk = Desk()
-        desk.application, desk.metrics = application, state.metrics
-        transport = httpx.ASGITransport(Front(application, desk=desk))
+        transport = httpx.ASGITransport(Gateway(context))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             answers = [await client.get("/livez")]
-            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_light=True)))
+            waiting = asyncio.create_task(
+                batcher.encode([Task(data=png(1), is_light=True)], caller="")
+            )
             await asyncio.to_thread(begun.wait)
             answers.append(await client.get("/livez"))
             clock.now = STUCK_S + 1
@@ -168,7 +167,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
             release.set()
             await waiting
             answers.append(await client.get("/livez"))
-        await pipeline.close()
+        await batcher.close()
         return answers
 
     well, at_work, stuck, unready, well_again = asyncio.run(probe())
