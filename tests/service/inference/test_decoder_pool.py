@@ -29,6 +29,7 @@ from tests.support.images.hostile_images import (
     repeated_scans,
 )
 from tests.support.images.pngs import encoded, picture, png
+from tests.support.paths import DATA
 from vision.errors import CostlyImageError, ImageError
 from vision.formats.decoding_price import is_light
 from vision.formats.detect import FORMATS, HEIC

@@ -81,8 +81,9 @@ def code_of(answer: bytes) -> tuple[int, str]:
 
 
 def test_a_worker_of_bentoml_uses_our_connections() -> None:
+    from service import app  # noqa: PLC0415 - BentoML's own way: the service first, then uvicorn
 
-    config = Config(Gateway(), log_config=None)
+    config = Config(app.stand_before(Gateway()), log_config=None)
     config.load()
 
     assert config.http_protocol_class is Connection
