@@ -167,17 +167,17 @@ def measure_interface(arguments: argparse.Namespace) -> None:
     folder = built(arguments.folder / "fashion-unit", base_ND)
     with Gallery.open(folder, fingerprint=None) as gallery:
         snapshot = gallery._follower.snapshot
-        assert snapshot.base is not None
-        structure = snapshot.base.base.structure
-        assert structure is not None
-        parameters = structure._how(10, None, 1.0)
+        assert snapshot.immutable is not None
+        ann_index = snapshot.immutable.segment.ann_index
+        assert ann_index is not None
+        parameters = ann_index._how(10, None, 1.0)
         ways: dict[str, Callable[[np.ndarray], object]] = {
-            "FAISS": lambda q: structure._refined.search(q, 10, params=parameters),
+            "FAISS": lambda q: ann_index._refined.search(q, 10, params=parameters),
             "snapshot: keys and scores": lambda q: snapshot.search(q, k=10),
             "gallery: items": lambda q: gallery.search(q, k=10),
         }
         gallery.search(queries_QD, k=10)
-        print(f"{structure.plan}\n")
+        print(f"{ann_index.spec}\n")
         print("| through | µs one by one | ratio | µs batched | ratio |\n|---|---|---|---|---|")
         singles: dict[str, list[float]] = {name: [] for name in ways}
         batches: dict[str, list[float]] = {name: [] for name in ways}

@@ -22,10 +22,10 @@ from benchmarks.machine import commit, describe_machine, spread
 from vision.image.preprocessing import Preprocessing
 from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.encoder import Encoding
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import EMBEDDING_LAYER, Architecture, Manifest
 from vision.networks.network import build_network
-from vision.networks.precision import LEAST_COSINE
+from vision.networks.precision import MIN_COSINE
 from vision.networks.saved_model import save_model
 
 LABELS = tuple(f"label {number}" for number in range(10))
@@ -69,16 +69,16 @@ def main() -> None:
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder) / "model", name)
-            exact = Encoder.load(Path(folder) / "model", device=given.device)
+            exact = TorchEncoder.load(Path(folder) / "model", device=given.device)
             ours = CudaEncoder.load(Path(folder) / "model", device=given.device)
         exact.warm_up(BATCHES)
         ours.warm_up(BATCHES)
         for batch in BATCHES:
             pixels_BCHW = images(name, batch)
             cosine = least_cosine(exact.encode(pixels_BCHW), ours.encode(pixels_BCHW))
-            if cosine < LEAST_COSINE:
+            if cosine < MIN_COSINE:
                 raise SystemExit(f"{name}: the vectors of both differ, least cosine {cosine}")
-            rates: dict[Encoder | CudaEncoder, list[float]] = {exact: [], ours: []}
+            rates: dict[TorchEncoder | CudaEncoder, list[float]] = {exact: [], ours: []}
             for _ in range(given.rounds):
                 for encoder, values in rates.items():
                     values.append(images_per_second(encoder, pixels_BCHW, given.seconds))
@@ -110,7 +110,7 @@ def write_model(folder: Path, name: str) -> None:
 def images(name: str, count: int) -> NDArray[np.uint8]:
     """Return noise (B, C, H, W)."""
     _, preprocessing = MODELS[name]
-    shape = (count, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(count)
     return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 
@@ -120,7 +120,7 @@ def least_cosine(exact: Encoding, ours: Encoding) -> float:
 
 
 def images_per_second(
-    encoder: Encoder | CudaEncoder, pixels_BCHW: NDArray[np.uint8], seconds: float
+    encoder: TorchEncoder | CudaEncoder, pixels_BCHW: NDArray[np.uint8], seconds: float
 ) -> float:
     """Encode the batch again and again, one at a time, for ``seconds``."""
     batches = 0

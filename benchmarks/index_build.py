@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
-from cli.support.image_source import open_source
+from cli.support.image_source import open_image_source
 from index.decoding.decoder_pool import SLICE, Crew
 from index.decoding.file_decoder import Decoder, Wanted
 from index.gallery import Gallery
 from index.items.source_entries import Entry
 from index.operations.add_images import build
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.thumbnail import MAX_SIDE
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
@@ -114,7 +115,7 @@ def main() -> None:
     encoder = open_encoder(
         arguments.model, device=arguments.device, runtime=arguments.runtime, threads=cores
     )
-    entries = list(islice(open_source(arguments.data).entries, arguments.images))
+    entries = list(islice(open_image_source(arguments.data).entries, arguments.images))
     work = Work(encoder, entries)
     encoder.warm_up((SLICE,))
 

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import commit, describe_machine
-from cli.support.image_source import open_source
+from cli.support.image_source import open_image_source
 from index.gallery import Gallery
 from index.operations.add_images import build
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.inference.open_encoder import open_encoder
 
 PER_FOLDER = 10_000
@@ -44,7 +45,7 @@ def main() -> None:
         images = Path(folder) / "images"
         write_images(images, arguments.images)
         before = resident()
-        source = open_source(str(images))
+        source = open_image_source(str(images))
         listed = resident()
         sizes: list[tuple[int, int]] = []  # images done, bytes resident
         done = 0

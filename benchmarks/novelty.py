@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import commit, describe_machine
-from cli.support.dataset_option import load_to_measure
+from cli.support.dataset_loading import load_to_evaluate
 from dataset.source import list_source
 from training.evaluation.novelty import REFUSED, SURE, area_under_curve, nearness
-from training.evaluation.out_of_distribution import strange_pictures
+from training.evaluation.out_of_distribution import out_of_distribution_images
 from vision.image.decode import harden_pillow
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import Encoding, encode_all
-from vision.inference.torch_encoder import Encoder
-from vision.model.open_set import read_references
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.open_set import read_detector
 
 MOST = 300  # pictures of a folder
 CUTS = 40  # of each photo that scikit-learn brings
@@ -41,15 +41,15 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="folders of other ones")
     given = parser.parse_args()
     harden_pillow()
-    encoder = Encoder.load(given.model, device="cpu")
-    references = read_references(given.model, encoder.manifest)
+    encoder = TorchEncoder.load(given.model, device="cpu")
+    references = read_detector(given.model, encoder.manifest)
     if references is None:
         parser.error(f"{given.model} keeps no references")
     preprocessing = encoder.manifest.preprocessing
-    test = load_to_measure(given.data, given.model).test
+    test = load_to_evaluate(given.data, given.model).test
     own = _said(encoder, test.images_NCHW)
     strangers = {
-        **strange_pictures(preprocessing),
+        **out_of_distribution_images(preprocessing),
         "cuts of two photos (a temple, a flower)": _cuts(preprocessing),
         **{f"photos of {folder.name}": _folder(folder, preprocessing) for folder in given.others},
     }
@@ -88,7 +88,7 @@ def main() -> None:
         )
 
 
-def _said(encoder: Encoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
+def _said(encoder: TorchEncoder, images_NCHW: NDArray[np.uint8]) -> Encoding:
     return encode_all(encoder, images_NCHW)
 
 

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from benchmarks.machine import commit, describe_machine, installed
 from cli.export_model import sample_of
 from training.data.dataset import Dataset, load_dataset
-from vision.export.encoding_comparison import compare
-from vision.export.form_selection import Sample
+from vision.export.encoding_comparison import compare_encodings
 from vision.export.onnx_export import to_onnx
 from vision.export.openvino_export import Graph
+from vision.export.variant_selection import ExportImages
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import Encoding, Runtime
 from vision.inference.openvino_encoder import OpenVinoEncoder
 from vision.inference.openvino_import import has_bf16
-from vision.inference.torch_encoder import Encoder
-from vision.model.export_folder import Floats, Precision, name_of
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.export_folder import FloatPrecision, Precision, precision_name
 from vision.model.manifest import Architecture, Manifest, read_manifest
 from vision.networks.network import build_network
 from vision.networks.saved_model import load_model, save_model
@@ -92,7 +92,7 @@ def measure(model: Path, arguments: argparse.Namespace) -> None:
     print("|---|" + "---|" * (len(BATCHES) + 6))
     wanted = answers(contenders[0].encode, sample)
     for row, contender in enumerate(contenders):
-        difference = compare(wanted, answers(contender.encode, sample), sample.labels_N)
+        difference = compare_encodings(wanted, answers(contender.encode, sample), sample.labels_N)
         found = difference.neighbours
         times = " / ".join(f"{took[size][0] / took[size][row]:.2f}" for size in BATCHES)
         print(
@@ -109,14 +109,14 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 
 
-def contenders_for(model: Path, sample: Sample, *, threads: int) -> list[Contender]:
+def contenders_for(model: Path, sample: ExportImages, *, threads: int) -> list[Contender]:
     """Return the network on every runtime, torch first."""
     manifest, network = load_model(model)
     graph = Graph(to_onnx(manifest, network))
     exact, integers = graph.files(), graph.quantized_files(sample.calibration_NCHW)
-    torchs = Encoder(manifest, network, torch.device("cpu"))
+    torchs = TorchEncoder(manifest, network, torch.device("cpu"))
     found = [Contender("torch fp32", torchs.encode)]
-    forms: list[tuple[Precision, Floats, dict[str, bytes]]] = [("fp32", "fp32", exact)]
+    forms: list[tuple[Precision, FloatPrecision, dict[str, bytes]]] = [("fp32", "fp32", exact)]
     if has_bf16():
         forms += [("bf16", "bf16", exact), ("int8", "bf16", integers)]
     forms.append(("int8", "fp32", integers))
@@ -128,7 +128,7 @@ def contenders_for(model: Path, sample: Sample, *, threads: int) -> list[Contend
             floats=floats,
             threads=threads,
         )
-        found.append(Contender(f"OpenVINO {name_of(precision, floats)}", encoder.encode))
+        found.append(Contender(f"OpenVINO {precision_name(precision, floats)}", encoder.encode))
     return found
 
 
@@ -148,7 +148,7 @@ def in_turns(
     return [statistics.median(times) for times in took]
 
 
-def answers(encode: Encode, sample: Sample) -> Encoding:
+def answers(encode: Encode, sample: ExportImages) -> Encoding:
     """Return what a network says of all test images."""
     size = BATCHES[-1]
     parts = [

@@ -18,13 +18,13 @@ from torch.nn.functional import normalize
 from benchmarks.serving.pictures import photo
 from training.recipes.built_in import vgg19_frozen
 from vision.export.export_model import export_model
-from vision.export.form_selection import Sample
+from vision.export.variant_selection import ExportImages
 from vision.image.preprocessing import Preprocessing
-from vision.inference.torch_encoder import Encoder
-from vision.model.export_accuracy import Limits
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.export_accuracy import LossLimits
 from vision.model.manifest import Architecture, Manifest, read_manifest
 from vision.networks.network import Network, build_network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 from vision.networks.saved_model import save_model
 
 LABELS = tuple(f"class {number}" for number in range(10))
@@ -74,17 +74,17 @@ def export_int8(folder: Path) -> None:
         np.stack([preprocessing.pixels(preprocessing.decode(photo(n))) for n in numbers])
         for numbers in (CALIBRATION, TESTS)
     )
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = TorchEncoder.load(folder, device="cpu")
     parts = np.array_split(test_NCHW, len(test_NCHW) // 8)
     labels = [encoder.encode(part).probabilities_BL.argmax(axis=1) for part in parts]
-    sample = Sample(
+    sample = ExportImages(
         data="benchmarks.serving.pictures",
         calibration_NCHW=calibration_NCHW,
         test_NCHW=test_NCHW,
         labels_N=np.concatenate(labels),
     )
     # Weights without a meaning lose more than trained ones: this is for the speed.
-    limits = Limits(min_cosine=0.95, max_accuracy_loss=0.2)
+    limits = LossLimits(min_cosine=0.95, max_accuracy_loss=0.2)
     threads = len(os.sched_getaffinity(0))
     made = export_model(
         folder, sample, precision="int8", limits=limits, threads=threads, report=print
@@ -96,7 +96,7 @@ def export_int8(folder: Path) -> None:
 def _fit_head(network: Network, preprocessing: Preprocessing) -> None:
     """Let vectors spread around zero, and each label stand for one of the pictures."""
     pictures = [preprocessing.pixels(preprocessing.decode(photo(n))) for n in PICTURES]
-    images_BCHW = Normalisation(preprocessing, torch.device("cpu"))(
+    images_BCHW = Normalization(preprocessing, torch.device("cpu"))(
         torch.from_numpy(np.stack(pictures))
     )
     features_BF = torch.cat([network.features(part) for part in images_BCHW.split(8)])

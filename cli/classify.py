@@ -1,45 +1,43 @@
 """`lookalike classify`: what an image, or each of a folder, shows, without a server."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
-from cli.gallery.build import DeviceOption, JsonOption, RuntimeOption
-from cli.support.console import print_json, say, stdout
+from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import usable_cores
-from cli.support.image_argument import read_picture
+from cli.support.image_argument import load_image
 from cli.support.image_collection import (
-    Answers,
     Document,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
-    answer_all,
-    takes_many,
+    ResultFormat,
+    is_collection,
+    write_results,
 )
+from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
-from vision.model.open_set import References, judge, read_references
+from vision.model.open_set import OpenSetDetector, judge, read_detector
 
 if TYPE_CHECKING:
     from vision.inference.encoder import Encoding
 
 
 def classify(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
-    image: PicturesArgument,
+    model: ModelArgument,
+    image: ImagesArgument,
     *,
     out: OutOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Labels.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of labels.")] = 5,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an image, or each of a folder, shows, how probably, and whether that is sure."""
-    is_many = takes_many(image, out)
+    """Classify an image, or each of a folder: labels, probabilities, and whether that is sure."""
+    is_many = is_collection(image, out)
     if not read_manifest(model).labels:
         raise typer.BadParameter(
             "this model has learnt no classes; lookalike search --vote says what the labels of the "
@@ -47,27 +45,27 @@ def classify(
             param_hint="MODEL",
         )
     encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    labels, references = encoder.manifest.labels, read_references(model, encoder.manifest)
+    labels, references = encoder.manifest.labels, read_detector(model, encoder.manifest)
 
-    def said(encoding: "Encoding") -> list[Document]:
+    def classify_batch(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)
 
     if is_many and out is not None:
-        answer_all(image, out, encoder, _of_many(said, min(k, len(labels))), as_json=as_json)
+        write_results(
+            image, out, encoder, _of_many(classify_batch, min(k, len(labels))), as_json=as_json
+        )
         return
-    (document,) = said(read_picture(encoder, image).encode())
+    (document,) = classify_batch(load_image(encoder, image).encode())
     if as_json:
         print_json(document)
         return
-    table = Table("probability", "label")
-    for one in document["predictions"]:
-        table.add_row(f"{one['probability']:.4f}", one["label"])
-    stdout.print(table)
+    rows = [(f"{one['probability']:.4f}", one["label"]) for one in document["predictions"]]
+    stdout.print(make_table(None, ("probability", "label"), rows))
     if document["sure"] is False:
-        say(f"not sure: {document['why_not']['detail']}")
+        print_info(f"not sure: {document['why_not']['detail']}")
 
 
-def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> Answers:
+def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> ResultFormat:
     """Return how the classes of many pictures are written: label, probability, label_2, … sure."""
     numbers = ["", *(f"_{number}" for number in range(2, count + 1))]
     names = [("label" + number, "probability" + number) for number in numbers]
@@ -80,13 +78,13 @@ def _of_many(documents: Callable[["Encoding"], list[Document]], count: int) -> A
         return [row]
 
     columns = [*(name for pair in names for name in pair), "sure", "why_not"]
-    return Answers(doing="classifying", documents=documents, columns=columns, rows=rows)
+    return ResultFormat(doing="classifying", documents=documents, columns=columns, rows=rows)
 
 
 def _classes(
-    encoding: "Encoding", labels: tuple[str, ...], references: References | None, k: int
+    encoding: "Encoding", labels: tuple[str, ...], references: OpenSetDetector | None, k: int
 ) -> list[Document]:
-    """Return what is said of each picture of a batch, the likeliest class first."""
+    """Return the answer for each picture of a batch, the likeliest class first."""
     documents: list[Document] = []
     for vector_D, probabilities_L in zip(*encoding, strict=True):
         best = np.argsort(-probabilities_L, kind="stable")[:k].tolist()

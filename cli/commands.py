@@ -36,10 +36,11 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command("export")(export_model)
-index_app.command()(edit)
-for command in (info, replace, rebuild, compact, tune, duplicates, export, backup, restore, purge):
+for command in (
+    *(edit, info, replace, rebuild, compact, tune, duplicates),
+    *(export, backup, restore, purge, classes),
+):
     index_app.command()(command)
-index_app.command()(classes)
 index_app.command("import")(import_)
 app.add_typer(index_app, name="index")
 app.command()(search)

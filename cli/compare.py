@@ -7,15 +7,16 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import print_json, say, stdout
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.console import print_info, print_json, stdout
+from cli.support.dataset_loading import load_to_evaluate
+from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
 from training.errors import DataError
-from training.formatting import things
+from training.formatting import plural
 from vision.model.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from training.evaluation.compare import Comparison, Contender
+    from training.evaluation.compare import ComparedModel, Comparison
 
 LOST = 1  # exit code: a figure that must not be lost was lost
 
@@ -24,12 +25,13 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Model folder to compare with.", show_default=False)],
     new: Annotated[list[Path], typer.Argument(help="Model folders.", show_default=False)],
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     must_not_lose: Annotated[
         str,
         typer.Option(
-            help="Figures, with commas between: if a new model has a lower one, exit code 1.",
+            help="Metrics, separated by commas: if a new model is worse in one of them, the exit "
+            "code is 1.",
             show_default=False,
         ),
     ] = "",
@@ -38,8 +40,8 @@ def compare(
         typer.Option(
             min=0,
             max=1,
-            help="A figure is lost if it is lower at a one-sided p of at most this; "
-            "1: whenever it is lower.",
+            help="Significance level: a metric is worse if it is lower at a one-sided p of at "
+            "most this; 1: whenever it is lower.",
         ),
     ] = 0.05,
     margin: Annotated[
@@ -47,13 +49,13 @@ def compare(
         typer.Option(
             min=0,
             max=1,
-            help="Turn the burden of proof round: refuse unless a loss of more than this share "
-            "(0.01: one point) can be excluded at alpha.",
+            help="Non-inferiority margin: fail unless a loss of more than this share (0.01: one "
+            "point) can be excluded at alpha.",
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Measure models on the same images, each against the first, with significance.
 
@@ -62,9 +64,12 @@ def compare(
     permutation test for means.
     """
     # Here, because they keep `--help` quick.
-    from training.evaluation.compare import TESTED, check_comparable  # noqa: PLC0415
-    from training.evaluation.compare import compare as compare_models  # noqa: PLC0415
-    from training.evaluation.confidence_statements import guard_in_words, points  # noqa: PLC0415
+    from training.evaluation.compare import (  # noqa: PLC0415
+        TESTED,
+        check_comparable,
+        compare_models,
+    )
+    from training.evaluation.confidence_statements import guard_statement, points  # noqa: PLC0415
 
     guarded = tuple(name.strip() for name in must_not_lose.split(",") if name.strip())
     unknown = [name for name in guarded if name not in TESTED]
@@ -92,7 +97,9 @@ def compare(
     }
     could_see = {
         comparison.new: [
-            guard_in_words(figure, comparison.differences[figure], comparison.counts[figure], alpha)
+            guard_statement(
+                figure, comparison.differences[figure], comparison.counts[figure], alpha
+            )
             for figure in guarded
             if figure not in lost.get(comparison.new, ())
         ]
@@ -120,7 +127,7 @@ def compare(
     if margin is None and alpha < 1:
         for name, sentences in could_see.items():
             for sentence in sentences:
-                say(f"{name}: {sentence}")
+                print_info(f"{name}: {sentence}")
     if lost:
         worse = "; ".join(f"{folder}: {', '.join(figures)}" for folder, figures in lost.items())
         refused = (
@@ -129,7 +136,7 @@ def compare(
             else f"a loss of more than {points(margin)} against {base} cannot be excluded at alpha "
             f"{alpha:g}"
         )
-        say(f"lookalike: {refused}: {worse}")
+        print_info(f"lookalike: {refused}: {worse}")
         raise typer.Exit(LOST)
 
 
@@ -150,31 +157,31 @@ def _check_measured(guarded: tuple[str, ...], comparisons: "list[Comparison]") -
 
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, group: str | None, device: str
-) -> tuple[list["Contender"], tuple[str, ...], Findings]:
+) -> tuple[list["ComparedModel"], tuple[str, ...], Findings]:
     """Measure each model on the data as it wants them; read them again only if that changes.
 
     Also returns what a reader must know of the images that were chosen, and what was found in
     the data.
     """
-    from training.evaluation.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.compare import measure_for_comparison  # noqa: PLC0415 - keeps `--help` quick
 
-    contenders: list[Contender] = []
+    contenders: list[ComparedModel] = []
     notes: dict[str, None] = {}  # in order, each once
-    wanted = None
+    loaded_for = None
     for folder, manifest in zip(folders, manifests, strict=True):
-        if (manifest.preprocessing, manifest.labels) != wanted:
-            wanted = manifest.preprocessing, manifest.labels
+        if (manifest.preprocessing, manifest.labels) != loaded_for:
+            loaded_for = manifest.preprocessing, manifest.labels
             others = [other for other in folders if other != folder]
-            dataset = load_to_measure(data, folder, others, group=group)
+            dataset = load_to_evaluate(data, folder, others, group=group)
             if dataset.selection:
                 notes |= dict.fromkeys(dataset.selection.sentences())
-        contenders.append(measure_contender(folder, dataset, device=device))
+        contenders.append(measure_for_comparison(folder, dataset, device=device))
     return contenders, tuple(notes), dataset.findings
 
 
-def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
+def _table(base: "ComparedModel", new: "ComparedModel", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
+        title=f"{new.folder} against {base.folder}, {plural(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -185,7 +192,7 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
         table.add_column(name, justify="right", no_wrap=True)
     ours, theirs = base.figures(), new.figures()
     for name in (name for name in ours if name in theirs):
-        row = [_said(name, ours[name]), _said(name, theirs[name])]
+        row = [_formatted(name, ours[name]), _formatted(name, theirs[name])]
         if name in comparison.differences:
             paired = comparison.differences[name]
             row.append(f"{paired.difference:+.4f}")
@@ -193,11 +200,11 @@ def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Tab
             row.append(f"{paired.p_worse:.4f}")
         else:
             change = theirs[name] - ours[name]
-            row.append(f"{'+' if change >= 0 else ''}{_said(name, change)}")
+            row.append(f"{'+' if change >= 0 else ''}{_formatted(name, change)}")
         table.add_row(name, *row)
     return table
 
 
-def _said(name: str, value: float) -> str:
+def _formatted(name: str, value: float) -> str:
     formats = {"parameters": f"{value:,.0f}", "ms_one_image": f"{value:.2f}"}
     return formats.get(name, f"{value:.4f}")

@@ -5,29 +5,35 @@ from typing import Annotated
 
 import typer
 
-from cli.up.runner import Wish, bring_up
+from cli.support.options import DeviceOption, HostOption, JsonOption, PortOption, ServeOption
+from cli.up.options import UpOptions
+from cli.up.runner import run_up
 from training.data.images.load import FASHION_MNIST
 
 
 def demo(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the model and the gallery.")] = Path("demo"),
-    serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    serve: ServeOption = True,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 3000,
+    device: DeviceOption = "auto",
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Fewer than the recipe's, for a quick look.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Train for fewer epochs than the recipe's, for a quick look.",
+            show_default=False,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Do what `lookalike up` does, with the 60,000 images of Fashion-MNIST.
 
     What is there already is used again; interrupted, the same command goes on where it was.
     """
-    bring_up(
-        Wish(
+    run_up(
+        UpOptions(
             source=FASHION_MNIST,
             out=out,
             epochs=epochs,

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from cli.gallery.build import RuntimeOption
-from cli.support.console import print_json, say, stdout
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.dataset_loading import load_to_evaluate
+from cli.support.options import (
+    DataOption,
+    DeviceOption,
+    GroupOption,
+    JsonOption,
+    ModelArgument,
+    RuntimeOption,
+)
 from files.durable import replace_file
-from training.formatting import things
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -32,20 +39,20 @@ Row = tuple[str, float, tuple[float, float] | None]  # a figure's name, value an
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.html and report.json; the model folder if not given.",
+            help="Folder for report.html and report.json; by default the model folder.",
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a model on images that it has not learnt from: classes, confidence, and search.
 
@@ -54,10 +61,10 @@ def evaluate(
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because it keeps `--help` quick.
-    from training.evaluation.evaluate import measure  # noqa: PLC0415
+    from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
-    dataset = load_to_measure(data, model, group=group)
-    measured = measure(model, dataset, device=device, runtime=runtime)
+    dataset = load_to_evaluate(data, model, group=group)
+    measured = evaluate_model(model, dataset, device=device, runtime=runtime)
     if as_json:
         print_json(figures_of(measured, dataset))
     else:
@@ -65,7 +72,7 @@ def evaluate(
     # The figures are out: whatever becomes of the files, they are not lost.
     folder = report or model
     write_report(measured, dataset, folder)
-    say(f"report: {folder / REPORT_PAGE}")
+    print_info(f"report: {folder / REPORT_PAGE}")
 
 
 def figures_of(measured: "Measurement", dataset: "Dataset") -> dict[str, Any]:
@@ -79,22 +86,22 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     Raises:
         OSError: one of them cannot be written.
     """
-    from training.evaluation.examples import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.examples import choose_examples  # noqa: PLC0415 - keeps `--help` quick
     from training.report.html_report import render_report  # noqa: PLC0415
 
-    retrieval = measured.outcome.retrieval
-    evidence = gather_evidence(
+    retrieval = measured.predictions.retrieval
+    examples = choose_examples(
         measured.queries,
         dataset.test.labels_N,
         None if retrieval is None else retrieval.first_Q,
         measured.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
     folder.mkdir(parents=True, exist_ok=True)
     figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     replace_file(folder / REPORT_FIGURES, document.encode())
-    page = render_report(measured.evaluation, evidence, dataset)
+    page = render_report(measured.evaluation, examples, dataset)
     replace_file(folder / REPORT_PAGE, page.encode())
 
 
@@ -114,12 +121,9 @@ def _print(evaluation: "Evaluation") -> None:
 
 
 def _classes(classification: "ClassificationFigures") -> Table:
-    classes = Table()
-    classes.add_column("class")
-    for name in ("images", "precision", "recall", "95 % interval", "F1"):
-        classes.add_column(name, justify="right")
-    for figure in classification.classes:
-        classes.add_row(
+    columns = ("class", "images", "precision", "recall", "95 % interval", "F1")
+    rows = [
+        (
             figure.label,
             str(figure.images),
             _ratio(figure.precision),
@@ -127,29 +131,34 @@ def _classes(classification: "ClassificationFigures") -> Table:
             _range(figure.recall_interval, digits=2),
             _ratio(figure.f1),
         )
-    return classes
+        for figure in classification.classes
+    ]
+    return make_table(None, columns, rows, numbers=True)
 
 
 def _by_kind(by_kind: "tuple[KindFigures, ...]") -> Table:
-    table = Table(title="The nearest image, as the knob `kind` is turned")
-    for name in ("kind", "is the same item", "is of the same class"):
-        table.add_column(name, justify="right")
-    for one in by_kind:
-        shown = f"{one.kind:.2f}{' (its own)' if one.own else ''}"
-        table.add_row(shown, f"{one.same_item:.4f}", _ratio(one.same_class, digits=4))
-    return table
+    columns = ("kind", "is the same item", "is of the same class")
+    rows = [
+        (
+            f"{one.kind:.2f}{' (its own)' if one.own else ''}",
+            f"{one.same_item:.4f}",
+            _ratio(one.same_class, digits=4),
+        )
+        for one in by_kind
+    ]
+    title = "The nearest image, as the knob `kind` is turned"
+    return make_table(title, columns, rows, numbers=True)
 
 
 def _strangers(novelty: "NoveltyFigures") -> Table:
-    shown = f"{novelty.refused:.1%} of the test images, {novelty.stated:.1%} stated"
-    table = Table(title=f"Not sure of: {shown}; and of made pictures of other things")
-    table.add_column("pictures")
-    for name in ("certain of a class", "certain and sure", "refused", "AUROC"):
-        table.add_column(name, justify="right")
-    for one in novelty.strangers:
-        shares = (one.certain, one.certain_and_sure, one.refused, one.auroc)
-        table.add_row(one.kind, *map(_ratio, shares))
-    return table
+    shares = f"{novelty.refused:.1%} of the test images, {novelty.stated:.1%} stated"
+    columns = ("pictures", "certain of a class", "certain and sure", "refused", "AUROC")
+    rows = [
+        (one.kind, *map(_ratio, (one.certain, one.certain_and_sure, one.refused, one.auroc)))
+        for one in novelty.strangers
+    ]
+    title = f"Not sure of: {shares}; and of made pictures of other things"
+    return make_table(title, columns, rows, numbers=True)
 
 
 def _ratio(value: float | None, *, digits: int = 3) -> str:
@@ -161,29 +170,20 @@ def _range(bounds: tuple[float, float] | None, *, digits: int = 4) -> str:
 
 
 def _figures(evaluation: "Evaluation") -> Table:
-    table = Table(title=things(evaluation.images, "test image"))
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, value, interval in (
+    same, speed = evaluation.same_item, evaluation.speed
+    figures: list[Row] = [
         *_class_rows(evaluation.classification),
         *_search_rows(evaluation.class_search, evaluation.gallery_images),
-        (
-            f"same item is the nearest of {evaluation.same_item.gallery_images}",
-            evaluation.same_item.r_at_1,
-            evaluation.same_item.r_at_1_interval,
-        ),
-        (
-            "same item is among the first 10",
-            evaluation.same_item.r_at_10,
-            evaluation.same_item.r_at_10_interval,
-        ),
-    ):
-        table.add_row(name, f"{value:.4f}", _range(interval))
-    speed = evaluation.speed
-    table.add_row(f"ms for one image, {speed.device}", f"{speed.ms_one_image:.1f}", "")
-    table.add_row("images/s in batches", f"{speed.images_per_s:,.0f}", "")
-    return table
+        (f"same item is the nearest of {same.gallery_images}", same.r_at_1, same.r_at_1_interval),
+        ("same item is among the first 10", same.r_at_10, same.r_at_10_interval),
+    ]
+    rows = [
+        *((name, f"{value:.4f}", _range(interval)) for name, value, interval in figures),
+        (f"ms for one image, {speed.device}", f"{speed.ms_one_image:.1f}", ""),
+        ("images/s in batches", f"{speed.images_per_s:,.0f}", ""),
+    ]
+    title = plural(evaluation.images, "test image")
+    return make_table(title, ("figure", "value", "95 % interval"), rows, numbers=True)
 
 
 def _class_rows(figures: "ClassificationFigures | None") -> list[Row]:
@@ -216,20 +216,18 @@ def _search_rows(figures: "ClassSearchFigures | None", gallery_images: int) -> l
 
 
 def _held_out(held_out: "HeldOutFigures") -> Table:
-    among_new, among_all = held_out.among_held_out, held_out.among_all
-    table = Table(title=f"{held_out.images} images of {len(held_out.classes)} classes never seen")
-    table.add_column("figure")
-    table.add_column(f"among {among_new.gallery_images} of them", justify="right")
-    table.add_column(f"among all {among_all.gallery_images}", justify="right")
-    for name, new, everything in (
-        ("nearest is of its class", among_new.r_at_1, among_all.r_at_1),
-        (
-            "share of the first 10 in its class",
-            among_new.precision_at_10,
-            among_all.precision_at_10,
-        ),
-        ("mean average precision", among_new.map, among_all.map),
-        ("mean average precision at R", among_new.map_at_r, among_all.map_at_r),
-    ):
-        table.add_row(name, f"{new:.4f}", f"{everything:.4f}")
-    return table
+    new, everything = held_out.among_held_out, held_out.among_all
+    columns = (
+        "figure",
+        f"among {new.gallery_images} of them",
+        f"among all {everything.gallery_images}",
+    )
+    figures = (
+        ("nearest is of its class", new.r_at_1, everything.r_at_1),
+        ("share of the first 10 in its class", new.precision_at_10, everything.precision_at_10),
+        ("mean average precision", new.map, everything.map),
+        ("mean average precision at R", new.map_at_r, everything.map_at_r),
+    )
+    rows = [(name, f"{first:.4f}", f"{second:.4f}") for name, first, second in figures]
+    title = f"{held_out.images} images of {len(held_out.classes)} classes never seen"
+    return make_table(title, columns, rows, numbers=True)

@@ -7,15 +7,16 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cli.support.console import print_json, say
-from cli.support.dataset_option import DATA_HELP, GroupOption, load_to_measure, that_is_named
+from cli.support.console import print_info, print_json
+from cli.support.dataset_loading import load_to_evaluate
 from cli.support.gallery_filling import usable_cores
+from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
 from training.errors import DataError
-from vision.model.export_folder import Asked, ExportManifest, name_of
+from vision.model.export_folder import ExportManifest, PrecisionOption, precision_name
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from vision.export.form_selection import Sample
+    from vision.export.variant_selection import ExportImages
     from vision.model.export_accuracy import Difference
 
 CALIBRATION_IMAGES = 200
@@ -24,32 +25,41 @@ MAX_TEST_IMAGES = 10_000
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     precision: Annotated[
-        Asked, typer.Option(help="auto: the quickest that holds; fp32: torch's own numbers.")
+        PrecisionOption,
+        typer.Option(
+            help="auto: the fastest that stays within the limits; fp32: the same numbers as torch."
+        ),
     ] = "auto",
     min_overlap: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Refuse what finds a smaller share of torch's nearest."),
+        typer.Option(
+            min=0, max=1, help="Least share of torch's nearest items that must be found as well."
+        ),
     ] = 0.85,
     max_accuracy_loss: Annotated[
         float,
-        typer.Option(min=0, max=100, help="Refuse a larger loss, also of r@1; percentage points."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Largest loss of accuracy, or of recall at 1, to accept; percentage points.",
+        ),
     ] = 0.3,
     test_images: Annotated[
-        int, typer.Option(min=1, help="At most so many test images are measured.")
+        int, typer.Option(min=1, help="Largest number of test images to measure with.")
     ] = MAX_TEST_IMAGES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export a model for OpenVINO: servers on a CPU then need no torch, and are quicker.
 
     Each precision is timed, and the quickest compared with torch (test images; training images
     calibrate int8): accuracy, and whether a search finds the same. If not, the next is.
     """
-    dataset = load_to_measure(data, model, group=group)
+    dataset = load_to_evaluate(data, model, group=group)
     exported = export_for_cpu(
         model,
         dataset,
@@ -75,7 +85,7 @@ def export(
         )
     else:
         for sentence in export_in_words(exported):
-            say(sentence)
+            print_info(sentence)
 
 
 def export_in_words(exported: ExportManifest) -> list[str]:
@@ -86,7 +96,7 @@ def export_in_words(exported: ExportManifest) -> list[str]:
         + ("" if one.refusal is None else f"; refused: {one.refusal}")
         for one in exported.tried
     ]
-    name = name_of(exported.precision, exported.floats)
+    name = precision_name(exported.precision, exported.floats)
     sentences.append(f"exported for {exported.runtime} as {name}, the quickest that holds")
     return [*sentences, *_loss_in_words(exported.difference)]
 
@@ -110,7 +120,7 @@ def export_for_cpu(
     model: Path,
     dataset: "Dataset",
     *,
-    precision: Asked = "auto",
+    precision: PrecisionOption = "auto",
     min_overlap: float = 0.85,
     max_accuracy_loss: float = 0.3,
     test_images: int = MAX_TEST_IMAGES,
@@ -123,10 +133,10 @@ def export_for_cpu(
     """
     # Here, because they keep `--help` quick.
     from vision.export.export_model import export_model  # noqa: PLC0415
-    from vision.model.export_accuracy import Limits  # noqa: PLC0415
+    from vision.model.export_accuracy import LossLimits  # noqa: PLC0415
 
     for sentence in dataset.selection.sentences() if dataset.selection else ():
-        say(sentence)
+        print_info(sentence)
     sample = sample_of(dataset, test_images)
     if precision == "int8" and not len(sample.calibration_NCHW):
         raise DataError(
@@ -137,26 +147,26 @@ def export_for_cpu(
         model,
         sample,
         precision=precision,
-        limits=Limits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
+        limits=LossLimits(min_overlap=min_overlap, max_accuracy_loss=max_accuracy_loss / 100),
         threads=usable_cores(),
-        report=say,
+        report=print_info,
     )
 
 
-def sample_of(dataset: "Dataset", test_images: int) -> "Sample":
+def sample_of(dataset: "Dataset", test_images: int) -> "ExportImages":
     """Return images spread evenly over those to calibrate with and those to measure with.
 
     Where the data hold nothing that the model has learnt from, a fifth of them calibrates.
     """
-    from vision.export.form_selection import Sample  # noqa: PLC0415
+    from vision.export.variant_selection import ExportImages  # noqa: PLC0415
 
     train, test = dataset.train, dataset.test
     if train is test:
-        test, train = test.set_apart(CALIBRATION_SHARE)
-    chosen = test.only(_spread(len(test), test_images))
-    return Sample(
+        test, train = test.split_validation(CALIBRATION_SHARE)
+    chosen = test.take(_spread(len(test), test_images))
+    return ExportImages(
         data=dataset.name,
-        calibration_NCHW=train.only(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
+        calibration_NCHW=train.take(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
         test_NCHW=chosen.images_NCHW,
         labels_N=chosen.labels_N,
     )

@@ -1,4 +1,4 @@
-"""The `lookalike` program: runs a command, and tells every end of it in one sentence.
+"""The `lookalike` program: runs a command; whatever ends it is reported in one sentence.
 
 Nothing heavy is imported above: from the first line on, Ctrl-C ends with a sentence as well.
 """
@@ -25,15 +25,15 @@ def main() -> None:
         sys.stdout.flush()
         code = code or (FAILED if failed_threads else 0)
     except BaseException as error:
-        code = _tell(error)
+        code = _report_error(error)
     if code == INTERRUPTED:
         # Whoever presses Ctrl-C again does not wait for what is being cleared away.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _say(f"interrupted; what was finished is kept{_goes_on()}")
+        _print_error(f"interrupted; what was finished is kept{_resume_hint()}")
     sys.exit(code)
 
 
-def _goes_on() -> str:
+def _resume_hint() -> str:
     """Return how the command that was interrupted goes on, as the end of a sentence."""
     if {"up", "demo"} & set(sys.argv[1:2]):
         return ", and the same command goes on from there"
@@ -43,10 +43,10 @@ def _goes_on() -> str:
 def _run() -> int:
     """Return the exit code of the command."""
     from cli.commands import app  # noqa: PLC0415
-    from cli.support.console import silence  # noqa: PLC0415
+    from cli.support.console import disable_output  # noqa: PLC0415
 
-    if _is_one_of_several():
-        silence()
+    if _is_secondary_process():
+        disable_output()
     _print_warnings()
     os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:
@@ -63,24 +63,24 @@ def _print_warnings() -> None:
     log.propagate = False
 
 
-def _tell(error: BaseException) -> int:
-    """Say why the program ends, and return its exit code."""
+def _report_error(error: BaseException) -> int:
+    """Print why the program ends, and return its exit code."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
         _discard_output()
         return FAILED
-    sentence = _foreseen(error)
+    sentence = _known_message(error)
     if sentence is None:
-        _say_unforeseen(error)
-    elif not _is_one_of_several():  # the first of them says it
-        _say(sentence)
+        _report_bug(error)
+    elif not _is_secondary_process():  # the first of them says it
+        _print_error(sentence)
     if isinstance(error, OSError):
         _discard_output()  # it may be what failed, and would fail again when Python ends
     return FAILED
 
 
-def _foreseen(error: BaseException) -> str | None:
+def _known_message(error: BaseException) -> str | None:
     """Return the sentence for an error that a person can do something about, else None."""
     from dataset.errors import DatasetError  # noqa: PLC0415
     from index.errors import VectorIndexError  # noqa: PLC0415
@@ -95,30 +95,31 @@ def _foreseen(error: BaseException) -> str | None:
         # Of a file that no floor takes care of, or of the output, which has no name.
         reason = error.strerror or os.strerror(error.errno)
         return f"{error.filename or 'reading or writing failed'}: {reason}"
-    said = str(error).lower()
-    if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
+    message = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
         return "there is not enough memory for this"
     return None
 
 
-def _say_unforeseen(error: BaseException) -> None:
-    """Say that a fault of ours was met, and where all that is known of it was written."""
-    from cli.support.crash_report import place_of, without_secrets, write_report  # noqa: PLC0415
+def _report_bug(error: BaseException) -> None:
+    """Report a bug of ours, and where all that is known of it was written."""
+    from cli.support.crash_report import error_location, redact_secrets, write_report  # noqa: PLC0415
 
-    said = str(error).strip().split("\n")[0][:300]
-    what = without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    message = str(error).strip().split("\n")[0][:300]
+    name = type(error).__name__
+    what = redact_secrets(f"{name}: {message}" if message else name)
     written = write_report(error, sys.argv)
-    _say(
+    _print_error(
         f"something went wrong that should not have: {what.rstrip('.')}. "
         + (
             f"The full report is in {written}; please attach it when you report this"
             if written
-            else f"It happened in {place_of(error)}; a full report could not be written"
+            else f"It happened in {error_location(error)}; a full report could not be written"
         )
     )
 
 
-def _say(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     """Print a sentence on standard error, where there is one."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"lookalike: {sentence}\n")
@@ -136,7 +137,7 @@ def _prepare_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     encoding = sys.stdout.encoding if sys.stdout else None
     # With a buffer also under PYTHONUNBUFFERED: without, what a pipe or a disk does not take at
-    # once is lost, and nobody told.
+    # once is lost without an error.
     sys.stdout = os.fdopen(1, "w", encoding=encoding, errors="backslashreplace", closefd=False)
 
 
@@ -148,7 +149,7 @@ def _discard_output() -> None:
 
 
 def _watch_threads() -> list[BaseException]:
-    """Return a list that gets what ends a thread, each told when it happens.
+    """Return a list that gets what ends a thread; each is reported when it happens.
 
     The same for errors that Python cannot raise, as in a destructor; they end nothing.
     """
@@ -157,18 +158,18 @@ def _watch_threads() -> list[BaseException]:
     def ended(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
             failed.append(args.exc_value)
-            _tell(args.exc_value)
+            _report_error(args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         if args.exc_value is not None:
-            _tell(args.exc_value)
+            _report_error(args.exc_value)
 
     threading.excepthook, sys.unraisablehook = ended, unraisable
     return failed
 
 
-def _is_one_of_several() -> bool:
-    """Return whether other processes of the same training tell it all, as torchrun numbers them."""
+def _is_secondary_process() -> bool:
+    """Return whether another process of the same training reports; torchrun numbers them."""
     return os.environ.get("RANK", "0") != "0"
 
 

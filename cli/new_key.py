@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
+from cli.support.options import JsonOption
 
 NAME: Final = re.compile(r"[\w .-]{1,64}")
 
@@ -18,25 +19,25 @@ def new_key(
     ] = "read",
     expires: Annotated[
         str | None,
-        typer.Option(help="When it ends: a date or date-time of ISO 8601, in UTC unless it says."),
+        typer.Option(help="Expiry: an ISO 8601 date or date-time, in UTC unless it has an offset."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make an API key, shown once, and the lines that let a service accept it."""
     from service.security.api_keys import RIGHTS, make_key  # noqa: PLC0415 - keeps `lookalike --help` quick
 
-    wanted = [right for right in RIGHTS if right in rights.split(",")]
-    if not wanted or len(wanted) != len(rights.split(",")):
+    chosen = [right for right in RIGHTS if right in rights.split(",")]
+    if not chosen or len(chosen) != len(rights.split(",")):
         raise typer.BadParameter(f"rights are {', '.join(RIGHTS)}, separated by commas")
     if not NAME.fullmatch(name):
         raise typer.BadParameter("a name has 1 to 64 letters, digits, spaces and . _ -")
-    key = make_key(name, wanted, expires=None if expires is None else _moment(expires))
+    key = make_key(name, chosen, expires=None if expires is None else _moment(expires))
     if as_json:
         print_json({"key": key.token, "lines": key.lines})
         return
-    say("The key, shown this once:")
+    print_info("The key, shown this once:")
     typer.echo(key.token)
-    say("Add these lines to the file that LOOKALIKE_API_KEYS_FILE names:")
+    print_info("Add these lines to the file that LOOKALIKE_API_KEYS_FILE names:")
     typer.echo(key.lines)
 
 

@@ -2,21 +2,19 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from cli.support.console import print_json, say
+from cli.support.console import print_info, print_json
+from cli.support.options import JsonOption, ModelArgument
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export, read_export, write_export
 from vision.model.manifest import MANIFEST_NAME, WEIGHTS_NAME, read_manifest, read_weights
-from vision.model.open_set import REFERENCES_NAME, read_references
-from vision.model.vector_classifier import CLASSES_NAME, read_classes
+from vision.model.open_set import REFERENCES_NAME, read_detector
+from vision.model.vector_classifier import CLASSIFIER_NAME, read_classifier
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: ModelArgument,
+    as_json: JsonOption = False,
 ) -> None:
     """Put a model into BentoML's model store; `bentoml build` packs the newest one."""
     # BentoML takes a second to import, which `lookalike --help` should not.
@@ -32,8 +30,8 @@ def pack(
         metadata={"fingerprint": manifest.fingerprint},
     ) as stored:
         beside = (
-            (CLASSES_NAME, read_classes(model, manifest)),
-            (REFERENCES_NAME, read_references(model, manifest)),
+            (CLASSIFIER_NAME, read_classifier(model, manifest)),
+            (REFERENCES_NAME, read_detector(model, manifest)),
         )
         kept = [name for name, content in beside if content is not None]
         for name in (MANIFEST_NAME, WEIGHTS_NAME, *kept):
@@ -43,4 +41,4 @@ def pack(
     if as_json:
         print_json({"tag": str(stored.tag), "fingerprint": manifest.fingerprint})
     else:
-        say(f"Packed as {stored.tag}. Now: bentoml build")
+        print_info(f"Packed as {stored.tag}. Now: bentoml build")

@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.table import Table
 
-from cli.gallery.build import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
-from cli.support.console import print_json, say, stdout
-from cli.support.gallery_filling import load_encoder_of
-from cli.support.image_argument import json_option, read_picture
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.gallery_filling import load_gallery_encoder, open_gallery
+from cli.support.image_argument import load_image, parse_json_option
 from cli.support.image_collection import (
     JSONL,
-    Answers,
     Document,
+    ImagesArgument,
     OutOption,
-    PicturesArgument,
-    answer_all,
-    takes_many,
+    ResultFormat,
+    is_collection,
+    write_results,
+)
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    JsonOption,
+    RuntimeOption,
 )
 from cli.support.search_options import (
     ExcludeCopiesOption,
@@ -45,8 +50,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What every picture is asked of a gallery."""
+class SearchOptions:
+    """How a gallery is searched, the same for every picture."""
 
     k: int
     filter: "Filter | None"
@@ -63,7 +68,7 @@ class Asked:
         queries_QD, factors_Q = weighed(vectors_QD, architecture, self.kind)
         if self.everything and self.min_score is not None:
             return [
-                gallery.above(
+                gallery.range_search(
                     query_D, min_score=self.min_score, filter=self.filter, factor=float(factor)
                 ).hits
                 for query_D, factor in zip(queries_QD, factors_Q, strict=True)
@@ -81,32 +86,38 @@ class Asked:
 
 def search(
     gallery: GalleryArgument,
-    image: PicturesArgument,
+    image: ImagesArgument,
     *,
     out: OutOption = None,
-    model: ModelOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Hits.")] = 10,
+    model: GalleryModelOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     filter_: Annotated[
         str | None,
         typer.Option(
             "--filter",
             metavar="JSON",
-            help="Only items for which it holds: must, should and must_not, as over HTTP.",
+            help="Only items that match this filter: must, should and must_not, as over HTTP.",
             show_default=False,
         ),
     ] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Cosine that every hit reaches.", show_default=False),
+        typer.Option(min=-1, max=1, help="Least cosine similarity of a hit.", show_default=False),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Look at every item, whatever the structure.")
+        bool,
+        typer.Option(
+            "--exact", help="Compare with every item instead of using the search structure."
+        ),
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every item that reaches --min-score, not only k; exact.")
+        bool,
+        typer.Option(
+            "--all", help="Return every item that reaches --min-score, not only k; exact."
+        ),
     ] = False,
     with_vote: Annotated[
-        bool, typer.Option("--vote", help="Also say which label the hits speak for.")
+        bool, typer.Option("--vote", help="Also print the labels that the hits vote for.")
     ] = False,
     kind: KindOption = None,
     group_by: GroupByOption = None,
@@ -121,22 +132,21 @@ def search(
     """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
-    is_many = takes_many(image, out)
+    is_many = is_collection(image, out)
     if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
     if is_many and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
 
-    wanted = None if filter_ is None else _filter(filter_)
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
+    parsed_filter = None if filter_ is None else _filter(filter_)
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
-    picture = None if is_many else read_picture(encoder, image)
-    asked = Asked(
+    picture = None if is_many else load_image(encoder, image)
+    options = SearchOptions(
         k=k,
-        filter=wanted,
+        filter=parsed_filter,
         min_score=min_score,
         exact=exact,
         everything=everything,
@@ -149,19 +159,19 @@ def search(
             offset=offset,
         ),
     )
-    if everything and asked.picking != Picking():
+    if everything and options.picking != Picking():
         raise typer.BadParameter(
             "it goes without groups, exclusions and an offset", param_hint="--all"
         )
     if picture is None and out is not None:
-        with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-            answers = _hits_of_many(opened, asked, architecture, with_vote=with_vote)
-            answer_all(image, out, encoder, answers, as_json=as_json)
+        with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
+            result_format = _hits_of_many(opened, options, architecture, with_vote=with_vote)
+            write_results(image, out, encoder, result_format, as_json=as_json)
         return
     assert picture is not None  # one image, or a place for the answers
     vectors_BD = picture.encode().vectors_BD
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        (hits,) = asked.hits(opened, vectors_BD, architecture)
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
+        (hits,) = options.hits(opened, vectors_BD, architecture)
         holds_none = not opened.count
     votes = vote(hits) if with_vote else None
     if as_json:
@@ -173,13 +183,13 @@ def search(
 
 
 def _hits_of_many(
-    gallery: "Gallery", asked: Asked, architecture: "Architecture", *, with_vote: bool
-) -> Answers:
+    gallery: "Gallery", options: SearchOptions, architecture: "Architecture", *, with_vote: bool
+) -> ResultFormat:
     """Return how the hits of many pictures are written."""
     from index.query.knn_vote import vote  # noqa: PLC0415
 
     def documents(encoding: "Encoding") -> list[Document]:
-        found = asked.hits(gallery, encoding.vectors_BD, architecture)
+        found = options.hits(gallery, encoding.vectors_BD, architecture)
         return [_hits_json(hits, vote(hits) if with_vote else None) for hits in found]
 
     def rows(document: Document) -> list[Document]:
@@ -189,37 +199,38 @@ def _hits_of_many(
         ]
 
     columns = ("rank", "id", "score", "label", "metadata")
-    return Answers(doing="searching", documents=documents, columns=columns, rows=rows)
+    return ResultFormat(doing="searching", documents=documents, columns=columns, rows=rows)
 
 
 def _print_hits(hits: "list[Hit]", *, holds_none: bool) -> None:
     if not hits:
         stdout.print("the gallery is empty" if holds_none else "no item matches")
         return
-    table = Table("score", "label")
-    table.add_column("id", overflow="fold")  # whole: other commands ask for it
-    table.add_column("metadata")
-    for hit in hits:
-        members = ", ".join(f"{key}: {value}" for key, value in hit.metadata.items())
-        table.add_row(f"{hit.score:.4f}", hit.label or "", hit.id, members)
-    stdout.print(table)
+    rows = [
+        (
+            f"{hit.score:.4f}",
+            hit.label or "",
+            hit.id,
+            ", ".join(f"{key}: {value}" for key, value in hit.metadata.items()),
+        )
+        for hit in hits
+    ]
+    stdout.print(make_table(None, ("score", "label", "id", "metadata"), rows))
 
 
 def _print_votes(votes: "list[Vote]") -> None:
     if not votes:
-        say("none of the hits has a label, so there is no vote")
+        print_info("none of the hits has a label, so there is no vote")
         return
-    table = Table("share of the votes", "label")
-    for one in votes:
-        table.add_row(f"{one.share:.4f}", one.label)
-    stdout.print(table)
+    rows = [(f"{one.share:.4f}", one.label) for one in votes]
+    stdout.print(make_table(None, ("share of the votes", "label"), rows))
 
 
 def _filter(text: str) -> "Filter":
     from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
-        return parse_filter(json_option(text, "--filter"))
+        return parse_filter(parse_json_option(text, "--filter"))
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 

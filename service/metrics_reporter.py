@@ -11,7 +11,7 @@ from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
 from service.request.worker_context import WorkerContext
-from service.telemetry.json_log import LogLines
+from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import NO_LABELS, Labels, MetricsSnapshot, Series
 from service.telemetry.shared_metrics import SharedMetrics, prometheus_text
 
@@ -30,7 +30,7 @@ class MetricsReporter:
         context: WorkerContext,
         shared: SharedMetrics,
         *,
-        log: LogLines,
+        log: LogQueue,
         predecessor: MetricsSnapshot,
         worker: int,
     ) -> None:
@@ -104,7 +104,7 @@ class MetricsReporter:
     def _gallery_gauges(self, gallery: Gallery) -> MetricsSnapshot:
         gauges: MetricsSnapshot = {}
         try:
-            gauges["lookalike_gallery_seq_lag"] = {self._worker: [float(gallery.upkeep.lag())]}
+            gauges["lookalike_gallery_seq_lag"] = {self._worker: [float(gallery.lag())]}
             info = gallery.info()  # it catches up, which saves the next search from it
         except VectorIndexError as error:
             if str(error) != self._trouble:
@@ -114,7 +114,7 @@ class MetricsReporter:
         self._trouble = None
         if info.generation != self._generation:
             self._generation, self._generation_loaded = info.generation, time.time()
-        built = gallery.upkeep.generation_built()
+        built = gallery.generation_built()
         if built is not None:
             age_s = max(0.0, time.time() - built)
             gauges["lookalike_gallery_generation_age_seconds"] = _total(age_s)

@@ -14,19 +14,19 @@ from service.config import ServiceSettings
 from service.metrics_reporter import MetricsReporter
 from service.request.gateway import Gateway
 from service.request.worker_context import WorkerContext
-from service.security.allowed_hosts import Hosts
-from service.security.api_keys import WatchedKeys
-from service.security.authorization import Gate
+from service.security.allowed_hosts import AllowedHosts
+from service.security.api_keys import KeyFile
+from service.security.authorization import Authorizer
 from service.security.cors import Cors
-from service.security.rate_limits import Quotas
-from service.security.trusted_proxies import Proxies
+from service.security.rate_limits import RateLimiter
+from service.security.trusted_proxies import TrustedProxies
 from service.server.bento_hardening import refuse_pickles
 from service.server.connection import WorkerProtocol
 from service.server.connection_limits import ConnectionLimits
 from service.server.deadlines import DeadlineTimer
 from service.server.listening import ProbeListener
-from service.server.ready_workers import Roster
-from service.telemetry.json_log import LogLines
+from service.server.ready_workers import ReadyWorkers
+from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
@@ -72,7 +72,7 @@ class Worker:
         settings: ServiceSettings,
         model_folder: Path,
         *,
-        log: LogLines,
+        log: LogQueue,
         server_id: str,
         index: int,
         size: int,
@@ -98,16 +98,16 @@ class Worker:
         shared.mkdir(mode=0o700, exist_ok=True)
         shared_metrics = SharedMetrics(server_id, index)
         predecessor = shared_metrics.predecessor()
-        ready_workers = Roster(shared, size=size)
-        proxies = Proxies(settings.trusted_proxies)
+        ready_workers = ReadyWorkers(shared, size=size)
+        proxies = TrustedProxies(settings.trusted_proxies)
         has_keys = settings.api_keys_file is not None
         context = WorkerContext(
             settings=settings,
             router=create_router(),
             number=index,
-            server_readiness=ready_workers.standing,
+            server_readiness=ready_workers.readiness,
             proxies=proxies,
-            hosts=Hosts(settings.allowed_hosts, proxies, has_keys=has_keys),
+            hosts=AllowedHosts(settings.allowed_hosts, proxies, has_keys=has_keys),
             cors=Cors(settings.cors_origins) if settings.cors_origins else None,
             authorizer=_create_authorizer(settings, proxies, shared / "quotas", secret=server_id),
             metrics=WorkerMetrics(predecessor),
@@ -125,7 +125,7 @@ class Worker:
         reporter.start()
         listener = ProbeListener.of_this_process()
         _announce_stop(context, drain_s=settings.drain_s)
-        loading = asyncio.create_task(load(context, model_folder, on_loaded=ready_workers.enter))
+        loading = asyncio.create_task(load(context, model_folder, on_loaded=ready_workers.add))
         await listener.hold(ready_workers, lambda: context.engine is not None)
         return cls(context, reporter, loading)
 
@@ -184,8 +184,8 @@ def _allow_descriptors(connections: int) -> None:
 
 
 def _create_authorizer(
-    settings: ServiceSettings, proxies: Proxies, counts: Path, *, secret: str
-) -> Gate | None:
+    settings: ServiceSettings, proxies: TrustedProxies, counts: Path, *, secret: str
+) -> Authorizer | None:
     """Return what the settings ask of requests; None: nothing. All workers share ``counts``.
 
     Raises:
@@ -193,9 +193,9 @@ def _create_authorizer(
     """
     if settings.api_keys_file is None and settings.requests_per_minute is None:
         return None
-    return Gate(
-        quotas=Quotas(counts, secret=secret),
-        keys=None if settings.api_keys_file is None else WatchedKeys(settings.api_keys_file),
+    return Authorizer(
+        rate_limiter=RateLimiter(counts, secret=secret),
+        keys=None if settings.api_keys_file is None else KeyFile(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
         proxies=proxies,

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.search.galleries import built
 from index.gallery import Gallery
-from index.search.ann_index import Structure
-from index.search.index_spec import Plan, candidates
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import IndexSpec, candidate_specs
 from index.search.vector_matrix import Matrix
 
 # Lists visited, or a graph's queue, and candidates refined per hit: as measurements choose them.
@@ -31,13 +31,13 @@ class Ours:
         """Build over all rows, without the measurements that choose its settings."""
         self._vectors_ND = vectors_ND
         matrix = Matrix.of(vectors_ND)
-        plan = next(plan for plan in candidates(*vectors_ND.shape) if plan.kind == self.kind)
-        self._built = Structure.build(matrix, plan, count=len(vectors_ND))
+        spec = next(spec for spec in candidate_specs(*vectors_ND.shape) if spec.kind == self.kind)
+        self._built = AnnIndex.build(matrix, spec, count=len(vectors_ND))
         self._structure = self._built
 
-    def set_effort(self, effort: int) -> None:
+    def set_effort(self, search_depth: int) -> None:
         """Look so hard from now on."""
-        self._structure = self._built.with_plan(self._plan(effort))
+        self._structure = self._built.with_spec(self._spec(search_depth))
 
     def search_one(self, query_D: np.ndarray, k: int) -> np.ndarray:
         """Return the rows nearest to one query, (k,)."""
@@ -52,9 +52,13 @@ class Ours:
         coded: int = faiss.serialize_index(self._built.index).nbytes
         return coded + self._vectors_ND.nbytes
 
-    def _plan(self, effort: int) -> Plan:
-        plan = self._built.plan
-        return replace(plan, effort=self.settings[effort][0], k_factor=self.settings[effort][1])
+    def _spec(self, search_depth: int) -> IndexSpec:
+        spec = self._built.spec
+        return replace(
+            spec,
+            search_depth=self.settings[search_depth][0],
+            k_factor=self.settings[search_depth][1],
+        )
 
 
 class OursGraph(Ours):
@@ -78,14 +82,14 @@ class OursGallery(Ours):
         self._gallery = Gallery.open(
             built(Path(self._folder.name) / "gallery", np.asarray(vectors_ND)), fingerprint=None
         )
-        view = self._gallery._follower.snapshot.base
+        view = self._gallery._follower.snapshot.immutable
         assert view is not None
-        assert view.base.structure is not None
-        self._base, self._built = view.base, view.base.structure
+        assert view.segment.ann_index is not None
+        self._base, self._built = view.segment, view.segment.ann_index
 
-    def set_effort(self, effort: int) -> None:
+    def set_effort(self, search_depth: int) -> None:
         """Look so hard from now on."""
-        self._base.structure = self._built.with_plan(self._plan(effort))
+        self._base.ann_index = self._built.with_spec(self._spec(search_depth))
 
     def search_one(self, query_D: np.ndarray, k: int) -> np.ndarray:
         """Return the rows nearest to one query, (k,)."""

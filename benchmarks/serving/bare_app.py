@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 
 
 def create_app() -> Starlette:
     """Return the application for the model folder that the variable MODEL names."""
-    encoder = Encoder.load(Path(os.environ["MODEL"]), device=os.environ.get("DEVICE", "auto"))
+    encoder = TorchEncoder.load(Path(os.environ["MODEL"]), device=os.environ.get("DEVICE", "auto"))
     encoder.warm_up((1,))
     manifest = encoder.manifest
 

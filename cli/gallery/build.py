@@ -5,79 +5,74 @@ from typing import Annotated
 
 import typer
 
-from cli.gallery.build_report import check_failures, print_report, say_how_to_serve, write_failures
-from cli.support.console import print_json, say, stdout, table_of
-from cli.support.dataset_option import IMAGES_HELP, GroupOption, say_findings, that_is_named
-from cli.support.gallery_filling import (
-    build_gallery,
-    fill,
-    keep_pictures,
-    load_encoder_of,
-    preview_build,
+from cli.gallery.build_report import (
+    check_failures,
+    print_report,
+    print_serve_command,
+    write_failures,
 )
-from cli.support.image_source import open_source
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.dataset_loading import print_findings
+from cli.support.gallery_filling import (
+    add_images,
+    load_gallery_encoder,
+    open_gallery,
+    preview_images,
+    set_thumbnail_side,
+    usable_cores,
+)
+from cli.support.image_source import open_image_source
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    GroupOption,
+    ImagesOption,
+    JsonOption,
+    ModelArgument,
+    RuntimeOption,
+    ThumbnailOption,
+)
 from index.errors import GalleryFolderError, UnknownIdError
-from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE
-from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
+from vision.inference.open_encoder import open_encoder
+from vision.model.manifest import read_manifest
 
 FOUND_DAMAGE = 1
 
-GalleryArgument = Annotated[Path, typer.Argument(help="Gallery folder.", show_default=False)]
-DataOption = Annotated[
-    str,
-    typer.Option("--data", help=IMAGES_HELP, callback=that_is_named, show_default=False),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-RuntimeOption = Annotated[RuntimeName, typer.Option(help=RUNTIME_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(help="Model folder; left out, the one the gallery was built with."),
-]
-ThumbnailOption = Annotated[
-    int | None,
-    typer.Option(
-        "--thumbnail",
-        min=LEAST_SIDE,
-        max=MOST_SIDE,
-        metavar="PIXELS",
-        help=f"Longest side of the pictures that are kept, {MAX_SIDE} at first; the gallery "
-        "remembers it.",
-        show_default=False,
-    ),
-]
 FailuresOption = Annotated[
     Path | None,
     typer.Option(
         "--failures",
         metavar="FILE",
-        help="Write what was refused, and why, to this CSV file.",
+        help="CSV file to list what was refused, and why.",
         show_default=False,
     ),
 ]
 
 index_app = typer.Typer(
-    help="Build a gallery of images, change it, look at it and check it.", no_args_is_help=True
+    help="Build, change, inspect and check a gallery of images.", no_args_is_help=True
 )
 
 
 @index_app.command()
 def build(
-    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    model: ModelArgument,
     *,
-    data: DataOption,
+    data: ImagesOption,
     out: Annotated[
-        Path, typer.Option(help="Gallery folder; made, or added to.", show_default=False)
+        Path, typer.Option(help="Gallery folder to make, or to add to.", show_default=False)
     ],
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Delete what an earlier build stored and is no longer there."),
+        typer.Option(
+            "--prune", help="Delete what an earlier build stored and is no longer in the data."
+        ),
     ] = False,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what would be done to a gallery that is there."),
+        typer.Option("--dry-run", help="Only show what would be done to an existing gallery."),
     ] = False,
     group: GroupOption = None,
     device: DeviceOption = "auto",
@@ -90,34 +85,32 @@ def build(
     stay, unless the file or what the data say of it has changed.
     """
     check_failures(failures)
-    source = open_source(data, prune=prune, group=group)
-    say_findings(source.findings)
+    source = open_image_source(data, prune=prune, group=group)
+    print_findings(source.findings)
     if dry_run:
-        report = preview_build(model, out, source, prune=prune)
-        say("this is what would be done; nothing was changed")
+        with open_gallery(out, read_manifest(model).fingerprint) as opened:
+            report = preview_images(opened, source, prune=prune)
+        print_info("this is what would be done; nothing was changed")
     else:
-        report = build_gallery(
-            model,
-            out,
-            source,
-            device=device,
-            runtime=runtime,
-            prune=prune,
-            thumbnail=thumbnail,
-        )
+        from index.open_gallery import open_for_model  # noqa: PLC0415 - keeps `--help` quick
+
+        encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
+        with open_for_model(out, encoder.manifest, model_folder=model) as opened:
+            set_thumbnail_side(opened, thumbnail)
+            report = add_images(opened, encoder, source, prune=prune)
     print_report(out, report, findings=source.findings, as_json=as_json)
     write_failures(failures, report)
     if not (as_json or dry_run):
-        say_how_to_serve(model, out)
+        print_serve_command(model, out)
 
 
 @index_app.command()
 def add(
     gallery: GalleryArgument,
     *,
-    data: DataOption,
+    data: ImagesOption,
     group: GroupOption = None,
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     thumbnail: ThumbnailOption = None,
     failures: FailuresOption = None,
     device: DeviceOption = "auto",
@@ -129,14 +122,13 @@ def add(
     Labels and metadata that were edited since an earlier build stay as with `build`.
     """
     check_failures(failures)
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    from index.gallery import Gallery  # noqa: PLC0415
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
 
-    source = open_source(data, group=group)
-    say_findings(source.findings)
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
-        keep_pictures(opened, thumbnail)
-        report = fill(opened, encoder, source)
+    source = open_image_source(data, group=group)
+    print_findings(source.findings)
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
+        set_thumbnail_side(opened, thumbnail)
+        report = add_images(opened, encoder, source)
     print_report(gallery, report, findings=source.findings, as_json=as_json)
     write_failures(failures, report)
 
@@ -148,9 +140,8 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Delete images from a gallery."""
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         deleted = opened.delete(ids)
         removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
         count = opened.count
@@ -166,12 +157,11 @@ def remove(
 @index_app.command()
 def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     """Check every page, vector, picture and log line of a gallery; exit code 1 for any fault."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.maintenance.verify import store_problems  # noqa: PLC0415
     from index.store.store import Store  # noqa: PLC0415
 
     try:
-        with Gallery.open(gallery, fingerprint=None) as opened:
+        with open_gallery(gallery) as opened:
             problems = opened.verify()
     except GalleryFolderError:  # too damaged to load; the database alone may still say how
         store = Store.open(gallery)
@@ -182,7 +172,7 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"ok": not problems, "problems": problems})
     elif problems:
-        stdout.print(table_of(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
+        stdout.print(make_table(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
     else:
         stdout.print("no faults")
     if problems:

@@ -2,15 +2,17 @@
 
 import csv
 import errno
+import io
 import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import print_json, say, stdout, table_of
-from cli.support.dataset_option import say_findings
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.dataset_loading import print_findings
 from dataset.findings import Findings
+from files.durable import replace_file
 from files.unfinished import unfinished
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def print_report(
     Args:
         gallery: what was changed.
         report: of the work.
-        findings: what was found in the source before; they have been said already.
+        findings: what was found in the source before; they have been printed already.
         as_json: print one JSON document.
     """
     if as_json:
@@ -53,14 +55,14 @@ def print_report(
         "images/s": round(report.images_per_second),
     }
     always = ("added", "replaced", "unchanged", "refused", "in the gallery", "images/s")
-    shown = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
-    stdout.print(table_of(str(gallery), ("", ""), shown))
+    cells = [(name, f"{value:,}") for name, value in rows.items() if value or name in always]
+    stdout.print(make_table(str(gallery), ("", ""), cells))
     if report.left_as_stored:
         parts = ", ".join(f"{part} of {count:,}" for part, count in report.left_as_stored.items())
-        say(f"left as stored, since the source does not have it: {parts}")
-    say_findings(report.reasons, title="refused")
+        print_info(f"left as stored, since the source does not have it: {parts}")
+    print_findings(report.reasons, title="refused")
     if report.stale:
-        say("what is no longer in the data stays until a build with --prune")
+        print_info("what is no longer in the data stays until a build with --prune")
 
 
 def check_failures(file: Path | None) -> None:
@@ -85,16 +87,13 @@ def write_failures(file: Path | None, report: "BuildReport") -> None:
     """
     if file is None:
         return
-    with unfinished(file) as folder:
-        with (folder / file.name).open("w", encoding="utf-8", newline="") as table:
-            writer = csv.writer(table)
-            writer.writerow(("id", "reason"))
-            writer.writerows(report.refused)
-        (folder / file.name).replace(file)
-    say(f"{len(report.refused):,} refused images are listed in {file}")
+    table = io.StringIO()
+    csv.writer(table).writerows([("id", "reason"), *report.refused])
+    replace_file(file, table.getvalue().encode())
+    print_info(f"{len(report.refused):,} refused images are listed in {file}")
 
 
-def say_how_to_serve(model: Path, gallery: Path) -> None:
-    """Say the command that serves a gallery that was built, as it can be typed."""
+def print_serve_command(model: Path, gallery: Path) -> None:
+    """Print the command that serves a gallery that was built, as it can be typed."""
     command = ["lookalike", "serve", "--model", str(model), "--gallery", str(gallery)]
-    say(f"serve it: {shlex.join(command)}")
+    print_info(f"serve it: {shlex.join(command)}")

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption, ModelOption
-from cli.support.console import print_json, say, stdout
-from cli.support.gallery_filling import model_folder_of
+from cli.support.console import print_info, print_json, stdout
+from cli.support.gallery_filling import find_model_folder
+from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
 if TYPE_CHECKING:
-    from training.gallery_classes import Classed
+    from training.gallery_classes import ClassedModel
 
 
 def classes(
     gallery: GalleryArgument,
     *,
     out: Annotated[
-        Path, typer.Option(help="Model folder to make; must not be there.", show_default=False)
+        Path, typer.Option(help="Model folder to make; it must not exist.", show_default=False)
     ],
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the labels of a gallery's items the classes of a model, in a new model folder.
@@ -27,7 +27,7 @@ def classes(
     Vectors stay what they are: serve the new folder with the same gallery, nothing is indexed anew.
     What the model knew as classes before is replaced.
     """
-    folder = model_folder_of(gallery, model)
+    folder = find_model_folder(gallery, model)
     from training.gallery_classes import add_classes  # noqa: PLC0415 - keeps `--help` quick
 
     made = add_classes(gallery, folder, out)
@@ -36,10 +36,12 @@ def classes(
         return
     for sentence in _in_words(made):
         stdout.print(sentence)
-    say(f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}")
+    print_info(
+        f"{out} is ready, also for this gallery: lookalike serve --model {out} --gallery {gallery}"
+    )
 
 
-def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
+def _to_json(made: "ClassedModel", out: Path) -> dict[str, Any]:
     fitted, items = made.fitted, made.items
     return {
         "out": str(out),
@@ -59,18 +61,18 @@ def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
     }
 
 
-def _in_words(made: "Classed") -> list[str]:
-    from training.formatting import interval, percent, things  # noqa: PLC0415
+def _in_words(made: "ClassedModel") -> list[str]:
+    from training.formatting import interval, percent, plural  # noqa: PLC0415
 
     fitted, items = made.fitted, made.items
-    count = things(len(items.names), "class", "classes")
-    before = things(len(made.before), "class", "classes") if made.before else "no classes"
+    count = plural(len(items.names), "class", "classes")
+    before = plural(len(made.before), "class", "classes") if made.before else "no classes"
     replaced = ", which these replace" if made.before else ""
     sentences = [
-        f"{count} learnt from {len(items):,} labelled of {things(items.facts.count, 'item')}; the "
+        f"{count} learnt from {len(items):,} labelled of {plural(items.facts.count, 'item')}; the "
         f"model had {before}{replaced}",
         f"accuracy {percent(fitted.accuracy)} ({interval(fitted.interval)}, 95%) on "
-        f"{things(fitted.measured, 'item')}, each held out of what judged it",
+        f"{plural(fitted.measured, 'item')}, each held out of what judged it",
     ]
     if not fitted.all_new:
         sentences.append(
@@ -78,7 +80,7 @@ def _in_words(made: "Classed") -> list[str]:
             "flattering: measure it on new ones with lookalike evaluate"
         )
     if fitted.alone:
-        alone = things(fitted.alone, "class", "classes")
+        alone = plural(fitted.alone, "class", "classes")
         sentences.append(
             f"{alone} of one photo or one group: learnt, but not measured; give each a second one"
         )

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption
-from cli.support.console import print_json, say, stdout, table_of
-from cli.support.gallery_filling import SHOWN_DIGITS
-from training.formatting import things
+from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.gallery_filling import SHOWN_DIGITS, open_gallery
+from cli.support.options import GalleryArgument, JsonOption
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from index.items.item import GalleryInfo
@@ -22,18 +22,17 @@ def info(
     gallery: GalleryArgument,
     labels: Annotated[
         bool,
-        typer.Option("--labels", help="Also count items by label, and by what metadata they have."),
+        typer.Option("--labels", help="Also count items by label and by metadata."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a gallery holds, and for which model."""
-    from index.gallery import Gallery  # noqa: PLC0415
+    """Show what a gallery holds, and for which model."""
     from index.operations.statistics import count_contents  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         facts = opened.info()
         model_folder = opened.binding.model_folder
-        side = opened.pictures.side
+        side = opened.thumbnail_side
         contents = count_contents(gallery) if labels else None
     if as_json:
         counted = {} if contents is None else _to_json(contents)
@@ -52,11 +51,11 @@ def info(
         "state": facts.state if facts.reason is None else f"{facts.state}: {facts.reason}",
         "on disk": f"{facts.bytes_on_disk / 2**20:,.1f} MiB",
     }
-    stdout.print(table_of(facts.name, ("", ""), list(rows.items())))
+    stdout.print(make_table(facts.name, ("", ""), list(rows.items())))
     if contents is not None:
         _print_contents(contents)
     if facts.note:
-        say(facts.note)
+        print_info(facts.note)
 
 
 def _to_json(contents: "Contents") -> dict[str, object]:
@@ -79,10 +78,10 @@ def _print_contents(contents: "Contents") -> None:
     counts = [(label, f"{count:,}") for label, count in shown]
     if contents.unlabelled:
         counts.append((NO_LABEL, f"{contents.unlabelled:,}"))
-    stdout.print(table_of(f"{len(contents.labels):,} labels", ("label", "images"), counts))
+    stdout.print(make_table(f"{len(contents.labels):,} labels", ("label", "images"), counts))
     if len(shown) < len(contents.labels):
-        more = things(len(contents.labels) - len(shown), "label")
-        say(f"{more} more; --json gives all of them")
+        more = plural(len(contents.labels) - len(shown), "label")
+        print_info(f"{more} more; --json gives all of them")
     if not contents.members:
         return
     rows = [
@@ -95,7 +94,7 @@ def _print_contents(contents: "Contents") -> None:
         )
         for member in contents.members
     ]
-    stdout.print(table_of("metadata", ("member", "images", "values", "most frequent"), rows))
+    stdout.print(make_table("metadata", ("member", "images", "values", "most frequent"), rows))
 
 
 def _recall(facts: "GalleryInfo") -> str:

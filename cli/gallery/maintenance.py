@@ -1,22 +1,30 @@
 """`lookalike index …`: an item replaced or edited, the structure kept up, duplicates found."""
 
 import json
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from cli.gallery.build import DeviceOption, GalleryArgument, JsonOption, ModelOption, RuntimeOption
-from cli.support.console import print_json, progress, say, stderr, stdout, table_of
-from cli.support.gallery_filling import load_encoder_of
-from cli.support.image_argument import ImageArgument, json_option, read_picture
+from cli.support.console import (
+    make_table,
+    print_info,
+    print_json,
+    share_progress,
+    stage_progress,
+    stdout,
+)
+from cli.support.gallery_filling import load_gallery_encoder, open_gallery
+from cli.support.image_argument import ImageArgument, load_image, parse_json_option
+from cli.support.options import (
+    DeviceOption,
+    GalleryArgument,
+    GalleryModelOption,
+    JsonOption,
+    RuntimeOption,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from index.maintenance.compaction import Compaction
     from index.operations.duplicates import Member
 
@@ -28,7 +36,7 @@ RecallOption = Annotated[
     typer.Option(
         min=0.5,
         max=1,
-        help="Share of the ten nearest items to be found; left out, as before, or 0.99.",
+        help="Recall at 10 to reach; by default as before, or 0.99.",
         show_default=False,
     ),
 ]
@@ -36,30 +44,29 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Of an item.", show_default=False)],
+    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
     image: ImageArgument,
     *,
     label: Annotated[
-        str | None, typer.Option(help="New label; left out, it stays.", show_default=False)
+        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
     ] = None,
     metadata: Annotated[
         str | None,
-        typer.Option(help="New metadata, a JSON object; left out, it stays.", show_default=False),
+        typer.Option(help="New metadata, a JSON object; by default it stays.", show_default=False),
     ] = None,
-    model: ModelOption = None,
+    model: GalleryModelOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another image, and if you like another label and metadata."""
-    given = None if metadata is None else json_option(metadata, "--metadata")
-    encoder = load_encoder_of(gallery, model, device=device, runtime=runtime)
-    from index.gallery import Gallery  # noqa: PLC0415
+    given = None if metadata is None else parse_json_option(metadata, "--metadata")
+    encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     from index.items.item import NewItem  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=encoder.manifest.fingerprint) as opened:
+    with open_gallery(gallery, encoder.manifest.fingerprint) as opened:
         old = opened.get(item_id)
-        picture = read_picture(encoder, image)
+        picture = load_image(encoder, image)
         (result,) = opened.put(
             [
                 NewItem(
@@ -67,7 +74,7 @@ def replace(
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
                     metadata=old.metadata if given is None else given,
-                    thumbnail=picture.thumbnail(max_side=opened.pictures.side),
+                    thumbnail=picture.thumbnail(max_side=opened.thumbnail_side),
                     content_sha256=picture.content_sha256,
                 )
             ]
@@ -80,16 +87,16 @@ def replace(
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Of an item.", show_default=False)],
+    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
     *,
     label: Annotated[
-        str | None, typer.Option(help="New label; left out, it stays.", show_default=False)
+        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
     ] = None,
-    no_label: Annotated[bool, typer.Option("--no-label", help="Take the label away.")] = False,
+    no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
         str | None,
         typer.Option(
-            help="JSON object that is merged into what is there; null takes a member away.",
+            help="JSON object to merge into the metadata; null removes a member.",
             show_default=False,
         ),
     ] = None,
@@ -98,21 +105,20 @@ def edit(
     """Give an item of a gallery another label or metadata; its image and vector stay."""
     changes: dict[str, object] = {}
     if metadata is not None:
-        changes["metadata"] = json_option(metadata, "--metadata")
+        changes["metadata"] = parse_json_option(metadata, "--metadata")
     if label is not None or no_label:
         changes["label"] = label
     if not changes or (label is not None and no_label):
         raise typer.BadParameter("name a --label or --no-label, or --metadata, or both")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.query.editing import Patch  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened:
-        item = opened.editing.patch(item_id, Patch(changes))
+    with open_gallery(gallery) as opened:
+        item = opened.patch(item_id, Patch(changes))
     if as_json:
         print_json(asdict(item))
     else:
-        said = json.dumps(item.metadata, ensure_ascii=False)
-        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {said}")
+        metadata_text = json.dumps(item.metadata, ensure_ascii=False)
+        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {metadata_text}")
 
 
 def rebuild(
@@ -122,11 +128,13 @@ def rebuild(
 
     Interrupted, the structure of before stays in use; the items are never touched.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        made = opened.upkeep.rebuild(target=recall, on_stage=show)
-    _print_made(made, as_json=as_json)
+    with open_gallery(gallery) as opened, stage_progress() as show:
+        made = opened.rebuild(target=recall, on_stage=show)
+    if as_json:
+        print_json(made.to_json())
+    else:
+        stdout.print(_summary(made))
 
 
 def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -135,22 +143,21 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     Where much was deleted, whoever writes waits for the end; searches go on. Meanwhile that takes
     twice the room of what is kept, in the gallery's own folder; it is checked before.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
-    from index.store.vacuum import give_back_space, room_to_give_back  # noqa: PLC0415
+    from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        opened.upkeep.check_writable()
-        needed = room_to_give_back(gallery)
+    with open_gallery(gallery) as opened, stage_progress() as show:
+        opened.check_writable()
+        needed = check_room_to_vacuum(gallery)
         if needed:
-            say(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
-        made = opened.upkeep.rebuild(on_stage=show)
+            print_info(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
+        made = opened.rebuild(on_stage=show)
         show("giving room back")
-        saved = give_back_space(gallery)
+        saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
     if as_json:
-        print_json({**asdict(made), "bytes_saved": saved, "bytes_on_disk": on_disk})
+        print_json({**made.to_json(), "bytes_saved": saved, "bytes_on_disk": on_disk})
     else:
-        stdout.print(_said(made))
+        stdout.print(_summary(made))
         stdout.print(f"{saved / 2**20:,.1f} MiB given back, {on_disk / 2**20:,.1f} MiB on disk")
 
 
@@ -162,57 +169,58 @@ def tune(
     Some items are held out and searched for. The quickest structure that finds the share asked for
     is built, used, and remembered for later rebuilds.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, _stages() as show:
-        made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
+    with open_gallery(gallery) as opened, stage_progress() as show:
+        made = opened.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
-        print_json(asdict(made))
+        print_json(made.to_json())
         return
     if not made.trials:
         stdout.print(f"{made.count:,} items are too few to measure: all of them are looked at")
         return
-    table = Table("structure", "effort", "recall@10", "µs per query", "build s", "")
-    for trial in made.trials:
-        plan = trial.plan
-        table.add_row(
-            f"{plan.kind} {plan.factory}".strip(),
-            str(plan.effort or ""),
-            f"{plan.recall:.4f}" if plan.recall is not None else "",
-            f"{plan.microseconds:,.0f}" if plan.microseconds is not None else "",
+    columns = ("structure", "effort", "recall@10", "µs per query", "build s", "")
+    rows = [
+        (
+            f"{spec.kind} {spec.description}".strip(),
+            str(spec.search_depth or ""),
+            f"{spec.recall:.4f}" if spec.recall is not None else "",
+            f"{spec.microseconds:,.0f}" if spec.microseconds is not None else "",
             f"{trial.build_s:.1f}",
-            "chosen" if plan == made.plan else "" if trial.reached else "misses the recall",
+            "chosen" if spec == made.spec else "" if trial.reached else "misses the recall",
         )
-    stdout.print(table)
+        for trial in made.trials
+        for spec in [trial.spec]
+    ]
+    stdout.print(make_table(None, columns, rows))
 
 
 def duplicates(
     gallery: GalleryArgument,
     min_score: Annotated[
-        float, typer.Option(min=-1, max=1, help="Cosine from which two items are near duplicates.")
+        float, typer.Option(min=-1, max=1, help="Least cosine similarity of near duplicates.")
     ] = 0.99,
     near: Annotated[
         bool | None,
         typer.Option(
             "--near/--exact",
-            help="Only those with near vectors, or only those of the same content; else both.",
+            help="Only items with near vectors, or only items of the same content; by default "
+            "both.",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List items that are the same image, or nearly the same; nothing is changed."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.operations.duplicates import find_duplicates, find_same_content  # noqa: PLC0415
 
     if not -1 <= min_score <= 1:  # nan
         raise typer.BadParameter("not a cosine", param_hint="--min-score")
     found: dict[str, list[list[Member]]] = {}
-    with Gallery.open(gallery, fingerprint=None) as opened:
+    with open_gallery(gallery) as opened:
         if near is False:
             found["exact"], complete = find_same_content(opened), True
         else:
-            with share("comparing") as show:
+            with share_progress("comparing") as show:
                 answer = find_duplicates(opened, min_score=min_score, on_progress=show)
             found["near"], complete = answer.near, answer.complete
             if near is None:
@@ -227,22 +235,9 @@ def duplicates(
     for kind, groups in found.items():
         _print_groups(kind, groups)
     if not complete:
-        say("so large a gallery is compared through its search structure, which may miss a few")
-
-
-@contextmanager
-def share(what: str) -> "Iterator[Callable[[float], None]]":
-    """Show on standard error which share of the work is done, and how long the rest will take."""
-    with progress() as bar:
-        task = bar.add_task(what, total=1.0, note="")
-        yield lambda done: bar.update(task, completed=done)
-
-
-@contextmanager
-def _stages() -> "Iterator[Callable[[str], None]]":
-    """Show on standard error what is being done, for work whose end nobody can foresee."""
-    with stderr.status("starting") as status:
-        yield status.update
+        print_info(
+            "so large a gallery is compared through its search structure, which may miss a few"
+        )
 
 
 def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
@@ -253,24 +248,17 @@ def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
     rows = []
     for group in groups[:SHOWN_GROUPS]:
         first, *others = group
-        shown = [f"{member.id} ({member.score:.4f})" for member in others[:SHOWN_MEMBERS]]
-        more = [f"… {len(others) - len(shown)} more"] if len(others) > len(shown) else []
-        rows.append((str(len(group)), first.id, ", ".join([*shown, *more])))
+        listed = [f"{member.id} ({member.score:.4f})" for member in others[:SHOWN_MEMBERS]]
+        more = [f"… {len(others) - len(listed)} more"] if len(others) > len(listed) else []
+        rows.append((str(len(group)), first.id, ", ".join([*listed, *more])))
     items = sum(map(len, groups))
     title = f"{items:,} items in {len(groups):,} groups with {what}"
-    stdout.print(table_of(title, ("items", "oldest", "others (score to it)"), rows))
+    stdout.print(make_table(title, ("items", "oldest", "others (score to it)"), rows))
     if len(groups) > SHOWN_GROUPS:
-        say(f"… and {len(groups) - SHOWN_GROUPS} groups more; --json lists all")
+        print_info(f"… and {len(groups) - SHOWN_GROUPS} groups more; --json lists all")
 
 
-def _print_made(made: "Compaction", *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(made))
-    else:
-        stdout.print(_said(made))
-
-
-def _said(made: "Compaction") -> str:
-    recall = "" if made.plan.recall is None else f", recall {made.plan.recall:.4f}"
-    said = f"generation {made.generation}: {made.plan.kind}, {made.count:,} items{recall}"
-    return f"{said}\n{made.plan.note}" if made.plan.note else said
+def _summary(made: "Compaction") -> str:
+    recall = "" if made.spec.recall is None else f", recall {made.spec.recall:.4f}"
+    summary = f"generation {made.generation}: {made.spec.kind}, {made.count:,} items{recall}"
+    return f"{summary}\n{made.spec.note}" if made.spec.note else summary

@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 
-from cli.gallery.build import GalleryArgument, JsonOption
-from cli.support.console import print_json, stderr, stdout
-from training.formatting import things
+from cli.support.console import print_json, stage_progress, stdout
+from cli.support.gallery_filling import open_gallery
+from cli.support.options import GalleryArgument, JsonOption
+from training.formatting import plural
 
 
 def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -13,20 +14,19 @@ def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     Searches go on; whoever writes waits while the database is written anew, which takes as much
     room again. Backups and exports that were made before are not touched: delete them yourself.
     """
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.operations.purge import purge as purge_of  # noqa: PLC0415
 
     with (
-        Gallery.open(gallery, fingerprint=None) as opened,
-        stderr.status("starting") as status,
+        open_gallery(gallery) as opened,
+        stage_progress() as show,
     ):
-        purged = purge_of(opened, on_stage=status.update)
+        purged = purge_of(opened, on_stage=show)
     if as_json:
         print_json(asdict(purged))
         return
     stdout.print(
         f"nothing that was deleted up to operation {purged.seq:,} is left; "
-        f"{things(purged.generations, 'older structure')} and "
-        f"{things(purged.lists, 'record')} of jobs deleted, "
+        f"{plural(purged.generations, 'older structure')} and "
+        f"{plural(purged.lists, 'record')} of jobs deleted, "
         f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
     )

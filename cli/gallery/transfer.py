@@ -1,16 +1,14 @@
 """`lookalike index …`: galleries out to files and back: export, import, backup and restore."""
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.gallery.build import GalleryArgument, JsonOption
 from cli.gallery.build_report import print_report
-from cli.gallery.maintenance import share
-from cli.support.console import items_shown, print_json, say, stdout
-from cli.support.gallery_filling import compact_if_due
+from cli.support.console import item_progress, print_info, print_json, share_progress, stdout
+from cli.support.gallery_filling import open_gallery, rebuild_if_due
+from cli.support.options import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
 
 if TYPE_CHECKING:
@@ -19,12 +17,7 @@ if TYPE_CHECKING:
     from index.transfer.vector_source import VectorSource
 
 
-class ExportFormat(str, Enum):  # noqa: UP042 (typer shows the values)
-    """How items are written."""
-
-    PARQUET = "parquet"
-    JSONL = "jsonl"
-    CSV = "csv"
+ExportFormat = Literal["parquet", "jsonl", "csv"]
 
 
 def export(
@@ -34,13 +27,13 @@ def export(
         ExportFormat | None,
         typer.Option(
             "--format",
-            help="parquet: one file; jsonl, csv: a folder with vectors.npy and such a table. "
-            "Left out: parquet where the name ends so, else jsonl.",
+            help="parquet: one file; jsonl, csv: a folder with vectors.npy and such a table. By "
+            "default parquet if the name ends in .parquet, otherwise jsonl.",
             show_default=False,
         ),
     ] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails", help="Pictures too; Parquet only.")
+        bool, typer.Option("--thumbnails", help="Include pictures; Parquet only.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,23 +42,21 @@ def export(
     As of one moment, whoever writes to the gallery meanwhile; complete, or not there at all.
     """
     if kind is None:
-        kind = ExportFormat.PARQUET if out.suffix == ".parquet" else ExportFormat.JSONL
-    if thumbnails and kind is not ExportFormat.PARQUET:
+        kind = "parquet" if out.suffix == ".parquet" else "jsonl"
+    if thumbnails and kind != "parquet":
         raise typer.BadParameter("only Parquet holds pictures", param_hint="--thumbnails")
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.transfer.export import export_folder, export_parquet  # noqa: PLC0415
 
     with (
-        Gallery.open(gallery, fingerprint=None) as opened,
-        items_shown("exporting", opened.count, "items") as show,
+        open_gallery(gallery) as opened,
+        item_progress("exporting", opened.count, "items") as show,
     ):
-        if kind is ExportFormat.PARQUET:
+        if kind == "parquet":
             facts = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
         else:
-            table = "csv" if kind is ExportFormat.CSV else "jsonl"
-            facts = export_folder(opened, out, table=table, on_progress=show)  # type: ignore[arg-type]
+            facts = export_folder(opened, out, table=kind, on_progress=show)
     if as_json:
-        print_json({"out": str(out), "format": kind.value, **facts.to_json()})
+        print_json({"out": str(out), "format": kind, **facts.to_json()})
     else:
         stdout.print(
             f"{out}: {facts.count:,} items of {facts.width} numbers, as of operation {facts.seq:,}"
@@ -92,11 +83,14 @@ def import_(
         typer.Option(help="For a table: .npy with the vectors of its rows.", exists=True),
     ] = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale vectors to unit length, not refuse others.")
+        bool,
+        typer.Option(
+            "--normalize", help="Scale vectors to unit length instead of refusing others."
+        ),
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, for a new gallery; an export tells its model itself."),
+        typer.Option(help="Model folder for a new gallery; an export names its model itself."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,15 +103,15 @@ def import_(
 
     opened_source = open_vectors(source, ids=ids, vectors=vectors)
     with _open_or_create(gallery, opened_source, model) as opened:
-        with items_shown("importing", opened_source.count, "items") as show:
+        with item_progress("importing", opened_source.count, "items") as show:
             report = store_vectors(
                 opened,
                 opened_source,
                 normalize=normalize,
                 on_progress=show,
-                parts=_parts_of(opened, model),
+                parts=_vector_parts(opened, model),
             )
-        compact_if_due(opened)
+        rebuild_if_due(opened)
     print_report(gallery, report, as_json=as_json)
 
 
@@ -127,11 +121,10 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a gallery as of this moment, checked, while others go on writing to it."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.store.store import read_binding  # noqa: PLC0415
     from index.transfer.backup import back_up  # noqa: PLC0415
 
-    with Gallery.open(gallery, fingerprint=None) as opened, share("copying") as show:
+    with open_gallery(gallery) as opened, share_progress("copying") as show:
         back_up(opened, out, on_progress=show)
     count = read_binding(out).count
     if as_json:
@@ -146,22 +139,21 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Make a gallery of a backup, in a new place."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.transfer.backup import restore as restore_to  # noqa: PLC0415
 
-    with share("restoring") as show:
+    with share_progress("restoring") as show:
         restore_to(backup, gallery, on_progress=show)
-    with Gallery.open(gallery, fingerprint=None) as opened:
-        count, due = opened.count, opened.upkeep.is_due
+    with open_gallery(gallery) as opened:
+        count, due = opened.count, opened.is_rebuild_due
     if as_json:
         print_json({"gallery": str(gallery), "count": count, "rebuild_is_due": due})
         return
     stdout.print(f"{gallery}: {count:,} items")
     if due:
-        say(f"searches look at every item until: lookalike index rebuild {gallery}")
+        print_info(f"searches look at every item until: lookalike index rebuild {gallery}")
 
 
-def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
+def _vector_parts(gallery: "Gallery", model: Path | None) -> "Parts | None":
     """Return the parts of the vectors of the gallery's model, as far as it can be asked."""
     from index.search.vectors import Parts  # noqa: PLC0415
     from vision.errors import ModelFolderError  # noqa: PLC0415
@@ -179,7 +171,6 @@ def _parts_of(gallery: "Gallery", model: Path | None) -> "Parts | None":
 
 def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -> "Gallery":
     """Return the gallery, which is made for ``model``, or else for the source's model."""
-    from index.gallery import Gallery  # noqa: PLC0415
     from index.open_gallery import open_for_model, open_or_create  # noqa: PLC0415
     from index.store.schema import DATABASE_NAME  # noqa: PLC0415
     from vision.model.manifest import read_manifest  # noqa: PLC0415
@@ -187,7 +178,7 @@ def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -
     if model is not None:
         return open_for_model(gallery, read_manifest(model), model_folder=model)
     if (gallery / DATABASE_NAME).exists():
-        return Gallery.open(gallery, fingerprint=None)
+        return open_gallery(gallery)
     if source.facts is None:
         raise GalleryFolderError(
             f"{gallery} is not a gallery, and {source.name} does not say whose vectors it has: "

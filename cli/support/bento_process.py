@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cli.support.console import say, stderr
+from cli.support.console import print_info, stderr
 from cli.support.preflight import check_port, check_settings
+from service.config import PREFIX
+from service.server.worker_count import worker_count
+from vision.model.manifest import read_manifest
 
 SERVICE: Final = "service.app:Lookalike"
 GRACE_S: Final = 30  # for requests in flight, after the signal to stop
@@ -23,9 +26,9 @@ def start_server(settings: Mapping[str, object], *, host: str, port: int) -> Non
 
     command = server_command(settings, host=host, port=port)
     if stderr.is_terminal:  # a file holds the server's own lines alone
-        path = settings.get("UNIX_SOCKET")
-        place = f"at http://{browsable(host)}:{port}/" if path is None else f"behind {path}"
-        say(f"Starting. The page will be {place} in a few seconds.")
+        path = settings.get("unix_socket")
+        place = f"at http://{browser_host(host)}:{port}/" if path is None else f"behind {path}"
+        print_info(f"Starting. The page will be {place} in a few seconds.")
     sys.stdout.flush()  # what was printed would go with this process
     os.execve(command[0], command, module_environment())  # its workers inherit that
 
@@ -37,24 +40,21 @@ def server_command(settings: Mapping[str, object], *, host: str, port: int) -> l
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     from service.inference.open_gallery import make_gallery  # noqa: PLC0415
-    from service.server.worker_count import worker_count  # noqa: PLC0415 - takes pydantic with it
-    from vision.model.manifest import read_manifest  # noqa: PLC0415
 
-    environment = {
-        f"LOOKALIKE_{name}": str(value) for name, value in settings.items() if value is not None
-    }
-    os.environ.update(environment)
+    for name, value in settings.items():
+        if value is not None:
+            os.environ[PREFIX + name.upper()] = str(value)
     checked = check_settings()
-    os.environ["LOOKALIKE_WORKERS"] = str(worker_count(checked))
+    os.environ[f"{PREFIX}WORKERS"] = str(worker_count(checked))
     if checked.unix_socket is None:
         check_port(host, port)
     else:
-        from service.server.unix_socket import check_path  # noqa: PLC0415
+        from service.server.unix_socket import check_path  # noqa: PLC0415 - circus takes long
 
         check_path(checked.unix_socket)
     if checked.model is not None:
         make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
-    os.environ["LOOKALIKE_CREATE"] = "false"  # a worker that starts later makes no second one
+    os.environ[f"{PREFIX}CREATE"] = "false"  # a worker that starts later makes no second one
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     root = Path(__file__).resolve().parents[2]
     return [
@@ -64,7 +64,7 @@ def server_command(settings: Mapping[str, object], *, host: str, port: int) -> l
     ]
 
 
-def browsable(host: str) -> str:
+def browser_host(host: str) -> str:
     """Return the name by which a browser on this machine finds what listens on ``host``."""
     if host in ("0.0.0.0", "::"):
         return "localhost"

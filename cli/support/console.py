@@ -23,7 +23,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-UNSEEN: Final = ("Cc", "Cs")  # Unicode's categories: control characters, halves of surrogate pairs
+CONTROL_CATEGORIES: Final = (
+    "Cc",
+    "Cs",
+)  # Unicode's categories: control characters, halves of surrogate pairs
 
 
 class PlainConsole(Console):
@@ -34,29 +37,31 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Return ``text`` for display: rich asks this for every string that it is given."""
-        shown = visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        shown = (
+            escape_controls(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        )
         return super().render_str(shown, **settings)
 
 
 stdout = PlainConsole()
 stderr = PlainConsole(stderr=True)
-_hushed: Final[list[bool]] = []  # blocks around us in which nothing is said
+_quiet_blocks: Final[list[bool]] = []  # that we are in
 
 
-def lines_of(texts: Iterable[str]) -> Text:
+def text_lines(texts: Iterable[str]) -> Text:
     """Return ``texts`` as they are shown on standard error, one a line of a single cell."""
     return Text("\n").join(stderr.render_str(text) for text in texts)
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return ``text`` with escapes in place of what would steer the terminal.
 
-    >>> visible("coat\\x1b[2J"), visible("h\\udcff.jpg"), visible("[/old] :smile:")
-    ('coat\\\\x1b[2J', 'h\\\\udcff.jpg', '[/old] :smile:')
+    >>> escape_controls("coat\\x1b[2J\\udcff"), escape_controls("[/old] :smile:")
+    ('coat\\\\x1b[2J\\\\udcff', '[/old] :smile:')
     """
     return "".join(
         letter.encode("unicode_escape").decode()
-        if unicodedata.category(letter) in UNSEEN
+        if unicodedata.category(letter) in CONTROL_CATEGORIES
         else letter
         for letter in text
     )
@@ -82,7 +87,7 @@ def progress() -> Progress:
 
 
 @contextmanager
-def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def item_progress(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
     """Show on standard error how many of ``total`` are done, the rate and the time left."""
     with progress() as bar:
         task = bar.add_task(what, total=total, note="")
@@ -95,7 +100,22 @@ def items_shown(what: str, total: int | None, unit: str) -> Iterator[Callable[[i
         yield show
 
 
-def silence() -> None:
+@contextmanager
+def share_progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show on standard error which share of the work is done, and the time left."""
+    with progress() as bar:
+        task = bar.add_task(what, total=1.0, note="")
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str], None]]:
+    """Show on standard error what is being done, for work whose end nobody can foresee."""
+    with stderr.status("starting") as status:
+        yield status.update
+
+
+def disable_output() -> None:
     """Print nothing from now on: another process of the same training does."""
     stdout.quiet = stderr.quiet = True
 
@@ -112,35 +132,43 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(text + "\n")
 
 
-def say(sentence: str) -> None:
-    """Tell the person at the terminal something that is not a result.
+def print_info(text: str | Table) -> None:
+    """Print what is not a result on standard error, unless in a ``quiet`` block.
 
     Lines break between words where the terminal ends; in a file they are as long as they are.
     """
-    show(sentence)
-
-
-def show(text: str | Table) -> None:
-    """Print a sentence or a table on standard error, unless it is hushed."""
-    if not _hushed:
+    if not _quiet_blocks:
         stderr.print(text, soft_wrap=isinstance(text, str) and not stderr.is_terminal)
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Leave unsaid what is said inside the block, by steps of something larger; progress stays."""
-    _hushed.append(True)
+def quiet() -> Iterator[None]:
+    """Suppress information inside the block, by steps of something larger; progress stays."""
+    _quiet_blocks.append(True)
     try:
         yield
     finally:
-        _hushed.pop()
+        _quiet_blocks.pop()
 
 
-def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table for the terminal; what is in it is shown as it is."""
+def make_table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: bool = False,
+) -> Table:
+    """Return a table for the terminal; text is shown as it is.
+
+    Args:
+        title: above it, if any.
+        columns: their names; no header where all are empty.
+        rows: a text for each column.
+        numbers: align all columns but the first to the right.
+    """
     table = Table(title=title, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", justify="right" if numbers and place else "left")
     for row in rows:
         table.add_row(*row)
     return table

@@ -55,17 +55,17 @@ def report(error: BaseException, arguments: Sequence[str]) -> str:
         "",
         *traceback.format_exception(error),
     ]
-    return without_secrets("\n".join(lines))
+    return redact_secrets("\n".join(lines))
 
 
-def without_secrets(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """Return ``text`` with keys and passwords hidden."""
     for secret in SECRETS:
         text = secret.sub(HIDDEN, text)
     return text
 
 
-def place_of(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """Return the file and the line in which ``error`` arose."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "an unknown place"

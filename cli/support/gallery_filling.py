@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import items_shown, say
-from cli.support.image_source import Source
+from cli.support.console import item_progress, print_info
+from cli.support.image_source import ImageSource
 from index.errors import GalleryFolderError, RebuildError
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 from vision.inference.open_encoder import open_encoder
 from vision.inference.runtime_name import RuntimeName
 
@@ -19,51 +20,25 @@ if TYPE_CHECKING:
 SHOWN_DIGITS = 12  # of a fingerprint
 
 
-def build_gallery(
-    model: Path,
-    gallery: Path,
-    source: Source,
-    *,
-    device: str,
-    runtime: RuntimeName,
-    prune: bool = False,
-    thumbnail: int | None = None,
-) -> "BuildReport":
-    """Add the images of ``source`` to a gallery, new or not, and show progress.
-
-    With ``thumbnail``, pixels, the gallery keeps pictures of that size from now on.
+def open_gallery(folder: Path, fingerprint: str | None = None) -> "Gallery":
+    """Return a gallery, opened; with a ``fingerprint``, only one of that model.
 
     Raises:
-        ModelFolderError, DeviceError: the model cannot be used.
-        GalleryFolderError: the gallery cannot be used, or belongs to another model.
-        VectorIndexError, TrainingError: the images cannot be read, or not be stored.
+        GalleryFolderError, ModelMismatchError: it cannot be used, or belongs to another model.
     """
     # Heavy imports wait until they are needed, so that `lookalike --help` is quick.
-    from index.open_gallery import open_for_model  # noqa: PLC0415
-
-    encoder = open_encoder(model, device=device, runtime=runtime, threads=usable_cores())
-    with open_for_model(gallery, encoder.manifest, model_folder=model) as opened:
-        keep_pictures(opened, thumbnail)
-        return fill(opened, encoder, source, prune=prune)
-
-
-def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) -> "BuildReport":
-    """Return what ``build_gallery`` would do to a gallery that is there.
-
-    Raises:
-        ModelFolderError, GalleryFolderError: as ``build_gallery``; or there is no gallery yet.
-    """
     from index.gallery import Gallery  # noqa: PLC0415
-    from index.operations.build_preview import preview  # noqa: PLC0415
-    from vision.model.manifest import read_manifest  # noqa: PLC0415
 
-    fingerprint = read_manifest(model).fingerprint
-    with (
-        Gallery.open(gallery, fingerprint=fingerprint) as opened,
-        items_shown("reading", source.count, "images") as show,
-    ):
+    return Gallery.open(folder, fingerprint=fingerprint)
+
+
+def preview_images(gallery: "Gallery", source: ImageSource, *, prune: bool) -> "BuildReport":
+    """Return what ``add_images`` would do to an open gallery, and show progress."""
+    from index.operations.build_preview import preview  # noqa: PLC0415
+
+    with item_progress("reading", source.count, "images") as show:
         return preview(
-            opened,
+            gallery,
             source.entries,
             source=source.identity,
             limits=OWN_FILE_LIMITS,
@@ -72,8 +47,8 @@ def preview_build(model: Path, gallery: Path, source: Source, *, prune: bool) ->
         )
 
 
-def fill(
-    gallery: "Gallery", encoder: "ImageEncoder", source: Source, *, prune: bool = False
+def add_images(
+    gallery: "Gallery", encoder: "ImageEncoder", source: ImageSource, *, prune: bool = False
 ) -> "BuildReport":
     """Add the images of ``source`` to an open gallery, and show progress.
 
@@ -82,7 +57,7 @@ def fill(
     from index.operations.add_images import build as build_from  # noqa: PLC0415
 
     harden_pillow()
-    with items_shown("indexing", source.count, "images") as show:
+    with item_progress("indexing", source.count, "images") as show:
         report = build_from(
             gallery,
             source.entries,
@@ -94,31 +69,31 @@ def fill(
             prune=prune,
             unread=source.unread,
         )
-    compact_if_due(gallery)
+    rebuild_if_due(gallery)
     return report
 
 
-def keep_pictures(gallery: "Gallery", side: int | None) -> None:
+def set_thumbnail_side(gallery: "Gallery", side: int | None) -> None:
     """Keep pictures of ``side`` pixels from now on, and say so where others are there."""
-    if side is None or side == gallery.pictures.side:
+    if side is None or side == gallery.thumbnail_side:
         return
-    gallery.pictures.keep(side)
+    gallery.set_thumbnail_side(side)
     if gallery.count:
-        say(f"from now on pictures of {side} pixels are kept; those that are stored stay")
+        print_info(f"from now on pictures of {side} pixels are kept; those that are stored stay")
 
 
-def compact_if_due(gallery: "Gallery") -> None:
+def rebuild_if_due(gallery: "Gallery") -> None:
     """Build the search structure anew where it pays; without one, searches only take longer."""
-    if not gallery.upkeep.is_due:
+    if not gallery.is_rebuild_due:
         return
-    say("building the search structure; interrupted, the items are kept all the same")
+    print_info("building the search structure; interrupted, the items are kept all the same")
     try:
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
     except RebuildError as error:
-        say(f"all items are stored, but: {error}")
+        print_info(f"all items are stored, but: {error}")
 
 
-def load_encoder_of(
+def load_gallery_encoder(
     gallery: Path, model: Path | None, *, device: str, runtime: RuntimeName
 ) -> "ImageEncoder":
     """Return the encoder of ``model``, or else of the model folder the gallery remembers.
@@ -127,11 +102,11 @@ def load_encoder_of(
         ModelMismatchError: the gallery holds vectors of another model.
         GalleryFolderError, ModelFolderError, DeviceError: as opening them.
     """
-    folder = model_folder_of(gallery, model)
+    folder = find_model_folder(gallery, model)
     return open_encoder(folder, device=device, runtime=runtime, threads=usable_cores())
 
 
-def model_folder_of(gallery: Path, model: Path | None) -> Path:
+def find_model_folder(gallery: Path, model: Path | None) -> Path:
     """Return ``model``, or else the model folder that the gallery remembers.
 
     Raises:

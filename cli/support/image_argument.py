@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import numpy as np
 import typer
 
-from cli.support.console import say
+from cli.support.console import print_info
 from vision.errors import ImageError
 from vision.formats.detect import FORMATS, in_words
 from vision.image.bit_depth import FULL, depth_of, is_deep_colour, is_deep_gray, largest_sample
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow, too_many_bytes
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS, too_many_bytes
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DASH: Final = Path("-")  # standard input
 
 
-def that_is_there(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """Return the path of a picture, or the dash; refuse what does not exist as wrong use."""
     if path != DASH and not path.exists():
         raise typer.BadParameter(f"file {str(path)!r} does not exist.")
@@ -37,7 +38,7 @@ ImageArgument = Annotated[
     Path,
     typer.Argument(
         help=f"{in_words(FORMATS)} file; - reads standard input.",
-        callback=that_is_there,
+        callback=require_file,
         dir_okay=False,
         show_default=False,
     ),
@@ -45,7 +46,7 @@ ImageArgument = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LoadedImage:
     """An image file, decoded for one model."""
 
     image: "Image.Image"
@@ -66,7 +67,7 @@ class Picture:
         )
 
 
-def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
+def load_image(encoder: "ImageEncoder", path: Path) -> LoadedImage:
     """Return the image in a file, or on standard input where ``path`` is ``-``.
 
     Raises:
@@ -85,29 +86,29 @@ def read_picture(encoder: "ImageEncoder", path: Path) -> Picture:
         raise ImageError(f"{name} cannot be read: {error.strerror}") from error
     except ImageError as error:
         raise type(error)(f"{name}: {error}") from error
-    _say_if_dark(name, data, encoder.manifest.preprocessing)
-    return Picture(image, hashlib.sha256(data).hexdigest(), data, encoder)
+    _warn_if_dark(name, data, encoder.manifest.preprocessing)
+    return LoadedImage(image, hashlib.sha256(data).hexdigest(), data, encoder)
 
 
-def _say_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
-    """Say that the model sees next to nothing of a picture that uses few of its 16 bits."""
+def _warn_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
+    """Warn that the model sees next to nothing of a picture that uses few of its 16 bits."""
     in_colour = is_deep_colour(data)
     if not in_colour and (preprocessing.bits < FULL or not is_deep_gray(data)):
         return
     depth = depth_of(largest_sample(data))
     if depth < FULL and in_colour:
-        say(
+        print_info(
             f"{name} uses only {depth} of its {FULL} bits, of which the upper 8 are read: it is "
             "seen as a dark picture; save it with samples up to 65,535, or with 8 bits"
         )
     elif depth < FULL:
-        say(
+        print_info(
             f"{name} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
             f"a dark picture; a model trained with --bits {depth} would not"
         )
 
 
-def json_option(text: str, option: str) -> dict[str, Any]:
+def parse_json_option(text: str, option: str) -> dict[str, Any]:
     """Return the JSON object that an option was given.
 
     Raises:

@@ -15,10 +15,10 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from cli.support.console import items_shown, print_json, say
-from cli.support.dataset_option import say_findings
+from cli.support.console import item_progress, print_info, print_json
+from cli.support.dataset_loading import print_findings
 from cli.support.gallery_filling import usable_cores
-from cli.support.image_argument import that_is_there
+from cli.support.image_argument import require_file
 from dataset.findings import Findings
 from dataset.listing import ListedFile
 from dataset.source import list_source
@@ -26,7 +26,8 @@ from dataset.tables.table import is_table
 from dataset.text import plain
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
-from vision.image.decode import OWN_FILE_LIMITS, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 
 if TYPE_CHECKING:
     from vision.inference.encoder import Encoding, ImageEncoder
@@ -38,12 +39,12 @@ ERROR: Final = "error"
 Document: TypeAlias = dict[str, Any]
 
 
-PicturesArgument = Annotated[
+ImagesArgument = Annotated[
     Path,
     typer.Argument(
         metavar="IMAGE|FOLDER",
         help="Image file, or - for standard input; or, with --out, a folder or table of images.",
-        callback=that_is_there,
+        callback=require_file,
         show_default=False,
     ),
 ]
@@ -52,15 +53,16 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="Where the answers for a folder or table go: .csv or .jsonl. Written whole, or not.",
+        help="File for the answers for a folder or table, .csv or .jsonl; written completely "
+        "or not at all.",
         show_default=False,
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """How what the network says of pictures becomes rows."""
+class ResultFormat:
+    """How the network's outputs become documents and rows."""
 
     doing: str  # shown beside the progress
     documents: "Callable[[Encoding], list[Document]]"  # of a batch, as written to JSON lines
@@ -68,8 +70,8 @@ class Answers:
     rows: Callable[[Document], list[Document]]  # of a document, in a CSV
 
 
-def takes_many(pictures: Path, out: Path | None) -> bool:
-    """Return whether a folder or table is asked about, and check that ``out`` fits.
+def is_collection(pictures: Path, out: Path | None) -> bool:
+    """Return whether ``pictures`` is a folder or table, and check that ``out`` fits.
 
     Raises:
         BadParameter: it does not.
@@ -93,24 +95,29 @@ def takes_many(pictures: Path, out: Path | None) -> bool:
     return is_many
 
 
-def answer_all(
-    pictures: Path, out: Path, encoder: "ImageEncoder", answers: Answers, *, as_json: bool
+def write_results(
+    pictures: Path,
+    out: Path,
+    encoder: "ImageEncoder",
+    result_format: ResultFormat,
+    *,
+    as_json: bool,
 ) -> None:
-    """Write the answers for all pictures of a folder or table, and say how many there are.
+    """Write the answers for all pictures of a folder or table, and print how many there are.
 
     Raises:
         DatasetError: there are no pictures.
         OSError: the file cannot be written; one that was there stays as it was.
     """
     listing = list_source(pictures)
-    say_findings(listing.findings)
+    print_findings(listing.findings)
     started = time.perf_counter()
     failed: list[tuple[str, str]] = []  # reason and path
     with unfinished(out) as folder:
         with (folder / out.name).open("w", encoding="utf-8", newline="") as file:
-            write = _writer(file, out, answers)
-            with items_shown(answers.doing, len(listing.files), "images") as show:
-                for path, document in _documents(listing.files, encoder, answers, show):
+            write = _writer(file, out, result_format)
+            with item_progress(result_format.doing, len(listing.files), "images") as show:
+                for path, document in _documents(listing.files, encoder, result_format, show):
                     write({"path": path, **document})
                     if ERROR in document:
                         failed.append((document[ERROR], path))
@@ -132,18 +139,20 @@ def answer_all(
             }
         )
         return
-    say_findings(reasons, title="not answered")
+    print_findings(reasons, title="not answered")
     answered = count - len(failed)
-    say(f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s")
+    print_info(
+        f"{answered:,} of {count:,} images are answered in {out}, {count / seconds:,.0f} images/s"
+    )
 
 
 def _documents(
     files: Iterable[ListedFile],
     encoder: "ImageEncoder",
-    answers: Answers,
+    result_format: ResultFormat,
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Document]]:
-    """Give path and document of each file, in their order."""
+    """Yield path and document of each file, in their order."""
     from index.decoding.decoder_pool import SLICE, Crew  # noqa: PLC0415 - keeps `--help` quick
     from index.decoding.file_decoder import Decoder, Wanted  # noqa: PLC0415
 
@@ -156,25 +165,27 @@ def _documents(
     decoder = Decoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)
     with Crew(decoder, processes=usable_cores()) as crew:
         for paths, seen, pixels_BCHW in crew.decoded(slices()):
-            found = answers.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
+            found = result_format.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
             for path, one in zip(paths, seen, strict=True):
                 yield path, {ERROR: one.problem} if one.row is None else found[one.row]
             on_progress(len(paths))
 
 
-def _writer(file: IO[str], out: Path, answers: Answers) -> Callable[[Document], None]:
+def _writer(file: IO[str], out: Path, result_format: ResultFormat) -> Callable[[Document], None]:
     if out.suffix.lower() == JSONL:
 
         def write_line(document: Document) -> None:
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
 
         return write_line
-    table = csv.DictWriter(file, ("path", *answers.columns, ERROR))
+    table = csv.DictWriter(file, ("path", *result_format.columns, ERROR))
     table.writeheader()
 
     def write(document: Document) -> None:
-        said: Document = {name: document[name] for name in ("path", ERROR) if name in document}
-        rows = [] if ERROR in document else answers.rows(document)
-        table.writerows({**said, **row} for row in rows or [{}])
+        row_of_file: Document = {
+            name: document[name] for name in ("path", ERROR) if name in document
+        }
+        rows = [] if ERROR in document else result_format.rows(document)
+        table.writerows({**row_of_file, **row} for row in rows or [{}])
 
     return write

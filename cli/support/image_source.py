@@ -13,14 +13,14 @@ from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.source import list_source
 from index.items.source_entries import Entry, entries_of
-from training.data.dataset import FASHION_MNIST, default_cache
 from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
+from training.data.images.load import FASHION_MNIST
 
 SHOWN = 3  # folders that a sentence names
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """Images to index, one after another."""
 
     identity: str  # the same each time
@@ -30,7 +30,7 @@ class Source:
     unread: frozenset[str] = frozenset()  # ids of images that are as they were stored
 
 
-def open_source(data: str, *, prune: bool = False, group: str | None = None) -> Source:
+def open_image_source(data: str, *, prune: bool = False, group: str | None = None) -> ImageSource:
     """Return the images of ``fashion-mnist`` (the 60,000 training images), a folder or a table.
 
     Args:
@@ -45,10 +45,10 @@ def open_source(data: str, *, prune: bool = False, group: str | None = None) -> 
     if data == FASHION_MNIST:
         if group is not None:
             raise DatasetError(f"{data} does not say which photos show one thing: no --group")
-        folder = find_fashion_mnist(default_cache() / FASHION_MNIST)
+        folder = find_fashion_mnist()
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
         entries = _fashion_mnist_entries(images_NHW, labels_N)
-        return Source(FASHION_MNIST, len(images_NHW), entries, Findings())
+        return ImageSource(FASHION_MNIST, len(images_NHW), entries, Findings())
     listing = list_source(Path(data), group=group)
     if prune and listing.unread:
         more = f" and {len(listing.unread) - SHOWN} more" if len(listing.unread) > SHOWN else ""
@@ -58,7 +58,7 @@ def open_source(data: str, *, prune: bool = False, group: str | None = None) -> 
             "out --prune"
         )
     listed = entries_of(listing)
-    return Source(str(listing.source.resolve()), len(listed), listed, listing.findings)
+    return ImageSource(str(listing.source.resolve()), len(listed), listed, listing.findings)
 
 
 def _fashion_mnist_entries(

@@ -2,19 +2,16 @@
 
 import os
 import socket
-from typing import TYPE_CHECKING
 
+from service.config import ServiceSettings
 from service.errors import ServiceConfigError
 from vision.inference.open_encoder import takes_export
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import read_export
 from vision.model.manifest import read_manifest, read_weights
 
-if TYPE_CHECKING:
-    from service.config import ServiceSettings
 
-
-def check_settings() -> "ServiceSettings":
+def check_settings() -> ServiceSettings:
     """Return the settings in the environment, which are checked with the files that they name.
 
     Raises:
@@ -25,8 +22,7 @@ def check_settings() -> "ServiceSettings":
         GalleryFolderError: the gallery cannot be used, belongs to another model, or is not there
             and may not be made.
     """
-    # Their imports take a good part of a second, which `lookalike --help` should not.
-    from service.config import ServiceSettings  # noqa: PLC0415
+    # Here, because they keep `--help` quick.
     from service.inference.open_gallery import check_gallery  # noqa: PLC0415
     from service.security.api_keys import KeyRing  # noqa: PLC0415
     from service.telemetry.tracing import check_tracing  # noqa: PLC0415

@@ -8,7 +8,7 @@ import typer
 from numpy.typing import NDArray
 
 from index.errors import GroupKeyError, InvalidIdError
-from vision.inference.query_weighting import Weighed, weigh
+from vision.inference.query_weighting import WeightedQueries, weight_queries
 from vision.model.manifest import Architecture
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ KindOption = Annotated[
         "--kind",
         min=0,
         max=1,
-        help="What counts: 0 this very thing, 1 the same kind; by default as the model has it.",
+        help="What counts: 0 for this very thing, 1 for the same kind; by default the "
+        "model's own setting.",
         show_default=False,
     ),
 ]
@@ -31,22 +32,26 @@ GroupByOption = Annotated[
     typer.Option(
         "--group-by",
         metavar="KEY",
-        help="Few hits of one value of this key: label, group or any other of the metadata.",
+        help="Limit the hits that share a value of this key: label, group or any other "
+        "metadata key.",
         show_default=False,
     ),
 ]
 GroupSizeOption = Annotated[
-    int, typer.Option("--group-size", min=1, max=100, help="Hits of one value at most.")
+    int, typer.Option("--group-size", min=1, max=100, help="Hits per value, at most.")
 ]
 ExcludeOption = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="ID", help="An item that is no hit; may be repeated."),
+    typer.Option(
+        "--exclude", metavar="ID", help="Leave this item out of the hits; may be repeated."
+    ),
 ]
 ExcludeCopiesOption = Annotated[
-    bool, typer.Option("--exclude-copies", help="Stored copies of the picture are no hits.")
+    bool,
+    typer.Option("--exclude-copies", help="Leave stored copies of the picture out of the hits."),
 ]
 OffsetOption = Annotated[
-    int, typer.Option("--offset", min=0, max=MOST_PASSED_OVER, help="Best hits to pass over.")
+    int, typer.Option("--offset", min=0, max=MOST_PASSED_OVER, help="Number of best hits to skip.")
 ]
 
 
@@ -94,7 +99,7 @@ def picking_of(
 
 def weighed(
     vectors_QD: NDArray[np.float32], architecture: Architecture, kind: float | None
-) -> Weighed:
+) -> WeightedQueries:
     """Return the queries to search with.
 
     Raises:
@@ -106,4 +111,4 @@ def weighed(
             "the same kind",
             param_hint="--kind",
         )
-    return weigh(vectors_QD, architecture, kind)
+    return weight_queries(vectors_QD, architecture, kind)

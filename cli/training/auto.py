@@ -2,12 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress, TaskID
-
-from cli.support.console import print_json, progress, say
-from cli.support.dataset_option import load_any
-from cli.training.bit_depth import bits_of
-from cli.training.fit import Where, result_of, say_how_to_measure, say_what_is_resumed
+from cli.support.console import print_info, print_json
+from cli.support.dataset_loading import load_all
+from cli.support.training_progress import TrainingProgress
+from cli.training.bit_depth import detect_bit_depth
+from cli.training.fit import (
+    RunOptions,
+    print_evaluate_command,
+    training_result,
+    warn_if_nothing_to_resume,
+)
 from training.recipes.auto_recipe import AutoRecipe
 from training.recipes.built_in import VGG19, published_weights
 from vision.image.preprocessing import Preprocessing
@@ -15,10 +19,12 @@ from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.heads.trial_results import Comparison, Tried
+    from training.heads.model_choice import SelectionResult
 
 
-def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: bool) -> None:
+def train_auto_recipe(
+    recipe: AutoRecipe, where: RunOptions, *, resume: bool, as_json: bool
+) -> None:
     """Try what the recipe says, and print what came of it.
 
     Raises:
@@ -26,23 +32,23 @@ def train_by_trying(recipe: AutoRecipe, where: Where, *, resume: bool, as_json: 
         DatasetError: the data are missing or damaged.
     """
     if resume:
-        say_what_is_resumed(where.out)
-    manifest, comparison, dataset = run_auto(recipe, where, resume=resume)
+        warn_if_nothing_to_resume(where.out)
+    manifest, comparison, dataset = fit_auto(recipe, where, resume=resume)
     if as_json:
-        print_json({**result_of(where.out, manifest, dataset), "tried": comparison.to_json()})
+        print_json({**training_result(where.out, manifest, dataset), "tried": comparison.to_json()})
         return
-    say(comparison.why)
+    print_info(comparison.why)
     metrics = manifest.metrics
     if "test_accuracy" in metrics:
-        say(f"{where.out}: test accuracy {metrics['test_accuracy']:.2%}")
+        print_info(f"{where.out}: test accuracy {metrics['test_accuracy']:.2%}")
     else:
-        say(f"{where.out}: a model without classes, to search with")
-    say_how_to_measure(where)
+        print_info(f"{where.out}: a model without classes, to search with")
+    print_evaluate_command(where)
 
 
-def run_auto(
-    recipe: AutoRecipe, where: Where, *, resume: bool
-) -> "tuple[Manifest, Comparison, Dataset]":
+def fit_auto(
+    recipe: AutoRecipe, where: RunOptions, *, resume: bool
+) -> "tuple[Manifest, SelectionResult, Dataset]":
     """Try with progress; return the manifest, what was tried, and the data as first read.
 
     Raises:
@@ -50,71 +56,31 @@ def run_auto(
         DatasetError: the data are missing or damaged.
     """
     from training.auto.train_auto import check_auto, train_auto  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.first_look import first_look  # noqa: PLC0415
+    from training.data.source_preview import preview_source  # noqa: PLC0415
     from training.fit.initialization.pretrained import is_at_hand  # noqa: PLC0415
 
     check_auto(recipe, out=where.out, device=where.device, resume=resume)
-    recipe = recipe.seeing(where.bits or bits_of(where.data, recipe.preprocessing))
-    recipe = recipe.suited(*first_look(where.data))
+    recipe = recipe.with_bits(where.bits or detect_bit_depth(where.data, recipe.preprocessing))
+    recipe = recipe.adapted_to(*preview_source(where.data))
     if is_at_hand(VGG19, published_weights(VGG19)):
         recipe = recipe.with_vgg19()
     read: list[Dataset] = []
 
     def load(preprocessing: Preprocessing) -> "Dataset":
-        dataset = load_any(
+        dataset = load_all(
             where.data, preprocessing, hold_out=where.hold_out, group=where.group, quiet=bool(read)
         )
         if not read:
             read.append(dataset)
         return dataset
 
-    with TryingProgress() as watching:
+    with TrainingProgress() as progress:
         manifest, comparison = train_auto(
             recipe,
             load,
             out=where.out,
             device=where.device,
             resume=resume,
-            observer=watching,
+            progress=progress,
         )
     return manifest, comparison, read[0]
-
-
-class TryingProgress:
-    """Shows on standard error what is being tried, and leaves a line about each candidate."""
-
-    def __init__(self) -> None:
-        self._display: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "TryingProgress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
-
-    def embedding(self, name: str, done: int, total: int) -> None:
-        """Show how far the network called ``name`` is with the images."""
-        if self._display is None:
-            self._display = progress()
-            self._display.start()
-            self._task = self._display.add_task("embedding images", total=total, note="")
-        assert self._task is not None
-        elapsed_s = self._display.tasks[0].elapsed or 0.0
-        rate = f"{done / elapsed_s:,.0f} images/s" if elapsed_s else ""
-        self._display.update(self._task, completed=done, note=rate)
-
-    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
-        """Leave a line about each epoch of a network that learns on."""
-        self._stop()
-        say(f"{name}: epoch {done}/{epochs}, loss {loss:.4f}")
-
-    def tried(self, one: "Tried") -> None:
-        """Say what a candidate is worth."""
-        self._stop()
-        say(str(one))
-
-    def _stop(self) -> None:
-        if self._display is not None:
-            self._display.stop()
-            self._display = None

@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.support.console import print_json, say
-from cli.support.dataset_option import load, named
-from cli.training.bit_depth import with_depth_of
-from cli.training.training_progress import TrainingProgress
-from training.formatting import things
+from cli.support.console import print_info, print_json
+from cli.support.dataset_loading import data_arguments, load_to_train
+from cli.support.training_progress import TrainingProgress
+from cli.training.bit_depth import with_bit_depth
+from training.formatting import plural
+from training.progress import Event
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.fit.callbacks import Observer
+    from training.fit.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class RunOptions:
     """What a training reads and writes, and where it computes."""
 
     data: str
@@ -32,8 +33,8 @@ class Where:
     device: str = "auto"
 
 
-def train_by_steps(
-    recipe: Recipe, where: Where, *, resume: bool, curves: Path | None, as_json: bool
+def train_recipe(
+    recipe: Recipe, where: RunOptions, *, resume: bool, curves: Path | None, as_json: bool
 ) -> None:
     """Train, and print what came of it; curves for TensorBoard are written to a folder.
 
@@ -45,56 +46,60 @@ def train_by_steps(
 
     out = where.out
     if resume:
-        say_what_is_resumed(out)
+        warn_if_nothing_to_resume(out)
     check_call(recipe, out=out, device=where.device, resume=resume)
     with _curves(curves) as watching:  # first: a place that cannot be written to is said at once
         if not where.bits:
-            recipe = with_depth_of(where.data, recipe)
-        dataset = load(where.data, recipe, hold_out=where.hold_out, group=where.group)
-        manifest = run_training(
+            recipe = with_bit_depth(where.data, recipe)
+        dataset = load_to_train(where.data, recipe, hold_out=where.hold_out, group=where.group)
+        manifest = fit_with_progress(
             recipe, dataset, out, device=where.device, resume=resume, curves=watching
         )
     if as_json:
-        print_json(result_of(out, manifest, dataset))
+        print_json(training_result(out, manifest, dataset))
         return
-    say(
+    print_info(
         f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-        f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
+        f"{plural(int(manifest.metrics['epochs']), 'epoch')}, "
         f"{manifest.metrics['train_seconds']:.0f} s of training"
     )
-    say_how_to_measure(where)
+    print_evaluate_command(where)
 
 
-def run_training(
+def fit_with_progress(
     recipe: Recipe,
     dataset: "Dataset",
     out: Path,
     *,
     device: str,
     resume: bool,
-    curves: "Observer | None" = None,
+    curves: "TensorBoard | None" = None,
 ) -> Manifest:
     """Train with progress, also told to ``curves``, and return the new model folder's manifest.
 
     Raises:
         TrainingError, VisionError: as ``training.train.train``.
     """
-    from training.fit.callbacks import Observers  # noqa: PLC0415 - keeps `--help` quick
     from training.train import train as train_model  # noqa: PLC0415
 
-    with TrainingProgress() as watching:
+    with TrainingProgress() as shown:
+
+        def progress(event: Event) -> None:
+            shown(event)
+            if curves is not None:
+                curves(event)
+
         return train_model(
             recipe,
             dataset,
             out=out,
             device=device,
             resume=resume,
-            observer=Observers(watching, *([] if curves is None else [curves])),
-            on_embedded=watching.embedded,
+            progress=progress,
         )
 
 
-def result_of(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, object]:
+def training_result(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, object]:
     """Return what a training has made, as JSON values."""
     return {
         "model": str(out),
@@ -105,23 +110,25 @@ def result_of(out: Path, manifest: Manifest, dataset: "Dataset") -> dict[str, ob
     }
 
 
-def say_how_to_measure(where: Where) -> None:
+def print_evaluate_command(where: RunOptions) -> None:
     """Say the next command."""
-    command = ["lookalike", "evaluate", str(where.out), *named(where.data, where.group)]
-    say(f"measure it: {shlex.join(command)}")
+    command = ["lookalike", "evaluate", str(where.out), *data_arguments(where.data, where.group)]
+    print_info(f"measure it: {shlex.join(command)}")
 
 
-def say_what_is_resumed(out: Path) -> None:
+def warn_if_nothing_to_resume(out: Path) -> None:
     """Say so where there is nothing to go on with: the path may be mistyped."""
     from training.fit.preflight import state_folder  # noqa: PLC0415
 
     if not out.exists() and not state_folder(out).exists():
-        say(f"{state_folder(out)} is not there: there is nothing to resume, the training begins")
+        print_info(
+            f"{state_folder(out)} is not there: there is nothing to resume, the training begins"
+        )
 
 
 @contextmanager
-def _curves(folder: Path | None) -> "Iterator[Observer | None]":
-    """Give the block an observer that writes curves to ``folder``, if there is one.
+def _curves(folder: Path | None) -> "Iterator[TensorBoard | None]":
+    """Give the block a callback that writes curves to ``folder``, if there is one.
 
     Raises:
         TrainingError: TensorBoard is not installed, or the folder cannot be written.

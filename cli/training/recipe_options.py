@@ -1,6 +1,5 @@
 """The options of `lookalike train` in, the recipe that they ask for out."""
 
-import re
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,9 +8,8 @@ from training.recipes.built_in import BACKBONE_RECIPES, is_of_library, pick_reci
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
-UNIT_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RANDOM_WEIGHTS: Final = "none"
-GIVEN_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
+FIXED_BY_MODEL: Final = {  # fields of a recipe that a model folder decides, by their options
     "embedding_layer": "--layer",
     "width": "--width",
     "reduction": "--reduction",
@@ -29,10 +27,10 @@ def choose_recipe(
     frozen_groups: int | None,
     **settings: Any,
 ) -> Recipe:
-    """Return the recipe called ``name`` with what was asked for, where it is not None.
+    """Return the recipe called ``name`` with the requested settings, where it is not None.
 
     Where ``weights`` names a model folder, its network, layer, width, reduction and preprocessing
-    take the place of the recipe's.
+    replace the recipe's.
 
     Raises:
         ValueError: there is no such recipe or network, or the settings contradict one another.
@@ -49,25 +47,27 @@ def choose_recipe(
         recipe = replace(recipe, fine_tuning=tuning)
     if weights is not None:
         recipe = replace(recipe, weights=None if weights == RANDOM_WEIGHTS else weights)
-    asked, base = _given(settings), recipe.preprocessing
+    requested, base = _without_none(settings), recipe.preprocessing
     if earlier is not None:
-        asked, base = {**asked, **_taken(recipe, earlier, asked)}, earlier.preprocessing
+        requested, base = (
+            {**requested, **_settings_of_model(recipe, earlier, requested)},
+            earlier.preprocessing,
+        )
     return replace(
         recipe,
-        preprocessing=replace(base, **_given(preprocessing)),
-        augmentation=replace(recipe.augmentation, **_given(augmentation)),
-        **asked,
+        preprocessing=replace(base, **_without_none(preprocessing)),
+        augmentation=replace(recipe.augmentation, **_without_none(augmentation)),
+        **requested,
     )
 
 
-def choose_auto(
-    others: dict[str, Any], *, budget: str | None, weights: str | None, **settings: Any
+def choose_auto_recipe(
+    others: dict[str, Any], *, weights: str | None, **settings: Any
 ) -> AutoRecipe:
-    """Return the recipe `auto` with what was asked for.
+    """Return the recipe `auto` with the requested settings.
 
     Args:
         others: options of recipes that learn step by step: none of them may be given.
-        budget: such as ``20m``; None: as the recipe says.
         weights: of the network that ``backbone`` in ``settings`` names.
         settings: arguments of ``training.recipes.auto_recipe.auto_recipe``.
 
@@ -86,33 +86,7 @@ def choose_auto(
     if earlier is not None:
         fitting = " or ".join(f"--recipe {one}" for one in recipes_of(earlier.architecture.network))
         raise ValueError(f"{AUTO} does not go on from a model folder: go on with {fitting}")
-    budget_s = None if budget is None else seconds_of(budget)
-    return auto_recipe(budget_s=budget_s, weights=weights, **settings)
-
-
-def refuse_budget(recipe: str, budget: str | None) -> None:
-    """Refuse a budget for a recipe that has no use for it.
-
-    Raises:
-        ValueError: so it is.
-    """
-    if budget is not None:
-        raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
-
-
-def seconds_of(time: str) -> float:
-    """Return the seconds of a time such as ``90s``, ``20m`` or ``2h``.
-
-    Raises:
-        ValueError: it is none.
-
-    >>> seconds_of("20m"), seconds_of("1.5h")
-    (1200.0, 5400.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", time.strip().lower())
-    if found is None or float(found[1]) == 0:
-        raise ValueError(f"{time!r} is no time; such as 2m, 20m or 2h was expected")
-    return float(found[1]) * UNIT_S[found[2]]
+    return auto_recipe(weights=weights, **settings)
 
 
 def _model_in(weights: str | None) -> Manifest | None:
@@ -135,22 +109,26 @@ def _backbone_of(recipe: str, earlier: Manifest) -> str | None:
     return network
 
 
-def _taken(recipe: Recipe, earlier: Manifest, asked: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_model(
+    recipe: Recipe, earlier: Manifest, requested: dict[str, Any]
+) -> dict[str, Any]:
     """Return the settings that the earlier model decides."""
     theirs = earlier.architecture
     if theirs.network != recipe.network:
         raise ValueError(_other_network(recipe.name, recipe.network, theirs.network))
-    for field, option in GIVEN_BY_MODEL.items():
+    for field, option in FIXED_BY_MODEL.items():
         kept = getattr(theirs, field)
-        if asked.get(field, kept) != kept:
+        if requested.get(field, kept) != kept:
             raise ValueError(
                 f"the model to go on from has {field.replace('_', ' ')} {kept!r}, which "
-                f"{option} {asked[field]} cannot change: leave {option} out"
+                f"{option} {requested[field]} cannot change: leave {option} out"
             )
-    taken: dict[str, Any] = {field: getattr(theirs, field) for field in GIVEN_BY_MODEL}
+    decided: dict[str, Any] = {field: getattr(theirs, field) for field in FIXED_BY_MODEL}
     if recipe.frozen and theirs.reduction != "projection":
-        taken["metric_loss"] = asked.get("metric_loss", "none")  # it would have nothing to move
-    return taken
+        decided["metric_loss"] = requested.get(
+            "metric_loss", "none"
+        )  # it would have nothing to move
+    return decided
 
 
 def _other_network(recipe: str, ours: str, theirs: str) -> str:
@@ -161,5 +139,5 @@ def _other_network(recipe: str, ours: str, theirs: str) -> str:
     )
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}

@@ -1,14 +1,15 @@
 """`lookalike train`: fits a network and writes a model folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from cli.support.dataset_option import DATA_HELP, GroupOption, that_is_named
-from cli.training.auto import train_by_trying
-from cli.training.fit import Where, train_by_steps
-from cli.training.recipe_options import choose_auto, choose_recipe, refuse_budget
+from cli.support.options import BudgetOption, DataOption, DeviceOption, GroupOption, JsonOption
+from cli.training.auto import train_auto_recipe
+from cli.training.fit import RunOptions, train_recipe
+from cli.training.recipe_options import choose_auto_recipe, choose_recipe
 from dataset.names import label_of
 from training.data.images.load import FASHION_MNIST
 from training.recipes.auto_recipe import AUTO
@@ -20,8 +21,8 @@ from vision.model.manifest import Reduction
 RECIPE_OF_FASHION_MNIST: Final = "cnn"
 MOST_SIDE: Final = 4096  # pixels; a network's input, not the photo's
 MOST_WIDTH: Final = 65_536
-NETWORK: Final = "Network, in place of what the recipe says"  # panels of --help
-LEARNING: Final = "Learning, in place of what the recipe says"
+network_option = partial(typer.Option, rich_help_panel="Network, in place of the recipe's")
+learning_option = partial(typer.Option, rich_help_panel="Learning, in place of the recipe's")
 
 
 def train(
@@ -30,166 +31,117 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help=f"Set-up: {AUTO}, {', '.join(RECIPE_NAMES)}. If not given: {AUTO}, for "
+            help=f"Recipe: {AUTO}, {', '.join(RECIPE_NAMES)}; by default {AUTO}, for "
             "fashion-mnist cnn.",
             show_default=False,
         ),
     ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Time that {AUTO} may spend on trying, such as 2m, 20m or 2h; 2m if not given.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[str, typer.Option(help=DATA_HELP, callback=that_is_named)] = "fashion-mnist",
+    budget_s: BudgetOption = None,
+    data: DataOption = "fashion-mnist",
     group: GroupOption = None,
     hold_out: Annotated[
         str | None,
-        typer.Option(help="Classes, with commas, to keep apart: to measure search with."),
+        typer.Option(
+            help="Classes to hold out, separated by commas: search is measured with them."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="torchvision:NAME, timm:NAME or timm:NAME.TAG, for the backbone recipes."
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            help="Weights to begin with: a published name, a file, a model folder to go on from, "
-            "or `none` for random ones.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="Initial weights: a published name, a file, a model folder to continue from, or "
+            "`none` for random ones."
         ),
     ] = None,
     weights_sha256: Annotated[
-        str | None,
-        typer.Option(
-            help="Refuse other weights than these (hexadecimal).", rich_help_panel=NETWORK
-        ),
+        str | None, network_option(help="SHA-256 that the weights must have, hexadecimal.")
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(
-            help="Layer to embed with, or several with +; for VGG: pool1 to pool5, fc6, fc7.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="Embedding layer, or several joined by +; for VGG: pool1 to pool5, fc6, fc7."
         ),
     ] = None,
     width: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_WIDTH, help="Numbers in a vector.", rich_help_panel=NETWORK),
+        int | None, network_option(min=1, max=MOST_WIDTH, help="Width of the vectors.")
     ] = None,
     reduction: Annotated[
-        Reduction | None,
-        typer.Option(help="How the layer's numbers become a vector's.", rich_help_panel=NETWORK),
+        Reduction | None, network_option(help="How the layer's output becomes a vector.")
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST_SIDE,
-            help="Side of the network's input, pixels.",
-            rich_help_panel=NETWORK,
-        ),
+        network_option(min=1, max=MOST_SIDE, help="Side of the network's input, pixels."),
     ] = None,
     fit: Annotated[
         Fit | None,
-        typer.Option(
-            help="crop: the middle of the picture; pad: all of it, with bars; squash: all, square.",
-            rich_help_panel=NETWORK,
+        network_option(
+            help="crop: the centre of the picture; pad: all of it, with bars; squash: all of it, "
+            "squeezed to a square."
         ),
     ] = None,
     bits: Annotated[
         int | None,
-        typer.Option(min=8, max=16, help="Of gray with 16, those in use.", rich_help_panel=NETWORK),
+        network_option(min=8, max=16, help="Bits that gray images of 16 bits really use."),
     ] = None,
     flip: Annotated[
-        bool | None,
-        typer.Option(
-            help="Mirror half of the training images.", show_default=False, rich_help_panel=LEARNING
-        ),
+        bool | None, learning_option(help="Mirror half of the training images.", show_default=False)
     ] = None,
     erase: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of images with a rectangle erased.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, max=1, help="Share of images with a rectangle erased.")
     ] = None,
     frozen_groups: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Groups of layers, of those that fine-tuning makes, that stay as they are.",
-            rich_help_panel=LEARNING,
-        ),
+        int | None, learning_option(min=0, help="Groups of layers that fine-tuning leaves frozen.")
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Copies of each image, all but one augmented, that a frozen backbone embeds.",
-            rich_help_panel=LEARNING,
+        learning_option(
+            min=1, help="Copies of each image that a frozen backbone embeds, all but one augmented."
         ),
     ] = None,
     mixup: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Mix images in pairs: the beta distribution's.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, help="Mixup: alpha of the beta distribution.")
     ] = None,
     cutmix: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Paste parts of images into others; likewise.", rich_help_panel=LEARNING
-        ),
+        float | None, learning_option(min=0, help="CutMix: alpha of the beta distribution.")
     ] = None,
     metric_loss: Annotated[
         MetricLoss | None,
-        typer.Option(help="Loss on the vectors, beside cross-entropy.", rich_help_panel=LEARNING),
+        learning_option(help="Metric loss on the vectors, in addition to cross-entropy."),
     ] = None,
     class_balance: Annotated[
         float | None,
-        typer.Option(
+        learning_option(
             min=0,
             max=1,
-            help="0: images count alike; 1: classes count alike.",
-            rich_help_panel=LEARNING,
+            help="Weight of the classes. 0: all images count alike; 1: all classes count alike.",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="At most so many; the recipe's number if not given.",
-            rich_help_panel=LEARNING,
-        ),
+        learning_option(min=1, help="Epochs, at most; by default as many as the recipe has."),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images a batch, over all processes.", rich_help_panel=LEARNING),
+        int | None, learning_option(min=1, help="Images per batch, over all processes.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The highest of the schedule.", rich_help_panel=LEARNING)
+        float | None, learning_option(help="Peak learning rate of the schedule.")
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Of activations; auto: the device's fastest.", rich_help_panel=LEARNING),
+        learning_option(help="Precision of activations; auto: the fastest of the device."),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MOST_SEEDS - 1, help="Of everything random.", rich_help_panel=LEARNING
-        ),
-    ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, learning_option(min=0, max=MOST_SEEDS - 1, help="Random seed.")] = 0,
+    device: DeviceOption = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted training of this model.")
+        bool, typer.Option("--resume", help="Continue an interrupted training of this model.")
     ] = False,
-    tensorboard: Annotated[
-        Path | None, typer.Option(help="Folder to write curves to, for TensorBoard.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard curves.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network on one's own images and write a model folder.
 
@@ -198,6 +150,8 @@ def train(
     `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
     """
     name = recipe or (RECIPE_OF_FASHION_MNIST if data == FASHION_MNIST else AUTO)
+    if name != AUTO and budget_s is not None:
+        raise typer.BadParameter(f"--budget is for the recipe {AUTO}; {name} learns for --epochs")
     learning: dict[str, Any] = {
         "width": width,
         "reduction": reduction,
@@ -213,9 +167,9 @@ def train(
     try:
         if name == AUTO:
             others = {**learning, **augmentation, "frozen_groups": frozen_groups}
-            by_trying = choose_auto(
+            by_trying = choose_auto_recipe(
                 {**others, "tensorboard": tensorboard},
-                budget=budget,
+                budget_s=budget_s,
                 backbone=backbone,
                 weights=weights,
                 weights_sha256=weights_sha256,
@@ -225,7 +179,6 @@ def train(
                 seed=seed,
             )
         else:
-            refuse_budget(name, budget)
             by_steps = choose_recipe(
                 name,
                 data,
@@ -241,7 +194,7 @@ def train(
             )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    where = Where(
+    where = RunOptions(
         data=data,
         out=out,
         group=group,
@@ -250,9 +203,9 @@ def train(
         device=device,
     )
     if name == AUTO:
-        train_by_trying(by_trying, where, resume=resume, as_json=as_json)
+        train_auto_recipe(by_trying, where, resume=resume, as_json=as_json)
     else:
-        train_by_steps(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
+        train_recipe(by_steps, where, resume=resume, curves=tensorboard, as_json=as_json)
 
 
 def split_names(names: str | None) -> tuple[str, ...]:

@@ -1,90 +1,23 @@
 """`lookalike up`: from a folder of photos to the page, in one command that may be run again."""
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from typing import Any
 
-import typer
-
-from cli.gallery.build import ThumbnailOption
-from cli.support.dataset_option import GroupOption, that_is_named
-from cli.up.runner import Wish, bring_up
+from cli.up.options import UpOptions
+from cli.up.runner import run_up
 
 
-def up(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|TABLE",
-            help="Folder of photos, table of their paths, or fashion-mnist.",
-            callback=that_is_named,
-            show_default=False,
-        ),
-    ],
-    *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for model, gallery and report; beside the photos, NAME-lookalike, if not "
-            "given.",
-            show_default=False,
-        ),
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what would be done, and how long it takes.")
-    ] = False,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Time to train, such as 2m, 20m or 2h.", show_default=False),
-    ] = None,
-    retrain: Annotated[
-        bool,
-        typer.Option("--retrain", help="Train again, on all the photos that there are now."),
-    ] = False,
-    prune: Annotated[
-        bool,
-        typer.Option("--prune", help="Take photos that are gone out of the gallery as well."),
-    ] = False,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Take in new and changed photos also while it serves."),
-    ] = False,
-    group: GroupOption = None,
-    thumbnail: ThumbnailOption = None,
-    serve: Annotated[bool, typer.Option(help="Start the server at the end.")] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on (an IP address).")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+def up(**options: Any) -> None:
     """Make a page that finds photos that look alike: look, train, export, measure, index, serve.
 
     Interrupted, the same command goes on where it was. Run again, it starts in seconds and takes in
     what was added or changed since.
     """
-    bring_up(
-        Wish(
-            source=source,
-            out=out,
-            plan=plan,
-            budget_s=_budget_s(budget),
-            retrain=retrain,
-            prune=prune,
-            watch=watch,
-            group=group,
-            thumbnail=thumbnail,
-            serve=serve,
-            host=host,
-            port=port,
-            device=device,
-            as_json=as_json,
-        )
-    )
+    run_up(UpOptions(**options))
 
 
-def _budget_s(budget: str | None) -> float | None:
-    from cli.training.recipe_options import seconds_of  # noqa: PLC0415
-
-    try:
-        return None if budget is None else seconds_of(budget)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+_fields = inspect.signature(UpOptions).parameters.values()
+# What typer reads the options from.
+up.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [field for field in _fields if field.name != "epochs"]
+)

@@ -1,7 +1,7 @@
 """A folder that is watched while it is served: new photos appear in search within seconds.
 
-What the system tells of changes is only a hint that it is time to look: what is new is found by
-comparing the folder with what was taken in, as at every start. So nothing is lost when hints are,
+A change event of the system is only a hint that it is time to look: what is new is found by
+comparing the folder with what was indexed, as at every start. So nothing is lost when hints are,
 and where there are none, as on a network share, the folder is looked at every few seconds.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cli.support.console import say
-from cli.up.gallery_sync import Intake
+from cli.support.console import print_info
+from cli.up.gallery_sync import GallerySync
 from cli.up.inventory import Inventory, Row
 from cli.up.workspace import NETWORK, Workspace, filesystem_of
 from dataset.errors import DatasetError
@@ -22,7 +22,7 @@ from dataset.tables.table import is_table
 from index.errors import VectorIndexError
 from vision.errors import VisionError
 
-SETTLE_S: Final = 1.0  # between two looks; a file that both found the same is taken for whole
+SETTLE_S: Final = 1.0  # between two looks; a file that both found the same is complete
 POLL_S: Final = 2.0  # between two looks where no hints come
 LOOK_S: Final = 60.0  # at least so often a look, whatever hints came
 MOST_SHARE: Final = 0.2  # of the time, to be spent on looking
@@ -30,7 +30,9 @@ STEP_MS: Final = 500  # between two questions whether to stop
 AGAIN_S: Final = 5.0  # after something went wrong
 
 
-def watch(*, source: str, folder: str, prune: bool, device: str, stopping: threading.Event) -> None:
+def watch_folder(
+    *, source: str, folder: str, prune: bool, device: str, stopping: threading.Event
+) -> None:
     """Take photos in as they come, until ``stopping`` is set; nothing that goes wrong ends it.
 
     Args:
@@ -41,58 +43,60 @@ def watch(*, source: str, folder: str, prune: bool, device: str, stopping: threa
         stopping: ends the watching.
     """
     workspace = Workspace(Path(folder), source)
-    watcher = Watcher(workspace, Intake(workspace, workspace.read(), device=device), prune=prune)
-    said = ""
-    for _ in hints(Path(source), watcher, stopping):
+    watcher = Watcher(
+        workspace, GallerySync(workspace, workspace.read_state(), device=device), prune=prune
+    )
+    last_message = ""
+    for _ in scan_times(Path(source), watcher, stopping):
         try:
-            watcher.look()
-            said = ""
+            watcher.scan()
+            last_message = ""
         except (DatasetError, VectorIndexError, VisionError, OSError) as error:
-            sentence = f"cannot take in what is new, and will try again: {error}"
-            if sentence != said:
-                say(sentence)
-            said = sentence
+            message = f"cannot take in what is new, and will try again: {error}"
+            if message != last_message:
+                print_info(message)
+            last_message = message
             stopping.wait(AGAIN_S)
 
 
 class Watcher:
-    """Compares a source with what was taken in, and takes in what has settled since.
+    """Compares a source with what was indexed, and indexes what has settled since.
 
     A new or changed file waits until two looks found it the same: it may still be being written.
     What is gone waits likewise, since programs save by deleting and renaming.
     """
 
-    def __init__(self, workspace: Workspace, intake: Intake, *, prune: bool) -> None:
+    def __init__(self, workspace: Workspace, gallery_sync: GallerySync, *, prune: bool) -> None:
         self.waiting = False  # something has not settled yet
         self.took_s = 0.0  # the last look
         self._source = Path(workspace.source)
-        self._intake = intake
+        self._gallery_sync = gallery_sync
         self._prune = prune
         self._seen: dict[str, Row | None] = {}  # files that wait, as the last look found them
         self._gone: set[str] = set()  # ids that the last look missed
 
-    def look(self) -> None:
-        """Look once, and take in what has not changed since the last look.
+    def scan(self) -> None:
+        """Compare once, and index what has not changed since the last scan.
 
         Raises:
             DatasetError: the source cannot be looked at now; nothing is taken out because of that.
             VectorIndexError, VisionError, OSError: the next look tries again.
         """
         started = time.monotonic()
-        listing = list_source(self._source, group=self._intake.state.group)
+        listing = list_source(self._source, group=self._gallery_sync.state.group)
         now = Inventory.of(listing)
-        news = self._intake.news(listing, now)
+        news = self._gallery_sync.changed_files(listing, now)
         settled = [file for file in news if self._has_settled(file, now)]
-        gone = self._stale(listing)
+        gone = self._stale_ids(listing)
         pruned = bool(gone) and gone <= self._gone and not listing.unread
         self._seen = {file.key: now.rows.get(file.key) for file in news}
         self._gone = gone
         self.took_s = time.monotonic() - started
         self.waiting = len(settled) < len(news) or (bool(gone) and not pruned)
         if settled or pruned:
-            taken = self._intake.take(listing, now, settled, prune=pruned)
-            if taken.is_news:
-                say(f"{taken.in_words()}: {taken.count:,} in the gallery")
+            result = self._gallery_sync.update(listing, now, settled, prune=pruned)
+            if result.has_changes:
+                print_info(f"{result.in_words()}: {result.count:,} in the gallery")
             self._seen = {}
             self._gone = set()
 
@@ -100,16 +104,16 @@ class Watcher:
         row = now.rows.get(file.key)
         return row is not None and row == self._seen.get(file.key)
 
-    def _stale(self, listing: Listing) -> set[str]:
-        return self._intake.stale(listing) if self._prune else set()
+    def _stale_ids(self, listing: Listing) -> set[str]:
+        return self._gallery_sync.stale_ids(listing) if self._prune else set()
 
 
-def hints(source: Path, watcher: Watcher, stopping: threading.Event) -> Iterator[None]:
+def scan_times(source: Path, watcher: Watcher, stopping: threading.Event) -> Iterator[None]:
     """Yield when it is time to look: after changes, while something waits, and now and then."""
-    told = _changes(source, stopping) if _tells(source) else _silence(stopping)
+    events = _change_events(source, stopping) if _has_change_events(source) else _poll(stopping)
     yield
     looked = time.monotonic()
-    for changed in told:
+    for changed in events:
         since = time.monotonic() - looked
         due = SETTLE_S if watcher.waiting else LOOK_S
         pause = watcher.took_s / MOST_SHARE  # of a million files a look takes a while
@@ -120,12 +124,12 @@ def hints(source: Path, watcher: Watcher, stopping: threading.Event) -> Iterator
             looked = time.monotonic()
 
 
-def _tells(source: Path) -> bool:
+def _has_change_events(source: Path) -> bool:
     """Return whether the system tells of changes: not those of a network, nor a table's files."""
     return not is_table(source) and filesystem_of(source) not in NETWORK
 
 
-def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
+def _change_events(source: Path, stopping: threading.Event) -> Iterator[bool]:
     """Yield True after changes below ``source``, and False now and then.
 
     Where the system has no more to tell, since the folder is gone or its watches are used up, it is
@@ -134,9 +138,9 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
     from watchfiles import watch as changes  # noqa: PLC0415 - only where it is needed
 
     while not stopping.is_set():
-        unwatched = True  # changes until now were not told
+        unwatched = True  # changes until now were missed
         try:
-            for told in changes(
+            for events in changes(
                 source,
                 watch_filter=None,
                 stop_event=stopping,
@@ -147,7 +151,7 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
                 raise_interrupt=False,
                 ignore_permission_denied=True,
             ):
-                yield bool(told) or unwatched
+                yield bool(events) or unwatched
                 unwatched = False
                 if not source.is_dir():
                     break
@@ -161,7 +165,7 @@ def _changes(source: Path, stopping: threading.Event) -> Iterator[bool]:
                 break
 
 
-def _silence(stopping: threading.Event) -> Iterator[bool]:
+def _poll(stopping: threading.Event) -> Iterator[bool]:
     """Yield True every few seconds."""
     while not stopping.wait(POLL_S):
         yield True

@@ -1,6 +1,6 @@
 """Photos of a source into a gallery: only those that were added or changed since the last time.
 
-What was taken in is remembered in the workspace: file by file, as the file system describes it.
+What was indexed is remembered in the workspace: file by file, as the file system describes it.
 """
 
 from collections.abc import Collection
@@ -9,8 +9,8 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
-from cli.support.gallery_filling import fill, keep_pictures, usable_cores
-from cli.support.image_source import Source, open_source
+from cli.support.gallery_filling import add_images, set_thumbnail_side, usable_cores
+from cli.support.image_source import ImageSource, open_image_source
 from cli.up.inventory import Inventory
 from cli.up.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
@@ -18,7 +18,7 @@ from index.decoding.file_decoder import UNREADABLE
 from index.items.source_entries import entries_of, id_of_path
 from index.store.schema import DATABASE_NAME
 from training.data.images.load import FASHION_MNIST
-from training.formatting import things
+from training.formatting import plural
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
 
@@ -32,7 +32,7 @@ NAMED: Final = 1000  # photos to take, at most, for some of them to be named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class SyncResult:
     """What became of the photos of a source."""
 
     added: int = 0
@@ -45,7 +45,7 @@ class Taken:
     seconds: float = 0.0
 
     @property
-    def is_news(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether the gallery has changed."""
         return bool(self.added or self.changed or self.pruned)
 
@@ -54,14 +54,14 @@ class Taken:
         parts = []
         if self.added:
             names = f" ({', '.join(self.names)})" if self.names else ""
-            parts.append(f"{things(self.added, 'photo')} added{names}")
+            parts.append(f"{plural(self.added, 'photo')} added{names}")
         parts += [f"{self.changed:,} changed"] * bool(self.changed)
         parts += [f"{self.pruned:,} taken out"] * bool(self.pruned)
         return ", ".join(parts) or "nothing new"
 
 
-class Intake:
-    """Takes photos into a workspace's gallery; model and gallery are opened when first needed."""
+class GallerySync:
+    """Indexes photos in a workspace's gallery; model and gallery are opened when first needed."""
 
     def __init__(
         self, workspace: Workspace, state: State, *, device: str, thumbnail: int | None = None
@@ -72,7 +72,7 @@ class Intake:
         self._thumbnail = thumbnail  # longest side of pictures to be kept, pixels
         self._fingerprint = read_manifest(workspace.model).fingerprint
         self._gallery: Gallery | None = None
-        self._taken = (
+        self._indexed = (
             Inventory.read(workspace.files)
             if state.indexed == self._fingerprint and workspace.gallery.exists()
             else Inventory({})
@@ -86,13 +86,13 @@ class Intake:
     @property
     def refused(self) -> int:
         """How many photos that were looked at cannot be read."""
-        return self._taken.refused
+        return self._indexed.refused
 
-    def news(self, listing: Listing, now: Inventory) -> list[ListedFile]:
+    def changed_files(self, listing: Listing, now: Inventory) -> list[ListedFile]:
         """Return the files that were added or changed since they were taken in."""
-        return self._taken.changed(now, listing, program())
+        return self._indexed.changed(now, listing, program_version())
 
-    def stale(self, listing: Listing) -> set[str]:
+    def stale_ids(self, listing: Listing) -> set[str]:
         """Return the ids in the gallery that the source brought, and no longer has."""
         from index.store.build_origins import Origins  # noqa: PLC0415 - seldom needed
 
@@ -104,9 +104,9 @@ class Intake:
         finally:
             origins.close()
 
-    def take(
+    def update(
         self, listing: Listing, now: Inventory, files: Collection[ListedFile], *, prune: bool
-    ) -> Taken:
+    ) -> SyncResult:
         """Store ``files``, delete with ``prune`` what the listing no longer has, and remember it.
 
         Args:
@@ -116,12 +116,11 @@ class Intake:
             prune: delete what the source brought before and is no longer in the listing.
 
         Raises:
-            VectorIndexError, ModelFolderError: as ``cli.gallery.build.fill``; the next call goes
-                on.
+            VectorIndexError, ModelFolderError: as ``add_images``; the next call goes on.
             OSError: what was done cannot be remembered; it will be found again.
         """
         read = {file.key for file in files}
-        source = Source(
+        source = ImageSource(
             _identity(listing),
             len(files),
             entries_of(replace(listing, files=tuple(files))),
@@ -129,17 +128,17 @@ class Intake:
             unread=frozenset(id_of_path(one.key) for one in listing.files if one.key not in read),
         )
         stored = self._stored(read)
-        report = fill(self._open(), self._encoder, source, prune=prune)
+        report = add_images(self._open(), self._encoder, source, prune=prune)
         reasons = dict(report.refused)
         refused = {key for key in read if id_of_path(key) in reasons}
         unread = {key for key in refused if reasons[id_of_path(key)].startswith(UNREADABLE)}
         new = sorted(read - refused - stored)
-        self._taken = self._taken.after(
-            now.settled, read, refused=refused, unread=unread, program=program()
+        self._indexed = self._indexed.after(
+            now.settled, read, refused=refused, unread=unread, program=program_version()
         )
-        self._remember(self._taken)
-        remembered = {key for key, row in self._taken.rows.items() if row.refused_by}
-        return _taken(report, new, refused=len(remembered | refused))
+        self._remember(self._indexed)
+        remembered = {key for key, row in self._indexed.rows.items() if row.refused_by}
+        return _sync_result(report, new, refused=len(remembered | refused))
 
     def _stored(self, keys: set[str]) -> set[str]:
         """Return those of a few keys whose photos are in the gallery; of many, none."""
@@ -149,7 +148,7 @@ class Intake:
         stored = self._open().existing(list(ids.values()))
         return {key for key, item_id in ids.items() if item_id in stored}
 
-    def keep_pictures(self) -> None:
+    def apply_thumbnail_side(self) -> None:
         """Have the gallery keep pictures of the size that was asked for, whatever there is new.
 
         Raises:
@@ -158,11 +157,11 @@ class Intake:
         if self._thumbnail is not None and self.is_complete:
             self._open()
 
-    def take_fashion_mnist(self) -> Taken:
+    def update_fashion_mnist(self) -> SyncResult:
         """Store the 60,000 training images of Fashion-MNIST."""
-        report = fill(self._open(), self._encoder, open_source(FASHION_MNIST))
+        report = add_images(self._open(), self._encoder, open_image_source(FASHION_MNIST))
         self._remember(Inventory({}))
-        return _taken(report, (), refused=0)
+        return _sync_result(report, (), refused=0)
 
     def close(self) -> None:
         """Close the gallery, if it was opened."""
@@ -174,7 +173,7 @@ class Intake:
         inventory.write(self._workspace.files)
         if self.state.indexed != self._fingerprint:
             self.state = replace(self.state, indexed=self._fingerprint)
-            self._workspace.write(self.state)
+            self._workspace.write_state(self.state)
 
     def _open(self) -> "Gallery":
         from index.gallery import Gallery  # noqa: PLC0415 - seconds
@@ -191,7 +190,7 @@ class Intake:
                     width=manifest.architecture.width,
                     model_folder=self._workspace.home / self._workspace.model.name,
                 )
-            keep_pictures(self._gallery, self._thumbnail)
+            set_thumbnail_side(self._gallery, self._thumbnail)
         return self._gallery
 
     @cached_property
@@ -201,7 +200,7 @@ class Intake:
         )
 
 
-def program() -> str:
+def program_version() -> str:
     """Return the version of this program."""
     try:
         return version("lookalike")
@@ -213,8 +212,8 @@ def _identity(listing: Listing) -> str:
     return str(listing.source.resolve())
 
 
-def _taken(report: "BuildReport", added: Collection[str], *, refused: int) -> Taken:
-    return Taken(
+def _sync_result(report: "BuildReport", added: Collection[str], *, refused: int) -> SyncResult:
+    return SyncResult(
         added=report.added,
         names=tuple(added) if len(added) == report.added <= SHOWN else (),
         changed=report.replaced,

@@ -1,7 +1,7 @@
 """The files of a source as the file system describes them: what was added, changed or taken away.
 
 A file that has the size and the times that it had when it was indexed is not read again. Of one
-that was changed in the very moment it was listed this cannot be told: it is taken for changed.
+that was changed in the very moment it was listed this cannot be known: it counts as changed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from dataset.listing import ListedFile, Listing
 from files.durable import replace_file
 
 COARSEST_S: Final = 2.0  # steps in which some file systems count time
-CLAIM_DIGITS: Final = 16
+DIGEST_DIGITS: Final = 16
 
 
 class Row(NamedTuple):
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     size: int  # bytes
     modified_ns: int
     changed_ns: int  # also when it was renamed, or another one got its place
-    claim: str  # a digest of label, part, metadata and group
+    declared: str  # a digest of label, part, metadata and group
     refused_by: str = ""  # the version of this program that found no picture in it
 
     def is_as_in(self, now: "Row | None", program: str) -> bool:
@@ -117,10 +117,6 @@ class Inventory:
         """How many of the files hold no picture that can be read."""
         return sum(bool(row.refused_by) for row in self.rows.values())
 
-    def gone(self, listing: Listing) -> list[str]:
-        """Return the keys of the files that ``listing`` no longer has."""
-        return sorted(self.rows.keys() - {file.key for file in listing.files})
-
 
 def row_of(file: ListedFile) -> Row | None:
     """Return how a file is at this moment; None where it is gone or cannot be looked at."""
@@ -128,7 +124,7 @@ def row_of(file: ListedFile) -> Row | None:
         facts = os.stat(file.path)
     except OSError:
         return None
-    claims = [file.label, file.part, file.metadata, *([file.group] if file.group else [])]
-    said = json.dumps(claims, default=str, sort_keys=True)
-    digest = hashlib.blake2b(said.encode(), digest_size=CLAIM_DIGITS // 2).hexdigest()
+    declared = [file.label, file.part, file.metadata, *([file.group] if file.group else [])]
+    text = json.dumps(declared, default=str, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_DIGITS // 2).hexdigest()
     return Row(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, digest)

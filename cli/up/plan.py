@@ -3,12 +3,12 @@
 The times are measured: a few photos through this machine's decoder and the recipe's network.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cli.support.gallery_filling import usable_cores
 from training.formatting import HOUR_S, MINUTE_S
 from training.recipes.recipe import Recipe
 
@@ -55,7 +55,7 @@ def make_plan(recipe: "AutoRecipe | Recipe", survey: "Survey", *, device: str) -
     from vision.inference.torch_encoder import pick_device  # noqa: PLC0415 - torch takes seconds
 
     place = str(pick_device(device))
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     labels = len(survey.classes)
     read_s = survey.photos * survey.decode_s / cores
     quicker = BY_OPENVINO if place == "cpu" else 1.0

@@ -1,4 +1,4 @@
-"""The server behind `lookalike up`: started, told of once it really answers, and kept company.
+"""The server behind `lookalike up`: started, announced once it really answers, and watched over.
 
 It runs in a process of its own that this one looks after, so that the memory of a training is given
 back before, and the folder can be watched beside it. A signal to this process ends both.
@@ -18,71 +18,69 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.support.bento_process import browsable, server_command
-from cli.support.console import say
+from cli.support.bento_process import browser_host, server_command
+from cli.support.console import print_info
 from files.module_command import module_command, module_environment
 
 if TYPE_CHECKING:
-    from cli.up.runner import Wish
+    from cli.up.options import UpOptions
     from cli.up.workspace import Workspace
 
 LOOK_S: Final = 0.1  # between two questions whether it answers
-STOP_S: Final = 60  # for the server to end its requests
 _DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What this process is told when it begins."""
+class ServerArguments:
+    """Arguments of this process."""
 
     command: list[str]  # of the server
     host: str
     port: int
-    watched: (
-        dict[str, Any] | None
-    )  # what ``cli.up.folder_watch.watch`` is told; None: nothing is watched
+    watched: dict[str, Any] | None  # arguments of ``watch_folder``; None: nothing is watched
 
 
-def become_server(workspace: "Workspace", wish: "Wish") -> None:
+def exec_server(workspace: "Workspace", options: "UpOptions") -> None:
     """Replace this process by one that serves the workspace.
 
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
     settings: dict[str, object] = {
-        "MODEL": workspace.model.resolve(),
-        "GALLERY": workspace.gallery.resolve(),
-        "DEVICE": wish.device,
-        "LOG_LEVEL": os.environ.get("LOOKALIKE_LOG_LEVEL", "warning"),  # calm, unless asked
+        "model": workspace.model.resolve(),
+        "gallery": workspace.gallery.resolve(),
+        "device": options.device,
+        "log_level": os.environ.get("LOOKALIKE_LOG_LEVEL", "warning"),  # calm, unless asked
     }
     os.environ.pop("LOOKALIKE_UNIX_SOCKET", None)  # it is asked at its port
-    command = server_command(settings, host=wish.host, port=wish.port)
+    command = server_command(settings, host=options.host, port=options.port)
     watched = None
-    if wish.watch:
+    if options.watch:
         watched = {
             "source": workspace.source,
             "folder": str(workspace.folder.resolve()),
-            "prune": wish.prune,
-            "device": wish.device,
+            "prune": options.prune,
+            "device": options.device,
         }
-    served = Served(command=command, host=wish.host, port=wish.port, watched=watched)
-    argument = json.dumps(asdict(served))
+    arguments = ServerArguments(
+        command=command, host=options.host, port=options.port, watched=watched
+    )
     sys.stdout.flush()  # what was printed would go with this process
-    ours = module_command("cli.up.server", argument)
+    ours = module_command("cli.up.server", json.dumps(asdict(arguments)))
     os.execve(ours[0], ours, module_environment())
 
 
-def url_of(host: str, port: int) -> str:
+def page_url(host: str, port: int) -> str:
     """Return the address of the page, as a browser on this machine takes it."""
-    return f"http://{browsable(host)}:{port}"
+    return f"http://{browser_host(host)}:{port}"
 
 
-def main(told: Served) -> int:
+def main(arguments: ServerArguments) -> int:
     """Serve until stopped; return the exit code."""
     stopping = threading.Event()
     stop = _on_signal(stopping)
     server = subprocess.Popen(
-        told.command,
+        arguments.command,
         start_new_session=True,  # Ctrl-C comes to this process, which passes it on once
         preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has no other thread yet
         env=module_environment(),
@@ -90,17 +88,18 @@ def main(told: Served) -> int:
     stop.append(server)
     if stopping.is_set():
         server.terminate()
-    if _wait_until_it_answers(server, told):
-        watching = "; the folder is watched" if told.watched else ""
-        say(f"5/5 the page is at {url_of(told.host, told.port)} (Ctrl-C ends it){watching}")
-        if told.watched is not None:
-            from cli.up.folder_watch import watch  # noqa: PLC0415 - only where it is asked for
+    if _wait_until_it_answers(server, arguments):
+        watching = "; the folder is watched" if arguments.watched else ""
+        url = page_url(arguments.host, arguments.port)
+        print_info(f"5/5 the page is at {url} (Ctrl-C ends it){watching}")
+        if arguments.watched is not None:
+            from cli.up.folder_watch import watch_folder  # noqa: PLC0415 - only where it is asked for
 
             threading.Thread(
-                target=watch, kwargs={**told.watched, "stopping": stopping}, daemon=True
+                target=watch_folder, kwargs={**arguments.watched, "stopping": stopping}, daemon=True
             ).start()
     elif not stopping.is_set():
-        say("lookalike: the server ended before it answered")
+        print_info("lookalike: the server ended before it answered")
     server.wait()
     return 0 if stopping.is_set() else server.returncode or 1
 
@@ -126,12 +125,12 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # as whoever ended that one
 
 
-def _wait_until_it_answers(server: "subprocess.Popen[bytes]", told: Served) -> bool:
+def _wait_until_it_answers(server: "subprocess.Popen[bytes]", arguments: ServerArguments) -> bool:
     """Return whether the server came to answer that it is ready; False: it ended before."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(told.host, told.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(arguments.host, arguments.host)
     while server.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(host, told.port, timeout=5)
+            connection = http.client.HTTPConnection(host, arguments.port, timeout=5)
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.client.OK:
                 return True
@@ -140,6 +139,6 @@ def _wait_until_it_answers(server: "subprocess.Popen[bytes]", told: Served) -> b
 
 
 if __name__ == "__main__":
-    code = main(Served(**json.loads(sys.argv[1])))
+    code = main(ServerArguments(**json.loads(sys.argv[1])))
     sys.stderr.flush()
     os._exit(code)  # a thread may be at work on the gallery: what it has not finished is not there

@@ -7,18 +7,19 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cli.evaluate import REPORT_FIGURES, REPORT_PAGE
-from cli.support.console import hushed, say
-from cli.support.dataset_option import load, load_to_measure
+from cli.support.console import quiet
+from cli.support.dataset_loading import load_to_evaluate, load_to_train
 from cli.up.workspace import State, Workspace
 from training.errors import DataError
-from training.formatting import duration, percent, things
+from training.formatting import duration, percent, plural
 from vision.errors import ExportError
 from vision.inference.open_encoder import NVIDIA
 from vision.inference.openvino_encoder import RUNTIME
-from vision.model.export_folder import has_export, name_of
+from vision.model.export_folder import has_export, precision_name
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -41,70 +42,68 @@ def train(
     from training.fit.preflight import state_folder  # noqa: PLC0415 - torch takes seconds
 
     started = time.monotonic()
-    with hushed():
+    with quiet():
         try:
             manifest = _train(workspace, recipe, group=group, device=device)
         except UnfitCheckpointError:
             shutil.rmtree(state_folder(workspace.model))
             manifest = _train(workspace, recipe, group=group, device=device)
-    return f"trained in {duration(time.monotonic() - started)}: {as_trained(manifest)}"
+    return f"trained in {duration(time.monotonic() - started)}: {describe_training(manifest)}"
 
 
 def _train(
     workspace: Workspace, recipe: "AutoRecipe | Recipe", *, group: str | None, device: str
 ) -> Manifest:
-    from cli.training.auto import run_auto  # noqa: PLC0415
-    from cli.training.fit import Where, run_training  # noqa: PLC0415 - torch takes seconds
+    from cli.training.auto import fit_auto  # noqa: PLC0415
+    from cli.training.fit import RunOptions, fit_with_progress  # noqa: PLC0415 - torch takes seconds
     from training.recipes.recipe import Recipe  # noqa: PLC0415
 
     if isinstance(recipe, Recipe):
-        dataset = load(workspace.source, recipe)
-        return run_training(recipe, dataset, workspace.model, device=device, resume=True)
-    where = Where(
+        dataset = load_to_train(workspace.source, recipe)
+        return fit_with_progress(recipe, dataset, workspace.model, device=device, resume=True)
+    where = RunOptions(
         data=workspace.source,
         out=workspace.model,
         group=group,
         bits=recipe.preprocessing.bits,
         device=device,
     )
-    return run_auto(recipe, where, resume=True)[0]
+    return fit_auto(recipe, where, resume=True)[0]
 
 
-def as_trained(manifest: Manifest) -> str:
+def describe_training(manifest: Manifest) -> str:
     """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
     if manifest.classes_sha256 is not None:
-        return f"{things(len(manifest.labels), 'class', 'classes')} from labels that came later"
+        return f"{plural(len(manifest.labels), 'class', 'classes')} from labels that came later"
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
     images = int(manifest.metrics.get("test_images", 0))
     return f"{percent(accuracy)} right of {images:,} photos kept apart"
 
 
-class Measuring:
+class EvaluationData:
     """The images to measure a model with, read when they are first needed and only once."""
 
     def __init__(self, workspace: Workspace, group: str | None) -> None:
         self._workspace = workspace
         self._group = group
-        self._dataset: Dataset | None = None
 
+    @cached_property
     def dataset(self) -> "Dataset":
-        """Return them.
+        """Them.
 
         Raises:
             DataError: nothing is left to measure with.
         """
-        if self._dataset is None:
-            with hushed():
-                self._dataset = load_to_measure(
-                    self._workspace.source, self._workspace.model, group=self._group
-                )
-        return self._dataset
+        with quiet():
+            return load_to_evaluate(
+                self._workspace.source, self._workspace.model, group=self._group
+            )
 
 
 def export(
-    workspace: Workspace, state: State, measuring: Measuring, *, device: str
+    workspace: Workspace, state: State, evaluation_data: EvaluationData, *, device: str
 ) -> tuple[State, str]:
     """Export the model for servers on a CPU, once; without it they compute with torch.
 
@@ -121,19 +120,19 @@ def export(
     from cli.export_model import export_for_cpu  # noqa: PLC0415 - torch takes seconds
 
     try:
-        with hushed():
-            exported = export_for_cpu(workspace.model, measuring.dataset())
-        name = name_of(exported.precision, exported.floats)
-        said = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
+        with quiet():
+            exported = export_for_cpu(workspace.model, evaluation_data.dataset)
+        name = precision_name(exported.precision, exported.floats)
+        line = f"exported as {name}: mean cosine {exported.difference.cosine_mean:.4f}"
     except (ExportError, DataError) as error:
-        said = f"not exported, served by torch: {error}"
-    state = replace(state, exported=said)
-    workspace.write(state)
-    return state, said
+        line = f"not exported, served by torch: {error}"
+    state = replace(state, exported=line)
+    workspace.write_state(state)
+    return state, line
 
 
 def measure(
-    workspace: Workspace, state: State, measuring: Measuring, *, device: str
+    workspace: Workspace, state: State, evaluation_data: EvaluationData, *, device: str
 ) -> tuple[State, str]:
     """Write the report where there is none; where nothing can be measured, remember that.
 
@@ -144,15 +143,15 @@ def measure(
     page = workspace.model / REPORT_PAGE
     if not page.exists() and state.unmeasured is None:
         from cli.evaluate import write_report  # noqa: PLC0415 - torch takes seconds
-        from training.evaluation.evaluate import measure as measure_model  # noqa: PLC0415
+        from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
         try:
-            dataset = measuring.dataset()
+            dataset = evaluation_data.dataset
         except DataError as error:
             state = replace(state, unmeasured=str(error))
-            workspace.write(state)
+            workspace.write_state(state)
         else:
-            measured = measure_model(workspace.model, dataset, device=device)
+            measured = evaluate_model(workspace.model, dataset, device=device)
             write_report(measured, dataset, workspace.model)
     if state.unmeasured is not None:
         return state, f"not measured: {state.unmeasured}"
@@ -164,8 +163,3 @@ def measure(
             share, what = figures["same_item"]["r_at_1"], "the very thing"
         first = f"{percent(share)} find {what} first; "
     return state, f"measured: {first}{workspace.home / workspace.model.name / REPORT_PAGE}"
-
-
-def say_stage(number: int, of: int, line: str) -> None:
-    """Say that a stage is done."""
-    say(f"{number}/{of} {line}")

@@ -108,7 +108,7 @@ class Workspace:
             f"the gallery may be kept, for example with --out {self.folder.name}"
         )
 
-    def read(self) -> State:
+    def read_state(self) -> State:
         """Return what was done; of a new folder, nothing.
 
         Raises:
@@ -125,7 +125,7 @@ class Workspace:
                 )
             state = State(**fields)
         except FileNotFoundError:
-            return self._first()
+            return self._initial_state()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{path} is damaged: not the JSON we wrote; remove it, and what is finished in "
@@ -142,7 +142,7 @@ class Workspace:
             )
         return state
 
-    def _first(self) -> State:
+    def _initial_state(self) -> State:
         """Return the state of a folder that has none: a new one, or a demo's of up to 0.5.0."""
         state = State(source=self.source)
         mark = self.folder / "gallery.complete"
@@ -154,7 +154,7 @@ class Workspace:
             return replace(state, indexed=read_manifest(self.model).fingerprint)
         return state
 
-    def grouping(self, asked: str | None, *, again: bool) -> str | None:
+    def resolve_group(self, asked: str | None, *, again: bool) -> str | None:
         """Return by what photos of one thing are told: what was asked for, or as the last time.
 
         Args:
@@ -162,11 +162,11 @@ class Workspace:
             again: whether a new model is to be made in any case.
 
         Raises:
-            DatasetError: as ``read``; or the model has learnt from photos grouped otherwise.
+            DatasetError: as ``read_state``; or the model has learnt from photos grouped otherwise.
         """
-        self.read()
+        self.read_state()
         latest = self.next if (self.next.folder / STATE_NAME).exists() else self
-        before = latest.read().group
+        before = latest.read_state().group
         if asked is None:
             return before
         known = (latest.folder / STATE_NAME).exists()
@@ -178,7 +178,7 @@ class Workspace:
             )
         return asked
 
-    def write(self, state: State) -> None:
+    def write_state(self, state: State) -> None:
         """Remember ``state``, durably.
 
         Raises:
@@ -206,11 +206,11 @@ class Workspace:
                 (new / name).replace(self.folder / name)
         shutil.rmtree(new)
 
-    def is_ready(self) -> None:
-        """Say that all here is finished, and may take the place of what was before.
+    def mark_ready(self) -> None:
+        """Mark all here as finished: it may take the place of what was before.
 
         Raises:
-            OSError: it cannot be written down.
+            OSError: it cannot be written.
         """
         shutil.rmtree(self.home / "before", ignore_errors=True)
         replace_file(self.folder / READY_NAME, b"")

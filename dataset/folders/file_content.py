@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from vision.formats.detect import BMP, FORMATS, sniff_format
-from vision.formats.unsupported import HEAD_BYTES, is_picture_of_others, kind_of
-from vision.image.decode import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
+from vision.formats.unsupported import HEAD_BYTES, describe_content, is_unsupported_image
+from vision.image.limits import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
 
 NO_PICTURE: Final = "not a picture, by its content"
 # A file with one of these endings is offered to the decoder, whose refusal says what is wrong with
@@ -30,7 +30,7 @@ def is_picture(head: bytes) -> bool:
     found = sniff_format(head)
     if found is BMP:
         return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
-    return found is not None or is_picture_of_others(head)
+    return found is not None or is_unsupported_image(head)
 
 
 def other_than_picture(path: Path) -> str | None:
@@ -48,7 +48,7 @@ def other_than_picture(path: Path) -> str | None:
         return None
     if is_picture(head):
         return None
-    kind = kind_of(head)
+    kind = describe_content(head)
     return NO_PICTURE if kind is None else f"{NO_PICTURE}: {kind}"
 
 

@@ -31,7 +31,7 @@ DIED: Final = "decoding it ended the process that did it; it may take more memor
 T = TypeVar("T")
 
 
-class Decoded(NamedTuple, Generic[T]):
+class DecodedFiles(NamedTuple, Generic[T]):
     """A slice of files, decoded."""
 
     part: T  # what was given with them
@@ -72,7 +72,7 @@ class Crew:
         for worker in self._workers:
             worker.close()
 
-    def decoded(self, slices: Iterable[tuple[T, Sequence[Wanted]]]) -> Iterator[Decoded[T]]:
+    def decoded(self, slices: Iterable[tuple[T, Sequence[Wanted]]]) -> Iterator[DecodedFiles[T]]:
         """Give slice after slice of at most ``SLICE`` files each, as they came.
 
         Args:
@@ -88,7 +88,7 @@ class Crew:
             part, wanted = first[0]
             pixels_BCHW = np.empty((len(wanted), *self._decoder.shape), np.uint8)
             seen = self._decoder.decode(wanted, pixels_BCHW)
-            yield Decoded(part, seen, pixels_BCHW[: _rows(seen)])
+            yield DecodedFiles(part, seen, pixels_BCHW[: _rows(seen)])
             return
         pool = self._started()
         working: deque[tuple[T, int, Future[list[Seen]]]] = deque()
@@ -100,12 +100,12 @@ class Crew:
         while working:
             yield self._taken(*working.popleft())
 
-    def _taken(self, part: T, slot: int, future: Future[list[Seen]]) -> Decoded[T]:
+    def _taken(self, part: T, slot: int, future: Future[list[Seen]]) -> DecodedFiles[T]:
         seen = future.result()
         start = slot * SLICE * self._size
         rows = _rows(seen)
         pixels = self._pixels[start : start + rows * self._size]
-        return Decoded(part, seen, pixels.reshape(rows, *self._decoder.shape))
+        return DecodedFiles(part, seen, pixels.reshape(rows, *self._decoder.shape))
 
     def _started(self) -> ThreadPoolExecutor:
         if self._pool is None:

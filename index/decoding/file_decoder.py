@@ -20,8 +20,8 @@ from PIL import Image
 from dataset.folders.file_content import read_file
 from index.decoding.decoder_program import Line
 from vision.errors import ImageError
-from vision.image.decode import ImageLimits
 from vision.image.decoding_steps import LARGE_BYTES
+from vision.image.limits import ImageLimits
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeGuard
 from index.errors import FilterError, InvalidIdError, InvalidMetadataError
 from index.items.ids import check_id
 from index.items.item import check_label, clean_label, is_number, is_text, shown
-from index.items.metadata_index import NULL, OTHER, TEXT, kind_of, nfc, terms_of
+from index.items.metadata_index import NULL, OTHER, TEXT, kind_of, metadata_entries, nfc
 
 MAX_CONDITIONS: Final = 64  # in one filter
 MAX_VALUES: Final = 1000  # to match, in one filter
@@ -123,20 +123,22 @@ def holds(condition: Condition, *, item_id: str, label: str | None, metadata: st
     key = condition.key
     if key.column:
         text = item_id if key.name == ID_KEY else label
-        terms: list[tuple[int, Value]] = [] if text is None else [(TEXT, text)]
+        entries: list[tuple[int, Value]] = [] if text is None else [(TEXT, text)]
     else:
-        terms = [(kind, value) for name, kind, value in terms_of(metadata) if name == key.name]
+        entries = [
+            (kind, value) for name, kind, value in metadata_entries(metadata) if name == key.name
+        ]
     if isinstance(condition, Exists):
-        return bool(terms) == condition.wanted
+        return bool(entries) == condition.wanted
     if isinstance(condition, IsNull):
-        return any((term == (OTHER, NULL)) == condition.wanted for term in terms)
+        return any((entry == (OTHER, NULL)) == condition.wanted for entry in entries)
     if isinstance(condition, Match):
         wanted = {(kind_of(one), one) for one in condition.values}
-        return any(term in wanted for term in terms)
+        return any(entry in wanted for entry in entries)
     kind = kind_of(condition.bounds[0][1])
     return any(
-        kind == term_kind and all(_TESTS[name](value, bound) for name, bound in condition.bounds)
-        for term_kind, value in terms
+        kind == entry_kind and all(_TESTS[name](value, bound) for name, bound in condition.bounds)
+        for entry_kind, value in entries
     )
 
 

@@ -12,21 +12,18 @@ from numpy.typing import NDArray
 
 from dataset.text import CONTROL
 from index.errors import (
-    BadVectorsError,
     GalleryFolderError,
     InvalidMetadataError,
 )
-from index.items.ids import check_id
-from index.items.metadata_index import nfc, terms_of
+from index.items.metadata_index import MetadataEntry, metadata_entries, nfc
 from index.search.index_spec import Kind
-from index.search.vectors import check_vectors
 from vision.image.thumbnail import Thumbnail
 
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
 MAX_LABEL_CHARS: Final = 256
 MAX_METADATA_BYTES: Final = 16 * 1024  # as UTF-8 JSON
 MAX_METADATA_DEPTH: Final = 16  # objects and arrays inside one another
-MAX_TERMS: Final = 512  # values in metadata; 1,000 items of so many are 1.5 s of writing
+MAX_METADATA_VALUES: Final = 512  # values in metadata; 1,000 items of so many are 1.5 s of writing
 MAX_NAME_CHARS: Final = 64 * 1024  # of their names, each with the names of the objects around it
 INT64: Final = 2**63  # SQLite compares integers of this range exactly
 
@@ -36,6 +33,16 @@ Outcome = Literal["created", "unchanged", "replaced", "conflict", "unexpected"]
 Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
 
 
+class EncodedMetadata(NamedTuple):
+    """Metadata that was checked, as it is stored and as filters look for it."""
+
+    text: str  # canonical JSON
+    entries: frozenset[MetadataEntry]
+
+
+NO_METADATA: Final = EncodedMetadata("{}", frozenset())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
     """One image to store, already embedded; or a vector without an image."""
@@ -43,7 +50,7 @@ class NewItem:
     id: str
     vector_D: NDArray[np.float32]  # unit length
     label: str | None
-    metadata: Mapping[str, Any]  # a JSON object
+    metadata: Mapping[str, Any] | EncodedMetadata  # a JSON object
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
     created: str | None = None  # ISO 8601, UTC; ``None``: now
@@ -156,25 +163,6 @@ def item_of(columns: Sequence[Any]) -> Item:
         raise GalleryFolderError(f"the metadata of item {shown(item_id)} is damaged") from error
 
 
-def check_items(items: Sequence[NewItem], *, width: int) -> None:
-    """Accept items that a gallery of this ``width`` stores, but for their metadata.
-
-    Those are checked when they are encoded, once, before the transaction begins.
-
-    Raises:
-        InvalidIdError, InvalidMetadataError, BadVectorsError: one of them is not storable.
-    """
-    for item in items:
-        check_id(item.id)
-        check_label(item.label)
-        if item.vector_D.shape != (width,):
-            raise BadVectorsError(
-                f"item {item.id}: expected a vector of {width} numbers, "
-                f"got shape {item.vector_D.shape}"
-            )
-    check_vectors(np.stack([item.vector_D for item in items]), width=width)
-
-
 def check_label(label: str | None) -> None:
     """Accept no label, or 1 to 256 characters, not only spaces, without control characters.
 
@@ -196,14 +184,18 @@ def clean_label(label: str | None) -> str | None:
     return None if label is None else nfc(label).strip()
 
 
-def encode_metadata(metadata: Mapping[str, Any]) -> str:
+def encode_metadata(metadata: Mapping[str, Any] | EncodedMetadata) -> EncodedMetadata:
     """Return ``metadata`` as canonical JSON text: equal objects give equal text.
+
+    What was encoded already comes back as it is.
 
     Raises:
         InvalidMetadataError: not a JSON object, not finite, nested deeper than 16, an integer
             beyond 64 bits, text that is not Unicode, more than 16 KiB as JSON, or more than 512
             values.
     """
+    if isinstance(metadata, EncodedMetadata):
+        return metadata
     if not isinstance(metadata, Mapping):
         raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
     _check_json(dict(metadata), depth=1, room=MAX_METADATA_BYTES)
@@ -215,9 +207,9 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
         raise InvalidMetadataError(
             f"metadata has {size} bytes as JSON; at most {MAX_METADATA_BYTES} are allowed"
         )
-    if size > MAX_TERMS:  # fewer bytes cannot hold too many
-        _check_terms(text)
-    return text
+    entries = metadata_entries(text)
+    _check_values(entries)
+    return EncodedMetadata(text, frozenset(entries))
 
 
 def shown(value: object) -> str:
@@ -231,15 +223,14 @@ def is_text(value: str) -> bool:
     return not NOT_TEXT.search(value)
 
 
-def _check_terms(metadata: str) -> None:
-    """Refuse what would keep other writers waiting: each term is a row of an index."""
-    terms = terms_of(metadata)
-    if len(terms) > MAX_TERMS:
+def _check_values(entries: set[MetadataEntry]) -> None:
+    """Refuse what would keep other writers waiting: each entry is a row of an index."""
+    if len(entries) > MAX_METADATA_VALUES:
         raise InvalidMetadataError(
-            f"metadata has {len(terms)} values that filters can look for, elements of arrays "
-            f"counted each; at most {MAX_TERMS} are allowed"
+            f"metadata has {len(entries)} values that filters can look for, elements of arrays "
+            f"counted each; at most {MAX_METADATA_VALUES} are allowed"
         )
-    chars = sum(len(name) for name, _, _ in terms)
+    chars = sum(len(name) for name, _, _ in entries)
     if chars > MAX_NAME_CHARS:
         raise InvalidMetadataError(
             f"the names of the metadata's values have {chars} characters, those of the objects "

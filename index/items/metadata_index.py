@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import apsw
 
-Term = tuple[str, int, str | int | float]  # name, kind, value
+MetadataEntry = tuple[str, int, str | int | float]  # name, kind, value
 
-TERMS_TABLE: Final = """
+METADATA_INDEX_TABLE: Final = """
 CREATE TABLE terms (
     name TEXT,                     -- of the metadata member: its path, joined with dots
     kind INTEGER,                  -- 0 boolean, 1 number, 2 text: never equal; 3 none of these
@@ -35,10 +35,10 @@ _INSERT: Final = "INSERT INTO terms VALUES (?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM terms WHERE name = ? AND kind = ? AND value = ? AND key = ?"
 
 
-def terms_of(metadata: str) -> set[Term]:
-    """Return the terms of metadata given as JSON text; equal ones (1 and 1.0) once.
+def metadata_entries(metadata: str) -> set[MetadataEntry]:
+    """Return the index entries of metadata given as JSON text; equal ones (1 and 1.0) once.
 
-    >>> sorted(terms_of('{"size": {"eu": 40}, "tags": ["a", "b"], "sold": null}'))
+    >>> sorted(metadata_entries('{"size": {"eu": 40}, "tags": ["a", "b"], "sold": null}'))
     [('size', 3, 2), ('size.eu', 1, 40), ('sold', 3, 0), ('tags', 2, 'a'), ('tags', 2, 'b')]
 
     Raises:
@@ -47,7 +47,7 @@ def terms_of(metadata: str) -> set[Term]:
     members = json.loads(metadata)
     if not isinstance(members, dict):
         raise ValueError("metadata must be a JSON object")  # noqa: TRY004 (damage, not a bug)
-    terms: set[Term] = set()
+    entries: set[MetadataEntry] = set()
     known: set[str] = set()  # names that were met less deep
     level: list[tuple[str, dict[str, Any]]] = [("", members)]
     while level:
@@ -60,10 +60,10 @@ def terms_of(metadata: str) -> set[Term]:
                     deeper.append((f"{name}.", member))
                 if name not in known:
                     names.add(name)
-                    terms |= _member_terms(name, member)
+                    entries |= _member_entries(name, member)
         known |= names
         level = deeper
-    return terms
+    return entries
 
 
 def nfc(text: str) -> str:
@@ -78,42 +78,42 @@ def kind_of(value: str | int | float) -> int:
     return TEXT if isinstance(value, str) else NUMBER
 
 
-def add_terms(cursor: apsw.Cursor, key: int, terms: Iterable[Term]) -> None:
-    """Write the terms of the item ``key``, inside the transaction that writes the item."""
-    cursor.executemany(_INSERT, [(*term, key) for term in terms])
+def add_metadata_entries(cursor: apsw.Cursor, key: int, entries: Iterable[MetadataEntry]) -> None:
+    """Write the index entries of the item ``key``, inside the transaction that writes the item."""
+    cursor.executemany(_INSERT, [(*entry, key) for entry in entries])
 
 
-def remove_terms(cursor: apsw.Cursor, key: int, metadata: str) -> None:
-    """Delete the terms of the item ``key``, whose metadata was ``metadata``.
+def remove_metadata_entries(cursor: apsw.Cursor, key: int, metadata: str) -> None:
+    """Delete the index entries of the item ``key``, whose metadata was ``metadata``.
 
-    Costs a look at every term of all items when the metadata is damaged.
+    Costs a look at every entry of all items when the metadata is damaged.
     """
     try:
-        terms = terms_of(metadata)
+        entries = metadata_entries(metadata)
     except ValueError:
         cursor.execute("DELETE FROM terms WHERE key = ?", (key,))
         return
-    cursor.executemany(_DELETE, [(*term, key) for term in terms])
+    cursor.executemany(_DELETE, [(*entry, key) for entry in entries])
 
 
-def fill_terms(writer: apsw.Connection) -> None:
-    """Write the terms of all items, inside the caller's transaction."""
+def fill_metadata_index(writer: apsw.Connection) -> None:
+    """Write the index entries of all items, inside the caller's transaction."""
     items = writer.execute("SELECT key, metadata FROM items")
     writer.executemany(
-        _INSERT, ((*term, key) for key, metadata in items for term in _readable(metadata))
+        _INSERT, ((*entry, key) for key, metadata in items for entry in _readable(metadata))
     )
 
 
-def term_faults(reader: apsw.Connection) -> Iterator[str]:
-    """Yield a sentence for every term that is missing, or that no item's metadata explains."""
+def metadata_index_faults(reader: apsw.Connection) -> Iterator[str]:
+    """Yield a sentence for every entry that is missing, or that no item's metadata explains."""
     explained = 0
     exists = f"SELECT 1 FROM terms{_DELETE.removeprefix('DELETE FROM terms')}"
     for key, item_id, metadata in reader.execute("SELECT key, id, metadata FROM items"):
-        for term in _readable(metadata):
-            if reader.execute(exists, (*term, key)).get is not None:
+        for entry in _readable(metadata):
+            if reader.execute(exists, (*entry, key)).get is not None:
                 explained += 1
             else:
-                yield f"item {item_id!a}: filters do not find it by {term[0]!a}"
+                yield f"item {item_id!a}: filters do not find it by {entry[0]!a}"
     if reader.execute("SELECT count(*) FROM terms").get != explained:
         rows = "SELECT t.name, t.kind, t.value, t.key, i.metadata FROM terms t LEFT JOIN items i"
         for name, kind, value, key, metadata in reader.execute(f"{rows} USING (key)"):
@@ -121,22 +121,22 @@ def term_faults(reader: apsw.Connection) -> Iterator[str]:
                 yield f"key {key}: filters find it by {name!a}, which its metadata lacks"
 
 
-def _member_terms(name: str, member: Any) -> set[Term]:
+def _member_entries(name: str, member: Any) -> set[MetadataEntry]:
     if member is None:
         return {(name, OTHER, NULL)}
     if isinstance(member, dict):
         return {(name, OTHER, OBJECT)}
     values = member if isinstance(member, list) else [member]
-    terms = {
+    entries = {
         (name, kind_of(value), nfc(value) if isinstance(value, str) else value)
         for value in values
         if isinstance(value, str | int | float)
     }
-    return terms or {(name, OTHER, ARRAY)}
+    return entries or {(name, OTHER, ARRAY)}
 
 
-def _readable(metadata: Any) -> set[Term]:
+def _readable(metadata: Any) -> set[MetadataEntry]:
     try:
-        return terms_of(metadata)
+        return metadata_entries(metadata)
     except (ValueError, TypeError):  # damaged, which is another fault; or no such item
         return set()

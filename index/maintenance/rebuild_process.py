@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +16,6 @@ from files.child_process import Child, Message, say
 from files.processes import end_with_parent
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.maintenance.compaction import Compaction, compact
-from index.search.autotune import Trial
-from index.search.index_spec import Plan
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 
@@ -88,7 +85,7 @@ def main() -> int:
     except (OSError, VectorIndexError, MemoryError) as error:
         say({"error": str(error) or type(error).__name__})
         return 1
-    say({"made": asdict(made)})
+    say({"made": made.to_json()})
     return 0
 
 
@@ -99,18 +96,7 @@ def _go_on_to_the_end() -> None:
 
 def _result(last: dict[str, Any], gallery: Path, status: int) -> Compaction:
     if "made" in last:
-        made = last["made"]
-        trials = [
-            Trial(Plan.from_json(trial["plan"]), trial["reached"], trial["build_s"])
-            for trial in made["trials"]
-        ]
-        return Compaction(
-            made["generation"],
-            made["seq"],
-            made["count"],
-            Plan.from_json(made["plan"]),
-            tuple(trials),
-        )
+        return Compaction.from_json(last["made"])
     if "busy" in last:
         raise RebuildBusyError(f"another process is rebuilding {gallery}")
     why = last.get("error", f"the process ended with status {status}")

@@ -12,18 +12,18 @@ import numpy as np
 
 from index.errors import BadVectorsError
 from index.items.item import shown
-from index.items.metadata_index import term_faults
+from index.items.metadata_index import metadata_index_faults
 from index.search.exact import Rows
 from index.search.vectors import VECTOR_TYPE, check_vectors
 from index.snapshot.snapshot import Snapshot
-from index.store.condition_queries import TERMS_VERSION
+from index.store.condition_queries import METADATA_INDEX_VERSION
 from index.store.oplog import log_start
 from index.store.store import Store
 from index.store.transaction import last_seq
 
 
 def store_problems(store: Store) -> list[str]:
-    """Return every fault of the database: pages, vectors, thumbnails, metadata, terms, log.
+    """Return every fault of the database: pages, vectors, thumbnails, metadata and its index, log.
 
     Reads all.
 
@@ -32,8 +32,8 @@ def store_problems(store: Store) -> list[str]:
     """
     with store.reading() as reader:
         problems = [*_structure(reader), *_log(reader)]
-        if reader.pragma("user_version") >= TERMS_VERSION:  # before, nobody relies on the terms
-            problems += term_faults(reader)
+        if reader.pragma("user_version") >= METADATA_INDEX_VERSION:  # before, nobody relies on it
+            problems += metadata_index_faults(reader)
         for item_id, metadata, vector, vector_crc, *thumbnail in reader.execute(
             "SELECT i.id, i.metadata, v.data, v.crc32, t.media_type, t.data, t.crc32 FROM items i "
             "LEFT JOIN vectors v USING (key) LEFT JOIN thumbnails t USING (key) ORDER BY i.key"
@@ -50,11 +50,11 @@ def store_problems(store: Store) -> list[str]:
 def snapshot_problems(reader: apsw.Connection, snapshot: Snapshot) -> list[str]:
     """Return where the index in memory differs from the state that ``reader`` sees."""
     place_of: dict[int, tuple[Rows, int]] = {}
-    for rows in (snapshot.base, snapshot.recent):
+    for rows in (snapshot.immutable, snapshot.delta):
         if rows is not None:
-            alive = rows.alive_rows()
-            keys = rows.keys_N[alive].tolist()
-            place_of |= {key: (rows, row) for key, row in zip(keys, alive.tolist(), strict=True)}
+            live = rows.live_rows()
+            keys = rows.keys_N[live].tolist()
+            place_of |= {key: (rows, row) for key, row in zip(keys, live.tolist(), strict=True)}
     problems = []
     for key, item_id, data in reader.execute(
         "SELECT i.key, i.id, v.data FROM items i LEFT JOIN vectors v USING (key) ORDER BY i.key"

@@ -33,7 +33,7 @@ from index.items.source_edits import Claim, Decision, Memory, decide, known_cont
 from index.items.source_entries import Entry
 from index.operations.build_report import BuildReport
 from index.store.build_origins import Origins
-from vision.image.decode import ImageLimits
+from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail
 from vision.inference.encoder import ImageEncoder
 
@@ -98,7 +98,7 @@ def build(
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
     told = Told(unread)
-    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
+    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.thumbnail_side)
     with closing(Origins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
         with Crew(decoder, processes=processes) as crew, work:

@@ -14,7 +14,7 @@ from index.items.source_entries import Entry
 from index.operations.add_images import Told, find_fault
 from index.operations.build_report import BuildReport
 from index.store.build_origins import Origins
-from vision.image.decode import ImageLimits
+from vision.image.limits import ImageLimits
 
 
 def preview(

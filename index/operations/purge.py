@@ -16,10 +16,10 @@ from typing import Final
 from files.durable import sync_folder
 from index.errors import RebuildBusyError, StorageError
 from index.gallery import Gallery
-from index.snapshot.segments.generations import FOLDER, Generations, Owner
+from index.snapshot.segments.generation_manifest import Owner
+from index.snapshot.segments.generations import FOLDER, Generations
 from index.store.build_origins import purge_edited
-from index.store.sqlite.database import folder_bytes
-from index.store.vacuum import room_to_write_anew, write_anew
+from index.store.vacuum import check_room_to_rewrite, folder_bytes, rewrite_database
 
 JOBS: Final = "jobs"  # folder of the records of jobs
 # The kinds of jobs whose records have ids, labels or metadata: in lists, filters and refusals.
@@ -52,8 +52,8 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
         DiskFullError, StorageError: the database is as it was; or somebody still reads an older
             state of it. Another purge does the rest.
     """
-    gallery.upkeep.check_writable()
-    room_to_write_anew(gallery.folder)
+    gallery.check_writable()
+    check_room_to_rewrite(gallery.folder)
     before = folder_bytes(gallery.folder)
     seq = gallery.catch_up()
     binding = gallery.binding
@@ -61,11 +61,11 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     removed = 0
     generations = Generations(gallery.folder, owner)
     if generations.folder.is_dir():  # with generations in it, or halves that killed writers left
-        made = gallery.upkeep.rebuild(on_stage=on_stage)
+        made = gallery.rebuild(on_stage=on_stage)
         removed = _delete_older(generations, than=made.generation)
     on_stage("writing the database anew")
     purge_edited(gallery.folder)
-    write_anew(gallery.folder)
+    rewrite_database(gallery.folder)
     lists = _delete_records(gallery.folder / JOBS)
     saved = before - folder_bytes(gallery.folder)
     return Purge(seq=seq, generations=removed, lists=lists, bytes_saved=saved)

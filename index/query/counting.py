@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from index.errors import GroupKeyError
 from index.items.filter import Filter, Key, Value
-from index.items.metadata_index import BOOLEAN, OTHER, terms_of
+from index.items.metadata_index import BOOLEAN, OTHER, metadata_entries
 from index.query.groups import group_key
-from index.query.searcher import Lookup
-from index.store.condition_queries import TERMS_VERSION
+from index.query.searcher import Searcher
+from index.store.condition_queries import METADATA_INDEX_VERSION
 from index.store.store import Store
 from index.store.transaction import last_seq
 
@@ -57,9 +57,9 @@ class Counts:
 class Counting:
     """Counts what a gallery stores. For any number of threads."""
 
-    def __init__(self, store: Store, lookup: Lookup) -> None:
+    def __init__(self, store: Store, searcher: Searcher) -> None:
         self._store = store
-        self._lookup = lookup
+        self._searcher = searcher
 
     def of(self, wanted: Filter | None, *, keys: list[str], limit: int) -> Counts:
         """Return how many items ``wanted`` holds for, and the ``limit`` most frequent values.
@@ -86,13 +86,13 @@ class Counting:
                 newest = seq if keys_N is not None else last_seq(reader)
             return Counts(total, facets, newest)
 
-        return self._lookup.allowed_by(wanted, count)
+        return self._searcher.passing(wanted, count)
 
 
 def _facet(
     reader: apsw.Connection, name: str, key: Key, *, listed: str | None, limit: int
 ) -> Facet:
-    if not key.column and reader.pragma("user_version") < TERMS_VERSION:
+    if not key.column and reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _facet_read(reader, name, key, listed=listed, limit=limit)
     sql, parameters = (_LABELS, []) if key.column else (_MEMBERS, [key.name, OTHER])
     if listed is not None:
@@ -118,7 +118,7 @@ def _facet_read(
     for (metadata,) in reader.execute(f"SELECT metadata FROM items WHERE 1{among}", asked):
         found.update(
             (kind, value)
-            for member, kind, value in terms_of(metadata)
+            for member, kind, value in metadata_entries(metadata)
             if member == key.name and kind < OTHER
         )
     best = sorted(found, key=lambda one: (-found[one], *one))

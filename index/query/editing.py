@@ -17,17 +17,15 @@ from index.items.item import (
     Item,
     NewItem,
     PutResult,
-    check_items,
     check_label,
     clean_label,
     encode_metadata,
     shown,
 )
-from index.items.metadata_index import terms_of
 from index.items.preconditions import ANYTHING, Expected
-from index.query.searcher import Lookup
+from index.query.searcher import Searcher
 from index.store.store import Store
-from index.store.transaction import Changes, Edit
+from index.store.transaction import Edit, WriteTransaction
 
 CHUNK: Final = 1000  # items deleted in one transaction; others write between them
 
@@ -41,8 +39,10 @@ class Patch:
     def applied(self, item: Item) -> Item:
         """Return ``item`` as it is to be, as it would be read; its seq stays.
 
+        Whether its metadata can be stored shows when they are encoded.
+
         Raises:
-            InvalidMetadataError: that cannot be stored.
+            InvalidMetadataError: the label cannot be stored.
         """
         label, metadata = item.label, item.metadata
         if "label" in self.changes:
@@ -51,7 +51,6 @@ class Patch:
         if "metadata" in self.changes:
             merged = merge(metadata, self.changes["metadata"])
             metadata = {} if merged is None else merged
-            encode_metadata(metadata)
         return replace(item, label=clean_label(label), metadata=metadata)
 
 
@@ -75,18 +74,29 @@ def merge(target: Any, patch: Any) -> Any:
 class Editing:
     """Changes of what a gallery stores. For any number of threads."""
 
-    def __init__(self, store: Store, lookup: Lookup, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, searcher: Searcher, *, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._lookup = lookup
+        self._searcher = searcher
         self._clock = clock
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, expected: Expected = ANYTHING
+        self, items: Sequence[NewItem], *, upsert: bool = True, expected: Expected = ANYTHING
     ) -> list[PutResult]:
-        """Store ``items`` as ``Gallery.put`` says."""
+        """Store ``items`` in one durable transaction; when this returns, searches find them.
+
+        An item whose content, label and metadata are stored already is ``unchanged``. An id that
+        holds anything else is ``replaced``, or with ``upsert`` off a ``conflict`` that leaves it as
+        it is. An id that comes twice meets its earlier self. What is not as ``expected`` is
+        ``unexpected``, and stays as well.
+
+        Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable.
+            DiskFullError, StorageError: it cannot be written.
+            In every case nothing is stored, not even the other items. (Should only reading back
+            fail, all is stored; putting the items again is harmless and says ``unchanged``.)
+        """
         if not items:
             return []
-        check_items(items, width=self._store.binding.width)
         created = self._clock().isoformat(timespec="milliseconds")
         return self._store.put(items, upsert=upsert, created=created, expected=expected)
 
@@ -100,23 +110,23 @@ class Editing:
             InvalidIdError, UnknownIdError: there is no such item.
             ChangedItemError: it is not as ``expected``.
             InvalidMetadataError: what would become of it cannot be stored.
-            ReadOnlyError, DiskFullError, StorageError: as of ``Gallery.put``.
+            ReadOnlyError, DiskFullError, StorageError: as of ``put``.
             In every case nothing is changed.
         """
         while True:
             item = self._item(item_id, expected)
             patched = patch.applied(item)
             metadata = encode_metadata(patched.metadata)
-            if patched.label == item.label and metadata == encode_metadata(item.metadata):
+            if patched.label == item.label and metadata.text == encode_metadata(item.metadata).text:
                 return item
             edit = Edit(
                 id=item.id,
                 seq=item.seq,
                 label=patched.label,
-                metadata=metadata,
-                terms=terms_of(metadata),
+                metadata=metadata.text,
+                entries=metadata.entries,
             )
-            seq = self._store.change(partial(Changes.edit, edit=edit), items=2)
+            seq = self._store.change(partial(WriteTransaction.edit, edit=edit), items=2)
             if seq is not None:
                 return replace(patched, seq=seq)
 
@@ -141,7 +151,7 @@ class Editing:
             at_most: of items.
         """
         while True:
-            page = self._lookup.page(limit=at_most, cursor=None, wanted=wanted)
+            page = self._searcher.page(limit=at_most, filter=wanted)
             found = [item for item in page.items if up_to is None or item.seq <= up_to]
             if not found:
                 return 0
@@ -173,8 +183,9 @@ def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemEr
     )
 
 
-def _delete_all(changes: Changes, *, items: Sequence[Item]) -> int:
+def _delete_all(transaction: WriteTransaction, *, items: Sequence[Item]) -> int:
     """Delete those of ``items`` that are as they were read, and return how many they are."""
     return sum(
-        changes.delete(item.id, expected=Expected(one_of=frozenset([item.seq]))) for item in items
+        transaction.delete(item.id, expected=Expected(one_of=frozenset([item.seq])))
+        for item in items
     )

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from index.errors import GalleryFolderError, GroupKeyError
 from index.items.filter import Key, parse_key
 from index.items.item import is_text, shown
-from index.items.metadata_index import OTHER, TEXT, terms_of
-from index.store.condition_queries import TERMS_VERSION
+from index.items.metadata_index import OTHER, TEXT, metadata_entries
+from index.store.condition_queries import METADATA_INDEX_VERSION
 
 GROUP_KEY: Final = "group"  # the metadata member that says which thing a photo shows
 CONTENT: Final = Key("content_sha256", column=True)  # copies have it in common
@@ -53,7 +53,7 @@ class Groups:
     def __init__(self, keys_N: NDArray[np.int64], codes_N: NDArray[np.int64], *, to: int) -> None:
         self._keys_N = keys_N  # sorted and distinct; items of a group of their own are missing
         self._codes_N = codes_N  # at least 0
-        self.judged_to = to
+        self.evaluated_to = to
 
     def __len__(self) -> int:
         return len(self._keys_N)
@@ -73,11 +73,11 @@ class Groups:
         )
         return codes
 
-    def and_also(self, more: "Groups") -> "Groups":
+    def extended(self, more: "Groups") -> "Groups":
         """Return these groups and those of later keys."""
         keys_N = np.concatenate([self._keys_N, more._keys_N])
         codes_N = np.concatenate([self._codes_N, more._codes_N])
-        return Groups(keys_N, codes_N, to=more.judged_to)
+        return Groups(keys_N, codes_N, to=more.evaluated_to)
 
 
 class KnownGroups:
@@ -105,15 +105,15 @@ class KnownGroups:
             StorageError, GalleryFolderError: the database cannot be read, or is damaged.
         """
         known = self._known.get(key)
-        if known is not None and known.judged_to >= up_to:
+        if known is not None and known.evaluated_to >= up_to:
             return known
         with self._lock:
             known = self._known.pop(key, None)
             if known is None or len(known) > 2 * self._stored() + FEW:  # most of them are gone
                 known = Groups(np.empty(0, np.int64), np.empty(0, np.int64), to=0)
-            if known.judged_to < up_to:
+            if known.evaluated_to < up_to:
                 with self._reading() as reader:
-                    known = known.and_also(read_groups(reader, key, after=known.judged_to))
+                    known = known.extended(read_groups(reader, key, after=known.evaluated_to))
             self._known[key] = known  # the latest used comes last
             size = sum(groups.nbytes for groups in self._known.values())
             while len(self._known) > 1 and size > MAX_BYTES:
@@ -165,7 +165,7 @@ def _valued(reader: apsw.Connection, key: Key, after: int, newest: int) -> Itera
             "WHERE label IS NOT NULL AND key > ? GROUP BY label"
         )
         return _rows(reader, sql, TEXT, after)
-    if newest - after <= FEW or reader.pragma("user_version") < TERMS_VERSION:
+    if newest - after <= FEW or reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _read_one_by_one(reader, key, after)
     sql = (
         "SELECT kind, value, group_concat(key, ' '), count(*) FROM terms "
@@ -182,10 +182,10 @@ def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[
     sql = "SELECT key, id, metadata FROM items WHERE key > ?"
     for item_key, item_id, metadata in reader.execute(sql, (after,)):
         try:
-            terms = terms_of(metadata)
+            entries = metadata_entries(metadata)
         except ValueError as error:
             sentence = f"the metadata of item {shown(item_id)} is damaged"
             raise GalleryFolderError(sentence) from error
-        for name, kind, value in terms:
+        for name, kind, value in entries:
             if name == key.name and kind < OTHER:
                 yield kind, value, str(item_key), 1

@@ -9,10 +9,10 @@ from index.items.item import Item
 from index.snapshot.filter_cache import SPARE
 from index.store.store import Store
 
-REMEMBERED: Final = 65_536  # items; about 30 MB with a little metadata
+MAX_ITEMS: Final = 65_536  # items; about 30 MB with a little metadata
 
 
-class Remembered:
+class ItemCache:
     """Items by key, as many as were read last. For any number of threads."""
 
     def __init__(self, store: Store) -> None:
@@ -33,7 +33,7 @@ class Remembered:
         if len(read) < len(set(missing)):
             return None
         with self._lock:
-            if len(self._items) + len(read) > min(REMEMBERED, 2 * stored + SPARE):
+            if len(self._items) + len(read) > min(MAX_ITEMS, 2 * stored + SPARE):
                 self._items = {}
             self._items.update(read)
         return {**{key: items[key] for key in keys if key in items}, **read}

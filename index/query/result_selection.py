@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from index.items.filter import Key
 from index.query.groups import Groups
 from index.search.exact import NOTHING, ROUNDING, Hits, Rows, products, ranked
-from index.snapshot.filter_cache import Allowed
-from index.snapshot.segments.base_segment import merged
+from index.snapshot.filter_cache import FilterMask
+from index.snapshot.segments.immutable_segment import merged
 from index.snapshot.snapshot import Snapshot
 
 MAX_REACH: Final = 10_000  # hits that a search may find, those passed over included
@@ -82,7 +82,7 @@ def picked(
     picker: Picker,
     *,
     k: int,
-    allowed: Allowed | None,
+    mask: FilterMask | None,
     exact: bool,
     finish: Callable[[Hits], Hits],
 ) -> Hits:
@@ -93,7 +93,7 @@ def picked(
         query_1D: a finite unit vector.
         picker: tells hits from what is left out.
         k: at least 1.
-        allowed: only these keys; ``None`` for all.
+        mask: only these keys; ``None`` for all.
         exact: look at every row.
         finish: is given the nearest, best first, and gives back those that score enough, as they
             are to be ranked.
@@ -101,9 +101,9 @@ def picked(
     look = k + len(picker.out)
     if picker.shut or picker.groups is not None:
         look = max(look, min(MORE * look, MAX_REACH))
-    is_scan = exact or snapshot.base is None or snapshot.base.base.structure is None
+    is_scan = exact or snapshot.immutable is None or snapshot.immutable.segment.ann_index is None
     while True:
-        (nearest,) = snapshot.search(query_1D, k=look, allowed=allowed, exact=exact)
+        (nearest,) = snapshot.search(query_1D, k=look, mask=mask, exact=exact)
         enough = finish(nearest)
         hits = picker.pick(enough)
         is_all = len(nearest[0]) < look or len(enough[0]) < len(nearest[0])
@@ -112,7 +112,7 @@ def picked(
         if is_scan or look >= MAX_REACH:
             break
         look = min(MORE * look, MAX_REACH)
-    keys, scores = picker.pick(finish(_scanned(snapshot, query_1D[0], picker, k, allowed)))
+    keys, scores = picker.pick(finish(_scanned(snapshot, query_1D[0], picker, k, mask)))
     return keys[:k], scores[:k]
 
 
@@ -121,11 +121,11 @@ def _scanned(
     query_D: NDArray[np.float32],
     picker: Picker,
     k: int,
-    allowed: Allowed | None,
+    mask: FilterMask | None,
 ) -> Hits:
     """Return the best ``k`` hits and perhaps more, of which some are none; best first."""
     found = NOTHING
-    for rows, among in snapshot.parts(allowed):
+    for rows, among in snapshot.parts(mask):
         found = merged(found, _best_of_groups(rows, among, query_D, picker, k), k=None)
     return found
 

@@ -13,31 +13,39 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.index_spec import BYTES, Plan
-from index.search.live_rows import Alive
-from index.search.scalar_quantizer import SAMPLE_ROWS, add_as_bytes, byte_transform, train_on_bytes
-from index.search.unindexed_rows import Strays
+from index.search.index_spec import IndexSpec
+from index.search.live_rows import LiveRows
+from index.search.scalar_quantizer import (
+    SAMPLE_ROWS,
+    add_quantized,
+    scalar_quantizer_transform,
+    train_quantized,
+)
+from index.search.unindexed_rows import UnindexedRows
 from index.search.vector_matrix import Matrix
 
 TRAINING_ROWS: Final = 100_000  # enough to learn principal components and codes from
-MAX_EFFORT: Final = 4_096
-MEASURED_K: Final = 10  # what a plan's recall was measured for
-HARDER: Final = 8  # times the effort, where what was found lies farther away than a plan's floors
+MAX_SEARCH_DEPTH: Final = 4_096
+ASKED_ROWS: Final = 8_192  # asked for at a time, to see which are not found
+MEASURED_K: Final = 10  # what a spec's recall was measured for
+HARDER: Final = (
+    8  # times the search depth, where what was found lies farther away than a spec's floors
+)
 HARDER_K_FACTOR: Final = 2  # times as many candidates, there
 FAR: Final = 1.3  # times a floor's squared distance; what lies beyond even then is left to a scan
 _MINUS_HALF: Final = np.array(-0.5, np.float32)  # Python's numbers take numpy twice as long
 _ONE: Final = np.array(1, np.float32)
 
 
-class Structure:
+class AnnIndex:
     """An approximate index that never changes; any number of threads may search it."""
 
     def __init__(
-        self, index: Any, matrix: Matrix, plan: Plan, strays: Strays | None = None
+        self, index: Any, matrix: Matrix, spec: IndexSpec, unindexed: UnindexedRows | None = None
     ) -> None:
         self.index = index
-        self.plan = plan
-        self.strays = strays  # looked at besides
+        self.spec = spec
+        self.unindexed = unindexed  # looked at besides
         self._flat = matrix.flat_of(index.ntotal)
         self._refined = faiss.IndexRefine(index, self._flat)
         self._matrix = matrix  # FAISS points into it
@@ -45,56 +53,81 @@ class Structure:
         self._floors: dict[tuple[int, float], tuple[int, float]] = {}  # by k and times
 
     @classmethod
-    def build(cls, matrix: Matrix, plan: Plan, *, count: int, seed: int = 0) -> "Structure":
-        """Return the structure that ``plan`` describes over the first ``count`` rows.
+    def build(cls, matrix: Matrix, spec: IndexSpec, *, count: int, seed: int = 0) -> "AnnIndex":
+        """Return the ANN index that ``spec`` describes over the first ``count`` rows.
 
         Uses all threads that FAISS has.
         """
         rows_ND = matrix.rows_ND[:count]
         chosen = np.random.default_rng(seed).permutation(count)[:TRAINING_ROWS]
         sample_ND = rows_ND[np.sort(chosen)]
-        if plan.factory.startswith(BYTES):
-            index = _on_bytes(plan, sample_ND, rows_ND, seed)
+        if spec.scalar_quantizer:
+            index = _quantized_index(spec, sample_ND, rows_ND, seed)
         else:
-            index = faiss.index_factory(rows_ND.shape[1], plan.factory, faiss.METRIC_L2)
-            if plan.kind == "graph":
-                bare_index(index).hnsw.efConstruction = plan.construction
+            index = faiss.index_factory(rows_ND.shape[1], spec.factory, faiss.METRIC_L2)
+            if spec.kind == "graph":
+                bare_index(index).hnsw.efConstruction = spec.construction
             index.train(sample_ND)
-        return cls(_filled(index, rows_ND, plan), matrix, plan)
+        return cls(_filled(index, rows_ND, spec), matrix, spec)
 
-    def completed(self) -> "Structure":
+    def completed(self) -> "AnnIndex":
         """Add the rows of the matrix that are not in it yet, and return it."""
         rest_ND = self._matrix.rows_ND[self.index.ntotal :]
-        return Structure(_filled(self.index, rest_ND, self.plan), self._matrix, self.plan)
+        return AnnIndex(_filled(self.index, rest_ND, self.spec), self._matrix, self.spec)
 
-    def with_plan(self, plan: Plan) -> "Structure":
-        """Return the same structure, searched as ``plan`` says."""
-        return Structure(self.index, self._matrix, plan, self.strays)
+    def with_spec(self, spec: IndexSpec) -> "AnnIndex":
+        """Return the same index, searched as ``spec`` says."""
+        return AnnIndex(self.index, self._matrix, spec, self.unindexed)
 
-    def with_strays(self, rows: NDArray[np.int64]) -> "Structure":
-        """Return the same structure, complete, which looks at ``rows`` in every search.
+    def with_unindexed_rows(self, rows: NDArray[np.int64] | None = None) -> "AnnIndex":
+        """Return the same index, complete, which looks at ``rows`` in every search.
 
-        And at the row that equals the query. Reads all rows.
+        And at the row that equals the query. Reads all rows; without ``rows``, searches for all of
+        them to see which ones it may not find.
         """
-        return Structure(self.index, self._matrix, self.plan, Strays(rows, self._matrix))
+        rows = self._find_unindexed_rows() if rows is None else rows
+        return AnnIndex(self.index, self._matrix, self.spec, UnindexedRows(rows, self._matrix))
+
+    def _find_unindexed_rows(self) -> NDArray[np.int64]:
+        """Return the rows that may not be found by their own vectors, the least alike first.
+
+        Every row is asked for with half the candidates. A row of which a twin came back is none of
+        them. Uses all threads that FAISS has.
+        """
+        rows_ND = self.rows_ND
+        careful = self.with_spec(replace(self.spec, k_factor=max(1.0, self.spec.k_factor / 2)))
+        unindexed, likeness = [], []
+        for start in range(0, len(rows_ND), ASKED_ROWS):
+            block_ND = rows_ND[start : start + ASKED_ROWS]
+            scores_N1, found_N1 = careful.search(block_ND, 1)
+            others_ND = rows_ND[np.maximum(found_N1[:, 0], 0)]
+            astray = np.flatnonzero((others_ND != block_ND).any(axis=1) | (found_N1[:, 0] < 0))
+            unindexed.append(astray + start)
+            likeness.append(scores_N1[astray, 0])
+        return np.concatenate(unindexed)[np.argsort(np.concatenate(likeness), kind="stable")]
 
     @property
-    def most_effort(self) -> int:
+    def unindexed_rows(self) -> NDArray[np.int64]:
+        """The rows that every search looks at besides."""
+        return np.empty(0, np.int64) if self.unindexed is None else self.unindexed.rows
+
+    @property
+    def max_search_depth(self) -> int:
         """What more than this finds no more."""
-        lists = getattr(bare_index(self.index), "nlist", MAX_EFFORT)
-        return min(MAX_EFFORT, lists)
+        lists = getattr(bare_index(self.index), "nlist", MAX_SEARCH_DEPTH)
+        return min(MAX_SEARCH_DEPTH, lists)
 
     @property
     def rows_ND(self) -> NDArray[np.float32]:
         """The rows that are in it."""
         return self._matrix.rows_ND[: self.index.ntotal]
 
-    def look(
+    def adaptive_search(
         self,
         queries_QD: NDArray[np.float32],
         k: int,
         *,
-        alive: Alive | None = None,
+        live: LiveRows | None = None,
         share: float = 1.0,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
         """Search, and search harder where what is found lies farther away than it mostly does.
@@ -105,13 +138,13 @@ class Structure:
             As ``search``; and for which queries (Q,) they are far away still, so that only a scan
             is to be believed. ``None``: for none.
         """
-        scores_QK, rows_QK = self.search(queries_QD, k, alive=alive, share=share)
+        scores_QK, rows_QK = self.search(queries_QD, k, live=live, share=share)
         doubtful_Q = self._below(scores_QK, 1.0)
         if doubtful_Q is None:
             return scores_QK, rows_QK, None
         again = np.flatnonzero(doubtful_Q)
         scores_QK[again], rows_QK[again] = self._harder.search(
-            np.ascontiguousarray(queries_QD[again]), k, alive=alive, share=share
+            np.ascontiguousarray(queries_QD[again]), k, live=live, share=share
         )
         return scores_QK, rows_QK, self.far(scores_QK)
 
@@ -120,8 +153,8 @@ class Structure:
         return self._below(scores_QK, FAR)
 
     def _below(self, scores_QK: NDArray[np.float32], times: float) -> NDArray[np.bool_] | None:
-        """Return which answers (Q,) are ``times`` as far away as the plan's floor, or farther."""
-        if not self.plan.floors:
+        """Return which answers (Q,) are ``times`` as far away as the spec's floor, or farther."""
+        if not self.spec.floors:
             return None
         place, floor = self._floor(scores_QK.shape[1], times)
         if len(scores_QK) == 1:
@@ -133,27 +166,25 @@ class Structure:
         """Return the place of the hit to look at among ``k``, and the score that it must reach."""
         known = self._floors.get((k, times))
         if known is None:
-            place = min(k, len(self.plan.floors)) - 1
-            known = place, max(1 - times * (1 - self.plan.floors[place]), -1.0)
+            place = min(k, len(self.spec.floors)) - 1
+            known = place, max(1 - times * (1 - self.spec.floors[place]), -1.0)
             self._floors[k, times] = known
         return known
 
-    def with_fewer_candidates(self) -> "Structure":
-        """Return the same structure, which refines half as many candidates."""
-        return self.with_plan(replace(self.plan, k_factor=max(1.0, self.plan.k_factor / 2)))
-
     @cached_property
-    def _harder(self) -> "Structure":
-        plan, more = self.plan, HARDER_K_FACTOR
-        effort = min(MAX_EFFORT, HARDER * plan.effort)
-        return self.with_plan(replace(plan, effort=effort, k_factor=more * plan.k_factor))
+    def _harder(self) -> "AnnIndex":
+        spec, more = self.spec, HARDER_K_FACTOR
+        search_depth = min(MAX_SEARCH_DEPTH, HARDER * spec.search_depth)
+        return self.with_spec(
+            replace(spec, search_depth=search_depth, k_factor=more * spec.k_factor)
+        )
 
     def search(
         self,
         queries_QD: NDArray[np.float32],
         k: int,
         *,
-        alive: Alive | None = None,
+        live: LiveRows | None = None,
         share: float = 1.0,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return scores and rows (Q, k), best first; rows of -1 where no more were found.
@@ -161,8 +192,8 @@ class Structure:
         Args:
             queries_QD: finite unit vectors, C-contiguous.
             k: at least 1.
-            alive: the rows that may be returned; ``None`` for all.
-            share: of the rows that are alive; the fewer, the harder it looks for them.
+            live: the rows that may be returned; ``None`` for all.
+            share: of the rows that are live; the fewer, the harder it looks for them.
         """
         scores_QK = np.empty((len(queries_QD), k), np.float32)
         rows_QK = np.empty((len(queries_QD), k), np.int64)
@@ -173,70 +204,69 @@ class Structure:
             k,
             faiss.swig_ptr(scores_QK),
             faiss.swig_ptr(rows_QK),
-            self._how(k, alive, share),
+            self._how(k, live, share),
         )
         np.multiply(scores_QK, _MINUS_HALF, scores_QK)
         np.add(scores_QK, _ONE, scores_QK)
         if len(scores_QK) > 1 or scores_QK.item(-1) < -1:  # of opposite vectors, by rounding
             np.maximum(scores_QK, -1, out=scores_QK)
-        if self.strays is not None:
-            self.strays.work_in(queries_QD, scores_QK, rows_QK, alive)
+        if self.unindexed is not None:
+            self.unindexed.work_in(queries_QD, scores_QK, rows_QK, live)
         return scores_QK, rows_QK
 
-    def _how(self, k: int, alive: Alive | None, share: float) -> Any:
+    def _how(self, k: int, live: LiveRows | None, share: float) -> Any:
         """Return FAISS's parameters of a search; making them costs as much as a tenth of it."""
-        known = self._parameters if alive is None else alive.parameters
+        known = self._parameters if live is None else live.parameters
         parameters = known.get((k, share))
         if parameters is None:
-            parameters = known[k, share] = self._new_parameters(self.effort(k, share), alive)
+            parameters = known[k, share] = self._new_parameters(self.search_depth(k, share), live)
         return parameters
 
-    def effort(self, k: int, share: float) -> int:
+    def search_depth(self, k: int, share: float) -> int:
         """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
-        more = max(1.0, k / MEASURED_K) ** (1.0 if self.plan.kind == "graph" else 0.5)
-        return min(MAX_EFFORT, int(self.plan.effort * more / share))
+        more = max(1.0, k / MEASURED_K) ** (1.0 if self.spec.kind == "graph" else 0.5)
+        return min(MAX_SEARCH_DEPTH, int(self.spec.search_depth * more / share))
 
-    def _new_parameters(self, effort: int, alive: Alive | None) -> Any:
-        inner = self._inner_parameters(effort, alive)
+    def _new_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
+        inner = self._inner_parameters(search_depth, live)
         return faiss.IndexRefineSearchParameters(
-            k_factor=self.plan.k_factor, base_index_params=inner
+            k_factor=self.spec.k_factor, base_index_params=inner
         )
 
-    def _inner_parameters(self, effort: int, alive: Alive | None) -> Any:
-        selector = None if alive is None else alive.selector
-        if self.plan.kind == "graph":
-            inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+    def _inner_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
+        selector = None if live is None else live.selector
+        if self.spec.kind == "graph":
+            inner = faiss.SearchParametersHNSW(efSearch=search_depth, sel=selector)
         else:
-            inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+            inner = faiss.SearchParametersIVF(nprobe=search_depth, sel=selector)
         if isinstance(self.index, faiss.IndexPreTransform):
             inner = faiss.SearchParametersPreTransform(index_params=inner)
         return inner
 
 
-def _on_bytes(
-    plan: Plan, sample_ND: NDArray[np.float32], rows_ND: NDArray[np.float32], seed: int
+def _quantized_index(
+    spec: IndexSpec, sample_ND: NDArray[np.float32], rows_ND: NDArray[np.float32], seed: int
 ) -> Any:
     """Return an index without rows, trained to hold them as bytes."""
     every = -(-len(sample_ND) // SAMPLE_ROWS)
-    transform = byte_transform(sample_ND[::every], rows_ND, seed=seed)
+    transform = scalar_quantizer_transform(sample_ND[::every], rows_ND, seed=seed)
     width, code = transform.d_out, faiss.ScalarQuantizer.QT_8bit_direct
-    what = plan.factory.removeprefix(BYTES)
-    if plan.kind == "graph":
-        behind = faiss.IndexHNSWSQ(width, code, int(what.removeprefix("HNSW")))
-        behind.hnsw.efConstruction = plan.construction
+    if spec.kind == "graph":
+        behind = faiss.IndexHNSWSQ(width, code, int(spec.factory.removeprefix("HNSW")))
+        behind.hnsw.efConstruction = spec.construction
     else:
         coarse = faiss.IndexFlatL2(width)
-        lists = int(what.removeprefix("IVF"))
+        lists = int(spec.factory.removeprefix("IVF"))
         behind = faiss.IndexIVFScalarQuantizer(coarse, width, lists, code, faiss.METRIC_L2, False)
         behind.cp.min_points_per_centroid = 1  # few rows are no reason for a warning
     index = faiss.IndexPreTransform(transform, behind)
-    train_on_bytes(index, sample_ND)
+    train_quantized(index, sample_ND)
     return index
 
 
-def _filled(index: Any, rows_ND: NDArray[np.float32], plan: Plan) -> Any:
-    if plan.factory.startswith(BYTES):
-        add_as_bytes(index, rows_ND)
+def _filled(index: Any, rows_ND: NDArray[np.float32], spec: IndexSpec) -> Any:
+    if spec.scalar_quantizer:
+        add_quantized(index, rows_ND)
     else:
         index.add(rows_ND)
     return index

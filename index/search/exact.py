@@ -1,6 +1,6 @@
 """Exact search: looks at every row. Rows and queries in, the nearest keys and their scores out.
 
-The reference that every faster structure is measured against.
+The reference that every faster ANN index is measured against.
 
 Shape suffixes: N rows, Q queries, F fetched candidates, S rows of a subset, D vector width.
 """
@@ -23,11 +23,11 @@ NOTHING: Final[Hits] = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class Rows(Protocol):
-    """Unit vectors under distinct keys, some of them dead, at one moment."""
+    """Unit vectors under distinct keys, some of them tombstoned, at one moment."""
 
     @property
     def vectors_ND(self) -> NDArray[np.float32]:
-        """All rows, dead ones included, C-contiguous."""
+        """All rows, tombstoned ones included, C-contiguous."""
         ...
 
     @property
@@ -36,15 +36,15 @@ class Rows(Protocol):
         ...
 
     @property
-    def dead(self) -> int:
+    def tombstones(self) -> int:
         """How many rows no search may return."""
         ...
 
-    def alive_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def live_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of ``rows`` that a search may return, in their order."""
         ...
 
-    def alive_rows(self) -> NDArray[np.int64]:
+    def live_rows(self) -> NDArray[np.int64]:
         """Return all rows that a search may return, sorted."""
         ...
 
@@ -59,17 +59,17 @@ def nearest(
     Args:
         rows: what to scan.
         queries_QD: unit vectors, C-contiguous.
-        k: at least 1; fewer come back only when fewer rows are alive (and ``among`` the wanted).
-        among: only these rows, alive and distinct; ``None`` scans all.
+        k: at least 1; fewer come back only when fewer rows are live (and ``among`` the wanted).
+        among: only these rows, live and distinct; ``None`` scans all.
     """
-    if among is None and rows.dead > SPARE + k:  # not worth fetching so many dead ones
-        among = rows.alive_rows()
+    if among is None and rows.tombstones > SPARE + k:  # not worth fetching so many of them
+        among = rows.live_rows()
     scanned = len(rows.keys_N) if among is None else len(among)
-    dead = rows.dead if among is None else 0
-    k = min(k, scanned - dead)
+    tombstones = rows.tombstones if among is None else 0
+    k = min(k, scanned - tombstones)
     if not k:
         return [NOTHING] * len(queries_QD)
-    fetch = min(k + dead + SPARE, scanned)
+    fetch = min(k + tombstones + SPARE, scanned)
     if len(queries_QD) == 1:
         return [_nearest_of_one(rows, queries_QD, k, fetch, among)]
     scores_QF, rows_QF = _fetch(rows.vectors_ND, queries_QD, fetch, among)
@@ -105,11 +105,11 @@ def _settled(
     if len(rows_F) == scanned or scores_F.min() <= scores[k - 1] - ROUNDING:
         return keys[:k], scores[:k]
     # Duplicates can tie beyond the last candidate.
-    hits, _ = above(rows, query_D, min_score=float(scores[k - 1]), limit=k, among=among)
+    hits, _ = range_search(rows, query_D, min_score=float(scores[k - 1]), limit=k, among=among)
     return hits
 
 
-def above(
+def range_search(
     rows: Rows,
     query_D: NDArray[np.float32],
     *,
@@ -122,8 +122,8 @@ def above(
     The best ``limit`` of them, or all; best first, ties by the smaller key. The memory that it
     takes follows what is returned, not the rows.
     """
-    if among is None and rows.dead:
-        among = rows.alive_rows()
+    if among is None and rows.tombstones:
+        among = rows.live_rows()
     best, total, least = NOTHING, 0, np.float32(min_score)
     scanned = len(rows.keys_N) if among is None else len(among)
     step = _block_rows(query_D)
@@ -158,9 +158,9 @@ def _block_rows(query_D: NDArray[np.float32]) -> int:
 
 
 def ranked(rows: Rows, query_D: NDArray[np.float32], candidates_F: NDArray[np.int64]) -> Hits:
-    """Return keys and scores of the alive ones of ``candidates_F``, best first, ties by key."""
-    if rows.dead:
-        candidates_F = rows.alive_among(candidates_F)
+    """Return keys and scores of the live ones of ``candidates_F``, best first, ties by key."""
+    if rows.tombstones:
+        candidates_F = rows.live_among(candidates_F)
     scores_F = _scores(rows, query_D, candidates_F)
     keys_F = rows.keys_N[candidates_F]
     order = np.lexsort((keys_F, -scores_F))

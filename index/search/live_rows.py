@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Alive:
+class LiveRows:
     """Which rows a search may return: one bit for each, and FAISS's selector of them."""
 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
@@ -16,17 +16,17 @@ class Alive:
         self.parameters: dict[tuple[int, float], Any] = {}  # of searches among them
 
     @classmethod
-    def only(cls, rows: NDArray[np.int64], *, count: int) -> "Alive":
+    def only(cls, rows: NDArray[np.int64], *, count: int) -> "LiveRows":
         """Return the selection of ``rows`` out of ``count``."""
         flags = np.zeros(count, np.bool_)
         flags[rows] = True
         return cls(np.packbits(flags, bitorder="little"))
 
-    def without(self, rows: NDArray[np.int64]) -> "Alive":
-        """Return a selection in which ``rows`` are dead too."""
+    def without(self, rows: NDArray[np.int64]) -> "LiveRows":
+        """Return a selection in which ``rows`` are tombstoned too."""
         bits = self.bits.copy()
         np.bitwise_and.at(bits, rows >> 3, ~(1 << (rows & 7)).astype(np.uint8))
-        return Alive(bits)
+        return LiveRows(bits)
 
     def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of ``rows`` that are selected, in their order."""

@@ -31,12 +31,12 @@ SAMPLE_ROWS: Final = 50_000  # that the directions are taken from
 CODED_ROWS: Final = 65_536  # turned into bytes at a time
 
 
-def byte_width(width: int) -> int:
+def code_width(width: int) -> int:
     """Return how many bytes stand for a vector of ``width`` numbers."""
     return min(MAX_WIDTH, -(-width // STEP) * STEP)
 
 
-def byte_transform(
+def scalar_quantizer_transform(
     sample_ND: NDArray[np.float32], rows_ND: NDArray[np.float32], *, seed: int
 ) -> Any:
     """Return FAISS's linear transform from vectors to numbers that lie within 0 and 255.
@@ -47,7 +47,7 @@ def byte_transform(
         seed: of the rotation.
     """
     width = sample_ND.shape[1]
-    coded = byte_width(width)
+    coded = code_width(width)
     mean_D = sample_ND.mean(axis=0, dtype=np.float64)
     centred_ND = (sample_ND - mean_D).astype(np.float32)
     _, directions_DD = np.linalg.eigh((centred_ND.T @ centred_ND).astype(np.float64))
@@ -78,13 +78,13 @@ def _reach(
     return min(float(sorted_N[-1]), CUT_REACH * usual)
 
 
-def train_on_bytes(index: Any, rows_ND: NDArray[np.float32]) -> None:
+def train_quantized(index: Any, rows_ND: NDArray[np.float32]) -> None:
     """Train what stands behind the byte transform of ``index``."""
     _behind(index).train(_coded(index, rows_ND))
     index.is_trained = True
 
 
-def add_as_bytes(index: Any, rows_ND: NDArray[np.float32]) -> None:
+def add_quantized(index: Any, rows_ND: NDArray[np.float32]) -> None:
     """Add rows behind the byte transform; one that lies too far out is cut off, not wrapped."""
     behind = _behind(index)
     for start in range(0, len(rows_ND), CODED_ROWS):

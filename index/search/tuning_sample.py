@@ -1,6 +1,6 @@
-"""What structures are measured with: queries and their true neighbours, from a gallery's own rows.
+"""What ANN indexes are measured with: queries and their true neighbours, from a gallery's own rows.
 
-Some rows are held out: they are queries, and the structures that are measured do not hold them.
+Some rows are held out: they are queries, and the ANN indexes that are measured do not hold them.
 The same rows moved a little stand for pictures that were cut or saved anew. Queries from outside
 (noise, blends of rows) lie where no rows do. The truth is an exact scan.
 
@@ -43,7 +43,7 @@ class Sample:
     """All rows: the ones that are measured, then the ones held out; queries, and the truth."""
 
     matrix: Matrix
-    built: int  # so many of the first rows are in the structures that are measured
+    built: int  # so many of the first rows are in the ANN indexes that are measured
     inside: tuple[Queries, Queries]  # the rows that were held out, as they are and moved a little
     outside: tuple[Queries, ...]  # one kind after another
     floors: tuple[

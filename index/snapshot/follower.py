@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 
 from index.errors import LogCutError
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.recovery import load, load_on
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generations import Generations
-from index.snapshot.snapshot import Live, Snapshot
+from index.snapshot.segments.immutable_segment import ImmutableSegment
+from index.snapshot.snapshot import Snapshot, SnapshotWriter
 from index.store.oplog import Operation
 from index.store.store import Store
 
@@ -25,20 +26,23 @@ FRESH_S: Final = 0.001  # how long what other processes wrote may go unseen
 class Follower:
     """Snapshots moved by the log alone: our own writes and other processes' come alike."""
 
-    def __init__(self, store: Store, generations: Generations) -> None:
+    def __init__(
+        self, store: Store, generations: Generations, policy: SearchPolicy = DEFAULT_POLICY
+    ) -> None:
         self._store = store
         self._generations = generations
+        self._policy = policy
         self._lock = threading.Lock()
         self._looked_at = time.monotonic()
         self._version = store.data_version()  # before loading: what comes later is followed
-        self._live = load(store, generations)
+        self._writer = load(store, generations, policy)
 
     @property
     def snapshot(self) -> Snapshot:
         """What can be found now, as of the last time anybody caught up."""
-        return self._live.snapshot
+        return self._writer.snapshot
 
-    def recent(self) -> Snapshot:
+    def recent_snapshot(self) -> Snapshot:
         """Return what can be found: this process's writes, and others' that are a moment old.
 
         Asking SQLite whether anybody wrote takes system calls, which slow down the search after
@@ -48,7 +52,7 @@ class Follower:
             StorageError, GalleryFolderError: as ``catch_up``.
         """
         if time.monotonic() - self._looked_at < FRESH_S:
-            return self._live.snapshot
+            return self._writer.snapshot
         return self.catch_up()
 
     def catch_up(self) -> Snapshot:
@@ -63,42 +67,42 @@ class Follower:
             looked_at = time.monotonic()
             version = self._store.data_version()
             if version != self._version:
-                self._live = self._followed(self._live)
+                self._writer = self._followed(self._writer)
                 self._version = version
             self._looked_at = looked_at
-            return self._live.snapshot
+            return self._writer.snapshot
 
-    def adopt(self, base: Base) -> None:
-        """Search on ``base`` from now on; searches go on meanwhile and miss nothing.
+    def adopt(self, segment: ImmutableSegment) -> None:
+        """Search on ``segment`` from now on; searches go on meanwhile and miss nothing.
 
         Raises:
-            GenerationError: it is not of what is stored; the base in use stays.
+            GenerationError: it is not of what is stored; the segment in use stays.
         """
-        live = load_on(self._store, base)
+        writer = load_on(self._store, segment, self._policy)
         with self._lock:
-            live = self._followed(live)  # what was written since it was loaded
-            self._live = _instead_of(self._live, live)
+            writer = self._followed(writer)  # what was written since it was loaded
+            self._writer = _instead_of(self._writer, writer)
 
-    def _followed(self, live: Live) -> Live:
+    def _followed(self, writer: SnapshotWriter) -> SnapshotWriter:
         """Bring ``live`` up to date and return it, or another one in its place."""
         while True:
-            seq = live.snapshot.seq
+            seq = writer.snapshot.seq
             try:
                 operations = self._store.operations(after=seq, limit=FOLLOW_ROWS)
             except LogCutError:  # slept through more than the log remembers
-                live = _instead_of(live, load(self._store, self._generations))
+                writer = _instead_of(writer, load(self._store, self._generations, self._policy))
                 continue
             if not operations:
-                return live
-            self._apply(live, operations)
+                return writer
+            self._apply(writer, operations)
 
-    def _apply(self, live: Live, operations: list[Operation]) -> None:
+    def _apply(self, writer: SnapshotWriter, operations: list[Operation]) -> None:
         puts = [(op.key, op.vector_D) for op in operations if op.vector_D is not None]
         vectors_ND = np.empty((len(puts), self._store.binding.width), np.float32)
         for row, (_, vector_D) in enumerate(puts):
             vectors_ND[row] = vector_D
         removed = [op.key for op in operations if op.kind == "delete"]
-        live.apply(
+        writer.apply(
             seq=operations[-1].seq,
             keys_N=np.array([key for key, _ in puts], np.int64),
             vectors_ND=vectors_ND,
@@ -106,7 +110,7 @@ class Follower:
         )
 
 
-def _instead_of(old: Live, new: Live) -> Live:
+def _instead_of(old: SnapshotWriter, new: SnapshotWriter) -> SnapshotWriter:
     """Return ``new``, which tells readers of ``old`` whether something may have been removed."""
     removals = old.snapshot.removals + (new.snapshot.seq != old.snapshot.seq)
     new.snapshot = replace(new.snapshot, removals=removals)

@@ -26,7 +26,8 @@ from index.items.filter import (
 from index.items.item import shown
 from index.items.metadata_index import NULL, OTHER, kind_of
 
-TERMS_VERSION: Final = 3  # format of the database from which on ``terms`` has every member
+METADATA_INDEX_VERSION: Final = 3  # format of the database from which on it has every member
+
 # Reading one item's metadata costs as much as this many entries of an index (measured: 4 and 0.06
 # microseconds).
 SCAN_COST: Final = 60
@@ -55,7 +56,7 @@ def condition_keys(
     few items above ``after`` would cost, those are read instead. It never costs more than twice the
     better way. Where the index is of an older format, all items above ``after`` are read.
     """
-    if reader.pragma("user_version") < TERMS_VERSION:
+    if reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return scan_keys(reader, condition, after=after)
     if isinstance(condition, Match):
         return distinct(_matching(reader, condition, after))

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from index.errors import StorageError, VectorIndexError
 from index.store.oplog import trim_log
 from index.store.sqlite.database import Database
-from index.store.transaction import Changes
+from index.store.transaction import WriteTransaction
 
 MAX_REQUESTS: Final = 256  # in one transaction, so that nobody waits long for others' changes
 MAX_ITEMS: Final = 1024  # likewise; one request with more has a transaction of its own
@@ -35,7 +35,7 @@ class GroupWriter:
         self._queue: deque[_Request] = deque()
         self._leader: _Request | None = None  # who is at work, or has been woken to be
 
-    def run(self, change: Callable[[Changes], T], *, items: int) -> T:
+    def run(self, change: Callable[[WriteTransaction], T], *, items: int) -> T:
         """Run ``change``, which touches about ``items`` items, and return its result, durable.
 
         Raises:
@@ -50,11 +50,11 @@ class GroupWriter:
                 if leads:
                     self._leader = request
             if not leads:
-                request.turn.acquire()  # until it is done, or this caller is to lead
+                request.wakeup.acquire()  # until it is done, or this caller is to lead
             if not request.done:
                 self._lead()
         except BaseException:  # an interrupt, such as Ctrl-C: nobody may wait for this caller
-            self._leave(request)
+            self._withdraw(request)
             raise
         if request.error is not None:
             raise request.error
@@ -65,10 +65,10 @@ class GroupWriter:
         try:
             self._take(batch)
             with self._database.writing() as writer:
-                changes = Changes(writer)
-                results = [request.change(changes) for request in batch]
-                if changes.logged:
-                    trim_log(writer, logged=changes.logged)
+                transaction = WriteTransaction(writer)
+                results = [request.change(transaction) for request in batch]
+                if transaction.logged:
+                    trim_log(writer, logged=transaction.logged)
             for request, result in zip(batch, results, strict=True):
                 request.result = result
             self.on_commit()  # once for all of them: each on its own thread would take much longer
@@ -78,7 +78,7 @@ class GroupWriter:
         finally:
             for request in batch:
                 request.done = True
-                request.turn.release()
+                request.wakeup.release()
             self._hand_over()
 
     def _take(self, batch: list["_Request"]) -> None:
@@ -96,9 +96,9 @@ class GroupWriter:
         with self._lock:
             self._leader = self._queue[0] if self._queue else None
             if self._leader is not None:
-                self._leader.turn.release()
+                self._leader.wakeup.release()
 
-    def _leave(self, request: "_Request") -> None:
+    def _withdraw(self, request: "_Request") -> None:
         with self._lock:
             if request in self._queue:
                 self._queue.remove(request)
@@ -108,15 +108,15 @@ class GroupWriter:
 
 
 class _Request:
-    """One caller's change; ``turn`` is held until it is done, or until the caller is to lead."""
+    """One caller's change; ``wakeup`` is held until it is done, or until the caller is to lead."""
 
-    __slots__ = ("change", "done", "error", "items", "result", "turn")
+    __slots__ = ("change", "done", "error", "items", "result", "wakeup")
 
-    def __init__(self, change: Callable[[Changes], Any], items: int) -> None:
+    def __init__(self, change: Callable[[WriteTransaction], Any], items: int) -> None:
         self.change = change
         self.items = items
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None

@@ -2,7 +2,7 @@
 
 One transaction makes every change, so a killed or failed migration leaves the older format whole.
 Programs for the older format refuse the newer one when they open it; one that has the gallery open
-already must be stopped first, since it would go on without writing terms.
+already must be stopped first, since it would go on without writing to the metadata index.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from uuid import uuid4
 import apsw
 
 from index.errors import StorageError
-from index.items.metadata_index import TERMS_TABLE, fill_terms
+from index.items.metadata_index import METADATA_INDEX_TABLE, fill_metadata_index
 from index.store.schema import FORMAT_VERSION, check_format
 from index.store.sqlite.database import Database
 
@@ -24,8 +24,8 @@ def migrate(path: Path) -> None:
 
     One of version 2 that cannot be written to stays as it is: filters then read its items.
 
-    The terms of all items are written anew: some 8 seconds per million items with two members of
-    metadata each.
+    The metadata index is written anew: some 8 seconds per million items with two members
+    of metadata each.
 
     Raises:
         GalleryFolderError: not a gallery's database, or of an unknown or newer version.
@@ -60,6 +60,6 @@ def _from_1_to_2(writer: apsw.Connection) -> None:
 
 def _from_2_to_3(writer: apsw.Connection) -> None:
     writer.execute("DROP TABLE IF EXISTS terms")
-    writer.execute(TERMS_TABLE)
-    fill_terms(writer)
+    writer.execute(METADATA_INDEX_TABLE)
+    fill_metadata_index(writer)
     writer.pragma("user_version", FORMAT_VERSION)

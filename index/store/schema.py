@@ -7,12 +7,12 @@ from typing import Final
 import apsw
 
 from index.errors import GalleryFolderError, ModelMismatchError
-from index.items.metadata_index import TERMS_TABLE
-from index.store.sqlite.database import sentences
+from index.items.metadata_index import METADATA_INDEX_TABLE
+from index.store.sqlite.database import translate_errors
 
 DATABASE_NAME: Final = "gallery.sqlite"
 APPLICATION_ID: Final = 0x4C4B474C  # "LKGL", in the file's header: tells our files from others
-# 1: without terms, database_id and log_start; 2: terms of scalars at the top alone.
+# 1: without the metadata index, database_id and log_start; 2: an index of scalars at the top alone.
 FORMAT_VERSION: Final = 3
 OLDEST_VERSION: Final = 1  # that can be migrated to the present one
 PAGE_BYTES: Final = 4096
@@ -53,7 +53,7 @@ CREATE TABLE operations (
     key INTEGER NOT NULL
 );
 """
-TABLES: Final = _FIRST_TABLES + TERMS_TABLE
+TABLES: Final = _FIRST_TABLES + METADATA_INDEX_TABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def write_empty(path: Path, binding: Binding) -> None:
     }
     if binding.model_folder is not None:
         meta["model_folder"] = binding.model_folder
-    with sentences(path):
+    with translate_errors(path):
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(path), flags=flags)
         try:

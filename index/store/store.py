@@ -23,6 +23,7 @@ from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
 from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
 from index.items.preconditions import ANYTHING, Expected
+from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import condition_keys, same_content
@@ -39,8 +40,12 @@ from index.store.schema import (
     read_setting,
     write_setting,
 )
-from index.store.sqlite.database import Database, sentences
-from index.store.transaction import NO_THUMBNAIL, Changes, Row, last_seq, work_of
+from index.store.sqlite.database import Database, translate_errors
+from index.store.transaction import (
+    WriteTransaction,
+    last_seq,
+    write_cost,
+)
 from vision.image.thumbnail import Thumbnail
 
 T = TypeVar("T")
@@ -88,9 +93,9 @@ class Store:
         """Why nothing can be written, a sentence; ``None`` while writing goes on."""
         return self._database.read_only_reason
 
-    def look_at_place(self) -> str | None:
+    def check_files(self) -> str | None:
         """Be read-only while the gallery is not where it was opened, and say what is missing."""
-        return self._database.look_at_place()
+        return self._database.check_files()
 
     def after_commits(self, work: Callable[[], object]) -> None:
         """Have ``work`` done after each commit, before its callers hear; they get its errors."""
@@ -99,17 +104,20 @@ class Store:
     def put(
         self, items: Sequence[NewItem], *, upsert: bool, created: str, expected: Expected = ANYTHING
     ) -> list[PutResult]:
-        """Store checked ``items``, all or none, and return what became of each, in order.
+        """Store ``items``, all or none, and return what became of each, in order.
 
         Callers on several threads share transactions; all of them get the error of one.
 
         Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable; nothing
+                was written.
             ReadOnlyError, DiskFullError: nothing was written.
             StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
         """
-        rows = [Row.of(item, created=created) for item in items]
-        put = partial(Changes.put_all, rows=rows, upsert=upsert, expected=expected)
-        return self._writer.run(put, items=work_of(rows))
+        width = self.binding.width
+        prepared = [PreparedItem.of(item, width=width, created=created) for item in items]
+        put = partial(WriteTransaction.put_all, items=prepared, upsert=upsert, expected=expected)
+        return self._writer.run(put, items=write_cost(prepared))
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete all or none and return, per id, whether there was such an item.
@@ -117,10 +125,10 @@ class Store:
         Raises as ``put``.
         """
         return self.change(
-            lambda changes: [changes.delete(item_id) for item_id in ids], items=len(ids)
+            lambda transaction: [transaction.delete(item_id) for item_id in ids], items=len(ids)
         )
 
-    def change(self, work: Callable[[Changes], T], *, items: int) -> T:
+    def change(self, work: Callable[[WriteTransaction], T], *, items: int) -> T:
         """Do ``work``, which touches so many ``items``, in a transaction. Raises as ``put``."""
         return self._writer.run(work, items=items)
 
@@ -204,7 +212,7 @@ class Store:
         cut, more = 0, True
         while more:
             count, more = self._writer.run(
-                lambda changes: cut_operations(changes.writer, up_to=up_to), items=MAX_ITEMS
+                lambda transaction: cut_operations(transaction.writer, up_to=up_to), items=MAX_ITEMS
             )
             cut += count
         return cut
@@ -238,9 +246,9 @@ class Store:
         for name in settings:
             check_setting(name)
 
-        def write(changes: Changes) -> None:
+        def write(transaction: WriteTransaction) -> None:
             for name, value in settings.items():
-                write_setting(changes.writer, name, value)
+                write_setting(transaction.writer, name, value)
 
         self._writer.run(write, items=1)
 
@@ -263,7 +271,7 @@ class Store:
 
     def data_version(self) -> int:
         """Return a number that every commit changes, in 6 microseconds; one thread at a time."""
-        with sentences(self._database.path):
+        with translate_errors(self._database.path):
             return int(self._poll.pragma("data_version"))
 
     def close(self) -> None:

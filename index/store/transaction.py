@@ -7,15 +7,19 @@ reader that stops between them finds a key that is gone, and reads on.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import apsw
-import numpy as np
 
-from index.items.item import NewItem, Part, PutResult, clean_label, encode_metadata
-from index.items.metadata_index import Term, add_terms, remove_terms, terms_of
+from index.items.item import PutResult
+from index.items.metadata_index import (
+    MetadataEntry,
+    add_metadata_entries,
+    metadata_entries,
+    remove_metadata_entries,
+)
 from index.items.preconditions import ANYTHING, Expected
-from index.search.vectors import VECTOR_TYPE, unit_vectors
+from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.store.build_origins import forget
 from vision.image.thumbnail import Thumbnail
 
@@ -24,46 +28,11 @@ _FIND_BYTES: Final = (
     "SELECT v.data, t.media_type, t.data FROM items LEFT JOIN vectors v USING (key) "
     "LEFT JOIN thumbnails t USING (key) WHERE key = ?"
 )
-TERMS_PER_ITEM: Final = 64  # writing so many terms takes as long as writing the rest of an item
-# Stored where there is no picture: a row of `thumbnails` that is not there at all is damage.
-NO_THUMBNAIL: Final = Thumbnail("", b"")
+ENTRIES_PER_ITEM: Final = 64  # of the metadata index, to write them takes as long as the rest
 _INSERT: Final = (
     "INSERT INTO items (key, id, label, metadata, content_sha256, created, seq) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A checked item as it will be stored: worked out before the transaction, by its own thread."""
-
-    id: str
-    label: str | None
-    metadata: str  # canonical JSON
-    content_sha256: str
-    created: str  # ISO 8601, UTC
-    terms: set[Term]
-    vector: bytes
-    thumbnail: Thumbnail
-    brings: frozenset[Part] | None  # the rest stays as stored; ``None``: it brings everything
-
-    @classmethod
-    def of(cls, item: NewItem, *, created: str) -> Self:
-        """Return the row of ``item``."""
-        metadata = encode_metadata(item.metadata)
-        return cls(
-            id=item.id,
-            label=clean_label(item.label),
-            metadata=metadata,
-            content_sha256=item.content_sha256,
-            created=item.created or created,
-            terms=terms_of(metadata),
-            vector=unit_vectors(item.vector_D[np.newaxis], width=len(item.vector_D))
-            .astype(VECTOR_TYPE)
-            .tobytes(),
-            thumbnail=item.thumbnail or NO_THUMBNAIL,
-            brings=item.brings,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +43,15 @@ class Edit:
     seq: int  # of the item as it was read
     label: str | None
     metadata: str  # canonical JSON
-    terms: set[Term]
+    entries: frozenset[MetadataEntry]
 
 
-def work_of(rows: Sequence[Row]) -> int:
-    """Return what writing ``rows`` costs, in items with little metadata."""
-    return sum(1 + len(row.terms) // TERMS_PER_ITEM for row in rows)
+def write_cost(items: Sequence[PreparedItem]) -> int:
+    """Return what writing ``items`` costs, in items with little metadata."""
+    return sum(1 + len(item.entries) // ENTRIES_PER_ITEM for item in items)
 
 
-class Changes:
+class WriteTransaction:
     """The changes of one write transaction, in the order of its calls.
 
     Nobody else can write meanwhile, so the next key and seq are read once and counted on from here.
@@ -102,46 +71,48 @@ class Changes:
         return self._seq - self._seq_before
 
     def put_all(
-        self, rows: Sequence[Row], *, upsert: bool, expected: Expected = ANYTHING
+        self, items: Sequence[PreparedItem], *, upsert: bool, expected: Expected = ANYTHING
     ) -> list[PutResult]:
         """Store items one after another; an id that comes twice meets its earlier self."""
-        return [self.put(row, upsert=upsert, expected=expected) for row in rows]
+        return [self.put(item, upsert=upsert, expected=expected) for item in items]
 
-    def put(self, row: Row, *, upsert: bool, expected: Expected = ANYTHING) -> PutResult:
+    def put(self, item: PreparedItem, *, upsert: bool, expected: Expected = ANYTHING) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
 
-        Of a row that does not bring everything, the rest stays as it is stored.
+        Of an item that does not bring everything, the rest stays as it is stored.
 
         With ``upsert`` off, an item whose id holds anything else is left as it is: ``conflict``.
         So is one that is not what was ``expected``: ``unexpected``.
         """
         cursor = self._cursor
-        old = cursor.execute(_FIND, (row.id,)).get
+        old = cursor.execute(_FIND, (item.id,)).get
         if not expected.holds(None if old is None else old[1]):
-            return PutResult(row.id, "unexpected", 0 if old is None else old[1])
+            return PutResult(item.id, "unexpected", 0 if old is None else old[1])
         if old is not None:
             old_key, old_seq, _, *content = old
-            is_same = content == [row.label, row.metadata, row.content_sha256]
-            if row.brings is not None:
-                row, is_same = self._completed(row, old)
+            is_same = content == [item.label, item.metadata, item.content_sha256]
+            if item.brings is not None:
+                item, is_same = self._completed(item, old)
             if is_same:
-                return PutResult(row.id, "unchanged", old_seq)
+                return PutResult(item.id, "unchanged", old_seq)
             if not upsert:
-                return PutResult(row.id, "conflict", old_seq)
+                return PutResult(item.id, "conflict", old_seq)
             self._remove(old_key, content[1])
-        key, seq = self._insert(row.id, row.label, row.metadata, row.content_sha256, row.created)
-        vector, thumbnail = row.vector, row.thumbnail
+        key, seq = self._insert(
+            item.id, item.label, item.metadata, item.content_sha256, item.created
+        )
+        vector, thumbnail = item.vector, item.thumbnail
         cursor.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
         cursor.execute(
             "INSERT INTO thumbnails VALUES (?, ?, ?, ?)",
             (key, thumbnail.media_type, thumbnail.data, zlib.crc32(thumbnail.data)),
         )
-        add_terms(cursor, key, row.terms)
+        add_metadata_entries(cursor, key, item.entries)
         self._log("put", key)
         if old is None:
-            return PutResult(row.id, "created", seq)
+            return PutResult(item.id, "created", seq)
         self._log("delete", old_key)
-        return PutResult(row.id, "replaced", seq)
+        return PutResult(item.id, "replaced", seq)
 
     def edit(self, edit: Edit) -> int | None:
         """Give an item another label and metadata, and return the seq it has now.
@@ -164,7 +135,7 @@ class Changes:
             for _, *columns in rows:
                 marks = ", ?" * len(columns)
                 cursor.execute(f"INSERT INTO {table} VALUES (?{marks})", (key, *columns))
-        add_terms(cursor, key, edit.terms)
+        add_metadata_entries(cursor, key, edit.entries)
         self._log("put", key)
         self._log("delete", old_key)
         return seq
@@ -180,31 +151,30 @@ class Changes:
         self._log("delete", key)
         return True
 
-    def _completed(self, row: Row, old: tuple[Any, ...]) -> tuple[Row, bool]:
-        """Return ``row`` with what it does not bring as stored, and whether nothing is new in it.
+    def _completed(self, item: PreparedItem, old: tuple[Any, ...]) -> tuple[PreparedItem, bool]:
+        """Return ``item`` with what it does not bring as stored, and whether nothing is new in it.
 
         A picture that is not brought stays, unless the source tells that its image is another one.
         """
-        assert row.brings is not None
+        assert item.brings is not None
         key, _, created, label, metadata, content_sha256 = old
         ((vector, media_type, picture),) = self._cursor.execute(_FIND_BYTES, (key,))
         thumbnail = NO_THUMBNAIL if media_type is None else Thumbnail(media_type, picture)
-        same_image = row.content_sha256 == content_sha256 or "content" not in row.brings
+        same_image = item.content_sha256 == content_sha256 or "content" not in item.brings
         kept: dict[str, Any] = {}
-        if "label" not in row.brings:
+        if "label" not in item.brings:
             kept["label"] = label
-        if "metadata" not in row.brings:
-            kept |= {"metadata": metadata, "terms": terms_of(metadata)}
-        if "content" not in row.brings and vector == row.vector:
+        if "metadata" not in item.brings:
+            kept |= {"metadata": metadata, "entries": frozenset(metadata_entries(metadata))}
+        if "content" not in item.brings and vector == item.vector:
             kept["content_sha256"] = content_sha256
-        if "picture" not in row.brings and same_image:
+        if "picture" not in item.brings and same_image:
             kept["thumbnail"] = thumbnail
-        if "created" not in row.brings:
+        if "created" not in item.brings:
             kept["created"] = created
-        row = replace(row, **kept)
-        return row, (row.label, row.metadata, row.content_sha256, row.vector, row.thumbnail) == (
-            *(label, metadata, content_sha256, vector, thumbnail),
-        )
+        item = replace(item, **kept)
+        content = (item.label, item.metadata, item.content_sha256, item.vector, item.thumbnail)
+        return item, content == (label, metadata, content_sha256, vector, thumbnail)
 
     def _insert(self, *columns: str | None) -> tuple[int, int]:
         """Write the row of an item, and return its key and its seq, which is yet to be logged."""
@@ -216,7 +186,7 @@ class Changes:
 
     def _remove(self, key: int, metadata: str) -> None:
         self._cursor.execute("DELETE FROM items WHERE key = ?", (key,))
-        remove_terms(self._cursor, key, metadata)
+        remove_metadata_entries(self._cursor, key, metadata)
 
     def _log(self, kind: Literal["put", "delete"], key: int) -> int:
         self._seq += 1

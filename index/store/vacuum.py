@@ -20,15 +20,22 @@ from index.store.sqlite.database import (
     BUSY_TIMEOUT_MS,
     SYNC_FULL,
     check_sqlite_version,
-    folder_bytes,
-    sentences,
+    translate_errors,
 )
-from index.store.sqlite.write_ahead_log import begin_log_anew
+from index.store.sqlite.write_ahead_log import truncate_wal
 
 FREE_SHARE: Final = 0.1  # of the pages; fewer free ones are left for what is stored next
 COPIES: Final = 2  # of what is kept, while free pages are dropped: one aside, one in the log
 NO_ROOM: Final = 3  # the exit status that says so
 ALWAYS: Final = "always"  # the argument after the folder: also where few pages are free
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in ``folder``."""
+    # Not rglob: it fails when a folder is deleted meanwhile.
+    return sum(
+        _bytes_of(Path(place, name)) for place, _, names in os.walk(folder) for name in names
+    )
 
 
 def free_bytes(folder: Path) -> int:
@@ -55,49 +62,49 @@ def check_room(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def room_to_give_back(folder: Path) -> int:
-    """Return how many bytes ``give_back_space`` needs for a while, in ``folder`` itself.
+def check_room_to_vacuum(folder: Path) -> int:
+    """Return how many bytes ``vacuum`` needs for a while, in ``folder`` itself.
 
     Raises:
         DiskFullError: there are not so many.
         StorageError: the database cannot be read.
     """
     path = folder / DATABASE_NAME
-    with sentences(path), closing(_connect(path)) as connection:
+    with translate_errors(path), closing(_connect(path)) as connection:
         needed = _needed(connection) if _is_worth_it(connection) else 0
     check_room(folder, needed, "dropping what was deleted")
     return needed
 
 
-def give_back_space(folder: Path) -> int:
+def vacuum(folder: Path) -> int:
     """Empty the write-ahead log, and drop free pages where they are many; return the bytes saved.
 
-    Dropping free pages writes the whole database anew: that takes ``room_to_give_back``, and
+    Dropping free pages writes the whole database anew: that takes ``check_room_to_vacuum``, and
     whoever writes has to wait. A log that somebody still reads is left as it is.
 
     Raises:
         DiskFullError, StorageError: the database is as it was.
     """
     before = folder_bytes(folder)
-    room_to_give_back(folder)
-    _write_anew(folder)
+    check_room_to_vacuum(folder)
+    _run_vacuum(folder)
     return before - folder_bytes(folder)
 
 
-def room_to_write_anew(folder: Path) -> None:
-    """Accept a disk on which ``write_anew`` has room for a while, in ``folder`` itself.
+def check_room_to_rewrite(folder: Path) -> None:
+    """Accept a disk on which ``rewrite_database`` has room for a while, in ``folder`` itself.
 
     Raises:
         DiskFullError: it has not.
         StorageError: the database cannot be read.
     """
     path = folder / DATABASE_NAME
-    with sentences(path), closing(_connect(path)) as connection:
+    with translate_errors(path), closing(_connect(path)) as connection:
         needed = _needed(connection)
     check_room(folder, needed, "writing the database anew")
 
 
-def write_anew(folder: Path) -> None:
+def rewrite_database(folder: Path) -> None:
     """Write the whole database anew, and empty its log: no page of it stays where it was.
 
     Whoever writes has to wait.
@@ -107,10 +114,10 @@ def write_anew(folder: Path) -> None:
             since somebody reads them.
     """
     path = folder / DATABASE_NAME
-    room_to_write_anew(folder)
-    _write_anew(folder, ALWAYS)
-    with sentences(path), closing(_connect(path)) as connection:
-        emptied = begin_log_anew(connection, wait_ms=BUSY_TIMEOUT_MS)
+    check_room_to_rewrite(folder)
+    _run_vacuum(folder, ALWAYS)
+    with translate_errors(path), closing(_connect(path)) as connection:
+        emptied = truncate_wal(connection, wait_ms=BUSY_TIMEOUT_MS)
     if not emptied:
         raise StorageError(
             f"what was deleted is still in the write-ahead log of {path}, since a backup, an "
@@ -118,7 +125,7 @@ def write_anew(folder: Path) -> None:
         )
 
 
-def _write_anew(folder: Path, *arguments: str) -> None:
+def _run_vacuum(folder: Path, *arguments: str) -> None:
     place = folder.absolute()
     done = subprocess.run(
         module_command("index.store.vacuum", str(place), *arguments),
@@ -138,13 +145,13 @@ def main() -> int:
     """Write the database of the gallery named on the command line anew, where that is worth it."""
     path = Path(sys.argv[1]) / DATABASE_NAME
     try:
-        with sentences(path), closing(_connect(path)) as connection:
+        with translate_errors(path), closing(_connect(path)) as connection:
             connection.pragma("synchronous", SYNC_FULL)
             always = ALWAYS in sys.argv[2:]
             if always or _is_worth_it(connection):
                 connection.execute("VACUUM")
             if not always:  # then whoever started this looks whether it can be emptied
-                begin_log_anew(connection, wait_ms=BUSY_TIMEOUT_MS)
+                truncate_wal(connection, wait_ms=BUSY_TIMEOUT_MS)
     except VectorIndexError as error:
         sys.stdout.write(f"{error}\n")
         return NO_ROOM if isinstance(error, DiskFullError) else 1
@@ -165,6 +172,13 @@ def _needed(connection: apsw.Connection) -> int:
 
 def _is_worth_it(connection: apsw.Connection) -> bool:
     return bool(connection.pragma("freelist_count") > FREE_SHARE * connection.pragma("page_count"))
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # the write-ahead log comes and goes
+        return 0
 
 
 def _shown(size: int) -> str:

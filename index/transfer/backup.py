@@ -21,7 +21,12 @@ from index.maintenance.verify import store_problems
 from index.store.create import fill_folder
 from index.store.migration import migrate
 from index.store.schema import DATABASE_NAME, check_format, read_meta
-from index.store.sqlite.database import BUSY_TIMEOUT_MS, Database, check_sqlite_version, sentences
+from index.store.sqlite.database import (
+    BUSY_TIMEOUT_MS,
+    Database,
+    check_sqlite_version,
+    translate_errors,
+)
 from index.store.sqlite.file_access import LOG, Access, access_to, beside, connect
 from index.store.sqlite.write_ahead_log import is_in_the_way, too_long
 from index.store.store import Store
@@ -48,7 +53,7 @@ def back_up(gallery: Gallery, folder: Path, *, on_progress: Callable[[float], No
         DiskFullError, StorageError: the copy cannot be written. In every case none is left.
     """
     path = gallery.folder / DATABASE_NAME
-    with sentences(path):
+    with translate_errors(path):
         reader = connect(path, access_to(path))
     _copy(reader, path, folder, on_progress, database_id=gallery.binding.database_id)
 
@@ -73,7 +78,7 @@ def restore(backup: Path, folder: Path, *, on_progress: Callable[[float], None])
     # Nobody writes to a backup, and SQLite reads a file that it need not lock from any disk; with
     # a write-ahead log beside it, somebody did open it as a gallery, and perhaps still does.
     quiet = not beside(path, LOG).exists()
-    with sentences(path):
+    with translate_errors(path):
         reader = connect(path, Access.FROZEN if quiet else access_to(path))
     _copy(reader, path, folder, on_progress)
 
@@ -88,7 +93,7 @@ def _copy(
 ) -> None:
     check_sqlite_version()
     with closing(reader):
-        with sentences(source):
+        with translate_errors(source):
             reader.set_busy_timeout(BUSY_TIMEOUT_MS)
             check_format(reader, source)
             found = read_meta(reader, source).database_id
@@ -102,7 +107,7 @@ def _copy(
 
         def write(path: Path) -> None:
             on_progress(0.0)
-            with sentences(folder / DATABASE_NAME):
+            with translate_errors(folder / DATABASE_NAME):
                 _copy_pages(reader, source, path, on_progress)
             try:
                 migrate(path)

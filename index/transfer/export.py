@@ -21,7 +21,7 @@ from index.errors import DiskFullError, GalleryFolderError, SourceError, Storage
 from index.gallery import Gallery
 from index.search.vectors import VECTOR_TYPE
 from index.store.sqlite.database import NO_ROOM
-from index.transfer.stored_items import Contents, Facts, Stored, contents
+from index.transfer.stored_items import Contents, Provenance, Stored, contents
 
 GROUP_ROWS: Final = 4_096  # in a row group: 8 MiB of vectors at width 512
 FACTS_KEY: Final = b"lookalike"  # of the Parquet file's own metadata
@@ -35,7 +35,7 @@ Progress = Callable[[int], None]  # called with the number of items written sinc
 
 def export_parquet(
     gallery: Gallery, path: Path, *, thumbnails: bool, on_progress: Progress
-) -> Facts:
+) -> Provenance:
     """Write all items as of one moment to a new Parquet file, and return what they are.
 
     Columns: id, label, metadata (JSON text), content_sha256, created (ISO 8601, UTC), vector, and
@@ -62,7 +62,7 @@ def export_parquet(
 
 def export_folder(
     gallery: Gallery, folder: Path, *, table: Literal["csv", "jsonl"], on_progress: Progress
-) -> Facts:
+) -> Provenance:
     """Write all items as of one moment to a new folder, and return what they are.
 
     ``vectors.npy`` is (N, D) float32; row n of it belongs to line n of ``items.jsonl``, or of
@@ -144,7 +144,7 @@ def _groups(stored: Contents, *, thumbnails: bool) -> Iterator[list[Stored]]:
         yield group
 
 
-def _schema(pyarrow: Any, facts: Facts, *, thumbnails: bool) -> Any:
+def _schema(pyarrow: Any, facts: Provenance, *, thumbnails: bool) -> Any:
     fields = [pyarrow.field(name, pyarrow.string(), nullable=name == "label") for name in COLUMNS]
     fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), facts.width)))
     if thumbnails:

@@ -161,7 +161,7 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
     if entry.problem is not None:
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
-    text = encode_metadata({} if metadata is None else metadata)
+    encoded = encode_metadata({} if metadata is None else metadata)
     vector_D = _vector(entry.vector, wanted)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
@@ -179,14 +179,14 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         id=item_id,
         vector_D=vector_D,
         label=label,
-        metadata={} if metadata is None else metadata,
+        metadata=encoded,
         thumbnail=entry.thumbnail,
         content_sha256=content_sha256
         or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
         created=created,
         brings=frozenset(part for part, value in brought.items() if value is not None),
     )
-    return _Sound(item, len(text))
+    return _Sound(item, len(encoded.text))
 
 
 def _text(value: Any) -> str | None:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, SourceError
 from index.items.item import shown
+from index.items.prepared_item import NO_THUMBNAIL
 from index.search.vectors import decode_vector
 from index.store.schema import DATABASE_NAME, check_format, read_meta
 from index.store.sqlite.database import Database
-from index.store.transaction import NO_THUMBNAIL, last_seq
+from index.store.transaction import last_seq
 from vision.image.thumbnail import Thumbnail
 
 _WITH_THUMBNAIL: Final = (
@@ -34,7 +35,7 @@ _WITHOUT: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Provenance:
     """What a set of items is: whose vectors, how many, as of when."""
 
     model_name: str
@@ -79,7 +80,7 @@ class Stored:
 class Contents:
     """A gallery at one moment."""
 
-    facts: Facts
+    facts: Provenance
     _reader: apsw.Connection
 
     def items(self, *, thumbnails: bool) -> Iterator[Stored]:
@@ -129,7 +130,7 @@ def contents(folder: Path) -> Iterator[Contents]:
     with closing(Database(path)) as database, database.reading() as reader:
         check_format(reader, path)
         binding = read_meta(reader, path)
-        facts = Facts(
+        facts = Provenance(
             model_name=binding.model_name,
             fingerprint=binding.fingerprint,
             width=binding.width,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from index.errors import SourceError
 from index.items.item import shown
 from index.transfer.export import COLUMNS, FACTS_KEY, load_pyarrow
-from index.transfer.stored_items import Facts
+from index.transfer.stored_items import Provenance
 
 VECTOR: Final = "vector"
 KNOWN: Final = (*COLUMNS, VECTOR, "thumbnail_type", "thumbnail")
@@ -33,7 +33,7 @@ class Table:
     rows: Iterator[Cells]  # with ``vector``, where ``has_vectors``
     has_vectors: bool
     count: int | None = None  # rows, where the file says so
-    facts: Facts | None = None  # of an export
+    facts: Provenance | None = None  # of an export
 
 
 def open_table(path: Path) -> Table:
@@ -137,9 +137,9 @@ def _open_parquet(path: Path) -> Table:
     return Table(path, rows(), has_vectors, count=source.metadata.num_rows, facts=facts)
 
 
-def _parquet_facts(metadata: dict[bytes, bytes] | None) -> Facts | None:
+def _parquet_facts(metadata: dict[bytes, bytes] | None) -> Provenance | None:
     text = (metadata or {}).get(FACTS_KEY)
-    return None if text is None else Facts.from_json(json.loads(text))
+    return None if text is None else Provenance.from_json(json.loads(text))
 
 
 def _batch_cells(pyarrow: Any, batch: Any, numbers: Sequence[str]) -> Iterator[Cells]:

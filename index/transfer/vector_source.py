@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from index.errors import SourceError
 from index.store.schema import DATABASE_NAME
 from index.transfer.export import FACTS_NAME, TABLE_STEM, VECTORS_NAME
-from index.transfer.stored_items import Facts, contents
+from index.transfer.stored_items import Provenance, contents
 from index.transfer.table_reader import PROBLEM, Cells, Table, open_table
 from vision.image.thumbnail import Thumbnail
 
@@ -46,7 +46,7 @@ class VectorSource:
 
     name: str
     count: int | None  # ``None``: not known before the end
-    facts: Facts | None  # whose vectors they are, where the source says so
+    facts: Provenance | None  # whose vectors they are, where the source says so
     entries: Iterable[VectorEntry]
 
 
@@ -125,7 +125,7 @@ def _folder(folder: Path) -> VectorSource:
     facts = None
     if (folder / FACTS_NAME).is_file():
         try:
-            facts = Facts.from_json(json.loads((folder / FACTS_NAME).read_bytes()))
+            facts = Provenance.from_json(json.loads((folder / FACTS_NAME).read_bytes()))
         except (OSError, ValueError) as error:
             raise SourceError(f"cannot read {folder / FACTS_NAME}: {error}") from error
     return _beside(folder.name, open_table(table), folder / VECTORS_NAME, facts=facts)
@@ -144,7 +144,7 @@ def _array(path: Path, ids: Path) -> VectorSource:
     return VectorSource(path.name, len(names), None, entries)
 
 
-def _beside(name: str, table: Table, vectors: Path, *, facts: Facts | None) -> VectorSource:
+def _beside(name: str, table: Table, vectors: Path, *, facts: Provenance | None) -> VectorSource:
     """Return the rows of a table with the vectors of another file, in the same order."""
     vectors_ND = _load(vectors)
     if table.has_vectors:

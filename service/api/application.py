@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
-from service.api.openapi import describe_application
+from service.api.openapi import complete_document
 from service.api.pages import page_routes
 from service.inference.engine import Engine
 from service.request.router import Router
@@ -45,7 +45,7 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     )
     for router in routers:
         application.include_router(router)
-    return describe_application(application.openapi())
+    return complete_document(application.openapi())
 
 
 async def load(worker: WorkerContext, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:

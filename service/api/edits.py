@@ -7,16 +7,16 @@ from fastapi import APIRouter, Response
 from index.items.ids import check_id
 from index.items.item import check_label
 from index.query.editing import Patch
-from service.api.openapi import json_request, problem_answers
+from service.api.openapi import json_request, problem_responses
 from service.errors import UnexpectedFieldError, UnsupportedBodyError
-from service.jobs.deletion import check_selection, delete_few
+from service.jobs.deletion import delete_selected, parse_selection
 from service.request.context import RequestContext, json_response
 from service.request.preconditions import expected_of, tag_of
 from service.schemas.edit_parameters import DeleteOptions, PatchOptions
 from service.schemas.responses import DeletedAnswer, ItemAnswer, stored_item
 
 PATCHES: Final = ("application/merge-patch+json", "application/json")
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_responses())
 
 
 @router.patch(
@@ -45,9 +45,7 @@ async def patch_item(request: RequestContext, item_id: str) -> Response:
     check_label(options.label)
     patch = Patch(options.model_dump(exclude_unset=True))
     with request.admit():
-        item = await request.write(
-            lambda: engine.gallery.editing.patch(item_id, patch, expected=expected)
-        )
+        item = await request.write(lambda: engine.gallery.patch(item_id, patch, expected=expected))
     answer = json_response(ItemAnswer(request_id=request.id, **stored_item(item)))
     answer.headers["ETag"] = tag_of(item.seq)
     return answer
@@ -62,10 +60,9 @@ async def patch_item(request: RequestContext, item_id: str) -> Response:
 async def delete_items(request: RequestContext) -> Response:
     """Delete up to 1,000 items, by their ids or by a filter; answered once that is on disk."""
     engine = request.check_room()
-    options = await request.receive_options(DeleteOptions)
-    check_selection(options)
+    selection = parse_selection(await request.receive_options(DeleteOptions))
     with request.admit():
-        deleted = await request.write(lambda: delete_few(options, engine.gallery))
+        deleted = await request.write(lambda: delete_selected(selection, engine.gallery))
     return json_response(
         DeletedAnswer(request_id=request.id, deleted=deleted, seq=engine.gallery.seq)
     )

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Response
 
 from index.items.filter import parse_filter
-from service.api.openapi import json_request, problem_answers
+from service.api.openapi import json_request, problem_responses
 from service.request.context import RequestContext, json_response
 from service.schemas.edit_parameters import FacetOptions
 from service.schemas.responses import FacetAnswer, FacetValue, FacetValues
 
-router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_responses())
 
 
 @router.post(
@@ -24,7 +24,7 @@ async def count_items(request: RequestContext) -> Response:
     wanted = None if options.filter is None else parse_filter(options.filter)
     with request.admit(scans=1 + len(options.keys)):
         counts = await engine.at_length(
-            lambda: engine.gallery.counting.of(wanted, keys=options.keys, limit=options.limit)
+            lambda: engine.gallery.facets(wanted, keys=options.keys, limit=options.limit)
         )
     return json_response(
         FacetAnswer(

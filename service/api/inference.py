@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
-from service.api.openapi import image_request, problem_answers
+from service.api.openapi import image_request, problem_responses
 from service.errors import MissingImageError, NoClassesError
 from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
@@ -29,7 +29,7 @@ from service.schemas.query_responses import (
 from vision.model.manifest import Manifest
 from vision.model.open_set import judge
 
-router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_answers())
+router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_responses())
 
 
 @router.post(

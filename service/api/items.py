@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 from index.items.filter import parse_filter
 from index.items.ids import check_id
 from index.query.editing import unexpected_item
-from service.api.openapi import bulk_request, image_request, problem_answers, query_request
+from service.api.openapi import bulk_request, image_request, problem_responses, query_request
 from service.errors import AmbiguousQueryError
-from service.http.negotiation import has_it
+from service.http.negotiation import is_not_modified
 from service.inference.task import Task
 from service.request.bulk_items import conflict, entries_of, store_all, tasks_of
 from service.request.context import RequestContext, json_response
@@ -27,7 +27,7 @@ from service.schemas.responses import (
     stored_item,
 )
 
-router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_answers())
+router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_responses())
 
 
 @router.put(
@@ -44,8 +44,8 @@ async def put_item(request: RequestContext, item_id: str) -> Response:
     """
     engine = await request.receive_images()
     options = ItemOptions.parse(request.fields)
-    label, metadata = options.label, options.metadata
-    check_item(item_id, label=label, metadata=metadata)
+    label = options.label
+    metadata = check_item(item_id, label=label, metadata=options.metadata)
     expected = expected_of(request.headers)
     tasks: list[Task] = []
     if options.vector is None:
@@ -61,7 +61,7 @@ async def put_item(request: RequestContext, item_id: str) -> Response:
             item = new_item(item_id, data, encoded, label=label, metadata=metadata)
         else:
             item = new_bare_item(item_id, vector_D, label=label, metadata=metadata)
-        put = partial(engine.gallery.editing.put, [item], upsert=options.upsert, expected=expected)
+        put = partial(engine.gallery.put, [item], upsert=options.upsert, expected=expected)
         (result,) = await request.write(put)
     if result.outcome == "conflict":
         raise conflict(item_id)
@@ -95,7 +95,7 @@ async def get_item(request: RequestContext, item_id: str) -> Response:
     await request.receive_options(NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
     tag = tag_of(item.seq)
-    if has_it(tag, request.headers):
+    if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     answer = json_response(ItemAnswer(request_id=request.id, **stored_item(item)))
     answer.headers["ETag"] = tag
@@ -116,9 +116,9 @@ async def get_thumbnail(request: RequestContext, item_id: str) -> Response:
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
     cors = request.worker.cors
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if cors is not None and cors.lets_show(request.headers):
+    if cors is not None and cors.allows_embedding(request.headers):
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    if has_it(tag, request.headers):
+    if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 
@@ -131,7 +131,7 @@ async def delete_item(request: RequestContext, item_id: str) -> Response:
     expected = expected_of(request.headers)
     await request.receive_options(NoOptions)
     with request.admit():
-        await request.write(lambda: engine.gallery.editing.delete(item_id, expected=expected))
+        await request.write(lambda: engine.gallery.delete_item(item_id, expected=expected))
     return json_response(DeleteAnswer(request_id=request.id, id=item_id, seq=engine.gallery.seq))
 
 

@@ -5,16 +5,16 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
-from service.api.openapi import job_request, problem_answers, query_request
+from service.api.openapi import job_request, problem_responses, query_request
 from service.errors import UnexpectedFieldError
-from service.jobs.kinds import work_of
+from service.jobs.kinds import job_function
 from service.jobs.records import ACTIVE
 from service.request.context import RequestContext, json_response
 from service.schemas.job_parameters import parse_job
 from service.schemas.parameters import NoOptions
 from service.schemas.responses import Job, JobAnswer, JobList, JobSummary
 
-router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], responses=problem_answers())
+router = APIRouter(prefix="/v1/jobs", tags=["JobRunner"], responses=problem_responses())
 
 
 @router.post(
@@ -31,38 +31,38 @@ async def begin_job(request: RequestContext) -> Response:
     if request.images:
         raise UnexpectedFieldError("'image' is not a field of this route")
     options = parse_job(request.fields)
-    work = await asyncio.to_thread(
-        work_of,
+    function = await asyncio.to_thread(
+        job_function,
         options,
         engine.gallery,
         engine.manifest.architecture,
         backups=engine.settings.backups_dir,
         imports=engine.settings.imports_dir,
     )
-    job = await asyncio.to_thread(engine.jobs.start, options.kind, options.shown(), work)
+    job = await asyncio.to_thread(engine.jobs.start, options.kind, options.recorded(), function)
     answer = _answer(request, job, status=HTTPStatus.ACCEPTED)
     answer.headers["Location"] = f"jobs/{job.id}"  # beside this address, whatever stands before it
     return answer
 
 
-@router.get("", summary="Jobs", openapi_extra=query_request(NoOptions), response_model=JobList)
+@router.get("", summary="JobRunner", openapi_extra=query_request(NoOptions), response_model=JobList)
 async def list_jobs(request: RequestContext) -> Response:
     """List the newest hundred jobs of all workers, the newest first, without their results."""
     engine = request.engine
     await request.receive_options(NoOptions)
-    jobs = await asyncio.to_thread(engine.jobs.folder.all)
-    shown = [JobSummary(**job.model_dump(exclude={"result"})) for job in jobs]
-    return json_response(JobList(request_id=request.id, jobs=shown))
+    jobs = await asyncio.to_thread(engine.jobs.records.all)
+    summaries = [JobSummary(**job.model_dump(exclude={"result"})) for job in jobs]
+    return json_response(JobList(request_id=request.id, jobs=summaries))
 
 
 @router.get(
     "/{job_id}", summary="One job", openapi_extra=query_request(NoOptions), response_model=JobAnswer
 )
 async def get_job(request: RequestContext, job_id: str) -> Response:
-    """Say how far a job is, and what came of it."""
+    """Show the progress of a job, and its result."""
     engine = request.engine
     await request.receive_options(NoOptions)
-    return _answer(request, await asyncio.to_thread(engine.jobs.folder.get, job_id))
+    return _answer(request, await asyncio.to_thread(engine.jobs.records.get, job_id))
 
 
 @router.delete(
@@ -73,10 +73,10 @@ async def get_job(request: RequestContext, job_id: str) -> Response:
     responses={202: {"model": JobAnswer, "description": "It will stop"}},
 )
 async def cancel_job(request: RequestContext, job_id: str) -> Response:
-    """Have a job stopped, in whichever worker it runs; one that has ended stays as it is."""
+    """Cancel a job, in whichever worker it runs; one that has ended is left as it is."""
     engine = request.engine
     await request.receive_options(NoOptions)
-    job = await asyncio.to_thread(engine.jobs.folder.cancel, job_id)
+    job = await asyncio.to_thread(engine.jobs.records.cancel, job_id)
     will_stop = job.state in ACTIVE
     return _answer(request, job, status=HTTPStatus.ACCEPTED if will_stop else HTTPStatus.OK)
 

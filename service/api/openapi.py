@@ -1,4 +1,4 @@
-"""What /openapi.json says of requests that come in three shapes, and of errors."""
+"""What /openapi.json has of requests that come in three shapes, and of errors."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def image_request(options: type[Options], *, most: int = 1) -> dict[str, Any]:
     properties = _properties(options)
     files = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most}
     file = files if many else _BINARY
-    # The parameters are described once, as query parameters: /docs sends all it is told of, and
+    # The parameters are described once, as query parameters: /docs sends all that is described, and
     # the same one in query and form would come twice.
     form = {
         "type": "object",
@@ -53,10 +53,7 @@ def image_request(options: type[Options], *, most: int = 1) -> dict[str, Any]:
     }
     member = {"images": {**files, "items": {**_BASE64, "minLength": 0}}} if many else {}
     json_object = {
-        "type": "object",
-        "properties": {"image": _BASE64, **member, **properties},
-        "additionalProperties": False,
-        **_required(options),
+        **_object(options, {"image": _BASE64, **member, **properties}),
         **_one_source({*member, *properties}),
     }
     return {
@@ -75,12 +72,7 @@ def image_request(options: type[Options], *, most: int = 1) -> dict[str, Any]:
 
 def bulk_request() -> dict[str, Any]:
     """Return the OpenAPI description of the route that stores many items."""
-    item = {
-        "type": "object",
-        "required": ["id"],
-        "properties": {**_properties(BulkItem), "image": _BASE64},
-        "additionalProperties": False,
-    }
+    item = _object(BulkItem, {**_properties(BulkItem), "image": _BASE64})
     # Any other element does not fail the request: it gets a status of its own.
     few = {"type": "array", "maxItems": MAX_IMAGES}
     items = {**few, "items": {"anyOf": [item, {}]}, "minItems": 1}
@@ -95,12 +87,7 @@ def bulk_request() -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["items"],
-                        "properties": {"items": items, "upsert": upsert},
-                        "additionalProperties": False,
-                    }
+                    "schema": _object(BulkOptions, {"items": items, "upsert": upsert})
                 },
                 "multipart/form-data": {
                     "schema": {"type": "object", "required": ["items"], "properties": form},
@@ -118,29 +105,14 @@ def json_request(
     required: bool = True,
 ) -> dict[str, Any]:
     """Return the OpenAPI description of a route that takes a JSON object."""
-    schema = {
-        "type": "object",
-        "properties": _properties(options),
-        "additionalProperties": False,
-        **_required(options),
-        **_one_selection(_properties(options)),
-    }
-    content = {kind: {"schema": schema} for kind in media_types}
+    content = {kind: {"schema": _selecting_object(options)} for kind in media_types}
     return {"requestBody": {"required": required, "content": content}}
 
 
 def job_request() -> dict[str, Any]:
     """Return the OpenAPI description of the route that begins a job."""
     kinds = [
-        {
-            "type": "object",
-            "title": name,
-            "description": kind.__doc__,
-            "properties": _properties(kind),
-            "additionalProperties": False,
-            **_required(kind),
-            **_one_selection(_properties(kind)),
-        }
+        {"title": name, "description": kind.__doc__, **_selecting_object(kind)}
         for name, kind in JOBS.items()
     ]
     schema = {"oneOf": kinds}
@@ -152,7 +124,7 @@ def query_request(options: type[Options]) -> dict[str, Any]:
     return {"parameters": _query(_properties(options))}
 
 
-def problem_answers() -> dict[int | str, dict[str, Any]]:
+def problem_responses() -> dict[int | str, dict[str, Any]]:
     """Return what every route may answer when it does not succeed."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
     return {
@@ -161,7 +133,7 @@ def problem_answers() -> dict[int | str, dict[str, Any]]:
     }
 
 
-def describe_application(document: dict[str, Any]) -> dict[str, Any]:
+def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     """Return FastAPI's ``document`` with what it cannot know: problems, and how keys are sent."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -191,9 +163,20 @@ def _properties(options: type[Options]) -> dict[str, Any]:
     return properties
 
 
-def _required(options: type[Options]) -> dict[str, list[str]]:
+def _object(options: type[Options], properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object of these properties, and those that ``options`` need."""
     schema = options.model_json_schema()
-    return {"required": schema["required"]} if "required" in schema else {}
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **({"required": schema["required"]} if "required" in schema else {}),
+    }
+
+
+def _selecting_object(options: type[Options]) -> dict[str, Any]:
+    properties = _properties(options)
+    return {**_object(options, properties), **_one_selection(properties)}
 
 
 def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
@@ -217,7 +200,7 @@ def _one_source(names: set[str]) -> dict[str, Any]:
 
 
 def _one_selection(names: Container[str]) -> dict[str, Any]:
-    """Return which one of the members must say what to delete, where they are such members."""
+    """Return which one of the members must select what to delete, where they are such members."""
     if "all" not in names:
         return {}
     lists = [

@@ -18,9 +18,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from service.http.negotiation import has_it, takes_gzip
+from service.http.negotiation import accepts_gzip, is_not_modified
 from service.request.context import RequestContext
-from service.security.security_headers import LOCKED
+from service.security.security_headers import API_CONTENT_POLICY
 
 MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
@@ -32,7 +32,9 @@ MEDIA_TYPES: Final = {
 FOLDERS_KEPT: Final = 8  # of which the document is kept as it is sent
 SWAGGER_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
 
-SAME_ORIGIN: Final = f"{LOCKED}; script-src 'self'; style-src 'self'; connect-src 'self'"
+SAME_ORIGIN: Final = (
+    f"{API_CONTENT_POLICY}; script-src 'self'; style-src 'self'; connect-src 'self'"
+)
 # Trusted Types make the browser itself refuse every way from text to markup (innerHTML and kin).
 PAGE_POLICY: Final = (
     f"{SAME_ORIGIN}; img-src 'self' blob: data:;"
@@ -56,7 +58,12 @@ class Asset:
 
     @classmethod
     def of(
-        cls, plain: bytes, suffix: str, policy: str = LOCKED, *, cache_control: str = KEPT
+        cls,
+        plain: bytes,
+        suffix: str,
+        policy: str = API_CONTENT_POLICY,
+        *,
+        cache_control: str = KEPT,
     ) -> Self:
         """Return a file, compressed here: 2 MB take some 0.1 s."""
         tag = hashlib.sha256(plain).hexdigest()[:32]
@@ -65,7 +72,7 @@ class Asset:
 
     def answer(self, request: RequestContext) -> Response:
         """Return the file, compressed where the client takes it, or 304 when it has it already."""
-        is_packed = takes_gzip(request.headers)
+        is_packed = accepts_gzip(request.headers)
         # Two encodings are two representations, and need two tags (RFC 9110, 8.8.3.3).
         tag = f'"{self.tag}{"-gzip" if is_packed else ""}"'
         headers = {
@@ -74,7 +81,7 @@ class Asset:
             "ETag": tag,
             "Vary": "Accept-Encoding",
         }  # what every answer has, nosniff among it, is put on by RequestContext.send
-        if has_it(tag, request.headers):
+        if is_not_modified(tag, request.headers):
             return Response(status_code=304, headers=headers)
         if is_packed:
             headers["Content-Encoding"] = "gzip"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.items.item import Hit, RangeResult, SearchResult
 from index.query.knn_vote import vote
 from service.api.inference import status_of
-from service.api.openapi import image_request, problem_answers
+from service.api.openapi import image_request, problem_responses
 from service.request.context import RequestContext, json_response
 from service.request.lifecycle import run_search
 from service.request.result_selection import picking_of
@@ -29,7 +29,7 @@ from service.schemas.query_responses import (
 )
 
 MANY_HITS: Final = 100  # take longer to write down than a thread takes to wake
-router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_answers())
+router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_responses())
 
 
 @router.post(
@@ -169,7 +169,7 @@ def _search(query: SearchQuery[SearchOptions]) -> tuple[SearchResult, list[NDArr
 
 def _range_search(query: SearchQuery[RangeOptions]) -> RangeResult:
     options = query.options
-    return query.gallery.above(
+    return query.gallery.range_search(
         query.vector_D,
         min_score=options.min_score,
         limit=options.limit,

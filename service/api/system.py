@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 
-from service.api.openapi import problem_answers
+from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.context import RequestContext, json_response
-from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeFacts
+from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeInfo
 from service.telemetry.health import READ_ONLY, checks
 from service.telemetry.shared_metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["Service"], responses=problem_answers())
+router = APIRouter(tags=["Service"], responses=problem_responses())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)
@@ -32,7 +32,7 @@ async def get_model(request: RequestContext) -> Response:
             preprocessing=manifest.preprocessing.to_json(),
             created=manifest.created,
             device=engine.device,
-            runtime=RuntimeFacts.model_validate(asdict(engine.runtime)),
+            runtime=RuntimeInfo.model_validate(asdict(engine.runtime)),
         )
     )
 
@@ -81,16 +81,16 @@ async def readyz(request: RequestContext) -> Response:
     worker = request.worker
     gallery = worker.engine.gallery if worker.engine is not None else None
     is_read_only = gallery is not None and gallery.read_only_reason is not None
-    standing = worker.server_readiness()
+    server = worker.server_readiness()
     found = checks(
         worker.loading,
         worker.watchdog,
         is_stopping=worker.is_stopping,
         is_read_only=is_read_only,
-        has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
-        standing=standing,
+        has_trouble=gallery is not None and gallery.maintenance_error is not None,
+        server=server,
     )
-    reason = worker.unready_reason() or (None if standing.has_begun else standing.lack)
+    reason = worker.unready_reason() or (None if server.has_started else server.reason)
     if reason is not None:
         unready = StoppingError if worker.is_stopping else NotReadyError
         raise unready(reason, retry_after_s=worker.retry_after_s, checks=found)

@@ -1,6 +1,6 @@
-"""What a client says it has, and in which form it takes an answer: RFC 9110, sections 12 and 13.
+"""Conditional requests and content negotiation: RFC 9110, sections 12 and 13.
 
-No answer has a date of change, so ``If-Modified-Since`` and ``If-Unmodified-Since`` are passed over
+No answer has a date of change, so ``If-Modified-Since`` and ``If-Unmodified-Since`` are ignored
 (13.1.3, 13.1.4); a byte range is never served, so ``Range`` and ``If-Range`` are, too (14.2).
 """
 
@@ -16,14 +16,14 @@ GZIP: Final = "gzip"
 IDENTITY: Final = "identity"
 
 
-def has_it(tag: str, headers: Headers) -> bool:
-    """Return whether a client that reads has what the entity tag ``tag`` names: answer 304.
+def is_not_modified(tag: str, headers: Headers) -> bool:
+    """Return whether the client has the state that the entity tag ``tag`` names: answer 304.
 
     ``If-None-Match`` is compared weakly (13.1.2), ``If-Match``, which comes first, strongly
     (13.1.1).
 
-    >>> told = [{"if-none-match": 'W/"a", "b"'}, {"if-none-match": "*"}, {"if-none-match": '"aa"'}]
-    >>> [has_it('"a"', Headers(one)) for one in (*told, {})]
+    >>> tags = ('W/"a", "b"', "*", '"aa"', "")
+    >>> [is_not_modified('"a"', Headers({"if-none-match": value})) for value in tags]
     [True, True, False, False]
 
     Raises:
@@ -32,18 +32,17 @@ def has_it(tag: str, headers: Headers) -> bool:
     expected = _listed(headers, "if-match")
     if expected and tag not in expected and "*" not in expected:
         raise ChangedItemError(f"this is {tag} by now, which If-Match does not name")
-    told = [one.removeprefix(_WEAK) for one in _listed(headers, "if-none-match")]
-    return tag.removeprefix(_WEAK) in told or told == ["*"]
+    known = [one.removeprefix(_WEAK) for one in _listed(headers, "if-none-match")]
+    return tag.removeprefix(_WEAK) in known or known == ["*"]
 
 
-def takes_gzip(headers: Headers) -> bool:
-    """Return whether ``Accept-Encoding`` lets an answer be packed with gzip (12.5.3).
+def accepts_gzip(headers: Headers) -> bool:
+    """Return whether ``Accept-Encoding`` lets an answer be compressed with gzip (12.5.3).
 
-    It is not where the client would rather have it as it is. A client that takes neither gets it as
-    it is (12.1).
+    Not if the client prefers it uncompressed; a client that accepts neither gets it so (12.1).
 
-    >>> told = ("br, gzip", "gzip;q=0", "*", "gzip;q=0.5, *;q=0", "gzip;q=0.1, identity")
-    >>> [takes_gzip(Headers({"accept-encoding": value})) for value in told]
+    >>> values = ("br, gzip", "gzip;q=0", "*", "gzip;q=0.5, *;q=0", "gzip;q=0.1, identity")
+    >>> [accepts_gzip(Headers({"accept-encoding": value})) for value in values]
     [True, False, True, True, False]
     """
     weights = {}
@@ -54,13 +53,13 @@ def takes_gzip(headers: Headers) -> bool:
     return weight > 0 and weight >= weights.get(IDENTITY, 0.0)
 
 
-def packed(body: bytes) -> bytes:
-    """Return ``body`` as gzip, quickly rather than small."""
+def compress_gzip(body: bytes) -> bytes:
+    """Return ``body`` as gzip, fast rather than small."""
     return gzip.compress(body, compresslevel=1, mtime=0)
 
 
 def _listed(headers: Headers, name: str) -> list[str]:
-    """Return the members of a header that is a list, on however many lines (5.6.1)."""
+    """Return the elements of a header that is a list, over all its lines (5.6.1)."""
     members = [one.strip() for one in ",".join(headers.getlist(name)).split(",")]
     return [one for one in members if one]
 

@@ -28,8 +28,8 @@ from service.errors import (
 )
 from service.http.admission import Reservation
 from service.http.multipart import Part, parse_multipart
-from service.schemas.image_fields import IMAGE_NAMES, wanted
-from service.schemas.parameters import MAX_IMAGES, MAX_JSON_VALUES, Text
+from service.schemas.image_fields import IMAGE_NAMES, image_field_hint
+from service.schemas.parameters import MAX_IMAGES, MAX_JSON_VALUES, FormText
 from vision.formats.detect import sniff_format
 
 MAX_QUERY_FIELDS: Final = 100
@@ -210,7 +210,7 @@ def _images_of_json(values: Any) -> list[bytes]:
     return [decode_image_text(value, name=f"images[{i}]") for i, value in enumerate(values)]
 
 
-def _queried(query: bytes) -> list[tuple[str, Text]]:
+def _queried(query: bytes) -> list[tuple[str, FormText]]:
     """Return the fields of a query, which is UTF-8 behind its percent signs.
 
     Raises:
@@ -232,7 +232,7 @@ def _queried(query: bytes) -> list[tuple[str, Text]]:
         ) from error
     except ValueError as error:
         raise InvalidParameterError(f"a query has at most {MAX_QUERY_FIELDS} fields") from error
-    return [(name, Text(value)) for name, value in pairs]
+    return [(name, FormText(value)) for name, value in pairs]
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _text(part: Part) -> Text:
+def _text(part: Part) -> FormText:
     if part.is_file and sniff_format(part.data) is not None:
-        raise UnexpectedFieldError(wanted(part.name))
-    return Text(part.data.decode("utf-8", "replace"))
+        raise UnexpectedFieldError(image_field_hint(part.name))
+    return FormText(part.data.decode("utf-8", "replace"))

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from service.inference.fair_queue import FairQueue
 from service.inference.image_job import EncodeCall, ImageJob, Outcome, results_of
 from service.inference.priority_queue import PriorityQueue
-from service.inference.task import Decoded, Encoded, HeavyImage, Task
+from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
 from service.inference.worker_thread import WorkerThread
-from service.telemetry.watchdog import BusyThreads
-from vision.formats.decoding_price import price_of
+from service.telemetry.watchdog import Watchdog
+from vision.formats.decoding_cost import decoding_cost
 from vision.inference.encoder import Encoding
 
 
@@ -43,9 +43,9 @@ class Batcher:
     def __init__(
         self,
         *,
-        decode: Callable[[Task, bool], Decoded],
+        decode: Callable[[Task, bool], DecodedImage],
         encode: Callable[[NDArray[np.uint8]], Encoding],
-        watchdog: BusyThreads,
+        watchdog: Watchdog,
         decode_threads: int,
         heavy_threads: int,
         decodes_itself: bool,
@@ -94,7 +94,7 @@ class Batcher:
         now = time.perf_counter()
         for place, task in enumerate(tasks):
             job = ImageJob(task, call, place, now)
-            if not task.is_light:
+            if not task.is_cheap:
                 self._under_way += 1
                 self._put_heavy(job)
             elif len(tasks) == 1:
@@ -148,7 +148,7 @@ class Batcher:
         self._submit_bulk()
 
     def _put_heavy(self, job: ImageJob) -> None:
-        price, call = price_of(job.task.data), id(job.call)
+        price, call = decoding_cost(job.task.data), id(job.call)
         self._heavy.put(job, caller=job.call.caller, price=price, call=call)
         _wake_one(self._heavy_decoders)
 

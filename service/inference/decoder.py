@@ -21,7 +21,7 @@ from PIL import AvifImagePlugin, Image
 from index.decoding.decoder_program import Line
 from vision.errors import CorruptImageError, CostlyImageError
 from vision.formats.heic import load_library
-from vision.image.decode import ImageLimits
+from vision.image.limits import ImageLimits
 from vision.image.preprocessing import CropBox, Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 

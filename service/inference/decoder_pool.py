@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from index.decoding.decoder_process import DecoderProcess, DiedError
 from service.http.admission import MemoryLimiter
 from service.inference.decoder import PictureDecoder, Question
-from service.inference.task import Decoded, Task
+from service.inference.task import DecodedImage, Task
 from vision.errors import CostlyImageError
-from vision.formats.decoding_price import price_of
+from vision.formats.decoding_cost import decoding_cost
 
 # What a pixel may take: the slowest usual kind, an AVIF of 10 bits, takes a fifth of it.
 PIXEL_S: Final = 400e-9
@@ -45,14 +45,14 @@ class DecoderPool:
         self._idle: list[_Decoder] = []
         self._is_closed = False
 
-    def decode(self, task: Task, *, thumbnail_side: int) -> Decoded:
+    def decode(self, task: Task, *, thumbnail_side: int) -> DecodedImage:
         """Decode one picture; the calling thread waits.
 
         Raises:
             ImageError, CropError: the picture cannot be used.
             CostlyImageError: decoding it takes too much time or memory.
         """
-        cpu_s = min(self._timeout_s, LEAST_S + PIXEL_S * price_of(task.data))
+        cpu_s = min(self._timeout_s, LEAST_S + PIXEL_S * decoding_cost(task.data))
         side = thumbnail_side if task.with_thumbnail else None
         question = Question(task.data, task.crop, side, cpu_s)
         for trial in range(TRIES):
@@ -80,7 +80,7 @@ class DecoderPool:
         for decoder in idle:
             decoder.end()
 
-    def _asked(self, decoder: "_Decoder", question: Question) -> Decoded:
+    def _asked(self, decoder: "_Decoder", question: Question) -> DecodedImage:
         decoder.left -= 1
         try:
             with self._gate.passage() as take:
@@ -89,7 +89,7 @@ class DecoderPool:
         except DiedError:
             decoder.left = 0
             raise
-        return Decoded(pixels_CHW=decoder.pixels_CHW.copy(), thumbnail=thumbnail)
+        return DecodedImage(pixels_CHW=decoder.pixels_CHW.copy(), thumbnail=thumbnail)
 
     def _taken(self, *, anew: bool) -> "_Decoder":
         """Return a process that nobody uses; ``anew``: a new one, in place of another."""

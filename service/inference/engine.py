@@ -24,18 +24,19 @@ from service.inference.image_decoder import ImageDecoder
 from service.inference.open_gallery import open_gallery
 from service.inference.task import Task
 from service.inference.wait_for_writes import WriteWaiter
-from service.jobs.records import JobFolder
-from service.jobs.runner import Jobs
+from service.jobs.records import JobRecords
+from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
-from service.telemetry.watchdog import BusyThreads
-from vision.formats.decoding_price import price_of
+from service.telemetry.watchdog import Watchdog
+from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
-from vision.image.decode import ImageLimits, harden_pillow
+from vision.image.decode import harden_pillow
+from vision.image.limits import ImageLimits
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
-from vision.model.open_set import References, read_references
+from vision.model.open_set import OpenSetDetector, read_detector
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
@@ -62,11 +63,11 @@ class Engine:
         *,
         settings: ServiceSettings,
         encoder: ImageEncoder,
-        references: References | None,
+        references: OpenSetDetector | None,
         gallery: Gallery,
         batcher: Batcher,
         decoders: DecoderPool,
-        watchdog: BusyThreads,
+        watchdog: Watchdog,
     ) -> None:
         self.settings = settings
         self.manifest = manifest = encoder.manifest
@@ -75,7 +76,7 @@ class Engine:
         self.references = references
         self.gallery = gallery
         self.batcher = batcher
-        self.jobs = Jobs(JobFolder(gallery.folder / "jobs", clock=_now), clock=_now)
+        self.jobs = JobRunner(JobRecords(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
         self.write_waiter = WriteWaiter(partial(self.read, gallery.catch_up))
@@ -94,7 +95,7 @@ class Engine:
         *,
         on_batch: Callable[[int], None],
         loading: Loading,
-        watchdog: BusyThreads,
+        watchdog: Watchdog,
     ) -> Self:
         """Load and warm up model and gallery, while the event loop goes on answering.
 
@@ -112,7 +113,7 @@ class Engine:
         own_cores = max(1, cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
-        references = await loop.run_in_executor(None, read_references, model_folder, manifest)
+        references = await loop.run_in_executor(None, read_detector, model_folder, manifest)
         request_s = await loop.run_in_executor(None, _time_one, encoder)
         loading.begin("gallery")
         gallery = await loop.run_in_executor(
@@ -130,7 +131,7 @@ class Engine:
             timeout_s=settings.decode_timeout_s,
         )
         batcher = Batcher(
-            decode=ImageDecoder(manifest.preprocessing, limits, gallery.pictures, decoders).decode,
+            decode=ImageDecoder(manifest.preprocessing, limits, gallery, decoders).decode,
             encode=encoder.encode,
             watchdog=watchdog,
             decode_threads=own_cores,
@@ -154,7 +155,7 @@ class Engine:
         engine.costly.expect(request_s + COST_S)
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
-        gallery.upkeep.start()
+        gallery.start_maintenance()
         loading.end()
         logger.info(
             "ready: model %s on %s by %s in %s, gallery %s with %d items",
@@ -183,7 +184,7 @@ class Engine:
         """
         cost = others + scans * (self.gallery.count // COST_ITEMS)
         for task in tasks:
-            cost += 1 if task.is_light else 2 + price_of(task.data) // COST_PIXELS
+            cost += 1 if task.is_cheap else 2 + decoding_cost(task.data) // COST_PIXELS
         if cost == 1:
             return self.quick.admit(caller)
         # Changes alone, which cost nothing here, wait for the disk and not for the network.
@@ -238,7 +239,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
 def _time_one(encoder: ImageEncoder) -> float:
     """Return how many seconds the network needs for one image."""
     preprocessing = encoder.manifest.preprocessing
-    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(1)
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from index.store.thumbnail_size import PictureSize
+from index.gallery import Gallery
 from service.inference.decoder_pool import DecoderPool
-from service.inference.task import Decoded, HeavyImage, Task
-from vision.image.decode import ImageLimits
+from service.inference.task import DecodedImage, HeavyImage, Task
+from vision.image.limits import ImageLimits
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 
@@ -20,10 +20,10 @@ class ImageDecoder:
 
     preprocessing: Preprocessing
     limits: ImageLimits
-    thumbnails: PictureSize  # of the gallery
+    gallery: Gallery  # whose thumbnails they become
     processes: DecoderPool
 
-    def decode(self, task: Task, light_only: bool) -> Decoded:
+    def decode(self, task: Task, light_only: bool) -> DecodedImage:
         """Decode one image; with ``light_only`` on this thread, else in a process that may end.
 
         Raises:
@@ -31,13 +31,13 @@ class ImageDecoder:
             HeavyImage: it would take long on this thread.
         """
         if not light_only:
-            return self.processes.decode(task, thumbnail_side=self.thumbnails.side)
+            return self.processes.decode(task, thumbnail_side=self.gallery.thumbnail_side)
         image = self.preprocessing.decode(
             task.data,
             limits=self.limits,
             crop=task.crop,
             before_pixels=_leave_large,
-            before_mending=_leave_damaged,
+            before_repair=_leave_damaged,
         )
         thumbnail: Thumbnail | None = None
         if task.with_thumbnail:
@@ -46,10 +46,10 @@ class ImageDecoder:
                 image,
                 self.preprocessing,
                 limits=self.limits,
-                max_side=self.thumbnails.side,
+                max_side=self.gallery.thumbnail_side,
             )
         pixels_CHW = self.preprocessing.pixels(image, crop=task.crop)
-        return Decoded(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
+        return DecodedImage(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
 
 
 def _leave_large(size: int) -> None:

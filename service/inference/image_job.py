@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.task import Decoded, Encoded, Task
+from service.inference.task import DecodedImage, Encoded, Task
 from vision.inference.encoder import Encoding
 
 
@@ -23,7 +23,7 @@ class ImageJob:
     submitted: float
     is_bulk: bool = False  # it has one of the places of bulk
     decode_ms: float = 0.0
-    decoded: Decoded | None = None
+    decoded: DecodedImage | None = None
 
     @property
     def pixels_CHW(self) -> NDArray[np.uint8]:

@@ -9,13 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.formats.decoding_price import is_light
+from vision.formats.decoding_cost import is_cheap
 from vision.image.preprocessing import CropBox
 from vision.image.thumbnail import Thumbnail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
+class DecodedImage:
     """One image, ready for the network."""
 
     pixels_CHW: NDArray[np.uint8]
@@ -45,14 +45,14 @@ class Task:
     """What a caller wants done with one image."""
 
     data: bytes
-    is_light: bool  # its header proves that it is decoded in some milliseconds
+    is_cheap: bool  # its header proves that it is decoded in some milliseconds
     crop: CropBox | None = None
     with_thumbnail: bool = False
 
     @classmethod
     def of(cls, data: bytes, *, crop: CropBox | None = None, with_thumbnail: bool = False) -> Self:
         """Return the task, having looked at the header of ``data``."""
-        return cls(data=data, is_light=is_light(data), crop=crop, with_thumbnail=with_thumbnail)
+        return cls(data=data, is_cheap=is_cheap(data), crop=crop, with_thumbnail=with_thumbnail)
 
 
 class HeavyImage(Exception):  # noqa: N818 - nothing is wrong with it

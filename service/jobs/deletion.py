@@ -1,20 +1,28 @@
-"""Many items to delete: which ones a request names in, their end out."""
+"""Many items to delete: which ones a request selects in, their deletion out."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from index.gallery import Gallery
 from index.items.filter import Filter, parse_filter
 from index.items.ids import check_id
 from service.errors import AmbiguousQueryError, InvalidJsonError, ListTooLongError
-from service.jobs.runner import Course, Work
+from service.jobs.runner import JobContext, JobFunction
 from service.schemas.edit_parameters import MAX_DELETED, DeleteOptions
-from service.schemas.job_parameters import DeleteJob
 
 CHUNK: Final = 1000  # ids of one transaction
 
 
-def check_selection(options: DeleteOptions | DeleteJob) -> None:
-    """Accept one of ids, a filter with a condition, and the word that all items are meant.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The items of some ids, or those that match a filter, or without both all items."""
+
+    ids: list[str] | None
+    filter: Filter | None
+
+
+def parse_selection(options: DeleteOptions) -> Selection:
+    """Return what one of ids, a filter with a condition, and the word for all items selects.
 
     Raises:
         InvalidJsonError: nothing says which items; a filter without conditions is no choice.
@@ -31,51 +39,50 @@ def check_selection(options: DeleteOptions | DeleteJob) -> None:
         )
     for item_id in options.ids or ():
         check_id(item_id)
-    if options.filter is not None and parse_filter(options.filter) == Filter():
+    parsed = None if options.filter is None else parse_filter(options.filter)
+    if parsed == Filter():
         raise InvalidJsonError(
             'a filter without conditions holds for every item: send "all": true if that is meant'
         )
+    return Selection(options.ids, parsed)
 
 
-def delete_few(options: DeleteOptions, gallery: Gallery) -> int:
-    """Delete what ``options``, which were checked, name; return how many items that were.
+def delete_selected(selection: Selection, gallery: Gallery) -> int:
+    """Delete the selected items; return how many there were.
 
     Raises:
         ListTooLongError: there are more than one request deletes.
     """
-    if options.ids is not None:
-        return sum(gallery.delete(list(dict.fromkeys(options.ids))))
-    wanted = None if options.filter is None else parse_filter(options.filter)
-    counts = gallery.counting.of(wanted, keys=[], limit=1)
+    if selection.ids is not None:
+        return sum(gallery.delete(list(dict.fromkeys(selection.ids))))
+    counts = gallery.facets(selection.filter, keys=[], limit=1)
     if counts.count > MAX_DELETED:
         raise ListTooLongError(
             f"{counts.count} items would be deleted, and at most {MAX_DELETED} in one request; a "
             'job deletes more: POST /v1/jobs with "kind": "delete"'
         )
-    return gallery.editing.delete_where(wanted, up_to=counts.seq)
+    return gallery.delete_where(selection.filter, up_to=counts.seq)
 
 
-def deletion_of(options: DeleteJob, gallery: Gallery) -> Work:
-    """Return the work that deletes what ``options`` name, a part at a time.
+def deletion_job(selection: Selection, gallery: Gallery) -> JobFunction:
+    """Return the work that deletes the selected items, a part at a time.
 
     Of items that were stored or changed after it began none is deleted for a filter.
     """
-    check_selection(options)
-    wanted = None if options.filter is None else parse_filter(options.filter)
 
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("deleting")
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("deleting")
         deleted = 0
-        if options.ids is not None:
-            for start in range(0, len(options.ids), CHUNK):
-                course.progress(start / len(options.ids))
-                part = list(dict.fromkeys(options.ids[start : start + CHUNK]))
+        if selection.ids is not None:
+            for start in range(0, len(selection.ids), CHUNK):
+                context.set_progress(start / len(selection.ids))
+                part = list(dict.fromkeys(selection.ids[start : start + CHUNK]))
                 deleted += sum(gallery.delete(part))
             return {"deleted": deleted}
-        counts = gallery.counting.of(wanted, keys=[], limit=1)
-        while part_deleted := gallery.editing.delete_where(wanted, up_to=counts.seq):
+        counts = gallery.facets(selection.filter, keys=[], limit=1)
+        while part_deleted := gallery.delete_where(selection.filter, up_to=counts.seq):
             deleted += part_deleted
-            course.progress(deleted / max(counts.count, 1))
+            context.set_progress(deleted / max(counts.count, 1))
         return {"deleted": deleted}
 
     return work

@@ -11,15 +11,15 @@ from index.items.item import shown
 from index.search.vectors import Parts
 from index.transfer.import_process import Import, Order
 from service.errors import InvalidParameterError, NoImportsFolderError
-from service.jobs.runner import Course, Work
+from service.jobs.runner import JobContext, JobFunction
 from service.schemas.job_parameters import ImportJob
 
 _MISSING: Final = (errno.ENOENT, errno.ENAMETOOLONG)
 
 
-def import_of(
+def import_job(
     options: ImportJob, gallery: Gallery, *, imports: Path | None, parts: Parts | None
-) -> Work:
+) -> JobFunction:
     """Return the work that stores what the files hold that ``options`` name.
 
     Args:
@@ -40,7 +40,7 @@ def import_of(
     for field in ("source", "ids", "vectors"):
         name = getattr(options, field)
         if name is not None:
-            check_file(imports, name, field=field)
+            check_import_file(imports, name, field=field)
     order = Order(
         imports.absolute(),
         options.source,
@@ -50,16 +50,16 @@ def import_of(
         parts=parts,
     )
 
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("importing")
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("importing")
         child = Import(gallery.folder, order)
-        course.when_stopped(child.stop)
-        return child.run(course.progress)
+        context.on_stop(child.stop)
+        return child.run(context.set_progress)
 
     return work
 
 
-def check_file(folder: Path, name: str, *, field: str) -> None:
+def check_import_file(folder: Path, name: str, *, field: str) -> None:
     """Accept the name of a file, or of a folder of files, that lies in ``folder`` itself.
 
     Nothing else is followed or opened: no path, no symbolic link, no device or pipe. Of a folder

@@ -7,14 +7,13 @@ from typing import Any, Final
 from index.gallery import Gallery
 from index.items.ids import NAME_PATTERN
 from index.items.item import shown
-from index.maintenance.rebuild_process import Rebuild
 from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts
 from index.transfer.backup import back_up
 from service.errors import BackupExistsError, InvalidParameterError, NoBackupsFolderError
-from service.jobs.deletion import deletion_of
-from service.jobs.import_vectors import import_of
-from service.jobs.runner import Course, Work
+from service.jobs.deletion import deletion_job, parse_selection
+from service.jobs.import_vectors import import_job
+from service.jobs.runner import JobContext, JobFunction
 from service.schemas.job_parameters import (
     BackupJob,
     DeleteJob,
@@ -29,14 +28,14 @@ from vision.model.manifest import Architecture
 MAX_MEMBERS: Final = 10_000  # ids listed in one result, the largest groups first
 
 
-def work_of(
+def job_function(
     options: JobOptions,
     gallery: Gallery,
     architecture: Architecture,
     *,
     backups: Path | None,
     imports: Path | None,
-) -> Work:
+) -> JobFunction:
     """Return the work of the job that ``options`` ask for.
 
     Args:
@@ -51,21 +50,21 @@ def work_of(
         InvalidParameterError, NoImportsFolderError, SourceError: there is no such file to import.
         ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
     """
-    gallery.upkeep.check_place()
+    gallery.check_location()
     match options:
         case RebuildJob() | TuneJob():
-            gallery.upkeep.check_writable()
-            return _rebuild(gallery, recall=options.recall, tune=options.kind == "tune")
+            gallery.check_writable()
+            return _rebuild_job(gallery, recall=options.recall, tune=options.kind == "tune")
         case BackupJob():
-            return _back_up(gallery, backup_folder(backups, options.name))
+            return _backup_job(gallery, backup_folder(backups, options.name))
         case DuplicatesJob():
-            return _find_duplicates(gallery, min_score=options.min_score)
+            return _duplicates_job(gallery, min_score=options.min_score)
         case DeleteJob():
-            gallery.upkeep.check_writable()
-            return deletion_of(options, gallery)
+            gallery.check_writable()
+            return deletion_job(parse_selection(options), gallery)
         case ImportJob():
-            gallery.upkeep.check_writable()
-            return import_of(options, gallery, imports=imports, parts=Parts.of(architecture))
+            gallery.check_writable()
+            return import_job(options, gallery, imports=imports, parts=Parts.of(architecture))
     raise AssertionError(options)
 
 
@@ -92,17 +91,16 @@ def backup_folder(backups: Path | None, name: str) -> Path:
     return folder
 
 
-def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
-    def work(course: Course) -> dict[str, Any]:
-        rebuild = Rebuild(gallery.folder, recall, tune)
-        course.when_stopped(rebuild.stop)
-        made = rebuild.run(course.stage)
-        gallery.upkeep.take_over()  # other processes find it within a second
+def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
+        made = gallery.rebuild(
+            target=recall, tune=tune, on_stage=context.set_stage, on_start=context.on_stop
+        )
         trials = [
             {
-                "structure": trial.plan.kind,
-                "recall": trial.plan.recall,
-                "microseconds": trial.plan.microseconds,
+                "structure": trial.spec.kind,
+                "recall": trial.spec.recall,
+                "microseconds": trial.spec.microseconds,
                 "reached": trial.reached,
                 "build_s": trial.build_s,
             }
@@ -112,37 +110,37 @@ def _rebuild(gallery: Gallery, *, recall: float | None, tune: bool) -> Work:
             "generation": made.generation,
             "seq": made.seq,
             "count": made.count,
-            "structure": made.plan.kind,
-            "recall": made.plan.recall,
-            "recall_low": made.plan.recall_low,
-            "recall_high": made.plan.recall_high,
-            "note": made.plan.note or None,
+            "structure": made.spec.kind,
+            "recall": made.spec.recall,
+            "recall_low": made.spec.recall_low,
+            "recall_high": made.spec.recall_high,
+            "note": made.spec.note or None,
             "trials": trials,
         }
 
     return work
 
 
-def _back_up(gallery: Gallery, folder: Path) -> Work:
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("copying")
-        back_up(gallery, folder, on_progress=course.progress)
+def _backup_job(gallery: Gallery, folder: Path) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("copying")
+        back_up(gallery, folder, on_progress=context.set_progress)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return {"name": folder.name, "bytes": size}
 
     return work
 
 
-def _find_duplicates(gallery: Gallery, *, min_score: float) -> Work:
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("comparing")
-        found = find_duplicates(gallery, min_score=min_score, on_progress=course.progress)
-        return _listed(found)
+def _duplicates_job(gallery: Gallery, *, min_score: float) -> JobFunction:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("comparing")
+        found = find_duplicates(gallery, min_score=min_score, on_progress=context.set_progress)
+        return _duplicates_to_json(found)
 
     return work
 
 
-def _listed(found: Duplicates) -> dict[str, Any]:
+def _duplicates_to_json(found: Duplicates) -> dict[str, Any]:
     """Return the groups as JSON, cut where they would fill the memory of whoever reads them."""
     listed: dict[str, Any] = {
         "min_score": found.min_score,

@@ -27,15 +27,15 @@ from service.schemas.responses import Job, JobKind
 
 KEPT: Final = 100  # records, the newest
 ACTIVE: Final = ("queued", "running")
-_IN_THE_WAY: Final[dict[JobKind, set[JobKind]]] = {  # besides another of its own kind
+_CONFLICTS: Final[dict[JobKind, set[JobKind]]] = {  # besides another of its own kind
     "rebuild": {"tune"},
     "tune": {"rebuild"},
 }
 logger = logging.getLogger("lookalike.service")
 
 
-class Claim:
-    """The right to run one job, held until ``release``: nobody takes it for abandoned."""
+class JobLease:
+    """The right to run one job; until ``release`` nobody takes it for abandoned."""
 
     def __init__(self, path: Path, job: Job, lock: int) -> None:
         self.job = job
@@ -57,13 +57,13 @@ class Claim:
         _write(self._path, self.job)
 
     def release(self) -> None:
-        """Let go, after the last ``save``."""
+        """Give the lease up, after the last ``save``."""
         self._path.with_suffix(".lock").unlink(missing_ok=True)
         self._path.with_suffix(".cancel").unlink(missing_ok=True)
         os.close(self._lock)
 
 
-class JobFolder:
+class JobRecords:
     """The jobs of one gallery. For any number of threads and processes."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], datetime]) -> None:
@@ -73,7 +73,7 @@ class JobFolder:
     def all(self) -> list[Job]:
         """Return all jobs there are records of, the newest first."""
         jobs = [self._read(path) for path in self.folder.glob("*.json")]
-        return sorted((job for job in jobs if job is not None), key=_age, reverse=True)
+        return sorted((job for job in jobs if job is not None), key=_creation_order, reverse=True)
 
     def get(self, job_id: str) -> Job:
         """Return one job.
@@ -87,22 +87,22 @@ class JobFolder:
             raise UnknownJobError(f"no job has this id; the newest {KEPT} are remembered")
         return job
 
-    def begin(self, kind: JobKind, parameters: dict[str, Any]) -> Claim:
-        """Return the claim on a new job, which is queued.
+    def begin(self, kind: JobKind, parameters: dict[str, Any]) -> JobLease:
+        """Return the lease on a new job, which is queued.
 
         Raises:
             JobConflictError: one that would be in its way has not ended, in whichever process.
             DiskFullError, StorageError: the record cannot be written.
         """
-        with _sentences(), self._alone():
+        with _translate_errors(), self._alone():
             jobs = self.all()
             for job in jobs:
-                if job.state in ACTIVE and job.kind in {kind, *_IN_THE_WAY.get(kind, ())}:
+                if job.state in ACTIVE and job.kind in {kind, *_CONFLICTS.get(kind, ())}:
                     raise JobConflictError(
                         f"the job {job.id} ({job.kind}) is {job.state}; wait for it, or cancel it"
                     )
             self._prune(jobs)
-            return self._claim(kind, parameters)
+            return self._lease(kind, parameters)
 
     def cancel(self, job_id: str) -> Job:
         """Ask to cancel a job, unless it has ended, and return it as it is now.
@@ -113,11 +113,11 @@ class JobFolder:
         """
         job = self.get(job_id)
         if job.state in ACTIVE:
-            with _sentences():
+            with _translate_errors():
                 (self.folder / f"{job.id}.cancel").touch()
         return job
 
-    def _claim(self, kind: JobKind, parameters: dict[str, Any]) -> Claim:
+    def _lease(self, kind: JobKind, parameters: dict[str, Any]) -> JobLease:
         now = self._clock()
         job = Job(
             id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
@@ -133,13 +133,13 @@ class JobFolder:
             result=None,
         )
         path = self.folder / f"{job.id}.json"
-        claim = Claim(path, job, take_lock(path.with_suffix(".lock"), wait=True))
+        lease = JobLease(path, job, take_lock(path.with_suffix(".lock"), wait=True))
         try:
-            claim.save()
+            lease.save()
         except BaseException:
-            claim.release()
+            lease.release()
             raise
-        return claim
+        return lease
 
     def _read(self, path: Path) -> Job | None:
         """Return the job in a record, or ``None`` when there is no such record any more."""
@@ -183,7 +183,7 @@ class JobFolder:
             yield
 
 
-def _age(job: Job) -> tuple[str, str]:
+def _creation_order(job: Job) -> tuple[str, str]:
     return job.created, job.id
 
 
@@ -198,12 +198,12 @@ def _load(path: Path) -> Job | None:
 
 
 def _write(path: Path, job: Job) -> None:
-    with _sentences():
+    with _translate_errors():
         replace_file(path, job.model_dump_json(indent=1).encode())
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

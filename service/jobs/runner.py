@@ -1,7 +1,7 @@
-"""Runs jobs, each on a thread of its own: work in, its record kept true until it has ended.
+"""Runs jobs, each on a thread of its own: a function in, its record kept true until it has ended.
 
-Any process may ask for the end of a job, by a file beside its record; a second thread looks for it,
-because the work may be waiting for another process and look at nothing.
+Any process may ask to stop a job, by a file beside its record; a second thread looks for that file,
+because the function may be waiting for another process.
 """
 
 import logging
@@ -15,104 +15,104 @@ from typing import Any, Final, Literal
 from index.errors import StorageError
 from service.errors import JobInterruptedError
 from service.http.problem_details import to_failure
-from service.jobs.records import Claim, JobFolder
+from service.jobs.records import JobLease, JobRecords
 from service.schemas.responses import Job, JobKind
 
-LOOK_S: Final = 0.1  # between two looks whether somebody cancelled
+POLL_S: Final = 0.1  # between two checks whether somebody cancelled
 SAVE_S: Final = 0.5  # between two records of how far it is
 _THREAD: Final = "job-"
-CLOSE_S: Final = 20.0  # for a job to end once it was told to
+CLOSE_S: Final = 20.0  # for a job to stop
 logger = logging.getLogger("lookalike.service")
 
-End = Literal["cancelled", "closing"]
+StopReason = Literal["cancelled", "closing"]
 
 
 class JobStoppedError(Exception):
-    """The work is to end here: the job was cancelled, or the service stops. Caught in this file."""
+    """The job was cancelled, or the service stops. Caught in this file."""
 
 
-class Course:
-    """How a job goes on: its work says what it is at, and hears here that it shall stop."""
+class JobContext:
+    """What a job's function gets: it reports its progress here, and learns that it is to stop."""
 
-    def __init__(self, claim: Claim) -> None:
-        self._claim = claim
+    def __init__(self, lease: JobLease) -> None:
+        self._lease = lease
         self._lock = threading.Lock()
         self._stops: list[Callable[[], None]] = []
         self._saved = time.monotonic()
-        self.end: End | None = None
+        self.stop_reason: StopReason | None = None
 
-    def stage(self, name: str) -> None:
-        """Say what begins.
+    def set_stage(self, name: str) -> None:
+        """Record the stage that begins.
 
         Raises:
-            JobStoppedError: nothing is to begin any more.
+            JobStoppedError: the job is to stop.
         """
-        self._check()
+        self._raise_if_stopped()
         self._save(stage=name)
 
-    def progress(self, share: float) -> None:
-        """Say how much is done, in [0, 1]; to be called often.
+    def set_progress(self, share: float) -> None:
+        """Record how much is done, in [0, 1]; to be called often.
 
         Raises:
-            JobStoppedError: nothing more is to be done.
+            JobStoppedError: the job is to stop.
         """
-        self._check()
+        self._raise_if_stopped()
         if time.monotonic() - self._saved >= SAVE_S:
             self._save(progress=min(max(share, 0.0), 1.0))
 
-    def when_stopped(self, stop: Callable[[], None]) -> None:
-        """Have ``stop`` called, on another thread, when the work is to stop; now if it is."""
+    def on_stop(self, stop: Callable[[], None]) -> None:
+        """Call ``stop``, on another thread, when the job is to stop; now if that is the case."""
         with self._lock:
             self._stops.append(stop)
-            is_late = self.end is not None
+            is_late = self.stop_reason is not None
         if is_late:
             stop()
 
-    def stop(self, end: End) -> None:
-        """Tell the work to stop; the first to tell says why."""
+    def stop(self, end: StopReason) -> None:
+        """Ask the function to stop; the first call decides the reason."""
         with self._lock:
-            if self.end is not None:
+            if self.stop_reason is not None:
                 return
-            self.end = end
+            self.stop_reason = end
             stops = list(self._stops)
         for stop in stops:
             stop()
 
-    def _check(self) -> None:
-        if self.end is not None:
+    def _raise_if_stopped(self) -> None:
+        if self.stop_reason is not None:
             raise JobStoppedError
 
     def _save(self, **changes: Any) -> None:
         try:
-            self._claim.save(**changes)
-        except StorageError as error:  # the work itself may well go on
-            logger.warning("job %s: %s", self._claim.job.id, error)
+            self._lease.save(**changes)
+        except StorageError as error:  # the job itself may well go on
+            logger.warning("job %s: %s", self._lease.job.id, error)
         self._saved = time.monotonic()
 
 
-Work = Callable[[Course], dict[str, Any]]  # returns the result of the job, as plain JSON
+JobFunction = Callable[[JobContext], dict[str, Any]]  # returns the result of the job, as plain JSON
 
 
-class Jobs:
-    """The jobs of one gallery: those of this process run here, those of others can be seen."""
+class JobRunner:
+    """Runs jobs on one gallery in this process; the records are those of all processes."""
 
-    def __init__(self, folder: JobFolder, *, clock: Callable[[], datetime]) -> None:
-        self.folder = folder
+    def __init__(self, records: JobRecords, *, clock: Callable[[], datetime]) -> None:
+        self.records = records
         self._clock = clock
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def start(self, kind: JobKind, parameters: dict[str, Any], work: Work) -> Job:
+    def start(self, kind: JobKind, parameters: dict[str, Any], function: JobFunction) -> Job:
         """Begin a job and return its record, which is on disk.
 
         Raises:
-            JobConflictError, DiskFullError, StorageError: as of ``JobFolder.begin``.
+            JobConflictError, DiskFullError, StorageError: as of ``JobRecords.begin``.
         """
-        claim = self.folder.begin(kind, parameters)
-        queued = claim.job
+        lease = self.records.begin(kind, parameters)
+        queued = lease.job
         thread = threading.Thread(
-            target=self._run, args=(claim, work), name=f"{_THREAD}{kind}", daemon=True
+            target=self._run, args=(lease, function), name=f"{_THREAD}{kind}", daemon=True
         )
         with self._lock:
             thread.start()
@@ -134,41 +134,41 @@ class Jobs:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self, claim: Claim, work: Work) -> None:
-        course, ended = Course(claim), threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(claim, course, ended), daemon=True)
+    def _run(self, lease: JobLease, function: JobFunction) -> None:
+        context, ended = JobContext(lease), threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(lease, context, ended), daemon=True)
         watcher.start()
         try:
-            claim.save(state="running", started=self._now())
-            last = self._outcome(course, work)
-            claim.save(**last, ended=self._now())
-            logger.info("job %s (%s) is %s", claim.job.id, claim.job.kind, claim.job.state)
+            lease.save(state="running", started=self._now())
+            last = self._outcome(context, function)
+            lease.save(**last, ended=self._now())
+            logger.info("job %s (%s) is %s", lease.job.id, lease.job.kind, lease.job.state)
         except StorageError as error:  # without its lock, the record says that it was interrupted
-            logger.error("job %s: %s", claim.job.id, error)  # noqa: TRY400 - a sentence is enough
+            logger.error("job %s: %s", lease.job.id, error)  # noqa: TRY400 - a sentence is enough
         finally:
             ended.set()
             watcher.join()
-            claim.release()
+            lease.release()
 
-    def _outcome(self, course: Course, work: Work) -> dict[str, Any]:
+    def _outcome(self, context: JobContext, function: JobFunction) -> dict[str, Any]:
         """Return what the record says in the end."""
         try:
-            result = work(course)
+            result = function(context)
         except Exception as error:  # the thread's edge: it goes into the record
-            if course.end == "cancelled":
+            if context.stop_reason == "cancelled":
                 return {"state": "cancelled"}
             why = error
-            if course.end == "closing":
+            if context.stop_reason == "closing":
                 why = JobInterruptedError("the service was stopped before the job had ended")
             return {"state": "failed", "problem": to_failure(why)}
         return {"state": "done", "progress": 1.0, "result": result}
 
-    def _watch(self, claim: Claim, course: Course, ended: threading.Event) -> None:
-        while not ended.wait(LOOK_S):
-            if claim.is_cancelled:
-                course.stop("cancelled")
+    def _watch(self, lease: JobLease, context: JobContext, ended: threading.Event) -> None:
+        while not ended.wait(POLL_S):
+            if lease.is_cancelled:
+                context.stop("cancelled")
             elif self._closing.is_set():
-                course.stop("closing")
+                context.stop("closing")
 
     def _now(self) -> str:
         return self._clock().isoformat(timespec="milliseconds")

@@ -33,7 +33,7 @@ from service.request.worker_context import WorkerContext
 from service.schemas.parameters import Options
 from service.schemas.query_responses import Failure, QueryAnswer
 from service.schemas.responses import Answer
-from service.security.security_headers import Header, secured
+from service.security.security_headers import Header, with_security_headers
 from service.telemetry.request_record import RequestRecord
 from vision.errors import ImageError
 
@@ -69,7 +69,7 @@ class RequestContext(Request):
         if message["type"] == "http.response.start":
             self.record.status = message["status"]
             message["headers"] = [
-                *secured(message.get("headers", ())),
+                *with_security_headers(message.get("headers", ())),
                 (b"x-request-id", self.id.encode()),
                 *self.extra_headers,
             ]

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from index.items.filter import parse_filter
-from service.http.negotiation import packed, takes_gzip
+from service.http.negotiation import accepts_gzip, compress_gzip
 from service.inference.task import Task
 from service.request.context import RequestContext
 from service.request.search_query import (
@@ -29,7 +29,7 @@ from service.request.search_query import (
     stored_or_given,
 )
 from service.security.authorization import network_of
-from service.security.cors import READING, refuse_other_sites
+from service.security.cors import SAFE_METHODS, refuse_other_sites
 
 JSON: Final = "application/json"
 JOBS: Final = "/v1/jobs"
@@ -117,7 +117,7 @@ def check_origin(request: RequestContext) -> Response | None:
         preflight = worker.cors.preflight(scope["method"], headers)
         if preflight is not None:
             return preflight
-    if scope["method"] not in READING:
+    if scope["method"] not in SAFE_METHODS:
         refuse_other_sites(headers, lambda: worker.proxies.site(scope), worker.cors)
     return None
 
@@ -156,8 +156,8 @@ async def _compress(response: Response, request: RequestContext) -> None:
     if response.media_type != JSON or "etag" in response.headers:  # one tag is of one form
         return
     response.headers["Vary"] = "Accept-Encoding"
-    if not takes_gzip(request.headers):
+    if not accepts_gzip(request.headers):
         return
-    response.body = await asyncio.to_thread(packed, bytes(response.body))
+    response.body = await asyncio.to_thread(compress_gzip, bytes(response.body))
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Content-Length"] = str(len(response.body))

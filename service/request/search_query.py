@@ -23,7 +23,7 @@ from service.errors import (
 from service.inference.engine import Engine
 from service.schemas.query_parameters import CropOption, QueryOptions
 from vision.image.preprocessing import CropBox
-from vision.inference.query_weighting import weigh
+from vision.inference.query_weighting import weight_queries
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 
@@ -106,7 +106,7 @@ def _weighed(
     engine: Engine, vector_D: NDArray[np.float32], kind: float | None
 ) -> tuple[NDArray[np.float32], float]:
     """Return the vector to search with, and what its scores are multiplied with."""
-    weighed = weigh(vector_D[np.newaxis], engine.manifest.architecture, kind)
+    weighed = weight_queries(vector_D[np.newaxis], engine.manifest.architecture, kind)
     factor = float(weighed.factors_Q[0])
     if not factor:
         raise BadVectorsError(f"the vector is zero in all that counts with kind {kind}")

@@ -9,15 +9,15 @@ from service.config import ServiceSettings
 from service.http.admission import Admission, BodyMemoryBudget
 from service.inference.engine import Engine
 from service.request.router import Router
-from service.security.allowed_hosts import Hosts
-from service.security.authorization import Gate
+from service.security.allowed_hosts import AllowedHosts
+from service.security.authorization import Authorizer
 from service.security.cors import Cors
-from service.security.trusted_proxies import Proxies
-from service.telemetry.health import Loading, Standing, stuck_reason
-from service.telemetry.json_log import LogLines
+from service.security.trusted_proxies import TrustedProxies
+from service.telemetry.health import Loading, ServerReadiness, stuck_reason
+from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracing
-from service.telemetry.watchdog import BusyThreads
+from service.telemetry.watchdog import Watchdog
 
 READS: Final = 256  # requests that only read, under way in one worker
 READS_WAIT_S: Final = 1.0  # what the last of them waits at most
@@ -33,13 +33,15 @@ class WorkerContext:
     engine: Engine | None = None  # None: still loading, failed, or closed
     loading: Loading = field(default_factory=Loading)
     is_stopping: bool = False
-    server_readiness: Callable[[], Standing] = Standing  # of all workers of this server
+    server_readiness: Callable[[], ServerReadiness] = (
+        ServerReadiness  # of all workers of this server
+    )
 
     # Who may ask
-    proxies: Proxies = field(default_factory=Proxies)
-    hosts: Hosts | None = None  # None: every Host is taken
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    hosts: AllowedHosts | None = None  # None: every Host is taken
     cors: Cors | None = None  # None: pages of other origins may read nothing
-    authorizer: Gate | None = None  # None: everybody may do everything
+    authorizer: Authorizer | None = None  # None: everybody may do everything
 
     # How much at once
     bodies: BodyMemoryBudget = field(init=False)
@@ -48,8 +50,8 @@ class WorkerContext:
 
     # What is reported
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
-    watchdog: BusyThreads = field(default_factory=BusyThreads)
-    log: LogLines | None = None
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    log: LogQueue | None = None
     tracing: Tracing | None = None  # None: no traces are asked for
     prometheus_text: Callable[[], bytes] = bytes  # of all workers; may wait for the disk
 

@@ -8,19 +8,16 @@ from index.query.counting import MAX_KEYS, MAX_VALUES
 from index.query.editing import CHUNK
 from index.query.groups import MAX_KEY_CHARS
 from service.schemas.parameters import (
-    ID_SCHEMA,
+    INTEGER,
     LABEL_SCHEMA,
-    WHOLE,
+    Bool,
+    FilterField,
+    Ids,
     Options,
-    Truth,
-    json_text,
+    parse_json_text,
 )
 
 MAX_DELETED: Final = CHUNK  # in one request; a job deletes more
-
-AskedFilter = Annotated[
-    dict[str, Any] | None, BeforeValidator(json_text), Field(description="as in search")
-]
 
 
 class PatchOptions(Options):
@@ -39,15 +36,11 @@ class DeleteOptions(Options):
     """Parameters of deleting many items."""
 
     ids: Annotated[
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=MAX_DELETED, fail_fast=True),
-        ]
-        | None,
-        Field(description="of the items to delete"),
+        Annotated[Ids, Field(min_length=1, max_length=MAX_DELETED, fail_fast=True)] | None,
+        Field(description="ids of the items to delete"),
     ] = None
-    filter: AskedFilter = None
-    all: Annotated[Truth, Field(description="every item")] = False
+    filter: FilterField = None
+    all: Annotated[Bool, Field(description="every item")] = False
 
 
 class FacetOptions(Options):
@@ -67,10 +60,12 @@ class FacetOptions(Options):
             ],
             Field(max_length=MAX_KEYS, fail_fast=True, json_schema_extra={"uniqueItems": True}),
         ],
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(default_factory=list, description="label, or keys of metadata"),
     ]
-    filter: AskedFilter = None
+    filter: FilterField = None
     limit: Annotated[
-        int, Field(ge=1, le=MAX_VALUES, description="values of each key, the most frequent"), WHOLE
+        int,
+        Field(ge=1, le=MAX_VALUES, description="values of each key, the most frequent"),
+        INTEGER,
     ] = 20

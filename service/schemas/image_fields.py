@@ -1,4 +1,4 @@
-"""What an image is called in a request, and what is said where it is called otherwise."""
+"""The form fields that carry images, and the message for fields that should have been them."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,14 +17,14 @@ _OTHER_NAMES: Final = frozenset(
 MAX_SHOWN: Final = 60  # characters of a name in a sentence
 
 
-def unexpected(name: str, known: Sequence[str]) -> str:
+def unknown_field_message(name: str, known: Sequence[str]) -> str:
     """Return a sentence for a field that is none of the ``known`` ones of a route."""
     if IMAGE in known and name.lower().removesuffix("[]").rstrip("0123456789_-") in _OTHER_NAMES:
-        return wanted(name)
+        return image_field_hint(name)
     fields = f"the fields are {', '.join(known)}" if known else "there are none"
     return f"{name[:MAX_SHOWN]!r} is not a field here; {fields}"
 
 
-def wanted(name: str) -> str:
+def image_field_hint(name: str) -> str:
     """Return a sentence for a field that should have been called ``image``."""
-    return f"{IMAGE!r} is wanted, got {name[:MAX_SHOWN]!r}"
+    return f"{IMAGE!r} is expected, got {name[:MAX_SHOWN]!r}"

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from index.items.item import shown
 from service.errors import InvalidJsonError, InvalidParameterError
-from service.schemas.parameters import ID_SCHEMA, Cosine, Options, Recall, Truth
+from service.schemas.edit_parameters import DeleteOptions
+from service.schemas.parameters import Bool, Cosine, Ids, Options, Recall
 from service.schemas.responses import JobKind
 
 MAX_JOB_IDS: Final = 100_000  # of the items that one job deletes
@@ -20,59 +21,55 @@ class JobOptions(Options):
 
     kind: JobKind
 
-    def shown(self) -> dict[str, Any]:
-        """Return the parameters that the job's record shows: what was sent, but for long lists."""
+    def recorded(self) -> dict[str, Any]:
+        """Return the parameters that the job's record has: what was sent, but for long lists."""
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
-class RebuildJob(JobOptions):
+class RecallOptions(JobOptions):
+    """Parameters of building a search structure."""
+
+    recall: Annotated[
+        Recall | None, Field(description="recall at 10 hits to reach; by default as before")
+    ] = None
+
+
+class RebuildJob(RecallOptions):
     """Build the search structure anew."""
 
     kind: Literal["rebuild"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
 
 
-class TuneJob(JobOptions):
+class TuneJob(RecallOptions):
     """Measure every structure that is worth trying, and keep the quickest from now on."""
 
     kind: Literal["tune"]
-    recall: Annotated[Recall | None, Field(description="recall at 10 hits to reach; as before")] = (
-        None
-    )
 
 
 class BackupJob(JobOptions):
     """Write a copy of the gallery into the operator's folder."""
 
     kind: Literal["backup"]
-    name: Annotated[str, Field(description="of the backup", json_schema_extra=NAME_SCHEMA)]
+    name: Annotated[str, Field(description="name of the backup", json_schema_extra=NAME_SCHEMA)]
 
 
 class DuplicatesJob(JobOptions):
     """List items of the same content, and items that are near one another."""
 
     kind: Literal["duplicates"]
-    min_score: Annotated[Cosine, Field(description="cosine similarity from which items are near")]
+    min_score: Annotated[Cosine, Field(description="least cosine similarity of near items")]
 
 
-class DeleteJob(JobOptions):
+class DeleteJob(JobOptions, DeleteOptions):
     """Delete the items that a filter holds for, or that have these ids, a thousand at a time."""
 
     kind: Literal["delete"]
     ids: Annotated[
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(min_length=1, max_length=MAX_JOB_IDS, fail_fast=True),
-        ]
-        | None,
-        Field(description="of the items to delete"),
+        Annotated[Ids, Field(min_length=1, max_length=MAX_JOB_IDS, fail_fast=True)] | None,
+        Field(description="ids of the items to delete"),
     ] = None
-    filter: Annotated[dict[str, Any] | None, Field(description="as in search")] = None
-    all: Annotated[Truth, Field(description="every item")] = False
 
-    def shown(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """Return the parameters without the ids."""
         return self.model_dump(exclude={"kind", "ids"}, exclude_none=True)
 
@@ -91,18 +88,18 @@ class ImportJob(JobOptions):
     ids: Annotated[
         str | None,
         Field(
-            description="of a .npy: name of the text file with an id per line",
+            description="for a .npy: name of the text file with an id per line",
             json_schema_extra=FILE_SCHEMA,
         ),
     ] = None
     vectors: Annotated[
         str | None,
         Field(
-            description="of a table without vectors: name of the .npy with one per row",
+            description="for a table without vectors: name of the .npy with one per row",
             json_schema_extra=FILE_SCHEMA,
         ),
     ] = None
-    normalize: Annotated[Truth, Field(description="scale vectors to unit length")] = False
+    normalize: Annotated[Bool, Field(description="scale vectors to unit length")] = False
 
 
 JOBS: Final[dict[str, type[JobOptions]]] = {

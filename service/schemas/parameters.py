@@ -16,8 +16,8 @@ from service.errors import (
     ListTooLongError,
     UnexpectedFieldError,
 )
-from service.schemas.image_fields import unexpected
-from service.schemas.validation_messages import place_of, reason_of, shown
+from service.schemas.image_fields import unknown_field_message
+from service.schemas.validation_messages import abbreviated, failure_reason, field_path
 
 MAX_K: Final = 1000
 MAX_IMAGES: Final = 256  # in one request
@@ -48,15 +48,18 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
 }
 
 
-class Text(str):
+class FormText(str):
     """A value as forms and queries carry it; in JSON a number is a number, and "5" is none."""
 
     __slots__ = ()
 
 
-def _whole(value: Any) -> Any:
-    """Refuse what pydantic would quietly turn into a whole number: true, " 7", "1_000"."""
-    if isinstance(value, Text) and value.isascii() and value.isdecimal():
+def _to_integer(value: Any) -> Any:
+    """Refuse what pydantic would quietly turn into a whole number: true, " 7", "1_000".
+
+    In its strict mode it would refuse 5.0, which is the same number to JSON.
+    """
+    if isinstance(value, FormText) and value.isascii() and value.isdecimal():
         return int(value[:12])
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -65,38 +68,42 @@ def _whole(value: Any) -> Any:
     raise ValueError("must be a whole number")
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, Text) and _DECIMAL.fullmatch(value):
+def _to_number(value: Any) -> Any:
+    if isinstance(value, FormText) and _DECIMAL.fullmatch(value):
         return float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise ValueError("must be a number")
 
 
-def _truth(value: Any) -> Any:
+def _to_bool(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, Text) and value in ("true", "false"):
+    if isinstance(value, FormText) and value in ("true", "false"):
         return value == "true"
     raise ValueError("must be true or false")
 
 
-def json_text(value: Any) -> Any:
+def parse_json_text(value: Any) -> Any:
     """Read JSON from text: how forms and queries carry lists and objects."""
-    if isinstance(value, Text) and sum(map(value.count, ",[{")) > MAX_JSON_VALUES:
+    if isinstance(value, FormText) and sum(map(value.count, ",[{")) > MAX_JSON_VALUES:
         raise ValueError(f"must have at most {MAX_JSON_VALUES} values")
     try:
-        return from_json(value, allow_inf_nan=False) if isinstance(value, Text) else value
+        return from_json(value, allow_inf_nan=False) if isinstance(value, FormText) else value
     except ValueError as error:
         raise ValueError(f"must be JSON ({error})") from error
 
 
 # Behind the ranges, or these would be missing in the document.
-WHOLE: Final = BeforeValidator(_whole)
-NUMBER: Final = BeforeValidator(_number)
-Truth = Annotated[bool, BeforeValidator(_truth)]
+INTEGER: Final = BeforeValidator(_to_integer)
+NUMBER: Final = BeforeValidator(_to_number)
+Bool = Annotated[bool, BeforeValidator(_to_bool)]
 Vector = Annotated[
     list[Annotated[float, Field(strict=True)]], Field(max_length=MAX_WIDTH, fail_fast=True)
+]
+Ids = list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]]
+FilterField = Annotated[
+    dict[str, Any] | None, BeforeValidator(parse_json_text), Field(description="as in search")
 ]
 Cosine = Annotated[float, Field(ge=-1, le=1), NUMBER]
 Recall = Annotated[float, Field(gt=0, le=1), NUMBER]
@@ -120,7 +127,7 @@ class Options(BaseModel):
             for name in fields:
                 if name not in cls.model_fields:
                     known = ["image"] * cls.takes_image + [*cls.model_fields]
-                    raise UnexpectedFieldError(unexpected(name, known))
+                    raise UnexpectedFieldError(unknown_field_message(name, known))
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -132,7 +139,7 @@ class ClassifyOptions(Options):
 
     takes_image = True
 
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="predictions to return"), WHOLE] = 5
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="predictions to return"), INTEGER] = 5
 
 
 class EmbedOptions(Options):
@@ -150,24 +157,22 @@ class ItemOptions(Options):
         str | None, Field(description="class of the item", json_schema_extra=LABEL_SCHEMA)
     ] = None
     metadata: Annotated[
-        dict[str, Any], BeforeValidator(json_text), Field(description="a JSON object")
+        dict[str, Any], BeforeValidator(parse_json_text), Field(description="a JSON object")
     ] = Field(default_factory=dict)
     vector: Annotated[
         Vector | None,
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(description="stored as it is, without an image; of unit length"),
     ] = None
-    upsert: Annotated[Truth, Field(description="replace other content under this id")] = True
+    upsert: Annotated[Bool, Field(description="replace other content under this id")] = True
 
 
 class PageOptions(Options):
     """Parameters of paging through items."""
 
-    limit: Annotated[int, Field(ge=1, le=1000, description="items to return"), WHOLE] = 100
+    limit: Annotated[int, Field(ge=1, le=1000, description="items to return"), INTEGER] = 100
     cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None
-    filter: Annotated[
-        dict[str, Any] | None, BeforeValidator(json_text), Field(description="as in search")
-    ] = None
+    filter: FilterField = None
 
 
 class BulkItem(Options):
@@ -187,9 +192,9 @@ class BulkOptions(Options):
 
     items: Annotated[
         Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)],
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
     ]
-    upsert: Truth = True
+    upsert: Bool = True
 
 
 class NoOptions(Options):
@@ -199,12 +204,12 @@ class NoOptions(Options):
 def _named_error(error: ValidationError) -> Exception:
     first = error.errors(include_url=False)[0]
     if not first["loc"]:
-        return InvalidJsonError(f"an object was expected, got {shown(first['input'])}")
-    name, place = str(first["loc"][0]), place_of(first)
+        return InvalidJsonError(f"an object was expected, got {abbreviated(first['input'])}")
+    name, place = str(first["loc"][0]), field_path(first)
     if first["type"] == "missing":
         return InvalidJsonError(f"{place!r} is missing")
-    reason = reason_of(first)
+    reason = failure_reason(first)
     if first["type"] == "too_long" and isinstance(first["input"], list):
         return ListTooLongError(f"{place} {reason}, got {len(first['input'])}")
-    sentence = f"{place} cannot be used: {reason}, got {shown(first['input'])}"
+    sentence = f"{place} cannot be used: {reason}, got {abbreviated(first['input'])}"
     return _ERRORS.get(name, InvalidParameterError)(sentence)

@@ -8,14 +8,15 @@ from index.query.groups import MAX_KEY_CHARS
 from index.query.result_selection import MAX_EXCLUDED, MAX_GROUP_SIZE, MAX_REACH
 from service.schemas.parameters import (
     ID_SCHEMA,
+    INTEGER,
     MAX_K,
     NUMBER,
-    WHOLE,
+    Bool,
     Cosine,
+    Ids,
     Options,
-    Truth,
     Vector,
-    json_text,
+    parse_json_text,
 )
 
 MAX_RANGE: Final = 10_000  # hits of one answer
@@ -37,7 +38,7 @@ class CropOption(BaseModel):
 
 
 def _few_members(value: Any) -> Any:
-    """Refuse an object of far too many members, each of which would be told."""
+    """Refuse an object of far too many members, each of which would be reported."""
     if isinstance(value, dict) and len(value) > len(CropOption.model_fields):
         raise ValueError(f"has no other members than {', '.join(CropOption.model_fields)}")
     return value
@@ -53,28 +54,28 @@ class QueryOptions(Options):
     ] = None
     vector: Annotated[
         Vector | None,
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(description="search by this unit vector"),
     ] = None
     filter: Annotated[
         dict[str, Any] | None,
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(description="{must, should, must_not} of conditions on id, label and metadata"),
     ] = None
     crop: Annotated[
         CropOption | None,
         BeforeValidator(_few_members),
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(description="search by a part of the image; fractions in [0, 1]"),
     ] = None
     kind: Annotated[
         Annotated[float, Field(ge=0, le=1), NUMBER] | None,
         Field(
-            description="what counts: 0 this very thing, 1 the same kind; null: as the model has it"
+            description="what counts: 0 this very thing, 1 the same kind; null: as the model does"
         ),
     ] = None
     min_seq: Annotated[
-        Annotated[int, Field(ge=0), WHOLE] | None,
+        Annotated[int, Field(ge=0), INTEGER] | None,
         Field(description="wait for this write, then search"),
     ] = None
 
@@ -95,46 +96,43 @@ class OneQuery(Options):
 class SearchOptions(QueryOptions):
     """Parameters of search."""
 
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to return"), WHOLE] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to return"), INTEGER] = 10
     min_score: Annotated[Cosine | None, Field(description="least cosine similarity of a hit")] = (
         None
     )
     exact: Annotated[
-        Truth, Field(description="look at every item, instead of trusting the search structure")
+        Bool, Field(description="compare with every item instead of using the search structure")
     ] = False
-    with_vector: Annotated[Truth, Field(description="return each hit's vector")] = False
+    with_vector: Annotated[Bool, Field(description="return each hit's vector")] = False
     offset: Annotated[
-        int, Field(ge=0, le=MAX_OFFSET, description="hits to pass over, the best first"), WHOLE
+        int, Field(ge=0, le=MAX_OFFSET, description="number of best hits to skip"), INTEGER
     ] = 0
     group_by: Annotated[
         Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARS)] | None,
-        Field(description="label or a key of the metadata: few hits of one value come back"),
+        Field(description="label or a metadata key: limits the hits that share its value"),
     ] = None
     group_size: Annotated[
-        int, Field(ge=1, le=MAX_GROUP_SIZE, description="hits of one group at most"), WHOLE
+        int, Field(ge=1, le=MAX_GROUP_SIZE, description="hits per group, at most"), INTEGER
     ] = 1
     exclude: Annotated[
-        Annotated[
-            list[Annotated[str, Field(json_schema_extra=ID_SCHEMA)]],
-            Field(max_length=MAX_EXCLUDED, fail_fast=True),
-        ],
-        BeforeValidator(json_text),
-        Field(default_factory=list, description="ids that are no hits"),
+        Annotated[Ids, Field(max_length=MAX_EXCLUDED, fail_fast=True)],
+        BeforeValidator(parse_json_text),
+        Field(default_factory=list, description="ids to leave out of the hits"),
     ]
     queries: Annotated[
         Annotated[list[Any], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)] | None,
-        BeforeValidator(json_text),
+        BeforeValidator(parse_json_text),
         Field(description="several queries, each an object with one of image, id and vector"),
     ] = None
-    exclude_self: Annotated[Truth, Field(description="the item asked for by its id is no hit")] = (
-        False
-    )
+    exclude_self: Annotated[
+        Bool, Field(description="leave out the item that the query names by its id")
+    ] = False
     exclude_group: Annotated[
-        Truth,
-        Field(description="nor is any of its group, by group_by or else by the metadata's group"),
+        Bool,
+        Field(description="leave out its group too, by group_by or else by the metadata's group"),
     ] = False
     exclude_copies: Annotated[
-        Truth, Field(description="what has the same bytes as the picture asked for is no hit")
+        Bool, Field(description="leave out items with the same bytes as the query's picture")
     ] = False
 
     @property
@@ -148,7 +146,7 @@ class RangeOptions(QueryOptions):
 
     min_score: Annotated[Cosine, Field(description="least cosine similarity of a hit")]
     limit: Annotated[
-        int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), WHOLE
+        int, Field(ge=1, le=MAX_RANGE, description="hits to return, the best first"), INTEGER
     ] = 1000
 
     @property
@@ -160,4 +158,4 @@ class RangeOptions(QueryOptions):
 class VoteOptions(QueryOptions):
     """Parameters of asking the nearest items for their labels."""
 
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to count"), WHOLE] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="hits to count"), INTEGER] = 10

@@ -154,7 +154,7 @@ class ExportDifference(BaseModel):
     )
 
 
-class RuntimeFacts(BaseModel):
+class RuntimeInfo(BaseModel):
     """What computes the vectors."""
 
     name: str = Field(description="torch or openvino")
@@ -181,7 +181,7 @@ class ModelAnswer(Answer):
     preprocessing: dict[str, Any]
     created: str
     device: str
-    runtime: RuntimeFacts
+    runtime: RuntimeInfo
 
 
 class GalleryAnswer(Answer):

@@ -1,4 +1,4 @@
-"""What is said of a wrong value: pydantic's error in, where it is and why in our words out."""
+"""Messages for wrong values: pydantic's error in, the field and the reason in our words out."""
 
 import json
 from typing import Any, Final
@@ -23,7 +23,7 @@ _REASONS: Final[dict[str, str]] = {  # by pydantic's type; in braces what it say
 }
 
 
-def place_of(error: ErrorDetails) -> str:
+def field_path(error: ErrorDetails) -> str:
     """Return where the wrong value is, such as ``vector[3]`` or ``crop.top``."""
     first, *inner = error["loc"]
     return str(first) + "".join(
@@ -31,14 +31,14 @@ def place_of(error: ErrorDetails) -> str:
     )
 
 
-def reason_of(error: ErrorDetails) -> str:
+def failure_reason(error: ErrorDetails) -> str:
     """Return why the value cannot be used, the end of a sentence."""
     if error["type"] in _REASONS:
         return _REASONS[error["type"]].format_map(error.get("ctx", {}))
     return error["msg"].removeprefix("Value error, ")  # pydantic's, before a sentence of ours
 
 
-def shown(value: Any) -> str:
+def abbreviated(value: Any) -> str:
     """Return ``value`` as JSON, cut where it is long."""
     text = ""
     try:

@@ -1,4 +1,4 @@
-"""API keys: a file of hashes in, who may do what out.
+"""API keys: a file of hashed keys in, the rights of a key out.
 
 The file is TOML and holds no key, only SHA-256 digests (the keys are 256 random bits, so a plain
 digest is enough)::
@@ -10,7 +10,7 @@ digest is enough)::
     expires = 2027-06-30T00:00:00Z    # optional; from then on the key is refused
     requests_per_minute = 600         # optional
 
-Keys may share a name: then they are one client with one quota, of which one key replaces another.
+Keys may share a name, such as an old key and its successor: they are one client with one quota.
 """
 
 import hashlib
@@ -47,18 +47,18 @@ class ApiKey(BaseModel):
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000_000)
 
     def has_expired(self) -> bool:
-        """Return whether the key's time is over."""
+        """Return whether the key has expired."""
         return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
-class _KeyFile(BaseModel):
+class _KeyFileFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     keys: list[ApiKey] = Field(min_length=1)
 
 
 class KeyRing:
-    """The keys of one reading of the file."""
+    """The keys of the file as it was read once."""
 
     def __init__(self, keys: list[ApiKey]) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
@@ -75,7 +75,7 @@ class KeyRing:
         """
         try:
             fields = tomllib.loads(path.read_text("utf-8"))
-            return cls(_KeyFile.model_validate(fields).keys)
+            return cls(_KeyFileFields.model_validate(fields).keys)
         except OSError as error:
             raise ServiceConfigError(
                 f"cannot read the key file {path}: {error.strerror}"
@@ -88,19 +88,19 @@ class KeyRing:
             raise ServiceConfigError(f"the key file {path}: {where}: {first['msg']}") from error
 
     def find(self, token: str) -> ApiKey | None:
-        """Return the key that ``token`` is; None: it is none. It may have expired."""
+        """Return the entry of the key ``token``, which may have expired; None: it is not a key."""
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         found = None
-        for stored, key in self._keys:  # all of them, so that the time tells nothing
+        for stored, key in self._keys:  # all of them, so that the time taken tells nothing
             if hmac.compare_digest(stored, digest):
                 found = key
         return found
 
 
-class WatchedKeys:
-    """The keys of a file as it is now: a changed file counts from the next second on.
+class KeyFile:
+    """The key file, read again when it has changed; the change takes effect within a second.
 
-    A file that cannot be used leaves the keys of before in force, and a line in the log.
+    If the changed file cannot be used, the previous keys stay valid, and the log says so.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,33 +111,33 @@ class WatchedKeys:
         """
         self._path = path
         self._clock = clock
-        self._looked = clock()
-        self._seen = _identity(path)
+        self._checked = clock()
+        self._identity = _identity(path)
         self._ring = KeyRing.load(path)
 
     def ring(self) -> KeyRing:
-        """Return the keys that count now; looks at the file at most once a second."""
+        """Return the valid keys; checks the file for changes at most once a second."""
         now = self._clock()
-        if now - self._looked >= LOOK_EVERY_S:
-            self._looked = now
-            self._look()
+        if now - self._checked >= LOOK_EVERY_S:
+            self._checked = now
+            self._reload_if_changed()
         return self._ring
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         identity = _identity(self._path)
-        if identity == self._seen:
+        if identity == self._identity:
             return
-        self._seen = identity  # before reading: what is written meanwhile is seen next time
+        self._identity = identity  # before reading: what is written meanwhile is seen next time
         try:
             self._ring = KeyRing.load(self._path)
         except ServiceConfigError as error:
-            logger.error("the keys of before stay in force: %s", error)  # noqa: TRY400 - a sentence
+            logger.error("the key file cannot be reloaded, the previous keys stay valid: %s", error)  # noqa: TRY400 - a sentence
         else:
-            logger.info("the key file was read again: %d keys", len(self._ring))
+            logger.info("the key file was reloaded: %d keys", len(self._ring))
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what differs when the file was written or replaced; empty: there is none."""
+    """Return what changes when the file is written or replaced; empty: there is no file."""
     try:
         found = path.stat()
     except OSError:

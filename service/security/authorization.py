@@ -1,6 +1,6 @@
 """Who may do what: one request in, the name of its key out, or a refusal.
 
-Decided by the path that the router will see, never by an address made from a ``Host`` header.
+Decided by the path that the router will see, never by a URL built from a ``Host`` header.
 """
 
 import ipaddress
@@ -11,11 +11,11 @@ from typing import Final
 from starlette.types import Scope
 
 from service.errors import ForbiddenError, UnauthorizedError
-from service.security.api_keys import ApiKey, KeyRing, Right, WatchedKeys
-from service.security.rate_limits import Quotas
-from service.security.trusted_proxies import Proxies, parsed
+from service.security.api_keys import ApiKey, KeyFile, KeyRing, Right
+from service.security.rate_limits import RateLimiter
+from service.security.trusted_proxies import TrustedProxies, parse_address
 
-# Probes, and files that are the same for everybody: they tell nothing of what is served here.
+# Probes, and files that are the same everywhere: they tell nothing about what is served here.
 _OPEN: Final = frozenset({"/livez", "/readyz", "/", "/docs"})
 _OPEN_PREFIXES: Final = ("/page/", "/docs/")
 _JOBS: Final = "/v1/jobs"
@@ -24,26 +24,26 @@ _IPV6_NETWORK_BITS: Final = 64  # what one customer of a provider has
 
 
 @dataclass(slots=True)
-class Gate:
-    """Asks for keys, and counts the requests of those who have a quota.
+class Authorizer:
+    """Checks API keys and quotas.
 
     Without keys everybody may do everything, within ``requests_per_minute`` per client address.
     With keys, an address that has sent ``wrong_keys_per_minute`` wrong ones is refused with every
-    key but those that it has shown before: so guessing is slow, and those who already work behind
-    the same proxy as the guesser go on.
+    key except those that it has used before: so guessing is slow, and clients behind the same
+    proxy as the guesser are not locked out.
     """
 
-    quotas: Quotas
-    keys: WatchedKeys | None = None
+    rate_limiter: RateLimiter
+    keys: KeyFile | None = None
     requests_per_minute: int | None = None
     wrong_keys_per_minute: int | None = None
-    proxies: Proxies = field(default_factory=Proxies)  # whose word on their clients is taken
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     def admit(self, scope: Scope, authorization: str | None) -> str | None:
         """Return the name of the request's key; None: none was needed.
 
         Raises:
-            UnauthorizedError: no key, a wrong one, or one whose time is over.
+            UnauthorizedError: no key, an unknown one, or one that has expired.
             ForbiddenError: a key without the right to this.
             TooManyRequestsError: the quota of the last minute is used up.
         """
@@ -51,7 +51,9 @@ class Gate:
         if path in _OPEN or path.startswith(_OPEN_PREFIXES):
             return None
         if self.keys is None:
-            self._count_address(scope)
+            if self.requests_per_minute is not None:
+                name = f"address {self._address(scope)}"
+                self._count(scope, name, self.requests_per_minute, client="one address")
             return None
         key = self._identify(self.keys.ring(), _token(authorization), self._address(scope))
         if key.has_expired():
@@ -60,44 +62,30 @@ class Gate:
         if key.rights.isdisjoint(needed):
             raise ForbiddenError(f"the key {key.name!r} has no right to {needed[0]}")
         if key.requests_per_minute is not None:
-            self._count(
-                scope,
-                f"key {key.name}",
-                key.requests_per_minute,
-                f"the key {key.name!r} may send {key.requests_per_minute} requests a minute; "
-                "each image of a request is one",
-            )
+            client = f"the key {key.name!r}"
+            self._count(scope, f"key {key.name}", key.requests_per_minute, client=client)
         return key.name
 
-    def _count(self, scope: Scope, name: str, per_minute: int, sentence: str) -> None:
+    def _count(self, scope: Scope, name: str, per_minute: int, *, client: str) -> None:
         """Count the request, and leave in its scope what counts the images that it brings."""
-        self.quotas.count(name, per_minute, sentence)
-        scope["charge"] = partial(self.quotas.count, name, per_minute, sentence)
-
-    def _count_address(self, scope: Scope) -> None:
-        if self.requests_per_minute is not None:
-            self._count(
-                scope,
-                f"address {self._address(scope)}",
-                self.requests_per_minute,
-                f"one address may send {self.requests_per_minute} requests a minute; each "
-                "image of a request is one",
-            )
+        sentence = (
+            f"{client} may send {per_minute} requests a minute; each image of a request is one"
+        )
+        scope["charge"] = partial(self.rate_limiter.count, name, per_minute, sentence)
+        scope["charge"]()
 
     def _identify(self, ring: KeyRing, token: str, address: str) -> ApiKey:
-        key = ring.find(token)
-        proof = "" if key is None else f"shown {address} {key.sha256}"
-        if key is not None and self.quotas.is_marked(proof):
-            return key
-        limit = self.wrong_keys_per_minute
+        key, limit = ring.find(token), self.wrong_keys_per_minute
         name, sentence = f"wrong keys of {address}", "too many wrong keys came from this address"
         if key is None:
             if limit is not None:
-                self.quotas.count(name, limit, sentence)
+                self.rate_limiter.count(name, limit, sentence)
             raise UnauthorizedError("the API key is not known")
-        if limit is not None:
-            self.quotas.check(name, limit, sentence)
-        self.quotas.mark(proof)
+        proof = f"shown {address} {key.sha256}"
+        if not self.rate_limiter.is_marked(proof):
+            if limit is not None:
+                self.rate_limiter.check(name, limit, sentence)
+            self.rate_limiter.mark(proof)
         return key
 
     def _address(self, scope: Scope) -> str:
@@ -126,7 +114,7 @@ def _rights(path: str, method: str) -> tuple[Right, ...]:
 @lru_cache(maxsize=4096)
 def network_of(host: str) -> str:
     """Return the client an address stands for: of IPv6, whose clients have many, the network."""
-    address = parsed(host)
+    address = parse_address(host)
     if not isinstance(address, ipaddress.IPv6Address):
         return host if address is None else str(address)
     return str(ipaddress.ip_network((int(address), _IPV6_NETWORK_BITS), strict=False))

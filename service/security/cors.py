@@ -1,9 +1,9 @@
-"""Requests that pages of other origins have a browser send: which of them may, and who may read.
+"""Requests from pages of other origins: which may be sent, and which may read the answers.
 
 A browser keeps an answer from a page of another origin unless the answer allows it. But it sends
 the request: a form on any page could store items in a service without keys on the reader's machine.
-So what is not only read is refused when the browser says that the page is of another site. The rule
-is that of Go's ``net/http.CrossOriginProtection``.
+So requests that change something are refused when the browser says that they come from a page of
+another site. The rule is that of Go's ``net/http.CrossOriginProtection``.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,12 +12,12 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from service.config import ANY
 from service.errors import CrossSiteError
 from service.security.security_headers import Header
 from service.security.trusted_proxies import Site
 
-ANY: Final = "*"
-READING: Final = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _OWN: Final = ("same-origin", "none")  # values of Sec-Fetch-Site: our page, or a person
 _PORTS: Final = {"http": 80, "https": 443}
 _PREFLIGHT_KEPT_S: Final = 600
@@ -40,7 +40,7 @@ class Cors:
         self._is_any = ANY in self._origins
 
     def headers(self, origin: str | None) -> list[Header]:
-        """Return what an answer to a request from ``origin`` carries; None: no page asks."""
+        """Return the headers of an answer to a request from ``origin``; None: not from a page."""
         if self._is_any:
             return [(b"access-control-allow-origin", b"*"), _EXPOSED]
         if origin is None or origin not in self._origins:
@@ -48,7 +48,7 @@ class Cors:
         return [(b"access-control-allow-origin", origin.encode()), _EXPOSED, _VARY]
 
     def preflight(self, method: str, headers: Headers) -> Response | None:
-        """Return the answer to a browser that asks whether it may ask; None: it is no such request.
+        """Return the answer to a preflight request; None: it is none, or from a forbidden origin.
 
         It needs no key, because browsers send none with it.
         """
@@ -58,11 +58,11 @@ class Cors:
             return None
         return Response(status_code=204, headers=_PREFLIGHT)
 
-    def lets_show(self, headers: Headers) -> bool:
-        """Return whether the page that asks may show a picture (Fetch, 3.7).
+    def allows_embedding(self, headers: Headers) -> bool:
+        """Return whether the page that asks may embed an image (Fetch, 3.7).
 
-        For one in its text (``<img src>``) a browser sends no ``Origin``, but in ``Referer`` the
-        origin, unless the page forbids that.
+        For an ``<img src>`` a browser sends no ``Origin``, but the origin in ``Referer``, unless
+        the page forbids that.
         """
         origin = headers.get("origin")
         if origin is None:
@@ -75,29 +75,29 @@ class Cors:
 
 
 def refuse_other_sites(headers: Headers, site: Callable[[], Site], cors: Cors | None) -> None:
-    """Let pass what no page sent, and what a page of ours or an allowed one did.
+    """Refuse a request from a page of another site, unless its origin is allowed.
 
-    Browsers say with everything that is not only read which page sent it, in ``Origin``, and over
-    a safe connection in ``Sec-Fetch-Site`` too, which no proxy between makes wrong.
+    With every request that is not safe, browsers name the page in ``Origin``, and over a secure
+    connection in ``Sec-Fetch-Site`` too, which no proxy in between can make wrong.
 
     Args:
         headers: of the request.
-        site: returns what the client calls this server; asked only where a page has sent it.
-        cors: which pages may call; None: those of other origins may not.
+        site: returns how the client addressed this server; called only for pages.
+        cors: which origins are allowed; None: only our own.
 
     Raises:
-        CrossSiteError: a page of another site sent it.
+        CrossSiteError: it is from such a page.
     """
     origin = headers.get("origin")
     if origin is None:  # no browser
         return
     fetch_site = headers.get("sec-fetch-site")
-    called = site()
-    is_own = _is_same(origin, called) if fetch_site is None else fetch_site in _OWN
+    own = site()
+    is_own = _is_same(origin, own) if fetch_site is None else fetch_site in _OWN
     if not is_own and not (cors is not None and cors.allows(origin)):
-        shown = f"{called.scheme}://{called.host}" if called.scheme else called.host
+        address = f"{own.scheme}://{own.host}" if own.scheme else own.host
         raise CrossSiteError(
-            f"a page of {origin[:100]!r} sent this to the host {shown[:100]!r}, another site. "
+            f"a page of {origin[:100]!r} sent this to the host {address[:100]!r}, another site. "
             "Where both are this service, the proxy between has to pass Host on, or to be trusted "
             "with X-Forwarded-Host (LOOKALIKE_TRUSTED_PROXIES); where the page may call, name its "
             "origin in LOOKALIKE_CORS_ORIGINS"
@@ -107,8 +107,8 @@ def refuse_other_sites(headers: Headers, site: Callable[[], Site], cors: Cors | 
 def _is_same(origin: str, site: Site) -> bool:
     """Return whether a page of ``origin`` is one of ``site``, with a usual port or without it.
 
-    What comes over TLS is not the work of a page that came without: anybody on the way wrote it.
-    The reverse is a proxy behind another, which knows no better.
+    A page that came without TLS is not of a site with TLS: anybody on the way could have written
+    it. The reverse is a proxy behind another, which does not know of the TLS.
     """
     scheme, _, name = origin.partition("://")
     if not name or (site.scheme == "https" and scheme == "http"):

@@ -1,8 +1,8 @@
-"""Requests of the last minute by whoever sent them, counted over all workers: yes or no comes out.
+"""Rate limits over all workers of a server: a name and its limit in, passed or refused out.
 
-`limits` says when a request is one too many (its sliding window counter); the counts lie in a file
-that all workers of a server map into memory. A worker that counted alone could only guess its
-share: one client's connection stays with one worker.
+The library `limits` decides, with its sliding window counter; the counts lie in a file that all
+workers map into memory. A worker that counted alone could only guess its share: one client's
+connection stays with one worker.
 """
 
 import fcntl
@@ -29,8 +29,8 @@ _MARK_BYTES: Final = 65_536  # of eight marks each
 _SLOT: Final = struct.Struct("<dII")  # end of the window (s), requests in the one before, and in it
 
 
-class Quotas:
-    """How much whoever names itself has left of its requests per minute."""
+class RateLimiter:
+    """Counts the requests of the last minute by name, and remembers names."""
 
     def __init__(
         self, path: Path, *, secret: str, clock: Callable[[], float] = time.monotonic
@@ -43,11 +43,11 @@ class Quotas:
         self._limiter = SlidingWindowCounterRateLimiter(self._counters)
 
     def count(self, name: str, per_minute: int, sentence: str, *, cost: int = 1) -> None:
-        """Count one request of ``name``, or what costs as much as several; some 10 µs.
+        """Count one request of ``name``, or what costs as much as several; some 5 µs.
 
         Raises:
             TooManyRequestsError: saying ``sentence``; the request is not counted.
-            ListTooLongError: it will never be let in.
+            ListTooLongError: it costs more than a whole minute allows.
         """
         if cost > per_minute:
             raise ListTooLongError(f"{sentence}: send fewer at once")
@@ -74,19 +74,18 @@ class Quotas:
     def _refuse(self, name: str, per_minute: int, sentence: str) -> None:
         item = RateLimitItemPerMinute(per_minute)
         window_s = item.get_expiry()
-        previous, _, current, expires_in_s = self._counters.get_sliding_window(
-            item.key_for(name), window_s
-        )
+        key = item.key_for(name)
+        previous, _, current, expires_in_s = self._counters.get_sliding_window(key, window_s)
         left_s = expires_in_s - window_s  # of this window, at whose end its own count fades
         if previous and current < per_minute:  # until the window before counts for less
             left_s -= (per_minute - current) * window_s / previous
         # One more is let in just after that instant, hence the millisecond. (`get_window_stats`
-        # reckons with the time of day, and says at a window's first instant: now.)
+        # uses the time of day, and says at a window's first instant: now.)
         raise TooManyRequestsError(sentence, retry_after_s=max(1, math.ceil(left_s + 0.001)))
 
 
 class _SharedCounters(Storage, SlidingWindowCounterSupport):
-    """Counters in a mapped file; a lock that the kernel releases with its process guards them."""
+    """Counters in a mapped file, guarded by a lock that the kernel releases with its process."""
 
     STORAGE_SCHEME = None
 
@@ -155,7 +154,7 @@ class _SharedCounters(Storage, SlidingWindowCounterSupport):
         return OSError
 
     def _slot(self, key: str, expiry: int) -> tuple[int, float, int, int]:
-        """Return a name's place and, as of now: its window's end, the count before, and in it."""
+        """Return a name's offset, and its window now: its end, the counts before and in it."""
         offset = self._offset(key)
         stored_end, previous, current = _SLOT.unpack_from(self._memory, offset)
         end = (self._clock() // expiry + 1) * expiry

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import Final
 
-# Answers are for programs: no browser shows, keeps, frames or runs them. The page and its files say
-# otherwise for themselves.
-LOCKED: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# Answers are for programs: no browser is to show, keep, frame or run them. The page and its files
+# set their own policy.
+API_CONTENT_POLICY: Final = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 Header = tuple[bytes, bytes]
 
@@ -15,12 +17,12 @@ _ALWAYS: Final[tuple[Header, ...]] = (
     (b"x-frame-options", b"DENY"),
 )
 _OWN_PAGES: Final = (b"cross-origin-resource-policy", b"same-origin")
-_POLICY: Final = (b"content-security-policy", LOCKED.encode())
+_POLICY: Final = (b"content-security-policy", API_CONTENT_POLICY.encode())
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
 
-def secured(headers: Iterable[Header]) -> list[Header]:
-    """Return an answer's headers with ours, which give way to its own policies and caching."""
+def with_security_headers(headers: Iterable[Header]) -> list[Header]:
+    """Return an answer's headers with ours, which do not replace its own policies and caching."""
     given = [*headers]
     names = [name for name, _ in given]
     if b"content-security-policy" not in names:

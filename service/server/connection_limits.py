@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Final, Protocol
 
 from service.errors import OverloadedError, RetryableError, TooManyRequestsError
-from service.security.trusted_proxies import Proxies, is_unix_socket
+from service.security.trusted_proxies import TrustedProxies, is_unix_socket
 from service.server.deadlines import Phase
 
 SHARE: Final = 0.75  # of all connections, that one address may have
@@ -30,7 +30,7 @@ class ConnectionLimits:
 
     def __init__(self) -> None:
         self.most = 0  # connections; set before the worker listens
-        self.proxies = Proxies()  # behind which are many clients
+        self.proxies = TrustedProxies()  # behind which are many clients
         self._open: dict[CountedConnection, None] = {}
         self._of: Counter[str] = Counter()
 

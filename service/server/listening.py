@@ -13,9 +13,9 @@ from typing import Final, Self
 import click
 import uvicorn
 
-from service.server.ready_workers import Roster
+from service.server.ready_workers import ReadyWorkers
 
-LOOK_S: Final = 0.05  # between two looks at the roster
+LOOK_S: Final = 0.05  # between two looks at who is ready
 
 
 class ProbeListener:
@@ -36,17 +36,17 @@ class ProbeListener:
         assert isinstance(server, uvicorn.Server)
         return cls(server, click.get_current_context().params["fd"])
 
-    async def hold(self, roster: Roster, is_able: Callable[[], bool]) -> None:
+    async def hold(self, ready_workers: ReadyWorkers, is_able: Callable[[], bool]) -> None:
         """Come back once this worker can answer, or is told to end."""
         while not (is_able() or await self._server.on_tick(0)):  # which keeps the date, too
-            if roster.take_door() and not roster.able():
+            if ready_workers.take_probes() and not ready_workers.pids():
                 await self._open()
             else:
                 self._close()
-                roster.leave_door()
+                ready_workers.release_probes()
             await asyncio.sleep(LOOK_S)
         self._close()
-        roster.leave_door()
+        ready_workers.release_probes()
 
     async def _open(self) -> None:
         if self._listener is not None:

@@ -1,6 +1,6 @@
 """The log of a worker: one JSON object per line on standard error, written by a thread of its own.
 
-Whoever logs only appends to a queue. When standard error is a pipe that nobody reads, the thread
+To log is only to append to a queue. When standard error is a pipe that nobody reads, the thread
 waits, the queue fills, and further lines are counted and thrown away; the service goes on.
 """
 
@@ -22,11 +22,11 @@ QUEUE_LINES: Final = 8192  # two seconds of the busiest worker
 # interpreter away from requests. What is worth a warning is written at once.
 DELAY_S: Final = 0.05
 FLUSH_S: Final = 2.0  # at shutdown, for whoever reads our standard error to catch up
-# Loggers of libraries that bring handlers of their own, which would wait for a full pipe.
+# Loggers of libraries with handlers of their own, which would block on a full pipe.
 _LIBRARIES: Final = ("bentoml", "uvicorn", "uvicorn.error", "circus")
 
 
-class LogLines:
+class LogQueue:
     """A bounded queue of lines, and the thread that writes them to a file descriptor."""
 
     def __init__(self, descriptor: int, *, limit: int = QUEUE_LINES) -> None:
@@ -35,22 +35,22 @@ class LogLines:
         self._limit = limit
         self._lines: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()  # for the count of what was dropped
-        self._some = threading.Event()  # there is something to write
-        self._hurry = threading.Event()  # write it now
+        self._pending = threading.Event()  # there is something to write
+        self._urgent = threading.Event()  # write it now
         self._writing = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def put(self, line: dict[str, Any], *, hurry: bool = False) -> None:
+    def put(self, line: dict[str, Any], *, urgent: bool = False) -> None:
         """Have ``line`` written, which has its ``time`` in Unix seconds; from any thread."""
         if len(self._lines) >= self._limit:
             with self._lock:
                 self.dropped += 1
             return
         self._lines.append(line)
-        if hurry:
-            self._hurry.set()
-        if not self._some.is_set():
-            self._some.set()
+        if urgent:
+            self._urgent.set()
+        if not self._pending.is_set():
+            self._pending.set()
 
     def flush(self, *, timeout_s: float = FLUSH_S) -> bool:
         """Wait until everything is written; return whether it came to that in time."""
@@ -58,21 +58,21 @@ class LogLines:
         while self._lines or self._writing:
             if time.monotonic() >= deadline:
                 return False
-            self._hurry.set()
-            self._some.set()
+            self._urgent.set()
+            self._pending.set()
             time.sleep(DELAY_S / 10)
         return True
 
     def _run(self) -> None:
         while True:
-            self._some.wait()
-            self._hurry.wait(DELAY_S)
-            self._some.clear()
-            self._hurry.clear()
+            self._pending.wait()
+            self._urgent.wait(DELAY_S)
+            self._pending.clear()
+            self._urgent.clear()
             self._writing = True  # before the queue is emptied: ``flush`` must see one of the two
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
-                self._write(b"".join(map(_written, lines)), lines=len(lines))
+                self._write(b"".join(map(_serialize, lines)), lines=len(lines))
             self._writing = False
 
     def _write(self, data: bytes, *, lines: int) -> None:
@@ -89,11 +89,11 @@ class LogLines:
 
 
 class LogHandler(logging.Handler):
-    """Hands records of Python's logging to ``LogLines``."""
+    """Hands records of Python's logging to a ``LogQueue``."""
 
-    def __init__(self, lines: LogLines) -> None:
+    def __init__(self, queue: LogQueue) -> None:
         super().__init__()
-        self._lines = lines
+        self._queue = queue
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record, with its trace when it has one."""
@@ -105,23 +105,23 @@ class LogHandler(logging.Handler):
         }
         if record.exc_info:
             line["trace"] = _FORMATTER.formatException(record.exc_info)
-        self._lines.put(line, hurry=record.levelno >= logging.WARNING)
+        self._queue.put(line, urgent=record.levelno >= logging.WARNING)
 
 
 _FORMATTER: Final = logging.Formatter()
 
 
-def configure_logging(level: str) -> LogLines:
+def configure_logging(level: str) -> LogQueue:
     """Send all logging, and the traces of threads that fail, to standard error as JSON lines.
 
     Args:
-        level: least level of what is ours; of libraries, warnings and errors are logged.
+        level: lowest level of our own lines; of libraries, warnings and errors are logged.
 
     Returns:
         The queue, to which request lines are handed directly.
     """
-    lines = LogLines(sys.stderr.fileno())
-    handler = LogHandler(lines)
+    queue = LogQueue(sys.stderr.fileno())
+    handler = LogHandler(queue)
     for name in (None, *_LIBRARIES):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name is None else []
@@ -129,7 +129,7 @@ def configure_logging(level: str) -> LogLines:
         logger.propagate = True
     logging.getLogger("lookalike").setLevel(level.upper())
     threading.excepthook = _log_thread_failure
-    return lines
+    return queue
 
 
 def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
@@ -138,9 +138,8 @@ def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     logging.getLogger("lookalike.service").error("the thread %s failed", name, exc_info=error)
 
 
-def _written(line: dict[str, Any]) -> bytes:
-    moment = datetime.fromtimestamp(line["time"], UTC).isoformat(timespec="milliseconds")
-    line["time"] = moment
+def _serialize(line: dict[str, Any]) -> bytes:
+    line["time"] = datetime.fromtimestamp(line["time"], UTC).isoformat(timespec="milliseconds")
     try:
         return to_json(line) + b"\n"
     except ValueError:  # text that is not Unicode, from a library's message

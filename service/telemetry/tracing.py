@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry, on request: a request's record in, spans at a collector out.
+"""OpenTelemetry traces, if asked for: a request's record in, spans at a collector out.
 
-Spans are made when a request has ended, from what its record says; so tracing costs nothing while
-it goes on, and nothing is imported when tracing is off.
+Spans are made when a request has ended, from its record; so tracing costs nothing while the request
+runs, and nothing is imported when tracing is off.
 """
 
 import time
@@ -24,7 +24,7 @@ _MISSING: Final = (
 
 
 def check_tracing(settings: ServiceSettings) -> None:
-    """Check that traces can be made, where they are asked for.
+    """Check that traces can be made, if the settings ask for them.
 
     Raises:
         ServiceConfigError: the exporter is not installed.
@@ -38,7 +38,7 @@ def check_tracing(settings: ServiceSettings) -> None:
 
 
 class Tracing:
-    """Makes and sends the spans of one worker; sends on a thread of its own, in batches."""
+    """Makes the spans of one worker, and sends them in batches on a thread of its own."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace  # noqa: PLC0415 - only when asked for
@@ -100,7 +100,7 @@ class Tracing:
 
 
 def start_tracing(settings: ServiceSettings) -> Tracing | None:
-    """Return what makes traces, or nothing when nobody asked for any.
+    """Return what makes traces; ``None``: the settings ask for none.
 
     Raises:
         ServiceConfigError: the exporter is not installed.

@@ -1,4 +1,4 @@
-"""Which threads are at work, and since when: work that never ends is a reason to start anew."""
+"""Which threads are at work, and since when: work that never ends is a reason to restart."""
 
 import threading
 import time
@@ -17,35 +17,37 @@ _Place = tuple[Activity, int]  # and a thread
 class _Tracked:
     """A block of work; ``contextmanager`` would take three times as long."""
 
-    __slots__ = ("_began", "_place", "_since")
+    __slots__ = ("_began", "_place", "_started")
 
-    def __init__(self, since: dict[_Place, float], place: _Place, began: float) -> None:
-        self._since = since
+    def __init__(self, started: dict[_Place, float], place: _Place, began: float) -> None:
+        self._started = started
         self._place = place
         self._began = began
 
     def __enter__(self) -> None:
-        self._since[self._place] = self._began
+        self._started[self._place] = self._began
 
     def __exit__(self, *_: object) -> None:
-        del self._since[self._place]
+        del self._started[self._place]
 
 
-class BusyThreads:
-    """Notes when each thread began what it is at."""
+class Watchdog:
+    """Notes when each thread began what it is doing."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since: dict[_Place, float] = {}
+        self._started: dict[_Place, float] = {}
 
     def track(self, activity: Activity) -> "_Tracked":
         """Note that this thread is at work of ``activity`` while the block runs."""
-        return _Tracked(self._since, (activity, threading.get_ident()), self._clock())
+        return _Tracked(self._started, (activity, threading.get_ident()), self._clock())
 
     def longest_s(self, activity: Activity) -> float:
-        """Return for how long the slowest thread of ``activity`` has been at one thing."""
-        begun = [since for (one, _), since in list(self._since.items()) if one == activity]
-        return self._clock() - min(begun) if begun else 0.0
+        """Return for how long the slowest thread of ``activity`` has been at work on one thing."""
+        start_times = [
+            started for (one, _), started in list(self._started.items()) if one == activity
+        ]
+        return self._clock() - min(start_times) if start_times else 0.0
 
     def is_stuck(self, activity: Activity) -> bool:
         """Whether a thread of ``activity`` is at work that will not end."""

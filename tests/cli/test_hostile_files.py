@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
 from cli.commands import app
-from cli.support.console import PlainConsole, print_json, progress, say, stdout
+from cli.support.console import PlainConsole, print_info, print_json, progress, stdout
 from tests.support.images.pngs import picture
 from tests.support.paths import ROOT
+from tests.support.run_command import lookalike
 
 LABELS = (
     "coat [/old]",
@@ -210,7 +210,7 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 
 def test_a_file_name_that_is_no_text_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"h\xff.jpg")
-    say(f"left out {name}: not an image")
+    print_info(f"left out {name}: not an image")
     assert "h\\udcff.jpg: not an image" in capsys.readouterr().err
 
 
@@ -234,15 +234,7 @@ def test_no_command_prints_past_the_console() -> None:
 
 
 def test_a_model_of_a_hostile_name_is_packed(model: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml")}
-    packed = subprocess.run(
-        [sys.executable, "-m", "cli.main", "pack", str(model), "--json"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    packed = lookalike("pack", str(model), "--json", BENTOML_HOME=str(tmp_path / "bentoml"))
     assert packed.returncode == 0, packed.stderr
     assert json.loads(packed.stdout)["fingerprint"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.newcomer import lookalike
+from tests.support.run_command import lookalike
 from tests.support.server.servers import ROOT, clean_environment
 
 PROGRAM = """
 import sys, threading, time
 from cli import main
 from cli.commands import app
-from cli.support.console import print_json, progress, say, stdout
+from cli.support.console import print_info, print_json, progress, stdout
 
 @app.command("break")
 def break_(argument: str = "") -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from pydantic.fields import FieldInfo
 
 from cli.commands import app
+from cli.serve import REQUIRED
 from service.config import PREFIX, ServiceSettings
 from service.http.problem_details import PROBLEMS
 from tests.support.images.pngs import encoded, picture
@@ -107,23 +109,37 @@ def test_every_error_code_is_documented_with_its_status(code: str) -> None:
     assert statuses == {int(row.split("|")[1])}
 
 
-def test_every_setting_is_documented_with_its_default() -> None:
-    for name, field in ServiceSettings.model_fields.items():
-        (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
-        default = row.split("|")[2].strip(" `")
-        if isinstance(field.default, bool):
-            assert default == str(field.default).lower(), name
-        elif isinstance(field.default, int | float):
-            assert float(default) == field.default, name
-
-
-def test_every_setting_is_a_flag_of_serve() -> None:
+@pytest.mark.parametrize(("name", "field"), ServiceSettings.model_fields.items())
+def test_a_setting_is_the_same_in_the_class_the_command_and_the_document(
+    name: str, field: FieldInfo
+) -> None:
     serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    variables = {
-        parameter.envvar for parameter in serve.params if getattr(parameter, "envvar", None)
-    }
+    (option,) = [one for one in serve.params if one.name == name]
+    (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
+    _, _, default, text, _ = row.split("|")
 
-    assert variables == {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+    assert field.description
+    assert option.opts == [f"--{name.replace('_', '-')}"]
+    assert option.envvar == f"{PREFIX}{name.upper()}"
+    assert option.help == field.description
+    assert text.replace("`", "").strip().startswith(field.description.rstrip("."))
+    value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
+    assert option.required == (name in REQUIRED)
+    assert option.default == (None if name in REQUIRED or value == "" else value)
+    if isinstance(value, bool):
+        assert default.strip(" `") == str(value).lower()
+    elif isinstance(value, int | float):
+        assert float(default) == value
+    for unit in ("bytes", "pixels"):
+        assert not name.endswith(unit) or unit in field.description
+    assert not name.endswith("_s") or "seconds" in field.description
+
+
+def test_serve_has_no_other_options_than_settings_and_an_address() -> None:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+
+    names = [option.name for option in serve.params]
+    assert names == [*ServiceSettings.model_fields, "host", "port"]
 
 
 def test_every_command_is_documented() -> None:

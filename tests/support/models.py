@@ -9,7 +9,7 @@ import torch
 
 from vision.image.preprocessing import Preprocessing
 from vision.model.manifest import MANIFEST_NAME, Architecture, Manifest, read_manifest
-from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256, References
+from vision.model.open_set import REFERENCES_NAME, REFERENCES_SHA256, OpenSetDetector
 from vision.networks.network import build_network
 from vision.networks.saved_model import save_model
 
@@ -69,7 +69,7 @@ def write_model(folder: Path, *, seed: int = 0, **settings: object) -> Manifest:
     return save_model(folder, unbound, network.state_dict())
 
 
-def with_references(folder: Path, references: References) -> Manifest:
+def with_references(folder: Path, references: OpenSetDetector) -> Manifest:
     """Write the references into a model folder, as its manifest then says."""
     data = references.to_bytes()
     manifest = read_manifest(folder)

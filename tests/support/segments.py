@@ -9,22 +9,29 @@ import pytest
 from numpy.typing import NDArray
 
 from index.maintenance.compaction import Compaction, _best, _choose, compact
-from index.search.ann_index import Structure
-from index.search.index_spec import EXACT, RECALL, Plan, candidates
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import EXACT, RECALL, IndexSpec, candidate_specs
+from index.search.policy import SearchPolicy
 from index.search.recall_confidence import Recall
 from index.search.tuning_sample import hold_out
-from index.search.unindexed_rows import strays_of
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generations import Generations
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
 from tests.support.fakes import unit
 
-GRAPH = Plan(kind="graph", factory="HNSW24_SQ8", construction=120, effort=64, k_factor=4)
-QUANTIZED = Plan(kind="quantized", factory="IVF16,PQ8x4fsr", effort=8, k_factor=8)
-LISTS = Plan(kind="lists", factory="Bytes,IVF16", effort=8, k_factor=4)
-BYTE_GRAPH = Plan(kind="graph", factory="Bytes,HNSW24", construction=120, effort=64, k_factor=4)
-PLANS = [GRAPH, QUANTIZED, LISTS, BYTE_GRAPH]
+GRAPH = IndexSpec(kind="graph", factory="HNSW24_SQ8", construction=120, search_depth=64, k_factor=4)
+QUANTIZED = IndexSpec(kind="quantized", factory="IVF16,PQ8x4fsr", search_depth=8, k_factor=8)
+LISTS = IndexSpec(kind="lists", factory="IVF16", scalar_quantizer=True, search_depth=8, k_factor=4)
+BYTE_GRAPH = IndexSpec(
+    kind="graph",
+    factory="HNSW24",
+    scalar_quantizer=True,
+    construction=120,
+    search_depth=64,
+    k_factor=4,
+)
+SPECS = [GRAPH, QUANTIZED, LISTS, BYTE_GRAPH]
 
 
 def clustered(
@@ -42,39 +49,39 @@ def clustered(
 
 def base_of(
     vectors_ND: NDArray[np.float32],
-    plan: Plan = EXACT,
+    spec: IndexSpec = EXACT,
     *,
     keys_N: NDArray[np.int64] | None = None,
     generation: int = 1,
-) -> Base:
+) -> ImmutableSegment:
     """Return a base in memory, under the keys 1, 2, ... unless told others."""
     matrix = Matrix.of(vectors_ND)
-    exact = plan.kind == "exact"
-    return Base(
+    exact = spec.kind == "exact"
+    return ImmutableSegment(
         generation=generation,
         seq=0,
         keys_N=np.arange(1, len(vectors_ND) + 1) if keys_N is None else keys_N,
         matrix=matrix,
-        plan=plan,
-        structure=None if exact else Structure.build(matrix, plan, count=len(vectors_ND)),
+        spec=spec,
+        ann_index=None if exact else AnnIndex.build(matrix, spec, count=len(vectors_ND)),
     )
 
 
-def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) -> Base:
+def measured_base(vectors_ND: NDArray[np.float32], *, target: float = RECALL) -> ImmutableSegment:
     """Return the base that a rebuild makes of the rows, under the keys 1, 2, ..., in memory."""
     keys_N, sample = hold_out(np.arange(1, len(vectors_ND) + 1), vectors_ND, target=target)
-    wanted = candidates(*vectors_ND.shape)
-    structure, trials = _choose(sample, wanted, target=target, all_of_them=False, tuned=None)
-    if structure is not None:
-        structure = structure.completed()
-        structure = structure.with_strays(strays_of(structure))
-    return Base(
+    wanted = candidate_specs(*vectors_ND.shape)
+    ann_index, trials = _choose(sample, wanted, target=target, all_of_them=False, tuned=None)
+    if ann_index is not None:
+        ann_index = ann_index.completed()
+        ann_index = ann_index.with_unindexed_rows()
+    return ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=keys_N,
         matrix=sample.matrix,
-        plan=_best(trials).plan,
-        structure=structure,
+        spec=_best(trials).spec,
+        ann_index=ann_index,
     )
 
 
@@ -92,30 +99,35 @@ def best(
     return keys_N[order], scores_N[order]
 
 
+# Filters that let more than eight rows of eight numbers through are answered by the ANN index.
+SMALL = SearchPolicy(scan_numbers=8 * 8)
+
+
 def small_structures(patch: pytest.MonkeyPatch) -> None:
     """Let a few dozen rows be measured, 100 have a graph, and 250 inverted lists of codes.
 
-    And let filtered searches use the structure unless only a handful of rows is allowed.
+    Galleries under ``SMALL`` have filtered searches use it unless a handful of rows is allowed.
     """
 
-    def few(rows: int, width: int) -> list[Plan]:
-        graph = replace(BYTE_GRAPH, effort=0, k_factor=0)
-        quantized = replace(QUANTIZED, factory=f"IVF4,PQ{width // 2}x4fsr", effort=0, k_factor=0)
-        lists = replace(LISTS, factory="Bytes,IVF4", effort=0, k_factor=0)
+    def few(rows: int, width: int) -> list[IndexSpec]:
+        graph = replace(BYTE_GRAPH, search_depth=0, k_factor=0)
+        quantized = replace(
+            QUANTIZED, factory=f"IVF4,PQ{width // 2}x4fsr", search_depth=0, k_factor=0
+        )
+        lists = replace(LISTS, factory="IVF4", scalar_quantizer=True, search_depth=0, k_factor=0)
         if rows < 100:
             return [EXACT]
         if rows < 250:
             return [graph, lists, EXACT]
         return [quantized, graph, EXACT] if rows < 380 else [lists, quantized, graph, EXACT]
 
-    patch.setattr("index.maintenance.compaction.candidates", few)
+    patch.setattr("index.maintenance.compaction.candidate_specs", few)
     patch.setattr(
-        "index.maintenance.compaction.EASY_EFFORT",
+        "index.maintenance.compaction.EASY_SEARCH_DEPTH",
         {"lists": 4096, "graph": 4096, "quantized": 4096},
     )
     patch.setattr("index.maintenance.compaction.LEAST_ROWS", 40)
     patch.setattr("index.search.index_spec.EXACT_ROWS", 100)
-    patch.setattr("index.snapshot.segments.base_segment.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.search.autotune.ROUNDS", 1)
     patch.setattr("index.search.autotune.recall_between", as_measured)
 

@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import png
 from tests.support.models import item_and_kind, with_references, write_model
-from training.evaluation.novelty import compared
+from training.evaluation.novelty import reference_vectors
 from vision.errors import ModelFolderError
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Architecture
 from vision.model.open_set import (
     NEIGHBOURS,
     REFERENCES_NAME,
-    References,
+    OpenSetDetector,
     compared_width,
     judge,
-    read_references,
+    read_detector,
 )
 
 WIDTH = 8
@@ -33,11 +33,11 @@ def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def two_heaps(*, each: int = 20) -> References:
+def two_heaps(*, each: int = 20) -> OpenSetDetector:
     """Photos of class 0 about the first axis, of class 1 about the second."""
     rng = np.random.default_rng(0)
     centres = np.eye(2, WIDTH).repeat(each, axis=0)
-    return References(
+    return OpenSetDetector(
         vectors_KD=unit(centres + rng.normal(0, 0.05, (2 * each, WIDTH))),
         labels_K=np.arange(2, dtype=np.int32).repeat(each),
         most_distance=0.1,
@@ -112,7 +112,7 @@ def test_of_vectors_with_two_parts_the_one_that_tells_things_apart_is_compared()
     both_ND = np.concatenate(
         [references.vectors_KD, np.tile(kind, (len(references.vectors_KD), 1))], axis=1
     ) / np.sqrt(2, dtype=np.float32)
-    np.testing.assert_allclose(compared(both_ND, parts), references.vectors_KD, atol=1e-6)
+    np.testing.assert_allclose(reference_vectors(both_ND, parts), references.vectors_KD, atol=1e-6)
     assert compared_width(parts) == WIDTH
 
     near = np.concatenate([axis(0), kind]) / np.sqrt(2, dtype=np.float32)
@@ -127,11 +127,11 @@ def test_of_vectors_with_two_parts_the_one_that_tells_things_apart_is_compared()
 
 def test_references_are_read_as_they_were_written_and_the_fingerprint_stays(tmp_path: Path) -> None:
     before = write_model(tmp_path / "m", network="cnn", width=WIDTH)
-    assert read_references(tmp_path / "m", before) is None
+    assert read_detector(tmp_path / "m", before) is None
     written = two_heaps()
     manifest = with_references(tmp_path / "m", written)
     assert manifest.fingerprint == before.fingerprint
-    read = read_references(tmp_path / "m", manifest)
+    read = read_detector(tmp_path / "m", manifest)
     assert read is not None
     np.testing.assert_array_equal(read.vectors_KD, written.vectors_KD)
     np.testing.assert_array_equal(read.labels_K, written.labels_K)
@@ -146,14 +146,14 @@ def test_references_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelFolderError, match="was changed"):
-        read_references(tmp_path / "m", manifest)
+        read_detector(tmp_path / "m", manifest)
     path.unlink()
     with pytest.raises(ModelFolderError, match="which its manifest names"):
-        read_references(tmp_path / "m", manifest)
+        read_detector(tmp_path / "m", manifest)
     with pytest.raises(ModelFolderError, match="9 numbers each expected"):
-        References.from_bytes(whole, widths=(9,))
+        OpenSetDetector.from_bytes(whole, widths=(9,))
     with pytest.raises(ModelFolderError, match="no references in it"):
-        References.from_bytes(b"nothing", widths=(WIDTH,))
+        OpenSetDetector.from_bytes(b"nothing", widths=(WIDTH,))
 
 
 def test_references_of_whole_vectors_with_two_parts_are_read_and_compared_as_such(
@@ -166,7 +166,7 @@ def test_references_of_whole_vectors_with_two_parts_are_read_and_compared_as_suc
     manifest = with_references(tmp_path / "m", references)
     two_parts = replace(two_parts, num_labels=len(manifest.labels))
 
-    read = read_references(tmp_path / "m", replace(manifest, architecture=two_parts))
+    read = read_detector(tmp_path / "m", replace(manifest, architecture=two_parts))
     assert read is not None
     vector_D = unit(np.random.default_rng(1).normal(0, 1, WIDTH))
     assert read.near(vector_D, 1) == references.near(vector_D, 1)
@@ -179,12 +179,12 @@ def test_the_command_says_whether_it_is_sure(tmp_path: Path) -> None:
     before = json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)
     assert (before["sure"], before["why_not"]["code"]) == (None, "not_known")
 
-    encoder = Encoder.load(tmp_path / "m", device="cpu")
+    encoder = TorchEncoder.load(tmp_path / "m", device="cpu")
     preprocessing = encoder.manifest.preprocessing
     pixels_CHW = preprocessing.pixels(preprocessing.decode(png(0)))
     vector_1D, probabilities_1L = encoder.encode(pixels_CHW[None])
     given = np.int32(probabilities_1L.argmax())
-    own = References(
+    own = OpenSetDetector(
         vectors_KD=vector_1D.repeat(12, axis=0),
         labels_K=given.repeat(12),
         most_distance=0.05,

@@ -13,7 +13,7 @@ from training.fit.initialization.pretrained import load_pretrained
 from training.fit.prepare_network import prepare
 from training.recipes.built_in import backbone_finetune, backbone_frozen, pick_recipe
 from vision.networks.backbone import build_backbone, default_preprocessing, default_weights
-from vision.networks.model_zoo import build_known, published_weights, split_name
+from vision.networks.model_zoo import create_model, published_weights, split_name
 
 ALL: list[tuple[str, str]] = [
     (network, weights)
@@ -68,7 +68,7 @@ def test_a_transformer_of_torchvision_is_made_for_the_size_of_its_weights(tmp_pa
     name, weights = "torchvision:vit_b_16", "IMAGENET1K_SWAG_E2E_V1"
     assert backbone_frozen(name, weights).preprocessing.size == 384
     torch.manual_seed(0)
-    state = build_known(name, side=384).state_dict()
+    state = create_model(name, side=384).state_dict()
     path = tmp_path / "swag.safetensors"
     safetensors.torch.save_file(state, path)
     backbone = build_backbone(name, side=384)
@@ -131,7 +131,7 @@ def test_every_weights_of_timm_for_rgb_have_a_preprocessing() -> None:
 def test_weights_from_a_file_fill_a_network_with_a_tag(tmp_path: Any) -> None:
     name = "timm:test_vit.r160_in1k"
     torch.manual_seed(1)
-    state = build_known(name).state_dict()
+    state = create_model(name).state_dict()
     path = tmp_path / "tagged.safetensors"
     safetensors.torch.save_file(state, path)
     recipe = replace(backbone_frozen(name), weights=str(path))

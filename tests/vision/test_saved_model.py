@@ -1,3 +1,5 @@
+"""Model folders: what comes back, what is refused, and what decides the vectors."""
+
 import json
 import os
 import shutil
@@ -11,7 +13,7 @@ import torch
 from tests.support.loop_filesystems import small_filesystem
 from tests.support.models import LABELS, manifest, write_model
 from vision.errors import DeviceError, ModelFolderError
-from vision.inference.torch_encoder import Encoder, pick_device
+from vision.inference.torch_encoder import TorchEncoder, pick_device
 from vision.model.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
 from vision.networks.network import build_network
 from vision.networks.saved_model import load_model, save_model
@@ -76,8 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(folder: Path) -> Encoder:
-    return Encoder.load(folder, device="cpu")
+def encoder(folder: Path) -> TorchEncoder:
+    return TorchEncoder.load(folder, device="cpu")
 
 
 @pytest.fixture
@@ -261,7 +263,7 @@ def test_labels_may_be_any_text() -> None:
     assert Manifest.from_bytes(odd.to_bytes()) == odd
 
 
-def test_vectors_are_unit_length_and_probabilities_sum_to_one(encoder: Encoder) -> None:
+def test_vectors_are_unit_length_and_probabilities_sum_to_one(encoder: TorchEncoder) -> None:
     vectors_BD, probabilities_BL = encoder.encode(pixels(5))
 
     assert vectors_BD.shape == (5, 256)
@@ -270,7 +272,7 @@ def test_vectors_are_unit_length_and_probabilities_sum_to_one(encoder: Encoder) 
     np.testing.assert_allclose(probabilities_BL.sum(axis=1), 1, atol=1e-5)
 
 
-def test_an_image_gets_the_same_vector_alone_and_in_a_batch(encoder: Encoder) -> None:
+def test_an_image_gets_the_same_vector_alone_and_in_a_batch(encoder: TorchEncoder) -> None:
     batch_BCHW = pixels(33)
 
     together = encoder.encode(batch_BCHW)
@@ -286,7 +288,7 @@ def test_an_image_gets_the_same_vector_alone_and_in_a_batch(encoder: Encoder) ->
     )
 
 
-def test_the_first_numbers_of_a_vector_are_what_they_always_were(encoder: Encoder) -> None:
+def test_the_first_numbers_of_a_vector_are_what_they_always_were(encoder: TorchEncoder) -> None:
     ramp = np.arange(3 * 28 * 28, dtype=np.uint32).reshape(1, 3, 28, 28) % 251
 
     vectors_BD, probabilities_BL = encoder.encode(ramp.astype(np.uint8))
@@ -298,8 +300,8 @@ def test_the_first_numbers_of_a_vector_are_what_they_always_were(encoder: Encode
 def test_the_temperature_softens_probabilities_and_leaves_vectors(tmp_path: Path) -> None:
     unbound = replace(manifest(), temperature=10.0)
     network = build_network(unbound.architecture, unbound.preprocessing)
-    cold = Encoder(replace(unbound, temperature=1.0), network, torch.device("cpu"))
-    warm = Encoder(unbound, network, torch.device("cpu"))
+    cold = TorchEncoder(replace(unbound, temperature=1.0), network, torch.device("cpu"))
+    warm = TorchEncoder(unbound, network, torch.device("cpu"))
 
     sharp, soft = cold.encode(pixels(3)), warm.encode(pixels(3))
 
@@ -316,7 +318,7 @@ def test_a_device_that_is_not_there_is_refused_with_a_sentence(name: str) -> Non
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_gives_the_cpus_vectors(folder: Path) -> None:
-    on_cpu, on_gpu = (Encoder.load(folder, device=name) for name in ("cpu", "cuda"))
+    on_cpu, on_gpu = (TorchEncoder.load(folder, device=name) for name in ("cpu", "cuda"))
 
     np.testing.assert_allclose(
         on_gpu.encode(pixels(8)).vectors_BD, on_cpu.encode(pixels(8)).vectors_BD, atol=2e-3

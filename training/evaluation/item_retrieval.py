@@ -22,7 +22,7 @@ from training.statistics.same_item import (
     find_views,
 )
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
-from vision.inference.query_weighting import weigh
+from vision.inference.query_weighting import weight_queries
 from vision.model.manifest import Architecture
 
 THE_THING, THE_KIND = 0.0, 1.0  # the ends of the knob
@@ -49,10 +49,14 @@ class _Question:
 
     def answer(self, kind: float | None) -> SameItem | None:
         """Return what is found at a turn of the knob; None where no group has another photo."""
-        views_VND = np.stack([weigh(v, self.architecture, kind).queries_QD for v in self.views_VND])
+        views_VND = np.stack(
+            [weight_queries(v, self.architecture, kind).queries_QD for v in self.views_VND]
+        )
         if not self.of_groups:
             return find_views(views_VND, self.photos.photos_N, self.searched)
-        return find_others(views_VND[0], self.photos.things_N, self.photos.photos_N, self.searched)
+        return find_others(
+            views_VND[0], self.photos.item_ids_N, self.photos.photos_N, self.searched
+        )
 
 
 def search_items(
@@ -82,7 +86,7 @@ def search_items(
     found = question.answer(None)
     if found is None:
         chosen = choose_photos(test.contents_N, most=most)
-        photos = test.only(chosen)
+        photos = test.take(chosen)
         views_VND = _views(encoder, photos)
         question = _Question(photos, views_VND, searched, architecture, of_groups=False)
         found = question.answer(None)
@@ -100,13 +104,13 @@ def _searched(dataset: Dataset, queries: Encoding, gallery: Encoding) -> Searche
     return Searched(
         np.concatenate([encoding.vectors_BD for _, encoding in parts]),
         np.concatenate([images.photos_N for images, _ in parts]),
-        np.concatenate([images.things_N for images, _ in parts]),
+        np.concatenate([images.item_ids_N for images, _ in parts]),
     )
 
 
 def _views(encoder: ImageEncoder, photos: LabelledImages) -> NDArray[np.float32]:
     """Return the vectors (V, N, D) of made views of the photos."""
-    views_VNCHW = views.made_views(photos.images_NCHW, photos.contents_N)
+    views_VNCHW = views.make_views(photos.images_NCHW, photos.contents_N)
     return np.stack([encode_all(encoder, view_NCHW).vectors_BD for view_NCHW in views_VNCHW])
 
 
@@ -124,11 +128,11 @@ def _by_kind(
         same_class = None
         if dataset.label_names:
             same_class = measure_retrieval(
-                weigh(queries.vectors_BD, question.architecture, kind).queries_QD,
+                weight_queries(queries.vectors_BD, question.architecture, kind).queries_QD,
                 dataset.test.labels_N,
                 gallery.vectors_BD,
                 dataset.train.labels_N,
-                lots=(dataset.test.lots_N, dataset.train.lots_N),
+                group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
             ).r_at_1
         figures.append(
             KindFigures(kind=kind, own=kind == own, same_item=found.r_at_1, same_class=same_class)

@@ -45,7 +45,7 @@ def measure_speed(encoder: ImageEncoder) -> Speed:
 def median_s(encoder: ImageEncoder, images: int) -> float:
     """Return how many seconds ``images`` take at once; takes about one itself."""
     preprocessing = encoder.manifest.preprocessing
-    shape = (images, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(images)
     pixels_BCHW = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     encoder.warm_up((images,))
     took: list[float] = []

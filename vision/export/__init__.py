@@ -1,1 +1,1 @@
-"""A trained network to ONNX and OpenVINO, and which form of it is served."""
+"""A trained network to ONNX and OpenVINO, and which variant of it is served."""

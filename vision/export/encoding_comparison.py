@@ -16,17 +16,20 @@ NEAREST: Final = 10  # images that a search shows
 MOST_SEARCHED: Final = 2_000  # images; all their scores at once take 16 MB
 
 
-def compare(wanted: Encoding, given: Encoding, labels_N: NDArray[np.int64]) -> Difference:
-    """Return how far ``given`` is from ``wanted``, torch's, on images with these labels.
+def compare_encodings(
+    reference: Encoding, candidate: Encoding, labels_N: NDArray[np.int64]
+) -> Difference:
+    """Return how far ``candidate`` is from ``reference``, torch's, on images with these labels.
 
     The labels are not looked at where the network has no classes.
     """
-    cosines_N = np.einsum("nd,nd->n", wanted.vectors_BD, given.vectors_BD, dtype=np.float64)
-    has_classes = wanted.probabilities_BL.shape[1] > 0
+    cosines_N = np.einsum("nd,nd->n", reference.vectors_BD, candidate.vectors_BD, dtype=np.float64)
+    has_classes = reference.probabilities_BL.shape[1] > 0
     right_N = right_torch_N = None
     if has_classes:
         right_torch_N, right_N = (
-            encoding.probabilities_BL.argmax(axis=1) == labels_N for encoding in (wanted, given)
+            encoding.probabilities_BL.argmax(axis=1) == labels_N
+            for encoding in (reference, candidate)
         )
     return Difference(
         images=len(cosines_N),
@@ -38,33 +41,35 @@ def compare(wanted: Encoding, given: Encoding, labels_N: NDArray[np.int64]) -> D
         lost=_only(right_torch_N, right_N),
         won=_only(right_N, right_torch_N),
         neighbours=_neighbours(
-            wanted.vectors_BD, given.vectors_BD, labels_N if has_classes else None
+            reference.vectors_BD, candidate.vectors_BD, labels_N if has_classes else None
         ),
     )
 
 
 def _neighbours(
-    wanted_ND: NDArray[np.float32],
-    given_ND: NDArray[np.float32],
+    reference_ND: NDArray[np.float32],
+    candidate_ND: NDArray[np.float32],
     labels_N: NDArray[np.int64] | None,
 ) -> Neighbours | None:
     """Return what both find; None: there are no two images."""
-    if len(wanted_ND) < 2:  # noqa: PLR2004 - one that asks and one that is found
+    if len(reference_ND) < 2:  # noqa: PLR2004 - one that asks and one that is found
         return None
-    chosen = np.linspace(0, len(wanted_ND) - 1, min(len(wanted_ND), MOST_SEARCHED)).astype(int)
-    wanted_ND, given_ND = wanted_ND[chosen], given_ND[chosen]
-    torchs_NK = _nearest(wanted_ND, wanted_ND)
-    own_NK, beside_NK = _nearest(given_ND, given_ND), _nearest(given_ND, wanted_ND)
+    chosen = np.linspace(0, len(reference_ND) - 1, min(len(reference_ND), MOST_SEARCHED)).astype(
+        int
+    )
+    reference_ND, candidate_ND = reference_ND[chosen], candidate_ND[chosen]
+    expected_NK = _nearest(reference_ND, reference_ND)
+    own_NK, beside_NK = _nearest(candidate_ND, candidate_ND), _nearest(candidate_ND, reference_ND)
     right: list[NDArray[np.bool_] | None] = [None] * 3
     if labels_N is not None:
         labels_N = labels_N[chosen]
         right = [
-            labels_N[found_NK[:, 0]] == labels_N for found_NK in (torchs_NK, own_NK, beside_NK)
+            labels_N[found_NK[:, 0]] == labels_N for found_NK in (expected_NK, own_NK, beside_NK)
         ]
     return Neighbours(
         images=len(chosen),
-        overlap=_overlap(torchs_NK, own_NK),
-        overlap_beside_torch=_overlap(torchs_NK, beside_NK),
+        overlap=_overlap(expected_NK, own_NK),
+        overlap_beside_torch=_overlap(expected_NK, beside_NK),
         r_at_1_torch=_share(right[0]),
         r_at_1=_share(right[1]),
         r_at_1_beside_torch=_share(right[2]),
@@ -84,8 +89,8 @@ def _nearest(queries_ND: NDArray[np.float32], gallery_ND: NDArray[np.float32]) -
     return np.argsort(-scores_NN, axis=1, kind="stable")[:, :count]
 
 
-def _overlap(wanted_NK: NDArray[np.int64], given_NK: NDArray[np.int64]) -> float:
-    same_NK = (wanted_NK[:, :, np.newaxis] == given_NK[:, np.newaxis]).any(axis=2)
+def _overlap(reference_NK: NDArray[np.int64], candidate_NK: NDArray[np.int64]) -> float:
+    same_NK = (reference_NK[:, :, np.newaxis] == candidate_NK[:, np.newaxis]).any(axis=2)
     return float(same_NK.mean())
 
 

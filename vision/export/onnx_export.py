@@ -19,7 +19,7 @@ from vision.errors import ExportError
 from vision.model.manifest import Manifest
 from vision.networks.backbone import Backbone
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 INPUT: Final = "pixels"
 FEATURES: Final = "features"
@@ -33,13 +33,12 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
     Raises:
         ExportError: torch cannot write it as ONNX.
     """
-    preprocessing = manifest.preprocessing
-    shape = (TRACED, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = manifest.preprocessing.batch_shape(TRACED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's, about itself
             program: Any = torch.onnx.export(
-                _Whole(manifest, network).eval(),
+                _ExportedNetwork(manifest, network).eval(),
                 (torch.zeros(shape, dtype=torch.uint8),),
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
@@ -56,15 +55,15 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
         ) from error
 
 
-class _Whole(nn.Module):
+class _ExportedNetwork(nn.Module):
     """Everything between an image's pixels and what is said of it."""
 
     def __init__(self, manifest: Manifest, network: Network) -> None:
         super().__init__()
         self.network = network
         features = network.features
-        self.features = features.forward_at_once if isinstance(features, Backbone) else features
-        self.normalise = Normalisation(manifest.preprocessing, torch.device("cpu"))
+        self.features = features.forward_batched if isinstance(features, Backbone) else features
+        self.normalise = Normalization(manifest.preprocessing, torch.device("cpu"))
         self.temperature = manifest.temperature
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from vision.errors import ExportError
 from vision.export.onnx_export import FEATURES
 from vision.inference.openvino_encoder import NETWORK_SUFFIX, WEIGHTS_SUFFIX
 from vision.inference.openvino_import import core, nncf, openvino
-from vision.model.export_folder import named_after_content
+from vision.model.export_folder import content_name
 
 # What has weights. Convolutions of one channel each are not put on integers: OpenVINO computes them
 # in floating point all the same, so that they would lose exactness and gain nothing.
@@ -152,4 +152,4 @@ def _files(network: Any) -> dict[str, bytes]:
             ((Path(folder) / f"network{suffix}").read_bytes(), suffix)
             for suffix in (NETWORK_SUFFIX, WEIGHTS_SUFFIX)
         ]
-    return {named_after_content(data, suffix): data for data, suffix in files}
+    return {content_name(data, suffix): data for data, suffix in files}

@@ -86,16 +86,16 @@ def formats_called(names: Iterable[str]) -> tuple[Format, ...]:
     Raises:
         ValueError: there are none, or a name is not one of the list.
     """
-    wanted = {name.strip().lower() for name in names} - {""}
+    keys = {name.strip().lower() for name in names} - {""}
     known = {one.key: one for one in FORMATS}
-    unknown = sorted(wanted - known.keys())
+    unknown = sorted(keys - known.keys())
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is no format that can be read; these are: {', '.join(known)}"
+            f"{unknown[0]!r} is not a format that can be read; these are: {', '.join(known)}"
         )
-    if not wanted:
+    if not keys:
         raise ValueError(f"no format is named; these can be read: {', '.join(known)}")
-    return tuple(one for one in FORMATS if one.key in wanted)
+    return tuple(one for one in FORMATS if one.key in keys)
 
 
 def _of_brands(data: bytes) -> Format | None:

@@ -28,7 +28,7 @@ _WEBP_PIXELS: Final = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 _BMP_PADDING: Final = 3  # bytes: within the last pixel, or the filling of its row
 
 
-def mended(data: bytes, image_format: Format) -> tuple[bytes, ...]:
+def repaired(data: bytes, image_format: Format) -> tuple[bytes, ...]:
     """Return versions of ``data`` without what a decoder stumbled over; none where that is no help.
 
     Of several versions each stands for the whole picture only where all show the same: they differ
@@ -37,17 +37,17 @@ def mended(data: bytes, image_format: Format) -> tuple[bytes, ...]:
     Raises:
         OSError and what else Pillow's decoders raise: ``data`` is damaged.
     """
-    way = _WAYS.get(image_format)
-    return () if way is None else way(data)
+    repair = _REPAIRS.get(image_format)
+    return () if repair is None else repair(data)
 
 
-def _mended_jpeg(data: bytes) -> tuple[bytes, ...]:
+def _repaired_jpeg(data: bytes) -> tuple[bytes, ...]:
     if data.rstrip(b"\0").endswith(END) or share_missing(data) > MAX_MISSING:
         return ()
     return (data.rstrip(b"\xff") + END,)
 
 
-def _mended_png(data: bytes) -> tuple[bytes, ...]:
+def _repaired_png(data: bytes) -> tuple[bytes, ...]:
     """Keep what shows pixels, and of metadata what turns or colours them and is sound."""
     kept = [data[:_PNG_SIGNATURE]]
     at = _PNG_SIGNATURE
@@ -97,7 +97,7 @@ def _inflates(data: bytes) -> bool:
     return not stream.unconsumed_tail
 
 
-def _mended_webp(data: bytes) -> tuple[bytes, ...]:
+def _repaired_webp(data: bytes) -> tuple[bytes, ...]:
     """Set the size right, and leave out metadata that is cut (WebP container, RIFF)."""
     kept, at = [data[8:12]], 12
     versions: tuple[bytes, ...] = ()
@@ -117,19 +117,19 @@ def _mended_webp(data: bytes) -> tuple[bytes, ...]:
     return () if whole == (data,) else whole
 
 
-def _mended_gif(data: bytes) -> tuple[bytes, ...]:
+def _repaired_gif(data: bytes) -> tuple[bytes, ...]:
     """Fill the last block of pixels up, and end the file."""
     return tuple(data + fill * (MAX_PADDING + 1) + b"\0;" for fill in _FILLINGS)
 
 
-def _mended_bmp(data: bytes) -> tuple[bytes, ...]:
+def _repaired_bmp(data: bytes) -> tuple[bytes, ...]:
     return (data + bytes(_BMP_PADDING),)
 
 
-_WAYS: Final[dict[Format, Callable[[bytes], tuple[bytes, ...]]]] = {
-    JPEG: _mended_jpeg,
-    PNG: _mended_png,
-    WEBP: _mended_webp,
-    GIF: _mended_gif,
-    BMP: _mended_bmp,
+_REPAIRS: Final[dict[Format, Callable[[bytes], tuple[bytes, ...]]]] = {
+    JPEG: _repaired_jpeg,
+    PNG: _repaired_png,
+    WEBP: _repaired_webp,
+    GIF: _repaired_gif,
+    BMP: _repaired_bmp,
 }

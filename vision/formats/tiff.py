@@ -9,20 +9,9 @@ import struct
 from typing import Final, NamedTuple
 
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
-_NEW_SUBFILE_TYPE: Final = 254
-_WIDTH: Final = 256
-_LENGTH: Final = 257
-_BITS_PER_SAMPLE: Final = 258
-_COMPRESSION: Final = 259
-_PHOTOMETRIC: Final = 262
-_MAKE: Final = 271
-_TILE_WIDTH: Final = 322
-_TILE_LENGTH: Final = 323
-_SAMPLES_PER_PIXEL: Final = 277
-_SUB_DIRECTORIES: Final = 330
-_DNG_VERSION: Final = 50706
 _SENSOR: Final = frozenset((32803, 34892))  # photometric: a colour filter array, and linear raw
 _PREVIEW: Final = 1  # a bit of the subfile type: a smaller version of another picture
 _OLD_JPEG: Final = 6  # compression
@@ -32,7 +21,7 @@ _WHITE_IS_ZERO: Final = 0  # photometric
 _COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000))
 _BYTE, _FULL = 8, 16  # bits
 _MOST_TAGS: Final = 4096
-_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8}  # by type, bytes
+# How a value of each type is packed.
 _LETTERS: Final = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q"}
 _MOST_VALUES: Final = 64
 # Who makes the cameras whose raw files open like TIFF, and what the files are called.
@@ -60,12 +49,12 @@ class Directory(NamedTuple):
     @property
     def bits(self) -> int:
         """How many bits a sample has, of the sample with most."""
-        return max(self.values.get(_BITS_PER_SAMPLE, (1,)))
+        return max(self.values.get(Tag.BitsPerSample, (1,)))
 
     @property
     def is_gray(self) -> bool:
         """Whether a pixel is one sample."""
-        return len(self.values.get(_BITS_PER_SAMPLE, (1,))) == 1
+        return len(self.values.get(Tag.BitsPerSample, (1,))) == 1
 
 
 def unreadable(data: bytes) -> str | None:
@@ -75,7 +64,7 @@ def unreadable(data: bytes) -> str | None:
         return "a raw picture of a camera" + ("" if kind == "RAW" else f" ({kind})")
     if directory.bits > _FULL:
         return f"a TIFF picture of {directory.bits} bits a sample, more than {_FULL}"
-    compression = directory.one(_COMPRESSION, 1)
+    compression = directory.one(Tag.Compression, 1)
     if compression not in _COMPRESSIONS:
         return f"a TIFF picture of a compression that is not read ({compression})"
     return None
@@ -83,34 +72,34 @@ def unreadable(data: bytes) -> str | None:
 
 def has_sizes(data: bytes) -> bool:
     """Say whether the directory is there, and says how wide and high the picture is."""
-    return {_WIDTH, _LENGTH} <= read_directory(data).values.keys()
+    return {Tag.ImageWidth, Tag.ImageLength} <= read_directory(data).values.keys()
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
     """Return width and height of the first picture; 0 where it says none."""
     directory = read_directory(data)
-    return directory.one(_WIDTH), directory.one(_LENGTH)
+    return directory.one(Tag.ImageWidth), directory.one(Tag.ImageLength)
 
 
 def part_size(data: bytes) -> tuple[int, int]:
     """Return width and height of what is decoded at once, a tile; it may lie about the picture."""
     directory = read_directory(data)
-    return directory.one(_TILE_WIDTH), directory.one(_TILE_LENGTH)
+    return directory.one(Tag.TileWidth), directory.one(Tag.TileLength)
 
 
 def stored_bits(image: Image.Image) -> int:
     """Return how many bits each sample of an opened TIFF has: 16 where they were more than 8."""
     if not isinstance(image, TiffImageFile):
         return _FULL
-    bits: int = image.tag_v2.get(_BITS_PER_SAMPLE, (_FULL,))[0]
+    bits: int = image.tag_v2.get(Tag.BitsPerSample, (_FULL,))[0]
     return bits if bits > _BYTE else _FULL
 
 
 def coded_bytes(image: Image.Image) -> int:
     """Return how many bytes a pixel of an opened TIFF has in the file, once it is unpacked."""
     assert isinstance(image, TiffImageFile)
-    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
-    samples = max(len(bits), image.tag_v2.get(_SAMPLES_PER_PIXEL, 1))
+    bits = image.tag_v2.get(Tag.BitsPerSample, (1,))
+    samples = max(len(bits), image.tag_v2.get(Tag.SamplesPerPixel, 1))
     return math.ceil(int(samples) * int(max(bits)) / _BYTE)
 
 
@@ -119,7 +108,7 @@ def is_white_zero(image: Image.Image) -> bool:
     return (
         isinstance(image, TiffImageFile)
         and image.mode.startswith("I")
-        and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        and image.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO
     )
 
 
@@ -145,16 +134,16 @@ def _raw_kind(data: bytes, directory: Directory) -> str | None:
     """
     if data[8:10] == b"CR":
         return "CR2"
-    if _DNG_VERSION in directory.values:
+    if Tag.DNGVersion in directory.values:
         return "DNG"
-    holds_others = _SUB_DIRECTORIES in directory.values
-    is_preview = bool(directory.one(_NEW_SUBFILE_TYPE) & _PREVIEW)
-    is_raw = directory.one(_PHOTOMETRIC) in _SENSOR or (
-        holds_others and (is_preview or directory.one(_COMPRESSION) == _OLD_JPEG)
+    holds_others = Tag.SubIFDs in directory.values
+    is_preview = bool(directory.one(Tag.NewSubfileType) & _PREVIEW)
+    is_raw = directory.one(Tag.PhotometricInterpretation) in _SENSOR or (
+        holds_others and (is_preview or directory.one(Tag.Compression) == _OLD_JPEG)
     )
     if not is_raw:
         return None
-    make = bytes(value & 0xFF for value in directory.values.get(_MAKE, ())).lower()
+    make = bytes(value & 0xFF for value in directory.values.get(Tag.Make, ())).lower()
     return next((kind for maker, kind in _RAWS if make.startswith(maker)), "RAW")
 
 
@@ -170,11 +159,12 @@ def _values(
         if at + layout.size > len(data):
             break
         tag, kind, length, offset = layout.unpack_from(data, at)
-        if kind not in _SIZES or length == 0:
+        if kind not in _LETTERS or length == 0:
             continue
-        where = at + layout.size - room if length * _SIZES[kind] <= room else offset
+        size = struct.calcsize(order + _LETTERS[kind])
+        where = at + layout.size - room if length * size <= room else offset
         length = min(length, _MOST_VALUES)
-        if where + length * _SIZES[kind] <= len(data):
+        if where + length * size <= len(data):
             found = struct.unpack_from(f"{order}{length}{_LETTERS[kind]}", data, where)
             values[tag] = found
     return values

@@ -58,22 +58,24 @@ _OTHER_PATTERNS: Final = tuple((re.compile(one, re.DOTALL), name) for one, name 
 HEAD_BYTES: Final = 1024  # that are looked at
 
 
-def refusal_of(data: bytes, taken: Sequence[Format]) -> str:
-    """Return a sentence for ``data`` that is of none of the formats ``taken``."""
+def unsupported_message(data: bytes, accepted: Sequence[Format]) -> str:
+    """Return a sentence for ``data`` that is of none of the formats ``accepted``."""
     found = sniff_format(data)
     if found is not None:
         article = "an" if found.name[0] in "AEIOU" else "a"
-        return refusal(f"{article} {found.name} picture, which is not taken here", taken)
-    if (name := kind_of(data)) is not None:
-        return refusal(name, taken)
+        return conversion_advice(
+            f"{article} {found.name} picture, which is not accepted here", accepted
+        )
+    if (name := describe_content(data)) is not None:
+        return conversion_advice(name, accepted)
     kind = "text" if _is_text(data[:HEAD_BYTES]) else "of no kind that is known here"
-    return f"this is {kind}, and not a {in_words(taken)} picture"
+    return f"this is {kind}, and not a {in_words(accepted)} picture"
 
 
-def kind_of(head: bytes) -> str | None:
+def describe_content(head: bytes) -> str | None:
     """Return what a person calls a file that begins with ``head``, and is no format of ours.
 
-    >>> kind_of(b"%PDF-1.7")
+    >>> describe_content(b"%PDF-1.7")
     'a PDF document'
     """
     found = (
@@ -84,14 +86,14 @@ def kind_of(head: bytes) -> str | None:
     return next(found, None)
 
 
-def is_picture_of_others(head: bytes) -> bool:
+def is_unsupported_image(head: bytes) -> bool:
     """Say whether it is a picture, though one that is not read."""
     return any(pattern.match(head[:HEAD_BYTES]) for pattern, _ in _PICTURE_PATTERNS)
 
 
-def refusal(name: str, taken: Sequence[Format]) -> str:
+def conversion_advice(name: str, accepted: Sequence[Format]) -> str:
     """Return a sentence for a file that is ``name``, which nothing here reads."""
-    return f"this is {name}; {in_words(taken)} is wanted: convert it first"
+    return f"this is {name}; {in_words(accepted)} is expected: convert it first"
 
 
 def _is_text(head: bytes) -> bool:

@@ -6,49 +6,14 @@ only then is a single pixel decoded.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
 
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from vision.errors import EmptyImageError, TooManyBytesError, UnsupportedImageError
-from vision.formats.detect import FORMATS, Format, sniff_format
-from vision.formats.unsupported import refusal_of
-from vision.image.decoding_steps import MOST_PIXELS, Decoding
-
-# A plain JPEG is read 8 times as quickly at an eighth of its size as it would be whole.
-CODED_PER_PIXEL: Final = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
-    """What one encoded image may be, and may cost.
-
-    Pixels and sides are those that are decoded: a JPEG that is decoded at an eighth of its size may
-    have more of them, ``max_coded_pixels``. What its decoder keeps of all of them counts as well.
-    """
-
-    max_bytes: int = 20 * 2**20  # bytes as received
-    max_pixels: int = 25_000_000  # decoded; a hostile WebP of this size peaks at 0.7 GB
-    max_side: int = 16_384  # pixels
-    formats: tuple[Format, ...] = FORMATS  # that are taken
-
-    def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def max_coded_pixels(self) -> int:
-        """Pixels in the file, however few of them are decoded: they all cost time."""
-        return min(CODED_PER_PIXEL * self.max_pixels, MOST_PIXELS)
-
-
-DEFAULT_LIMITS: Final = ImageLimits()
-# For one's own files, which nobody made to do harm: a phone's photo of 200 megapixels, a scanned
-# sheet, a long panorama. Large ones are decoded in turn, and what a pixel takes is bounded: see
-# ``decode_image``.
-OWN_FILE_LIMITS: Final = ImageLimits(max_bytes=2**30, max_pixels=250_000_000, max_side=100_000)
+from vision.errors import EmptyImageError, UnsupportedImageError
+from vision.formats.detect import sniff_format
+from vision.formats.unsupported import unsupported_message
+from vision.image.decoding_steps import Decoding
+from vision.image.limits import DEFAULT_LIMITS, MOST_PIXELS, ImageLimits, too_many_bytes
 
 
 def decode_image(
@@ -57,7 +22,7 @@ def decode_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     draft_side: int | None = None,
     before_pixels: Callable[[int], None] | None = None,
-    before_mending: Callable[[], None] | None = None,
+    before_repair: Callable[[], None] | None = None,
     managed: bool = True,
     bits: int = 16,
 ) -> Image.Image:
@@ -86,7 +51,7 @@ def decode_image(
         before_pixels: called, before the first pixel is decoded, with the most bytes that decoding
             will hold at once, an estimate from the header; it may wait until there is room. Without
             it pictures of more than 256 MiB wait for one another.
-        before_mending: called before a damaged picture is looked at more closely, which may decode
+        before_repair: called before a damaged picture is looked at more closely, which may decode
             it eight times; what it raises is raised.
         managed: convert colours to sRGB by the embedded profile; else it stays in ``info``.
         bits: that count of gray samples of 16 bits, 8 to 16.
@@ -105,15 +70,10 @@ def decode_image(
         raise too_many_bytes(len(data), limits)
     image_format = sniff_format(data)
     if image_format is None or image_format not in limits.formats:
-        raise UnsupportedImageError(refusal_of(data, limits.formats))
-    tell = None if before_pixels is None else _once(before_pixels)
-    decoding = Decoding(image_format, limits, draft_side, tell, before_mending, managed, bits)
+        raise UnsupportedImageError(unsupported_message(data, limits.formats))
+    notify = None if before_pixels is None else _once(before_pixels)
+    decoding = Decoding(image_format, limits, draft_side, notify, before_repair, managed, bits)
     return decoding.picture(data)
-
-
-def too_many_bytes(count: int, limits: ImageLimits) -> TooManyBytesError:
-    """Return the refusal of an image of ``count`` bytes."""
-    return TooManyBytesError(f"the image has {count} bytes; at most {limits.max_bytes} are allowed")
 
 
 def harden_pillow() -> None:
@@ -132,14 +92,14 @@ def harden_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
-def _once(tell: Callable[[int], None]) -> Callable[[int], None]:
-    """Return ``tell`` for the first call alone: a picture may be decoded more than once."""
-    told = False
+def _once(notify: Callable[[int], None]) -> Callable[[int], None]:
+    """Return ``notify`` for the first call alone: a picture may be decoded more than once."""
+    called = False
 
-    def tell_once(size: int) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            tell(size)
+    def notify_once(size: int) -> None:
+        nonlocal called
+        if not called:
+            called = True
+            notify(size)
 
-    return tell_once
+    return notify_once

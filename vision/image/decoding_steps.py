@@ -11,26 +11,24 @@ import struct
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, UnidentifiedImageError
 
 from vision.errors import CorruptImageError, TooManyPixelsError, UnsupportedImageError
 from vision.formats.avif import coded_size
-from vision.formats.decoding_price import check_chunks, check_scans
+from vision.formats.decoding_cost import check_chunks, check_scans
 from vision.formats.detect import AVIF, HEIC, JPEG, PNG, TIFF, Format
 from vision.formats.heic import declared_size, open_heic
 from vision.formats.jpeg import Frame, read_frame
-from vision.formats.repair import mended
+from vision.formats.repair import repaired
 from vision.formats.tiff import has_sizes, is_white_zero, part_size, stored_bits, unreadable
-from vision.formats.unsupported import refusal
+from vision.formats.unsupported import conversion_advice
 from vision.image.bit_depth import FULL, depth_of
-from vision.image.memory_cost import decode_bytes
-from vision.image.strips import shrunk
+from vision.image.limits import MOST_PIXELS, ImageLimits
+from vision.image.memory_cost import peak_bytes
+from vision.image.strips import shrink_in_strips
 from vision.image.to_rgb import to_rgb
-
-if TYPE_CHECKING:
-    from vision.image.decode import ImageLimits
 
 # What Pillow's decoders raise on damaged input, found with thousands of mutated files. It has no
 # common base class for "this file is broken"; MemoryError is a header that lies about its sizes.
@@ -50,7 +48,6 @@ DECODER_ERRORS: Final = (
     MemoryError,
     Image.DecompressionBombWarning,
 )
-MOST_PIXELS: Final = 2**29  # Pillow's own limit, a second wall behind ours
 BYTES_PER_PIXEL: Final = 8  # of an RGB picture while it is decoded; 4, and a copy of them
 SCALES: Final = (1, 2, 4, 8)  # by which the JPEG decoder can shrink
 SHRUNK_PIXELS: Final = (
@@ -66,15 +63,15 @@ class Decoding(NamedTuple):
     """How one picture is decoded, at first as it came, and then without its damage."""
 
     image_format: Format
-    limits: "ImageLimits"
+    limits: ImageLimits
     draft_side: int | None
     before_pixels: Callable[[int], None] | None
-    before_mending: Callable[[], None] | None
+    before_repair: Callable[[], None] | None
     managed: bool
     bits: int
 
     def picture(self, data: bytes) -> Image.Image:
-        """Return the picture, mended where it is damaged and all of its pixels are there.
+        """Return the picture, repaired where it is damaged and all of its pixels are there.
 
         Raises:
             UnsupportedImageError, TooManyPixelsError, CorruptImageError: as ``decode_image``.
@@ -83,9 +80,9 @@ class Decoding(NamedTuple):
             try:
                 return self._decode(data)
             except DECODER_ERRORS:
-                if self.before_mending is not None:
-                    self.before_mending()
-                return self._decode_mended(data)
+                if self.before_repair is not None:
+                    self.before_repair()
+                return self._decode_repaired(data)
         except Image.DecompressionBombError as error:  # Pillow's own limit, met while opening
             found = _NUMBER.search(str(error))
             count = found[0] if found else f"more than {MOST_PIXELS}"
@@ -110,7 +107,7 @@ class Decoding(NamedTuple):
             self._check_size(image.size, full_size, kept_bytes)
             by = self._shrinking(image.size)
             pixels = max(_area(image.size), _area(beside))
-            held = decode_bytes(image, self.image_format, pixels=pixels, in_strips=by > 1)
+            held = peak_bytes(image, self.image_format, pixels=pixels, in_strips=by > 1)
             if self.before_pixels is not None:
                 coded = _area(full_size) if self.image_format is JPEG else 0
                 # As if all of a JPEG were kept: where it is not, reading it takes that long.
@@ -121,7 +118,7 @@ class Decoding(NamedTuple):
             return self._pixels(image, by)
 
     def _size_beside(self, data: bytes) -> tuple[int, int]:
-        """Return the size of what is decoded beside, or around, the picture that is shown.
+        """Return the size of what is decoded beside, or around, the picture that is digest.
 
         Raises:
             UnsupportedImageError: it is of a kind that cannot be read.
@@ -132,7 +129,7 @@ class Decoding(NamedTuple):
             return coded_size(data)
         if self.image_format is TIFF:
             if (kind := unreadable(data)) is not None:
-                raise UnsupportedImageError(refusal(kind, self.limits.formats))
+                raise UnsupportedImageError(conversion_advice(kind, self.limits.formats))
             return part_size(data)
         return 0, 0
 
@@ -161,7 +158,7 @@ class Decoding(NamedTuple):
             if self.image_format is not TIFF or not has_sizes(data):
                 raise
             kind = "a TIFF picture of a kind that is not read"
-            raise UnsupportedImageError(refusal(kind, self.limits.formats)) from error
+            raise UnsupportedImageError(conversion_advice(kind, self.limits.formats)) from error
 
     def _pixels(self, image: Image.Image, by: int) -> Image.Image:
         image.load()
@@ -169,7 +166,7 @@ class Decoding(NamedTuple):
         if by == 1:
             rgb = to_eight(_upright(image))
         else:
-            small = shrunk(image, by, to_eight)
+            small = shrink_in_strips(image, by, to_eight)
             _keep_orientation(image, small)
             rgb = _upright(small)
         return ImageChops.invert(rgb) if is_white_zero(image) else rgb
@@ -184,17 +181,17 @@ class Decoding(NamedTuple):
         largest = image.getextrema()[1]  # of all strips
         return max(bits, depth_of(int(largest)))  # type: ignore[arg-type] # one band: a number
 
-    def _decode_mended(self, data: bytes) -> Image.Image:
-        versions = mended(data, self.image_format)
-        shown = None
+    def _decode_repaired(self, data: bytes) -> Image.Image:
+        versions = repaired(data, self.image_format)
+        digest = None
         for version in versions:
             image = self._decode(version)
-            pixels = hashlib.blake2b(image.tobytes()).digest() if len(versions) > 1 else b""
-            if shown not in (None, pixels):
+            found = hashlib.blake2b(image.tobytes()).digest() if len(versions) > 1 else b""
+            if digest not in (None, found):
                 raise OSError("the pixels depend on bytes that are missing")
-            shown = pixels
-        if shown is None:
-            raise OSError("nothing can be mended")
+            digest = found
+        if digest is None:
+            raise OSError("nothing can be repaired")
         return image
 
     def _draft(self, image: Image.Image, frame: Frame | None) -> int:

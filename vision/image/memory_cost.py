@@ -22,7 +22,7 @@ PLAIN_MODES: Final = ("RGB", "RGBX", "P", "L", "1", "YCbCr")
 STRIP_BYTES: Final = 2**26  # what working on a strip of a large picture takes
 
 
-def decode_bytes(image: Image.Image, image_format: Format, *, pixels: int, in_strips: bool) -> int:
+def peak_bytes(image: Image.Image, image_format: Format, *, pixels: int, in_strips: bool) -> int:
     """Return the most bytes that decoding ``image`` will hold at once.
 
     Args:

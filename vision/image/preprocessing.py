@@ -18,7 +18,8 @@ from PIL import Image
 
 from vision.errors import CropError
 from vision.image.bit_depth import FULL, LEAST
-from vision.image.decode import DEFAULT_LIMITS, ImageLimits, decode_image
+from vision.image.decode import decode_image
+from vision.image.limits import DEFAULT_LIMITS, ImageLimits
 
 # Pillow is asked to keep at least this many source pixels per output pixel when it shrinks in two
 # steps; at 3 its documentation calls the result indistinguishable from one fair resampling.
@@ -144,25 +145,25 @@ class Preprocessing:
         limits: ImageLimits = DEFAULT_LIMITS,
         crop: CropBox | None = None,
         before_pixels: Callable[[int], None] | None = None,
-        before_mending: Callable[[], None] | None = None,
+        before_repair: Callable[[], None] | None = None,
     ) -> Image.Image:
         """Decode encoded ``data`` to a picture with all the detail that ``pixels`` will use.
 
-        ``before_pixels`` and ``before_mending`` are called as by
+        ``before_pixels`` and ``before_repair`` are called as by
         ``vision.image.decode.decode_image``.
 
         Raises:
             ImageError: as ``vision.image.decode.decode_image``.
         """
-        wanted = self.least_side
+        least_side = self.least_side
         if crop is not None:
-            wanted = math.ceil(wanted / min(crop.bottom - crop.top, crop.right - crop.left))
+            least_side = math.ceil(least_side / min(crop.bottom - crop.top, crop.right - crop.left))
         return decode_image(
             data,
             limits=limits,
-            draft_side=wanted,
+            draft_side=least_side,
             before_pixels=before_pixels,
-            before_mending=before_mending,
+            before_repair=before_repair,
             managed=self.decoding != FIRST_DECODING,
             bits=self.bits,
         )
@@ -180,6 +181,10 @@ class Preprocessing:
             image = self._fitted(image)
         pixels_HWC = np.asarray(image).reshape(self.size, self.size, self.channels)
         return np.require(pixels_HWC.transpose(2, 0, 1), requirements=("C", "W"))
+
+    def batch_shape(self, images: int) -> tuple[int, int, int, int]:
+        """Return (B, C, H, W) of the network's input for so many ``images``."""
+        return images, self.channels, self.size, self.size
 
     @property
     def least_side(self) -> int:

@@ -8,7 +8,7 @@ from PIL import Image
 STRIP_PIXELS: Final = 2**22
 
 
-def shrunk(
+def shrink_in_strips(
     image: Image.Image, by: int, to_rgb: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     """Return ``image`` in RGB, each pixel the mean of ``by`` x ``by``, fewer at the far edges.

@@ -6,8 +6,9 @@ from typing import Final
 
 from PIL import Image
 
-from vision.image.decode import ImageLimits, decode_image
+from vision.image.decode import decode_image
 from vision.image.icc_profile import to_srgb
+from vision.image.limits import ImageLimits
 from vision.image.preprocessing import Preprocessing
 from vision.image.to_rgb import PROFILE
 

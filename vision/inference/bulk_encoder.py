@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from vision.inference.encoder import Encoding, ImageEncoder, Runtime
 from vision.inference.feature_encoder import FeatureEncoder, openvino_features
 from vision.inference.openvino_encoder import RUNTIME
-from vision.inference.torch_encoder import Encoder
-from vision.model.manifest import Manifest
+from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.backbone import Backbone
 
 
-def for_many(encoder: ImageEncoder, *, images: int) -> ImageEncoder:
+def fastest_encoder(encoder: ImageEncoder, *, images: int) -> ImageEncoder:
     """Return what encodes about so many ``images`` the quickest; ``encoder`` where that is it."""
-    if not isinstance(encoder, Encoder):
+    if not isinstance(encoder, TorchEncoder):
         return encoder
     backbone = encoder.network.features
     if not isinstance(backbone, Backbone):
@@ -43,13 +42,9 @@ class BulkEncoder:
     device_name: Final = "cpu"
     runtime: Final = Runtime(name=RUNTIME, precision="fp32")
 
-    def __init__(self, encoder: Encoder, features: FeatureEncoder) -> None:
+    def __init__(self, encoder: TorchEncoder, features: FeatureEncoder) -> None:
+        self.manifest = encoder.manifest
         self._encoder, self._features = encoder, features
-
-    @property
-    def manifest(self) -> Manifest:
-        """The model's."""
-        return self._encoder.manifest
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1."""

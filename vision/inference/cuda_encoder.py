@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from vision.errors import DeviceError
-from vision.inference.cuda_streams import CudaQueues, Mark, Queues
+from vision.inference.cuda_streams import CudaStreams, Event, Streams
 from vision.inference.encoder import Encoding, Runtime
 from vision.inference.torch_encoder import pick_device
 from vision.model.manifest import Manifest
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
-from vision.networks.precision import compute, fastest
+from vision.networks.normalization import Normalization
+from vision.networks.precision import fastest_precision, run_network
 from vision.networks.saved_model import load_model
 
 logger = logging.getLogger("lookalike.vision")
@@ -48,18 +48,19 @@ class CudaEncoder:
     batch_size: Final = LARGEST
 
     def __init__(
-        self, manifest: Manifest, network: Network, precision: torch.dtype, queues: Queues
+        self, manifest: Manifest, network: Network, precision: torch.dtype, streams: Streams
     ) -> None:
-        """Take a network in evaluation mode on the device of ``queues``, see ``fastest``."""
+        """Take a network in evaluation mode on the device of ``streams``."""
         self.manifest = manifest
-        self._device = queues.device
+        self._device = streams.device
+        self.device_name = str(self._device)
         self.runtime = Runtime(name="torch", precision=SHORT[precision])
         self._precision = precision
         self._network = network
-        self._queues = queues
-        self._normalise = Normalisation(manifest.preprocessing, self._device)
+        self._streams = streams
+        self._normalise = Normalization(manifest.preprocessing, self._device)
         self._fixed = _Batch.empty(manifest, self._device)  # what graphs read and write
-        self._turns = [_Turn.empty(manifest, self._device) for _ in range(TURNS)]
+        self._turns = [_InFlight.empty(manifest, self._device) for _ in range(TURNS)]
         self._replays: dict[int, Callable[[], object]] = {}  # by number of images
 
     @classmethod
@@ -76,14 +77,9 @@ class CudaEncoder:
         manifest, network = load_model(folder)
         network = network.eval().to(chosen).to(memory_format=torch.channels_last)
         capability = torch.cuda.get_device_capability(chosen)
-        network, precision = fastest(network, manifest.preprocessing, capability)
-        torch.cuda.synchronize(chosen)  # the queues do not wait for what was done outside of them
-        return cls(manifest, network, precision, CudaQueues(chosen))
-
-    @property
-    def device_name(self) -> str:
-        """Where it runs: ``cuda`` or ``cuda:N``."""
-        return str(self._device)
+        network, precision = fastest_precision(network, manifest.preprocessing, capability)
+        torch.cuda.synchronize(chosen)  # the streams do not wait for what was done outside of them
+        return cls(manifest, network, precision, CudaStreams(chosen))
 
     @torch.inference_mode()
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -95,7 +91,7 @@ class CudaEncoder:
         count = len(pixels_BCHW)
         vectors_BD = np.empty((count, self.manifest.architecture.width), np.float32)
         probabilities_BL = np.empty((count, len(self.manifest.labels)), np.float32)
-        under_way: deque[tuple[slice, _Batch, Mark]] = deque()
+        under_way: deque[tuple[slice, _Batch, Event]] = deque()
 
         def collect() -> None:
             rows, host, end = under_way.popleft()
@@ -123,22 +119,22 @@ class CudaEncoder:
                 for size in reversed([size for size in SIZES if size <= largest]):
                     work = partial(self._compute, size)
                     for _ in range(WARM_UPS):
-                        self._queues.run("compute", work).synchronize()
-                    self._replays[size] = self._queues.capture(work)
+                        self._streams.run("compute", work).synchronize()
+                    self._replays[size] = self._streams.capture(work)
             except RuntimeError as error:
                 self._replays.clear()
-                logger.warning("no graphs, batches are launched piece by piece: %s", error)
+                logger.warning("no CUDA graphs, operations are launched one by one: %s", error)
         for size in (1, largest):
             self.encode(np.zeros((size, *self._fixed.pixels_BCHW.shape[1:]), np.uint8))
         if self._device.type == "cuda":
             mebibytes = torch.cuda.memory_reserved(self._device) / 2**20
             logger.info("%s in %s: %d MiB", self._device, self.runtime.precision, mebibytes)
 
-    def _start(self, turn: "_Turn", pixels_BCHW: NDArray[np.uint8]) -> Mark:
-        """Send up to ``LARGEST`` images on their way; return the mark of their answer's arrival."""
+    def _start(self, turn: "_InFlight", pixels_BCHW: NDArray[np.uint8]) -> Event:
+        """Send up to ``LARGEST`` images on their way; return the end of that work."""
         count = len(pixels_BCHW)
         turn.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
-        run = self._queues.run
+        run = self._streams.run
         uploaded = run("upload", partial(turn.upload, count))
         computed = run("compute", partial(self._run, turn.device, count), after=uploaded)
         return run("download", partial(turn.download, count), after=computed)
@@ -157,7 +153,7 @@ class CudaEncoder:
     def _compute(self, count: int) -> None:
         """Fill the first rows of the fixed answer from those of the fixed input."""
         normalised_BCHW = self._normalise(self._fixed.pixels_BCHW[:count])
-        vectors_BD, logits_BL = compute(self._network, normalised_BCHW, self._precision)
+        vectors_BD, logits_BL = run_network(self._network, normalised_BCHW, self._precision)
         self._fixed.vectors_BD[:count] = vectors_BD
         self._fixed.probabilities_BL[:count] = torch.softmax(
             logits_BL / self.manifest.temperature, dim=1
@@ -178,20 +174,17 @@ class _Batch(NamedTuple):
 
     @classmethod
     def empty(cls, manifest: Manifest, device: torch.device, *, pinned: bool = False) -> Self:
-        preprocessing, architecture = manifest.preprocessing, manifest.architecture
-        pixels = (LARGEST, preprocessing.channels, preprocessing.size, preprocessing.size)
-
         def room(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
 
         return cls(
-            room(pixels, torch.uint8),
-            room((LARGEST, architecture.width), torch.float32),
+            room(manifest.preprocessing.batch_shape(LARGEST), torch.uint8),
+            room((LARGEST, manifest.architecture.width), torch.float32),
             room((LARGEST, len(manifest.labels)), torch.float32),
         )
 
 
-class _Turn(NamedTuple):
+class _InFlight(NamedTuple):
     """What belongs to one batch under way: the same on the host and on the device."""
 
     host: _Batch

@@ -1,15 +1,15 @@
-"""Work for one GPU, in three queues that run beside each other; work in, marks of its end out."""
+"""Work for one GPU, in three streams that run beside each other; work in, events of its end out."""
 
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, cast, get_args
 
 import torch
 
-Queue = Literal["upload", "compute", "download"]
-QUEUES: Final[tuple[Queue, ...]] = get_args(Queue)
+StreamName = Literal["upload", "compute", "download"]
+STREAM_NAMES: Final[tuple[StreamName, ...]] = get_args(StreamName)
 
 
-class Mark(Protocol):
+class Event(Protocol):
     """The end of a piece of work."""
 
     def synchronize(self) -> None:
@@ -17,16 +17,18 @@ class Mark(Protocol):
         ...
 
 
-class Queues(Protocol):
-    """Where an encoder sends its work. Within a queue, work is done in order."""
+class Streams(Protocol):
+    """Where an encoder sends its work. Within a stream, work is done in order."""
 
     @property
     def device(self) -> torch.device:
         """On which the work is done."""
         ...
 
-    def run(self, queue: Queue, work: Callable[[], object], *, after: Mark | None = None) -> Mark:
-        """Append ``work``, to begin once ``after`` is reached; return the mark of its end."""
+    def run(
+        self, name: StreamName, work: Callable[[], object], *, after: Event | None = None
+    ) -> Event:
+        """Append ``work`` to a stream, to begin once ``after`` is reached; return its end."""
         ...
 
     def capture(self, work: Callable[[], object]) -> Callable[[], object]:
@@ -38,25 +40,25 @@ class Queues(Protocol):
         ...
 
 
-class CudaQueues:
-    """A stream per queue, so that copies run beside the network; graphs replay recorded work."""
+class CudaStreams:
+    """CUDA's own streams, so that copies run beside the network; graphs replay recorded work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._streams: dict[Queue, torch.cuda.Stream] = {
-            queue: torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            for queue in QUEUES
+        self._streams: dict[StreamName, torch.cuda.Stream] = {
+            name: torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for name in STREAM_NAMES
         }
         with torch.cuda.device(device):
             self._pool = torch.cuda.graph_pool_handle()  # one, as only one graph runs at a time
 
     def run(
-        self, queue: Queue, work: Callable[[], object], *, after: Mark | None = None
+        self, name: StreamName, work: Callable[[], object], *, after: Event | None = None
     ) -> torch.cuda.Event:
-        """Append ``work``, to begin once ``after`` is reached; return the mark of its end."""
-        stream = self._streams[queue]
+        """Append ``work`` to a stream, to begin once ``after`` is reached; return its end."""
+        stream = self._streams[name]
         if after is not None:
-            stream.wait_event(cast(torch.cuda.Event, after))  # all marks were made below
+            stream.wait_event(cast(torch.cuda.Event, after))  # all events were made below
         with torch.cuda.stream(stream):
             work()
         # A thread that waits sleeps: the cores have images to decode.

@@ -31,14 +31,14 @@ def open_encoder(folder: Path, *, device: str, runtime: RuntimeName, threads: in
     import torch  # noqa: PLC0415 - seconds
 
     from vision.inference.cuda_encoder import CudaEncoder  # noqa: PLC0415
-    from vision.inference.torch_encoder import Encoder, pick_device  # noqa: PLC0415
+    from vision.inference.torch_encoder import TorchEncoder, pick_device  # noqa: PLC0415
 
     # Torch's threads wait for one another by spinning, so a server that decodes and speaks HTTP on
     # the same cores is faster when some of them are left to that.
     torch.set_num_threads(threads)
     if pick_device(device).type == "cuda":
         return CudaEncoder.load(folder, device=device)
-    return Encoder.load(folder, device=device)
+    return TorchEncoder.load(folder, device=device)
 
 
 def takes_export(folder: Path, *, device: str, runtime: RuntimeName) -> bool:

@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from vision.errors import ModelFolderError
 from vision.inference.encoder import Encoding, Runtime
 from vision.inference.openvino_import import core, has_bf16, openvino
-from vision.model.export_folder import ExportManifest, Floats, Precision, name_of, read_export
+from vision.model.export_folder import (
+    ExportManifest,
+    FloatPrecision,
+    Precision,
+    precision_name,
+    read_export,
+)
 from vision.model.manifest import Manifest
-from vision.model.vector_classifier import Classes, read_classes
+from vision.model.vector_classifier import VectorClassifier, read_classifier
 
 RUNTIME: Final = "openvino"  # the name of exports for it
 NETWORK_SUFFIX: Final = ".xml"  # of OpenVINO's own format: the graph, and the weights
@@ -48,10 +54,10 @@ class OpenVinoEncoder:
         files: Mapping[str, bytes],
         *,
         runtime: Runtime,
-        floats: Floats,
+        floats: FloatPrecision,
         threads: int,
         batch_size: int = MOST_AT_ONCE,
-        classes: Classes | None = None,
+        classes: VectorClassifier | None = None,
     ) -> None:
         """Compile the network that an export's ``files`` hold.
 
@@ -105,7 +111,7 @@ class OpenVinoEncoder:
             floats=floats,
             threads=threads,
             batch_size=at_once,
-            classes=read_classes(folder, manifest),
+            classes=read_classifier(folder, manifest),
         )
 
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -128,12 +134,10 @@ class OpenVinoEncoder:
         for batch_size in (*batch_sizes, *between):
             if batch_size not in batch_sizes and time.monotonic() - started > WARM_UP_S:
                 break
-            preprocessing = self.manifest.preprocessing
-            shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
-            self.encode(np.zeros(shape, np.uint8))
+            self.encode(np.zeros(self.manifest.preprocessing.batch_shape(batch_size), np.uint8))
 
 
-def _as_here(export: ExportManifest) -> tuple[Runtime, Floats]:
+def _as_here(export: ExportManifest) -> tuple[Runtime, FloatPrecision]:
     """Return what an export's network computes in on this machine."""
     if export.floats == "fp32" or has_bf16():
         runtime = Runtime(name=RUNTIME, precision=export.precision, difference=export.difference)
@@ -141,14 +145,14 @@ def _as_here(export: ExportManifest) -> tuple[Runtime, Floats]:
     instead: Precision = "int8" if export.precision == "int8" else "fp32"
     measured = [one.difference for one in export.tried if one.name == instead]
     note = (
-        f"exported as {name_of(export.precision, export.floats)}, but this processor has no "
+        f"exported as {precision_name(export.precision, export.floats)}, but this processor has no "
         f"bfloat16: computes in {instead}, slower and no less exactly; galleries stay valid"
     )
     difference = measured[0] if measured else None
     return Runtime(name=RUNTIME, precision=instead, difference=difference, note=note), "fp32"
 
 
-def _settings(floats: Floats, threads: int) -> dict[str, object]:
+def _settings(floats: FloatPrecision, threads: int) -> dict[str, object]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

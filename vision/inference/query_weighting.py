@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from vision.model.manifest import Architecture
 
 
-class Weighed(NamedTuple):
+class WeightedQueries(NamedTuple):
     """Queries to search with; their scores times ``factors_Q`` are weighted means of cosines."""
 
     queries_QD: NDArray[np.float32]  # unit length
     factors_Q: NDArray[np.float32]  # at least 0; 0: a query is zero in all that counts
 
 
-def weigh(
+def weight_queries(
     queries_QD: NDArray[np.float32], architecture: Architecture, kind: float | None
-) -> Weighed:
+) -> WeightedQueries:
     """Return queries whose scores give ``kind`` of their weight to the kind, the rest to the thing.
 
     With the factors, a score is (1 - kind) x the cosine of the item parts + kind x that of the
@@ -41,7 +41,7 @@ def weigh(
         ValueError: the network has no two parts, or ``kind`` does not lie in [0, 1].
     """
     if kind is None:
-        return Weighed(queries_QD, np.ones(len(queries_QD), np.float32))
+        return WeightedQueries(queries_QD, np.ones(len(queries_QD), np.float32))
     item_width, share = architecture.item_width, architecture.kind_share
     if item_width is None or share is None:
         raise ValueError("this model's vectors have no part for kinds alone, so kind cannot be set")
@@ -56,7 +56,7 @@ def weigh(
     )
     factors_Q = np.linalg.norm(weighed_QD, axis=1)
     weighed_QD = _unit(weighed_QD)
-    return Weighed(weighed_QD.astype(np.float32), factors_Q.astype(np.float32))
+    return WeightedQueries(weighed_QD.astype(np.float32), factors_Q.astype(np.float32))
 
 
 def _unit(rows_QD: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -16,11 +16,11 @@ from vision.errors import DeviceError
 from vision.inference.encoder import Encoding, Runtime
 from vision.model.manifest import Manifest
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 from vision.networks.saved_model import load_model
 
 
-class Encoder:
+class TorchEncoder:
     """A trained network, ready on one device.
 
     Not for several threads at once: give it one lane.
@@ -31,9 +31,10 @@ class Encoder:
     def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
         self.manifest = manifest
         self.device = device
+        self.device_name = str(device)
         self.runtime = Runtime(name="torch", precision="fp32")
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self._normalise = Normalisation(manifest.preprocessing, device)
+        self._normalise = Normalization(manifest.preprocessing, device)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Self:
@@ -46,11 +47,6 @@ class Encoder:
         chosen = pick_device(device)
         manifest, network = load_model(folder)
         return cls(manifest, network, chosen)
-
-    @property
-    def device_name(self) -> str:
-        """Where it runs: ``cpu``, ``cuda`` or ``cuda:N``."""
-        return str(self.device)
 
     @property
     def parameters(self) -> int:
@@ -77,10 +73,8 @@ class Encoder:
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run the network once per batch size, so that the first request pays for nothing."""
-        preprocessing = self.manifest.preprocessing
         for batch_size in batch_sizes:
-            shape = (batch_size, preprocessing.channels, preprocessing.size, preprocessing.size)
-            self.encode(np.zeros(shape, np.uint8))
+            self.encode(np.zeros(self.manifest.preprocessing.batch_shape(batch_size), np.uint8))
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
-BY_CHANCE: Final = 0.05  # a loss that comes by chance this often or more is none
+SIGNIFICANCE: Final = 0.05  # a loss that comes by chance this often or more is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LossLimits:
     """What an export may lose."""
 
     min_overlap: float = 0.85  # share of the nearest images that must stay
@@ -103,10 +103,10 @@ class Limits:
     def _loses(self, lost: int | None, won: int | None, images: int) -> bool:
         if lost is None or won is None:
             return False
-        return lost - won > self.max_accuracy_loss * images and by_chance(lost, won) < BY_CHANCE
+        return lost - won > self.max_accuracy_loss * images and sign_test(lost, won) < SIGNIFICANCE
 
 
-def by_chance(lost: int, won: int) -> float:
+def sign_test(lost: int, won: int) -> float:
     """Return how often chance alone takes ``lost`` or more of all changes (exact sign test)."""
     changed = lost + won
     as_bad: int = sum(math.comb(changed, one) for one in range(lost, changed + 1))

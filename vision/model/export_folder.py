@@ -15,7 +15,7 @@ from files.checksummed_json import in_order, with_checksum
 from files.durable import replace_file, sync_folder
 from vision.errors import ModelFolderError
 from vision.model.export_accuracy import Difference
-from vision.model.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
+from vision.model.manifest import MANIFEST_NAME, Manifest, read_checked, read_manifest_text
 
 FORMAT: Final = "lookalike-runtime"
 FORMAT_VERSION: Final = 2
@@ -25,8 +25,8 @@ RUNTIMES: Final = "runtimes"  # the folder of all exports of a model
 SHOWN_DIGITS: Final = 12  # of a SHA-256
 
 Precision = Literal["fp32", "bf16", "int8"]
-Floats = Literal["fp32", "bf16"]
-Asked = Literal["auto", "int8", "bf16", "fp32"]  # auto: the quickest that holds
+FloatPrecision = Literal["fp32", "bf16"]
+PrecisionOption = Literal["auto", "int8", "bf16", "fp32"]  # auto: the quickest that holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +38,11 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class MeasuredVariant:
     """One way to compute the network, as it was measured when the model was exported."""
 
     precision: Precision
-    floats: Floats
+    floats: FloatPrecision
     cpu_ms: dict[str, float]  # of one core for an image, by the images in a batch
     difference: Difference | None = None  # None: not compared, one that holds is quicker
     refusal: str | None = None  # why it was not taken; None: it would do, or was not compared
@@ -50,7 +50,7 @@ class Attempt:
     @property
     def name(self) -> str:
         """The precision, and that of the rest of the numbers where it is another one."""
-        return name_of(self.precision, self.floats)
+        return precision_name(self.precision, self.floats)
 
     @property
     def best_ms(self) -> float:
@@ -90,9 +90,11 @@ class ExportManifest:
     calibration: Calibration | None  # None: there was nothing to calibrate
     difference: Difference
     created: str  # ISO 8601, UTC
-    floats: Floats = "fp32"  # of the numbers that are not small integers, where the CPU has it
+    floats: FloatPrecision = (
+        "fp32"  # of the numbers that are not small integers, where the CPU has it
+    )
     batch: int | None = None  # images at once that one core is quickest with; None: not measured
-    tried: tuple[Attempt, ...] = ()  # all that were timed, the most exact first
+    tried: tuple[MeasuredVariant, ...] = ()  # all that were timed, the most exact first
     format_version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
@@ -133,7 +135,9 @@ class ExportManifest:
                     "full_precision_layers": tuple(fields["full_precision_layers"]),
                     "calibration": None if calibration is None else Calibration(**calibration),
                     "difference": Difference.from_json(fields["difference"]),
-                    "tried": tuple(Attempt.from_json(one) for one in fields.get("tried", ())),
+                    "tried": tuple(
+                        MeasuredVariant.from_json(one) for one in fields.get("tried", ())
+                    ),
                 }
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -151,19 +155,19 @@ class Export:
     files: dict[str, bytes]  # by name
 
 
-def name_of(precision: Precision, floats: Floats) -> str:
+def precision_name(precision: Precision, floats: FloatPrecision) -> str:
     """Return a precision in words, such as "int8 and bf16"."""
     return precision if floats in (precision, "fp32") else f"{precision} and {floats}"
 
 
-def export_folder(model_folder: Path, runtime: str) -> Path:
+def runtime_folder(model_folder: Path, runtime: str) -> Path:
     """Return where a model's export for ``runtime`` lies, or would lie."""
     return model_folder / RUNTIMES / runtime
 
 
 def has_export(model_folder: Path, runtime: str) -> bool:
     """Say whether the model was exported for ``runtime``; it may still be refused when read."""
-    return (export_folder(model_folder, runtime) / MANIFEST_NAME).is_file()
+    return (runtime_folder(model_folder, runtime) / MANIFEST_NAME).is_file()
 
 
 def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
@@ -173,9 +177,10 @@ def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
         ModelFolderError: there is none, it is damaged, changed or of another version, or it was
             made of another model.
     """
-    folder = export_folder(model_folder, runtime)
+    folder = runtime_folder(model_folder, runtime)
     try:
-        manifest = ExportManifest.from_bytes(_read(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES))
+        text = read_manifest_text(folder / MANIFEST_NAME, missing=f"no {MANIFEST_NAME} in {folder}")
+        manifest = ExportManifest.from_bytes(text)
     except ModelFolderError as error:
         raise ModelFolderError(f"{folder}: {error}") from error
     if manifest.runtime != runtime:
@@ -185,11 +190,14 @@ def read_export(model_folder: Path, model: Manifest, runtime: str) -> Export:
             f"{folder} was made of another model ({manifest.model_fingerprint[:SHOWN_DIGITS]}…) "
             f"than {model.name!r} ({model.fingerprint[:SHOWN_DIGITS]}…): export this one again"
         )
-    files = {name: _read_file(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    for name in manifest.files:
+        if Path(name).name != name:
+            raise ModelFolderError(f"{folder} names a file that is not in it: {name!r}")
+    files = {name: read_checked(folder, name, sha256) for name, sha256 in manifest.files.items()}
     return Export(manifest, files)
 
 
-def bound_to(export: Export, model: Manifest) -> Export:
+def rebind(export: Export, model: Manifest) -> Export:
     """Return an export of a model's network for the same network with the classes of ``model``.
 
     Its files stay as they are; of what was measured, that of the vectors stays.
@@ -215,7 +223,7 @@ def write_export(model_folder: Path, export: Export) -> None:
     Raises:
         ModelFolderError: it cannot be written (for one, a full disk); an older one still stands.
     """
-    folder = export_folder(model_folder, export.manifest.runtime)
+    folder = runtime_folder(model_folder, export.manifest.runtime)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in export.files.items():
@@ -230,29 +238,6 @@ def write_export(model_folder: Path, export: Export) -> None:
         raise ModelFolderError(f"cannot write {folder}: {error.strerror}") from error
 
 
-def named_after_content(data: bytes, suffix: str) -> str:
+def content_name(data: bytes, suffix: str) -> str:
     """Return the name under which a file of an export is kept."""
     return f"network-{hashlib.sha256(data).hexdigest()[:SHOWN_DIGITS]}{suffix}"
-
-
-def _read_file(folder: Path, name: str, sha256: str) -> bytes:
-    if Path(name).name != name:
-        raise ModelFolderError(f"{folder} names a file that is not in it: {name!r}")
-    data = _read(folder, name)
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        raise ModelFolderError(
-            f"{folder / name} was changed: its SHA-256 is {actual[:SHOWN_DIGITS]}…, "
-            f"the manifest says {sha256[:SHOWN_DIGITS]}…"
-        )
-    return data
-
-
-def _read(folder: Path, name: str, limit: int = -1) -> bytes:
-    try:
-        with (folder / name).open("rb") as file:
-            return file.read(limit)
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"no {name} in {folder}") from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {folder / name}: {error.strerror}") from error

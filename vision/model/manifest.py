@@ -163,17 +163,26 @@ def read_manifest(folder: Path) -> Manifest:
         ModelFolderError: the folder or the manifest is missing, damaged or of another version.
     """
     path = folder / MANIFEST_NAME
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES)
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder} is not a model folder: no {MANIFEST_NAME}") from error
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+    text = read_manifest_text(path, missing=f"{folder} is not a model folder: no {MANIFEST_NAME}")
     try:
         return Manifest.from_bytes(text)
     except ModelFolderError as error:
         raise ModelFolderError(f"{path}: {error}") from error
+
+
+def read_manifest_text(path: Path, *, missing: str) -> bytes:
+    """Return the bytes of a manifest, no more than one may have.
+
+    Raises:
+        ModelFolderError: it cannot be read; ``missing`` says what it means that it is not there.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_MANIFEST_BYTES)
+    except FileNotFoundError as error:
+        raise ModelFolderError(missing) from error
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_weights(folder: Path, manifest: Manifest) -> bytes:
@@ -184,19 +193,15 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
     Raises:
         ModelFolderError: the file is missing, or not the one the manifest describes.
     """
-    return _checked(folder, WEIGHTS_NAME, manifest.weights_sha256)
+    return read_checked(folder, WEIGHTS_NAME, manifest.weights_sha256)
 
 
-def read_beside(folder: Path, name: str, sha256: str | None) -> bytes | None:
-    """Return a file of a model folder that has this SHA-256; None where its manifest names none.
+def read_checked(folder: Path, name: str, sha256: str) -> bytes:
+    """Return a file of a folder that has this SHA-256, as the folder's manifest says.
 
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    return None if sha256 is None else _checked(folder, name, sha256)
-
-
-def _checked(folder: Path, name: str, sha256: str) -> bytes:
     path = folder / name
     try:
         data = path.read_bytes()

@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from vision.errors import ModelFolderError
-from vision.model.manifest import Architecture, Manifest, read_beside
+from vision.model.manifest import Architecture, Manifest, read_checked
 
 REFERENCES_NAME: Final = "references.safetensors"
 REFERENCES_SHA256: Final = "references_sha256"  # in the manifest's data
 NEIGHBOURS: Final = 10  # that are looked at
 LEAST_LENGTH: Final = 1e-12  # that a vector is divided by
 
-Code = Literal["far_from_all", "neighbours_differ", "not_known"]
+ReasonCode = Literal["far_from_all", "neighbours_differ", "not_known"]
 
 
-class WhyNot(NamedTuple):
+class Reason(NamedTuple):
     """Why a class is not sure."""
 
-    code: Code
+    code: ReasonCode
     detail: str  # a sentence
 
 
@@ -43,12 +43,12 @@ class Verdict(NamedTuple):
     """Whether a picture is one of the things that the model knows."""
 
     sure: bool | None  # None: it cannot be told
-    why_not: WhyNot | None
+    why_not: Reason | None
 
 
 UNKNOWN: Final = Verdict(
     None,
-    WhyNot(
+    Reason(
         "not_known",
         "this model keeps no photos to compare with (it was made by an earlier version, or has no "
         "classes), so it cannot say whether the picture is one of the things it knows",
@@ -56,7 +56,7 @@ UNKNOWN: Final = Verdict(
 )
 
 
-class Nearness(NamedTuple):
+class Neighborhood(NamedTuple):
     """Where a vector lies among the references."""
 
     distance: float  # 1 - cosine to the k-th nearest, in [0, 2]
@@ -64,7 +64,7 @@ class Nearness(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class References:
+class OpenSetDetector:
     """Vectors of photos that a model has learnt from, and what counts as near to them."""
 
     vectors_KD: NDArray[np.float32]  # unit length, of the numbers that are compared
@@ -74,22 +74,22 @@ class References:
     refused: float  # share of one's own new photos that both limits refuse, as they were fitted
     fitted_on: int  # photos
 
-    def near(self, vector_D: NDArray[np.float32], given: int) -> Nearness:
-        """Return where a vector lies that was given the class at position ``given``."""
+    def near(self, vector_D: NDArray[np.float32], label: int) -> Neighborhood:
+        """Return where a vector lies that was given the class at position ``label``."""
         part_D = vector_D[: self.vectors_KD.shape[1]]
         scores_K = self.vectors_KD @ part_D / max(float(np.linalg.norm(part_D)), LEAST_LENGTH)
         nearest = np.argpartition(scores_K, -self._looked_at)[-self._looked_at :]
-        return Nearness(
-            1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == given).mean())
+        return Neighborhood(
+            1 - float(scores_K[nearest].min()), float((self.labels_K[nearest] == label).mean())
         )
 
-    def judge(self, vector_D: NDArray[np.float32], given: int) -> Verdict:
+    def judge(self, vector_D: NDArray[np.float32], label: int) -> Verdict:
         """Return whether a picture is one of the things the model knows; some 0.1 ms."""
-        distance, agreement = self.near(vector_D, given)
+        distance, agreement = self.near(vector_D, label)
         if distance > self.most_distance:
             return Verdict(
                 False,
-                WhyNot(
+                Reason(
                     "far_from_all",
                     "none of the photos that the model has learnt from is near: the "
                     f"{self._looked_at} nearest are up to {distance:.3f} away, where at most "
@@ -99,7 +99,7 @@ class References:
         if agreement < self.least_agreement:
             return Verdict(
                 False,
-                WhyNot(
+                Reason(
                     "neighbours_differ",
                     f"the photos nearest to it are of other classes: {agreement:.0%} of "
                     f"{self._looked_at} have this one, where at least "
@@ -150,7 +150,7 @@ class References:
 
 
 def judge(
-    references: References | None,
+    references: OpenSetDetector | None,
     vector_D: NDArray[np.float32],
     probabilities_L: NDArray[np.float32],
 ) -> Verdict:
@@ -165,14 +165,15 @@ def compared_width(architecture: Architecture) -> int:
     return architecture.item_width or architecture.width
 
 
-def read_references(folder: Path, manifest: Manifest) -> References | None:
+def read_detector(folder: Path, manifest: Manifest) -> OpenSetDetector | None:
     """Return the references of a model; None where it has none.
 
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, REFERENCES_NAME, manifest.data.get(REFERENCES_SHA256))
-    if data is None:
+    sha256 = manifest.data.get(REFERENCES_SHA256)
+    if sha256 is None:
         return None
+    data = read_checked(folder, REFERENCES_NAME, sha256)
     whole = manifest.architecture.width  # so they were compared, and written, at first
-    return References.from_bytes(data, widths=(compared_width(manifest.architecture), whole))
+    return OpenSetDetector.from_bytes(data, widths=(compared_width(manifest.architecture), whole))

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from vision.errors import ModelFolderError
-from vision.model.manifest import Manifest, read_beside
+from vision.model.manifest import Manifest, read_checked
 
-CLASSES_NAME: Final = "classes.safetensors"
+CLASSIFIER_NAME: Final = "classes.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Classes:
+class VectorClassifier:
     """A linear layer from unit vectors to a logit for each label."""
 
     weight_LD: NDArray[np.float32]
@@ -52,24 +52,28 @@ class Classes:
             arrays = safetensors.numpy.load(data)
             weight_LD, bias_L = arrays["weight"], arrays["bias"]
         except (SafetensorError, KeyError) as error:
-            raise ModelFolderError(f"{CLASSES_NAME} is damaged: no linear layer in it") from error
+            raise ModelFolderError(
+                f"{CLASSIFIER_NAME} is damaged: no linear layer in it"
+            ) from error
         if (weight_LD.shape, bias_L.shape) != ((labels, width), (labels,)) or {
             weight_LD.dtype,
             bias_L.dtype,
         } != {np.dtype(np.float32)}:
             raise ModelFolderError(
-                f"{CLASSES_NAME} does not fit: {labels} rows of {width} numbers were expected"
+                f"{CLASSIFIER_NAME} does not fit: {labels} rows of {width} numbers were expected"
             )
         return cls(weight_LD, bias_L)
 
 
-def read_classes(folder: Path, manifest: Manifest) -> Classes | None:
+def read_classifier(folder: Path, manifest: Manifest) -> VectorClassifier | None:
     """Return the classes that a model was given later; None where it has none but its network's.
 
     Raises:
         ModelFolderError: the file is missing, or not the one that the manifest describes.
     """
-    data = read_beside(folder, CLASSES_NAME, manifest.classes_sha256)
-    if data is None:
+    if manifest.classes_sha256 is None:
         return None
-    return Classes.from_bytes(data, labels=len(manifest.labels), width=manifest.architecture.width)
+    data = read_checked(folder, CLASSIFIER_NAME, manifest.classes_sha256)
+    return VectorClassifier.from_bytes(
+        data, labels=len(manifest.labels), width=manifest.architecture.width
+    )

@@ -17,7 +17,7 @@ VGG_LAYERS: Final = ("pool1", "pool2", "pool3", "pool4", "pool5", "fc6", "fc7")
 AUXILIARY: Final = ("aux1", "aux2", "AuxLogits")  # classifiers that only training has
 
 
-def cut(network: nn.Module, name: str, layers: Sequence[str]) -> nn.Module:
+def make_feature_extractor(network: nn.Module, name: str, layers: Sequence[str]) -> nn.Module:
     """Return ``network``, called ``name``, up to ``layers``; ``network`` itself is used up.
 
     What comes back gives the output of ``penultimate`` alone as a tensor, and that of other layers

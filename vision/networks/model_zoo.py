@@ -64,7 +64,7 @@ def _timm_tags(network: str) -> list[str]:
     return [name.partition(".")[2] for name in get_arch_pretrained_cfgs(network)]
 
 
-def build_known(name: str, *, side: int | None = None) -> nn.Module:
+def create_model(name: str, *, side: int | None = None) -> nn.Module:
     """Return the whole network called ``name``, with its classifier and random weights.
 
     torchvision's vision transformers are made for images of ``side`` pixels, where it is given.
@@ -94,7 +94,7 @@ def build_known(name: str, *, side: int | None = None) -> nn.Module:
     return network
 
 
-def own_side(network: nn.Module) -> int:
+def native_size(network: nn.Module) -> int:
     """Return the side, in pixels, of the images that ``network`` was made for."""
     described = getattr(network, "pretrained_cfg", None) or {}
     if described:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vision.image.preprocessing import Preprocessing
 
 
-class Normalisation:
+class Normalization:
     """Turns uint8 pixels into (x / 255 - mean) / std, with one multiplication and one addition."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:

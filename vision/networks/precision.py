@@ -17,40 +17,42 @@ from torch.nn.functional import cosine_similarity
 
 from vision.image.preprocessing import Preprocessing
 from vision.networks.network import Network
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 
 logger = logging.getLogger("lookalike.vision")
-LEAST_COSINE: Final = 0.999  # of an image's vectors in float32 and in fewer bits
+MIN_COSINE: Final = 0.999  # of an image's vectors in float32 and in fewer bits
 PROBES: Final = 8  # images of noise to compare with
 # Layers whose weights autocast would convert anew for every batch; VGG-19 has 0.5 GB of them.
 CONVERTED: Final = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
-def fastest(
+def fastest_precision(
     network: Network, preprocessing: Preprocessing, capability: tuple[int, int]
 ) -> tuple[Network, torch.dtype]:
     """Return the network for a GPU of this compute capability, and the precision of its features.
 
     That is float32, and ``network`` itself, if fewer bits would change its vectors too much.
     """
-    precision = pick_precision(capability)
+    precision = gpu_precision(capability)
     if precision is torch.float32:
         return network, precision
     device = next(network.parameters()).device
-    shape = (PROBES, preprocessing.channels, preprocessing.size, preprocessing.size)
+    shape = preprocessing.batch_shape(PROBES)
     noise_BCHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    normalise = Normalisation(preprocessing, device)
-    other = lowered(network, precision)
-    cosine = agreement(
+    normalise = Normalization(preprocessing, device)
+    other = in_precision(network, precision)
+    cosine = lowest_cosine(
         network, other, normalise(torch.from_numpy(noise_BCHW).to(device)), precision
     )
-    if cosine < LEAST_COSINE:
-        logger.warning("float32: in %s vectors are only %.4f alike", precision, cosine)
+    if cosine < MIN_COSINE:
+        logger.warning(
+            "using float32: in %s vectors have a cosine of only %.4f to its own", precision, cosine
+        )
         return network, torch.float32
     return other, precision
 
 
-def pick_precision(capability: tuple[int, int]) -> torch.dtype:
+def gpu_precision(capability: tuple[int, int]) -> torch.dtype:
     """Return in what a GPU of this compute capability is fast: (8, 0) is Ampere, (7, 0) Volta.
 
     bfloat16 goes first: it reaches as far as float32, so no network overflows in it.
@@ -62,7 +64,7 @@ def pick_precision(capability: tuple[int, int]) -> torch.dtype:
     return torch.float32
 
 
-def lowered(network: Network, precision: torch.dtype) -> Network:
+def in_precision(network: Network, precision: torch.dtype) -> Network:
     """Return a copy whose features hold their large weights in ``precision``."""
     copy = deepcopy(network)
     for layer in copy.features.modules():
@@ -71,7 +73,7 @@ def lowered(network: Network, precision: torch.dtype) -> Network:
     return copy
 
 
-def compute(
+def run_network(
     network: Network, normalised_BCHW: Tensor, precision: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return float32 unit vectors (B, D) and logits (B, L), the features made in ``precision``."""
@@ -88,15 +90,15 @@ def compute(
 
 
 @torch.inference_mode()
-def agreement(
+def lowest_cosine(
     network: Network, other: Network, normalised_BCHW: Tensor, precision: torch.dtype
 ) -> float:
     """Return the least cosine between vectors of ``network`` in float32 and of ``other``.
 
     It is 0 if any of them is not finite.
     """
-    exact_BD, _ = compute(network, normalised_BCHW, torch.float32)
-    vectors_BD, logits_BL = compute(other, normalised_BCHW, precision)
+    exact_BD, _ = run_network(network, normalised_BCHW, torch.float32)
+    vectors_BD, logits_BL = run_network(other, normalised_BCHW, precision)
     if not (vectors_BD.isfinite().all() and logits_BL.isfinite().all()):
         return 0.0
     return float(cosine_similarity(exact_BD, vectors_BD).min())

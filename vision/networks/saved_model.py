@@ -19,7 +19,7 @@ from files.unfinished import unfinished
 from vision.errors import ModelFolderError
 from vision.model.export_folder import Export, write_export
 from vision.model.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest, read_weights
-from vision.model.vector_classifier import read_classes
+from vision.model.vector_classifier import read_classifier
 from vision.networks.network import Network, build_network
 
 
@@ -43,7 +43,7 @@ def load_model(folder: Path) -> tuple[Manifest, Network]:
         raise ModelFolderError(
             f"{folder / WEIGHTS_NAME} does not fit a {manifest.architecture.network!r} network"
         ) from error
-    classes = read_classes(folder, manifest)
+    classes = read_classifier(folder, manifest)
     if classes is not None:
         weight_LD, bias_L = torch.from_numpy(classes.weight_LD), torch.from_numpy(classes.bias_L)
         network = network.with_classifier(weight_LD, bias_L)

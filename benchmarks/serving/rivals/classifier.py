@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.serving.rivals.decoding import answer, pixels_of
-from vision.networks.normalization import Normalisation
+from vision.networks.normalization import Normalization
 from vision.networks.saved_model import load_model
 
 
@@ -23,7 +23,7 @@ class Classifier:
     def __init__(self, folder: Path) -> None:
         manifest, network = load_model(folder)
         self._network = network.eval().to(memory_format=torch.channels_last)
-        self._normalise = Normalisation(manifest.preprocessing, torch.device("cpu"))
+        self._normalise = Normalization(manifest.preprocessing, torch.device("cpu"))
         self._temperature = manifest.temperature
         self.labels = manifest.labels
         self.preprocessing = manifest.preprocessing

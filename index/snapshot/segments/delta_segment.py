@@ -1,4 +1,4 @@
-"""Vectors under keys in a growing table: one writer, and readers that never wait.
+"""Vectors under keys in a growing segment: one writer, and readers that never wait.
 
 Shape suffixes: N rows, C rows there is room for, D vector width.
 """
@@ -13,55 +13,55 @@ from index.errors import BadVectorsError
 
 MIN_CAPACITY: Final = 1024  # rows
 GROWTH: Final = 1.5  # a full array is copied into one this many times as large
-MIN_DEAD: Final = 128  # dead rows that are never worth a compaction
-DEAD_SHARE: Final = 64  # compact when more than one row in this many is dead
+MIN_TOMBSTONES: Final = 128  # tombstoned rows that are never worth a compaction
+TOMBSTONE_SHARE: Final = 64  # compact when more than one row in this many is tombstoned
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What the table held at one moment; readers keep it as long as they like."""
+class DeltaSegmentView:
+    """What the segment held at one moment; readers keep it as long as they like."""
 
-    vectors_ND: NDArray[np.float32]  # dead rows included
+    vectors_ND: NDArray[np.float32]  # tombstoned rows included
     keys_N: NDArray[np.int64]  # strictly increasing
-    dead_rows: NDArray[np.int64]  # sorted
+    tombstoned_rows: NDArray[np.int64]  # sorted
 
     @property
-    def dead(self) -> int:
+    def tombstones(self) -> int:
         """How many rows no search may return."""
-        return len(self.dead_rows)
+        return len(self.tombstoned_rows)
 
     @property
-    def alive(self) -> int:
+    def live_count(self) -> int:
         """How many rows a search may return."""
-        return len(self.keys_N) - len(self.dead_rows)
+        return len(self.keys_N) - len(self.tombstoned_rows)
 
-    def alive_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def live_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of ``rows`` that a search may return, in their order."""
-        return rows[~np.isin(rows, self.dead_rows)] if self.dead_rows.size else rows
+        return rows[~np.isin(rows, self.tombstoned_rows)] if self.tombstoned_rows.size else rows
 
-    def alive_rows(self) -> NDArray[np.int64]:
-        """Return the numbers of all rows that a search may return, sorted: int64 (alive,)."""
+    def live_rows(self) -> NDArray[np.int64]:
+        """Return the numbers of all rows that a search may return, sorted: int64 (live_count,)."""
         rows = np.arange(len(self.keys_N))
-        return np.delete(rows, self.dead_rows) if self.dead_rows.size else rows
+        return np.delete(rows, self.tombstoned_rows) if self.tombstoned_rows.size else rows
 
     def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the alive rows of ``keys``, sorted and distinct; unknown ones are left out."""
+        """Return the live rows of ``keys``, sorted and distinct; unknown ones are left out."""
         rows = np.searchsorted(self.keys_N, keys)
         known = rows < len(self.keys_N)
         known[known] = self.keys_N[rows[known]] == keys[known]
-        return self.alive_among(rows[known])
+        return self.live_among(rows[known])
 
 
-class Table:
-    """A growing table of unit vectors under integer keys.
+class DeltaSegment:
+    """A growing segment of unit vectors under integer keys.
 
-    The writer fills rows that no reader can see yet and then publishes a new ``View`` by swapping
-    one reference; a reader takes the current view and never locks. ``apply`` must not be called by
-    two threads at once.
+    The writer fills rows that no reader can see yet and then publishes a new view by swapping one
+    reference; a reader takes the current view and never locks. ``apply`` must not be called by two
+    threads at once.
 
-    >>> table = Table(width=2)
-    >>> table.apply(keys_N=np.int64([7, 9]), vectors_ND=np.eye(2, dtype=np.float32))
-    >>> table.view.alive
+    >>> segment = DeltaSegment(width=2)
+    >>> segment.apply(keys_N=np.int64([7, 9]), vectors_ND=np.eye(2, dtype=np.float32))
+    >>> segment.view.live_count
     2
     """
 
@@ -69,13 +69,13 @@ class Table:
         self.width = width
         self._vectors_CD = np.empty((max(capacity, MIN_CAPACITY), width), np.float32)
         self._keys_C = np.empty(len(self._vectors_CD), np.int64)
-        self._view = View(self._vectors_CD[:0], self._keys_C[:0], np.empty(0, np.int64))
+        self._view = DeltaSegmentView(self._vectors_CD[:0], self._keys_C[:0], np.empty(0, np.int64))
 
     def __len__(self) -> int:
-        return self._view.alive
+        return self._view.live_count
 
     @property
-    def view(self) -> View:
+    def view(self) -> DeltaSegmentView:
         """The current, immutable content."""
         return self._view
 
@@ -109,27 +109,29 @@ class Table:
         if len(keys_N):
             view = self._appended(view, keys_N, vectors_ND)
         if removed is not None and removed.size:
-            dead_rows = np.union1d(view.dead_rows, view.rows_of(removed))
-            view = replace(view, dead_rows=dead_rows)
-            if len(dead_rows) > max(MIN_DEAD, len(view.keys_N) // DEAD_SHARE):
+            tombstoned_rows = np.union1d(view.tombstoned_rows, view.rows_of(removed))
+            view = replace(view, tombstoned_rows=tombstoned_rows)
+            if len(tombstoned_rows) > max(MIN_TOMBSTONES, len(view.keys_N) // TOMBSTONE_SHARE):
                 view = self._compacted(view)
         self._view = view
 
     def _appended(
-        self, view: View, keys_N: NDArray[np.int64], vectors_ND: NDArray[np.float32]
-    ) -> View:
+        self, view: DeltaSegmentView, keys_N: NDArray[np.int64], vectors_ND: NDArray[np.float32]
+    ) -> DeltaSegmentView:
         start, stop = len(view.keys_N), len(view.keys_N) + len(keys_N)
         if stop > len(self._keys_C):
             self._move(view.vectors_ND, view.keys_N, capacity=int(stop * GROWTH))
         self._vectors_CD[start:stop] = vectors_ND  # beyond every published view
         self._keys_C[start:stop] = keys_N
-        return View(self._vectors_CD[:stop], self._keys_C[:stop], view.dead_rows)
+        return DeltaSegmentView(self._vectors_CD[:stop], self._keys_C[:stop], view.tombstoned_rows)
 
-    def _compacted(self, view: View) -> View:
-        rows = view.alive_rows()
+    def _compacted(self, view: DeltaSegmentView) -> DeltaSegmentView:
+        rows = view.live_rows()
         self._move(view.vectors_ND[rows], view.keys_N[rows], capacity=len(self._keys_C))
         count = len(rows)
-        return View(self._vectors_CD[:count], self._keys_C[:count], np.empty(0, np.int64))
+        return DeltaSegmentView(
+            self._vectors_CD[:count], self._keys_C[:count], np.empty(0, np.int64)
+        )
 
     def _move(
         self, vectors_ND: NDArray[np.float32], keys_N: NDArray[np.int64], *, capacity: int

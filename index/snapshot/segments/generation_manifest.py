@@ -1,9 +1,19 @@
 """The manifest of a generation: what it says, with a checksum of its own."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from files.checksummed_json import by_name, checksum, in_one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose rows a generation holds."""
+
+    database_id: str
+    fingerprint: str  # of the model
+    width: int
 
 
 def encode_manifest(manifest: dict[str, Any]) -> bytes:

@@ -1,10 +1,9 @@
 """The generations of a gallery's bulk on disk: a cache of what the database holds.
 
-``snapshots/gen-00000012`` holds the keys, the vectors and the structure as of one operation, with a
+``snapshots/gen-00000012`` holds the keys, the vectors and the ANN index as of one operation, with a
 manifest of sizes and checksums. A generation is renamed to its place when all of it is on the disk,
-and counts once the database knows it (`index.snapshot.segments.generation_record`); the newest two
-are kept. What does not match
-its manifest, database or model is refused: then the one before is used, or the database.
+and counts once the database knows it (`generation_record`); the newest two are kept. What does not
+match its manifest, database or model is refused: then the one before is used, or the database.
 """
 
 import logging
@@ -13,7 +12,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,12 +22,12 @@ from numpy.typing import NDArray
 from files.durable import Buffer, FileDigest, read_digest, sync_folder, write_bytes, write_file
 from files.locks import locked
 from index.errors import GenerationError
-from index.search.ann_index import Structure
-from index.search.index_spec import OUTDATED, Plan
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import OUTDATED, IndexSpec
 from index.search.vector_matrix import Matrix, matrix_header
-from index.snapshot.segments.base_segment import Base
-from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest
+from index.snapshot.segments.generation_manifest import Owner, decode_manifest, encode_manifest
 from index.snapshot.segments.generation_record import known_numbers, record
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
 from index.store.vacuum import check_room
 
@@ -40,20 +38,11 @@ KEPT: Final = 2
 FORMAT: Final = 1
 KEYS: Final = "keys.i64"
 VECTORS: Final = "vectors.f32"
-STRUCTURE: Final = "structure.faiss"
+ANN_INDEX: Final = "structure.faiss"
 MANIFEST: Final = "manifest.json"
 WRITTEN_ROWS: Final = 65_536  # at a time
 _UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a fault raises
 logger = logging.getLogger("lookalike.index")
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose rows a generation holds."""
-
-    database_id: str
-    fingerprint: str  # of the model
-    width: int
 
 
 class Generations:
@@ -95,7 +84,7 @@ class Generations:
                 continue
         return min(seqs, default=0)
 
-    def load(self, number: int, *, last_seq: int) -> Base:
+    def load(self, number: int, *, last_seq: int) -> ImmutableSegment:
         """Return one generation; its vectors stay in the file, mapped.
 
         Raises:
@@ -157,8 +146,8 @@ class Generations:
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
-        plan: Plan,
-        structure: Structure | None,
+        spec: IndexSpec,
+        ann_index: AnnIndex | None,
         settings: Mapping[str, str],
         before_commit: Callable[[], None],
     ) -> None:
@@ -179,12 +168,12 @@ class Generations:
                 KEYS: write_bytes(unfinished / KEYS, [keys_N.astype("<i8").tobytes()]),
                 VECTORS: write_bytes(unfinished / VECTORS, _pieces(matrix)),
             }
-            if structure is not None:
+            if ann_index is not None:
                 # FAISS's own file writer neither syncs nor tells that the last bytes found no room.
-                files[STRUCTURE] = write_file(
-                    unfinished / STRUCTURE,
+                files[ANN_INDEX] = write_file(
+                    unfinished / ANN_INDEX,
                     lambda append: faiss.write_index(
-                        structure.index, faiss.PyCallbackIOWriter(append)
+                        ann_index.index, faiss.PyCallbackIOWriter(append)
                     ),
                 )
             manifest = {
@@ -194,8 +183,8 @@ class Generations:
                 "database_id": self._owner.database_id,
                 "fingerprint": self._owner.fingerprint,
                 "width": self._owner.width,
-                "plan": plan.to_json(),
-                "strays": structure.strays.rows.tolist() if structure and structure.strays else [],
+                "plan": spec.to_json(),
+                "strays": [] if ann_index is None else ann_index.unindexed_rows.tolist(),
                 "files": {name: [facts.bytes, facts.crc32] for name, facts in files.items()},
                 "faiss": faiss.__version__,
             }
@@ -252,7 +241,7 @@ class Generations:
         """Return the folder of a generation."""
         return self.folder / f"{PREFIX}{number:08}"
 
-    def _load(self, folder: Path, number: int, last_seq: int) -> Base:
+    def _load(self, folder: Path, number: int, last_seq: int) -> ImmutableSegment:
         manifest = decode_manifest((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {manifest['format']}, not {FORMAT}")
@@ -261,8 +250,8 @@ class Generations:
             raise ValueError("it belongs to another gallery or model")
         if manifest["seq"] > last_seq:
             raise ValueError(f"it is of operation {manifest['seq']}, the database of {last_seq}")
-        plan, strays = Plan.from_json(manifest["plan"]), manifest.get("strays")
-        expected = {KEYS, VECTORS} | ({STRUCTURE} if plan.kind != "exact" else set())
+        spec, unindexed = IndexSpec.from_json(manifest["plan"]), manifest.get("strays")
+        expected = {KEYS, VECTORS} | ({ANN_INDEX} if spec.kind != "exact" else set())
         if set(manifest["files"]) != expected:
             raise ValueError(f"it lists the files {sorted(manifest['files'])}")
         for name, facts in manifest["files"].items():
@@ -272,21 +261,23 @@ class Generations:
         if len(keys_N) != count:
             raise ValueError(f"it has {len(keys_N)} keys, not {count}")
         matrix = Matrix.mapped(folder / VECTORS, count=count, width=owner.width)
-        structure = None
-        if plan.kind != "exact" and strays is None:
-            plan = OUTDATED
-        if plan.kind != "exact":
-            index = faiss.read_index(str(folder / STRUCTURE), faiss.IO_FLAG_MMAP_IFC)
+        ann_index = None
+        if spec.kind != "exact" and unindexed is None:
+            spec = OUTDATED
+        if spec.kind != "exact":
+            index = faiss.read_index(str(folder / ANN_INDEX), faiss.IO_FLAG_MMAP_IFC)
             if (index.ntotal, index.d) != (count, owner.width):
                 raise ValueError(f"its structure holds {index.ntotal} rows of {index.d} numbers")
-            structure = Structure(index, matrix, plan).with_strays(np.array(strays, np.int64))
-        return Base(
+            ann_index = AnnIndex(index, matrix, spec).with_unindexed_rows(
+                np.array(unindexed, np.int64)
+            )
+        return ImmutableSegment(
             generation=number,
             seq=manifest["seq"],
             keys_N=keys_N,
             matrix=matrix,
-            plan=plan,
-            structure=structure,
+            spec=spec,
+            ann_index=ann_index,
         )
 
 

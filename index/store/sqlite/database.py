@@ -5,7 +5,6 @@ the same time (the "WAL-reset" fault), so older ones are refused.
 """
 
 import errno
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ import apsw
 
 from index.errors import DiskFullError, GalleryFolderError, ReadOnlyError, StorageError
 from index.store.sqlite.file_access import Access, access_to, connect, why_read_only
-from index.store.sqlite.file_identity import Place
+from index.store.sqlite.file_identity import FileIdentity
 from index.store.sqlite.write_ahead_log import (
     LONG_BYTES,
-    LogKeeper,
-    ReadingTime,
-    begin_log_anew,
+    Checkpointer,
+    ReadTimer,
     too_long,
+    truncate_wal,
 )
 
 SAFE_SQLITE: Final = (3, 51, 3)
@@ -66,13 +65,13 @@ class Database:
         self._writer = _prepared(path, self._access, query_only=self._access is not Access.WRITABLE)
         self._writer.set_wal_hook(self._note_log_pages)
         self._log_pages = 0  # in the write-ahead log after the last commit
-        self._log_keeper = LogKeeper(self._writer, path)
+        self._checkpointer = Checkpointer(self._writer, path)
         self._idle: deque[apsw.Connection] = deque()
-        self._readers: dict[apsw.Connection, ReadingTime] = {}
+        self._readers: dict[apsw.Connection, ReadTimer] = {}
         try:
-            with sentences(path):
+            with translate_errors(path):
                 self._writer.pragma("schema_version")  # opens the files beside it, too
-            self._place = Place(path)
+            self._file_identity = FileIdentity(path)
         except BaseException:
             self._writer.close()
             raise
@@ -87,9 +86,9 @@ class Database:
             StorageError: nothing was written; or, on an I/O error, or when the files were taken
                 away in that very moment, perhaps all: read-only from now.
         """
-        with self._write_lock, sentences(self.path):
+        with self._write_lock, translate_errors(self.path):
             self._check_open()
-            self._look_at_place()
+            self._check_files()
             if self.read_only_reason is not None:
                 raise ReadOnlyError(self.read_only_reason)
             writer = self._writer
@@ -103,16 +102,16 @@ class Database:
                         writer.execute("ROLLBACK")
             except apsw.IOError as error:
                 raise self._after_io_error(error, writer.system_errno) from error
-            self._look_at_place()
+            self._check_files()
             if self._displaced is not None:
                 raise StorageError(f"{self._displaced}. Whether the change was made shows there")
-            self._empty_log()
+            self._checkpoint()
 
-    def look_at_place(self) -> str | None:
+    def check_files(self) -> str | None:
         """Be read-only while the files are not where they were; say what is missing, or nothing."""
         with self._write_lock:
             if not self._closed:
-                self._look_at_place()
+                self._check_files()
         return self._displaced
 
     @contextmanager
@@ -122,7 +121,7 @@ class Database:
         Raises:
             StorageError, GalleryFolderError: the file cannot be read, or is damaged.
         """
-        with sentences(self.path):
+        with translate_errors(self.path):
             reader = self.borrow()
             reading_time = self._readers[reader]
             try:
@@ -134,7 +133,7 @@ class Database:
                 if reader.in_transaction:
                     reader.execute("ROLLBACK")
                 self._idle.append(reader)
-            if self._access.is_unguarded and self._place.was_written_to:
+            if self._access.is_unguarded and self._file_identity.was_written_to:
                 raise StorageError(
                     f"{self.path} was written to while it was read here; open it anew"
                 )
@@ -146,11 +145,11 @@ class Database:
             return self._idle.pop()
         except IndexError:
             reader = _prepared(self.path, self._access, query_only=True)
-            trouble = self._place.trouble()
-            if trouble is not None:  # it may be of another database
+            mismatch = self._file_identity.mismatch()
+            if mismatch is not None:  # it may be of another database
                 reader.close()
-                raise StorageError(f"reading failed, since {trouble}") from None
-            self._readers[reader] = ReadingTime(reader, self.path)
+                raise StorageError(f"reading failed, since {mismatch}") from None
+            self._readers[reader] = ReadTimer(reader, self.path)
             return reader
 
     def close(self) -> None:
@@ -159,45 +158,45 @@ class Database:
         A log that could not be written to, or that lies elsewhere by now, stays for the next
         opening to recover from.
         """
-        self.look_at_place()
-        with self._write_lock, sentences(self.path):
+        self.check_files()
+        with self._write_lock, translate_errors(self.path):
             self._closed = True
             for connection in [*self._readers, self._writer]:
                 if self.read_only_reason is not None:
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
 
-    def _look_at_place(self) -> None:
-        trouble = self._place.trouble()
-        if trouble is None:
+    def _check_files(self) -> None:
+        mismatch = self._file_identity.mismatch()
+        if mismatch is None:
             if self._displaced is not None and self.read_only_reason == self._displaced:
                 self.read_only_reason = None  # the very same files are back
             self._displaced = None
         elif self.read_only_reason is None:
             self._displaced = self.read_only_reason = (
-                f"nothing is stored in {self.path.parent} any more, since {trouble}: "
+                f"nothing is stored in {self.path.parent} any more, since {mismatch}: "
                 "put it back, or restart"
             )
-            if self._place.can_be_rescued:
+            if self._file_identity.can_be_rescued:
                 self._rescue()
 
     def _rescue(self) -> None:
         """Put what only the log holds into the database: nobody else can tell whose it is."""
         with suppress(apsw.Error):
-            begin_log_anew(self._writer, wait_ms=RESCUE_TIMEOUT_MS)
+            truncate_wal(self._writer, wait_ms=RESCUE_TIMEOUT_MS)
 
     def _note_log_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _empty_log(self) -> None:
+    def _checkpoint(self) -> None:
         """Move what a long write-ahead log holds into the database; readers may go on.
 
         What was committed is safe in the log whatever happens here, so nobody hears of it: without
         room, the next commit tries again; an I/O error makes this object read-only.
         """
         try:
-            self._log_keeper.empty(self._log_pages)
+            self._checkpointer.checkpoint(self._log_pages)
         except apsw.IOError as error:
             self._after_io_error(error, self._writer.system_errno)
         except apsw.Error:  # no room; busy, since another process does it; damage, for readers
@@ -225,7 +224,7 @@ class Database:
 
 
 @contextmanager
-def sentences(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors about ``path`` into ours, each a sentence, with the cause chained."""
     try:
         yield
@@ -256,14 +255,6 @@ def sentences(path: Path) -> Iterator[None]:
         raise StorageError(f"reading or writing {path} failed") from error
 
 
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files in ``folder``."""
-    # Not rglob: it fails when a folder is deleted meanwhile.
-    return sum(
-        _bytes_of(Path(place, name)) for place, _, names in os.walk(folder) for name in names
-    )
-
-
 def check_sqlite_version() -> None:
     """Accept SQLite libraries without the WAL-reset fault.
 
@@ -279,7 +270,7 @@ def check_sqlite_version() -> None:
 
 def _prepared(path: Path, access: Access, *, query_only: bool) -> apsw.Connection:
     check_sqlite_version()
-    with sentences(path):
+    with translate_errors(path):
         connection = connect(path, access)
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -294,10 +285,3 @@ def _prepared(path: Path, access: Access, *, query_only: bool) -> apsw.Connectio
             connection.close()
             raise
         return connection
-
-
-def _bytes_of(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:  # the write-ahead log comes and goes
-        return 0

@@ -12,7 +12,7 @@ from index.store.sqlite.file_access import LOCKS, LOG, beside
 _Identity = tuple[int, int] | None  # device and inode; ``None``: there is no such file
 
 
-class Place:
+class FileIdentity:
     """The files of an open database, as they were when it was opened.
 
     An inode cannot be given to another file while somebody has it open, so that equal means same.
@@ -25,7 +25,7 @@ class Place:
         self._files = {file: _identity(file) for file in (self._path, self._log, self._locks)}
         self._state = self._present_state()
 
-    def trouble(self) -> str | None:
+    def mismatch(self) -> str | None:
         """Return what is no longer where it was, a sentence; costs a few microseconds."""
         for file, identity in self._files.items():
             found = _identity(file)

@@ -27,7 +27,7 @@ LOOK_STEPS: Final = 50_000  # of SQLite's machine between two looks: some millis
 logger = logging.getLogger("lookalike.index")
 
 
-class LogKeeper:
+class Checkpointer:
     """Empties the log after commits; for the connection that writes, within its lock."""
 
     def __init__(self, writer: apsw.Connection, path: Path) -> None:
@@ -35,7 +35,7 @@ class LogKeeper:
         self._path = path
         self._wait_from = LONG_BYTES  # of the log, until the next wait
 
-    def empty(self, pages: int) -> None:
+    def checkpoint(self, pages: int) -> None:
         """Move a log of ``pages`` into the database where it is long; readers may go on.
 
         Raises:
@@ -48,7 +48,7 @@ class LogKeeper:
         if size < LONG_BYTES:
             self._wait_from = LONG_BYTES
         elif size >= self._wait_from:
-            if begin_log_anew(self._writer, wait_ms=WAIT_MS):
+            if truncate_wal(self._writer, wait_ms=WAIT_MS):
                 self._wait_from = LONG_BYTES
             else:
                 self._wait_from = size + WAIT_AGAIN_BYTES
@@ -60,7 +60,7 @@ class LogKeeper:
                 )
 
 
-def begin_log_anew(connection: apsw.Connection, *, wait_ms: int) -> bool:
+def truncate_wal(connection: apsw.Connection, *, wait_ms: int) -> bool:
     """Move all of the write-ahead log into the database and cut it off; return whether it is.
 
     It waits ``wait_ms`` at most for whoever reads or writes. Not in one call of SQLite's, which
@@ -83,7 +83,7 @@ def begin_log_anew(connection: apsw.Connection, *, wait_ms: int) -> bool:
         connection.set_busy_timeout(before_ms)
 
 
-class ReadingTime:
+class ReadTimer:
     """Ends the statements of a reading connection when they keep the log from being emptied."""
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:

@@ -42,7 +42,7 @@ class Made:
         export(self.kept / "model", precision="fp32")
         (self.kept / "model" / "report.html").write_text("measured")
         workspace = Workspace(self.kept, str(self.photos))
-        workspace.write(State(source=workspace.source))
+        workspace.write_state(State(source=workspace.source))
 
     def up(self, *arguments: str) -> list[str]:
         """Run `up` and return the lines of its stages."""

@@ -38,7 +38,6 @@ def test_files_that_are_as_they_were_are_not_read_again(photos: Path, tmp_path: 
     remembered = Inventory.read(tmp_path / "files.jsonl")
     assert remembered == before
     assert remembered.changed(inventory_of(listing), listing, "1") == []
-    assert remembered.gone(listing) == []
 
 
 def test_what_was_changed_added_or_got_another_label_is_read_again(photos: Path) -> None:
@@ -50,7 +49,6 @@ def test_what_was_changed_added_or_got_another_label_is_read_again(photos: Path)
 
     changed = before.changed(inventory_of(listing), listing, "1")
     assert [file.key for file in changed] == ["coat/0.jpg", "coat/new.jpg"]
-    assert before.gone(listing) == ["hat/1.jpg"]
 
 
 def test_a_file_that_has_just_changed_is_not_taken_for_known(photos: Path) -> None:
@@ -97,7 +95,7 @@ def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     (tmp_path / STATE_NAME).write_text("{")
 
     with pytest.raises(DatasetError, match="is damaged"):
-        Workspace(tmp_path, "/photos").read()
+        Workspace(tmp_path, "/photos").read_state()
 
 
 def fill(folder: Path, words: str) -> None:
@@ -105,7 +103,7 @@ def fill(folder: Path, words: str) -> None:
         (folder / name).mkdir(parents=True)
         (folder / name / "words").write_text(words)
     (folder / "files.jsonl").write_text(words)
-    Workspace(folder, "/photos").write(State(source="/photos", exported=words))
+    Workspace(folder, "/photos").write_state(State(source="/photos", exported=words))
 
 
 @pytest.mark.parametrize("done", range(9))
@@ -116,8 +114,8 @@ def test_an_exchange_that_is_interrupted_is_finished_by_the_next(
     fill(tmp_path / "next", "new")
     workspace = Workspace(tmp_path, "/photos")
     workspace.swap()
-    assert workspace.read().exported == "old"  # nothing was ready
-    workspace.next.is_ready()
+    assert workspace.read_state().exported == "old"  # nothing was ready
+    workspace.next.mark_ready()
     replace, left = Path.replace, [done]
 
     def replace_or_die(path: Path, target: Path) -> Path:
@@ -134,7 +132,7 @@ def test_an_exchange_that_is_interrupted_is_finished_by_the_next(
             assert done < 8  # so many files and folders move
     workspace.swap()
 
-    assert workspace.read().exported == "new"
+    assert workspace.read_state().exported == "new"
     for name in ("model", "gallery"):
         assert (tmp_path / name / "words").read_text() == "new"
         assert (tmp_path / "before" / name / "words").read_text() == "old"

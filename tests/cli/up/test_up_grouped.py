@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.up.folder_watch import Watcher
-from cli.up.gallery_sync import Intake
+from cli.up.gallery_sync import GallerySync
 from cli.up.inventory import row_of
 from cli.up.workspace import State, Workspace
 from dataset.errors import DatasetError
@@ -25,7 +25,7 @@ def made(model: Path, tmp_path: Path) -> Made:
         thing.mkdir(exist_ok=True)
         path.rename(thing / path.name)
     workspace = Workspace(made.kept, str(made.photos))
-    workspace.write(State(source=workspace.source, group="folder"))
+    workspace.write_state(State(source=workspace.source, group="folder"))
     return made
 
 
@@ -45,11 +45,11 @@ def test_groups_are_kept_with_the_photos_by_the_next_runs_and_by_a_watched_folde
     (made.photos / "hat" / "thing 9").mkdir()
     (made.photos / "hat" / "thing 9" / "1.jpg").write_bytes(photo(901))
     workspace = Workspace(made.kept, str(made.photos))
-    intake = Intake(workspace, workspace.read(), device="cpu")
-    watcher = Watcher(workspace, intake, prune=False)
-    watcher.look()
-    watcher.look()
-    intake.close()
+    gallery_sync = GallerySync(workspace, workspace.read_state(), device="cpu")
+    watcher = Watcher(workspace, gallery_sync, prune=False)
+    watcher.scan()
+    watcher.scan()
+    gallery_sync.close()
     assert groups_of(made) == {*things, "hat/thing 9"}
 
 
@@ -69,17 +69,17 @@ def test_what_is_asked_for_with_a_new_training_holds_also_after_an_interruption(
     made: Made,
 ) -> None:
     workspace = Workspace(made.kept, str(made.photos))
-    assert workspace.grouping("([0-9]).*", again=True) == "([0-9]).*"
+    assert workspace.resolve_group("([0-9]).*", again=True) == "([0-9]).*"
 
     new = workspace.next
     new.folder.mkdir()
-    new.write(State(source=workspace.source, group="([0-9]).*"))
-    assert workspace.grouping(None, again=False) == "([0-9]).*"
-    assert workspace.grouping("folder", again=False) == "folder"  # nothing was learnt yet
+    new.write_state(State(source=workspace.source, group="([0-9]).*"))
+    assert workspace.resolve_group(None, again=False) == "([0-9]).*"
+    assert workspace.resolve_group("folder", again=False) == "folder"  # nothing was learnt yet
 
     (new.folder / "model").mkdir()
     with pytest.raises(DatasetError, match="--retrain"):
-        workspace.grouping("folder", again=False)
+        workspace.resolve_group("folder", again=False)
 
 
 def test_a_pattern_that_fits_nothing_is_told_before_anything_is_made(tmp_path: Path) -> None:

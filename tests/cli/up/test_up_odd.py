@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.up import stages
-from cli.up.runner import Wish, bring_up
+from cli.up.options import UpOptions
+from cli.up.runner import run_up
 from cli.up.survey import survey
 from dataset.errors import DatasetError
 from dataset.source import list_source
@@ -19,8 +20,8 @@ from files.durable import replace_file
 from tests.cli.up.test_up import Made, photo
 from tests.support.images.pngs import encoded, picture
 from tests.support.loop_filesystems import mount_read_only, small_filesystem
-from tests.support.newcomer import lookalike
 from tests.support.paths import DATA
+from tests.support.run_command import lookalike
 from tests.support.up_runs import sentence_of, up
 from training.auto.feature_cache import FeatureStore
 from training.errors import WeightsError
@@ -143,7 +144,7 @@ def test_photos_that_come_and_go_during_the_training_are_indexed_as_they_are_the
         return "trained"
 
     monkeypatch.setattr(stages, "train", train)
-    bring_up(Wish(source=str(made.photos), out=made.kept, serve=False, device="cpu"))
+    run_up(UpOptions(source=str(made.photos), out=made.kept, serve=False, device="cpu"))
 
     said = capsys.readouterr().err
     assert "4/5 indexed 21 photos in" in said

@@ -17,7 +17,7 @@ from index.decoding import decoder_process
 from index.decoding.decoder_pool import AHEAD, DIED, Crew
 from index.decoding.file_decoder import Decoder, Seen, Wanted
 from tests.support.images.pngs import png
-from vision.image.decode import DEFAULT_LIMITS
+from vision.image.limits import DEFAULT_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(size=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)

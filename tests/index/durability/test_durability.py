@@ -1,3 +1,5 @@
+"""Full disks, changed bytes and what `verify` says of them."""
+
 import os
 import random
 import sqlite3
@@ -192,7 +194,7 @@ def test_verify_names_planted_damage(database: Path, damage: str, sentence: str 
 
 def test_verify_compares_the_index_in_memory_with_the_database(database: Path) -> None:
     with Gallery.open(database.parent, fingerprint=None) as gallery:
-        view = gallery._follower.snapshot.recent
+        view = gallery._follower.snapshot.delta
         view.vectors_ND[4] = view.vectors_ND[5]
         view.keys_N[-1] = 999
 

@@ -24,7 +24,7 @@ from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import Hit, NewItem
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import best, rebuilt, scores_of, small_structures
+from tests.support.segments import SMALL, best, rebuilt, scores_of, small_structures
 
 WIDTH = 8
 IDS = [f"i{number}" for number in range(400)]
@@ -69,9 +69,9 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         self.place = TemporaryDirectory()
         self.folder = Path(self.place.name, "gallery")
         self.ours = Gallery.create(
-            self.folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH
+            self.folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH, policy=SMALL
         )
-        self.theirs = Gallery.open(self.folder, fingerprint=None)
+        self.theirs = Gallery.open(self.folder, fingerprint=None, policy=SMALL)
         self.model: dict[str, NewItem] = {}
         self.keys: dict[str, int] = {}  # in what order the items were stored
         self.last_key = 0
@@ -193,14 +193,14 @@ class GalleryAgainstDict(RuleBasedStateMachine):
             queries_QD, k=k, filter=_filter(which), min_score=min_score, exact=exact
         )
 
-        structure = gallery.info().structure
+        ann_index = gallery.info().structure
         assert result.seq == gallery.seq
         for query_D, hits in zip(queries_QD, result.hits, strict=True):
             nearest = self._nearest(query_D, which)
             least = -1.0 if min_score is None else min_score
             expected = [(item_id, score) for item_id, score in nearest[:k] if score >= least]
             self._check_true(hits, nearest)
-            if exact or structure == "exact":
+            if exact or ann_index == "exact":
                 assert [hit.id for hit in hits] == [item_id for item_id, _ in expected]
                 continue
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -210,7 +210,7 @@ class GalleryAgainstDict(RuleBasedStateMachine):
             worst = expected[-1][1] if expected else 2.0
             tally["wanted"] += len(expected)
             tally["found"] += sum(hit.score >= worst - 1e-6 for hit in hits)
-            tally[structure] += 1
+            tally[ann_index] += 1
 
     @rule(
         query=st.integers(0, 400),
@@ -218,10 +218,14 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         min_score=st.sampled_from([-1.0, 0.0, 0.5, 0.95]),
         ours=st.booleans(),
     )
-    def above(self, query: int, which: int, min_score: float, ours: bool) -> None:
+    def range_search(self, query: int, which: int, min_score: float, ours: bool) -> None:
         (query_D,) = unit_vectors(1, WIDTH, query)
 
-        hits = self.gallery(ours).above(query_D, min_score=min_score, filter=_filter(which)).hits
+        hits = (
+            self.gallery(ours)
+            .range_search(query_D, min_score=min_score, filter=_filter(which))
+            .hits
+        )
 
         nearest = self._nearest(query_D, which)
         self._check_true(hits, nearest)
@@ -233,10 +237,10 @@ class GalleryAgainstDict(RuleBasedStateMachine):
     def rebuild(self, tune: bool, taken_over: bool) -> None:
         made = rebuilt(self.folder, tune=tune)
         assert made.count == len(self.model)
-        tally[f"rebuilt {made.plan.kind}"] += 1
+        tally[f"rebuilt {made.spec.kind}"] += 1
         if taken_over:
             self.take_over(ours=True)
-            assert self.ours.info().structure == made.plan.kind
+            assert self.ours.info().structure == made.spec.kind
             self.search(queries=[1, 2, 3], k=10, which=0, min_score=None, exact=False, ours=True)
 
     @rule(ours=st.booleans())
@@ -245,14 +249,14 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         newest = max(gallery._generations.numbers(), default=0)
         before = gallery.info().generation
 
-        assert gallery.upkeep.take_over() == (newest > before)
+        assert gallery.adopt_newest_generation() == (newest > before)
 
         assert gallery.info().generation == max(newest, before)
 
     @rule(ours=st.booleans())
     def reopen(self, ours: bool) -> None:
         self.gallery(ours).close()
-        gallery = Gallery.open(self.folder, fingerprint="a1" * 32)
+        gallery = Gallery.open(self.folder, fingerprint="a1" * 32, policy=SMALL)
         if ours:
             self.ours = gallery
         else:

@@ -1,3 +1,5 @@
+"""Filters: parsed, refused, and answered alike by the index, a scan and plain Python."""
+
 import math
 import re
 from typing import Any
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 
 from index.errors import FilterError
 from index.items.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
-from index.items.metadata_index import term_faults
+from index.items.metadata_index import metadata_index_faults
+from index.items.prepared_item import PreparedItem
 from index.store import condition_queries
 from index.store.condition_queries import condition_keys, distinct, scan_keys
 from index.store.schema import FORMAT_VERSION, TABLES
-from index.store.transaction import Changes, Row
+from index.store.transaction import WriteTransaction
 from tests.support.fakes import new_item
 from tests.support.filter_twins import METADATA, TEXT, Items, conditions, holds, named
 
@@ -24,10 +27,10 @@ def stored(items: Items) -> apsw.Connection:
     connection = apsw.Connection(":memory:")
     connection.execute(TABLES)
     connection.pragma("user_version", FORMAT_VERSION)
-    changes = Changes(connection)
+    transaction = WriteTransaction(connection)
     for number, (label, metadata) in enumerate(items):
         item = new_item(f"i{number}", label=label, metadata=metadata)
-        changes.put(Row.of(item, created=""), upsert=True)
+        transaction.put(PreparedItem.of(item, width=len(item.vector_D), created=""), upsert=True)
     return connection
 
 
@@ -72,7 +75,7 @@ def test_the_index_the_scan_and_plain_python_find_the_same_keys(
 ) -> None:
     connection = stored(items)
     for number in gone:
-        Changes(connection).delete(f"i{number}")
+        WriteTransaction(connection).delete(f"i{number}")
     holding = [
         number + 1
         for number, item in enumerate(named(items))
@@ -80,7 +83,7 @@ def test_the_index_the_scan_and_plain_python_find_the_same_keys(
     ]
 
     check_condition(connection, condition, after=after, holding=holding)
-    assert list(term_faults(connection)) == []
+    assert list(metadata_index_faults(connection)) == []
 
 
 def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -> None:
@@ -94,7 +97,9 @@ def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -
     ]
 
     replacing = new_item("i0", metadata={"k": 2.5, "": "", "o": {"k": 1}, "o.k": 2, "e": [[]]})
-    Changes(connection).put(Row.of(replacing, created=""), upsert=True)
+    WriteTransaction(connection).put(
+        PreparedItem.of(replacing, width=len(replacing.vector_D), created=""), upsert=True
+    )
     assert connection.execute(terms).fetchall() == [
         ("", 2, "", 2),
         ("e", 3, 1, 2),
@@ -103,7 +108,7 @@ def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -
         ("o.k", 1, 2, 2),
     ]
 
-    Changes(connection).delete("i0")
+    WriteTransaction(connection).delete("i0")
     assert connection.execute(terms).fetchall() == []
 
 
@@ -111,7 +116,7 @@ def test_an_item_with_damaged_metadata_is_deleted_with_its_terms() -> None:
     connection = stored([(None, {"k": 1}), (None, {"k": 1})])
     connection.execute("UPDATE items SET metadata = '{' WHERE key = 1")
 
-    assert Changes(connection).delete("i0")
+    assert WriteTransaction(connection).delete("i0")
 
     assert connection.execute("SELECT key FROM terms").fetchall() == [(2,)]
 

@@ -22,7 +22,7 @@ from index.store.sqlite.database import Database
 from index.transfer.backup import back_up
 from tests.support.fakes import FakeEncoder
 from tests.support.images.pngs import png
-from vision.image.decode import DEFAULT_LIMITS
+from vision.image.limits import DEFAULT_LIMITS
 from vision.image.thumbnail import Thumbnail
 
 SIZE = (8, 8)

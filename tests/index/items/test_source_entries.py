@@ -1,3 +1,5 @@
+"""Folders and tables of images as items: ids, labels, metadata and what cannot be read."""
+
 import os
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from index.items.ids import check_id
 from index.items.item import MAX_METADATA_BYTES, encode_metadata
 from index.items.source_entries import Entry, entries_of, id_of_path
 from tests.support.images.pngs import png
-from vision.image.decode import ImageLimits
+from vision.image.limits import ImageLimits
 
 MAX_BYTES = 10_000
 

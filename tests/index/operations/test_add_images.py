@@ -1,3 +1,5 @@
+"""A folder of images becomes a gallery: interrupted, changed, broken, with thumbnails."""
+
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,7 +18,7 @@ from index.operations.add_images import build
 from index.operations.build_report import BuildReport
 from tests.support.fakes import FakeEncoder
 from tests.support.images.pngs import bomb_png, encoded, picture, png
-from vision.image.decode import DEFAULT_LIMITS
+from vision.image.limits import DEFAULT_LIMITS
 from vision.image.thumbnail import make_thumbnail
 
 

@@ -25,11 +25,11 @@ from vision.errors import ModelFolderError
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
 from vision.inference.openvino_encoder import RUNTIME
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.export_folder import read_export
 from vision.model.manifest import WEIGHTS_NAME, Manifest, read_manifest
-from vision.model.open_set import read_references
-from vision.model.vector_classifier import CLASSES_NAME, read_classes
+from vision.model.open_set import read_detector
+from vision.model.vector_classifier import CLASSIFIER_NAME, read_classifier
 
 LABELS = ("Δελτα", "खत", "雪 خط")  # in the order of their code points
 PNG = {"Content-Type": "image/png"}
@@ -64,7 +64,7 @@ def probabilities_of(encoder: ImageEncoder, data: bytes) -> list[float]:
 
 def write_gallery(folder: Path, model: Path, labels: list[str | None]) -> None:
     """Write a gallery of a photo for each of the labels; their kinds take turns."""
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     files = [photo(number % 3, number) for number in range(len(labels))]
     vectors = vectors_of(encoder, files) if files else []
     with Gallery.create(
@@ -138,7 +138,7 @@ def test_it_says_what_was_learnt_and_how_sure_that_is(classed: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_photos_get_their_class_by_every_runtime(classed: Path, kind: str) -> None:
     encoder = opened(classed / "classed", kind)
-    by_torch = Encoder.load(classed / "classed", device="cpu")
+    by_torch = TorchEncoder.load(classed / "classed", device="cpu")
     right = 0
     for number in range(30):
         chances = probabilities_of(encoder, photo(number % 3, 500 + number))
@@ -152,10 +152,10 @@ def test_new_photos_get_their_class_by_every_runtime(classed: Path, kind: str) -
 def test_most_new_photos_are_sure_and_a_chessboard_is_not(classed: Path) -> None:
     model = classed / "classed"
     manifest = read_manifest(model)
-    references = read_references(model, manifest)
+    references = read_detector(model, manifest)
     assert references is not None
     assert references.fitted_on == 60
-    encoder = Encoder.load(model, device="cpu")
+    encoder = TorchEncoder.load(model, device="cpu")
     files = [photo(number % 3, 500 + number) for number in range(40)]
     sure = [
         references.judge(vector_D, number % 3).sure
@@ -224,7 +224,7 @@ def test_classes_that_a_model_had_are_replaced_which_is_said(tmp_path: Path) -> 
     old, new = (read_manifest(tmp_path / name) for name in ("first", "again"))
     assert (old.fingerprint, old.classes_sha256) == (new.fingerprint, new.classes_sha256)
     photos = [photo(number % 3, 500 + number) for number in range(6)]
-    encoder = Encoder.load(tmp_path / "again", device="cpu")
+    encoder = TorchEncoder.load(tmp_path / "again", device="cpu")
     assert [int(np.argmax(probabilities_of(encoder, data))) for data in photos] == [0, 1, 2] * 2
 
 
@@ -316,13 +316,13 @@ def test_a_gallery_that_can_only_be_read_is_enough(plain: Path, tmp_path: Path) 
 
 def test_a_changed_byte_of_the_classes_is_refused(classed: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(classed / "classed", tmp_path / "model"))
-    data = bytearray((model / CLASSES_NAME).read_bytes())
+    data = bytearray((model / CLASSIFIER_NAME).read_bytes())
     data[-1] ^= 1
-    (model / CLASSES_NAME).write_bytes(data)
+    (model / CLASSIFIER_NAME).write_bytes(data)
     with pytest.raises(ModelFolderError, match="was changed"):
         open_encoder(model, device="cpu", runtime="torch", threads=1)
-    (model / CLASSES_NAME).unlink()
-    with pytest.raises(ModelFolderError, match=f"has no {CLASSES_NAME}"):
+    (model / CLASSIFIER_NAME).unlink()
+    with pytest.raises(ModelFolderError, match=f"has no {CLASSIFIER_NAME}"):
         open_encoder(model, device="cpu", runtime="openvino", threads=1)
 
 
@@ -333,7 +333,7 @@ def test_the_manifest_tells_of_classes_only_where_there_are_some(classed: Path) 
     assert b'"format_version": 2' in new.to_bytes()
     assert Manifest.from_bytes(new.to_bytes()) == new
     with pytest.raises(ModelFolderError, match="has no"):
-        read_classes(classed / "model", replace(new, weights_sha256=old.weights_sha256))
+        read_classifier(classed / "model", replace(new, weights_sha256=old.weights_sha256))
 
 
 def test_the_card_says_where_the_classes_come_from(classed: Path) -> None:

@@ -16,14 +16,14 @@ from index.errors import GroupKeyError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import Itself, NewItem, encode_metadata
-from index.items.metadata_index import add_terms, terms_of
+from index.items.metadata_index import add_metadata_entries, metadata_entries
 from index.query.groups import FEW, Groups, group_key, read_groups
 from index.query.result_selection import MAX_REACH, Picker, Picking, picked, places_within
-from index.search.ann_index import Structure
-from index.search.index_spec import Plan
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import IndexSpec
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base
-from index.snapshot.snapshot import Live, Snapshot
+from index.snapshot.segments.immutable_segment import ImmutableSegment
+from index.snapshot.snapshot import Snapshot, SnapshotWriter
 from index.store.schema import FORMAT_VERSION, TABLES
 from tests.support.fakes import clustered_vectors, new_item, unit_vectors
 from tests.support.filter_twins import KEYS, METADATA, Named, composed, kind, values_of
@@ -185,10 +185,10 @@ def test_groups_are_told_apart_as_filters_tell_values_apart(
     database.pragma("user_version", FORMAT_VERSION)
     keys = np.arange(first_key, first_key + len(metadata))
     for item_key, one in zip(keys.tolist(), metadata, strict=True):
-        text = encode_metadata(one)
+        text = encode_metadata(one).text
         row = (item_key, f"i{item_key}", None, text, "c", "now", 0)
         database.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        add_terms(database.cursor(), item_key, terms_of(text))
+        add_metadata_entries(database.cursor(), item_key, metadata_entries(text))
 
     codes = read_groups(database, group_key(key), after=0).of(keys)
 
@@ -228,20 +228,27 @@ def snapshot() -> Snapshot:
     """Rows that a graph searches, some of them dead, and some that came later."""
     vectors = clustered_vectors(ROWS, 16, seed=2)
     matrix = Matrix.of(vectors[:-200])
-    plan = Plan(kind="graph", factory="Bytes,HNSW16", construction=40, effort=64, k_factor=2)
-    structure = Structure.build(matrix, plan, count=ROWS - 200)
-    base = Base(
+    spec = IndexSpec(
+        kind="graph",
+        factory="HNSW16",
+        scalar_quantizer=True,
+        construction=40,
+        search_depth=64,
+        k_factor=2,
+    )
+    ann_index = AnnIndex.build(matrix, spec, count=ROWS - 200)
+    base = ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=KEYS_N[:-200],
         matrix=matrix,
-        plan=plan,
-        structure=structure.with_strays(NOTHING_OUT),
+        spec=spec,
+        ann_index=ann_index.with_unindexed_rows(NOTHING_OUT),
     )
-    live = Live(16, base=base, seq=0)
+    writer = SnapshotWriter(16, base=base, seq=0)
     removed = KEYS_N[::9].copy()
-    live.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
-    return live.snapshot
+    writer.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
+    return writer.snapshot
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -262,11 +269,11 @@ def test_a_structure_finds_as_many_and_nearly_the_same(
 ) -> None:
     for number in range(5):
         query_1D = unit_vectors(1, 16, seed=number)
-        everything = snapshot.search(query_1D, k=ROWS, exact=True)[0]
-        expected = picker.pick(everything)[0][:60].tolist()
+        all_keys = snapshot.search(query_1D, k=ROWS, exact=True)[0]
+        expected = picker.pick(all_keys)[0][:60].tolist()
 
         keys, scores = picked(
-            snapshot, query_1D, picker, k=60, allowed=None, exact=exact, finish=lambda hits: hits
+            snapshot, query_1D, picker, k=60, mask=None, exact=exact, finish=lambda hits: hits
         )
 
         found = keys.tolist()

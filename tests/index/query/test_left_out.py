@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from files.durable import write_bytes
 from index.gallery import Gallery
 from index.items.item import Itself, NewItem
-from index.search.ann_index import Structure
-from index.search.index_spec import Plan
-from index.search.unindexed_rows import COMPARED_NUMBERS, strays_of
+from index.search.ann_index import AnnIndex
+from index.search.index_spec import IndexSpec
+from index.search.unindexed_rows import COMPARED_NUMBERS
 from index.search.vector_matrix import Matrix
-from index.snapshot.segments.base_segment import Base, BaseView
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import new_item, unit, unit_vectors
 from tests.support.index_worlds import WORLDS, Rows, homogeneous, near_twins, one_hot, vectors_of
 from tests.support.segments import measured_base, rebuilt, scores_of
@@ -29,33 +29,42 @@ WIDTHS = [2, 3, 17, 64]
 World = Callable[[np.random.Generator, int, int], Rows]
 
 
-def careless(kind: str, width: int) -> Plan:
-    """Return a plan that looks at hardly anything."""
+def low_effort(kind: str, width: int) -> IndexSpec:
+    """Return a spec that looks at hardly anything."""
     even = f"PCA{width - 1}," if width % 2 else ""
     factory = {
-        "lists": "Bytes,IVF16",
-        "graph": "Bytes,HNSW8",
+        "lists": "IVF16",
+        "graph": "HNSW8",
         "quantized": f"{even}IVF16,PQ{width // 2}x4fsr",
     }[kind]
-    effort = 16 if kind == "graph" else 1
-    return Plan(kind=kind, factory=factory, construction=20, effort=effort, k_factor=2)  # type: ignore[arg-type]
+    search_depth = 16 if kind == "graph" else 1
+    return IndexSpec(
+        kind=kind,
+        factory=factory,
+        scalar_quantizer=kind != "quantized",
+        construction=20,
+        search_depth=search_depth,
+        k_factor=2,
+    )  # type: ignore[arg-type]
 
 
-def structured(vectors_ND: NDArray[np.float32], plan: Plan) -> Base:
-    """Return a base as a rebuild would make it with this plan, whatever its recall."""
+def structured(vectors_ND: NDArray[np.float32], spec: IndexSpec) -> ImmutableSegment:
+    """Return a base as a rebuild would make it with this spec, whatever its recall."""
     matrix = Matrix.of(vectors_ND)
-    structure = Structure.build(matrix, plan, count=len(vectors_ND))
-    return Base(
+    ann_index = AnnIndex.build(matrix, spec, count=len(vectors_ND))
+    return ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=np.arange(1, len(vectors_ND) + 1),
         matrix=matrix,
-        plan=plan,
-        structure=structure.with_strays(strays_of(structure)),
+        spec=spec,
+        ann_index=ann_index.with_unindexed_rows(),
     )
 
 
-def not_themselves(view: BaseView, rows: NDArray[np.int64], *, at_once: int) -> list[int]:
+def not_themselves(
+    view: ImmutableSegmentView, rows: NDArray[np.int64], *, at_once: int
+) -> list[int]:
     """Return the rows whose own vector finds neither them nor one that scores as much."""
     wrong = []
     for start in range(0, len(rows), at_once):
@@ -73,7 +82,9 @@ def not_themselves(view: BaseView, rows: NDArray[np.int64], *, at_once: int) -> 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
 def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None:
     for width in WIDTHS:
-        view = BaseView(structured(vectors_of(world, ROWS, width, seed=1), careless(kind, width)))
+        view = ImmutableSegmentView(
+            structured(vectors_of(world, ROWS, width, seed=1), low_effort(kind, width))
+        )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == [], width
         assert not_themselves(view, np.arange(0, ROWS, 7), at_once=1) == [], width
@@ -82,8 +93,8 @@ def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None
 @pytest.mark.parametrize("width", [161, 784])
 def test_every_item_finds_itself_however_wide(width: int) -> None:
     for world in (homogeneous, near_twins):
-        view = BaseView(
-            structured(vectors_of(world, ROWS, width, seed=1), careless("lists", width))
+        view = ImmutableSegmentView(
+            structured(vectors_of(world, ROWS, width, seed=1), low_effort("lists", width))
         )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == []
@@ -100,26 +111,26 @@ def test_every_item_finds_itself_however_wide(width: int) -> None:
 def test_an_item_finds_itself_when_others_are_gone(
     world: World, kind: str, count: int, seed: int, share: float
 ) -> None:
-    base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
+    base = structured(vectors_of(world, count, 16, seed=seed), low_effort(kind, 16))
     gone = np.random.default_rng(seed).permutation(base.keys_N)[: int(share * count)]
-    view = BaseView(base).without(np.sort(gone))
+    view = ImmutableSegmentView(base).without(np.sort(gone))
 
-    assert not_themselves(view, view.alive_rows(), at_once=1) == []
+    assert not_themselves(view, view.live_rows(), at_once=1) == []
 
 
 @pytest.mark.parametrize("kind", ["lists", "graph", "quantized"])
 def test_every_item_finds_itself_however_hard_and_for_how_many_hits_it_is_looked_for(
     kind: str,
 ) -> None:
-    base = structured(vectors_of(homogeneous, 300, 16, seed=998), careless(kind, 16))
-    assert base.structure is not None
+    base = structured(vectors_of(homogeneous, 300, 16, seed=998), low_effort(kind, 16))
+    assert base.ann_index is not None
     queries_QD = base.matrix.rows_ND
 
-    for effort in range(1, 40):
-        structure = base.structure.with_plan(replace(base.plan, effort=effort))
+    for search_depth in range(1, 40):
+        ann_index = base.ann_index.with_spec(replace(base.spec, search_depth=search_depth))
         for k in (1, 2, 15):
-            _, rows_QK = structure.search(queries_QD, k)
-            assert (rows_QK == np.arange(300)[:, np.newaxis]).any(axis=1).all(), (effort, k)
+            _, rows_QK = ann_index.search(queries_QD, k)
+            assert (rows_QK == np.arange(300)[:, np.newaxis]).any(axis=1).all(), (search_depth, k)
 
 
 @settings(deadline=None, max_examples=40)
@@ -129,11 +140,13 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
     kind, width = data.draw(st.sampled_from(["lists", "graph", "quantized"])), 16
     seed = data.draw(st.integers(0, 1000))
     vectors_ND = vectors_of(world, data.draw(st.integers(300, 900)), width, seed=seed)
-    base = structured(vectors_ND, careless(kind, width))
+    base = structured(vectors_ND, low_effort(kind, width))
     gone = np.random.default_rng(seed).permutation(base.keys_N)
-    view = BaseView(base).without(np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))]))
+    view = ImmutableSegmentView(base).without(
+        np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))])
+    )
 
-    rows = view.alive_rows()
+    rows = view.live_rows()
     assert not_themselves(view, rows, at_once=data.draw(st.sampled_from([1, 7, 1000]))) == []
     k = data.draw(st.integers(1, 30))
     queries_QD = np.ascontiguousarray(vectors_ND[rows[:20]])
@@ -146,14 +159,16 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
 
 def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> None:
     vectors_ND = vectors_of(homogeneous, 3000, 32, seed=0)
-    base = structured(vectors_ND, careless("lists", 32))
-    assert base.structure is not None
-    assert base.structure.strays is not None, "the three unlike rows are missed by themselves"
-    unlike = np.sort(base.structure.strays.rows)[:3]
+    base = structured(vectors_ND, low_effort("lists", 32))
+    assert base.ann_index is not None
+    assert base.ann_index.unindexed is not None, "the three unlike rows are missed by themselves"
+    unlike = np.sort(base.ann_index.unindexed.rows)[:3]
     queries_QD = unit(vectors_ND[unlike] + 0.05 * unit_vectors(3, 32, seed=9))
 
     for query_D, row in zip(queries_QD, unlike, strict=True):
-        ((keys, scores),) = BaseView(base).search(query_D[np.newaxis], k=5, allowed=None)
+        ((keys, scores),) = ImmutableSegmentView(base).search(
+            query_D[np.newaxis], k=5, allowed=None
+        )
         assert keys[0] == row + 1
         assert len(set(keys.tolist())) == 5
         assert scores[0] == pytest.approx(float(vectors_ND[row] @ query_D), abs=1e-6)
@@ -162,12 +177,12 @@ def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> N
 def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     width = 784
     vectors_ND = vectors_of(near_twins, 1500, width, seed=0)
-    base = structured(vectors_ND, careless("lists", width))
-    assert base.structure is not None
-    assert base.structure.strays is not None
-    assert len(base.structure.strays.rows) > COMPARED_NUMBERS // width
+    base = structured(vectors_ND, low_effort("lists", width))
+    assert base.ann_index is not None
+    assert base.ann_index.unindexed is not None
+    assert len(base.ann_index.unindexed.rows) > COMPARED_NUMBERS // width
 
-    assert not_themselves(BaseView(base), np.arange(1500), at_once=100) == []
+    assert not_themselves(ImmutableSegmentView(base), np.arange(1500), at_once=100) == []
 
 
 def item_of(name: str, vector_D: NDArray[np.float32]) -> NewItem:
@@ -233,9 +248,9 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("large") / "g"
     with filled(folder, vectors_ND[:count]) as gallery:
         made = rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         info = gallery.info()
-        assert info.structure == made.plan.kind != "exact"
+        assert info.structure == made.spec.kind != "exact"
         assert info.recall_low is not None
         assert info.recall is not None
         assert info.recall_high is not None
@@ -297,9 +312,9 @@ def test_every_item_of_a_large_homogeneous_gallery_finds_itself(
 def test_every_item_of_a_gallery_of_a_million_finds_itself() -> None:
     vectors_ND = vectors_of(homogeneous, 1_000_000, 64, seed=3)
 
-    view = BaseView(measured_base(vectors_ND))
+    view = ImmutableSegmentView(measured_base(vectors_ND))
 
-    assert view.base.structure is not None
+    assert view.segment.ann_index is not None
     of_key = np.argsort(view.keys_N)
     for start in range(0, len(vectors_ND), 8_192):
         queries_QD = vectors_ND[start : start + 8_192]
@@ -367,10 +382,10 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         assert (info.structure, info.generation, info.recent) == ("exact", 1, 0)
         assert info.note is not None
         assert "older version" in info.note
-        assert gallery.upkeep.is_due
+        assert gallery.is_rebuild_due
         assert strangers(gallery, vectors_ND, list(range(300))) == []
         rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         assert gallery.info().structure != "exact"
         assert gallery.info().note is None
-        assert not gallery.upkeep.is_due
+        assert not gallery.is_rebuild_due

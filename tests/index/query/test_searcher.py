@@ -1,8 +1,10 @@
+"""Items that were read are remembered, within a bound, until they are replaced."""
+
 import numpy as np
 from numpy.typing import NDArray
 
 from index.items.item import Item
-from index.query.item_cache import REMEMBERED, Remembered
+from index.query.item_cache import MAX_ITEMS, ItemCache
 from index.snapshot.filter_cache import SPARE
 
 
@@ -21,7 +23,7 @@ class Shelf:
 
 
 def test_items_that_were_replaced_are_forgotten_in_time() -> None:
-    remembered = Remembered(Shelf())  # type: ignore[arg-type]
+    remembered = ItemCache(Shelf())  # type: ignore[arg-type]
     for key in range(5 * SPARE):  # one item, replaced again and again
         items = remembered.of([key], stored=1)
 
@@ -32,7 +34,7 @@ def test_items_that_were_replaced_are_forgotten_in_time() -> None:
 
 def test_items_that_are_there_are_read_once() -> None:
     shelf = Shelf()
-    remembered = Remembered(shelf)  # type: ignore[arg-type]
+    remembered = ItemCache(shelf)  # type: ignore[arg-type]
     for _ in range(3):
         for key in range(5 * SPARE):
             assert remembered.of([key], stored=5 * SPARE) is not None
@@ -41,10 +43,10 @@ def test_items_that_are_there_are_read_once() -> None:
 
 
 def test_however_many_are_there_only_so_many_are_remembered() -> None:
-    remembered = Remembered(Shelf())  # type: ignore[arg-type]
-    for start in range(0, 2 * REMEMBERED, SPARE):
+    remembered = ItemCache(Shelf())  # type: ignore[arg-type]
+    for start in range(0, 2 * MAX_ITEMS, SPARE):
         keys = list(range(start, start + SPARE))
-        items = remembered.of(keys, stored=2 * REMEMBERED)
+        items = remembered.of(keys, stored=2 * MAX_ITEMS)
 
         assert items is not None
-        assert len(items) <= REMEMBERED + SPARE
+        assert len(items) <= MAX_ITEMS + SPARE

@@ -1,3 +1,5 @@
+"""Approximate structures: scores, batches, rows that are left out, effort, threads."""
+
 import threading
 from dataclasses import replace
 
@@ -7,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.search.ann_index import MAX_EFFORT, MEASURED_K, Structure
-from index.search.index_spec import Plan
-from index.search.live_rows import Alive
+from index.search.ann_index import MAX_SEARCH_DEPTH, MEASURED_K, AnnIndex
+from index.search.index_spec import IndexSpec
+from index.search.live_rows import LiveRows
 from index.search.vector_matrix import Matrix
-from tests.support.segments import PLANS, clustered, scores_of
+from tests.support.segments import SPECS, clustered, scores_of
 
 ROWS = 2000
 WIDTH = 16
 
 
-@pytest.fixture(scope="module", params=PLANS, ids=lambda plan: plan.kind)
-def structure(request: pytest.FixtureRequest) -> Structure:
+@pytest.fixture(scope="module", params=SPECS, ids=lambda spec: spec.kind)
+def ann_index(request: pytest.FixtureRequest) -> AnnIndex:
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
-    return Structure.build(Matrix.of(vectors_ND), request.param, count=ROWS)
+    return AnnIndex.build(Matrix.of(vectors_ND), request.param, count=ROWS)
 
 
-def rows_in(alive: Alive, count: int) -> list[int]:
-    return alive.among(np.arange(count)).tolist()
+def rows_in(live: LiveRows, count: int) -> list[int]:
+    return live.among(np.arange(count)).tolist()
 
 
 @settings(deadline=None)
@@ -35,31 +37,31 @@ def test_bits_of_rows_agree_with_an_array_of_booleans(data: st.DataObject) -> No
     flags = np.zeros(count, np.bool_)
     chosen = data.draw(st.lists(numbers))
     flags[chosen] = True
-    alive = Alive.only(np.array(chosen, np.int64), count=count)
+    live = LiveRows.only(np.array(chosen, np.int64), count=count)
 
     for removed in data.draw(st.lists(st.lists(numbers), max_size=3)):
-        before = alive.bits.copy()
-        fewer = alive.without(np.array(removed, np.int64))
-        np.testing.assert_array_equal(alive.bits, before)  # others may be searching with it
+        before = live.bits.copy()
+        fewer = live.without(np.array(removed, np.int64))
+        np.testing.assert_array_equal(live.bits, before)  # others may be searching with it
         flags[removed] = False
-        alive = fewer
+        live = fewer
 
-    np.testing.assert_array_equal(rows_in(alive, count), np.flatnonzero(flags))
+    np.testing.assert_array_equal(rows_in(live, count), np.flatnonzero(flags))
     asked = data.draw(st.lists(numbers))
     kept = [row for row in asked if flags[row]]
-    assert alive.among(np.array(asked, np.int64)).tolist() == kept
-    np.testing.assert_array_equal(alive.bits, np.packbits(flags, bitorder="little"))
+    assert live.among(np.array(asked, np.int64)).tolist() == kept
+    np.testing.assert_array_equal(live.bits, np.packbits(flags, bitorder="little"))
 
 
 def test_a_row_more_than_the_structure_has_is_never_alive() -> None:
-    assert rows_in(Alive.only(np.arange(13), count=13), 16) == list(range(13))
+    assert rows_in(LiveRows.only(np.arange(13), count=13), 16) == list(range(13))
 
 
-def test_scores_are_the_cosines_of_the_rows_best_first(structure: Structure) -> None:
+def test_scores_are_the_cosines_of_the_rows_best_first(ann_index: AnnIndex) -> None:
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
     queries_QD, _ = clustered(50, WIDTH, seed=2)
 
-    scores_QK, rows_QK = structure.search(queries_QD, 20)
+    scores_QK, rows_QK = ann_index.search(queries_QD, 20)
 
     for query_D, scores_K, rows_K in zip(queries_QD, scores_QK, rows_QK, strict=True):
         assert len(set(rows_K.tolist())) == 20
@@ -67,27 +69,27 @@ def test_scores_are_the_cosines_of_the_rows_best_first(structure: Structure) -> 
         assert (np.diff(scores_K) <= 0).all()
 
 
-def test_a_batch_finds_what_single_queries_find(structure: Structure) -> None:
+def test_a_batch_finds_what_single_queries_find(ann_index: AnnIndex) -> None:
     queries_QD, _ = clustered(30, WIDTH, seed=3)
 
-    scores_QK, rows_QK = structure.search(queries_QD, 10)
+    scores_QK, rows_QK = ann_index.search(queries_QD, 10)
 
     for row, query_D in enumerate(queries_QD):
-        alone_scores, alone = structure.search(query_D[np.newaxis], 10)
+        alone_scores, alone = ann_index.search(query_D[np.newaxis], 10)
         assert len(set(alone[0].tolist()) & set(rows_QK[row].tolist())) >= 9  # kernels round
         np.testing.assert_allclose(alone_scores[0, :1], scores_QK[row, :1], atol=1e-5)
 
 
 @pytest.mark.parametrize("allowed", [1, 5, 40, 400, ROWS])
 def test_only_rows_that_are_alive_are_found_and_the_rest_is_minus_one(
-    structure: Structure, allowed: int
+    ann_index: AnnIndex, allowed: int
 ) -> None:
     chosen = np.random.default_rng(allowed).permutation(ROWS)[:allowed]
-    alive = Alive.only(chosen, count=ROWS)
+    live = LiveRows.only(chosen, count=ROWS)
     queries_QD, _ = clustered(20, WIDTH, seed=4)
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
 
-    scores_QK, rows_QK = structure.search(queries_QD, 10, alive=alive, share=allowed / ROWS)
+    scores_QK, rows_QK = ann_index.search(queries_QD, 10, live=live, share=allowed / ROWS)
 
     for query_D, scores_K, rows_K in zip(queries_QD, scores_QK, rows_QK, strict=True):
         found = rows_K >= 0
@@ -99,21 +101,21 @@ def test_only_rows_that_are_alive_are_found_and_the_rest_is_minus_one(
         assert (rows_K[~found] == -1).all()
 
 
-def test_nothing_alive_gives_rows_of_minus_one_only(structure: Structure) -> None:
-    nothing = Alive.only(np.empty(0, np.int64), count=ROWS)
+def test_nothing_alive_gives_rows_of_minus_one_only(ann_index: AnnIndex) -> None:
+    nothing = LiveRows.only(np.empty(0, np.int64), count=ROWS)
     queries_QD, _ = clustered(3, WIDTH, seed=4)
 
-    _, rows_QK = structure.search(queries_QD, 10, alive=nothing, share=0.01)
+    _, rows_QK = ann_index.search(queries_QD, 10, live=nothing, share=0.01)
 
     assert (rows_QK == -1).all()
 
 
 def test_asking_for_more_than_there_is_gives_rows_of_minus_one_at_the_end(
-    structure: Structure,
+    ann_index: AnnIndex,
 ) -> None:
     queries_QD, _ = clustered(2, WIDTH, seed=4)
 
-    _, rows_QK = structure.search(queries_QD, ROWS + 50)
+    _, rows_QK = ann_index.search(queries_QD, ROWS + 50)
 
     for rows_K in rows_QK:
         found = rows_K[rows_K >= 0]
@@ -121,32 +123,32 @@ def test_asking_for_more_than_there_is_gives_rows_of_minus_one_at_the_end(
         assert (rows_K[len(found) :] == -1).all()
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
 @given(k=st.integers(1, 5000), share=st.floats(1e-4, 1.0), less=st.floats(1e-4, 1.0))
 def test_effort_grows_with_k_and_with_fewer_rows_to_find_up_to_a_limit(
-    plan: Plan, k: int, share: float, less: float
+    spec: IndexSpec, k: int, share: float, less: float
 ) -> None:
-    structure = Structure.build(Matrix.of(clustered(64, 16, seed=0)[0]), plan, count=64)
+    ann_index = AnnIndex.build(Matrix.of(clustered(64, 16, seed=0)[0]), spec, count=64)
 
-    effort = structure.effort(k, share)
+    search_depth = ann_index.search_depth(k, share)
 
-    assert plan.effort <= effort <= MAX_EFFORT
-    assert structure.effort(MEASURED_K, 1.0) == plan.effort
-    assert structure.effort(k, min(share, less)) >= effort
-    assert structure.effort(k + 1, share) >= effort
+    assert spec.search_depth <= search_depth <= MAX_SEARCH_DEPTH
+    assert ann_index.search_depth(MEASURED_K, 1.0) == spec.search_depth
+    assert ann_index.search_depth(k, min(share, less)) >= search_depth
+    assert ann_index.search_depth(k + 1, share) >= search_depth
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
-def test_more_effort_finds_more(plan: Plan) -> None:
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_more_effort_finds_more(spec: IndexSpec) -> None:
     vectors_ND, _ = clustered(5000, 24, seed=1)
     queries_QD, _ = clustered(100, 24, seed=2)
     truth = [np.argsort(-scores_of(vectors_ND, query_D))[:10] for query_D in queries_QD]
-    structure = Structure.build(
-        Matrix.of(vectors_ND), replace(plan, factory=_wide(plan)), count=5000
+    ann_index = AnnIndex.build(
+        Matrix.of(vectors_ND), replace(spec, factory=_wide(spec)), count=5000
     )
 
-    def recall(effort: int) -> float:
-        _, rows_QK = structure.with_plan(replace(structure.plan, effort=effort)).search(
+    def recall(search_depth: int) -> float:
+        _, rows_QK = ann_index.with_spec(replace(ann_index.spec, search_depth=search_depth)).search(
             queries_QD, 10
         )
         return float(np.mean([np.isin(truth[q], rows_QK[q]).mean() for q in range(100)]))
@@ -157,10 +159,10 @@ def test_more_effort_finds_more(plan: Plan) -> None:
 
 
 def test_a_structure_over_the_first_rows_is_completed_with_the_others(
-    structure: Structure,
+    ann_index: AnnIndex,
 ) -> None:
     vectors_ND, _ = clustered(600, WIDTH, seed=5)
-    part = Structure.build(Matrix.of(vectors_ND), structure.plan, count=500)
+    part = AnnIndex.build(Matrix.of(vectors_ND), ann_index.spec, count=500)
     assert _own_row_found(part, vectors_ND[500:]) == 0
 
     whole = part.completed()
@@ -169,16 +171,16 @@ def test_a_structure_over_the_first_rows_is_completed_with_the_others(
     assert _own_row_found(whole, vectors_ND) >= 590
 
 
-def test_any_number_of_threads_may_search_at_once(structure: Structure) -> None:
+def test_any_number_of_threads_may_search_at_once(ann_index: AnnIndex) -> None:
     queries_QD, _ = clustered(40, WIDTH, seed=6)
-    alive = Alive.only(np.arange(0, ROWS, 2), count=ROWS)
-    expected = [structure.search(query[np.newaxis], 10, alive=alive)[1] for query in queries_QD]
+    live = LiveRows.only(np.arange(0, ROWS, 2), count=ROWS)
+    expected = [ann_index.search(query[np.newaxis], 10, live=live)[1] for query in queries_QD]
     wrong: list[int] = []
 
     def search() -> None:
         for _ in range(5):
             for number, query_D in enumerate(queries_QD):
-                _, rows_QK = structure.search(query_D[np.newaxis], 10, alive=alive)
+                _, rows_QK = ann_index.search(query_D[np.newaxis], 10, live=live)
                 if (rows_QK != expected[number]).any():
                     wrong.append(number)
 
@@ -191,11 +193,11 @@ def test_any_number_of_threads_may_search_at_once(structure: Structure) -> None:
     assert wrong == []
 
 
-def _wide(plan: Plan) -> str:
-    return plan.factory.replace("PQ8", "PQ12")
+def _wide(spec: IndexSpec) -> str:
+    return spec.factory.replace("PQ8", "PQ12")
 
 
-def _own_row_found(structure: Structure, vectors_ND: NDArray[np.float32]) -> int:
+def _own_row_found(ann_index: AnnIndex, vectors_ND: NDArray[np.float32]) -> int:
     """Return how many of the vectors find themselves first."""
-    scores_QK, _ = structure.search(vectors_ND, 1)
+    scores_QK, _ = ann_index.search(vectors_ND, 1)
     return int((scores_QK[:, 0] > 1 - 1e-6).sum())

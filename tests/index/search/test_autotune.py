@@ -1,3 +1,5 @@
+"""Tuning: held-out queries, intervals of the recall, and the structure that follows."""
+
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,20 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.gallery import Gallery
-from index.maintenance.compaction import SETTING, TunedPlan, stored_plan
-from index.search.ann_index import Structure
-from index.search.autotune import OUTSIDE, Trial, measure, one_thread, recall_of, shares_found
-from index.search.index_spec import BYTES, EXACT, EXACT_ROWS, RECALL, Plan, candidates
+from index.maintenance.compaction import SETTING, TunedSpec, stored_spec
+from index.search.ann_index import AnnIndex
+from index.search.autotune import (
+    OUTSIDE,
+    TuningTrial,
+    autotune,
+    one_thread,
+    recall_of,
+    shares_found,
+)
+from index.search.index_spec import EXACT, EXACT_ROWS, RECALL, IndexSpec, candidate_specs
 from index.search.recall_confidence import recall_between
 from index.search.tuning_sample import MAX_SHARE, Queries, Sample, hold_out, queries_for
-from index.search.unindexed_rows import strays_of
 from index.search.vector_matrix import Matrix
 from index.store.store import Store
 from tests.support.fakes import new_item
 from tests.support.segments import (
     GRAPH,
-    PLANS,
     QUANTIZED,
+    SPECS,
     clustered,
     rebuilt,
     scores_of,
@@ -44,10 +52,10 @@ def sample() -> Sample:
     return hold_out(keys_N, clustered(ROWS, WIDTH, seed=1)[0])[1]
 
 
-def trial_of(plan: Plan, sample: Sample, target: float) -> tuple[Trial, Structure]:
-    trial, structure = measure(plan, sample, target=target)
-    assert structure is not None
-    return trial, structure
+def trial_of(spec: IndexSpec, sample: Sample, target: float) -> tuple[TuningTrial, AnnIndex]:
+    trial, ann_index = autotune(spec, sample, target=target)
+    assert ann_index is not None
+    return trial, ann_index
 
 
 @settings(deadline=None, max_examples=40)
@@ -83,43 +91,43 @@ def test_what_is_held_out_is_a_fair_sample(sample: Sample) -> None:
     assert held[-1] > 0.98 * ROWS
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=kind_of)
+@pytest.mark.parametrize("spec", SPECS, ids=kind_of)
 def test_rows_that_are_held_out_are_not_in_what_is_measured_but_in_what_is_completed(
-    plan: Plan, sample: Sample
+    spec: IndexSpec, sample: Sample
 ) -> None:
-    _, structure = trial_of(plan, sample, 0.99)
-    assert structure.index.ntotal == sample.built
-    _, rows_QK = structure.search(sample.inside[0].queries_QD, 10)
+    _, ann_index = trial_of(spec, sample, 0.99)
+    assert ann_index.index.ntotal == sample.built
+    _, rows_QK = ann_index.search(sample.inside[0].queries_QD, 10)
     assert rows_QK.max() < sample.built
 
-    whole = structure.completed()
+    whole = ann_index.completed()
 
     assert whole.index.ntotal == ROWS
-    assert whole.plan == structure.plan
-    whole = whole.with_strays(strays_of(whole))
+    assert whole.spec == ann_index.spec
+    whole = whole.with_unindexed_rows()
     scores_QK, rows_QK = whole.search(sample.inside[0].queries_QD, 1)
     assert rows_QK[:, 0].tolist() == list(range(sample.built, ROWS))
     np.testing.assert_allclose(scores_QK, 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", [0.8, 0.95, 0.99])
-@pytest.mark.parametrize("plan", PLANS, ids=kind_of)
+@pytest.mark.parametrize("spec", SPECS, ids=kind_of)
 def test_the_effort_reaches_the_recall_and_a_little_less_does_not(
-    plan: Plan, target: float, sample: Sample
+    spec: IndexSpec, target: float, sample: Sample
 ) -> None:
-    trial, structure = trial_of(plan, sample, target)
-    effort = trial.plan.effort
+    trial, ann_index = trial_of(spec, sample, target)
+    search_depth = trial.spec.search_depth
 
     assert trial.reached
-    assert trial.plan.recall_target == target
-    recall = recall_of(structure, sample)
-    assert (trial.plan.recall, trial.plan.recall_low) == (recall.mean, recall.low)
-    assert (trial.plan.recall_high, trial.plan.queries) == (recall.high, ROWS - sample.built)
+    assert trial.spec.recall_target == target
+    recall = recall_of(ann_index, sample)
+    assert (trial.spec.recall, trial.spec.recall_low) == (recall.mean, recall.low)
+    assert (trial.spec.recall_high, trial.spec.queries) == (recall.high, ROWS - sample.built)
     assert target <= recall.low <= recall.mean <= recall.high
-    assert all(shares_found(structure, kind).mean() >= OUTSIDE for kind in sample.outside)
-    step = max(1, effort // 8)  # it is searched for to a sixteenth
-    if effort > step:
-        less = structure.with_plan(replace(structure.plan, effort=effort - step))
+    assert all(shares_found(ann_index, kind).mean() >= OUTSIDE for kind in sample.outside)
+    step = max(1, search_depth // 8)  # it is searched for to a sixteenth
+    if search_depth > step:
+        less = ann_index.with_spec(replace(ann_index.spec, search_depth=search_depth - step))
         outside = min(shares_found(less, kind).mean() for kind in sample.outside)
         # recall grows, but not strictly
         assert recall_of(less, sample).low < target + 0.005 or outside < OUTSIDE + 0.01
@@ -129,15 +137,15 @@ def test_the_effort_reaches_the_recall_and_a_little_less_does_not(
 def test_more_queries_than_those_it_was_measured_with_confirm_the_recall(seed: int) -> None:
     vectors_ND, _ = clustered(6_000, WIDTH, seed=seed)
     _, sample = hold_out(np.arange(1, 6_001), vectors_ND, seed=seed)
-    trial, structure = trial_of(PLANS[2], sample, 0.97)
+    trial, ann_index = trial_of(SPECS[2], sample, 0.97)
     queries_QD, _ = clustered(4_000, WIDTH, seed=100 + seed)
     truth_QK, _ = sample.matrix.flat_of(sample.built).search(queries_QD, 10)
 
-    recall = shares_found(structure, Queries(queries_QD, truth_QK)).mean()
+    recall = shares_found(ann_index, Queries(queries_QD, truth_QK)).mean()
 
-    assert trial.plan.recall_low is not None
-    assert trial.plan.recall_high is not None
-    assert trial.plan.recall_low - 0.005 <= recall <= trial.plan.recall_high + 0.005
+    assert trial.spec.recall_low is not None
+    assert trial.spec.recall_high is not None
+    assert trial.spec.recall_low - 0.005 <= recall <= trial.spec.recall_high + 0.005
 
 
 def test_a_recall_that_the_queries_are_too_few_to_show_is_not_reached() -> None:
@@ -146,9 +154,9 @@ def test_a_recall_that_the_queries_are_too_few_to_show_is_not_reached() -> None:
 
     trial, _ = trial_of(GRAPH, sample, 0.999)
 
-    assert trial.plan.queries == 100
-    assert trial.plan.recall is not None
-    assert trial.plan.recall > 0.99
+    assert trial.spec.queries == 100
+    assert trial.spec.recall is not None
+    assert trial.spec.recall > 0.99
     assert not trial.reached, "100 queries that find all they should do not show 0.999"
 
 
@@ -194,19 +202,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert lower <= 0.09 * 500  # 5 % are promised; four deviations of 500 trials more
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=kind_of)
-def test_the_recall_of_held_out_rows_is_what_other_queries_get(plan: Plan, sample: Sample) -> None:
-    trial, structure = trial_of(plan, sample, 0.95)
+@pytest.mark.parametrize("spec", SPECS, ids=kind_of)
+def test_the_recall_of_held_out_rows_is_what_other_queries_get(
+    spec: IndexSpec, sample: Sample
+) -> None:
+    trial, ann_index = trial_of(spec, sample, 0.95)
     queries_QD, _ = clustered(300, WIDTH, seed=77)
 
-    _, rows_QK = structure.search(queries_QD, 10)
+    _, rows_QK = ann_index.search(queries_QD, 10)
 
     found = []
     for query_D, rows_K in zip(queries_QD, rows_QK, strict=True):
         truth = np.argsort(-scores_of(sample.matrix.rows_ND[: sample.built], query_D))[:10]
         found.append(np.isin(truth, rows_K).mean())
-    assert trial.plan.recall is not None
-    assert np.mean(found) == pytest.approx(trial.plan.recall, abs=0.03)
+    assert trial.spec.recall is not None
+    assert np.mean(found) == pytest.approx(trial.spec.recall, abs=0.03)
 
 
 def test_what_cannot_reach_the_recall_says_so(
@@ -216,9 +226,9 @@ def test_what_cannot_reach_the_recall_says_so(
     trial, _ = trial_of(HOPELESS, sample, 0.99)
 
     assert not trial.reached
-    assert trial.plan.effort == 16, "it gave up before all its lists were visited"
-    assert trial.plan.recall is not None
-    assert trial.plan.recall < 0.9
+    assert trial.spec.search_depth == 16, "it gave up before all its lists were visited"
+    assert trial.spec.recall is not None
+    assert trial.spec.recall < 0.9
 
 
 def test_an_effort_that_takes_longer_than_a_scan_is_not_raised_further(
@@ -229,7 +239,7 @@ def test_an_effort_that_takes_longer_than_a_scan_is_not_raised_further(
     trial, _ = trial_of(HOPELESS, sample, 0.99)
 
     assert not trial.reached
-    assert trial.plan.effort == 4
+    assert trial.spec.search_depth == 4
 
 
 def test_rows_that_tie_with_the_last_of_the_truth_count_as_found() -> None:
@@ -237,14 +247,14 @@ def test_rows_that_tie_with_the_last_of_the_truth_count_as_found() -> None:
     keys_N = np.arange(1, 201)
     _, sample = hold_out(keys_N, np.repeat(one, 200, axis=0))
 
-    structure = Structure.build(sample.matrix, replace(GRAPH, effort=20), count=sample.built)
+    ann_index = AnnIndex.build(sample.matrix, replace(GRAPH, search_depth=20), count=sample.built)
 
-    assert recall_of(structure, sample).mean == 1
+    assert recall_of(ann_index, sample).mean == 1
 
 
 def test_nothing_found_is_no_recall(sample: Sample) -> None:
     few = Matrix.of(sample.matrix.rows_ND)
-    nothing = Structure.build(few, GRAPH, count=sample.built)
+    nothing = AnnIndex.build(few, GRAPH, count=sample.built)
     nothing.search = lambda queries_QD, k, **_: (  # type: ignore[method-assign,assignment,misc]
         np.full((len(queries_QD), k), 1, np.float32),
         np.full((len(queries_QD), k), -1),
@@ -253,13 +263,13 @@ def test_nothing_found_is_no_recall(sample: Sample) -> None:
 
 
 def test_exact_search_is_measured_too_and_always_reaches_the_recall(sample: Sample) -> None:
-    trial, structure = measure(EXACT, sample, target=1.0)
+    trial, ann_index = autotune(EXACT, sample, target=1.0)
 
-    assert structure is None
+    assert ann_index is None
     assert trial.reached
-    assert (trial.plan.kind, trial.plan.recall, trial.plan.recall_target) == ("exact", 1, 1)
-    assert trial.plan.microseconds is not None
-    assert trial.plan.microseconds > 0
+    assert (trial.spec.kind, trial.spec.recall, trial.spec.recall_target) == ("exact", 1, 1)
+    assert trial.spec.microseconds is not None
+    assert trial.spec.microseconds > 0
 
 
 def test_one_thread_is_for_the_block_only_even_when_it_fails() -> None:
@@ -282,15 +292,15 @@ def test_one_thread_is_for_the_block_only_even_when_it_fails() -> None:
 def test_every_structure_that_is_proposed_can_be_made_and_exact_is_always_among_them(
     rows: int, width: int
 ) -> None:
-    plans = candidates(rows, width)
+    specs = candidate_specs(rows, width)
 
-    kinds = [plan.kind for plan in plans]
+    kinds = [spec.kind for spec in specs]
     assert kinds[-1] == "exact"
     assert kinds == (["exact"] if rows < EXACT_ROWS else ["lists", "graph", "quantized", "exact"])
-    for plan in plans[:-1]:
-        if not plan.factory.startswith(BYTES):
-            faiss.index_factory(width, plan.factory, faiss.METRIC_L2)
-        assert Plan.from_json(plan.to_json()) == plan
+    for spec in specs[:-1]:
+        if not spec.scalar_quantizer:
+            faiss.index_factory(width, spec.factory, faiss.METRIC_L2)
+        assert IndexSpec.from_json(spec.to_json()) == spec
 
 
 # Compaction: the same, from a gallery's database to a generation.
@@ -309,11 +319,11 @@ def fill(gallery: Gallery, count: int) -> None:
     gallery.put([new_item(f"i{n}", seed=n) for n in range(count)])
 
 
-def saved_plan(gallery: Gallery) -> Plan | None:
+def saved_plan(gallery: Gallery) -> IndexSpec | None:
     store = Store.open(gallery.folder)
     try:
-        stored = stored_plan(store)
-        return None if stored is None else stored.plan
+        stored = stored_spec(store)
+        return None if stored is None else stored.spec
     finally:
         store.close()
 
@@ -331,12 +341,12 @@ def test_the_structure_follows_from_the_number_of_rows_and_info_tells_it(
     made = rebuilt(gallery.folder, on_stage=stages.append)
 
     assert stages == ["reading", "measuring", "writing"]
-    assert (made.plan.kind, made.count, made.generation) == (kind, count, 1)
+    assert (made.spec.kind, made.count, made.generation) == (kind, count, 1)
     assert made.seq == gallery.seq
     assert gallery.info().generation == 0
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     info = gallery.info()
-    assert (info.structure, info.recall, info.generation) == (kind, made.plan.recall, 1)
+    assert (info.structure, info.recall, info.generation) == (kind, made.spec.recall, 1)
     assert info.recall is not None
     assert info.recall >= 0.99
     assert (info.count, info.recent) == (count, 0)
@@ -350,15 +360,15 @@ def test_when_no_structure_reaches_the_recall_everything_is_scanned(
 ) -> None:
     hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
     monkeypatch.setattr(
-        "index.maintenance.compaction.candidates", lambda rows, width: [hopeless, EXACT]
+        "index.maintenance.compaction.candidate_specs", lambda rows, width: [hopeless, EXACT]
     )
     fill(gallery, 300)
 
     made = rebuilt(gallery.folder, target=0.999)
 
     assert [trial.reached for trial in made.trials] == [False, True]
-    assert made.plan.kind == "exact"
-    assert gallery.upkeep.take_over()
+    assert made.spec.kind == "exact"
+    assert gallery.adopt_newest_generation()
     assert gallery.info().structure == "exact"
     assert gallery.info().recall == 1
     assert sorted(
@@ -376,29 +386,31 @@ def test_tuning_measures_everything_and_the_quickest_that_reaches_the_recall_is_
     fill(gallery, 300)
     speeds = {"graph": 30.0, "quantized": 50.0, "exact": 70.0}
 
-    def timed(plan: Plan, sample: Sample, *, target: float) -> tuple[Trial, Structure | None]:
-        trial, structure = measure(plan, sample, target=target)
-        return replace(trial, plan=replace(trial.plan, microseconds=speeds[plan.kind])), structure
+    def timed(
+        spec: IndexSpec, sample: Sample, *, target: float
+    ) -> tuple[TuningTrial, AnnIndex | None]:
+        trial, ann_index = autotune(spec, sample, target=target)
+        return replace(trial, spec=replace(trial.spec, microseconds=speeds[spec.kind])), ann_index
 
-    monkeypatch.setattr("index.maintenance.compaction.measure", timed)
+    monkeypatch.setattr("index.maintenance.compaction.autotune", timed)
     assert saved_plan(gallery) is None
 
     made = rebuilt(gallery.folder, tune=True, target=0.97)
 
-    assert [trial.plan.kind for trial in made.trials] == ["quantized", "graph", "exact"]
-    assert made.plan.kind == "graph"
-    assert saved_plan(gallery) == made.plan
-    assert gallery.upkeep.take_over()
+    assert [trial.spec.kind for trial in made.trials] == ["quantized", "graph", "exact"]
+    assert made.spec.kind == "graph"
+    assert saved_plan(gallery) == made.spec
+    assert gallery.adopt_newest_generation()
     assert gallery.info().structure == "graph"
 
     again = rebuilt(gallery.folder)  # the list would begin with inverted lists
-    assert [trial.plan.kind for trial in again.trials] == ["graph"]
-    assert again.plan.recall_target == 0.97, "what was asked for before is asked for again"
-    assert saved_plan(gallery) == made.plan
+    assert [trial.spec.kind for trial in again.trials] == ["graph"]
+    assert again.spec.recall_target == 0.97, "what was asked for before is asked for again"
+    assert saved_plan(gallery) == made.spec
 
     speeds["exact"] = 1.0
-    assert rebuilt(gallery.folder, tune=True).plan.kind == "exact"
-    assert [trial.plan.kind for trial in rebuilt(gallery.folder).trials] == ["exact"]
+    assert rebuilt(gallery.folder, tune=True).spec.kind == "exact"
+    assert [trial.spec.kind for trial in rebuilt(gallery.folder).trials] == ["exact"]
 
 
 def test_a_quick_structure_that_misses_the_recall_is_not_chosen(
@@ -407,16 +419,16 @@ def test_a_quick_structure_that_misses_the_recall_is_not_chosen(
     hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
     graph = replace(GRAPH, factory="HNSW8_SQ8")
     monkeypatch.setattr(
-        "index.maintenance.compaction.candidates", lambda rows, width: [hopeless, graph, EXACT]
+        "index.maintenance.compaction.candidate_specs", lambda rows, width: [hopeless, graph, EXACT]
     )
     fill(gallery, 300)
 
     made = rebuilt(gallery.folder, tune=True, target=0.99)
 
     assert [trial.reached for trial in made.trials] == [False, True, True]
-    assert made.plan.kind in ("graph", "exact")
-    assert made.plan.recall is not None
-    assert made.plan.recall >= 0.99
+    assert made.spec.kind in ("graph", "exact")
+    assert made.spec.recall is not None
+    assert made.spec.recall >= 0.99
 
 
 def test_what_is_written_meanwhile_is_found_after_the_takeover(
@@ -430,7 +442,7 @@ def test_what_is_written_meanwhile_is_found_after_the_takeover(
             gallery.delete(["i7"])
 
     rebuilt(gallery.folder, on_stage=late)
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
 
     info = gallery.info()
     assert (info.structure, info.recent, info.count) == ("graph", 2, 150)
@@ -448,9 +460,9 @@ def test_a_target_for_a_small_gallery_is_remembered_for_when_it_has_grown(galler
 
     rebuilt(gallery.folder, tune=True, target=0.9)
 
-    plan = saved_plan(gallery)
-    assert plan is not None
-    assert plan.recall_target == 0.9 != RECALL
+    spec = saved_plan(gallery)
+    assert spec is not None
+    assert spec.recall_target == 0.9 != RECALL
 
 
 def test_what_was_tuned_for_less_is_said_when_it_no_longer_does(
@@ -460,28 +472,28 @@ def test_what_was_tuned_for_less_is_said_when_it_no_longer_does(
     hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
     monkeypatch.setattr("index.search.autotune.K_FACTORS", (1.0,))
     store = Store.open(gallery.folder)
-    store.set_setting(SETTING, TunedPlan(hopeless, 300).to_json())
+    store.set_setting(SETTING, TunedSpec(hopeless, 300).to_json())
     store.close()
 
     made = rebuilt(gallery.folder, target=0.999)
 
     assert not made.trials[0].reached
     assert len(made.trials) > 1, "the next candidates are tried"
-    assert "does not reach recall 0.999 any more" in made.plan.note
-    assert gallery.upkeep.take_over()
-    assert gallery.info().note == made.plan.note
+    assert "does not reach recall 0.999 any more" in made.spec.note
+    assert gallery.adopt_newest_generation()
+    assert gallery.info().note == made.spec.note
 
 
 def test_what_was_tuned_for_a_small_gallery_is_not_kept_for_a_large_one() -> None:
-    tuned = TunedPlan(EXACT, 15_000)
-    ladder = candidates(58_000, 64)
+    tuned = TunedSpec(EXACT, 15_000)
+    ladder = candidate_specs(58_000, 64)
 
     assert not tuned.suits(58_000)
     assert tuned.before(ladder, rows=58_000) == ladder
-    assert TunedPlan(EXACT, 30_000).before(ladder, rows=58_000)[0].kind == "exact"
-    graph = replace(GRAPH, effort=7, k_factor=2)
-    first, *others = TunedPlan(graph, 30_000).before(ladder, rows=58_000)
-    assert (first.factory, first.effort, first.k_factor) == (graph.factory, 0, 0)
+    assert TunedSpec(EXACT, 30_000).before(ladder, rows=58_000)[0].kind == "exact"
+    graph = replace(GRAPH, search_depth=7, k_factor=2)
+    first, *others = TunedSpec(graph, 30_000).before(ladder, rows=58_000)
+    assert (first.factory, first.search_depth, first.k_factor) == (graph.factory, 0, 0)
     assert others == ladder
 
 
@@ -490,10 +502,10 @@ def test_when_nothing_reaches_the_recall_it_is_said(
 ) -> None:
     hopeless = replace(HOPELESS, factory="IVF4,PQ1x4fsr")
     monkeypatch.setattr(
-        "index.maintenance.compaction.candidates", lambda rows, width: [hopeless, EXACT]
+        "index.maintenance.compaction.candidate_specs", lambda rows, width: [hopeless, EXACT]
     )
     fill(gallery, 300)
 
     made = rebuilt(gallery.folder, target=0.999)
 
-    assert made.plan.note.startswith("every search looks at every item: no structure is sure")
+    assert made.spec.note.startswith("every search looks at every item: no structure is sure")

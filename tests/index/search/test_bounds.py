@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from index.errors import InvalidMetadataError, StorageError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
-from index.items.item import MAX_NAME_CHARS, MAX_TERMS, NewItem, encode_metadata
+from index.items.item import MAX_METADATA_VALUES, MAX_NAME_CHARS, NewItem, encode_metadata
 from index.snapshot.snapshot import Snapshot
 from index.store.group_commit import MAX_ITEMS
-from index.store.sqlite.write_ahead_log import begin_log_anew
+from index.store.sqlite.write_ahead_log import truncate_wal
 from index.transfer.backup import back_up
 from index.transfer.export import export_parquet
 from tests.support.fakes import new_item, unit_vectors
@@ -208,7 +208,7 @@ def test_the_log_begins_anew_though_readers_that_overlap_have_taken_over_an_old_
         write(writer)
         renew(second)
         write(writer)
-        emptied = pool.submit(begin_log_anew, writer, wait_ms=2_000)
+        emptied = pool.submit(truncate_wal, writer, wait_ms=2_000)
         while not emptied.done():  # one of them always reads
             time.sleep(0.03)
             renew(first)
@@ -266,13 +266,13 @@ def test_a_slow_reader_of_a_quiet_gallery_is_left_alone(
 
 
 def test_metadata_has_so_many_values_and_not_more() -> None:
-    assert encode_metadata({"a": list(range(MAX_TERMS))})
+    assert encode_metadata({"a": list(range(MAX_METADATA_VALUES))})
     assert encode_metadata({"a": [1] * 5_000}), "equal ones are one row of the index"
     many: list[dict[str, Any]] = [
-        {"a": list(range(MAX_TERMS + 1))},
-        {"a": list(range(MAX_TERMS)), "b": None},
-        {f"k{n}": n for n in range(MAX_TERMS + 1)},
-        {"a": {f"k{n}": {} for n in range(MAX_TERMS)}},
+        {"a": list(range(MAX_METADATA_VALUES + 1))},
+        {"a": list(range(MAX_METADATA_VALUES)), "b": None},
+        {f"k{n}": n for n in range(MAX_METADATA_VALUES + 1)},
+        {"a": {f"k{n}": {} for n in range(MAX_METADATA_VALUES)}},
     ]
     for metadata in many:
         with pytest.raises(InvalidMetadataError, match=r"has 513 values that filters can look for"):
@@ -303,7 +303,7 @@ def test_what_shares_a_transaction_has_a_bounded_number_of_terms(
 
     def write(thread: int) -> None:
         for turn in range(4):
-            tags = [f"{thread} {turn} {n}" for n in range(MAX_TERMS)]
+            tags = [f"{thread} {turn} {n}" for n in range(MAX_METADATA_VALUES)]
             gallery.put(
                 [new_item(f"{thread}-{turn}-{n}", metadata={"tags": tags}) for n in range(16)]
             )
@@ -311,7 +311,7 @@ def test_what_shares_a_transaction_has_a_bounded_number_of_terms(
     with ThreadPoolExecutor(24) as threads:
         list(threads.map(write, range(24)))
 
-    assert sum(batches) == 24 * 4 * 16 * MAX_TERMS
+    assert sum(batches) == 24 * 4 * 16 * MAX_METADATA_VALUES
     assert max(batches) <= MAX_ITEMS * 64
     assert len(batches) < 24 * 4, "small ones still share"
 
@@ -325,7 +325,7 @@ def test_a_write_costs_a_filter_that_only_excludes_what_was_written(
     small_structures(monkeypatch)
     gallery.put([new_item(f"i{n}", seed=n, label="a" if n % 2 else "b") for n in range(150)])
     rebuilt(gallery.folder)
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     listed: list[int] = []
     keys_above = Snapshot.keys_above
 

@@ -1,3 +1,5 @@
+"""Exact search over rows in memory, against sorting every cosine."""
+
 import threading
 import tracemalloc
 
@@ -7,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import BadVectorsError
-from index.search.exact import Hits, above, nearest
-from index.snapshot.segments.base_segment import BaseView
-from index.snapshot.segments.delta_segment import MIN_DEAD, Table
+from index.search.exact import Hits, nearest, range_search
+from index.snapshot.segments.delta_segment import MIN_TOMBSTONES, DeltaSegment
+from index.snapshot.segments.immutable_segment import ImmutableSegmentView
 from tests.support.fakes import unit_vectors
 from tests.support.segments import base_of
 
@@ -18,14 +20,14 @@ def keys_of(*keys: int) -> np.ndarray:
     return np.array(keys, np.int64)
 
 
-def filled(vectors: np.ndarray) -> Table:
-    index = Table(vectors.shape[1])
+def filled(vectors: np.ndarray) -> DeltaSegment:
+    index = DeltaSegment(vectors.shape[1])
     index.apply(keys_N=np.arange(1, len(vectors) + 1), vectors_ND=vectors)
     return index
 
 
 def search(
-    table: Table, queries: np.ndarray, *, k: int, allowed: np.ndarray | None = None
+    table: DeltaSegment, queries: np.ndarray, *, k: int, allowed: np.ndarray | None = None
 ) -> list[Hits]:
     among = None if allowed is None else table.view.rows_of(np.unique(allowed))
     return nearest(table.view, queries, k=k, among=among)
@@ -57,12 +59,12 @@ def test_search_agrees_with_sorting_every_cosine(data: st.DataObject) -> None:
 
     found = search(index, queries, k=k, allowed=None if allowed is None else keys_of(*allowed))
 
-    alive = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
+    live = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
     if allowed is not None:
-        alive = {key: vector for key, vector in alive.items() if key in allowed}
+        live = {key: vector for key, vector in live.items() if key in allowed}
     for query, (keys, scores) in zip(queries, found, strict=True):
-        assert keys.tolist() == sorted_by_cosine(alive, query, k)
-        np.testing.assert_allclose(scores, [alive[key] @ query for key in keys], atol=1e-5)
+        assert keys.tolist() == sorted_by_cosine(live, query, k)
+        np.testing.assert_allclose(scores, [live[key] @ query for key in keys], atol=1e-5)
 
 
 def test_equal_vectors_come_oldest_first_however_many_there_are() -> None:
@@ -104,17 +106,17 @@ def test_a_filtered_search_over_more_rows_than_a_block_agrees_with_an_unfiltered
     index = filled(unit_vectors(500, 8, seed=0))
     queries = unit_vectors(9, 8, seed=1)
 
-    everything = search(index, queries, k=90, allowed=np.arange(1, 501))
+    all_keys = search(index, queries, k=90, allowed=np.arange(1, 501))
 
     for (keys, scores), (same, same_scores) in zip(
-        everything, search(index, queries, k=90), strict=True
+        all_keys, search(index, queries, k=90), strict=True
     ):
         assert keys.tolist() == same.tolist()
         assert scores.tolist() == same_scores.tolist()
 
 
 def test_an_empty_index_and_an_index_with_everything_deleted_find_nothing() -> None:
-    index = Table(width=3)
+    index = DeltaSegment(width=3)
     queries = unit_vectors(2, 3, seed=0)
     assert [keys.tolist() for keys, _ in search(index, queries, k=5)] == [[], []]
 
@@ -133,13 +135,13 @@ def test_deleted_rows_are_swept_out_and_the_others_stay_findable() -> None:
     vectors = unit_vectors(1000, 4, seed=0)
     index = filled(vectors)
 
-    for key in range(1, 2 * MIN_DEAD):
+    for key in range(1, 2 * MIN_TOMBSTONES):
         index.apply(keys_N=keys_of(), vectors_ND=vectors[:0], removed=keys_of(key))
 
     assert len(index.view.keys_N) < 1000
-    assert len(index) == 1001 - 2 * MIN_DEAD
+    assert len(index) == 1001 - 2 * MIN_TOMBSTONES
     ((keys, _),) = search(index, vectors[-1:], k=2000)
-    assert sorted(keys.tolist()) == list(range(2 * MIN_DEAD, 1001))
+    assert sorted(keys.tolist()) == list(range(2 * MIN_TOMBSTONES, 1001))
 
 
 def test_a_view_taken_earlier_does_not_change() -> None:
@@ -151,7 +153,7 @@ def test_a_view_taken_earlier_does_not_change() -> None:
 
     assert view.keys_N.tolist() == list(range(1, 201))
     np.testing.assert_array_equal(view.vectors_ND, vectors[:200])
-    assert view.alive == 200
+    assert view.live == 200
 
 
 @settings(deadline=None, max_examples=60)
@@ -171,17 +173,19 @@ def test_above_finds_exactly_the_rows_that_score_enough(data: st.DataObject) -> 
         patch.setattr(
             "index.search.exact.BLOCK_NUMBERS", 4 * data.draw(st.sampled_from([1, 7, 1000]))
         )
-        (keys, scores), total = above(index.view, query, min_score=least)
-        (first, first_scores), same_total = above(index.view, query, min_score=least, limit=limit)
+        (keys, scores), total = range_search(index.view, query, min_score=least)
+        (first, first_scores), same_total = range_search(
+            index.view, query, min_score=least, limit=limit
+        )
 
     assert total == same_total == len(keys)
     assert first.tolist() == keys[:limit].tolist()
     assert first_scores.tolist() == scores[:limit].tolist()
-    alive = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
-    everything = sorted_by_cosine(alive, query, count)
-    assert keys.tolist() == everything[: len(keys)]
+    live = {key: vectors[key - 1] for key in range(1, count + 1) if key not in removed}
+    all_keys = sorted_by_cosine(live, query, count)
+    assert keys.tolist() == all_keys[: len(keys)]
     assert (scores >= np.float32(least)).all()
-    assert all(alive[key] @ query < least + 1e-5 for key in everything[len(keys) :])
+    assert all(live[key] @ query < least + 1e-5 for key in all_keys[len(keys) :])
 
 
 @pytest.mark.parametrize("limit", [1, 10, 1000])
@@ -194,8 +198,8 @@ def test_the_first_of_many_that_score_enough_are_those_of_all_ties_by_key(
     index.apply(keys_N=keys_of(), vectors_ND=np.empty((0, 16), np.float32), removed=keys_of(1, 77))
     query = unit_vectors(1, 16, seed=0)[0]
 
-    (keys, scores), total = above(index.view, query, min_score=-1)
-    (first, first_scores), same_total = above(index.view, query, min_score=-1, limit=limit)
+    (keys, scores), total = range_search(index.view, query, min_score=-1)
+    (first, first_scores), same_total = range_search(index.view, query, min_score=-1, limit=limit)
 
     assert total == same_total == 4998
     assert first.tolist() == keys[:limit].tolist()
@@ -204,21 +208,21 @@ def test_the_first_of_many_that_score_enough_are_those_of_all_ties_by_key(
     assert nearest_keys.tolist() == first.tolist()
 
 
-@pytest.mark.parametrize("dead", [0, 60_000])
+@pytest.mark.parametrize("tombstones", [0, 60_000])
 @pytest.mark.parametrize("what", ["range", "nearest", "equal"])
-def test_memory_follows_what_is_asked_for_not_what_is_stored(what: str, dead: int) -> None:
+def test_memory_follows_what_is_asked_for_not_what_is_stored(what: str, tombstones: int) -> None:
     count, width = 200_000, 64
     vectors = unit_vectors(count, width, seed=0)
     if what == "equal":
         vectors[:] = vectors[0]
-    base = BaseView(base_of(vectors)).without(np.arange(1, dead + 1))
-    base.alive_rows()  # remembered once for all searches
+    base = ImmutableSegmentView(base_of(vectors)).without(np.arange(1, tombstones + 1))
+    base.live_rows()  # remembered once for all searches
     queries = unit_vectors(4, width, seed=1)
     tracemalloc.start()
 
     if what == "range":
-        (keys, _), total = above(base, queries[0], min_score=-1, limit=1)
-        assert (len(keys), total) == (1, count - dead)
+        (keys, _), total = range_search(base, queries[0], min_score=-1, limit=1)
+        assert (len(keys), total) == (1, count - tombstones)
     else:
         for keys, _ in nearest(base, queries, k=10):
             assert len(keys) == 10
@@ -240,7 +244,7 @@ def test_keys_that_do_not_increase_are_refused_and_nothing_is_added(keys: list[i
 
 def test_readers_are_never_disturbed_by_the_writer() -> None:
     vectors = unit_vectors(20_000, 16, seed=0)
-    index = Table(width=16)
+    index = DeltaSegment(width=16)
     index.apply(keys_N=np.arange(1, 11), vectors_ND=vectors[:10])
     done = threading.Event()
     wrong: list[object] = []

@@ -1,7 +1,8 @@
+"""Remembered filters: the rows they let through are those of judging everything anew."""
+
 import threading
 from collections import Counter
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.items.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
-from index.snapshot.filter_cache import SPARE, Allowed, AllowedKeys
-from index.snapshot.segments.delta_segment import Table
+from index.snapshot.filter_cache import SPARE, FilterCache, FilterMask
+from index.snapshot.segments.delta_segment import DeltaSegment
 from tests.support.fakes import unit_vectors
 from tests.support.segments import base_of
 
@@ -45,7 +46,7 @@ class World:
         self.last += 1
         self.values[self.last] = value
 
-    def judge(self, condition: Condition, /, *, after: int) -> NDArray[np.int64]:
+    def evaluate(self, condition: Condition, /, *, after: int) -> NDArray[np.int64]:
         self.asked[after] += 1
         held = [
             key for key, value in self.values.items() if key > after and holds(condition, value)
@@ -103,11 +104,11 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
     world = World()
     for value in (1, True, 1, 0, False):
         world.put(value)
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: 10**6)
 
     def keys(value: object) -> list[int]:
         wanted = parse_filter({"must": [{"key": "v", "match": value}]})
-        return allowed.of(wanted, up_to=5, everything=world.keys).keys_S.tolist()
+        return cache.of(wanted, up_to=5, all_keys=world.keys).keys_S.tolist()
 
     assert keys(1) == [1, 3]
     assert keys(True) == [2]
@@ -123,7 +124,9 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
 @given(data=st.data())
 def test_what_is_remembered_equals_judging_everything_anew(spare: int, data: st.DataObject) -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: len(world.values))
+    cache = FilterCache(
+        world.evaluate, newest=lambda: 0, stored=lambda: len(world.values), spare=spare
+    )
     condition = st.lists(st.sampled_from(CONDITIONS), max_size=2)
     lists = st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["must", "should", "must_not"], condition)
@@ -139,22 +142,21 @@ def test_what_is_remembered_equals_judging_everything_anew(spare: int, data: st.
             world.values.pop(key, None)
 
         for wanted in data.draw(st.lists(st.sampled_from(filters), max_size=4)):
-            with patch("index.snapshot.filter_cache.SPARE", spare):
-                found = allowed.of(wanted, up_to=world.last, everything=world.keys)
+            found = cache.of(wanted, up_to=world.last, all_keys=world.keys)
 
-            alive = [key for key in found.keys_S.tolist() if key in world.values]
-            assert alive == world.passing(wanted)
+            live = [key for key in found.keys_S.tolist() if key in world.values]
+            assert live == world.passing(wanted)
             assert (np.diff(found.keys_S) > 0).all()
 
 
 def test_only_keys_that_came_since_are_judged() -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     for up_to in (10, 10, 25, 25):
         while world.last < up_to:
             world.put("a")
-        found = allowed.of(wanted, up_to=up_to, everything=world.keys)
+        found = cache.of(wanted, up_to=up_to, all_keys=world.keys)
         assert found.keys_S.tolist() == list(range(1, up_to + 1))
 
     assert world.asked == {0: 1, 10: 1}
@@ -162,12 +164,12 @@ def test_only_keys_that_came_since_are_judged() -> None:
 
 def test_a_filter_that_only_excludes_is_given_only_the_keys_that_came_since() -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must_not": [{"key": "v", "match": "b"}]})
     for up_to in (10, 10, 11, 25, 25):
         while world.last < up_to:
             world.put("a")
-        found = allowed.of(wanted, up_to=up_to, everything=world.keys)
+        found = cache.of(wanted, up_to=up_to, all_keys=world.keys)
         assert found.keys_S.tolist() == list(range(1, up_to + 1))
 
     assert world.listed == [0, 10, 11]
@@ -175,12 +177,12 @@ def test_a_filter_that_only_excludes_is_given_only_the_keys_that_came_since() ->
 
 def test_keys_that_are_gone_are_forgotten_in_time() -> None:
     world = World()
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: len(world.values))
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: len(world.values))
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     for _ in range(5 * SPARE):
         world.values.clear()  # one item, replaced again and again
         world.put("a")
-        found = allowed.of(wanted, up_to=world.last, everything=world.keys)
+        found = cache.of(wanted, up_to=world.last, all_keys=world.keys)
 
         assert found.keys_S[-1] == world.last
         assert len(found.keys_S) <= SPARE + 3
@@ -190,32 +192,29 @@ def test_keys_that_the_asker_does_not_know_yet_are_left_for_later() -> None:
     world = World()
     for _ in range(9):
         world.put("a")
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
 
-    assert allowed.of(wanted, up_to=4, everything=world.keys).keys_S.tolist() == [1, 2, 3, 4]
-    assert len(allowed.of(wanted, up_to=9, everything=world.keys).keys_S) == 9
+    assert cache.of(wanted, up_to=4, all_keys=world.keys).keys_S.tolist() == [1, 2, 3, 4]
+    assert len(cache.of(wanted, up_to=9, all_keys=world.keys).keys_S) == 9
 
 
 def filter_of(number: int) -> Filter:
     return Filter(must=(Match(Key("v", column=False), (f"user {number}",)),))
 
 
-def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("index.snapshot.filter_cache.MAX_BYTES", 8 * 1000 * 10)
+def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first() -> None:
     keys_S = np.arange(1, 1001)
     judged: Counter[Condition] = Counter()
 
-    def judge(condition: Condition, /, *, after: int) -> NDArray[np.int64]:
+    def evaluate(condition: Condition, /, *, after: int) -> NDArray[np.int64]:
         judged[condition] += 1
         return keys_S[keys_S > after]
 
-    allowed = AllowedKeys(judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(evaluate, newest=lambda: 0, stored=lambda: 10**6, max_bytes=8 * 1000 * 10)
 
     def ask(number: int) -> None:
-        allowed.of(filter_of(number), up_to=1000, everything=lambda _: keys_S)
+        cache.of(filter_of(number), up_to=1000, all_keys=lambda _: keys_S)
 
     for number in range(30):
         ask(number)
@@ -225,20 +224,19 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
     ask(1)
     assert judged[filter_of(29).must[0]] == 1
     assert judged[filter_of(1).must[0]] == 2, "it was forgotten"
-    assert sum(known.nbytes for known in allowed._known.values()) <= 8 * 1000 * 10
+    assert sum(known.nbytes for known in cache._known.values()) <= 8 * 1000 * 10
 
 
-def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("index.snapshot.filter_cache.MAX_FILTERS", 50)
+def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end() -> None:
     nothing = np.empty(0, np.int64)
-    allowed = AllowedKeys(lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(
+        lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6, max_filters=50
+    )
 
     for number in range(400):
-        allowed.of(filter_of(number), up_to=1000, everything=lambda _: nothing)
+        cache.of(filter_of(number), up_to=1000, all_keys=lambda _: nothing)
 
-    assert len(allowed._known) <= 50
+    assert len(cache._known) <= 50
 
 
 def test_a_judge_that_fails_leaves_nothing_wrong_behind() -> None:
@@ -246,36 +244,36 @@ def test_a_judge_that_fails_leaves_nothing_wrong_behind() -> None:
     world.put("a")
     broken = True
 
-    def judge(condition: Condition, /, *, after: int) -> NDArray[np.int64]:
+    def evaluate(condition: Condition, /, *, after: int) -> NDArray[np.int64]:
         if broken:
             raise OSError("the disk is gone")
-        return world.judge(condition, after=after)
+        return world.evaluate(condition, after=after)
 
-    allowed = AllowedKeys(judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(evaluate, newest=lambda: 0, stored=lambda: 10**6)
     wanted = parse_filter({"must": [{"key": "v", "match": "a"}]})
     with pytest.raises(OSError, match="gone"):
-        allowed.of(wanted, up_to=1, everything=world.keys)
+        cache.of(wanted, up_to=1, all_keys=world.keys)
 
     broken = False
-    assert allowed.of(wanted, up_to=1, everything=world.keys).keys_S.tolist() == [1]
+    assert cache.of(wanted, up_to=1, all_keys=world.keys).keys_S.tolist() == [1]
 
 
 def test_rows_are_those_of_the_base_that_is_asked_about_and_of_the_table() -> None:
     vectors_ND = unit_vectors(6, 4, seed=0)
     one = base_of(vectors_ND, keys_N=np.array([5, 3, 9, 1, 7, 2]))
     other = base_of(vectors_ND[:3], keys_N=np.array([9, 20, 3]))
-    table = Table(4)
+    table = DeltaSegment(4)
     table.apply(keys_N=np.array([21, 23, 25]), vectors_ND=vectors_ND[:3], removed=np.array([23]))
-    allowed = Allowed(np.array([2, 3, 9, 20]), judged_to=20)
+    mask = FilterMask(np.array([2, 3, 9, 20]), evaluated_to=20)
 
-    assert allowed.rows_in(one).tolist() == [1, 2, 5]
-    assert allowed.rows_in(other).tolist() == [0, 1, 2]
-    assert allowed.rows_of(table.view).tolist() == []
-    more = allowed.and_also(np.array([21, 23]), judged_to=25, seq=0)
+    assert mask.rows_in(one).tolist() == [1, 2, 5]
+    assert mask.rows_in(other).tolist() == [0, 1, 2]
+    assert mask.rows_of(table.view).tolist() == []
+    more = mask.extended(np.array([21, 23]), evaluated_to=25, seq=0)
     assert more.rows_in(other).tolist() == [0, 1, 2]
     assert more.rows_in(one).tolist() == [1, 2, 5]
     assert more.rows_of(table.view).tolist() == [0]
-    assert allowed.keys_S.tolist() == [2, 3, 9, 20], "what somebody holds does not change"
+    assert mask.keys_S.tolist() == [2, 3, 9, 20], "what somebody holds does not change"
 
 
 def test_threads_at_different_moments_all_get_what_they_know() -> None:
@@ -285,7 +283,7 @@ def test_threads_at_different_moments_all_get_what_they_know() -> None:
         world.put(VALUES[int(rng.integers(len(VALUES)))])
         if number % 7 == 0:
             world.values.pop(number // 2, None)
-    allowed = AllowedKeys(world.judge, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: 10**6)
     filters = [parse_filter({"must_not": [one]}) for one in CONDITIONS[:3]]
     passing = {repr(wanted): np.array(world.passing(wanted)) for wanted in filters}
     wrong: list[object] = []
@@ -295,7 +293,7 @@ def test_threads_at_different_moments_all_get_what_they_know() -> None:
         for _ in range(60):
             wanted = filters[int(rng.integers(3))]
             up_to = int(rng.integers(1, 2001))
-            keys_S = allowed.of(wanted, up_to=up_to, everything=world.keys).keys_S
+            keys_S = cache.of(wanted, up_to=up_to, all_keys=world.keys).keys_S
             expected = passing[repr(wanted)]
             if keys_S[keys_S <= up_to].tolist() != expected[expected <= up_to].tolist():
                 wrong.append((wanted, up_to))

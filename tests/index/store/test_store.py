@@ -1,3 +1,5 @@
+"""The database: group commits, migrations, the log and its cuts, settings, and what is stored."""
+
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from index.store import group_commit as writer_module
 from index.store.condition_queries import scan_keys
 from index.store.schema import Binding
 from index.store.store import Store, read_binding
-from index.store.transaction import Changes
+from index.store.transaction import WriteTransaction
 from tests.support.fakes import new_item
 from tests.support.paths import ROOT
 
@@ -151,14 +153,14 @@ def test_a_transaction_is_bounded_but_takes_at_least_one_request(
 def test_a_fault_of_one_change_stores_nothing_of_its_transaction_and_everyone_hears(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Changes.delete
+    honest = WriteTransaction.delete
 
-    def failing(changes: Changes, item_id: str) -> bool:
+    def failing(transaction: WriteTransaction, item_id: str) -> bool:
         if item_id == "bad":
             raise ZeroDivisionError
-        return honest(changes, item_id)
+        return honest(transaction, item_id)
 
-    monkeypatch.setattr(Changes, "delete", failing)
+    monkeypatch.setattr(WriteTransaction, "delete", failing)
     raised: dict[str, BaseException] = {}
 
     def attempt(name: str, act: Callable[[], Any]) -> Callable[[], None]:

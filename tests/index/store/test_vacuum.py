@@ -11,7 +11,7 @@ from cli.commands import app
 from index.errors import DiskFullError, RebuildError
 from index.gallery import Gallery
 from index.items.item import NewItem
-from index.store.vacuum import check_room, free_bytes, give_back_space, room_to_give_back
+from index.store.vacuum import check_room, check_room_to_vacuum, free_bytes, vacuum
 from index.transfer.backup import back_up, restore
 from tests.support.fakes import new_item
 from tests.support.loop_filesystems import small_filesystem
@@ -57,14 +57,14 @@ def test_room_is_looked_for_beside_the_database_however_small_other_places_are(
         monkeypatch.setenv("SQLITE_TMPDIR", str(full))
         monkeypatch.setenv("TMPDIR", str(full))
 
-        assert give_back_space(tmp_path / "g") > 5 * MEGABYTE
+        assert vacuum(tmp_path / "g") > 5 * MEGABYTE
 
     assert sorted(path.name for path in (tmp_path / "g").iterdir()) == ["gallery.sqlite"]
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         assert gallery.verify() == []
         assert gallery.count == ITEMS // 3
-    assert room_to_give_back(tmp_path / "g") == 0
-    assert give_back_space(tmp_path / "g") == 0
+    assert check_room_to_vacuum(tmp_path / "g") == 0
+    assert vacuum(tmp_path / "g") == 0
 
 
 def test_without_room_in_the_gallerys_folder_nothing_is_begun(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_without_room_in_the_gallerys_folder_nothing_is_begun(tmp_path: Path) ->
 def test_with_just_the_room_that_was_named_room_is_given_back(tmp_path: Path) -> None:
     with small_filesystem(tmp_path / "disk", megabytes=32) as disk:
         fill(disk / "g")
-        needed = room_to_give_back(disk / "g")
+        needed = check_room_to_vacuum(disk / "g")
         leave_free(disk, needed + MEGABYTE // 4)
 
-        assert give_back_space(disk / "g") > 5 * MEGABYTE
+        assert vacuum(disk / "g") > 5 * MEGABYTE
 
 
 def test_a_copy_and_a_structure_without_room_are_refused_before_they_begin(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_copy_and_a_structure_without_room_are_refused_before_they_begin(tmp_p
         leave_free(disk, 48 * 2**10)  # 32 of which opening takes
         with Gallery.open(disk / "g", fingerprint=None) as gallery:
             with pytest.raises(RebuildError, match=r"a new structure, at least, needs 25\.8 KiB"):
-                gallery.upkeep.rebuild()
+                gallery.rebuild()
             assert gallery.info().generation == 0
 
 

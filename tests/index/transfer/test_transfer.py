@@ -1,3 +1,5 @@
+"""Exports and imports of galleries and of vectors: whole, interrupted, refused."""
+
 import csv
 import json
 import sys
@@ -26,7 +28,7 @@ from index.items.item import NewItem
 from index.operations.build_report import BuildReport
 from index.transfer.export import export_folder, export_parquet
 from index.transfer.import_vectors import store_vectors
-from index.transfer.stored_items import Facts
+from index.transfer.stored_items import Provenance
 from index.transfer.vector_source import open_vectors
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.loop_filesystems import small_filesystem
@@ -58,7 +60,7 @@ def imported(
     return store_vectors(gallery, opened, normalize=normalize, on_progress=quiet)
 
 
-def export(gallery: Gallery, out: Path) -> Facts:
+def export(gallery: Gallery, out: Path) -> Provenance:
     """Export as the path's ending says; Parquet with pictures."""
     if out.suffix == ".parquet":
         return export_parquet(gallery, out, thumbnails=True, on_progress=quiet)

@@ -6,12 +6,12 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.models import with_references, write_model
 from tests.support.server.servers import running_server
-from vision.inference.torch_encoder import Encoder
-from vision.model.open_set import References
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.open_set import OpenSetDetector
 
 PNG = {"Content-Type": "image/png"}
 
@@ -21,14 +21,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Of a server whose model has learnt from `png(0)` alone."""
     folder = tmp_path_factory.mktemp("sure")
     write_model(folder / "model")
-    encoder = Encoder.load(folder / "model", device="cpu")
+    encoder = TorchEncoder.load(folder / "model", device="cpu")
     preprocessing = encoder.manifest.preprocessing
     vectors_1D, probabilities_1L = encoder.encode(
         preprocessing.pixels(preprocessing.decode(png(0)))[None]
     )
     with_references(
         folder / "model",
-        References(
+        OpenSetDetector(
             vectors_KD=vectors_1D.repeat(12, axis=0),
             labels_K=np.int32(probabilities_1L.argmax()).repeat(12),
             most_distance=1e-4,

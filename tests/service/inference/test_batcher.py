@@ -1,3 +1,5 @@
+"""Images in batches: everybody gets his own answer, nobody waits for a heavy image."""
+
 import asyncio
 import threading
 import time
@@ -7,17 +9,17 @@ import numpy as np
 import pytest
 
 from service.inference.batcher import Batcher
-from service.inference.task import Decoded, Encoded, HeavyImage, Task
-from service.telemetry.watchdog import BusyThreads
+from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
+from service.telemetry.watchdog import Watchdog
 from vision.errors import CorruptImageError
 from vision.inference.encoder import Encoding
 
 
-def decode(task: Task, light_only: bool) -> Decoded:
+def decode(task: Task, light_only: bool) -> DecodedImage:
     """Take the first byte for the pixel; `x` is a broken image."""
     if task.data == b"x":
         raise CorruptImageError("broken")
-    return Decoded(pixels_CHW=np.full((1, 1, 1), task.data[0], np.uint8), thumbnail=None)
+    return DecodedImage(pixels_CHW=np.full((1, 1, 1), task.data[0], np.uint8), thumbnail=None)
 
 
 def encode(pixels_BCHW: np.ndarray) -> Encoding:
@@ -42,7 +44,7 @@ def batcher(**changes: object) -> Batcher:
     settings: dict[str, object] = {
         "decode": decode,
         "encode": encode,
-        "watchdog": BusyThreads(),
+        "watchdog": Watchdog(),
         "decode_threads": 2,
         "heavy_threads": 1,
         "decodes_itself": False,
@@ -53,10 +55,10 @@ def batcher(**changes: object) -> Batcher:
     return Batcher(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def heavy_until(gate: threading.Event) -> Callable[[Task, bool], Decoded]:
+def heavy_until(gate: threading.Event) -> Callable[[Task, bool], DecodedImage]:
     """Return what decodes all at once but `h`, which is heavy, and ends when the gate is open."""
 
-    def heavy_decode(task: Task, light_only: bool) -> Decoded:
+    def heavy_decode(task: Task, light_only: bool) -> DecodedImage:
         if task.data == b"h":
             if light_only:
                 raise HeavyImage
@@ -67,7 +69,7 @@ def heavy_until(gate: threading.Event) -> Callable[[Task, bool], Decoded]:
 
 
 async def one(work: Batcher, data: bytes) -> Encoded:
-    (outcome,) = await work.encode([Task(data=data, is_light=True)], caller="")
+    (outcome,) = await work.encode([Task(data=data, is_cheap=True)], caller="")
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -163,7 +165,7 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
     decoded: list[bytes] = []
     gate = threading.Event()
 
-    def slow_decode(task: Task, light_only: bool) -> Decoded:
+    def slow_decode(task: Task, light_only: bool) -> DecodedImage:
         assert gate.wait(timeout=10)
         decoded.append(task.data)
         return decode(task, light_only)
@@ -245,7 +247,7 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
     threads: set[str] = set()
     sizes: list[int] = []
 
-    def noting_decode(task: Task, light_only: bool) -> Decoded:
+    def noting_decode(task: Task, light_only: bool) -> DecodedImage:
         threads.add(threading.current_thread().name)
         time.sleep(0.002)  # so that the others come meanwhile
         return decode(task, light_only)
@@ -286,7 +288,7 @@ def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> 
 
 @pytest.mark.parametrize("count", [5, 16, 17, 100])
 def test_images_of_one_call_come_back_in_their_order_and_fail_alone(count: int) -> None:
-    tasks = [Task(data=b"x" if n == 3 else bytes([n]), is_light=True) for n in range(count)]
+    tasks = [Task(data=b"x" if n == 3 else bytes([n]), is_cheap=True) for n in range(count)]
 
     async def scenario() -> list[Encoded | Exception]:
         work = batcher()
@@ -311,7 +313,7 @@ def test_a_large_call_leaves_room_for_others() -> None:
         work = batcher(encode=encoder)
 
         async def note(name: str, count: int) -> None:
-            await work.encode([Task(data=b"a", is_light=True)] * count, caller="")
+            await work.encode([Task(data=b"a", is_cheap=True)] * count, caller="")
             done.append(name)
 
         await asyncio.gather(note("large", 2000), note("small", 1))
@@ -326,7 +328,7 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
     encoder = SlowEncoder()
     order: list[int] = []
 
-    def noting_decode(task: Task, light_only: bool) -> Decoded:
+    def noting_decode(task: Task, light_only: bool) -> DecodedImage:
         order.append(task.data[0])
         return decode(task, light_only)
 
@@ -334,7 +336,7 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
         work = batcher(encode=encoder, decode=noting_decode)
         large = [
             asyncio.create_task(
-                work.encode([Task(data=bytes([n]), is_light=True)] * 300, caller="")
+                work.encode([Task(data=bytes([n]), is_cheap=True)] * 300, caller="")
             )
             for n in range(20)
         ]
@@ -363,11 +365,11 @@ def test_images_that_turn_out_heavy_keep_no_place_from_other_calls() -> None:
     async def scenario() -> None:
         work = batcher(decode=heavy_decode)
         heavy = [
-            asyncio.create_task(work.encode([Task(data=b"h", is_light=is_light)] * 100, caller=""))
-            for is_light in (True, False)
+            asyncio.create_task(work.encode([Task(data=b"h", is_cheap=is_cheap)] * 100, caller=""))
+            for is_cheap in (True, False)
         ]
         await asyncio.sleep(0.1)
-        light = await work.encode([Task(data=b"l", is_light=True)] * 100, caller="")
+        light = await work.encode([Task(data=b"l", is_cheap=True)] * 100, caller="")
         assert [value(one) for one in light if isinstance(one, Encoded)] == [ord("l")] * 100
         assert not any(call.done() for call in heavy)
         gate.set()

@@ -31,9 +31,9 @@ from tests.support.images.hostile_images import (
 from tests.support.images.pngs import encoded, picture, png
 from tests.support.paths import DATA
 from vision.errors import CostlyImageError, ImageError
-from vision.formats.decoding_price import is_light
+from vision.formats.decoding_cost import is_cheap
 from vision.formats.detect import FORMATS, HEIC
-from vision.image.decode import DEFAULT_LIMITS, ImageLimits
+from vision.image.limits import DEFAULT_LIMITS, ImageLimits
 from vision.image.preprocessing import CropBox, Preprocessing
 from vision.image.thumbnail import thumbnail_of
 
@@ -80,7 +80,7 @@ def test_each_format_gives_the_pixels_that_decoding_here_gives(
     crop = None if with_thumbnail else CropBox(top=0.1, left=0.2, bottom=0.9, right=0.7)
 
     decoded = decoders.decode(
-        Task(data=data, is_light=False, crop=crop, with_thumbnail=with_thumbnail),
+        Task(data=data, is_cheap=False, crop=crop, with_thumbnail=with_thumbnail),
         thumbnail_side=SIDE,
     )
 
@@ -96,7 +96,7 @@ def test_a_heic_picture_gives_the_pixels_that_decoding_here_gives(
 ) -> None:
     data = (DATA / f"{name}.heic").read_bytes()
 
-    decoded = decoders.decode(Task(data=data, is_light=False), thumbnail_side=SIDE)
+    decoded = decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
 
     expected = PREPROCESSING.pixels(PREPROCESSING.decode(data))
     np.testing.assert_array_equal(decoded.pixels_CHW, expected)
@@ -116,9 +116,9 @@ def test_a_heic_picture_gives_the_pixels_that_decoding_here_gives(
 def test_what_has_more_parts_than_pictures_have_is_refused_before_it_is_decoded(
     decoders: DecoderPool, data: bytes, sentence: str
 ) -> None:
-    assert not is_light(data)
+    assert not is_cheap(data)
     with pytest.raises(CostlyImageError, match=sentence):
-        decoders.decode(Task(data=data, is_light=False), thumbnail_side=SIDE)
+        decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_what_has_more_parts_than_pictures_have_is_refused_before_it_is_decoded(
 def test_what_is_large_but_within_the_limits_is_decoded_away_from_the_event_loop(
     decoders: DecoderPool, data: bytes
 ) -> None:
-    assert not is_light(data)
-    decoded = decoders.decode(Task(data=data, is_light=False), thumbnail_side=SIDE)
+    assert not is_cheap(data)
+    decoded = decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
     expected = PREPROCESSING.pixels(PREPROCESSING.decode(data))
     np.testing.assert_array_equal(decoded.pixels_CHW, expected)
 
 
 def test_a_process_holds_no_file_but_its_line_and_can_open_none(decoders: DecoderPool) -> None:
-    decoders.decode(Task(data=png(1), is_light=False), thumbnail_side=SIDE)
+    decoders.decode(Task(data=png(1), is_cheap=False), thumbnail_side=SIDE)
     (pid,) = processes()
 
     targets = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
@@ -179,7 +179,7 @@ def test_a_refusal_is_the_one_that_decoding_here_gives(decoders: DecoderPool) ->
         with pytest.raises(ImageError) as here:
             PREPROCESSING.decode(data)
         with pytest.raises(type(here.value)) as there:
-            decoders.decode(Task(data=data, is_light=False), thumbnail_side=SIDE)
+            decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
         assert str(there.value) == str(here.value)
 
 
@@ -190,12 +190,12 @@ def test_a_picture_is_decoded_again_where_its_process_was_ended_from_outside(
     monkeypatch.setattr("service.inference.decoder_pool._wall_s", lambda _: 1.0)
     others = set(processes())
     with started() as own:
-        own.decode(Task(data=png(1), is_light=False), thumbnail_side=SIDE)
+        own.decode(Task(data=png(1), is_cheap=False), thumbnail_side=SIDE)
         new = set(processes()) - others
         for pid in new:
             os.kill(pid, blow)
 
-        decoded = own.decode(Task(data=png(2), is_light=False), thumbnail_side=SIDE)
+        decoded = own.decode(Task(data=png(2), is_cheap=False), thumbnail_side=SIDE)
 
         np.testing.assert_array_equal(
             decoded.pixels_CHW, PREPROCESSING.pixels(PREPROCESSING.decode(png(2)))
@@ -243,8 +243,8 @@ def test_a_picture_that_overruns_is_refused_with_its_limit_and_the_next_is_decod
         monkeypatch.setattr("service.inference.decoder_pool._wall_s", lambda _: 60.0)
     with started(timeout_s=1) as own:
         with pytest.raises(CostlyImageError, match=sentence):
-            own.decode(Task(data=png(1, (77, 30)), is_light=False), thumbnail_side=SIDE)
-        decoded = own.decode(Task(data=png(2), is_light=False), thumbnail_side=SIDE)
+            own.decode(Task(data=png(1, (77, 30)), is_cheap=False), thumbnail_side=SIDE)
+        decoded = own.decode(Task(data=png(2), is_cheap=False), thumbnail_side=SIDE)
 
     np.testing.assert_array_equal(
         decoded.pixels_CHW, PREPROCESSING.pixels(PREPROCESSING.decode(png(2)))
@@ -259,7 +259,7 @@ def test_processes_are_replaced_after_some_pictures_and_end_with_the_service(
     seen = []
     with started() as own:
         for number in range(4):
-            own.decode(Task(data=png(number), is_light=False), thumbnail_side=SIDE)
+            own.decode(Task(data=png(number), is_cheap=False), thumbnail_side=SIDE)
             seen.append(set(processes()) - others)
 
     assert seen[0]
@@ -296,7 +296,7 @@ def test_a_process_ends_with_its_parent_even_where_it_was_stopped(tmp_path: Path
         "import os, signal\n"
         "from tests.service.inference.test_decoder_pool import *\n"
         "with started() as own:\n"
-        "    own.decode(Task(data=png(1), is_light=False), thumbnail_side=SIDE)\n"
+        "    own.decode(Task(data=png(1), is_cheap=False), thumbnail_side=SIDE)\n"
         "    (pid,) = processes()\n"
         "    os.kill(pid, signal.SIGSTOP)\n"
         "    print(pid, flush=True)\n"

@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 
 from index.gallery import Gallery
 from index.maintenance.compaction import SETTING, TARGET
-from index.search.index_spec import candidates
+from index.search.index_spec import candidate_specs
 from index.store.store import Store
 from index.transfer.backup import restore
 from service.errors import JobConflictError, UnknownJobError
-from service.jobs.records import KEPT, JobFolder
-from service.jobs.runner import Course, Jobs
-from tests.conftest import STORED, server_with_folders, write_gallery, write_vectors
+from service.jobs.records import KEPT, JobRecords
+from service.jobs.runner import JobContext, JobRunner
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import STORED, write_gallery, write_vectors
 from tests.support.images.pngs import png
+from tests.support.server.gallery_servers import gallery_server, server_with_folders
 from tests.support.server.servers import Server, running_server
 
 PNG = {"Content-Type": "image/png"}
@@ -121,7 +122,7 @@ def test_rebuilds_fail_no_search_and_no_write_and_tell_their_stages(
         assert job["result"]["count"] >= MANY
         assert job["result"]["recall"] >= 0.9
     assert jobs[0]["result"]["structure"] == "graph"
-    assert len(jobs[1]["result"]["trials"]) >= len(candidates(MANY, 256))
+    assert len(jobs[1]["result"]["trials"]) >= len(candidate_specs(MANY, 256))
     assert gallery["generation"] == 3
     assert gallery["structure"] == jobs[2]["result"]["structure"] == jobs[1]["result"]["structure"]
     assert stages & {"reading", "measuring", "writing"}
@@ -361,9 +362,8 @@ def _is_free(path: Path) -> bool:
 
 
 def test_two_workers_share_structures_and_jobs(model: Path, tmp_path: Path) -> None:
-    write_gallery(tmp_path / "gallery", model)
     options = ("--workers", "2")
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+    with gallery_server(model, tmp_path, *options) as server:
 
         def ask(method: str, path: str, **settings: Any) -> httpx.Response:
             """Send it on a new connection, so that either worker may get it."""
@@ -414,29 +414,29 @@ class Clock:
 
 
 @contextmanager
-def jobs_in(folder: Path) -> Iterator[Jobs]:
+def jobs_in(folder: Path) -> Iterator[JobRunner]:
     """Jobs as a worker has them, without a worker."""
     clock = Clock()
-    jobs = Jobs(JobFolder(folder, clock=clock), clock=clock)
+    jobs = JobRunner(JobRecords(folder, clock=clock), clock=clock)
     try:
         yield jobs
     finally:
         jobs.close()
 
 
-def at_once(_: Course) -> dict[str, Any]:
+def at_once(_: JobContext) -> dict[str, Any]:
     return {}
 
 
-def until_stopped(course: Course) -> dict[str, Any]:
+def until_stopped(context: JobContext) -> dict[str, Any]:
     while True:
-        course.progress(0.5)
+        context.set_progress(0.5)
         time.sleep(0.01)
 
 
-def waited_for(jobs: Jobs, job_id: str) -> str:
-    wait_for(lambda: jobs.folder.get(job_id).state in ENDED)
-    return jobs.folder.get(job_id).state
+def waited_for(jobs: JobRunner, job_id: str) -> str:
+    wait_for(lambda: jobs.records.get(job_id).state in ENDED)
+    return jobs.records.get(job_id).state
 
 
 def test_only_the_newest_hundred_are_remembered(tmp_path: Path) -> None:
@@ -446,16 +446,16 @@ def test_only_the_newest_hundred_are_remembered(tmp_path: Path) -> None:
             ids.append(jobs.start("duplicates", {}, at_once).id)
             waited_for(jobs, ids[-1])
 
-        assert [job.id for job in jobs.folder.all()] == ids[: -KEPT - 1 : -1]
+        assert [job.id for job in jobs.records.all()] == ids[: -KEPT - 1 : -1]
         with pytest.raises(UnknownJobError):
-            jobs.folder.get(ids[0])
+            jobs.records.get(ids[0])
         jobs.close()  # the last one's thread has let go of its lock
-        assert {path.suffix for path in jobs.folder.folder.iterdir()} == {".json", ""}
+        assert {path.suffix for path in jobs.records.folder.iterdir()} == {".json", ""}
 
 
 def test_progress_is_seen_and_another_process_may_cancel(tmp_path: Path) -> None:
     with jobs_in(tmp_path / "jobs") as jobs:
-        other = JobFolder(tmp_path / "jobs", clock=Clock())  # as another worker has it
+        other = JobRecords(tmp_path / "jobs", clock=Clock())  # as another worker has it
         job = jobs.start("backup", {"name": "a"}, until_stopped)
         wait_for(lambda: other.get(job.id).progress == 0.5)
         with pytest.raises(JobConflictError, match=job.id):
@@ -468,13 +468,13 @@ def test_progress_is_seen_and_another_process_may_cancel(tmp_path: Path) -> None
 
 
 def test_a_job_nobody_holds_is_failed_and_in_nobodys_way(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path / "jobs", clock=Clock())
-    claim = folder.begin("rebuild", {})
-    claim.save(state="running")
-    assert folder.get(claim.job.id).state == "running"
-    claim.release()  # as the kernel does when a process ends
+    folder = JobRecords(tmp_path / "jobs", clock=Clock())
+    lease = folder.begin("rebuild", {})
+    lease.save(state="running")
+    assert folder.get(lease.job.id).state == "running"
+    lease.release()  # as the kernel does when a process ends
 
-    first, second = folder.get(claim.job.id), folder.get(claim.job.id)
+    first, second = folder.get(lease.job.id), folder.get(lease.job.id)
 
     assert first.state == "failed"
     assert first.problem is not None
@@ -484,14 +484,14 @@ def test_a_job_nobody_holds_is_failed_and_in_nobodys_way(tmp_path: Path) -> None
 
 
 def test_an_error_nobody_foresaw_is_told_without_its_text(tmp_path: Path) -> None:
-    def work(course: Course) -> dict[str, Any]:
-        course.stage("dividing")
+    def work(context: JobContext) -> dict[str, Any]:
+        context.set_stage("dividing")
         raise ZeroDivisionError("a secret")
 
     with jobs_in(tmp_path / "jobs") as jobs:
         job_id = jobs.start("tune", {}, work).id
         assert waited_for(jobs, job_id) == "failed"
-        job = jobs.folder.get(job_id)
+        job = jobs.records.get(job_id)
 
     assert job.stage == "dividing"
     assert job.problem is not None
@@ -506,7 +506,7 @@ def test_jobs_end_when_the_service_does(tmp_path: Path) -> None:
         jobs.close()
 
     assert time.monotonic() - started < 5
-    last = jobs.folder.get(job.id)
+    last = jobs.records.get(job.id)
     assert last.state == "failed"
     assert last.problem is not None
     assert last.problem["code"] == "job_interrupted"
@@ -518,13 +518,13 @@ def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
         waited_for(jobs, sound)
         (tmp_path / "jobs" / "broken.json").write_text('{"id": ')
 
-        assert [job.id for job in jobs.folder.all()] == [sound]
+        assert [job.id for job in jobs.records.all()] == [sound]
         with pytest.raises(UnknownJobError):
-            jobs.folder.get("broken")
+            jobs.records.get("broken")
 
 
 def test_of_many_that_begin_at_once_one_begins(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path / "jobs", clock=Clock())
+    folder = JobRecords(tmp_path / "jobs", clock=Clock())
     (tmp_path / "jobs").mkdir()
     begun, refused = [], []
     barrier = threading.Barrier(8)

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     ROOT,
@@ -22,7 +22,7 @@ from tests.support.server.servers import (
 )
 from tests.vision.export.test_export_model import export
 from vision.inference.openvino_encoder import RUNTIME
-from vision.model.export_folder import export_folder, read_export
+from vision.model.export_folder import read_export, runtime_folder
 from vision.model.manifest import read_manifest
 
 PNG = {"Content-Type": "image/png"}
@@ -131,7 +131,7 @@ def test_a_damaged_export_is_a_sentence_before_the_server_starts(
     exported: Path, tmp_path: Path
 ) -> None:
     harmed = Path(shutil.copytree(exported, tmp_path / "model"))
-    (weights,) = export_folder(harmed, RUNTIME).glob("*.bin")
+    (weights,) = runtime_folder(harmed, RUNTIME).glob("*.bin")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
     command = [sys.executable, "-m", "cli.main", "serve", "--model", str(harmed)]
     done = subprocess.run(

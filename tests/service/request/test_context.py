@@ -13,10 +13,10 @@ from service.api.application import create_router
 from service.config import ServiceSettings
 from service.inference.batcher import Batcher
 from service.inference.engine import Engine
-from service.inference.task import Decoded, Task
+from service.inference.task import DecodedImage, Task
 from service.request.context import RequestContext
 from service.request.worker_context import WorkerContext
-from service.telemetry.watchdog import BusyThreads
+from service.telemetry.watchdog import Watchdog
 from vision.errors import CorruptImageError
 from vision.inference.encoder import Encoding
 
@@ -28,11 +28,11 @@ class EncodingEngine:
 
     def __init__(self) -> None:
         self.batcher = Batcher(
-            decode=lambda task, light_only: Decoded(
+            decode=lambda task, light_only: DecodedImage(
                 pixels_CHW=np.zeros((1, 1, 1), np.uint8), thumbnail=None
             ),
             encode=self._encode,
-            watchdog=BusyThreads(),
+            watchdog=Watchdog(),
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
@@ -64,7 +64,7 @@ def encoded(requests_of: Sequence[int]) -> list[RequestContext]:
     async def scenario() -> list[RequestContext]:
         engine = EncodingEngine()
         requests = [request_to(engine) for _ in requests_of]
-        task = Task(data=b"image", is_light=True)
+        task = Task(data=b"image", is_cheap=True)
         await asyncio.gather(
             *(
                 request.encode([task] * count)

@@ -7,7 +7,7 @@ import pytest
 
 from service.schemas.edit_parameters import DeleteOptions, FacetOptions, PatchOptions
 from service.schemas.job_parameters import ImportJob, RebuildJob
-from service.schemas.parameters import ClassifyOptions, ItemOptions, NoOptions, Options, Text
+from service.schemas.parameters import ClassifyOptions, FormText, ItemOptions, NoOptions, Options
 from service.schemas.query_parameters import RangeOptions, SearchOptions
 
 WRONG = {
@@ -31,7 +31,7 @@ WRONG = {
 @pytest.mark.parametrize(("name", "text"), WRONG)
 def test_a_wrong_value_is_told_with_what_was_expected(name: str, text: str) -> None:
     with pytest.raises(Exception, match="cannot be used") as refused:
-        SearchOptions.parse({name: Text(text)})
+        SearchOptions.parse({name: FormText(text)})
 
     assert str(refused.value).startswith(WRONG[name, text])
 
@@ -94,7 +94,7 @@ SENTENCES: dict[str, tuple[type[Options], dict[str, Any], str]] = {
     "an image under another name": (
         ClassifyOptions,
         {"file": "x"},
-        "'image' is wanted, got 'file'",
+        "'image' is expected, got 'file'",
     ),
     "a file where no image is": (
         ImportJob,
@@ -113,9 +113,9 @@ def test_what_is_wrong_is_said_in_our_words_and_with_its_place(name: str) -> Non
 
 def test_text_that_says_a_value_is_that_value() -> None:
     said = {"kind": "0.5", "offset": "7", "exact": "true", "exclude": '["a", "b"]'}
-    options = SearchOptions.parse({name: Text(text) for name, text in said.items()})
+    options = SearchOptions.parse({name: FormText(text) for name, text in said.items()})
 
     assert (options.kind, options.offset, options.exact) == (0.5, 7, True)
     for text, number in (("1", 1), (".5", 0.5), ("1.", 1), ("+5e-1", 0.5), ("-0.25", -0.25)):
-        assert SearchOptions.parse({"min_score": Text(text)}).min_score == number
+        assert SearchOptions.parse({"min_score": FormText(text)}).min_score == number
     assert options.exclude == ["a", "b"]

@@ -13,13 +13,13 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.errors import CrossSiteError, HostNotAllowedError
-from service.http.negotiation import takes_gzip
-from service.security.allowed_hosts import Hosts
+from service.http.negotiation import accepts_gzip
+from service.security.allowed_hosts import AllowedHosts
 from service.security.cors import refuse_other_sites
-from service.security.trusted_proxies import Proxies, Site
-from tests.conftest import write_gallery
+from service.security.trusted_proxies import Site, TrustedProxies
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, running_server
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server
 
 PNG = {"Content-Type": "image/png"}
 PROXY = "127.0.0.9"  # an address of this machine that the server trusts
@@ -28,10 +28,7 @@ PROXY = "127.0.0.9"  # an address of this machine that the server trusts
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hosts")
-    write_gallery(folder / "gallery", model)
-    with running_server(
-        model, folder / "gallery", folder / "log", "--trusted-proxies", PROXY
-    ) as running:
+    with gallery_server(model, folder, "--trusted-proxies", PROXY) as running:
         yield running
 
 
@@ -124,7 +121,7 @@ def scope(host: str, *, server: str = "127.0.0.1", path: str = "/") -> dict[str,
 def test_the_names_that_are_answered(
     allowed: list[str], has_keys: bool, host: str, server: str, is_answered: bool
 ) -> None:
-    hosts = Hosts(allowed, Proxies(), has_keys=has_keys)
+    hosts = AllowedHosts(allowed, TrustedProxies(), has_keys=has_keys)
     if is_answered:
         hosts.check(scope(host, server=server))
     else:
@@ -134,7 +131,7 @@ def test_the_names_that_are_answered(
 
 @pytest.mark.parametrize("allowed", [[], ["shop.example"]])
 def test_a_page_cannot_pass_for_a_proxy_of_this_machine(allowed: list[str]) -> None:
-    hosts = Hosts(allowed, Proxies([ip_network("127.0.0.0/8")]), has_keys=False)
+    hosts = AllowedHosts(allowed, TrustedProxies([ip_network("127.0.0.0/8")]), has_keys=False)
     told = {**scope("evil.example"), "client": ("127.0.0.1", 5)}
     told["headers"] = [(b"host", b"evil.example"), (b"x-forwarded-host", b"shop.example")]
     proxied = {**told, "headers": [(b"host", b"127.0.0.1:3000"), told["headers"][1]]}
@@ -146,7 +143,9 @@ def test_a_page_cannot_pass_for_a_proxy_of_this_machine(allowed: list[str]) -> N
 
 def test_what_a_proxy_was_asked_for_is_judged_too_where_names_are_listed() -> None:
     """A page may have its name point to the proxy, which then speaks to us by our own name."""
-    hosts = Hosts(["shop.example"], Proxies([ip_network("127.0.0.0/8")]), has_keys=False)
+    hosts = AllowedHosts(
+        ["shop.example"], TrustedProxies([ip_network("127.0.0.0/8")]), has_keys=False
+    )
     asked = {**scope("127.0.0.1:3000"), "client": ("127.0.0.1", 5)}
     for told, passes in (("shop.example:8443", True), ("10.0.0.7", True), ("evil.example", False)):
         asked["headers"] = [(b"host", b"127.0.0.1:3000"), (b"x-forwarded-host", told.encode())]
@@ -160,12 +159,12 @@ def test_what_a_proxy_was_asked_for_is_judged_too_where_names_are_listed() -> No
 @pytest.mark.parametrize("host", ["", " ", "shop.example, evil.example"])
 def test_a_request_that_names_no_host_is_no_page_and_none_of_the_listed(host: str) -> None:
     """Browsers name one always; HTTP/1.0 may leave it out, and 1.1 may leave it empty."""
-    listed = Hosts(["shop.example"], Proxies(), has_keys=False)
+    listed = AllowedHosts(["shop.example"], TrustedProxies(), has_keys=False)
 
     with pytest.raises(HostNotAllowedError):
         listed.check(scope(host))
     if not host.strip():
-        Hosts([], Proxies(), has_keys=False).check(scope(host))
+        AllowedHosts([], TrustedProxies(), has_keys=False).check(scope(host))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_a_page_is_our_own_by_its_host_with_the_usual_port_or_without(
 
 
 def test_a_trusted_proxy_tells_the_site_that_the_client_asked_for() -> None:
-    proxies = Proxies([ip_network("192.0.2.0/24")])
+    proxies = TrustedProxies([ip_network("192.0.2.0/24")])
     told = scope("127.0.0.1:3000")
     told["headers"] = [
         (b"host", b"10.0.0.1"),
@@ -214,15 +213,15 @@ def test_a_trusted_proxy_tells_the_site_that_the_client_asked_for() -> None:
 
     assert proxies.site(told) == Site("shop.example", "https")
     assert proxies.prefix(told) == "/visual"
-    assert Proxies().site(told) == Site("10.0.0.1", "")
-    assert Proxies().prefix(told) == ""
+    assert TrustedProxies().site(told) == Site("10.0.0.1", "")
+    assert TrustedProxies().prefix(told) == ""
 
 
 @pytest.mark.parametrize("told", ["//evil.example", "visual", "https://a", "/a b", '/a"', "/", ""])
 def test_a_prefix_that_is_no_path_is_none(told: str) -> None:
     proxied = {**scope("a"), "headers": [(b"x-forwarded-prefix", told.encode())]}
 
-    assert Proxies([ip_network("192.0.2.0/24")]).prefix(proxied) == ""
+    assert TrustedProxies([ip_network("192.0.2.0/24")]).prefix(proxied) == ""
 
 
 @pytest.mark.parametrize(
@@ -243,7 +242,7 @@ def test_a_prefix_that_is_no_path_is_none(told: str) -> None:
 def test_a_proxy_tells_the_client_in_every_spelling(told: str, client: str) -> None:
     proxied = {**scope("a"), "headers": [(b"x-forwarded-for", told.encode())]}
 
-    assert Proxies([ip_network("192.0.2.0/24")]).client(proxied) == client
+    assert TrustedProxies([ip_network("192.0.2.0/24")]).client(proxied) == client
 
 
 def test_who_may_open_the_unix_socket_is_a_proxy_that_is_trusted() -> None:
@@ -254,12 +253,12 @@ def test_who_may_open_the_unix_socket_is_a_proxy_that_is_trusted() -> None:
         (b"x-forwarded-host", b"shop.example"),
     ]
 
-    assert Proxies().client(told) == "203.0.113.9"
-    assert Proxies().site(told).host == "shop.example"
-    Hosts([], Proxies(), has_keys=False).check(told)
+    assert TrustedProxies().client(told) == "203.0.113.9"
+    assert TrustedProxies().site(told).host == "shop.example"
+    AllowedHosts([], TrustedProxies(), has_keys=False).check(told)
     gone = {**told, "server": ("127.0.0.1", 3000)}  # a client of TCP that has left already
-    assert Proxies().client(gone) == ""
-    assert Proxies().site(gone).host == "localhost"
+    assert TrustedProxies().client(gone) == ""
+    assert TrustedProxies().site(gone).host == "localhost"
 
 
 def test_the_services_own_page_works_behind_a_proxy_that_rewrites_the_host(
@@ -409,7 +408,7 @@ def test_what_has_one_tag_has_one_form(client: httpx.Client) -> None:
     ],
 )
 def test_what_a_client_takes_is_sent(client: httpx.Client, told: str, is_taken: bool) -> None:
-    assert takes_gzip(Headers({"accept-encoding": told})) is is_taken
+    assert accepts_gzip(Headers({"accept-encoding": told})) is is_taken
 
     answer = client.get("/openapi.json", headers={"Accept-Encoding": told})
 

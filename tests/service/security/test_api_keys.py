@@ -24,11 +24,11 @@ from service.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from service.security.api_keys import RIGHTS, NewKey, Right, WatchedKeys, make_key
-from service.security.authorization import Gate
-from service.security.rate_limits import Quotas
-from service.security.trusted_proxies import Proxies
-from tests.conftest import write_gallery
+from service.security.api_keys import RIGHTS, KeyFile, NewKey, Right, make_key
+from service.security.authorization import Authorizer
+from service.security.rate_limits import RateLimiter
+from service.security.trusted_proxies import TrustedProxies
+from tests.support.galleries import write_gallery
 from tests.support.server.servers import ROOT, Server, clean_environment, running_server
 
 MINUTE = 60.0
@@ -63,17 +63,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def quotas(tmp_path: Path, clock: Clock) -> Quotas:
-    return Quotas(tmp_path / "quotas", secret="s", clock=clock)
+def quotas(tmp_path: Path, clock: Clock) -> RateLimiter:
+    return RateLimiter(tmp_path / "quotas", secret="s", clock=clock)
 
 
 @pytest.fixture
-def gate(tmp_path: Path, clock: Clock, quotas: Quotas) -> Callable[..., Gate]:
+def gate(tmp_path: Path, clock: Clock, quotas: RateLimiter) -> Callable[..., Authorizer]:
     """Make a gate of these keys."""
 
-    def make(*keys: NewKey, wrong: int | None = None) -> Gate:
+    def make(*keys: NewKey, wrong: int | None = None) -> Authorizer:
         path = write(tmp_path / "keys.toml", *(key.lines for key in keys))
-        return Gate(quotas, WatchedKeys(path, clock=clock), wrong_keys_per_minute=wrong)
+        return Authorizer(quotas, KeyFile(path, clock=clock), wrong_keys_per_minute=wrong)
 
     return make
 
@@ -84,7 +84,7 @@ def gate(tmp_path: Path, clock: Clock, quotas: Quotas) -> Callable[..., Gate]:
 def test_a_changed_file_counts_from_the_next_second_on(tmp_path: Path, clock: Clock) -> None:
     old, new = make_key("shop", ["read"]), make_key("shop", ["read"])
     path = write(tmp_path / "keys.toml", old.lines)
-    keys = WatchedKeys(path, clock=clock)
+    keys = KeyFile(path, clock=clock)
 
     write(path, old.lines, new.lines)
     clock.seconds += 0.5
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_of_before_and_a_line_in_the_
 ) -> None:
     key = make_key("shop", ["read"])
     path = write(tmp_path / "keys.toml", key.lines)
-    keys = WatchedKeys(path, clock=clock)
+    keys = KeyFile(path, clock=clock)
     logging.getLogger("lookalike").propagate = True
 
     path.unlink() if text is None else path.write_text(text)
@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_of_before_and_a_line_in_the_
         clock.seconds += 1
         assert keys.ring().find(key.token) is not None
 
-    said = [record for record in caplog.records if "the keys of before" in record.getMessage()]
+    said = [record for record in caplog.records if "the previous keys" in record.getMessage()]
     assert len(said) == 1, "once per change, not once per second"
     assert key.token not in caplog.text
     write(path, make_key("other", ["read"]).lines)
@@ -129,7 +129,7 @@ def test_a_token_pasted_where_its_digest_belongs_is_not_repeated(tmp_path: Path)
     )
 
     with pytest.raises(ServiceConfigError) as refused:
-        WatchedKeys(path)
+        KeyFile(path)
 
     assert token not in str(refused.value)
 
@@ -137,7 +137,7 @@ def test_a_token_pasted_where_its_digest_belongs_is_not_repeated(tmp_path: Path)
 # Rights and ends
 
 
-def test_no_right_implies_another(gate: Callable[..., Gate]) -> None:
+def test_no_right_implies_another(gate: Callable[..., Authorizer]) -> None:
     keys = {right: make_key(right, [right]) for right in RIGHTS}
     one = gate(*keys.values())
     may: dict[tuple[str, str], set[Right]] = {
@@ -167,7 +167,7 @@ def test_no_right_implies_another(gate: Callable[..., Gate]) -> None:
                     one.admit(request(path, method), bearer(key))
 
 
-def test_a_key_ends_when_its_time_is_over(gate: Callable[..., Gate]) -> None:
+def test_a_key_ends_when_its_time_is_over(gate: Callable[..., Authorizer]) -> None:
     now = datetime.now(UTC)
     over = make_key("over", ["read"], expires=now)
     soon = make_key("soon", ["read"], expires=now + timedelta(hours=1))
@@ -183,7 +183,7 @@ def test_an_end_that_is_no_moment_refuses_the_file(tmp_path: Path, expires: str)
     path = write(tmp_path / "keys.toml", make_key("a", ["read"]).lines, f"expires = {expires}")
 
     with pytest.raises(ServiceConfigError, match="expires"):
-        WatchedKeys(path)
+        KeyFile(path)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_end_that_is_no_moment_refuses_the_file(tmp_path: Path, expires: str)
     [None, "", "Bearer", "Bearer  ", "Basic {}", "{}", "Bearer x{}", "Bearer {}x", "bearer{}"],
 )
 def test_only_the_key_itself_after_the_word_bearer_is_a_key(
-    gate: Callable[..., Gate], header: str | None
+    gate: Callable[..., Authorizer], header: str | None
 ) -> None:
     key = make_key("shop", ["read"])
     one = gate(key)
@@ -204,7 +204,7 @@ def test_only_the_key_itself_after_the_word_bearer_is_a_key(
 @pytest.mark.parametrize(
     "path", ["/page", "/doc", "/livez/", "//livez", "/v1/../livez", "/metrics", "/openapi.json", ""]
 )
-def test_only_probes_and_static_files_are_open(gate: Callable[..., Gate], path: str) -> None:
+def test_only_probes_and_static_files_are_open(gate: Callable[..., Authorizer], path: str) -> None:
     one = gate(make_key("shop", ["read"]))
 
     for open_path in ("/", "/livez", "/readyz", "/docs", "/docs/swagger-ui.css", "/page/page.js"):
@@ -213,10 +213,10 @@ def test_only_probes_and_static_files_are_open(gate: Callable[..., Gate], path: 
         one.admit(request(path), None)
 
 
-# Quotas
+# RateLimiter
 
 
-def test_keys_of_one_name_share_its_quota(gate: Callable[..., Gate]) -> None:
+def test_keys_of_one_name_share_its_quota(gate: Callable[..., Authorizer]) -> None:
     old, new = make_key("shop", ["read"]), make_key("shop", ["read"])
     limit = "requests_per_minute = 3\n"
     one = gate(NewKey(old.token, old.lines + limit), NewKey(new.token, new.lines + limit))
@@ -236,7 +236,7 @@ def test_waiting_as_long_as_told_is_enough_and_a_minute_never_holds_more(
     tmp_path_factory: pytest.TempPathFactory, per_minute: int, steps: list[float]
 ) -> None:
     clock = Clock()
-    quotas = Quotas(tmp_path_factory.mktemp("q") / "quotas", secret="s", clock=clock)
+    quotas = RateLimiter(tmp_path_factory.mktemp("q") / "quotas", secret="s", clock=clock)
     taken: list[float] = []
     waits: list[int] = []
     for step in steps:
@@ -253,7 +253,7 @@ def test_waiting_as_long_as_told_is_enough_and_a_minute_never_holds_more(
     assert all(taken.count(minute) <= per_minute for minute in taken)
 
 
-def test_a_quota_comes_back_and_is_nobody_elses(quotas: Quotas, clock: Clock) -> None:
+def test_a_quota_comes_back_and_is_nobody_elses(quotas: RateLimiter, clock: Clock) -> None:
     for _ in range(5):
         quotas.count("a", 5, "enough")
     with pytest.raises(TooManyRequestsError, match="enough"):
@@ -266,9 +266,10 @@ def test_a_quota_comes_back_and_is_nobody_elses(quotas: Quotas, clock: Clock) ->
 
 def test_processes_at_once_let_through_exactly_what_the_quota_says(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from service.security.rate_limits import Quotas\n"
+        "import sys; from pathlib import Path\n"
+        "from service.security.rate_limits import RateLimiter\n"
         "from service.errors import TooManyRequestsError\n"
-        "quotas, taken = Quotas(Path(sys.argv[1]), secret='s', clock=lambda: 60000.0), 0\n"
+        "quotas, taken = RateLimiter(Path(sys.argv[1]), secret='s', clock=lambda: 60000.0), 0\n"
         "for _ in range(3000):\n"
         "    try: quotas.count('a', 5000, ''); taken += 1\n"
         "    except TooManyRequestsError: pass\n"
@@ -283,7 +284,7 @@ def test_processes_at_once_let_through_exactly_what_the_quota_says(tmp_path: Pat
     assert sum(int(one.communicate(timeout=60)[0]) for one in running) == 5000
 
 
-def test_many_addresses_cost_no_more_memory_than_few(quotas: Quotas, tmp_path: Path) -> None:
+def test_many_addresses_cost_no_more_memory_than_few(quotas: RateLimiter, tmp_path: Path) -> None:
     before = (tmp_path / "quotas").stat().st_size
     for number in range(20_000):
         quotas.count(f"address {number}", 100, "enough")
@@ -291,8 +292,10 @@ def test_many_addresses_cost_no_more_memory_than_few(quotas: Quotas, tmp_path: P
     assert (tmp_path / "quotas").stat().st_size == before == 2**20 + 2**16
 
 
-def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: Quotas) -> None:
-    one = Gate(quotas, requests_per_minute=2)
+def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(
+    quotas: RateLimiter,
+) -> None:
+    one = Authorizer(quotas, requests_per_minute=2)
     clients = {
         "192.0.2.1": "192.0.2.1",
         "192.0.2.2": "192.0.2.2",
@@ -309,8 +312,8 @@ def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(quotas: 
     one.admit({**request(), "client": None}, None)
 
 
-def test_every_image_of_a_request_counts(quotas: Quotas) -> None:
-    one = Gate(quotas, requests_per_minute=10)
+def test_every_image_of_a_request_counts(quotas: RateLimiter) -> None:
+    one = Authorizer(quotas, requests_per_minute=10)
     first, second = request(), request()
     one.admit(first, None)
     first["charge"](cost=7)
@@ -327,9 +330,9 @@ def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, cloc
     known, unseen = make_key("known", ["read"]), make_key("unseen", ["read"])
     path = write(tmp_path / "keys.toml", known.lines, unseen.lines)
     one, other = (
-        Gate(
-            Quotas(tmp_path / "quotas", secret="s", clock=clock),
-            WatchedKeys(path, clock=clock),
+        Authorizer(
+            RateLimiter(tmp_path / "quotas", secret="s", clock=clock),
+            KeyFile(path, clock=clock),
             wrong_keys_per_minute=5,
         )
         for _ in range(2)
@@ -364,9 +367,11 @@ def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, cloc
     ],
 )
 def test_only_a_trusted_proxy_is_believed_about_its_clients(
-    quotas: Quotas, peer: str, forwarded: list[str], counted: str
+    quotas: RateLimiter, peer: str, forwarded: list[str], counted: str
 ) -> None:
-    one = Gate(quotas, requests_per_minute=1, proxies=Proxies([ip_network("10.0.0.0/8")]))
+    one = Authorizer(
+        quotas, requests_per_minute=1, proxies=TrustedProxies([ip_network("10.0.0.0/8")])
+    )
     headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
 
     one.admit({**request(address=peer), "headers": headers}, None)
@@ -376,7 +381,7 @@ def test_only_a_trusted_proxy_is_believed_about_its_clients(
 
 
 def test_guessing_is_slowed_and_those_who_work_behind_the_same_address_go_on(
-    gate: Callable[..., Gate], clock: Clock
+    gate: Callable[..., Authorizer], clock: Clock
 ) -> None:
     known, unseen = make_key("known", ["read"]), make_key("unseen", ["read"])
     one = gate(known, unseen, wrong=5)
@@ -437,7 +442,7 @@ def test_keys_come_and_go_on_every_worker_within_two_seconds(served: tuple[Serve
 
     write(path, new.lines)
     log = server.log.read_text()
-    assert "the keys of before stay in force" in log
+    assert "the previous keys stay valid" in log
     assert old.token not in log
     assert new.token not in log
     assert any(

@@ -20,12 +20,12 @@ import httpx
 import pytest
 
 from files.module_command import module_command
-from service.server.ready_workers import Roster
-from service.telemetry.health import Standing
+from service.server.ready_workers import ReadyWorkers
+from service.telemetry.health import ServerReadiness
 from service.telemetry.shared_metrics import shared_folder, started_ticks
-from tests.conftest import write_vectors
 from tests.service.jobs.test_jobs import begin, rebuilding, wait_for
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import write_vectors
 from tests.support.images.pngs import png
 from tests.support.processes import family
 from tests.support.server.load_generator import Client, Reply, request_bytes, run
@@ -37,7 +37,7 @@ from tests.support.server.servers import (
     running_server,
     serve_command,
 )
-from tests.support.targets_table import Figure, missed, show
+from tests.support.targets_table import Target, missed, print_table
 
 PNG = {"Content-Type": "image/png"}
 LIVEZ, READYZ = (request_bytes("GET", path) for path in ("/livez", "/readyz"))
@@ -67,7 +67,7 @@ class Kill:
         return Counter(r.status for r in self.replies if r.status not in (0, 200))
 
 
-def kill_one(server: Server, roster: Roster) -> Kill:
+def kill_one(server: Server, ready_workers: ReadyWorkers) -> Kill:
     """Send requests, on kept and on new connections, while one worker of two is killed."""
 
     async def measure() -> Kill:
@@ -92,7 +92,7 @@ def kill_one(server: Server, roster: Roster) -> Kill:
         victim = server.workers()[0]
         killed = loop.time()
         os.kill(victim, signal.SIGKILL)
-        while len(roster.able() - {victim}) < 2:
+        while len(ready_workers.pids() - {victim}) < 2:
             await asyncio.sleep(0.05)
             assert loop.time() < killed + REPLACED_S, "nobody took its place"
         replaced_s = loop.time() - killed
@@ -116,8 +116,8 @@ def kill(model: Path, tmp_path: Path) -> Kill:
     """What clients saw of a worker's end."""
     options = (model, tmp_path / "gallery", tmp_path / "log", "--workers", "2")
     with running_server(*options) as server:
-        roster = Roster(folder_of(server), size=2)
-        seen = kill_one(server, roster)
+        ready_workers = ReadyWorkers(folder_of(server), size=2)
+        seen = kill_one(server, ready_workers)
         assert len(server.workers()) == 2
     return seen
 
@@ -131,46 +131,51 @@ def test_a_killed_worker_is_replaced_and_only_its_own_connections_break(kill: Ki
 
 @pytest.mark.load
 def test_a_killed_worker_is_replaced_within_seconds(kill: Kill) -> None:
-    figures = [
-        Figure("replies", "", len(kill.replies)),
-        Figure("connections that broke with it", "", len(kill.broken)),
-        Figure("other errors", "", kill.failed.total(), at_most=0),
-        Figure("until two workers answer again", "s", kill.replaced_s, at_most=5),
+    targets = [
+        Target("replies", "", len(kill.replies)),
+        Target("connections that broke with it", "", len(kill.broken)),
+        Target("other errors", "", kill.failed.total(), at_most=0),
+        Target("until two workers answer again", "s", kill.replaced_s, at_most=5),
     ]
 
-    show("One of two workers is killed", figures)
-    assert missed(figures) == []
+    print_table("One of two workers is killed", targets)
+    assert missed(targets) == []
 
 
 def test_a_server_has_begun_once_all_of_its_workers_could_answer(tmp_path: Path) -> None:
     """The process of this test is one of the two, its parent the other."""
-    roster, parent = Roster(tmp_path / "shared", size=2), os.getppid()
-    other = tmp_path / "shared" / f"able.{parent}.{started_ticks(parent)}"
-    roster.enter()
-    (tmp_path / "shared" / f"able.{parent}.1").touch()  # one that ended: its process id came again
+    ready_workers, parent = ReadyWorkers(tmp_path / "shared", size=2), os.getppid()
+    other = tmp_path / "shared" / f"ready.{parent}.{started_ticks(parent)}"
+    ready_workers.add()
+    (tmp_path / "shared" / f"ready.{parent}.1").touch()  # one that ended: its process id came again
 
-    assert roster.able() == {os.getpid()}
-    assert roster.standing() == Standing(1, 2, has_begun=False)
-    assert roster.standing().lack == "the service is still loading: 1 of 2 workers can answer"
+    assert ready_workers.pids() == {os.getpid()}
+    assert ready_workers.readiness() == ServerReadiness(1, 2, has_started=False)
+    assert (
+        ready_workers.readiness().reason
+        == "the service is still loading: 1 of 2 workers can answer"
+    )
     other.touch()
-    assert roster.standing() == Standing(2, 2, has_begun=True)
-    assert roster.standing().lack is None
+    assert ready_workers.readiness() == ServerReadiness(2, 2, has_started=True)
+    assert ready_workers.readiness().reason is None
     other.unlink()
-    assert roster.standing() == Standing(1, 2, has_begun=True)
-    assert str(roster.standing().lack).startswith("1 of 2 workers can answer; the log says")
+    assert ready_workers.readiness() == ServerReadiness(1, 2, has_started=True)
+    assert str(ready_workers.readiness().reason).startswith(
+        "1 of 2 workers can answer; the log says"
+    )
 
 
 def test_one_worker_has_the_door_while_none_can_answer(tmp_path: Path) -> None:
-    first, second = Roster(tmp_path, size=2), Roster(tmp_path, size=2)
+    first, second = ReadyWorkers(tmp_path, size=2), ReadyWorkers(tmp_path, size=2)
 
-    assert first.take_door()
-    assert not second.take_door()
-    assert first.take_door()
-    first.leave_door()
-    assert second.take_door()
-    second.leave_door()
-    first.enter()
-    assert not second.take_door()
+    assert first.take_probes()
+    assert not second.take_probes()
+    assert first.take_probes()
+    first.release_probes()
+    assert second.take_probes()
+    second.release_probes()
+    first.add()
+    assert not second.take_probes()
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ def test_no_request_is_refused_once_a_server_of_workers_that_load_slowly_is_read
     options = (model, tmp_path / "gallery", tmp_path / "log", "--workers", "4")
     with running_server(*options, wait=False) as server:
         seen = watch_start(server)
-        assert len(Roster(folder_of(server), size=4).able()) == 4
+        assert len(ReadyWorkers(folder_of(server), size=4).pids()) == 4
 
     told = [json.loads(one.body) for one in seen.readiness if one.status]
     assert {one.status for one in seen.readiness} <= {0, 503}

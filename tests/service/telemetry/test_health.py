@@ -18,10 +18,10 @@ from service.inference.batcher import Batcher
 from service.inference.task import Task
 from service.request.gateway import Gateway
 from service.request.worker_context import WorkerContext
-from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, without_folders
-from service.telemetry.watchdog import STUCK_S, BusyThreads
-from tests.conftest import write_gallery
+from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, hide_folders
+from service.telemetry.watchdog import STUCK_S, Watchdog
 from tests.support.fakes import FakeEncoder
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import running_server
 from vision.inference.encoder import Encoding
@@ -85,17 +85,17 @@ def test_a_failure_is_told_at_its_stage_without_folders() -> None:
     ],
 )
 def test_paths_are_cut_down_to_their_last_part(sentence: str, told: str) -> None:
-    assert without_folders(sentence, []) == told
+    assert hide_folders(sentence, []) == told
 
 
 def test_every_check_has_a_sentence_of_its_own() -> None:
     clock = Clock()
-    loading, busy = Loading(), BusyThreads(clock=clock)
+    loading, watchdog = Loading(), Watchdog(clock=clock)
     loading.end()
     loading.seconds.update(dict.fromkeys(LOADING, 0.0))
-    assert checks(loading, busy, is_stopping=False) == dict.fromkeys(CHECKS, OK)
+    assert checks(loading, watchdog, is_stopping=False) == dict.fromkeys(CHECKS, OK)
 
-    found = checks(loading, busy, is_stopping=True, is_read_only=True, has_trouble=True)
+    found = checks(loading, watchdog, is_stopping=True, is_read_only=True, has_trouble=True)
 
     assert found["accepting"] == "the service is stopping"
     assert found["writing"] == READ_ONLY
@@ -105,10 +105,10 @@ def test_every_check_has_a_sentence_of_its_own() -> None:
 @pytest.mark.parametrize("activity", ["decode", "network", "write"])
 def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     clock = Clock()
-    busy, release, begun = BusyThreads(clock=clock), threading.Event(), threading.Event()
+    watchdog, release, begun = Watchdog(clock=clock), threading.Event(), threading.Event()
 
     def work() -> None:
-        with busy.track(activity):
+        with watchdog.track(activity):
             begun.set()
             release.wait(timeout=60)
 
@@ -116,23 +116,23 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     thread.start()
     assert begun.wait(timeout=60)
     clock.now = STUCK_S - 1
-    assert not busy.is_stuck(activity)
+    assert not watchdog.is_stuck(activity)
     clock.now = STUCK_S + 1
-    assert busy.is_stuck(activity)
-    assert busy.longest_s(activity) == STUCK_S + 1
+    assert watchdog.is_stuck(activity)
+    assert watchdog.longest_s(activity) == STUCK_S + 1
     release.set()
     thread.join(timeout=60)
 
-    assert not busy.is_stuck(activity)
-    with pytest.raises(ZeroDivisionError), busy.track(activity):
+    assert not watchdog.is_stuck(activity)
+    with pytest.raises(ZeroDivisionError), watchdog.track(activity):
         raise ZeroDivisionError
-    assert busy.longest_s(activity) == 0
+    assert watchdog.longest_s(activity) == 0
 
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
     context = WorkerContext(
-        settings=ServiceSettings(), router=create_router(), watchdog=BusyThreads(clock=clock)
+        settings=ServiceSettings(), router=create_router(), watchdog=Watchdog(clock=clock)
     )
     context.loading.end()
     encoder = FakeEncoder()
@@ -158,7 +158,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             answers = [await client.get("/livez")]
             waiting = asyncio.create_task(
-                batcher.encode([Task(data=png(1), is_light=True)], caller="")
+                batcher.encode([Task(data=png(1), is_cheap=True)], caller="")
             )
             await asyncio.to_thread(begun.wait)
             answers.append(await client.get("/livez"))
@@ -181,11 +181,11 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
 
 
 def _decoded(encoder: FakeEncoder, task: Task) -> Any:
-    from service.inference.batcher import Decoded  # noqa: PLC0415
+    from service.inference.batcher import DecodedImage  # noqa: PLC0415
 
     preprocessing = encoder.manifest.preprocessing
     image = preprocessing.decode(task.data)
-    return Decoded(pixels_CHW=preprocessing.pixels(image), thumbnail=None)
+    return DecodedImage(pixels_CHW=preprocessing.pixels(image), thumbnail=None)
 
 
 def test_a_server_tells_how_far_it_is_until_it_is_ready(model: Path, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx
 
-from service.telemetry.json_log import LogHandler, LogLines
-from tests.conftest import StrictServer, write_gallery
+from service.telemetry.json_log import LogHandler, LogQueue
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     Server,
+    StrictServer,
     clean_environment,
     free_port,
     is_ready,
@@ -108,7 +109,7 @@ def test_items_that_failed_in_an_answer_that_went_through_are_told(server: Serve
 
 def test_lines_that_nobody_reads_are_counted_and_nobody_waits() -> None:
     with small_pipe() as (reader, writer):
-        lines = LogLines(writer, limit=10)
+        lines = LogQueue(writer, limit=10)
         begun = time.monotonic()
         for _ in range(1000):
             lines.put(dict(LINE))
@@ -119,13 +120,13 @@ def test_lines_that_nobody_reads_are_counted_and_nobody_waits() -> None:
         written = 1000 - lines.dropped
         assert len(read_lines(reader, written)) == written
         assert lines.flush()
-        lines.put({"time": 1.5e9, "text": "again"}, hurry=True)
+        lines.put({"time": 1.5e9, "text": "again"}, urgent=True)
         assert read_lines(reader, 1)[0]["text"] == "again"
 
 
 def test_lines_of_many_threads_are_all_written_whole_by_the_flush() -> None:
     with small_pipe() as (reader, writer):
-        lines = LogLines(writer)
+        lines = LogQueue(writer)
 
         def put(lane: int) -> None:
             for number in range(200):
@@ -149,7 +150,7 @@ def test_lines_of_many_threads_are_all_written_whole_by_the_flush() -> None:
 def test_a_reader_that_went_away_is_not_waited_for() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    lines = LogLines(writer)
+    lines = LogQueue(writer)
 
     lines.put(dict(LINE))
 
@@ -161,7 +162,7 @@ def test_a_reader_that_went_away_is_not_waited_for() -> None:
 def test_an_uncaught_error_keeps_its_trace_and_any_text_is_one_line() -> None:
     with small_pipe() as (reader, writer):
         logger = logging.Logger("test")  # of its own, with no parent
-        logger.addHandler(LogHandler(LogLines(writer)))
+        logger.addHandler(LogHandler(LogQueue(writer)))
         try:
             int("two\nlines, and half a \ud800")
         except ValueError:

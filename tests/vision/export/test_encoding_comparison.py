@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vision.export.encoding_comparison import compare
+from vision.export.encoding_comparison import compare_encodings
 from vision.inference.encoder import Encoding
-from vision.model.export_accuracy import Difference, Limits, by_chance
+from vision.model.export_accuracy import Difference, LossLimits, sign_test
 
 RNG = np.random.default_rng(0)
 CLASSES = 3
@@ -23,19 +23,21 @@ RIGHT_NL = np.eye(CLASSES, dtype=np.float32)[LABELS_N]
 
 def test_what_is_the_same_loses_nothing() -> None:
     same = Encoding(VECTORS_ND, RIGHT_NL)
-    found = compare(same, same, LABELS_N)
+    found = compare_encodings(same, same, LABELS_N)
     assert found.cosine_min == pytest.approx(1)
     assert (found.accuracy_torch, found.accuracy, found.lost, found.won) == (1.0, 1.0, 0, 0)
     assert found.neighbours is not None
     assert found.neighbours.overlap == found.neighbours.overlap_beside_torch == 1.0
     assert (found.neighbours.lost, found.neighbours.won) == (0, 0)
-    assert Limits(min_overlap=1.0, max_accuracy_loss=0.0).refuse(found) is None
+    assert LossLimits(min_overlap=1.0, max_accuracy_loss=0.0).refuse(found) is None
     assert Difference.from_json(found.to_json()) == found
 
 
 def test_the_nearest_are_those_that_a_plain_search_finds() -> None:
     other_ND = unit(VECTORS_ND + 0.2 * RNG.normal(size=VECTORS_ND.shape))
-    found = compare(Encoding(VECTORS_ND, RIGHT_NL), Encoding(other_ND, RIGHT_NL), LABELS_N)
+    found = compare_encodings(
+        Encoding(VECTORS_ND, RIGHT_NL), Encoding(other_ND, RIGHT_NL), LABELS_N
+    )
     assert found.neighbours is not None
     shares, right = [], []
     for query in range(60):
@@ -51,28 +53,30 @@ def test_the_nearest_are_those_that_a_plain_search_finds() -> None:
 
 def test_a_turned_space_finds_the_same_by_itself_and_nothing_beside_torch() -> None:
     turned_ND = VECTORS_ND @ np.linalg.qr(RNG.normal(size=(16, 16)))[0].astype(np.float32)
-    found = compare(Encoding(VECTORS_ND, RIGHT_NL), Encoding(turned_ND, RIGHT_NL), LABELS_N)
+    found = compare_encodings(
+        Encoding(VECTORS_ND, RIGHT_NL), Encoding(turned_ND, RIGHT_NL), LABELS_N
+    )
     assert found.neighbours is not None
     assert found.neighbours.overlap == 1.0
     assert found.neighbours.overlap_beside_torch < 0.5
-    refusal = Limits(min_overlap=0.5).refuse(found)
+    refusal = LossLimits(min_overlap=0.5).refuse(found)
     assert refusal is not None
 
 
 def test_without_classes_only_vectors_are_compared() -> None:
     none = Encoding(VECTORS_ND, RIGHT_NL[:, :0])
-    found = compare(none, none, LABELS_N)
+    found = compare_encodings(none, none, LABELS_N)
     assert (found.accuracy_torch, found.accuracy, found.lost, found.won) == (None,) * 4
     assert found.neighbours is not None
     assert found.neighbours.r_at_1 is None
-    assert Limits().refuse(found) is None
+    assert LossLimits().refuse(found) is None
     assert Difference.from_json(found.to_json()) == found
     assert "accuracy" not in str(found)
 
 
 def test_one_image_has_no_neighbours() -> None:
     one = Encoding(VECTORS_ND[:1], RIGHT_NL[:1])
-    assert compare(one, one, LABELS_N[:1]).neighbours is None
+    assert compare_encodings(one, one, LABELS_N[:1]).neighbours is None
 
 
 @pytest.mark.parametrize(
@@ -92,11 +96,11 @@ def test_a_loss_is_refused_that_is_too_large_and_that_chance_does_not_explain(
         lost=lost,
         won=won,
     )
-    refusal = Limits(max_accuracy_loss=0.003).refuse(difference)
+    refusal = LossLimits(max_accuracy_loss=0.003).refuse(difference)
     assert refusal == ("it loses more than 0.3 points of accuracy" if refused else None)
 
 
 def test_chance_is_that_of_fair_coins() -> None:
-    assert by_chance(0, 0) == 1
-    assert by_chance(3, 0) == 1 / 8
-    assert by_chance(2, 1) == 1 / 2
+    assert sign_test(0, 0) == 1
+    assert sign_test(3, 0) == 1 / 8
+    assert sign_test(2, 1) == 1 / 2

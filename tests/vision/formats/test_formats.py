@@ -36,8 +36,9 @@ from vision.formats.detect import (
     in_words,
     sniff_format,
 )
-from vision.image.decode import OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
+from vision.image.decode import decode_image, harden_pillow
 from vision.image.icc_profile import to_srgb
+from vision.image.limits import OWN_FILE_LIMITS, ImageLimits
 
 ORIENTATION = 0x0112  # the EXIF tag
 # Made with pillow-heif 1.8.1 and x265, which is not installed here, from `picture` of this seed and
@@ -102,7 +103,9 @@ def test_settings_name_formats_in_any_order_and_case() -> None:
     assert formats_called(["HEIC", " jpeg", "jpeg"]) == (JPEG, HEIC)
     assert in_words([JPEG]) == "JPEG"
     assert in_words([JPEG, PNG, HEIC]) == "JPEG, PNG or HEIC"
-    with pytest.raises(ValueError, match="'jxl' is no format that can be read; these are: jpeg,"):
+    with pytest.raises(
+        ValueError, match="'jxl' is not a format that can be read; these are: jpeg,"
+    ):
         formats_called(["jxl"])
     with pytest.raises(ValueError, match="no format is named"):
         formats_called([" "])
@@ -115,8 +118,8 @@ def test_only_the_formats_that_are_taken_are_decoded(image_format: Format, data:
     assert decode_image(data, limits=ImageLimits(formats=(image_format,))).mode == "RGB"
     with pytest.raises(
         UnsupportedImageError,
-        match=f"^this is an? {image_format.name} picture, which is not taken here; "
-        f"{in_words(others)} is wanted: convert it first$",
+        match=f"^this is an? {image_format.name} picture, which is not accepted here; "
+        f"{in_words(others)} is expected: convert it first$",
     ):
         decode_image(data, limits=ImageLimits(formats=others))
 
@@ -500,7 +503,7 @@ def test_what_is_not_taken_is_told_what_it_is(data: bytes, name: str) -> None:
 
     sentence = str(caught.value)
     assert sentence.startswith(f"this is {name}")
-    assert sentence.endswith(f"; {in_words(FORMATS)} is wanted: convert it first")
+    assert sentence.endswith(f"; {in_words(FORMATS)} is expected: convert it first")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.training.bit_depth import with_depth_of
+from cli.training.bit_depth import with_bit_depth
 from tests.support.images.pngs import encoded, picture
 from tests.support.images.tiffs import tiff
 from training.recipes.built_in import cnn_photos
@@ -104,7 +104,7 @@ def test_few_bits_in_colour_are_found_and_said(
     (tmp_path / "hat").mkdir()
     (tmp_path / "hat" / "a.png").write_bytes(data)
     recipe = cnn_photos()
-    assert with_depth_of(str(tmp_path), recipe) == recipe
+    assert with_bit_depth(str(tmp_path), recipe) == recipe
     said = f"use only {bits} of them here, and will be seen as dark ones"
     assert (said in " ".join(capsys.readouterr().err.split())) == (bits < 16)
 
@@ -119,7 +119,7 @@ def test_scans_of_few_bits_are_found_as_tiff(
     (tmp_path / "hat" / "a.tif").write_bytes(gray)
     (tmp_path / "hat" / "b.tif").write_bytes(colour)
 
-    recipe = with_depth_of(str(tmp_path), cnn_photos())
+    recipe = with_bit_depth(str(tmp_path), cnn_photos())
 
     assert (is_deep_gray(gray), is_deep_colour(gray)) == (True, False)
     assert (is_deep_gray(colour), is_deep_colour(colour)) == (False, True)

@@ -1,3 +1,5 @@
+"""Decoding: every format, mode and orientation; bombs, damage and limits."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,8 +18,9 @@ from vision.errors import (
     TooManyPixelsError,
     UnsupportedImageError,
 )
-from vision.image.decode import OWN_FILE_LIMITS, ImageLimits, decode_image, harden_pillow
+from vision.image.decode import decode_image, harden_pillow
 from vision.image.decoding_steps import _ONE_LARGE
+from vision.image.limits import OWN_FILE_LIMITS, ImageLimits
 
 LOSSLESS = ("PNG", "BMP")
 ORIENTATION = 0x0112  # the EXIF tag

@@ -27,7 +27,7 @@ from vision.image.decode import decode_image
 from vision.image.icc_profile import MAX_PROFILE_BYTES, to_srgb
 from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import make_thumbnail
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Manifest
 
 WIDE = {"Display P3": DISPLAY_P3, "Adobe RGB": ADOBE_RGB, "ProPhoto": PROPHOTO}
@@ -77,7 +77,7 @@ def test_the_network_gives_nearly_the_vector_of_the_srgb_file(
     profile: bytes, tmp_path: Path
 ) -> None:
     write_model(tmp_path / "model")
-    encoder = Encoder.load(tmp_path / "model", device="cpu")
+    encoder = TorchEncoder.load(tmp_path / "model", device="cpu")
     preprocessing = encoder.manifest.preprocessing
     files = (
         encoded(photo(2), "JPEG", quality=95),

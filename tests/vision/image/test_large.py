@@ -79,7 +79,8 @@ def test_a_side_stays_as_long_as_it_is_wanted() -> None:
 MEASURE = """
 import io, json, resource, sys
 from PIL import Image
-from vision.image.decode import OWN_FILE_LIMITS, decode_image, harden_pillow
+from vision.image.decode import decode_image, harden_pillow
+from vision.image.limits import OWN_FILE_LIMITS
 
 def most_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,9 +9,9 @@ import torch
 
 from tests.support.models import item_and_kind, manifest, write_model
 from vision.inference import feature_encoder
-from vision.inference.bulk_encoder import BulkEncoder, for_many
+from vision.inference.bulk_encoder import BulkEncoder, fastest_encoder
 from vision.inference.encoder import encode_all
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.network import build_network
 from vision.networks.saved_model import save_model
 
@@ -19,18 +19,18 @@ MANY = 10**6
 IMAGES_NCHW = np.random.default_rng(0).integers(0, 256, (21, 3, 40, 40), np.uint8)
 
 
-def encoder_of(folder: Path) -> Encoder:
+def encoder_of(folder: Path) -> TorchEncoder:
     architecture = item_and_kind(item_width=6, kind_width=3, kind_share=1 / 3, num_labels=10)
     unbound = replace(manifest(channels=3, size=40), architecture=architecture)
     torch.manual_seed(0)
     network = build_network(unbound.architecture, unbound.preprocessing)
     save_model(folder, unbound, network.state_dict())
-    return Encoder.load(folder, device="cpu")
+    return TorchEncoder.load(folder, device="cpu")
 
 
 def test_many_images_get_the_vectors_and_probabilities_that_torch_gives(tmp_path: Path) -> None:
     by_torch = encoder_of(tmp_path / "m")
-    quick = for_many(by_torch, images=MANY)
+    quick = fastest_encoder(by_torch, images=MANY)
 
     assert isinstance(quick, BulkEncoder)
     assert (quick.runtime.name, quick.runtime.precision) == ("openvino", "fp32")
@@ -47,12 +47,12 @@ def test_torch_takes_few_images_and_networks_of_our_own(
 ) -> None:
     on_backbone = encoder_of(tmp_path / "backbone")
     write_model(tmp_path / "own", channels=3, size=40)
-    own = Encoder.load(tmp_path / "own", device="cpu")
-    assert for_many(on_backbone, images=1) is on_backbone
-    assert for_many(own, images=MANY) is own
+    own = TorchEncoder.load(tmp_path / "own", device="cpu")
+    assert fastest_encoder(on_backbone, images=1) is on_backbone
+    assert fastest_encoder(own, images=MANY) is own
 
     def refuse(*_: object) -> None:
         raise RuntimeError("an operation that it does not know")
 
     monkeypatch.setattr(feature_encoder, "_graph", refuse)
-    assert for_many(on_backbone, images=MANY) is on_backbone
+    assert fastest_encoder(on_backbone, images=MANY) is on_backbone

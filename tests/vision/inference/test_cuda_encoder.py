@@ -19,52 +19,60 @@ from tests.support.models import manifest, write_model
 from tests.support.server.servers import ROOT
 from vision.errors import DeviceError
 from vision.inference.cuda_encoder import LARGEST, SIZES, CudaEncoder, padded
-from vision.inference.cuda_streams import Mark, Queue
+from vision.inference.cuda_streams import Event, StreamName
 from vision.inference.open_encoder import open_encoder
-from vision.inference.torch_encoder import Encoder
+from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.network import Network, build_network
-from vision.networks.normalization import Normalisation
-from vision.networks.precision import LEAST_COSINE, agreement, fastest, lowered, pick_precision
+from vision.networks.normalization import Normalization
+from vision.networks.precision import (
+    MIN_COSINE,
+    fastest_precision,
+    gpu_precision,
+    in_precision,
+    lowest_cosine,
+)
 
 CPU = torch.device("cpu")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @dataclass
-class LateMark:
-    queues: "LateQueues"
-    queue: Queue
+class LateEvent:
+    streams: "LateStreams"
+    stream: StreamName
     work: Callable[[], object]
-    after: "LateMark | None"
+    after: "LateEvent | None"
     done: bool = False
 
     def synchronize(self) -> None:
-        waiting = self.queues.waiting[self.queue]
+        waiting = self.streams.waiting[self.stream]
         while not self.done:
             first = waiting.popleft()
-            if first.after and self.queues.heeds_marks:
+            if first.after and self.streams.heeds_events:
                 first.after.synchronize()
             first.work()
             first.done = True
 
 
 @dataclass
-class LateQueues:
+class LateStreams:
     """Does nothing until somebody waits, and then only what they really have to wait for."""
 
     device: torch.device = CPU
-    heeds_marks: bool = True
+    heeds_events: bool = True
     captures: bool = True
     replayed: list[int] = field(default_factory=list)
-    waiting: dict[Queue, deque[LateMark]] = field(
+    waiting: dict[StreamName, deque[LateEvent]] = field(
         default_factory=lambda: {"upload": deque(), "compute": deque(), "download": deque()}
     )
 
-    def run(self, queue: Queue, work: Callable[[], object], *, after: Mark | None = None) -> Mark:
-        assert after is None or isinstance(after, LateMark)
-        mark = LateMark(self, queue, work, after)
-        self.waiting[queue].append(mark)
-        return mark
+    def run(
+        self, name: StreamName, work: Callable[[], object], *, after: Event | None = None
+    ) -> Event:
+        assert after is None or isinstance(after, LateEvent)
+        event = LateEvent(self, name, work, after)
+        self.waiting[name].append(event)
+        return event
 
     def capture(self, work: Callable[[], object]) -> Callable[[], object]:
         if not self.captures:
@@ -85,15 +93,15 @@ def network() -> Network:
         return build_network(manifest().architecture, manifest().preprocessing).eval()
 
 
-def encoder(queues: LateQueues | None = None, *, warm: bool = True) -> CudaEncoder:
-    made = CudaEncoder(manifest(), network(), torch.float32, queues or LateQueues())
+def encoder(streams: LateStreams | None = None, *, warm: bool = True) -> CudaEncoder:
+    made = CudaEncoder(manifest(), network(), torch.float32, streams or LateStreams())
     if warm:
         made.warm_up((1, LARGEST))
     return made
 
 
-def plain() -> Encoder:
-    return Encoder(manifest(), network(), CPU)
+def plain() -> TorchEncoder:
+    return TorchEncoder(manifest(), network(), CPU)
 
 
 def pixels(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -116,9 +124,9 @@ def test_answers_are_those_of_the_plain_encoder_for_every_batch_size(warm: bool)
         )
 
 
-def test_without_waiting_for_each_other_the_queues_would_give_wrong_answers() -> None:
+def test_without_waiting_for_each_other_the_streams_would_give_wrong_answers() -> None:
     """So the tests here do see whether the encoder orders its work."""
-    careless = encoder(LateQueues(heeds_marks=False), warm=False)
+    careless = encoder(LateStreams(heeds_events=False), warm=False)
 
     ours, theirs = careless.encode(pixels(8)), plain().encode(pixels(8))
     assert not np.allclose(ours.vectors_BD, theirs.vectors_BD, atol=1e-5)
@@ -152,12 +160,12 @@ def test_what_an_earlier_batch_left_in_the_padding_changes_nothing(count: int) -
 def test_batches_are_padded_to_the_next_size_and_cut_at_the_largest(
     count: int, sizes: list[int]
 ) -> None:
-    queues = LateQueues()
-    ours = encoder(queues)
-    queues.replayed.clear()
+    streams = LateStreams()
+    ours = encoder(streams)
+    streams.replayed.clear()
     ours.encode(pixels(count))
 
-    assert queues.replayed == sizes
+    assert streams.replayed == sizes
 
 
 def test_padding_is_the_least_there_is() -> None:
@@ -167,28 +175,28 @@ def test_padding_is_the_least_there_is() -> None:
 
 @pytest.mark.parametrize(("largest", "recorded"), [(1, {1}), (5, {1, 2, 4, 8}), (500, set(SIZES))])
 def test_only_sizes_that_can_come_are_recorded(largest: int, recorded: set[int]) -> None:
-    queues = LateQueues()
-    ours = encoder(queues, warm=False)
+    streams = LateStreams()
+    ours = encoder(streams, warm=False)
     ours.warm_up((1, largest))
-    queues.replayed.clear()
+    streams.replayed.clear()
     for size in SIZES:
         ours.encode(pixels(size))
 
-    assert set(queues.replayed) == recorded
+    assert set(streams.replayed) == recorded
 
 
 def test_where_recording_fails_batches_are_launched_piece_by_piece(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    queues = LateQueues(captures=False)
+    streams = LateStreams(captures=False)
     with caplog.at_level(logging.WARNING, "lookalike.vision"):
-        ours = encoder(queues)
+        ours = encoder(streams)
 
     assert "no graphs" in caplog.text
     np.testing.assert_allclose(
         ours.encode(pixels(40)).vectors_BD, plain().encode(pixels(40)).vectors_BD, atol=1e-5
     )
-    assert queues.replayed == []
+    assert streams.replayed == []
 
 
 def test_the_search_for_algorithms_ends_with_the_warm_up() -> None:
@@ -213,12 +221,12 @@ def test_the_search_for_algorithms_ends_with_the_warm_up() -> None:
 def test_precision_follows_the_capability(
     capability: tuple[int, int], precision: torch.dtype
 ) -> None:
-    assert pick_precision(capability) is precision
+    assert gpu_precision(capability) is precision
 
 
 def test_fewer_bits_are_for_the_features_alone() -> None:
     exact = network()
-    half = lowered(exact, torch.bfloat16)
+    half = in_precision(exact, torch.bfloat16)
 
     layers = [
         layer for layer in half.features.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
@@ -230,11 +238,11 @@ def test_fewer_bits_are_for_the_features_alone() -> None:
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_fewer_bits_keep_the_vectors_and_unit_length(precision: torch.dtype) -> None:
-    half = CudaEncoder(manifest(), lowered(network(), precision), precision, LateQueues())
+    half = CudaEncoder(manifest(), in_precision(network(), precision), precision, LateStreams())
     ours, theirs = half.encode(pixels(16)), plain().encode(pixels(16))
 
     assert ours.vectors_BD.dtype == np.float32
-    assert cosines(ours.vectors_BD, theirs.vectors_BD).min() > LEAST_COSINE
+    assert cosines(ours.vectors_BD, theirs.vectors_BD).min() > MIN_COSINE
     assert not np.array_equal(ours.vectors_BD, theirs.vectors_BD)  # it did compute in fewer
     np.testing.assert_allclose(np.linalg.norm(ours.vectors_BD, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(ours.probabilities_BL.sum(axis=1), 1, atol=1e-5)
@@ -247,17 +255,17 @@ def test_a_network_that_overflows_in_fewer_bits_stays_in_float32(
     with torch.no_grad():
         for part in large.features.parameters():
             part.mul_(300)
-    normalised = Normalisation(manifest().preprocessing, CPU)(torch.from_numpy(pixels(4)))
+    normalised = Normalization(manifest().preprocessing, CPU)(torch.from_numpy(pixels(4)))
 
-    assert agreement(large, lowered(large, torch.float16), normalised, torch.float16) == 0
+    assert lowest_cosine(large, in_precision(large, torch.float16), normalised, torch.float16) == 0
     with caplog.at_level(logging.WARNING, "lookalike.vision"):
-        kept, precision = fastest(large, manifest().preprocessing, (7, 0))
+        kept, precision = fastest_precision(large, manifest().preprocessing, (7, 0))
     assert (kept is large, precision) == (True, torch.float32)
     assert "float32" in caplog.text
 
 
 def test_a_network_that_keeps_its_vectors_is_lowered() -> None:
-    lower, precision = fastest(network(), manifest().preprocessing, (8, 0))
+    lower, precision = fastest_precision(network(), manifest().preprocessing, (8, 0))
 
     assert precision is torch.bfloat16
     assert {part.dtype for part in lower.features.parameters()} == {torch.bfloat16}
@@ -277,13 +285,13 @@ def test_a_gpu_gives_the_vectors_of_float32(
     tmp_path: Path, warm: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_model(tmp_path / "model")
-    ours, theirs = CudaEncoder.load(tmp_path / "model"), Encoder.load(tmp_path / "model")
+    ours, theirs = CudaEncoder.load(tmp_path / "model"), TorchEncoder.load(tmp_path / "model")
     if warm:
         ours.warm_up((1, LARGEST))
     assert "no graphs" not in caplog.text
     for count in range(1, LARGEST + 2):
         mine, other = ours.encode(pixels(count, count)), theirs.encode(pixels(count, count))
-        assert cosines(mine.vectors_BD, other.vectors_BD).min() > LEAST_COSINE
+        assert cosines(mine.vectors_BD, other.vectors_BD).min() > MIN_COSINE
         np.testing.assert_allclose(mine.probabilities_BL, other.probabilities_BL, atol=0.01)
 
 
@@ -347,6 +355,6 @@ def test_two_processes_share_a_gpu(tmp_path: Path) -> None:
     ]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
 
-    expected = Encoder.load(tmp_path / "model").encode(pixels(LARGEST)).vectors_BD
+    expected = TorchEncoder.load(tmp_path / "model").encode(pixels(LARGEST)).vectors_BD
     for name in "ab":
-        assert cosines(np.load(tmp_path / f"{name}.npy"), expected).min() > LEAST_COSINE
+        assert cosines(np.load(tmp_path / f"{name}.npy"), expected).min() > MIN_COSINE

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.test_cli import lookalike
 from tests.support.models import manifest, write_model
 from tests.vision.export.test_export_model import export
-from tests.vision.inference.test_cuda_encoder import LateQueues
+from tests.vision.inference.test_cuda_encoder import LateStreams
 from vision.image.preprocessing import Preprocessing
 from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.encoder import ImageEncoder, encode_all
@@ -35,7 +35,7 @@ def opened(folder: Path, kind: str) -> ImageEncoder:
     if kind != "cuda":
         return open_encoder(folder, device="cpu", runtime=kind, threads=1)  # type: ignore[arg-type]
     read, network = load_model(folder)
-    return CudaEncoder(read, network.eval(), torch.float32, LateQueues())
+    return CudaEncoder(read, network.eval(), torch.float32, LateStreams())
 
 
 def laid_out(plain_BCHW: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.support.models import item_and_kind, manifest
-from vision.inference.query_weighting import weigh
+from vision.inference.query_weighting import weight_queries
 from vision.model.manifest import Architecture
 from vision.networks.network import build_network
 
@@ -37,7 +37,7 @@ def test_a_score_is_the_weighted_mean_of_both_cosines(kind: float | None) -> Non
     vectors = vectors_of(12, architecture, seed=1)
     items, kinds = parts(vectors)
 
-    weighed = weigh(vectors, architecture, kind)
+    weighed = weight_queries(vectors, architecture, kind)
 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(weighed.queries_QD, axis=1), 1, atol=1e-6)
@@ -53,14 +53,14 @@ def test_a_score_is_the_weighted_mean_of_both_cosines(kind: float | None) -> Non
 def test_a_knob_beyond_its_range_is_refused(kind: float) -> None:
     architecture = item_and_kind(item_width=ITEM, kind_width=9, kind_share=SHARE)
     with pytest.raises(ValueError, match=r"kind must lie in \[0, 1\]"):
-        weigh(np.eye(33, dtype=np.float32), architecture, kind)
+        weight_queries(np.eye(33, dtype=np.float32), architecture, kind)
 
 
 def test_a_model_without_two_parts_has_no_knob() -> None:
     queries = np.eye(4, 256, dtype=np.float32)
-    assert (weigh(queries, manifest().architecture, None).queries_QD == queries).all()
+    assert (weight_queries(queries, manifest().architecture, None).queries_QD == queries).all()
     with pytest.raises(ValueError, match="no part for kinds alone"):
-        weigh(queries, manifest().architecture, 0.5)
+        weight_queries(queries, manifest().architecture, 0.5)
 
 
 def test_a_mirror_image_has_the_same_features_where_both_are_looked_at() -> None:

@@ -1,3 +1,5 @@
+"""Generations on disk: written whole, numbered, pruned, verified, and fitting the database."""
+
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,9 +13,9 @@ from index.errors import GenerationError, VectorIndexError
 from index.gallery import Gallery
 from index.maintenance.compaction import compact
 from index.snapshot.recovery import load, load_on
-from index.snapshot.segments.base_segment import Base
 from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest
 from index.snapshot.segments.generations import Generations
+from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.store.store import Store
 from tests.support.crashes.crash_harness import rebuild
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
@@ -126,7 +128,7 @@ def test_verify_does_not_miss_a_generation_that_is_pruned_while_it_reads(store: 
         generations = compacted(store)
 
     class Slow(Generations):
-        def load(self, number: int, *, last_seq: int) -> Base:
+        def load(self, number: int, *, last_seq: int) -> ImmutableSegment:
             if number == 1:
                 compacted(store)  # another process prunes it
             return super().load(number, last_seq=last_seq)
@@ -233,8 +235,8 @@ def test_what_came_and_went_since_a_generation_is_added_to_it(store: Store) -> N
 
     snapshot = load(store, generations).snapshot
 
-    assert snapshot.base is not None
-    assert snapshot.base.dead == 1
+    assert snapshot.immutable is not None
+    assert snapshot.immutable.tombstones == 1
     assert (snapshot.count, snapshot.seq) == (ITEMS, store.last_seq())
     found, _ = snapshot.search(unit_vectors(1, WIDTH, seed=0), k=2 * ITEMS, exact=True)[0]
     assert sorted(found.tolist()) == store.load()[1].tolist()
@@ -264,7 +266,7 @@ def test_a_generation_that_the_database_does_not_know_is_refused(store: Store) -
 
         with pytest.raises(GenerationError, match="was not made of this database"):
             load_on(store, generations.load(1, last_seq=store.last_seq()))
-        assert load(store, generations).snapshot.base is None
+        assert load(store, generations).snapshot.immutable is None
 
 
 def test_attempts_that_fail_do_not_make_the_database_forget_its_generations(store: Store) -> None:
@@ -274,7 +276,7 @@ def test_attempts_that_fail_do_not_make_the_database_forget_its_generations(stor
             compact(store, generations, on_stage=lambda _: None, before_commit=fail)
 
     assert generations.numbers() == [1]
-    assert load(store, generations).snapshot.base is not None
+    assert load(store, generations).snapshot.immutable is not None
     assert len(json.loads(store.setting("generations") or "")) == 1
 
 
@@ -287,5 +289,5 @@ def test_a_file_where_the_generations_should_be_leaves_the_database(tmp_path: Pa
         assert gallery.search(query, k=1).hits[0][0].id == "i5"
         assert gallery.verify() == []
         with pytest.raises(VectorIndexError, match=r"it is as it was: .*snapshots'$"):
-            gallery.upkeep.rebuild()
+            gallery.rebuild()
         assert gallery.count == ITEMS

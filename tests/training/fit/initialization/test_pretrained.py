@@ -1,3 +1,5 @@
+"""Pretrained weights: files, downloads, hashes, refusals; and principal components."""
+
 import hashlib
 import io
 import os
@@ -14,7 +16,7 @@ from training.errors import WeightsError
 from training.fit.initialization.pretrained import load_pretrained
 from training.statistics.pca import fit_pca, set_pca
 from vision.networks.backbone import Backbone, build_backbone
-from vision.networks.model_zoo import build_known, torchvision_models
+from vision.networks.model_zoo import create_model, torchvision_models
 
 NAME = "torchvision:squeezenet1_1"  # 2.5 MB of weights
 
@@ -22,7 +24,7 @@ NAME = "torchvision:squeezenet1_1"  # 2.5 MB of weights
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return build_known(NAME).state_dict()
+    return create_model(NAME).state_dict()
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_old_weights_without_batch_counters_and_with_old_names_are_accepted(
 ) -> None:
     name = "torchvision:densenet121"
     backbone = build_backbone(name, "features.denseblock1")
-    new = build_known(name).state_dict()
+    new = create_model(name).state_dict()
     old = {
         key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): tensor
         for key, tensor in new.items()
@@ -126,7 +128,7 @@ def test_old_weights_without_batch_counters_and_with_old_names_are_accepted(
 def test_a_traced_layer_is_filled_too(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    whole = build_known("timm:test_resnet").eval()
+    whole = create_model("timm:test_resnet").eval()
     backbone = build_backbone("timm:test_resnet", "layer4").eval()
     path = write(tmp_path / "timm.safetensors", whole.state_dict())
     images = torch.randn(2, 3, 64, 64)
@@ -140,7 +142,7 @@ def test_a_traced_layer_is_filled_too(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused_with_an_example(
     tmp_path: Path, backbone: Backbone, weights: dict[str, Tensor]
 ) -> None:
-    other = build_known("torchvision:resnet18").state_dict()
+    other = create_model("torchvision:resnet18").state_dict()
     refused(
         backbone, write(tmp_path / "a.pth", other), "of 50 tensors 50 are missing .* 122 are un"
     )
@@ -299,7 +301,7 @@ def test_what_timm_fetches_is_taken_and_what_it_cannot_is_told(
 ) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(3)
-    whole = build_known("timm:test_resnet")
+    whole = create_model("timm:test_resnet")
     backbone = build_backbone("timm:test_resnet")
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: whole)
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.commands import app
-from cli.support import dataset_option
+from cli.support import dataset_loading
 from dataset.findings import Findings
 from tests.support.images.pngs import write_photographs
 from tests.support.models import write_model
@@ -16,7 +16,7 @@ LONG = "a very/long/path/" * 8 + "image.png"
 
 
 def said(findings: Findings, capsys: pytest.CaptureFixture[str]) -> str:
-    dataset_option.say_findings(findings)
+    dataset_loading.print_findings(findings)
     out, err = capsys.readouterr()
     assert out == "", "standard output is for results"
     return err

@@ -1,6 +1,6 @@
-"""Forms of one network in, the quickest out that finds what torch finds.
+"""Variants of one network in, the quickest out that finds what torch finds.
 
-Every form is timed; then the quickest, and while that loses too much the next, is compared with
+Every variant is timed; then the quickest, and while that loses too much the next, is compared with
 torch on the same images: how exact it is, and whether a search finds the same.
 
 Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, D vector width.
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.errors import ExportError
-from vision.export.encoding_comparison import compare
+from vision.export.encoding_comparison import compare_encodings
 from vision.export.openvino_export import Graph
-from vision.inference.bulk_encoder import for_many
+from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import ImageEncoder, Runtime, encode_all
 from vision.inference.openvino_encoder import RUNTIME, OpenVinoEncoder
-from vision.inference.torch_encoder import Encoder
-from vision.model.export_accuracy import Limits
-from vision.model.export_folder import Attempt, Floats, Precision, name_of
+from vision.inference.torch_encoder import TorchEncoder
+from vision.model.export_accuracy import LossLimits
+from vision.model.export_folder import FloatPrecision, MeasuredVariant, Precision, precision_name
 from vision.model.manifest import Manifest
 
 REFERENCE_S: Final = 20.0  # that the reference may take for the images that are compared
@@ -32,15 +32,15 @@ PROBED: Final = 16  # images by which the reference is timed, and compared with 
 EXACT: Final = 0.9999  # cosine to torch's vectors that the reference must have
 BATCHES: Final = (1, 4, 16)  # images at once, of which times are taken
 MOST_PIXELS: Final = 16 * 224**2  # at once: more only leave the processor's caches, and fill memory
-TIMED_S: Final = 0.1  # for one form and batch, or two runs if they take longer
-# What a less exact form must gain. Two runs of one form differ by some hundredths; and integers
+TIMED_S: Final = 0.1  # for one variant and batch, or two runs if they take longer
+# What a less exact variant must gain. Two runs of one differ by some hundredths; and integers
 # cost twice as many neighbours as bfloat16, for 1.5 times the speed of a small network and for 1.1
 # times that of one whose depthwise convolutions stay in floating point.
 LEAST_GAIN: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class ExportImages:
     """Images of a model's data: some to calibrate with, others, labelled, to measure with."""
 
     data: str  # its name
@@ -50,18 +50,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Variant:
     """One way to compute the network."""
 
     precision: Precision
-    floats: Floats
+    floats: FloatPrecision
     files: Mapping[str, bytes]
     calibrated: bool = True  # False: integers are good for timing only
 
     @property
     def name(self) -> str:
         """The precision, and that of the rest of the numbers where it is another one."""
-        return name_of(self.precision, self.floats)
+        return precision_name(self.precision, self.floats)
 
     def encoder(self, manifest: Manifest, *, threads: int) -> OpenVinoEncoder:
         """Return it, compiled for this CPU."""
@@ -71,84 +71,86 @@ class Form:
         )
 
 
-class Trial:
-    """All forms timed, and as many compared with torch as it takes until one holds."""
+class VariantSelection:
+    """All variants timed, and as many compared with torch as it takes until one holds."""
 
     def __init__(
         self,
-        forms: Sequence[Form],
+        variants: Sequence[Variant],
         graph: Graph,
-        by_torch: Encoder,
-        sample: Sample,
-        limits: Limits,
+        by_torch: TorchEncoder,
+        images: ExportImages,
+        limits: LossLimits,
         *,
         threads: int,
         report: Callable[[str], None],
     ) -> None:
-        self.forms = {form.name: form for form in forms}
+        self.variants = {variant.name: variant for variant in variants}
         self._graph, self._by_torch = graph, by_torch
-        self._sample, self._limits = sample, limits
+        self._images, self._limits = images, limits
         self._threads, self._report = threads, report
-        self._attempts: dict[str, Attempt] = {}
+        self._measured: dict[str, MeasuredVariant] = {}
 
     @property
-    def tried(self) -> tuple[Attempt, ...]:
+    def tried(self) -> tuple[MeasuredVariant, ...]:
         """What there is, the most exact first; what gives no numbers is left out."""
-        return tuple(self._attempts.values())
+        return tuple(self._measured.values())
 
-    def run(self) -> Attempt | None:
+    def run(self) -> MeasuredVariant | None:
         """Return the quickest that holds; None: nothing does."""
         manifest = self._by_torch.manifest
-        forms = list(self.forms.values())
-        self._report(f"timing {', '.join(self.forms)} with OpenVINO")
-        encoders = [form.encoder(manifest, threads=1) for form in forms]
-        for timed, cpu_ms in zip(forms, _times(encoders, self._sample.test_NCHW), strict=True):
-            self._attempts[timed.name] = Attempt(
+        variants = list(self.variants.values())
+        self._report(f"timing {', '.join(self.variants)} with OpenVINO")
+        encoders = [variant.encoder(manifest, threads=1) for variant in variants]
+        for timed, cpu_ms in zip(
+            variants, _measure_cpu_ms(encoders, self._images.test_NCHW), strict=True
+        ):
+            self._measured[timed.name] = MeasuredVariant(
                 precision=timed.precision, floats=timed.floats, cpu_ms=cpu_ms
             )
         del encoders
-        reference = _reference(self._by_torch, self._sample.test_NCHW)
-        chosen = _as_many(reference, self._sample.test_NCHW)
-        images_NCHW, labels_N = self._sample.test_NCHW[chosen], self._sample.labels_N[chosen]
+        reference = _reference(self._by_torch, self._images.test_NCHW)
+        chosen = _compared_positions(reference, self._images.test_NCHW)
+        images_NCHW, labels_N = self._images.test_NCHW[chosen], self._images.labels_N[chosen]
         self._report(f"measuring {len(images_NCHW):,} images in full precision")
-        wanted = encode_all(reference, images_NCHW, batch=reference.batch_size)
-        while (one := pick(self.tried)) is not None and one.difference is None:
-            form = self._calibrated(one.name)
-            if form is None:
+        expected = encode_all(reference, images_NCHW, batch=reference.batch_size)
+        while (one := pick_variant(self.tried)) is not None and one.difference is None:
+            variant = self._calibrated(one.name)
+            if variant is None:
                 continue
-            self._report(f"measuring {form.name}")
-            encoder = form.encoder(manifest, threads=self._threads)
-            given = encode_all(encoder, images_NCHW, batch=one.best_batch * self._threads)
-            difference = compare(wanted, given, labels_N)
+            self._report(f"measuring {variant.name}")
+            encoder = variant.encoder(manifest, threads=self._threads)
+            computed = encode_all(encoder, images_NCHW, batch=one.best_batch * self._threads)
+            difference = compare_encodings(expected, computed, labels_N)
             if not math.isfinite(difference.cosine_mean):
-                del self._attempts[form.name]
+                del self._measured[variant.name]
                 continue
-            self._attempts[form.name] = replace(
+            self._measured[variant.name] = replace(
                 one, difference=difference, refusal=self._limits.refuse(difference)
             )
         return one
 
-    def _calibrated(self, name: str) -> Form | None:
-        """Return a form with the files to be written; None: integers fail, and are left out."""
-        if not self.forms[name].calibrated:
-            images_NCHW = self._sample.calibration_NCHW
+    def _calibrated(self, name: str) -> Variant | None:
+        """Return a variant with the files to be written; None: integers fail, and are left out."""
+        if not self.variants[name].calibrated:
+            images_NCHW = self._images.calibration_NCHW
             self._report(f"calibrating 8-bit integers with {len(images_NCHW):,} images")
-            integers = [form for form in self.forms.values() if not form.calibrated]
+            integers = [variant for variant in self.variants.values() if not variant.calibrated]
             try:
                 files = self._graph.quantized_files(images_NCHW)
             except ExportError as error:
                 self._report(str(error))
-                for form in integers:
-                    del self._attempts[form.name]
+                for variant in integers:
+                    del self._measured[variant.name]
                 return None
             for one in integers:
-                self.forms[one.name] = replace(one, files=files, calibrated=True)
-        return self.forms[name]
+                self.variants[one.name] = replace(one, files=files, calibrated=True)
+        return self.variants[name]
 
 
-def _reference(by_torch: Encoder, images_NCHW: NDArray[np.uint8]) -> ImageEncoder:
+def _reference(by_torch: TorchEncoder, images_NCHW: NDArray[np.uint8]) -> ImageEncoder:
     """Return what stands for torch: itself, or what gives its numbers sooner."""
-    quick = for_many(by_torch, images=len(images_NCHW))
+    quick = fastest_encoder(by_torch, images=len(images_NCHW))
     if quick is by_torch:
         return by_torch
     probe_BCHW = images_NCHW[:PROBED]
@@ -158,7 +160,9 @@ def _reference(by_torch: Encoder, images_NCHW: NDArray[np.uint8]) -> ImageEncode
     return quick if np.einsum("bd,bd->b", torchs_BD, ours_BD).min() > EXACT else by_torch
 
 
-def _as_many(reference: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _compared_positions(
+    reference: ImageEncoder, images_NCHW: NDArray[np.uint8]
+) -> NDArray[np.int64]:
     """Return the places of images, spread evenly, that it needs no more than its time for."""
     probe_BCHW = images_NCHW[:PROBED]
     reference.encode(probe_BCHW)
@@ -169,7 +173,7 @@ def _as_many(reference: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> NDArray
     return np.linspace(0, len(images_NCHW) - 1, count).astype(np.int64)
 
 
-def _times(
+def _measure_cpu_ms(
     encoders: Sequence[ImageEncoder], images_NCHW: NDArray[np.uint8]
 ) -> list[dict[str, float]]:
     """Return milliseconds of one core for an image, by batch; the least of runs taken in turns."""
@@ -190,15 +194,15 @@ def _times(
     return found
 
 
-def pick(tried: Sequence[Attempt]) -> Attempt | None:
-    """Return the quickest that is not refused, of attempts with the most exact first.
+def pick_variant(tried: Sequence[MeasuredVariant]) -> MeasuredVariant | None:
+    """Return the quickest that is not refused, of variants with the most exact first.
 
     A less exact one must be clearly quicker than the one it replaces.
     """
     chosen = None
-    for attempt in tried:
-        if attempt.refusal is None and (
-            chosen is None or LEAST_GAIN * attempt.best_ms <= chosen.best_ms
+    for variant in tried:
+        if variant.refusal is None and (
+            chosen is None or LEAST_GAIN * variant.best_ms <= chosen.best_ms
         ):
-            chosen = attempt
+            chosen = variant
     return chosen

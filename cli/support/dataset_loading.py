@@ -1,15 +1,14 @@
 """What `--data` names in, images with labels out, with progress and a word on what was found."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.table import Table
 
-from cli.support.console import lines_of, progress, show
+from cli.support.console import print_info, text_lines
+from cli.support.training_progress import TrainingProgress
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
@@ -18,44 +17,14 @@ from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.data.images.decode_files import LoadReport
-
-DATA_HELP: Final = (
-    "`fashion-mnist`, a folder of class folders, or a table (.csv, .tsv, .parquet) with path and "
-    "label."
-)
-IMAGES_HELP: Final = (
-    "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
-)
 
 
-def that_is_named(data: str) -> str:
-    """Return what was named; refuse no name, as an empty variable of a shell gives, as wrong use.
-
-    It would be the folder that one stands in, whatever lies there.
-    """
-    if not data.strip():
-        raise typer.BadParameter("it is empty; a folder or a table was expected")
-    return data
-
-
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="What photos of one thing share: `folder` (one for each thing), a pattern of names "
-        "such as '(.*)_[0-9]+', or a table's column; a column `group` is known.",
-        show_default=False,
-    ),
-]
-
-
-def named(data: str, group: str | None) -> list[str]:
+def data_arguments(data: str, group: str | None) -> list[str]:
     """Return the options that name the same data in another command."""
     return ["--data", data, *([] if group is None else ["--group", group])]
 
 
-def load(
+def load_to_train(
     data: str, recipe: Recipe, *, hold_out: Sequence[str] = (), group: str | None = None
 ) -> "Dataset":
     """Return the dataset to train on, showing progress and saying what was found in it.
@@ -65,18 +34,19 @@ def load(
         ModelFolderError: the model to go on from is damaged.
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-    from training.fit.initialization.predecessor_data import after_predecessor  # noqa: PLC0415
+    from training.fit.initialization.predecessor_data import exclude_predecessor_images  # noqa: PLC0415
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
-            data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
+            data, recipe.preprocessing, hold_out=hold_out, group=group, progress=progress
         )
-    dataset = after_predecessor(dataset, recipe)
-    say_findings(dataset.findings)
+    dataset = exclude_predecessor_images(dataset, recipe)
+    print_findings(dataset.findings)
     return dataset
 
 
-def load_any(
+def load_all(
     data: str,
     preprocessing: Preprocessing,
     *,
@@ -91,21 +61,22 @@ def load_any(
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
             data,
             preprocessing,
             hold_out=hold_out,
             unlabelled=True,
             group=group,
-            report=report,
+            progress=progress,
         )
     if not quiet:
-        say_findings(dataset.findings)
+        print_findings(dataset.findings)
     return dataset
 
 
-def load_to_measure(
+def load_to_evaluate(
     data: str, model: Path, others: Sequence[Path] = (), *, group: str | None = None
 ) -> "Dataset":
     """Return what the data have to measure a model with: nothing that it or ``others`` learnt from.
@@ -114,27 +85,19 @@ def load_to_measure(
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    from training.data.images.trained_on import read_learnt  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.unseen_images import load_unlearnt  # noqa: PLC0415
+    from training.data.images.training_record import read_training_record  # noqa: PLC0415 - keeps `--help` quick
+    from training.data.unseen_images import load_unseen  # noqa: PLC0415
 
     manifest = read_manifest(model)
-    learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
-    with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
-    say_findings(dataset.findings)
+    learnt = [read_training_record(folder, read_manifest(folder)) for folder in (model, *others)]
+    harden_pillow()
+    with TrainingProgress() as progress:
+        dataset = load_unseen(data, manifest, learnt, group=group, progress=progress)
+    print_findings(dataset.findings)
     return dataset
 
 
-@contextmanager
-def _reading() -> Iterator["LoadReport"]:
-    """Show how many images were read."""
-    harden_pillow()
-    with progress() as display:
-        task = display.add_task("reading images", total=None, note="")
-        yield lambda done, total: display.update(task, completed=done, total=total)
-
-
-def say_findings(findings: Findings, *, title: str = "found in the data") -> None:
+def print_findings(findings: Findings, *, title: str = "found in the data") -> None:
     """Say on standard error, in one table, what was found: counts by reason, a few examples."""
     if not len(findings):
         return
@@ -143,5 +106,5 @@ def say_findings(findings: Findings, *, title: str = "found in the data") -> Non
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
     for one in findings.frequent_first():
-        table.add_row(f"{one.count:,}", one.reason, lines_of(one.examples))
-    show(table)
+        table.add_row(f"{one.count:,}", one.reason, text_lines(one.examples))
+    print_info(table)

@@ -1,3 +1,5 @@
+"""Bases: filtered and unfiltered searches over every structure, and rows that are deleted."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -6,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.search.autotune import measure
+from index.search.autotune import autotune
 from index.search.exact import Hits, nearest
-from index.search.index_spec import EXACT, Plan
-from index.search.live_rows import Alive
+from index.search.index_spec import EXACT, IndexSpec
+from index.search.live_rows import LiveRows
+from index.search.policy import SearchPolicy
 from index.search.tuning_sample import hold_out
-from index.snapshot.segments.base_segment import Base, BaseView, merged
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView, merged
 from tests.support.fakes import unit_vectors
-from tests.support.segments import GRAPH, PLANS, QUANTIZED, base_of, best, clustered, scores_of
+from tests.support.segments import GRAPH, QUANTIZED, SPECS, base_of, best, clustered, scores_of
 
 ROWS = 30_000
 WIDTH = 32
@@ -29,30 +32,27 @@ def queries_QD() -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module", params=["graph", "quantized"])
-def large(request: pytest.FixtureRequest) -> Base:
+def large(request: pytest.FixtureRequest) -> ImmutableSegment:
     """30,000 rows in clusters under the structure that was measured to find 99 % of them."""
     vectors_ND, _ = clustered(ROWS, WIDTH, seed=1)
     keys_N, sample = hold_out(np.arange(1, ROWS + 1), vectors_ND)
     factory = "HNSW24_SQ8" if request.param == "graph" else "IVF128,PQ16x4fsr"
-    plan = replace(GRAPH if request.param == "graph" else QUANTIZED, factory=factory)
-    trial, structure = measure(replace(plan, effort=0), sample, target=0.99)
+    spec = replace(GRAPH if request.param == "graph" else QUANTIZED, factory=factory)
+    trial, ann_index = autotune(replace(spec, search_depth=0), sample, target=0.99)
     assert trial.reached
-    assert structure is not None
-    return Base(
+    assert ann_index is not None
+    return ImmutableSegment(
         generation=1,
         seq=0,
         keys_N=keys_N,
         matrix=sample.matrix,
-        plan=trial.plan,
-        structure=structure.completed(),
+        spec=trial.spec,
+        ann_index=ann_index.completed(),
     )
 
 
-@pytest.fixture
-def always_structure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let filtered searches use the structure, however few rows they choose from."""
-    monkeypatch.setattr("index.snapshot.segments.base_segment.EXACT_NUMBERS", 0)
-    monkeypatch.setattr("index.snapshot.segments.base_segment.LEAST_SHARE", 0.0)
+# Filtered searches use the ANN index, however few rows they choose from.
+NO_SCANS = SearchPolicy(scan_numbers=0, scan_share=0.0)
 
 
 def random_rows(share: float, seed: int) -> Rows:
@@ -60,7 +60,7 @@ def random_rows(share: float, seed: int) -> Rows:
     return np.sort(np.random.default_rng(seed).permutation(ROWS)[:count])
 
 
-def far_rows(base: Base, query_D: NDArray[np.float32], share: float) -> Rows:
+def far_rows(base: ImmutableSegment, query_D: NDArray[np.float32], share: float) -> Rows:
     """The rows farthest from the query: a structure that looks near it finds none of them."""
     count = max(1, int(share * ROWS))
     return np.sort(np.argsort(scores_of(base.matrix.rows_ND, query_D))[:count])
@@ -75,7 +75,9 @@ def recall(found: list[Hits], exact: list[Hits]) -> float:
     return float(np.mean(shares))
 
 
-def check_hits(base: Base, query_D: NDArray[np.float32], hits: Hits, allowed: Rows | None) -> None:
+def check_hits(
+    base: ImmutableSegment, query_D: NDArray[np.float32], hits: Hits, allowed: Rows | None
+) -> None:
     keys_K, scores_K = hits
     row_of = {key: row for row, key in enumerate(base.keys_N.tolist())}
     rows_K = np.array([row_of[key] for key in keys_K.tolist()], np.int64)
@@ -88,11 +90,10 @@ def check_hits(base: Base, query_D: NDArray[np.float32], hits: Hits, allowed: Ro
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("k", [1, 10, 100])
-@pytest.mark.usefixtures("always_structure")
 def test_never_fewer_than_k_come_back_when_k_are_allowed(
-    large: Base, queries_QD: NDArray[np.float32], share: float, k: int
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float, k: int
 ) -> None:
-    view = BaseView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     few_QD = queries_QD[:8]
     sets = [random_rows(share, 1), *(far_rows(large, query_D, share) for query_D in few_QD[:3])]
 
@@ -102,26 +103,24 @@ def test_never_fewer_than_k_come_back_when_k_are_allowed(
             check_hits(large, query_D, hits, allowed)
 
 
-@pytest.mark.usefixtures("always_structure")
 def test_without_the_scan_behind_it_a_structure_alone_would_come_back_with_fewer(
-    large: Base, queries_QD: NDArray[np.float32]
+    large: ImmutableSegment, queries_QD: NDArray[np.float32]
 ) -> None:
     allowed = far_rows(large, queries_QD[0], 0.001)
-    assert large.structure is not None
+    assert large.ann_index is not None
 
-    _, rows_QK = large.structure.search(
-        queries_QD[:1], 10, alive=Alive.only(allowed, count=ROWS), share=1.0
+    _, rows_QK = large.ann_index.search(
+        queries_QD[:1], 10, live=LiveRows.only(allowed, count=ROWS), share=1.0
     )
 
     assert (rows_QK < 0).any()
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
-@pytest.mark.usefixtures("always_structure")
 def test_filtered_searches_find_what_unfiltered_ones_would(
-    large: Base, queries_QD: NDArray[np.float32], share: float
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view, allowed = BaseView(large), random_rows(share, 3)
+    view, allowed = ImmutableSegmentView(large, policy=NO_SCANS), random_rows(share, 3)
 
     found = view.search(queries_QD, k=10, allowed=allowed)
 
@@ -129,11 +128,10 @@ def test_filtered_searches_find_what_unfiltered_ones_would(
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
-@pytest.mark.usefixtures("always_structure")
 def test_filtered_searches_with_all_allowed_rows_far_away_find_the_nearest_of_them(
-    large: Base, queries_QD: NDArray[np.float32], share: float
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view = BaseView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     recalls = []
 
     for query_D in queries_QD[:15]:
@@ -146,11 +144,10 @@ def test_filtered_searches_with_all_allowed_rows_far_away_find_the_nearest_of_th
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
-@pytest.mark.usefixtures("always_structure")
 def test_filters_that_follow_what_images_look_like_cost_no_recall(
-    large: Base, queries_QD: NDArray[np.float32], share: float
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view = BaseView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     _, cluster_N = clustered(ROWS, WIDTH, seed=1)
     chosen = np.random.default_rng(1).permutation(100)[: int(100 * share)]
     allowed = np.flatnonzero(np.isin(cluster_N[large.keys_N - 1], chosen))
@@ -160,12 +157,12 @@ def test_filters_that_follow_what_images_look_like_cost_no_recall(
     assert recall(found, nearest(view, queries_QD, k=10, among=allowed)) >= 0.95
 
 
-@pytest.mark.parametrize("dead", [0.0, 0.05, 0.5, 0.97])
+@pytest.mark.parametrize("tombstones", [0.0, 0.05, 0.5, 0.97])
 def test_rows_that_died_are_never_found_and_cost_no_recall(
-    large: Base, queries_QD: NDArray[np.float32], dead: float
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], tombstones: float
 ) -> None:
-    died = np.random.default_rng(5).permutation(ROWS)[: int(dead * ROWS)] + 1
-    view = BaseView(large).without(np.sort(died))
+    died = np.random.default_rng(5).permutation(ROWS)[: int(tombstones * ROWS)] + 1
+    view = ImmutableSegmentView(large).without(np.sort(died))
     assert len(view) == ROWS - len(died)
 
     found = view.search(queries_QD, k=10, allowed=None)
@@ -179,9 +176,9 @@ def test_rows_that_died_are_never_found_and_cost_no_recall(
 
 @pytest.mark.parametrize("left", [0, 1, 9, 10, 11])
 def test_a_base_of_which_nearly_everything_died_gives_what_is_left(
-    large: Base, queries_QD: NDArray[np.float32], left: int
+    large: ImmutableSegment, queries_QD: NDArray[np.float32], left: int
 ) -> None:
-    view = BaseView(large).without(np.arange(left + 1, ROWS + 1))
+    view = ImmutableSegmentView(large).without(np.arange(left + 1, ROWS + 1))
 
     if left:
         for keys, _ in view.search(queries_QD, k=10, allowed=None):
@@ -200,53 +197,51 @@ def test_rows_are_found_by_key_and_die_by_key(data: st.DataObject) -> None:
     asked = np.array(sorted(data.draw(st.sets(st.integers(0, 100)))), np.int64)
     assert base.rows_of(asked).tolist() == np.flatnonzero(np.isin(keys_N, asked)).tolist()
 
-    view, dead = BaseView(base), set[int]()
+    view, tombstones = ImmutableSegmentView(base), set[int]()
     for removed in data.draw(st.lists(st.sets(st.integers(0, 100)), max_size=4)):
-        before, dead_before = view, view.dead
+        before, dead_before = view, view.tombstones
         view = view.without(np.array(sorted(removed), np.int64))
-        dead |= removed
-        assert before.dead == dead_before
+        tombstones |= removed
+        assert before.tombstones == dead_before
 
-    alive = [row for row, key in enumerate(keys_N.tolist()) if key not in dead]
-    assert view.alive_rows().tolist() == alive
-    assert len(view) == len(alive)
-    assert view.dead == len(keys_N) - len(alive)
+    live = [row for row, key in enumerate(keys_N.tolist()) if key not in tombstones]
+    assert view.live_rows().tolist() == live
+    assert len(view) == len(live)
+    assert view.tombstones == len(keys_N) - len(live)
     some = np.array(data.draw(st.lists(st.integers(0, len(keys_N) - 1))), np.int64)
-    assert view.alive_among(some).tolist() == [row for row in some if row in alive]
+    assert view.live_among(some).tolist() == [row for row in some if row in live]
 
 
-@pytest.mark.parametrize("plan", [EXACT, *PLANS], ids=lambda plan: plan.kind)
+@pytest.mark.parametrize("spec", [EXACT, *SPECS], ids=lambda spec: spec.kind)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_search_in_any_base_gives_k_alive_and_allowed_rows(
-    plan: Plan, data: st.DataObject
+    spec: IndexSpec, data: st.DataObject
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "index.snapshot.segments.base_segment.EXACT_NUMBERS",
-            data.draw(st.sampled_from([0, 16 * 20])),
-        )
-        vectors_ND, _ = clustered(data.draw(st.integers(64, 300)), 16, seed=0, clusters=10)
-        vectors_ND[:: data.draw(st.integers(2, 9))] = vectors_ND[0]  # ties
-        base = base_of(vectors_ND, plan)
-        rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-        view = BaseView(base).without(_some(rng, base.keys_N, data.draw(st.floats(0, 0.99))))
-        allowed = _some(rng, np.arange(len(base)), data.draw(st.floats(0, 1)))
-        k = data.draw(st.integers(1, 40))
-        queries_QD = clustered(data.draw(st.sampled_from([1, 3, 20])), 16, seed=1, clusters=10)[0]
+    policy = SearchPolicy(scan_numbers=data.draw(st.sampled_from([0, 16 * 20])))
+    vectors_ND, _ = clustered(data.draw(st.integers(64, 300)), 16, seed=0, clusters=10)
+    vectors_ND[:: data.draw(st.integers(2, 9))] = vectors_ND[0]  # ties
+    base = base_of(vectors_ND, spec)
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    view = ImmutableSegmentView(base, policy=policy).without(
+        _some(rng, base.keys_N, data.draw(st.floats(0, 0.99)))
+    )
+    allowed = _some(rng, np.arange(len(base)), data.draw(st.floats(0, 1)))
+    k = data.draw(st.integers(1, 40))
+    queries_QD = clustered(data.draw(st.sampled_from([1, 3, 20])), 16, seed=1, clusters=10)[0]
 
-        filtered = view.search(queries_QD, k=k, allowed=allowed)
-        free = view.search(queries_QD, k=k, allowed=None)
+    filtered = view.search(queries_QD, k=k, allowed=allowed)
+    free = view.search(queries_QD, k=k, allowed=None)
 
-    alive_allowed = view.alive_among(allowed)
+    live_allowed = view.live_among(allowed)
     for query_D, hits, all_hits in zip(queries_QD, filtered, free, strict=True):
-        assert len(hits[0]) == min(k, len(alive_allowed))
+        assert len(hits[0]) == min(k, len(live_allowed))
         assert len(all_hits[0]) == min(k, len(view))
-        check_hits(base, query_D, hits, alive_allowed)
-        check_hits(base, query_D, all_hits, view.alive_rows())
-        if plan is EXACT:
-            scores = scores_of(vectors_ND[alive_allowed], query_D)
-            keys, _ = best(base.keys_N[alive_allowed], scores, k)
+        check_hits(base, query_D, hits, live_allowed)
+        check_hits(base, query_D, all_hits, view.live_rows())
+        if spec is EXACT:
+            scores = scores_of(vectors_ND[live_allowed], query_D)
+            keys, _ = best(base.keys_N[live_allowed], scores, k)
             assert hits[0].tolist() == keys.tolist()
         for keys, scores in (hits, all_hits):
             tied = np.flatnonzero(np.diff(scores) == 0)
@@ -258,17 +253,17 @@ def test_a_row_that_a_structure_did_not_find_is_never_taken_for_another(
 ) -> None:
     base = base_of(clustered(300, 16, seed=0)[0], GRAPH)
     queries_QD, _ = clustered(4, 16, seed=1)
-    assert base.structure is not None
-    search = base.structure.search
+    assert base.ann_index is not None
+    search = base.ann_index.search
 
     def with_a_hole(*arguments: object, **options: object) -> object:
         scores_QK, rows_QK = search(*arguments, **options)  # type: ignore[arg-type]
         rows_QK[1, 2], rows_QK[3, -1] = -1, -1
         return scores_QK, rows_QK
 
-    monkeypatch.setattr(base.structure, "search", with_a_hole)
+    monkeypatch.setattr(base.ann_index, "search", with_a_hole)
     for query_D, hits in zip(
-        queries_QD, BaseView(base).search(queries_QD, k=5, allowed=None), strict=True
+        queries_QD, ImmutableSegmentView(base).search(queries_QD, k=5, allowed=None), strict=True
     ):
         assert len(hits[0]) == 5
         check_hits(base, query_D, hits, None)
@@ -278,7 +273,7 @@ def test_a_score_is_never_below_minus_one() -> None:
     vectors_ND = np.repeat(clustered(200, 16, seed=0)[0], 2, axis=0)
     base = base_of(vectors_ND, GRAPH)
 
-    for keys, scores in BaseView(base).search(-vectors_ND, k=399, allowed=None):
+    for keys, scores in ImmutableSegmentView(base).search(-vectors_ND, k=399, allowed=None):
         assert len(keys) == 399
         assert scores.min() >= -1
 

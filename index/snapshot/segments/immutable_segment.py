@@ -1,4 +1,4 @@
-"""The unchanging bulk of a gallery: rows, their keys, and a structure over them.
+"""The unchanging bulk of a gallery: rows, their keys, and an ANN index over them.
 
 Shape suffixes: N rows, Q queries, K hits, D vector width.
 """
@@ -9,21 +9,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.ann_index import MEASURED_K, Structure
+from index.search.ann_index import MEASURED_K, AnnIndex
 from index.search.exact import Hits, nearest
-from index.search.index_spec import Plan
-from index.search.live_rows import Alive
+from index.search.index_spec import IndexSpec
+from index.search.live_rows import LiveRows
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.search.vector_matrix import Matrix
 
-EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
-LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
 NEAR_ALLOWED: Final = 8  # so many are allowed among the rows looked at near a query, on average
-MOST_ALIVE: Final = 0.98  # share; below it, what was deleted may be all there is near a query
+MAX_LIVE_SHARE: Final = 0.98  # share; below it, what was deleted may be all there is near a query
 FAIR: Final = 0.3  # of that; 1 in 100 queries meets fewer by chance, and is answered by a scan
 
 
-class Base:
-    """Rows as of one generation: what it holds never changes, but rows of it may die."""
+class ImmutableSegment:
+    """Rows as of one generation: what it holds never changes, but rows of it may be tombstoned."""
 
     def __init__(
         self,
@@ -32,15 +31,15 @@ class Base:
         seq: int,
         keys_N: NDArray[np.int64],
         matrix: Matrix,
-        plan: Plan,
-        structure: Structure | None,
+        spec: IndexSpec,
+        ann_index: AnnIndex | None,
     ) -> None:
         self.generation = generation
         self.seq = seq  # the operation it was read at
         self.keys_N = keys_N
         self.matrix = matrix
-        self.plan = plan
-        self.structure = structure  # None: exact
+        self.spec = spec
+        self.ann_index = ann_index  # None: exact
         self._sorted = bool(np.all(np.diff(keys_N) > 0))
         self._order = np.empty(0, np.int64) if self._sorted else np.argsort(keys_N)
         self.sorted_keys_N = keys_N if self._sorted else keys_N[self._order]
@@ -57,102 +56,116 @@ class Base:
         return places[known] if self._sorted else np.sort(self._order[places[known]])
 
 
-class BaseView:
-    """A base at one moment: which of its rows are alive. Never changes."""
+class ImmutableSegmentView:
+    """An immutable segment at one moment: which of its rows are live. Never changes."""
 
-    def __init__(self, base: Base, alive: Alive | None = None, dead: int = 0) -> None:
-        self.base = base
-        self.alive = alive  # None: all of them
-        self.dead = dead
-        self.count = len(base) - dead  # rows that a search may return
-        self._share = self.count / max(1, len(base))
+    def __init__(
+        self,
+        segment: ImmutableSegment,
+        live: LiveRows | None = None,
+        tombstones: int = 0,
+        *,
+        policy: SearchPolicy = DEFAULT_POLICY,
+    ) -> None:
+        self.segment = segment
+        self.live = live  # None: all of them
+        self.tombstones = tombstones
+        self.count = len(segment) - tombstones  # rows that a search may return
+        self._share = self.count / max(1, len(segment))
+        self._policy = policy
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def vectors_ND(self) -> NDArray[np.float32]:
-        """All rows, dead ones included."""
-        return self.base.matrix.rows_ND
+        """All rows, tombstoned ones included."""
+        return self.segment.matrix.rows_ND
 
     @property
     def keys_N(self) -> NDArray[np.int64]:
         """The key of each row."""
-        return self.base.keys_N
+        return self.segment.keys_N
 
     @cached_property
-    def _alive_rows(self) -> NDArray[np.int64]:
-        return self.alive_among(np.arange(len(self.base)))
+    def _live_rows(self) -> NDArray[np.int64]:
+        return self.live_among(np.arange(len(self.segment)))
 
-    def alive_rows(self) -> NDArray[np.int64]:
+    def live_rows(self) -> NDArray[np.int64]:
         """Return the rows that a search may return, sorted."""
-        return self._alive_rows
+        return self._live_rows
 
-    def alive_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def live_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of ``rows`` that a search may return, in their order."""
-        return rows if self.alive is None else self.alive.among(rows)
+        return rows if self.live is None else self.live.among(rows)
 
-    def without(self, keys: NDArray[np.int64]) -> "BaseView":
-        """Return a view in which the rows of ``keys`` are dead; unknown keys are ignored."""
-        rows = self.alive_among(self.base.rows_of(keys))
+    def without(self, keys: NDArray[np.int64]) -> "ImmutableSegmentView":
+        """Return a view in which the rows of ``keys`` are tombstoned; unknown keys are ignored."""
+        rows = self.live_among(self.segment.rows_of(keys))
         if not rows.size:
             return self
-        alive = self.alive or Alive.only(np.arange(len(self.base)), count=len(self.base))
-        return BaseView(self.base, alive.without(rows), self.dead + len(rows))
+        live = self.live or LiveRows.only(np.arange(len(self.segment)), count=len(self.segment))
+        tombstones = self.tombstones + len(rows)
+        return ImmutableSegmentView(
+            self.segment, live.without(rows), tombstones, policy=self._policy
+        )
 
     def search(
         self, queries_QD: NDArray[np.float32], *, k: int, allowed: NDArray[np.int64] | None
     ) -> list[Hits]:
         """Return the nearest rows of each query as keys and scores, best first.
 
-        Fewer than ``k`` come back only when fewer are alive and ``allowed``.
+        Fewer than ``k`` come back only when fewer are live and ``allowed``.
 
         Args:
             queries_QD: finite unit vectors, C-contiguous.
             k: at least 1.
-            allowed: rows to choose from, sorted; dead ones are ignored. ``None`` for all.
+            allowed: rows to choose from, sorted; tombstoned ones are ignored. ``None`` for all.
         """
-        structure = self.base.structure
+        ann_index = self.segment.ann_index
         if allowed is None:
-            if structure is None or self.count <= k:
+            if ann_index is None or self.count <= k:
                 return nearest(self, queries_QD, k=k)
-            scores_QK, rows_QK, far_Q = structure.look(
-                queries_QD, k, alive=self.alive, share=self._share
+            scores_QK, rows_QK, far_Q = ann_index.adaptive_search(
+                queries_QD, k, live=self.live, share=self._share
             )
-            if self.alive is not None and self._share <= MOST_ALIVE:
-                lost_Q = self._lost(structure, queries_QD, self.alive, self._share, FAIR)
+            if self.live is not None and self._share <= MAX_LIVE_SHARE:
+                lost_Q = self._lost(ann_index, queries_QD, self.live, self._share, FAIR)
                 far_Q = lost_Q if far_Q is None else far_Q | lost_Q
             return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
-        among = self.alive_among(allowed)
-        share = len(among) / max(1, len(self.base))
-        small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
-        if structure is None or small or len(among) <= k:
+        among = self.live_among(allowed)
+        share = len(among) / max(1, len(self.segment))
+        small = (
+            len(among) * queries_QD.shape[1] <= self._policy.scan_numbers
+            or share < self._policy.scan_share
+        )
+        if ann_index is None or small or len(among) <= k:
             return nearest(self, queries_QD, k=k, among=among)
-        alive = Alive.only(among, count=len(self.base))
-        scores_QK, rows_QK = structure.search(queries_QD, k, alive=alive, share=share)
-        lost_Q = self._lost(structure, queries_QD, alive, share, FAIR * share)
+        live = LiveRows.only(among, count=len(self.segment))
+        scores_QK, rows_QK = ann_index.search(queries_QD, k, live=live, share=share)
+        lost_Q = self._lost(ann_index, queries_QD, live, share, FAIR * share)
         return self._hits(queries_QD, scores_QK, rows_QK, among, lost_Q=lost_Q)
 
     def _lost(
         self,
-        structure: Structure,
+        ann_index: AnnIndex,
         queries_QD: NDArray[np.float32],
-        alive: Alive,
+        live: LiveRows,
         share: float,
         fair: float,
     ) -> NDArray[np.bool_]:
         """Return for which queries (Q,) less than a ``fair`` share of what is near may be found.
 
         Filters often follow what images look like. When the rows that are allowed lie far from a
-        query, a structure comes back with some of them long before it has seen the nearest. So it
+        query, an ANN index comes back with some of them long before it has seen the nearest. So it
         does when all rows lie far from a query.
         """
-        look = min(len(self.base), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
-        scores_QL, rows_QL = structure.search(queries_QD, look)
+        nearby = min(len(self.segment), max(MEASURED_K, int(NEAR_ALLOWED / share) + 1))
+        scores_QL, rows_QL = ann_index.search(queries_QD, nearby)
         found_QL = rows_QL >= 0
-        alive_QL = found_QL & alive.flags(np.maximum(rows_QL, 0))
+        alive_QL = found_QL & live.flags(np.maximum(rows_QL, 0))
         few_Q = alive_QL.sum(axis=1) < fair * np.maximum(found_QL.sum(axis=1), 1)
-        far_Q = structure.far(scores_QL)
+        far_Q = ann_index.far(scores_QL)
         lost_Q: NDArray[np.bool_] = few_Q if far_Q is None else few_Q | far_Q
         return lost_Q
 
@@ -165,8 +178,8 @@ class BaseView:
         *,
         lost_Q: NDArray[np.bool_] | None = None,
     ) -> list[Hits]:
-        """Return what the structure found as keys and scores; where it lost its way, scan."""
-        keys_QK = self.base.keys_N[rows_QK]
+        """Return what the ANN index found as keys and scores; where it lost its way, scan."""
+        keys_QK = self.segment.keys_N[rows_QK]
         if lost_Q is None and len(rows_QK) == 1:  # one query, quickly
             scores_K = scores_QK[0]
             if len(set(scores_K.tolist())) == len(scores_K) and -1 not in rows_QK[0].tolist():
