@@ -22,7 +22,7 @@ from files.durable import replace_file, sync_folder
 from files.locks import is_locked, locked, take_lock
 from index.errors import DiskFullError, StorageError
 from service.errors import JobConflictError, JobInterruptedError, UnknownJobError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.schemas.responses import Job, JobKind
 
 KEPT: Final = 100  # records, the newest
@@ -154,7 +154,7 @@ class JobRecords:
             update={
                 "state": "failed",
                 "ended": self._clock().isoformat(timespec="milliseconds"),
-                "problem": describe(lost),
+                "problem": to_failure(lost),
             }
         )
         try:
