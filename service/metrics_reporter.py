@@ -32,12 +32,11 @@ class MetricsReporter:
         *,
         log: LogQueue,
         predecessor: MetricsSnapshot,
-        worker: int,
     ) -> None:
         self._context = context
         self._shared = shared
         self._log = log
-        self._worker = (str(worker),)
+        self._worker = (str(context.number),)
         self._started = time.time()
         self._cpu_before = _value(predecessor, _CPU, self._worker)
         self._dropped_before = _value(predecessor, _DROPPED, NO_LABELS)

@@ -114,9 +114,7 @@ class Worker:
             log=log,
             tracing=start_tracing(settings),
         )
-        reporter = MetricsReporter(
-            context, shared_metrics, log=log, predecessor=predecessor, worker=index
-        )
+        reporter = MetricsReporter(context, shared_metrics, log=log, predecessor=predecessor)
         context.prometheus_text = reporter.prometheus_text
         gateway.worker = context
         Connection.settings = settings

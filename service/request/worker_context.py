@@ -13,7 +13,7 @@ from service.security.allowed_hosts import AllowedHosts
 from service.security.authorization import Authorizer
 from service.security.cors import Cors
 from service.security.trusted_proxies import TrustedProxies
-from service.telemetry.health import Loading, ServerReadiness, stuck_reason
+from service.telemetry.health import STOPPING, Loading, ServerReadiness, stuck_reason
 from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracing
@@ -66,7 +66,7 @@ class WorkerContext:
     def unready_reason(self) -> str | None:
         """Return why no search should be sent here, a sentence; ``None``: it answers them."""
         if self.is_stopping:
-            return "the service is stopping"
+            return STOPPING
         return self.loading.reason or self.stuck_reason()
 
     def stuck_reason(self) -> str | None:

@@ -9,8 +9,6 @@ Activity = Literal["decode", "network", "write"]
 # Nothing that is well takes so long: 25 million pixels are decoded in 2 s, and 32 photos through
 # VGG-19 take 25 s on one slow core. A writer waits 10 s for another process.
 STUCK_S: Final = 60.0
-
-
 _Place = tuple[Activity, int]  # and a thread
 
 
@@ -38,7 +36,7 @@ class Watchdog:
         self._clock = clock
         self._started: dict[_Place, float] = {}
 
-    def track(self, activity: Activity) -> "_Tracked":
+    def track(self, activity: Activity) -> _Tracked:
         """Note that this thread is at work of ``activity`` while the block runs."""
         return _Tracked(self._started, (activity, threading.get_ident()), self._clock())
 
