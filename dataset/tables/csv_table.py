@@ -48,6 +48,11 @@ class RawTable:
         return f"{self.unit} {self.numbers[row]} of {self.path}"
 
 
+def is_empty(cell: Any) -> bool:
+    """Return whether a cell says nothing."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
 def read_csv(
     path: Path, findings: Findings, *, is_header: Callable[[Sequence[str]], bool]
 ) -> RawTable:

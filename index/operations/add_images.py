@@ -42,12 +42,17 @@ CHUNK_BYTES: Final = 32 * 2**20  # of thumbnails, likewise: two transactions are
 
 
 @dataclass(frozen=True, slots=True)
-class _KnownEntry:
+class KnownEntry:
     """An entry, and what is known of it."""
 
     entry: ImageEntry
     item: Item | None  # that is stored
-    record: BuildRecord | None  # of what was said of it
+    record: BuildRecord | None  # what builds have said of it
+
+    @property
+    def to_decode(self) -> FileToDecode:
+        """The file, and which contents of it need no decoding."""
+        return FileToDecode(self.entry.data, known_contents(self.item, self.record))
 
 
 @dataclass(slots=True)
@@ -102,8 +107,9 @@ def build(
     with closing(BuildOrigins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
         with FileDecoderPool(decoder, processes=processes) as pool, work:
-            slices = _slices(seen.of(entries), gallery, origins)
-            for part, results, pixels_BCHW in pool.decode(slices):
+            slices = in_slices(seen.of(entries), gallery, origins)
+            to_decode = ((part, [one.to_decode for one in part]) for part in slices)
+            for part, results, pixels_BCHW in pool.decode(to_decode):
                 work.do(part, results, pixels_BCHW)
                 on_progress(len(part))
         stale = seen.unseen(origins.built_ids())
@@ -142,7 +148,7 @@ class _Work:
             self._lane.shutdown()
 
     def do(
-        self, part: list[_KnownEntry], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
+        self, part: list[KnownEntry], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
     ) -> None:
         """Encode what has been decoded of a slice, and store it with what else is new."""
         chunk = self._chunk
@@ -220,18 +226,14 @@ class SeenIds:
         return int.from_bytes(digest, "little")
 
 
-def _slices(
+def in_slices(
     entries: Iterator[ImageEntry], gallery: Gallery, origins: BuildOrigins
-) -> Iterator[tuple[list[_KnownEntry], list[FileToDecode]]]:
+) -> Iterator[list[KnownEntry]]:
     """Give the entries in slices to decode, with what is known of them."""
     while part := list(islice(entries, SLICE)):
         ids = [entry.id for entry in part]
         stored, records = gallery.existing(ids), origins.find(ids)
-        known = [_KnownEntry(one, stored.get(one.id), records.get(one.id)) for one in part]
-        yield (
-            known,
-            [FileToDecode(one.entry.data, known_contents(one.item, one.record)) for one in known],
-        )
+        yield [KnownEntry(one, stored.get(one.id), records.get(one.id)) for one in part]
 
 
 def fault_of(item_id: str, state: ItemState) -> str | None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
@@ -45,15 +45,17 @@ class BuildOrigins:
 
     def find(self, ids: Sequence[str]) -> dict[str, BuildRecord]:
         """Return what builds last said of those of ``ids`` that any source has brought."""
-        wanted = "SELECT value FROM json_each(?)"
-        rows = self._rows(
-            f"SELECT id, source, content_sha256, label, metadata FROM built WHERE id IN ({wanted})",
-            json.dumps(list(ids)),
+        sql = (
+            "SELECT id, source, content_sha256, label, metadata FROM built "
+            "WHERE id IN (SELECT value FROM json_each(?))"
         )
-        return {
-            item_id: BuildRecord(_item_state(*state), source == self._source)
-            for item_id, source, *state in rows
-        }
+        with self._database.reading() as reader:
+            if reader.execute(_IS_THERE).get is None:
+                return {}
+            return {
+                item_id: BuildRecord(_item_state(*state), source == self._source)
+                for item_id, source, *state in reader.execute(sql, (json.dumps(list(ids)),))
+            }
 
     def record(self, states: Mapping[str, ItemState]) -> None:
         """Remember what this source says of items that have been stored.
@@ -93,12 +95,6 @@ class BuildOrigins:
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
-
-    def _rows(self, sql: str, value: str) -> list[tuple[Any, ...]]:
-        with self._database.reading() as reader:
-            if reader.execute(_IS_THERE).get is None:
-                return []
-            return list(reader.execute(sql, (value,)))
 
 
 def purge_edited(gallery: Path) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.tables.parquet import load_pyarrow
 from index.errors import SourceError
 from index.items.item import shown
-from index.transfer.export import COLUMNS, PROVENANCE_KEY, load_pyarrow
+from index.transfer.export import COLUMNS, PROVENANCE_KEY
 from index.transfer.stored_items import Provenance
 
 VECTOR: Final = "vector"
@@ -115,7 +116,7 @@ def _jsonl_cells(line: bytes) -> Cells:
 
 
 def _open_parquet(path: Path) -> ItemTable:
-    pyarrow, parquet = load_pyarrow()
+    pyarrow, parquet = load_pyarrow(SourceError)
     faults = (pyarrow.ArrowException, OSError, ValueError)
     try:
         source = parquet.ParquetFile(path)

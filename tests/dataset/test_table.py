@@ -389,7 +389,7 @@ def test_without_pyarrow_a_sentence_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        DatasetError, match=r"^reading Parquet needs pyarrow: pip install 'lookalike\[parquet\]'$"
+        DatasetError, match=r"^Parquet needs pyarrow: pip install 'lookalike\[parquet\]'$"
     ):
         list_table(tmp_path / "images.parquet")
 
