@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.errors import UnknownIdError
 from index.items.ids import check_id
-from index.items.item import Item, shown
+from index.items.item import Item, quoted
 from index.maintenance.maintenance import Maintenance
 from index.query.counting import Counting
 from index.query.editing import Editing
@@ -218,7 +218,7 @@ class Gallery:
         check_id(item_id)
         item = self._store.items([item_id]).get(item_id)
         if item is None:
-            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
         return item
 
     def vector(self, item_id: str) -> NDArray[np.float32]:

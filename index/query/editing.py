@@ -20,7 +20,7 @@ from index.items.item import (
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
 from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.query.searcher import Searcher
@@ -171,7 +171,7 @@ class Editing:
         if item is None and expected.one_of is not None:
             raise unexpected_item(item_id, 0, expected)
         if item is None:
-            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
         if not expected.holds(item.seq):
             raise unexpected_item(item_id, item.seq, expected)
         return item
@@ -180,11 +180,11 @@ class Editing:
 def unexpected_item(item_id: str, seq: int, expected: Precondition) -> ChangedItemError:
     """Return what is said where an item is not as ``expected``; ``seq`` 0: there is none."""
     if not seq:
-        return ChangedItemError(f"no item has the id {shown(item_id)}, and one was expected")
+        return ChangedItemError(f"no item has the id {quoted(item_id)}, and one was expected")
     if expected.none_of == "any":
-        return ChangedItemError(f"there is an item {shown(item_id)}, and none was expected")
+        return ChangedItemError(f"there is an item {quoted(item_id)}, and none was expected")
     return ChangedItemError(
-        f"the item {shown(item_id)} is not what was expected: its seq is {seq} by now; read it "
+        f"the item {quoted(item_id)} is not what was expected: its seq is {seq} by now; read it "
         "again, and change what is there then"
     )
 

@@ -23,7 +23,7 @@ from index.query.cursor import decode_cursor, encode_cursor
 from index.query.groups import CONTENT, GroupCache, group_code
 from index.query.item_cache import ItemCache
 from index.query.result_selection import EVERY_ITEM, ResultSelection, ResultSelector, select_results
-from index.search.exact import Hits
+from index.search.hits import Hits, at_least, led_by, scaled
 from index.snapshot.filter_cache import FilterCache, FilterMask
 from index.snapshot.follower import Follower
 from index.snapshot.snapshot import Snapshot
@@ -96,7 +96,7 @@ class Searcher:
 
             def finish(hits: Hits) -> Hits:
                 hits = hits if first is None else led_by(*first, hits)
-                return hits if min_score is None else _at_least(hits, min_score, factor)
+                return hits if min_score is None else at_least(min_score, hits, factor)
 
             if selection.is_plain:
                 nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
@@ -116,7 +116,7 @@ class Searcher:
                     for row in range(len(queries_QD))
                 ]
             if selection.offset or factor != 1:
-                found = [_scaled(hits, factor, selection.offset) for hits in found]
+                found = [scaled(hits, factor, selection.offset) for hits in found]
             return self._result(snapshot, found, left_out=selection.exclude)
 
         return self._until_settled(attempt)
@@ -142,7 +142,7 @@ class Searcher:
             hits, total = snapshot.range_search(
                 query_D, min_score=min_score / factor, limit=limit, mask=mask
             )
-            found = self._result(snapshot, [_scaled(hits, factor)])
+            found = self._result(snapshot, [scaled(hits, factor)])
             return None if found is None else RangeResult(found.hits[0], total, found.seq)
 
         return self._until_settled(attempt)
@@ -291,25 +291,3 @@ class Searcher:
                 f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
         return result
-
-
-def led_by(key: int, score: float, hits: Hits) -> Hits:
-    """Return as many ``hits``, with ``key``, by whose vector was asked, first."""
-    keys, scores = hits
-    others = keys != key
-    return (
-        np.concatenate([np.array([key]), keys[others]])[: len(keys)],
-        np.concatenate([np.array([score], np.float32), scores[others]])[: len(keys)],
-    )
-
-
-def _at_least(hits: Hits, min_score: float, factor: float) -> Hits:
-    keys, scores = hits
-    enough = int(np.count_nonzero(factor * scores >= min_score))
-    return keys[:enough], scores[:enough]
-
-
-def _scaled(hits: Hits, factor: float, offset: int = 0) -> Hits:
-    """Return the hits after the first ``offset``, their cosines made scores."""
-    keys, scores = hits
-    return keys[offset:], np.clip(factor * scores[offset:], -1, 1)

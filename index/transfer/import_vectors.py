@@ -32,7 +32,7 @@ from index.items.item import (
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
 from index.operations.build_report import BuildReport
 from index.search.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
@@ -169,7 +169,7 @@ def _item(entry: VectorEntry, item_id: str | None, rules: _VectorRules) -> _Acce
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
     ):
-        raise InvalidMetadataError(f"its content hash is none: {shown(content_sha256)}")
+        raise InvalidMetadataError(f"its content hash is none: {quoted(content_sha256)}")
     brought: dict[ItemField, object] = {
         "label": label,
         "metadata": metadata,
@@ -220,7 +220,7 @@ def _metadata(value: Any) -> Any:
     try:
         metadata = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise InvalidMetadataError(f"its metadata is not JSON: {shown(value)}") from error
+        raise InvalidMetadataError(f"its metadata is not JSON: {quoted(value)}") from error
     if metadata is None:
         raise InvalidMetadataError("metadata must be a JSON object, got null")
     return metadata
@@ -237,7 +237,7 @@ def _time(value: Any) -> str | None:
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidMetadataError(
-            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {shown(value)}"
+            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {quoted(value)}"
         ) from error
 
 
@@ -246,7 +246,7 @@ def _vector(value: Any, rules: _VectorRules) -> NDArray[np.float32]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadVectorsError(f"its vector is no list of numbers: {shown(value)}") from None
+            raise BadVectorsError(f"its vector is no list of numbers: {quoted(value)}") from None
     try:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
@@ -280,7 +280,7 @@ def _no_number(value: Any) -> str:
         try:
             float(number)
         except (ValueError, TypeError, OverflowError):
-            return f"something else than a number at {place}: {shown(number)}"
+            return f"something else than a number at {place}: {quoted(number)}"
     return "something else than numbers"
 
 
