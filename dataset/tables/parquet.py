@@ -25,7 +25,7 @@ def read_parquet(path: Path) -> RawTable:
             columns = [[_value(cell) for cell in column.to_pylist()] for column in table.columns]
         except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: text not UTF-8
             reason = str(error).splitlines()[0].rstrip(".")
-            raise DatasetError(f"{path} is not Parquet, or damaged: {reason}") from error
+            raise DatasetError(f"{path} is not a Parquet file, or is damaged: {reason}") from error
     return RawTable(
         path=path,
         names=tuple(name.strip() for name in table.column_names),

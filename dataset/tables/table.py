@@ -48,7 +48,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
         group: as in ``dataset.source``.
 
     Raises:
-        DatasetError: the table is missing, damaged or empty, says two things at once, has cells
+        DatasetError: the table is missing, damaged or empty, contradicts itself, has cells
             that are no paths, labels or parts, or most of its files are not there.
     """
     findings = Findings()
@@ -158,7 +158,7 @@ def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | N
     for number, row in enumerate(raw.rows):
         cell = row[columns.split]
         if is_empty(cell):
-            findings.add(f"a row without a {SPLIT}: taken for training", raw.place(number))
+            findings.add(f"a row without a {SPLIT}: used for training", raw.place(number))
             parts.append(Part.TRAIN)
             continue
         part = parse_part(cell) if isinstance(cell, str) else None
@@ -209,7 +209,7 @@ def _merged(first: ListedFile, again: ListedFile, findings: Findings) -> ListedF
     if first.part is None or again.part is None or first.part >= again.part:
         return first
     findings.add(
-        "a file in two parts: kept in the one that is measured with",
+        "a file in two parts: kept in the one that is evaluated on",
         f"{first.key}: {first.part.name.lower()} and {again.part.name.lower()}",
     )
     return replace(first, part=again.part)
@@ -221,7 +221,7 @@ def _report_missing(table: Path, missing: list[str], there: int, findings: Findi
         raise DatasetError(
             f"{len(missing)} of the {total} files that {table} names are not there, such as "
             f"{missing[0]!r}; their paths start at {table.parent}: put the table there where its "
-            "files are, or mend its paths"
+            "files are, or correct its paths"
         )
     for cell in missing:
         findings.add("a file that a table names is not there", cell)

@@ -27,7 +27,7 @@ SLICE: Final = 64  # files that are decoded together, and that the network sees 
 MAX_PROCESSES: Final = 16
 SLICES_AHEAD: Final = 2  # in work for each process: one is decoded, one waits for its turn
 ENDED_PROCESS: Final = (
-    "decoding it ended the process that did it; it may take more memory than there is"
+    "decoding it ended the decoding process; it may need more memory than there is"
 )
 
 T = TypeVar("T")

@@ -47,7 +47,7 @@ class KnownEntry:
 
     entry: ImageEntry
     item: Item | None  # that is stored
-    record: BuildRecord | None  # what builds have said of it
+    record: BuildRecord | None  # of the last build
 
     @property
     def to_decode(self) -> FileToDecode:
@@ -62,7 +62,7 @@ class _Chunk:
     entries: int = 0  # dealt with, stored or not
     bytes: int = 0  # of thumbnails
     items: list[NewItem] = field(default_factory=list)
-    new_states: dict[str, ItemState] = field(default_factory=dict)  # to be remembered, by id
+    new_states: dict[str, ItemState] = field(default_factory=dict)  # to be recorded, by id
 
     @property
     def is_full(self) -> bool:
@@ -116,7 +116,9 @@ def build(
         for start in range(0, len(stale) if prune else 0, CHUNK):
             work.outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
     work.outcomes["stale"] = 0 if prune else len(stale)
-    return BuildReport.of(work.outcomes, work.refused, count=gallery.count, started=started)
+    return BuildReport.from_outcomes(
+        work.outcomes, work.refused, count=gallery.count, started=started
+    )
 
 
 class _Work:
@@ -195,22 +197,22 @@ class _Work:
 
 
 class SeenIds:
-    """Which ids a source has told of, in 8 bytes each.
+    """Which ids a source has, in 8 bytes each.
 
-    Of a million ids, one that was not told of is taken for told once in ten million times.
+    Of a million ids, one that was not seen is taken for seen once in ten million times.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self._hashes = array("Q", map(self._hash, ids))
 
     def of(self, entries: Iterable[ImageEntry]) -> Iterator[ImageEntry]:
-        """Give the entries on, and remember that they were told of."""
+        """Pass the entries on, and remember their ids."""
         for entry in entries:
             self._hashes.append(self._hash(entry.id))
             yield entry
 
     def unseen(self, ids: Iterable[str]) -> list[str]:
-        """Return those of ``ids`` that were not told of."""
+        """Return those of ``ids`` that were not seen."""
         sorted_N = np.sort(np.array(self._hashes, np.uint64))
 
         def is_seen(item_id: str) -> bool:

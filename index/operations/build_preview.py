@@ -53,4 +53,4 @@ def preview_build(
         stale = seen.unseen(origins.built_ids())
     outcomes["pruned" if prune else "stale"] = len(stale)
     count = gallery.count + outcomes["created"] - outcomes["pruned"]
-    return BuildReport.of(outcomes, refused, count=count, started=started)
+    return BuildReport.from_outcomes(outcomes, refused, count=count, started=started)
