@@ -158,7 +158,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             filter=query.filter,
             min_score=options.min_score,
             exact=options.exact,
-            itself=query.itself,
+            query_item=query.query_item,
             factor=query.factor,
             selection=selection,
         )
@@ -187,7 +187,7 @@ def _electorate(query: Query[VoteOptions]) -> SearchResult:
         query.vector_D[np.newaxis],
         k=k + (asked_for is not None),
         filter=query.filter,
-        itself=query.itself,
+        query_item=query.query_item,
         factor=query.factor,
     )
     others = [hit for hit in found.hits[0] if hit.id != asked_for]
