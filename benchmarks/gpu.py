@@ -25,7 +25,7 @@ from vision.inference.encoder import Encoding
 from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import EMBEDDING_LAYER, Architecture, Manifest
 from vision.networks.network import build_network
-from vision.networks.precision import LEAST_COSINE
+from vision.networks.precision import MIN_COSINE
 from vision.networks.saved_model import save_model
 
 LABELS = tuple(f"label {number}" for number in range(10))
@@ -76,7 +76,7 @@ def main() -> None:
         for batch in BATCHES:
             pixels_BCHW = images(name, batch)
             cosine = least_cosine(exact.encode(pixels_BCHW), ours.encode(pixels_BCHW))
-            if cosine < LEAST_COSINE:
+            if cosine < MIN_COSINE:
                 raise SystemExit(f"{name}: the vectors of both differ, least cosine {cosine}")
             rates: dict[TorchEncoder | CudaEncoder, list[float]] = {exact: [], ours: []}
             for _ in range(given.rounds):

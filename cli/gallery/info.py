@@ -32,7 +32,7 @@ def info(
     with open_gallery(gallery) as opened:
         facts = opened.info()
         model_folder = opened.binding.model_folder
-        side = opened.pictures.side
+        side = opened.thumbnail_side
         contents = count_contents(gallery) if labels else None
     if as_json:
         counted = {} if contents is None else _to_json(contents)

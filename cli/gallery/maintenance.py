@@ -74,7 +74,7 @@ def replace(
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
                     metadata=old.metadata if given is None else given,
-                    thumbnail=picture.thumbnail(max_side=opened.pictures.side),
+                    thumbnail=picture.thumbnail(max_side=opened.thumbnail_side),
                     content_sha256=picture.content_sha256,
                 )
             ]
@@ -113,7 +113,7 @@ def edit(
     from index.query.editing import Patch  # noqa: PLC0415
 
     with open_gallery(gallery) as opened:
-        item = opened.editing.patch(item_id, Patch(changes))
+        item = opened.patch(item_id, Patch(changes))
     if as_json:
         print_json(asdict(item))
     else:
@@ -130,7 +130,7 @@ def rebuild(
     """
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        made = opened.upkeep.rebuild(target=recall, on_stage=show)
+        made = opened.rebuild(target=recall, on_stage=show)
     if as_json:
         print_json(made.to_json())
     else:
@@ -146,11 +146,11 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        opened.upkeep.check_writable()
+        opened.check_writable()
         needed = check_room_to_vacuum(gallery)
         if needed:
             print_info(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
-        made = opened.upkeep.rebuild(on_stage=show)
+        made = opened.rebuild(on_stage=show)
         show("giving room back")
         saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
@@ -171,7 +171,7 @@ def tune(
     """
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
+        made = opened.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
         print_json(made.to_json())
         return

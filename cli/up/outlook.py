@@ -77,6 +77,7 @@ def suggest_retraining(workspace: "Workspace", listing: "Listing", options: "UpO
 def _plan_to_json(survey: "Survey", plan: "Plan", workspace: "Workspace") -> dict[str, Any]:
     facts = asdict(survey)
     del facts["size"], facts["decode_s"]
+    facts["formats"] = dict(survey.formats)  # `asdict` makes something else of a Counter
     return {
         "folder": str(workspace.folder),
         **facts,

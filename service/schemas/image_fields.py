@@ -27,4 +27,4 @@ def unknown_field_message(name: str, known: Sequence[str]) -> str:
 
 def image_field_hint(name: str) -> str:
     """Return a sentence for a field that should have been called ``image``."""
-    return f"{IMAGE!r} is wanted, got {name[:MAX_SHOWN]!r}"
+    return f"{IMAGE!r} is expected, got {name[:MAX_SHOWN]!r}"

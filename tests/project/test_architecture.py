@@ -82,6 +82,12 @@ def test_nothing_imports_a_floor_by_its_bare_name_or_the_tests(floor: str) -> No
         assert not imported(path) & {"tests", "benchmarks"}, path
 
 
+@pytest.mark.parametrize("floor", [floor for floor in MAY_IMPORT if floor != "files"])
+def test_files_are_made_durable_in_one_place(floor: str) -> None:
+    for path in modules(floor):
+        assert "fsync(" not in path.read_text(), path
+
+
 @pytest.mark.parametrize("floor", MAY_IMPORT)
 def test_nothing_unpickles_or_evaluates(floor: str) -> None:
     forbidden = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -25,6 +25,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 README_WORDS = 900
+FLOORS = ("files", "vision", "dataset", "index", "training", "service", "cli")
 # What only the command line and the training floor use, which a bento has not.
 NOT_SERVED = {
     *("rich", "typer"),
@@ -173,6 +174,19 @@ def test_links_within_the_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    """By its path, or by the end of it where the sentence says in which folder."""
+    tree = {
+        f"/{path.relative_to(ROOT)}"
+        for top in (*FLOORS, "tests", "benchmarks", "scripts")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    readable = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for document in readable:
+        for name in re.findall(r"(?<![\w/*.-])([\w/]+\.py)\b", document.read_text()):
+            assert any(path.endswith(f"/{name}") for path in tree), f"{document.name}: {name}"
 
 
 def test_every_package_that_is_imported_is_declared_and_explained() -> None:

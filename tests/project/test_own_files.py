@@ -67,7 +67,7 @@ def test_a_refusal_says_what_the_picture_has_and_what_is_allowed(
     sentences = {
         "film.jpg": f"the image has {OWN_FILE_LIMITS.max_bytes + 5} bytes; at most",
         "line.png": "the image has 110000 x 1 pixels; a side may have at most 100000",
-        "phone.jxl": f"phone.jxl: this is a JPEG XL picture; {in_words(FORMATS)} is wanted",
+        "phone.jxl": f"phone.jxl: this is a JPEG XL picture; {in_words(FORMATS)} is expected",
     }
 
     for name, sentence in sentences.items():

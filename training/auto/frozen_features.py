@@ -196,6 +196,6 @@ def build_extractor(extractor: Extractor) -> Backbone:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if not backbone.takes(side):
+    if not backbone.accepts_size(side):
         raise RecipeError(f"{extractor.network} does not take images of {side} pixels")
     return backbone

@@ -33,7 +33,7 @@ def prepare(recipe: Recipe, labels: Sequence[str], device: torch.device) -> tupl
     if recipe.weights is not None:
         recipe = _filled(recipe, recipe.weights, network, tuple(labels))
     side = recipe.augmentation.side(recipe.preprocessing.size)
-    if isinstance(network.features, Backbone) and not network.features.takes(side):
+    if isinstance(network.features, Backbone) and not network.features.accepts_size(side):
         recipe = replace(recipe, augmentation=replace(recipe.augmentation, scale=1.0))
     grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
     precision = pick_precision(recipe.precision, device, depthwise=grouped and not recipe.frozen)

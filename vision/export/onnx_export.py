@@ -38,7 +38,7 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's, about itself
             program: Any = torch.onnx.export(
-                _Whole(manifest, network).eval(),
+                _ExportedNetwork(manifest, network).eval(),
                 (torch.zeros(shape, dtype=torch.uint8),),
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
@@ -55,14 +55,14 @@ def to_onnx(manifest: Manifest, network: Network) -> bytes:
         ) from error
 
 
-class _Whole(nn.Module):
+class _ExportedNetwork(nn.Module):
     """Everything between an image's pixels and what is said of it."""
 
     def __init__(self, manifest: Manifest, network: Network) -> None:
         super().__init__()
         self.network = network
         features = network.features
-        self.features = features.forward_at_once if isinstance(features, Backbone) else features
+        self.features = features.forward_batched if isinstance(features, Backbone) else features
         self.normalise = Normalization(manifest.preprocessing, torch.device("cpu"))
         self.temperature = manifest.temperature
 

@@ -102,13 +102,15 @@ class VariantSelection:
         variants = list(self.variants.values())
         self._report(f"timing {', '.join(self.variants)} with OpenVINO")
         encoders = [variant.encoder(manifest, threads=1) for variant in variants]
-        for timed, cpu_ms in zip(variants, _times(encoders, self._images.test_NCHW), strict=True):
+        for timed, cpu_ms in zip(
+            variants, _measure_cpu_ms(encoders, self._images.test_NCHW), strict=True
+        ):
             self._measured[timed.name] = MeasuredVariant(
                 precision=timed.precision, floats=timed.floats, cpu_ms=cpu_ms
             )
         del encoders
         reference = _reference(self._by_torch, self._images.test_NCHW)
-        chosen = _as_many(reference, self._images.test_NCHW)
+        chosen = _compared_positions(reference, self._images.test_NCHW)
         images_NCHW, labels_N = self._images.test_NCHW[chosen], self._images.labels_N[chosen]
         self._report(f"measuring {len(images_NCHW):,} images in full precision")
         expected = encode_all(reference, images_NCHW, batch=reference.batch_size)
@@ -158,7 +160,9 @@ def _reference(by_torch: TorchEncoder, images_NCHW: NDArray[np.uint8]) -> ImageE
     return quick if np.einsum("bd,bd->b", torchs_BD, ours_BD).min() > EXACT else by_torch
 
 
-def _as_many(reference: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _compared_positions(
+    reference: ImageEncoder, images_NCHW: NDArray[np.uint8]
+) -> NDArray[np.int64]:
     """Return the places of images, spread evenly, that it needs no more than its time for."""
     probe_BCHW = images_NCHW[:PROBED]
     reference.encode(probe_BCHW)
@@ -169,7 +173,7 @@ def _as_many(reference: ImageEncoder, images_NCHW: NDArray[np.uint8]) -> NDArray
     return np.linspace(0, len(images_NCHW) - 1, count).astype(np.int64)
 
 
-def _times(
+def _measure_cpu_ms(
     encoders: Sequence[ImageEncoder], images_NCHW: NDArray[np.uint8]
 ) -> list[dict[str, float]]:
     """Return milliseconds of one core for an image, by batch; the least of runs taken in turns."""

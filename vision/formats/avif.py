@@ -44,7 +44,7 @@ def coded_size(data: bytes) -> tuple[int, int]:
         coded = [size for part in parts for size in _sizes(part)]
         declared = [] if meta is None else declared_sizes(data, meta)
     except (struct.error, IndexError) as error:
-        raise CorruptImageError("the AVIF image is not as its boxes say") from error
+        raise CorruptImageError("the AVIF image does not match its boxes") from error
     largest = max((*coded, *declared), key=_area, default=(0, 0))
     if not coded:
         raise CorruptImageError("the AVIF image is truncated or damaged")

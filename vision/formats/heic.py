@@ -56,7 +56,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
         check_held(data, meta)
         _check_words(data, meta)
     except struct.error as error:
-        raise CorruptImageError("the HEIC image is not as its boxes say") from error
+        raise CorruptImageError("the HEIC image does not match its boxes") from error
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
@@ -70,4 +70,4 @@ def _check_words(data: bytes, meta: Span) -> None:
         for item in items(data, meta):
             item.words.decode()
     except UnicodeDecodeError as error:
-        raise CorruptImageError("the HEIC image has items of a kind that is no text") from error
+        raise CorruptImageError("the HEIC image has items whose type is not text") from error

@@ -118,8 +118,8 @@ def read_frame(data: bytes, *, most: int = MOST_SEGMENTS) -> Frame | None:
 def too_many(name: str, most: int, parts: str) -> CostlyImageError:
     """Return the refusal of a picture of the format ``name`` with more ``parts`` than allowed."""
     return CostlyImageError(
-        f"the {name} picture has more than {most} {parts}, the most that are allowed: save it anew "
-        "with another program"
+        f"the {name} picture has more than {most} {parts}, the most that are allowed: save it "
+        "again with another program"
     )
 
 
@@ -154,8 +154,9 @@ def share_missing(data: bytes) -> float:
     unlike_HW: NDArray[np.bool_] = np.zeros((height, width), bool)
     for tail in _TAILS[: None if is_small else _FEW]:
         other_HWC = _pixels(coded + tail + END, scale)
-        if not is_small or _mean_difference(other_HWC, whole_HWC) > _INVISIBLE:
-            unlike_HW |= (other_HWC != whole_HWC).any(axis=2)
+        differences_HWC = np.abs(other_HWC.astype(np.int16) - whole_HWC)
+        if not is_small or differences_HWC.mean() > _INVISIBLE:
+            unlike_HW |= differences_HWC.any(axis=2)
     if not unlike_HW.any():
         return 0.0
     across, down = frame.mcu[0] * _BLOCK // scale, frame.mcu[1] * _BLOCK // scale
@@ -179,10 +180,6 @@ def _pixels(data: bytes, scale: int) -> NDArray[np.uint8]:
             image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _mean_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 def _last_scan(data: bytes, frame: Frame) -> bool | None:

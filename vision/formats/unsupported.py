@@ -64,7 +64,7 @@ def unsupported_message(data: bytes, accepted: Sequence[Format]) -> str:
     if found is not None:
         article = "an" if found.name[0] in "AEIOU" else "a"
         return conversion_advice(
-            f"{article} {found.name} picture, which is not taken here", accepted
+            f"{article} {found.name} picture, which is not accepted here", accepted
         )
     if (name := describe_content(data)) is not None:
         return conversion_advice(name, accepted)
@@ -93,7 +93,7 @@ def is_unsupported_image(head: bytes) -> bool:
 
 def conversion_advice(name: str, accepted: Sequence[Format]) -> str:
     """Return a sentence for a file that is ``name``, which nothing here reads."""
-    return f"this is {name}; {in_words(accepted)} is wanted: convert it first"
+    return f"this is {name}; {in_words(accepted)} is expected: convert it first"
 
 
 def _is_text(head: bytes) -> bool:

@@ -62,7 +62,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
     before = np.asarray(colours.convert("RGB"), int).reshape(-1, 3)
     after = np.asarray(converted.convert("RGB"), int).reshape(-1, 3)
-    white, black = after[_extremes(before)]
+    brightness_N = before.sum(axis=1)
+    white, black = after[brightness_N.argmax()], after[brightness_N.argmin()]
     if white.min() < _WHITE or white.mean() - black.mean() < _CONTRAST:
         return None
     if mode != "CMYK" and np.abs(after - before).max() <= _UNCHANGED:
@@ -74,12 +75,6 @@ def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None  # it is, of what changes an image in place
     return converted
-
-
-def _extremes(colours_N3: np.ndarray) -> list[int]:
-    """Return the positions of the brightest and of the darkest colour."""
-    brightness_N = colours_N3.sum(axis=1)
-    return [int(brightness_N.argmax()), int(brightness_N.argmin())]
 
 
 def _colours(mode: str) -> Image.Image:

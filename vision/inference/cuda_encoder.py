@@ -60,7 +60,7 @@ class CudaEncoder:
         self._streams = streams
         self._normalise = Normalization(manifest.preprocessing, self._device)
         self._fixed = _Batch.empty(manifest, self._device)  # what graphs read and write
-        self._turns = [_Turn.empty(manifest, self._device) for _ in range(TURNS)]
+        self._turns = [_InFlight.empty(manifest, self._device) for _ in range(TURNS)]
         self._replays: dict[int, Callable[[], object]] = {}  # by number of images
 
     @classmethod
@@ -123,14 +123,14 @@ class CudaEncoder:
                     self._replays[size] = self._streams.capture(work)
             except RuntimeError as error:
                 self._replays.clear()
-                logger.warning("no graphs, batches are launched piece by piece: %s", error)
+                logger.warning("no CUDA graphs, operations are launched one by one: %s", error)
         for size in (1, largest):
             self.encode(np.zeros((size, *self._fixed.pixels_BCHW.shape[1:]), np.uint8))
         if self._device.type == "cuda":
             mebibytes = torch.cuda.memory_reserved(self._device) / 2**20
             logger.info("%s in %s: %d MiB", self._device, self.runtime.precision, mebibytes)
 
-    def _start(self, turn: "_Turn", pixels_BCHW: NDArray[np.uint8]) -> Event:
+    def _start(self, turn: "_InFlight", pixels_BCHW: NDArray[np.uint8]) -> Event:
         """Send up to ``LARGEST`` images on their way; return the end of that work."""
         count = len(pixels_BCHW)
         turn.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
@@ -184,7 +184,7 @@ class _Batch(NamedTuple):
         )
 
 
-class _Turn(NamedTuple):
+class _InFlight(NamedTuple):
     """What belongs to one batch under way: the same on the host and on the device."""
 
     host: _Batch

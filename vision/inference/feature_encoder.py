@@ -29,14 +29,14 @@ FEW_PIXELS: Final = 150 * 224 * 224
 PIXELS_AT_ONCE: Final = 400_000  # in a batch; more only leave the processor's caches
 MOST_AT_ONCE: Final = 64
 
-Report = Callable[[int], None]  # images done
+Progress = Callable[[int], None]  # images done
 
 
 class FeatureEncoder(Protocol):
     """A backbone, ready to compute features of many images."""
 
     def encode(
-        self, images_NCHW: NDArray[np.uint8], report: Report = lambda _: None
+        self, images_NCHW: NDArray[np.uint8], report: Progress = lambda _: None
     ) -> NDArray[np.float32]:
         """Return features (N, F) of pixels (N, C, H, W), in order; ``report`` is told how many."""
         ...
@@ -47,7 +47,7 @@ def feature_encoder(
 ) -> FeatureEncoder:
     """Return the quickest way to compute features of about so many ``images``."""
     quick = openvino_features(backbone, preprocessing, device, images=images)
-    return quick or _ByTorch(backbone, preprocessing, device)
+    return quick or _TorchFeatures(backbone, preprocessing, device)
 
 
 def openvino_features(
@@ -60,13 +60,13 @@ def openvino_features(
     if device.type != "cpu" or images * preprocessing.size**2 < FEW_PIXELS:
         return None
     try:
-        return _ByOpenVino(backbone, preprocessing)
+        return _OpenVinoFeatures(backbone, preprocessing)
     except Exception as error:  # of a tracer and a compiler anything may come
         logging.getLogger(__name__).info("OpenVINO does not take this network: %s", error)
         return None
 
 
-class _ByTorch:
+class _TorchFeatures:
     def __init__(
         self, backbone: Backbone, preprocessing: Preprocessing, device: torch.device
     ) -> None:
@@ -76,7 +76,7 @@ class _ByTorch:
 
     @torch.inference_mode()
     def encode(
-        self, images_NCHW: NDArray[np.uint8], report: Report = lambda _: None
+        self, images_NCHW: NDArray[np.uint8], report: Progress = lambda _: None
     ) -> NDArray[np.float32]:
         features = [np.empty((0, self._backbone.width), np.float32)]
         done = 0
@@ -88,7 +88,7 @@ class _ByTorch:
         return np.concatenate(features)
 
 
-class _ByOpenVino:
+class _OpenVinoFeatures:
     """Several requests at once, one for each core."""
 
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
@@ -105,7 +105,7 @@ class _ByOpenVino:
         self._requests = openvino().AsyncInferQueue(compiled, cores)
 
     def encode(
-        self, images_NCHW: NDArray[np.uint8], report: Report = lambda _: None
+        self, images_NCHW: NDArray[np.uint8], report: Progress = lambda _: None
     ) -> NDArray[np.float32]:
         ways = (1, -1) if self._mirrored else (1,)  # of reading a row of pixels
         features_WNF = np.empty((len(ways), len(images_NCHW), self._width), np.float32)
@@ -131,12 +131,12 @@ class _ByOpenVino:
         return mean_NF
 
 
-class _Seen(nn.Module):
+class _PixelFeatures(nn.Module):
     """A backbone from pixels on, of pictures as they are."""
 
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.backbone = backbone.as_it_is()
+        self.backbone = backbone.without_mirroring()
         self.normalise = Normalization(preprocessing, torch.device("cpu"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def _graph(backbone: Backbone, preprocessing: Preprocessing) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, about constants
         decoder = TorchScriptPythonDecoder(
-            _Seen(backbone.cpu(), preprocessing).eval(), example_input=(pixels,)
+            _PixelFeatures(backbone.cpu(), preprocessing).eval(), example_input=(pixels,)
         )
         graph = frontend.convert(frontend.load(decoder))
     graph.reshape({0: library.PartialShape([-1, preprocessing.channels, side, side])})

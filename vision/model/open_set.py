@@ -29,13 +29,13 @@ REFERENCES_SHA256: Final = "references_sha256"  # in the manifest's data
 NEIGHBOURS: Final = 10  # that are looked at
 LEAST_LENGTH: Final = 1e-12  # that a vector is divided by
 
-Code = Literal["far_from_all", "neighbours_differ", "not_known"]
+ReasonCode = Literal["far_from_all", "neighbours_differ", "not_known"]
 
 
 class Reason(NamedTuple):
     """Why a class is not sure."""
 
-    code: Code
+    code: ReasonCode
     detail: str  # a sentence
 
 

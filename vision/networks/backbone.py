@@ -27,7 +27,7 @@ from vision.networks.model_zoo import (
 )
 
 FIRST_WEIGHTS: Final = "IMAGENET1K_V1"  # torchvision's name for them
-NEAREST: Final[dict[str, Literal["bilinear", "bicubic"]]] = {
+INTERPOLATIONS: Final[dict[str, Literal["bilinear", "bicubic"]]] = {
     "bicubic": "bicubic",
     "lanczos": "bicubic",
 }
@@ -35,7 +35,7 @@ PROBES: Final = 2  # images of a trial run
 SEPARATOR: Final = "+"  # between the names of layers
 
 
-class Row(NamedTuple):
+class Pooling(NamedTuple):
     """How a layer's output becomes one row per image."""
 
     width: int  # numbers
@@ -54,8 +54,8 @@ class Backbone(nn.Module):
         self,
         body: nn.Module,
         *,
-        rows: Sequence[Row],
-        whole: Mapping[str, torch.Size],
+        poolings: Sequence[Pooling],
+        full_shapes: Mapping[str, torch.Size],
         side: int,
         mirrored: bool = False,
     ) -> None:
@@ -63,12 +63,11 @@ class Backbone(nn.Module):
         self.body = body
         self.mirrored = mirrored  # features are the mean over a picture and its mirror image
         self.side = side  # pixels, of the images that the network was made for
-        self.widths = tuple(row.width for row in rows)  # of each layer
+        self.widths = tuple(one.width for one in poolings)  # of each layer
         self.width = sum(self.widths)  # F
-        self.whole = dict(
-            whole
-        )  # shapes of all tensors of the uncut network, by the library's name
-        self._axes = [row.axes for row in rows]
+        # Of all tensors of the uncut network, by the library's name.
+        self.full_shapes = dict(full_shapes)
+        self._axes = [one.axes for one in poolings]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, F) of normalised images (B, C, H, W)."""
@@ -76,13 +75,13 @@ class Backbone(nn.Module):
             return (self._rows(images_BCHW) + self._rows(images_BCHW.flip(-1))) / 2
         return self._rows(images_BCHW)
 
-    def as_it_is(self) -> Self:
+    def without_mirroring(self) -> Self:
         """Return this backbone, sharing its tensors, of pictures without their mirror images."""
         twin = type(self).__new__(type(self))
         twin.__dict__ = {**self.__dict__, "mirrored": False}
         return twin
 
-    def forward_at_once(self, images_BCHW: Tensor) -> Tensor:
+    def forward_batched(self, images_BCHW: Tensor) -> Tensor:
         """Return the same, with both pictures of each image in one batch.
 
         For exports: a graph of half the nodes, and a tenth quicker with OpenVINO. torch itself is
@@ -116,11 +115,11 @@ class Backbone(nn.Module):
         return twin
 
     @property
-    def takes_one_size(self) -> bool:
+    def accepts_size_one_size(self) -> bool:
         """Whether images of twice the pixels are not taken: the network is bound to its size."""
-        return not self.takes(2 * self.side)
+        return not self.accepts_size(2 * self.side)
 
-    def takes(self, side: int) -> bool:
+    def accepts_size(self, side: int) -> bool:
         """Say whether images of ``side`` x ``side`` pixels are not too small or of a wrong size."""
         try:
             return None not in _output_shapes(self.body, side)
@@ -133,7 +132,7 @@ def build_backbone(
 ) -> Backbone:
     """Return the network called ``name`` up to ``layer``, with random weights.
 
-    It is made for images of ``side`` pixels where the library lets choose (see ``takes``).
+    It is made for images of ``side`` pixels where the library lets choose (see ``accepts_size``).
 
     The layer is ``penultimate`` (the input of the last linear layer), the name of a module or graph
     node, for the VGG family of torchvision one of ``pool1`` to ``pool5``, ``fc6`` and ``fc7``
@@ -148,17 +147,19 @@ def build_backbone(
     if len(set(layers)) < len(layers):
         raise ValueError(f"layer {layer!r} names a layer twice")
     network = create_model(name, side=side)
-    whole = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    full_shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
     made_for = native_size(network)
     body = make_feature_extractor(network, name, layers)
-    rows: list[Row] = []
+    poolings: list[Pooling] = []
     for part, shape in zip(layers, _output_shapes(body, made_for), strict=True):
-        row = _row_of(shape)
-        if row is None:
+        pooling = _pooling_of(shape)
+        if pooling is None:
             came = f"shape {tuple(shape)} of {PROBES} images" if shape else "no tensor"
             raise ValueError(f"layer {part!r} of {name} gives {came}, not one row or map per image")
-        rows.append(row)
-    return Backbone(body, rows=rows, whole=whole, side=made_for, mirrored=mirrored)
+        poolings.append(pooling)
+    return Backbone(
+        body, poolings=poolings, full_shapes=full_shapes, side=made_for, mirrored=mirrored
+    )
 
 
 def default_weights(name: str) -> str:
@@ -204,7 +205,7 @@ def default_preprocessing(
         std=tuple(std),
         fit="squash" if squash else "crop",
         crop_fraction=min(1.0, fraction),
-        interpolation=NEAREST.get(interpolation, "bilinear"),
+        interpolation=INTERPOLATIONS.get(interpolation, "bilinear"),
     )
 
 
@@ -233,15 +234,15 @@ def _output_shapes(body: nn.Module, side: int) -> list[torch.Size | None]:
     return [one.shape if isinstance(one, Tensor) else None for one in _as_list(outputs)]
 
 
-def _row_of(shape: torch.Size | None) -> Row | None:
+def _pooling_of(shape: torch.Size | None) -> Pooling | None:
     """Return how a layer's output of square images becomes one row per image."""
     match tuple(shape or ()):
         case (2, features):
-            return Row(features, ())
+            return Pooling(features, ())
         case (2, _, features):
-            return Row(features, (1,))
+            return Pooling(features, (1,))
         case (2, height, width, features) if height == width != features:
-            return Row(features, (1, 2))  # channels last, as in Swin
+            return Pooling(features, (1, 2))  # channels last, as in Swin
         case (2, features, _, _):
-            return Row(features, (2, 3))
+            return Pooling(features, (2, 3))
     return None

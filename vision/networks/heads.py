@@ -44,7 +44,7 @@ class ItemAndKind(nn.Module):
         )
 
 
-class NoScores(nn.Module):
+class EmptyClassifier(nn.Module):
     """In place of a classifier where there are no classes: (B, D) to (B, 0)."""
 
     def forward(self, embedded_BD: Tensor) -> Tensor:
@@ -52,6 +52,6 @@ class NoScores(nn.Module):
         return embedded_BD[:, :0]
 
 
-def classifier_of(features: int, num_labels: int) -> nn.Module:
+def make_classifier(features: int, num_labels: int) -> nn.Module:
     """Return a linear layer; without classes, one that gives no scores."""
-    return nn.Linear(features, num_labels) if num_labels else NoScores()
+    return nn.Linear(features, num_labels) if num_labels else EmptyClassifier()

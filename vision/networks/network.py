@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool2d, normalize, relu
 from vision.image.preprocessing import Preprocessing
 from vision.model.manifest import EMBEDDING_LAYER, Architecture, Reduction
 from vision.networks.backbone import build_backbone
-from vision.networks.heads import ItemAndKind, classifier_of
+from vision.networks.heads import ItemAndKind, make_classifier
 from vision.networks.model_zoo import CHANNELS, LIBRARIES
 from vision.networks.wide_resnet import SMALLEST as WIDE_SMALLEST
 from vision.networks.wide_resnet import WideResNet
@@ -30,7 +30,7 @@ CNN_MAP: Final = 7  # pixels; a feature map of this side or more is halved once 
 CNN_CHANNELS: Final = (32, 48, 96, 192)  # after each halving; the last is for all that follow
 
 
-Classified = Literal["embedding", "features", "vectors"]
+ClassifierInput = Literal["embedding", "features", "vectors"]
 
 
 class Network(nn.Module):
@@ -45,7 +45,7 @@ class Network(nn.Module):
         embedding: nn.Module,
         classifier: nn.Module,
         *,
-        classifies: Classified = "embedding",
+        classifies: ClassifierInput = "embedding",
     ) -> None:
         super().__init__()
         self.features = features
@@ -124,15 +124,15 @@ def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Ne
         side=preprocessing.size,
         mirrored=architecture.mirrored,
     )
-    if not backbone.takes(preprocessing.size):
+    if not backbone.accepts_size(preprocessing.size):
         side = backbone.side
         raise ValueError(
             f"{name} does not take images of {preprocessing.size} pixels, "
-            + (f"only of {side}" if backbone.takes_one_size else f"it was made for {side}")
+            + (f"only of {side}" if backbone.has_fixed_size else f"it was made for {side}")
         )
     if architecture.reduction == "item-and-kind":
         parts = ItemAndKind(backbone.width, architecture)
-        scores = classifier_of(backbone.width, architecture.num_labels)
+        scores = make_classifier(backbone.width, architecture.num_labels)
         return Network(backbone, parts, scores, classifies="features")
     embedding: nn.Module
     if architecture.reduction == "none":
@@ -151,7 +151,7 @@ def _on_backbone(architecture: Architecture, preprocessing: Preprocessing) -> Ne
                 f"principal components cannot make {width} of them"
             )
         embedding = nn.Linear(backbone.width, width)  # the bias takes the mean away
-    return Network(backbone, embedding, classifier_of(width, architecture.num_labels))
+    return Network(backbone, embedding, make_classifier(width, architecture.num_labels))
 
 
 def _projection(features: int, width: int) -> nn.Module:
@@ -168,7 +168,7 @@ def _wide_resnet(architecture: Architecture, preprocessing: Preprocessing) -> Ne
     return Network(
         features,
         _projection(features.width, architecture.width),
-        classifier_of(architecture.width, architecture.num_labels),
+        make_classifier(architecture.width, architecture.num_labels),
     )
 
 
@@ -199,7 +199,7 @@ def _deck_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Netwo
         nn.Dropout(0.3),
     )
     classifier = nn.Sequential(
-        nn.ReLU(), nn.Dropout(0.3), classifier_of(DECK_WIDTH, architecture.num_labels)
+        nn.ReLU(), nn.Dropout(0.3), make_classifier(DECK_WIDTH, architecture.num_labels)
     )
     network = Network(features, nn.Linear(256, DECK_WIDTH), classifier)
     for layer in network.modules():
@@ -234,7 +234,9 @@ def _cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
         side, channels = side // 2, wider
     features = nn.Sequential(*layers, _MeanPool())
     embedding = _projection(channels, architecture.width)
-    return Network(features, embedding, classifier_of(architecture.width, architecture.num_labels))
+    return Network(
+        features, embedding, make_classifier(architecture.width, architecture.num_labels)
+    )
 
 
 class _Stage(nn.Module):

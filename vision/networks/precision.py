@@ -20,7 +20,7 @@ from vision.networks.network import Network
 from vision.networks.normalization import Normalization
 
 logger = logging.getLogger("lookalike.vision")
-LEAST_COSINE: Final = 0.999  # of an image's vectors in float32 and in fewer bits
+MIN_COSINE: Final = 0.999  # of an image's vectors in float32 and in fewer bits
 PROBES: Final = 8  # images of noise to compare with
 # Layers whose weights autocast would convert anew for every batch; VGG-19 has 0.5 GB of them.
 CONVERTED: Final = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -44,8 +44,10 @@ def fastest_precision(
     cosine = lowest_cosine(
         network, other, normalise(torch.from_numpy(noise_BCHW).to(device)), precision
     )
-    if cosine < LEAST_COSINE:
-        logger.warning("float32: in %s vectors are only %.4f alike", precision, cosine)
+    if cosine < MIN_COSINE:
+        logger.warning(
+            "using float32: in %s vectors have a cosine of only %.4f to its own", precision, cosine
+        )
         return network, torch.float32
     return other, precision
 

@@ -38,7 +38,7 @@ def test_an_image_under_another_name_is_told_which_one_is_wanted(
 
     assert answer.status_code == 400
     assert answer.json()["code"] == "unexpected_field"
-    assert answer.json()["detail"] == f"'image' is wanted, got {name!r}"
+    assert answer.json()["detail"] == f"'image' is expected, got {name!r}"
 
 
 @pytest.mark.parametrize("name", ["file", "url", "image_url", "photo", "data"])
@@ -49,7 +49,7 @@ def test_a_member_that_means_the_image_is_told_its_name(server: Server, name: st
     many = CLIENT.post(f"{server.url}/v1/items", json={"items": [{"id": "named", name: text}]})
 
     for problem in (answer.json(), stored.json(), many.json()["results"][0]):
-        assert problem["detail"] == f"'image' is wanted, got {name!r}"
+        assert problem["detail"] == f"'image' is expected, got {name!r}"
 
 
 @pytest.mark.parametrize("name", ["image", "image[]", "images", "images[]"])
@@ -118,7 +118,7 @@ def test_a_picture_of_a_format_that_is_not_taken_is_told_what_it_is(server: Serv
     assert answer.status_code == 415
     assert answer.json()["code"] == "unsupported_image_type"
     assert answer.json()["detail"] == (
-        f"this is a JPEG XL picture; {in_words(FORMATS)} is wanted: convert it first"
+        f"this is a JPEG XL picture; {in_words(FORMATS)} is expected: convert it first"
     )
 
 
@@ -182,9 +182,9 @@ def test_stored_images_are_as_large_as_their_gallery_keeps_them(server: Server) 
 
     with Gallery.open(server.log.parent / "gallery", fingerprint=None) as gallery:
         assert longest_side("kept-small") == 256
-        gallery.pictures.keep(512)
+        gallery.set_thumbnail_side(512)
         assert longest_side("kept-large") == 512
-        gallery.pictures.keep(256)
+        gallery.set_thumbnail_side(256)
     assert longest_side("kept-small") == 256
 
 
@@ -199,5 +199,6 @@ def test_a_service_takes_the_formats_that_it_is_told_to(tmp_path: Path, model: P
     assert taken == [200, 200]
     assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_image_type")
     assert refused.json()["detail"] == (
-        "this is an AVIF picture, which is not taken here; PNG or HEIC is wanted: convert it first"
+        "this is an AVIF picture, which is not accepted here; PNG or HEIC is expected: "
+        "convert it first"
     )

@@ -94,7 +94,7 @@ SENTENCES: dict[str, tuple[type[Options], dict[str, Any], str]] = {
     "an image under another name": (
         ClassifyOptions,
         {"file": "x"},
-        "'image' is wanted, got 'file'",
+        "'image' is expected, got 'file'",
     ),
     "a file where no image is": (
         ImportJob,

@@ -1,3 +1,5 @@
+"""Folders of images and Fashion-MNIST as data to learn from: parts, labels, copies, refusals."""
+
 import gzip
 import os
 import shutil

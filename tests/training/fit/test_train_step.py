@@ -1,3 +1,5 @@
+"""One step of training: what it learns, what it says, and numbers that are not finite."""
+
 import pytest
 import torch
 from torch import Tensor

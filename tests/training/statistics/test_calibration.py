@@ -1,3 +1,5 @@
+"""Temperatures and calibration errors, against torchmetrics and made-up truths."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Retrieval metrics, against slow loops, torchmetrics and the papers."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Views of a photo, and how often they find it among others."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray

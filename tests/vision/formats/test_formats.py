@@ -118,8 +118,8 @@ def test_only_the_formats_that_are_taken_are_decoded(image_format: Format, data:
     assert decode_image(data, limits=ImageLimits(formats=(image_format,))).mode == "RGB"
     with pytest.raises(
         UnsupportedImageError,
-        match=f"^this is an? {image_format.name} picture, which is not taken here; "
-        f"{in_words(others)} is wanted: convert it first$",
+        match=f"^this is an? {image_format.name} picture, which is not accepted here; "
+        f"{in_words(others)} is expected: convert it first$",
     ):
         decode_image(data, limits=ImageLimits(formats=others))
 
@@ -503,7 +503,7 @@ def test_what_is_not_taken_is_told_what_it_is(data: bytes, name: str) -> None:
 
     sentence = str(caught.value)
     assert sentence.startswith(f"this is {name}")
-    assert sentence.endswith(f"; {in_words(FORMATS)} is wanted: convert it first")
+    assert sentence.endswith(f"; {in_words(FORMATS)} is expected: convert it first")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.network import Network, build_network
 from vision.networks.normalization import Normalization
 from vision.networks.precision import (
-    LEAST_COSINE,
+    MIN_COSINE,
     fastest_precision,
     gpu_precision,
     in_precision,
@@ -242,7 +242,7 @@ def test_fewer_bits_keep_the_vectors_and_unit_length(precision: torch.dtype) -> 
     ours, theirs = half.encode(pixels(16)), plain().encode(pixels(16))
 
     assert ours.vectors_BD.dtype == np.float32
-    assert cosines(ours.vectors_BD, theirs.vectors_BD).min() > LEAST_COSINE
+    assert cosines(ours.vectors_BD, theirs.vectors_BD).min() > MIN_COSINE
     assert not np.array_equal(ours.vectors_BD, theirs.vectors_BD)  # it did compute in fewer
     np.testing.assert_allclose(np.linalg.norm(ours.vectors_BD, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(ours.probabilities_BL.sum(axis=1), 1, atol=1e-5)
@@ -291,7 +291,7 @@ def test_a_gpu_gives_the_vectors_of_float32(
     assert "no graphs" not in caplog.text
     for count in range(1, LARGEST + 2):
         mine, other = ours.encode(pixels(count, count)), theirs.encode(pixels(count, count))
-        assert cosines(mine.vectors_BD, other.vectors_BD).min() > LEAST_COSINE
+        assert cosines(mine.vectors_BD, other.vectors_BD).min() > MIN_COSINE
         np.testing.assert_allclose(mine.probabilities_BL, other.probabilities_BL, atol=0.01)
 
 
@@ -357,4 +357,4 @@ def test_two_processes_share_a_gpu(tmp_path: Path) -> None:
 
     expected = TorchEncoder.load(tmp_path / "model").encode(pixels(LARGEST)).vectors_BD
     for name in "ab":
-        assert cosines(np.load(tmp_path / f"{name}.npy"), expected).min() > LEAST_COSINE
+        assert cosines(np.load(tmp_path / f"{name}.npy"), expected).min() > MIN_COSINE

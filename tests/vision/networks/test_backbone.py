@@ -1,3 +1,5 @@
+"""Backbones: their layers, widths, reductions and refusals."""
+
 import copy
 import sys
 
@@ -119,7 +121,9 @@ def test_a_layer_in_the_middle_is_averaged_to_one_row_per_image(
 
     assert features_BF.shape == (2, width)
     assert all(parameter.grad is not None for parameter in backbone.parameters())
-    assert all(key in backbone.whole for key in backbone.body.state_dict() if "swin" not in name)
+    assert all(
+        key in backbone.full_shapes for key in backbone.body.state_dict() if "swin" not in name
+    )
 
 
 @pytest.mark.parametrize("layer", ["penultimate", "layer3"])

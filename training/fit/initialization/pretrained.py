@@ -245,9 +245,9 @@ def _fitting(
         WeightsError: a tensor is missing, of another form, or not known to the network.
     """
     # A traced network also lists constants that no weights file holds; they are in place already.
-    needed = {k: v for k, v in backbone.body.state_dict().items() if k in backbone.whole}
+    needed = {k: v for k, v in backbone.body.state_dict().items() if k in backbone.full_shapes}
     missing = [k for k in needed if k not in given and not k.endswith(COUNTER)]
-    unknown = [k for k in given if k not in backbone.whole]
+    unknown = [k for k in given if k not in backbone.full_shapes]
     unlike = [k for k, v in needed.items() if k in given and _form(given[k]) != _form(v)]
     if missing or unknown or unlike:
         if unlike:
