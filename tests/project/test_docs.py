@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,12 +111,16 @@ def test_every_error_code_is_documented_with_its_status(code: str) -> None:
     assert statuses == {int(row.split("|")[1])}
 
 
+def options_of_serve() -> list[Any]:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    return list(serve.get_params(typer.Context(serve)))
+
+
 @pytest.mark.parametrize(("name", "field"), ServiceSettings.model_fields.items())
 def test_a_setting_is_the_same_in_the_class_the_command_and_the_document(
     name: str, field: FieldInfo
 ) -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    (option,) = [one for one in serve.params if one.name == name]
+    (option,) = [one for one in options_of_serve() if one.name == name]
     (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
     _, _, default, text, _ = row.split("|")
 
@@ -137,10 +142,8 @@ def test_a_setting_is_the_same_in_the_class_the_command_and_the_document(
 
 
 def test_serve_has_no_other_options_than_settings_and_an_address() -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-
-    names = [option.name for option in serve.params]
-    assert names == [*ServiceSettings.model_fields, "host", "port"]
+    names = [option.name for option in options_of_serve()]
+    assert names == [*ServiceSettings.model_fields, "host", "port", "help"]
 
 
 def test_every_command_is_documented() -> None:

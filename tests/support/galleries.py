@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from index.gallery import Gallery
 from index.items.item import NewItem
-from index.maintenance.compaction import SETTING, TunedPlan
-from index.search.index_spec import EXACT_ROWS, candidates
+from index.maintenance.compaction import SETTING, TunedSpec
+from index.search.index_spec import EXACT_ROWS, candidate_specs
 from index.store.store import Store
 from tests.support.images.pngs import png
 from tests.support.models import LABELS
@@ -75,7 +75,7 @@ def write_vectors(folder: Path, model: Path, vectors_ND: NDArray[np.float32]) ->
             ]
         )
     store = Store.open(folder)
-    plans = candidates(EXACT_ROWS, manifest.architecture.width)
-    graph = next(plan for plan in plans if plan.kind == "graph")
-    store.set_setting(SETTING, TunedPlan(graph, len(vectors_ND)).to_json())
+    specs = candidate_specs(EXACT_ROWS, manifest.architecture.width)
+    graph = next(spec for spec in specs if spec.kind == "graph")
+    store.set_setting(SETTING, TunedSpec(graph, len(vectors_ND)).to_json())
     store.close()
