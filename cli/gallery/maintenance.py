@@ -27,7 +27,7 @@ from cli.support.options import (
 
 if TYPE_CHECKING:
     from index.maintenance.compaction import Compaction
-    from index.operations.duplicates import Member
+    from index.operations.duplicates import DuplicateItem
 
 SHOWN_GROUPS = 20  # the rest is counted; --json lists all
 SHOWN_MEMBERS = 6
@@ -212,7 +212,7 @@ def duplicates(
 
     if not -1 <= min_score <= 1:  # nan
         raise typer.BadParameter("not a cosine", param_hint="--min-score")
-    found: dict[str, list[list[Member]]] = {}
+    found: dict[str, list[list[DuplicateItem]]] = {}
     with open_gallery(gallery) as opened:
         if near is False:
             found["exact"], complete = find_same_content(opened), True
@@ -237,7 +237,7 @@ def duplicates(
         )
 
 
-def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
+def _print_groups(kind: str, groups: "list[list[DuplicateItem]]") -> None:
     what = "the same content" if kind == "exact" else "near vectors"
     if not groups:
         stdout.print(f"no items with {what}")

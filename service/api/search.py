@@ -15,7 +15,7 @@ from service.http.problem_details import describe
 from service.http.request_body import Submission
 from service.inference.engine import Engine
 from service.request.exchange import answer_at_length, answer_with, charge, free_engine, receive
-from service.request.result_selection import picking_of
+from service.request.result_selection import result_selection
 from service.request.search_queries import asks_several, run_queries
 from service.request.search_query import Query, run_query, run_submitted
 from service.schemas.query_parameters import MAX_QUERIES, RangeOptions, SearchOptions, VoteOptions
@@ -150,7 +150,7 @@ def found_items(
 
 
 def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
-    gallery, options, picking = query.gallery, query.options, picking_of(query)
+    gallery, options, selection = query.gallery, query.options, result_selection(query)
     while True:
         result = gallery.search(
             query.vector_D[np.newaxis],
@@ -160,7 +160,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             exact=options.exact,
             itself=query.itself,
             factor=query.factor,
-            picking=picking,
+            selection=selection,
         )
         if not options.with_vector:
             return result, []

@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 
-from index.decoding.decoder_pool import MOST
+from index.decoding.file_decoder_pool import MAX_PROCESSES
 from index.gallery import Gallery
 from service.config import ServiceSettings
 from service.http.admission import Admission, MemoryGate
@@ -147,7 +147,7 @@ class Engine:
             ),
             encode=watchdog.track("network", encoder.encode),
             decode_threads=own_cores,
-            heavy_threads=min(max(own_cores, LEAST_DECODERS), MOST),
+            heavy_threads=min(max(own_cores, LEAST_DECODERS), MAX_PROCESSES),
             decodes_itself=own_cores == 1,
             is_quick=request_s < QUICK_S,
             max_batch=settings.max_batch or encoder.batch_size,
