@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-# Threads that wait for one another do not spin: other processes have work for the cores.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+# Threads that wait for one another do not spin: other processes have work for the cores. Hundreds of
+# processes import the same modules: what Python has compiled is kept, whatever is set around here.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 # Wheels only, each with a hash of the lock: nothing else is fetched, and nothing runs while it is installed.
 # Python compiles what is imported when it first is, a third of the modules.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile

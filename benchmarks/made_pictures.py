@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
 
-from training.data.dataset import default_cache
 from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
 
 TRAIN: Final = 60  # pictures of a class that are drawn to learn from,
@@ -54,7 +53,7 @@ def digits(seed: int) -> Iterator[Picture]:
 
 def clothes(seed: int) -> Iterator[Picture]:
     """Yield gray pictures of clothes, 28 x 28 pixels."""
-    parts = read_fashion_mnist(find_fashion_mnist(default_cache() / "fashion-mnist"))
+    parts = read_fashion_mnist(find_fashion_mnist())
     rng = np.random.default_rng(seed)
     for (images, labels), part, count in zip(
         parts, ("train", "test"), (TRAIN_CLOTHES, TEST_CLOTHES), strict=True

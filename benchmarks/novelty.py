@@ -22,7 +22,7 @@ from benchmarks.machine import commit, describe_machine
 from cli.support.dataset_loading import load_to_evaluate
 from dataset.source import list_source
 from training.evaluation.novelty import REFUSED, SURE, area_under_curve, nearness
-from training.evaluation.out_of_distribution import strange_pictures
+from training.evaluation.out_of_distribution import out_of_distribution_images
 from vision.image.decode import harden_pillow
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import Encoding, encode_all
@@ -49,7 +49,7 @@ def main() -> None:
     test = load_to_evaluate(given.data, given.model).test
     own = _said(encoder, test.images_NCHW)
     strangers = {
-        **strange_pictures(preprocessing),
+        **out_of_distribution_images(preprocessing),
         "cuts of two photos (a temple, a flower)": _cuts(preprocessing),
         **{f"photos of {folder.name}": _folder(folder, preprocessing) for folder in given.others},
     }

@@ -12,11 +12,11 @@ from cli.support.dataset_loading import load_to_evaluate
 from cli.support.options import DataOption, DeviceOption, GroupOption, JsonOption
 from dataset.findings import Findings
 from training.errors import DataError
-from training.formatting import things
+from training.formatting import plural
 from vision.model.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from training.evaluation.compare import Comparison, Contender
+    from training.evaluation.compare import ComparedModel, Comparison
 
 LOST = 1  # exit code: a figure that must not be lost was lost
 
@@ -64,9 +64,12 @@ def compare(
     permutation test for means.
     """
     # Here, because they keep `--help` quick.
-    from training.evaluation.compare import TESTED, check_comparable  # noqa: PLC0415
-    from training.evaluation.compare import compare as compare_models  # noqa: PLC0415
-    from training.evaluation.confidence_statements import guard_in_words, points  # noqa: PLC0415
+    from training.evaluation.compare import (  # noqa: PLC0415
+        TESTED,
+        check_comparable,
+        compare_models,
+    )
+    from training.evaluation.confidence_statements import guard_statement, points  # noqa: PLC0415
 
     guarded = tuple(name.strip() for name in must_not_lose.split(",") if name.strip())
     unknown = [name for name in guarded if name not in TESTED]
@@ -94,7 +97,9 @@ def compare(
     }
     could_see = {
         comparison.new: [
-            guard_in_words(figure, comparison.differences[figure], comparison.counts[figure], alpha)
+            guard_statement(
+                figure, comparison.differences[figure], comparison.counts[figure], alpha
+            )
             for figure in guarded
             if figure not in lost.get(comparison.new, ())
         ]
@@ -152,15 +157,15 @@ def _check_measured(guarded: tuple[str, ...], comparisons: "list[Comparison]") -
 
 def _measured(
     folders: list[Path], manifests: list[Manifest], data: str, group: str | None, device: str
-) -> tuple[list["Contender"], tuple[str, ...], Findings]:
+) -> tuple[list["ComparedModel"], tuple[str, ...], Findings]:
     """Measure each model on the data as it wants them; read them again only if that changes.
 
     Also returns what a reader must know of the images that were chosen, and what was found in
     the data.
     """
-    from training.evaluation.compare import measure_contender  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.compare import measure_for_comparison  # noqa: PLC0415 - keeps `--help` quick
 
-    contenders: list[Contender] = []
+    contenders: list[ComparedModel] = []
     notes: dict[str, None] = {}  # in order, each once
     loaded_for = None
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -170,13 +175,13 @@ def _measured(
             dataset = load_to_evaluate(data, folder, others, group=group)
             if dataset.selection:
                 notes |= dict.fromkeys(dataset.selection.sentences())
-        contenders.append(measure_contender(folder, dataset, device=device))
+        contenders.append(measure_for_comparison(folder, dataset, device=device))
     return contenders, tuple(notes), dataset.findings
 
 
-def _table(base: "Contender", new: "Contender", comparison: "Comparison") -> Table:
+def _table(base: "ComparedModel", new: "ComparedModel", comparison: "Comparison") -> Table:
     table = Table(
-        title=f"{new.folder} against {base.folder}, {things(comparison.images, 'image')}",
+        title=f"{new.folder} against {base.folder}, {plural(comparison.images, 'image')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,

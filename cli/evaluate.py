@@ -18,7 +18,7 @@ from cli.support.options import (
     RuntimeOption,
 )
 from files.durable import replace_file
-from training.formatting import things
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -61,10 +61,10 @@ def evaluate(
     Writes report.html, a page with the figures and the images behind them, and report.json.
     """
     # Here, because it keeps `--help` quick.
-    from training.evaluation.evaluate import measure  # noqa: PLC0415
+    from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
     dataset = load_to_evaluate(data, model, group=group)
-    measured = measure(model, dataset, device=device, runtime=runtime)
+    measured = evaluate_model(model, dataset, device=device, runtime=runtime)
     if as_json:
         print_json(figures_of(measured, dataset))
     else:
@@ -86,22 +86,22 @@ def write_report(measured: "Measurement", dataset: "Dataset", folder: Path) -> N
     Raises:
         OSError: one of them cannot be written.
     """
-    from training.evaluation.examples import gather_evidence  # noqa: PLC0415 - keeps `--help` quick
+    from training.evaluation.examples import choose_examples  # noqa: PLC0415 - keeps `--help` quick
     from training.report.html_report import render_report  # noqa: PLC0415
 
-    retrieval = measured.outcome.retrieval
-    evidence = gather_evidence(
+    retrieval = measured.predictions.retrieval
+    examples = choose_examples(
         measured.queries,
         dataset.test.labels_N,
         None if retrieval is None else retrieval.first_Q,
         measured.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
     folder.mkdir(parents=True, exist_ok=True)
     figures = figures_of(measured, dataset)
     document = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     replace_file(folder / REPORT_FIGURES, document.encode())
-    page = render_report(measured.evaluation, evidence, dataset)
+    page = render_report(measured.evaluation, examples, dataset)
     replace_file(folder / REPORT_PAGE, page.encode())
 
 
@@ -182,7 +182,7 @@ def _figures(evaluation: "Evaluation") -> Table:
         (f"ms for one image, {speed.device}", f"{speed.ms_one_image:.1f}", ""),
         ("images/s in batches", f"{speed.images_per_s:,.0f}", ""),
     ]
-    title = things(evaluation.images, "test image")
+    title = plural(evaluation.images, "test image")
     return make_table(title, ("figure", "value", "95 % interval"), rows, numbers=True)
 
 

@@ -162,11 +162,11 @@ def sample_of(dataset: "Dataset", test_images: int) -> "ExportImages":
 
     train, test = dataset.train, dataset.test
     if train is test:
-        test, train = test.set_apart(CALIBRATION_SHARE)
-    chosen = test.only(_spread(len(test), test_images))
+        test, train = test.split_validation(CALIBRATION_SHARE)
+    chosen = test.take(_spread(len(test), test_images))
     return ExportImages(
         data=dataset.name,
-        calibration_NCHW=train.only(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
+        calibration_NCHW=train.take(_spread(len(train), CALIBRATION_IMAGES)).images_NCHW,
         test_NCHW=chosen.images_NCHW,
         labels_N=chosen.labels_N,
     )

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import load_gallery_encoder, open_gallery
-from cli.support.image_argument import load_image, parse_json_option
+from cli.support.image_argument import load_image
 from cli.support.image_collection import (
     JSONL,
     Document,
     ImagesArgument,
     OutOption,
     ResultFormat,
-    is_collection,
+    check_results_file,
     write_results,
 )
 from cli.support.options import (
@@ -26,6 +26,7 @@ from cli.support.options import (
     GalleryModelOption,
     JsonOption,
     RuntimeOption,
+    json_object_option,
 )
 from cli.support.search_options import (
     ExcludeCopiesOption,
@@ -92,12 +93,10 @@ def search(
     model: GalleryModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     filter_: Annotated[
-        str | None,
-        typer.Option(
+        dict[str, Any] | None,
+        json_object_option(
             "--filter",
-            metavar="JSON",
             help="Only items that match this filter: must, should and must_not, as over HTTP.",
-            show_default=False,
         ),
     ] = None,
     min_score: Annotated[
@@ -132,10 +131,10 @@ def search(
     """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
-    is_many = is_collection(image, out)
-    if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
+    check_results_file(image, out)
+    if out is not None and with_vote and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
-    if is_many and exclude_copies:
+    if out is not None and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.query.knn_vote import vote  # noqa: PLC0415
     from index.query.result_selection import Picking  # noqa: PLC0415
@@ -143,7 +142,7 @@ def search(
     parsed_filter = None if filter_ is None else _filter(filter_)
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
-    picture = None if is_many else load_image(encoder, image)
+    picture = None if out is not None else load_image(encoder, image)
     options = SearchOptions(
         k=k,
         filter=parsed_filter,
@@ -226,11 +225,11 @@ def _print_votes(votes: "list[Vote]") -> None:
     stdout.print(make_table(None, ("share of the votes", "label"), rows))
 
 
-def _filter(text: str) -> "Filter":
+def _filter(conditions: dict[str, Any]) -> "Filter":
     from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
-        return parse_filter(parse_json_option(text, "--filter"))
+        return parse_filter(conditions)
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 

@@ -6,36 +6,31 @@ Shape suffixes: Q queries, D vector width.
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import UnknownIdError
-from index.items.filter import Filter
 from index.items.ids import check_id
-from index.items.item import (
-    GalleryInfo,
-    Item,
-    Itself,
-    NewItem,
-    Page,
-    PutResult,
-    RangeResult,
-    SearchResult,
-    shown,
-)
-from index.maintenance.maintenance import Upkeep
+from index.items.item import Item, quoted
+from index.maintenance.maintenance import Maintenance
 from index.query.counting import Counting
 from index.query.editing import Editing
-from index.query.result_selection import EVERY_ITEM, Picking
 from index.query.searcher import Searcher
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
 from index.store.schema import Binding
 from index.store.store import Store
-from index.store.thumbnail_size import PictureSize
-from vision.image.thumbnail import Thumbnail
+from vision.image.thumbnail import LEAST_SIDE, MAX_SIDE, MOST_SIDE, Thumbnail
+
+THUMBNAIL_SIDE: Final = "thumbnail_side"  # name of a setting
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
 
 
 class Gallery:
@@ -46,16 +41,41 @@ class Gallery:
     the same road, ``catch_up``. All methods may be called from any number of threads.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime]) -> None:
-        self._store = store
-        self._generations = Generations.of(store)
-        self._follower = Follower(store, self._generations)
-        store.after_commits(self._follower.catch_up)
-        self._searcher = Searcher(store, self._follower)
-        self.counting = Counting(store, self._searcher)
-        self.editing = Editing(store, self._searcher, clock=clock)
-        self.pictures = PictureSize(store)
-        self.upkeep = Upkeep(store, self._generations, self._follower)
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        policy: SearchPolicy = DEFAULT_POLICY,
+    ) -> None:
+        generations = Generations.of(store)
+        follower = Follower(store, generations, policy)
+        store.after_commits(follower.catch_up)
+        searcher = Searcher(store, follower)
+        editing = Editing(store, searcher, clock=clock)
+        maintenance = Maintenance(store, generations, follower, policy)
+        self._store, self._follower, self._maintenance = store, follower, maintenance
+        self._generations, self._searcher = generations, searcher
+        # What one part does by itself is its own method, and described there.
+        self.search = searcher.search
+        self.range_search = searcher.range_search
+        self.page = searcher.page
+        self.facets = Counting(store, searcher).of
+        self.put = editing.put
+        self.patch = editing.patch
+        self.delete_item = editing.delete
+        self.delete_where = editing.delete_where
+        self.existing = store.items
+        self.vectors = store.vectors
+        self.info = maintenance.info
+        self.verify = maintenance.problems
+        self.rebuild = maintenance.rebuild
+        self.adopt_newest_generation = maintenance.adopt_newest_generation
+        self.generation_built = maintenance.generation_built
+        self.lag = maintenance.lag
+        self.check_location = maintenance.check_location
+        self.check_writable = maintenance.check_writable
+        self.start_maintenance = maintenance.start
 
     @classmethod
     def create(
@@ -66,7 +86,8 @@ class Gallery:
         fingerprint: str,
         width: int,
         model_folder: Path | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
+        policy: SearchPolicy = DEFAULT_POLICY,
     ) -> Self:
         """Return a new, empty gallery for the vectors of one model.
 
@@ -75,6 +96,7 @@ class Gallery:
             model_name, fingerprint, width: of the model, as in ``Binding``.
             model_folder: remembered as a hint for commands that are not told the model.
             clock: the time to write beside each item, also by ``open``.
+            policy: when items are scanned, and when the ANN index is built anew, also by ``open``.
 
         Raises:
             GalleryFolderError: something is in the way; it stays as it is.
@@ -86,7 +108,7 @@ class Gallery:
             width=width,
             model_folder=None if model_folder is None else str(model_folder.absolute()),
         )
-        return cls(Store.create(folder, binding), clock=clock)
+        return cls(Store.create(folder, binding), clock=clock, policy=policy)
 
     @classmethod
     def open(
@@ -94,7 +116,8 @@ class Gallery:
         folder: Path,
         *,
         fingerprint: str | None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
+        policy: SearchPolicy = DEFAULT_POLICY,
     ) -> Self:
         """Return the gallery in ``folder``, all its vectors loaded.
 
@@ -109,7 +132,7 @@ class Gallery:
         try:
             if fingerprint is not None:
                 store.binding.check(fingerprint, folder)
-            return cls(store, clock=clock)
+            return cls(store, clock=clock, policy=policy)
         except BaseException:
             store.close()
             raise
@@ -141,24 +164,38 @@ class Gallery:
         return self._follower.snapshot.count
 
     @property
+    def is_rebuild_due(self) -> bool:
+        """Whether a new ANN index would pay."""
+        return self._maintenance.is_rebuild_due
+
+    @property
+    def maintenance_error(self) -> str | None:
+        """Why the last look in the background failed, a sentence; ``None``: it did not."""
+        return self._maintenance.error
+
+    @property
+    def thumbnail_side(self) -> int:
+        """The longest side of pictures kept from now on, pixels: 256, unless it was set."""
+        return int(self._store.setting(THUMBNAIL_SIDE) or MAX_SIDE)
+
+    def set_thumbnail_side(self, side: int) -> None:
+        """Keep pictures with a longest side of ``side`` pixels from now on; those there are stay.
+
+        Raises:
+            ValueError: not between 64 and 2048.
+            ReadOnlyError, DiskFullError, StorageError: nothing was changed.
+        """
+        if not LEAST_SIDE <= side <= MOST_SIDE:
+            raise ValueError(
+                f"a picture's side lies between {LEAST_SIDE} and {MOST_SIDE} pixels, got {side}"
+            )
+        if side != self.thumbnail_side:
+            self._store.set_setting(THUMBNAIL_SIDE, str(side))
+
+    @property
     def read_only_reason(self) -> str | None:
         """Why nothing can be stored, a sentence; ``None``: it can."""
         return self._store.read_only_reason
-
-    def put(self, items: Sequence[NewItem], *, upsert: bool = True) -> list[PutResult]:
-        """Store ``items`` in one durable transaction; when this returns, searches find them.
-
-        An item whose content, label and metadata are stored already is ``unchanged``. An id that
-        holds anything else is ``replaced``, or with ``upsert`` off a ``conflict`` that leaves it as
-        it is. An id that comes twice meets its earlier self.
-
-        Raises:
-            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable.
-            DiskFullError, StorageError: it cannot be written.
-            In every case nothing is stored, not even the other items. (Should only reading back
-            fail, all is stored; putting the items again is harmless and says ``unchanged``.)
-        """
-        return self.editing.put(items, upsert=upsert)
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete in one durable transaction; return, per id, whether there was such an item.
@@ -181,7 +218,7 @@ class Gallery:
         check_id(item_id)
         item = self._store.items([item_id]).get(item_id)
         if item is None:
-            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
         return item
 
     def vector(self, item_id: str) -> NDArray[np.float32]:
@@ -189,85 +226,10 @@ class Gallery:
         check_id(item_id)
         return self._store.vector(item_id)[1]
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the unit vectors (D,) of those of ``ids`` that are stored, by id."""
-        return self._store.vectors(ids)
-
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the small picture of an item. Raises as ``get``, or NoThumbnailError."""
         check_id(item_id)
         return self._store.thumbnail(item_id)
-
-    def existing(self, ids: Sequence[str]) -> dict[str, Item]:
-        """Return those of ``ids`` that are stored, by id."""
-        return self._store.items(ids)
-
-    def page(self, *, limit: int, cursor: str | None = None, filter: Filter | None = None) -> Page:
-        """Return the next ``limit`` items, oldest first; items stored meanwhile come at the end.
-
-        Raises:
-            InvalidCursorError: not the ``next_cursor`` of a page.
-        """
-        return self._searcher.page(limit=limit, cursor=cursor, wanted=filter)
-
-    def search(
-        self,
-        queries_QD: NDArray[np.float32],
-        *,
-        k: int,
-        filter: Filter | None = None,
-        min_score: float | None = None,
-        exact: bool = False,
-        itself: Itself | None = None,
-        factor: float = 1.0,
-        picking: Picking = EVERY_ITEM,
-    ) -> SearchResult:
-        """Return the ``k`` nearest items of each query, best first, ties by the older item.
-
-        Fewer come only when no more are stored that pass all that is asked. In large galleries a
-        structure finds the share of them that ``info`` tells as recall.
-
-        Args:
-            queries_QD: finite unit vectors.
-            k, filter: at least 1; applied during the search, so that it never costs hits.
-            min_score, exact: in [-1, 1], reached by every hit; look at every item.
-            itself: the stored item that the one query was made of: it comes first.
-            factor: what cosines are multiplied with to be scores
-                (``vision.inference.query_weighting``).
-            picking: what is left out.
-
-        Raises:
-            UnknownIdError: ``itself`` is not stored.
-            BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
-            StorageError, GalleryFolderError: the database cannot be read, or is damaged.
-        """
-        return self._searcher.search(
-            queries_QD,
-            k=k,
-            wanted=filter,
-            min_score=min_score,
-            exact=exact,
-            itself=itself,
-            factor=factor,
-            picking=picking,
-        )
-
-    def range_search(
-        self,
-        query_D: NDArray[np.float32],
-        *,
-        min_score: float,
-        limit: int | None = None,
-        filter: Filter | None = None,
-        factor: float = 1.0,
-    ) -> RangeResult:
-        """Return the items that score ``min_score``, or the best ``limit`` of them, best first.
-
-        Exact: looks at every item. Raises as ``search``.
-        """
-        return self._searcher.range_search(
-            query_D, min_score=min_score, limit=limit, wanted=filter, factor=factor
-        )
 
     def catch_up(self) -> int:
         """Bring the index up to date with everyone's writes; return the last seq it has seen.
@@ -279,21 +241,7 @@ class Gallery:
         """
         return self._follower.catch_up().seq
 
-    def info(self) -> GalleryInfo:
-        """Return what the gallery holds now, and for which model."""
-        return self.upkeep.info()
-
-    def verify(self) -> list[str]:
-        """Return a sentence for every fault found in the database, the log and the index.
-
-        Reads everything; changes nothing and keeps nobody from reading or writing.
-
-        Raises:
-            GalleryFolderError: so damaged that it cannot be read to the end.
-        """
-        return self.upkeep.problems()
-
     def close(self) -> None:
         """Close the database. Every later call raises StorageError."""
-        self.upkeep.close()
+        self._maintenance.close()
         self._store.close()

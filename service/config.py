@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import ServiceConfigError
@@ -17,6 +17,15 @@ PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")  # RFC 3986, 3.3
 _OWN: Final = ("/v1/", "/docs/", "/page/")  # with which paths of this service begin
 # As browsers write it: lower case, no path, a port only where it is not the usual one.
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9._\-\[\]:]+")
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+# Separated by commas, not JSON.
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 
 
 class ServiceSettings(BaseSettings):
@@ -55,7 +64,7 @@ class ServiceSettings(BaseSettings):
         description="Requests per minute from one address where no keys are required; by default "
         "any number.",
     )
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+    trusted_proxies: Networks = Field(
         (),
         description="Proxies whose X-Forwarded-For, -Host, -Proto and -Prefix are believed: "
         "addresses or networks, separated by commas.",
@@ -63,12 +72,12 @@ class ServiceSettings(BaseSettings):
     root_path: str = Field(
         "", description="Path under which a proxy publishes this service, such as /visual."
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: Texts = Field(
         (),
         description="Host names that this server answers to, separated by commas, or *; by default "
         "any, but on the loopback interface without keys only local ones.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Texts = Field(
         (),
         description="Origins whose pages may call this service, separated by commas, or *; by "
         "default none.",
@@ -81,7 +90,7 @@ class ServiceSettings(BaseSettings):
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="Largest request body, bytes.")
     max_pixels: int = Field(25_000_000, ge=1, description="Largest image, pixels.")
-    formats: Annotated[tuple[str, ...], NoDecode] = Field(
+    formats: Texts = Field(
         tuple(one.key for one in FORMATS),
         description="Image formats that are accepted, separated by commas.",
     )
@@ -145,11 +154,6 @@ class ServiceSettings(BaseSettings):
     trace_ratio: float = Field(
         1.0, ge=0, le=1, description="Share of requests traced, unless the caller has decided."
     )
-
-    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", "formats", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("root_path")
     @classmethod

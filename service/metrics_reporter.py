@@ -103,7 +103,7 @@ class MetricsReporter:
     def _gallery_gauges(self, gallery: Gallery) -> MetricsSnapshot:
         gauges: MetricsSnapshot = {}
         try:
-            gauges["lookalike_gallery_seq_lag"] = {self._worker: [float(gallery.upkeep.lag())]}
+            gauges["lookalike_gallery_seq_lag"] = {self._worker: [float(gallery.lag())]}
             info = gallery.info()  # it catches up, which saves the next search from it
         except VectorIndexError as error:
             if str(error) != self._trouble:
@@ -113,7 +113,7 @@ class MetricsReporter:
         self._trouble = None
         if info.generation != self._generation:
             self._generation, self._generation_loaded = info.generation, time.time()
-        built = gallery.upkeep.generation_built()
+        built = gallery.generation_built()
         if built is not None:
             age_s = max(0.0, time.time() - built)
             gauges["lookalike_gallery_generation_age_seconds"] = _total(age_s)

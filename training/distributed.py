@@ -21,7 +21,7 @@ from vision.inference.torch_encoder import pick_device
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """The processes of a training, and which of them this is."""
 
     rank: int
@@ -33,11 +33,11 @@ class World:
         """Whether this process writes files and talks to people."""
         return self.rank == 0
 
-    def share(self, rows_B: Tensor) -> Tensor:
+    def shard(self, rows_B: Tensor) -> Tensor:
         """Return this process's rows of a whole batch."""
         return rows_B[self.rank :: self.size]
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, one after another; gradients flow back to each."""
         if self.size == 1:
             return rows
@@ -46,7 +46,7 @@ class World:
         summed: Tensor = _Sum.apply(whole)
         return summed.flatten(0, 1)
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """Return the sum of the values over all processes."""
         if self.size == 1:
             return values
@@ -54,14 +54,14 @@ class World:
         dist.all_reduce(values)
         return values
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return once every process has come here."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
-def joined_world(device: str) -> Iterator[World]:
+def join_process_group(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started; without it, be the only one.
 
     Raises:
@@ -71,7 +71,7 @@ def joined_world(device: str) -> Iterator[World]:
     """
     place = pick_device(device)
     if world_size() == 1:
-        yield World(0, 1, place)
+        yield ProcessGroup(0, 1, place)
         return
     try:
         if place.type == "cuda":
@@ -85,7 +85,7 @@ def joined_world(device: str) -> Iterator[World]:
             "with a GPU for each or with --device cpu"
         ) from error
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), place)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()
 
@@ -102,11 +102,11 @@ def world_size() -> int:
     return int(told)
 
 
-def share_statistics(network: nn.Module, world: World) -> None:
+def synchronize_batch_norm(network: nn.Module, processes: ProcessGroup) -> None:
     """Let batch normalisation be over the whole batch, not one process's rows, from now on."""
-    if world.size == 1:
+    if processes.size == 1:
         return
-    if world.device.type == "cuda":
+    if processes.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
     for module in network.modules():  # torch's own works on GPUs only

@@ -59,23 +59,23 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def things(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things.
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, singular or plural.
 
-    >>> things(1, "class", "classes"), things(10000, "image")
+    >>> plural(1, "class", "classes"), plural(10000, "image")
     ('1 class', '10,000 images')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return at most five names in a row, and how many more there are.
+def listed(names: Sequence[str], *, most: int = MOST_NAMES) -> str:
+    """Return some names in a row, and how many more there are.
 
     >>> listed(["a", "b"]), listed("abcdefg")
     ('a, b', 'a, b, c, d, e and 2 more')
     """
-    shown = ", ".join(names[:MOST_NAMES])
-    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def decimal(number: float | None) -> str:

@@ -13,15 +13,20 @@ from typing import Final
 import numpy as np
 
 from index.store.schema import Binding
-from training.data.gallery_labels import Labelled, read_labelled
-from training.data.images.photo_identity import NO_LOOK
-from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
+from training.data.gallery_labels import LabelledItems, read_labelled_items
+from training.data.images.photo_hashes import NO_PHASH
+from training.data.images.training_record import (
+    TRAINING_RECORD_NAME,
+    TRAINING_RECORD_SHA256,
+    TrainingRecord,
+    read_training_record,
+)
 from training.errors import DataError
-from training.heads.vector_classifier import Fitted, fit_classes
+from training.heads.vector_classifier import FittedClassifier, fit_classes
 from training.publish import CARD_NAME
 from training.report.model_card import model_card
-from training.report.model_card_figures import CLASSES_OF
-from training.training_history import HISTORY_NAME, read_tried
+from training.report.model_card_figures import CLASSES_ORIGIN
+from training.training_history import HISTORY_NAME, read_history
 from vision.errors import ModelFolderError
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export, read_export, rebind
@@ -35,16 +40,16 @@ OF_CLASSES: Final = ("test_accuracy", "calibration_", "held_out_")
 
 
 @dataclass(frozen=True, slots=True)
-class Classed:
+class ClassedModel:
     """A new model folder, and what it came of."""
 
     manifest: Manifest
     before: tuple[str, ...]  # labels of the model that it was made of
-    items: Labelled
-    fitted: Fitted
+    items: LabelledItems
+    fitted: FittedClassifier
 
 
-def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
+def add_classes(gallery: Path, model: Path, out: Path) -> ClassedModel:
     """Write a model folder whose classes are the labels of a gallery's items.
 
     Raises:
@@ -58,17 +63,17 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
     if out.exists():
         raise ModelFolderError(f"{out} exists already; a model folder is never overwritten")
     weights = read_weights(model, base)
-    items = read_labelled(gallery)
+    items = read_labelled_items(gallery)
     facts = items.facts
     binding = Binding(model_name=facts.model_name, fingerprint=facts.fingerprint, width=facts.width)
     binding.check(base.fingerprint, gallery)
-    learnt = read_learnt(model, base)
+    record = read_training_record(model, base)
     learnt_N = np.zeros(len(items), np.bool_)
     if base.architecture.num_labels:  # without classes, it has learnt from no label
         learnt_N = (
             np.ones(len(items), np.bool_)
-            if learnt is None
-            else np.isin(items.contents_N, learnt.contents_K)
+            if record is None
+            else np.isin(items.contents_N, record.contents_K)
         )
     try:
         fitted = fit_classes(items, learnt_N, base.architecture)
@@ -79,11 +84,11 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
         REFERENCES_NAME: fitted.references.to_bytes(),
     }
     data = dict(base.data)
-    if learnt is not None:
-        documents[LEARNT_NAME] = _joined(learnt, items).to_bytes()
-        data[LEARNT_SHA256] = hashlib.sha256(documents[LEARNT_NAME]).hexdigest()
+    if record is not None:
+        documents[TRAINING_RECORD_NAME] = _extended_record(record, items).to_bytes()
+        data[TRAINING_RECORD_SHA256] = hashlib.sha256(documents[TRAINING_RECORD_NAME]).hexdigest()
     data[REFERENCES_SHA256] = hashlib.sha256(documents[REFERENCES_NAME]).hexdigest()
-    data[CLASSES_OF] = _origin(gallery, items, fitted)
+    data[CLASSES_ORIGIN] = _origin(gallery, items, fitted)
     manifest = replace(
         base,
         labels=items.names,
@@ -96,21 +101,22 @@ def add_classes(gallery: Path, model: Path, out: Path) -> Classed:
     history = model / HISTORY_NAME
     if history.is_file():
         documents[HISTORY_NAME] = history.read_bytes()
-    documents[CARD_NAME] = model_card(manifest, classes={}, tried=read_tried(model)).encode()
+    tried = read_history(model).tried
+    documents[CARD_NAME] = model_card(manifest, classes={}, tried=tried).encode()
     export = read_export(model, base, RUNTIME) if has_export(model, RUNTIME) else None
     write_model(
         out, manifest, weights, documents, None if export is None else rebind(export, manifest)
     )
-    return Classed(manifest, base.labels, items, fitted)
+    return ClassedModel(manifest, base.labels, items, fitted)
 
 
-def _joined(learnt: Learnt, items: Labelled) -> Learnt:
+def _extended_record(record: TrainingRecord, items: LabelledItems) -> TrainingRecord:
     """Return what the model has learnt from, with the items, whose looks are not known."""
-    looks_N = np.full(len(items), NO_LOOK, np.uint64)
-    return learnt.joined(Learnt(contents_K=items.contents_N, looks_K=looks_N))
+    phashes_N = np.full(len(items), NO_PHASH, np.uint64)
+    return record.union(TrainingRecord(contents_K=items.contents_N, phashes_K=phashes_N))
 
 
-def _origin(gallery: Path, items: Labelled, fitted: Fitted) -> dict[str, object]:
+def _origin(gallery: Path, items: LabelledItems, fitted: FittedClassifier) -> dict[str, object]:
     return {
         "gallery": gallery.resolve().name,
         "items": len(items),
@@ -122,7 +128,7 @@ def _origin(gallery: Path, items: Labelled, fitted: Fitted) -> dict[str, object]
     }
 
 
-def _metrics(base: Manifest, fitted: Fitted) -> dict[str, float]:
+def _metrics(base: Manifest, fitted: FittedClassifier) -> dict[str, float]:
     kept = {name: value for name, value in base.metrics.items() if not name.startswith(OF_CLASSES)}
     low, high = fitted.interval
     return kept | {

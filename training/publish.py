@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.dataset import Dataset
-from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt
-from training.evaluation.classification import class_figures, count_confusion
+from training.data.images.training_record import (
+    TRAINING_RECORD_NAME,
+    TRAINING_RECORD_SHA256,
+    TrainingRecord,
+)
+from training.evaluation.classification import classification_figures
 from training.evaluation.item_retrieval import search_items
 from training.evaluation.novelty import choose_references, references_of
-from training.evaluation.results import ClassFigures, SameItemFigures
+from training.evaluation.results import ClassFigures, ClassificationFigures, SameItemFigures
 from training.evaluation.views import VIEWS
-from training.fit.trainer import TrainingSession
+from training.fit.trainer import Trainer
 from training.report.model_card import model_card
-from training.statistics.calibration import calibration_error, measure_calibration, uncalibrated
-from training.statistics.significance import share_interval
 from training.training_history import HISTORY_NAME
 from vision.image.preprocessing import Preprocessing
 from vision.inference.bulk_encoder import fastest_encoder
@@ -71,26 +73,26 @@ class Trained:
     vectors_ND: NDArray[np.float32] | None = None  # of the training images, if they are known
 
 
-def trained_by(session: TrainingSession, label_names: Sequence[str]) -> Trained:
-    """Return the network of a session that is over, with the weights that are kept."""
-    recipe = session.recipe
-    temperature = session.temperature()
+def trained_by(trainer: Trainer, label_names: Sequence[str]) -> Trained:
+    """Return the network of a training that is over, with the weights that are kept."""
+    recipe = trainer.recipe
+    temperature = trainer.temperature()
     return Trained(
         recipe=recipe.name,
         architecture=recipe.architecture(len(label_names)),
         preprocessing=recipe.preprocessing,
-        network=session.network,
-        device=session.world.device,
+        network=trainer.network,
+        device=trainer.processes.device,
         temperature=temperature,
-        figures=_training_figures(session),
+        figures=_training_figures(trainer),
         history={
-            "history": [asdict(report) for report in session.history],
-            "environment": environment(session.world.device, processes=session.world.size),
+            "history": [asdict(epoch) for epoch in trainer.history],
+            "environment": environment(trainer.processes.device, processes=trainer.processes.size),
         },
     )
 
 
-def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finished:
+def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> Finished:
     """Measure a network on the test images the way it will be served, and describe it.
 
     Args:
@@ -98,8 +100,8 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         dataset: what it was trained on; its test images are looked at here for the first time.
         subject: recipe and data as JSON values.
     """
-    record = Learnt.of(*filter(None, (dataset.train, dataset.validation, dataset.unlabelled)))
-    learnt = record.joined(dataset.learnt_before or Learnt.nothing()).to_bytes()
+    record = TrainingRecord.of(*dataset.training_parts)
+    learnt = record.union(dataset.predecessor_record or TrainingRecord.empty()).to_bytes()
     manifest = Manifest(
         name=f"{dataset.name}-{trained.recipe}",
         architecture=trained.architecture,
@@ -108,26 +110,31 @@ def finish(trained: Trained, dataset: Dataset, subject: dict[str, Any]) -> Finis
         weights_sha256="",  # save_model fills it in
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         temperature=trained.temperature,
-        recipe=subject["recipe"],
-        data=subject["data"] | {LEARNT_SHA256: hashlib.sha256(learnt).hexdigest()},
+        recipe=run_identity["recipe"],
+        data=run_identity["data"] | {TRAINING_RECORD_SHA256: hashlib.sha256(learnt).hexdigest()},
     )
     encoder = fastest_encoder(
         TorchEncoder(manifest, trained.network, trained.device),
         images=len(dataset.test) + VIEWS * min(ITEM_PHOTOS, len(dataset.test)),
     )
-    said = encode_all(encoder, dataset.test.images_NCHW)
+    test_encoding = encode_all(encoder, dataset.test.images_NCHW)
     searched, known = _known(encoder, dataset, trained.vectors_ND)
-    items = search_items(encoder, searched, said, known, most=ITEM_PHOTOS).figures
+    items = search_items(encoder, searched, test_encoding, known, most=ITEM_PHOTOS).figures
     test_figures = {"test_images": float(len(dataset.test)), **_item_figures(items)}
     classes: tuple[ClassFigures, ...] = ()
     references = None
     if dataset.label_names:
-        labels_N, given_N = dataset.test.labels_N, said.probabilities_BL.argmax(axis=1)
-        classes = class_figures(
-            count_confusion(labels_N, given_N, len(dataset.label_names)), dataset.label_names
+        figures, _ = classification_figures(
+            test_encoding.probabilities_BL,
+            dataset.test.labels_N,
+            dataset.label_names,
+            temperature=manifest.temperature,
         )
-        test_figures |= _test_figures(said, labels_N, given_N == labels_N, manifest.temperature)
-        references = references_of(searched.train, known, said, trained.architecture).to_bytes()
+        classes = figures.classes
+        test_figures |= _test_figures(figures)
+        references = references_of(
+            searched.train, known, test_encoding, trained.architecture
+        ).to_bytes()
         sha256 = hashlib.sha256(references).hexdigest()
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
@@ -145,7 +152,7 @@ def _known(
 ) -> tuple[Dataset, Encoding]:
     """Return what is searched, and its vectors: all training images, or those worth encoding."""
     if vectors_ND is None:
-        train = dataset.train.only(
+        train = dataset.train.take(
             choose_references(dataset.train.labels_N, dataset.train.contents_N)
         )
         return replace(dataset, train=train), encode_all(encoder, train.images_NCHW)
@@ -165,7 +172,7 @@ def publish(finished: Finished, folder: Path) -> Manifest:
         )
         documents = {
             HISTORY_NAME: finished.history,
-            LEARNT_NAME: finished.learnt,
+            TRAINING_RECORD_NAME: finished.learnt,
             CARD_NAME: card.encode(),
         }
         if finished.references is not None:
@@ -187,39 +194,32 @@ def _item_figures(items: SameItemFigures) -> dict[str, float]:
     }
 
 
-def _test_figures(
-    encoding: Encoding,
-    labels_N: NDArray[np.int64],
-    right_N: NDArray[np.bool_],
-    temperature: float,
-) -> dict[str, float]:
-    low, high = share_interval(int(right_N.sum()), len(right_N))
-    before_NL = uncalibrated(encoding.probabilities_BL, temperature)
-    calibration = measure_calibration(encoding.probabilities_BL, labels_N)
+def _test_figures(figures: ClassificationFigures) -> dict[str, float]:
+    low, high = figures.accuracy_interval
+    beyond_low, beyond_high = figures.calibration_error_beyond_chance_interval
     return {
-        "test_accuracy": float(right_N.mean()),
+        "test_accuracy": figures.accuracy,
         "test_accuracy_low": low,
         "test_accuracy_high": high,
-        "calibration_error": calibration.error,
-        "calibration_error_honest": calibration.honest,
-        "calibration_error_honest_high": calibration.honest_high,
-        "calibration_error_beyond_chance": calibration.beyond_chance,
-        "calibration_error_beyond_chance_low": calibration.interval[0],
-        "calibration_error_beyond_chance_high": calibration.interval[1],
-        "test_images": float(len(labels_N)),
-        "calibration_error_uncalibrated": calibration_error(before_NL, labels_N),
+        "calibration_error": figures.calibration_error,
+        "calibration_error_honest": figures.calibration_error_honest,
+        "calibration_error_honest_high": figures.calibration_error_honest_high,
+        "calibration_error_beyond_chance": figures.calibration_error_beyond_chance,
+        "calibration_error_beyond_chance_low": beyond_low,
+        "calibration_error_beyond_chance_high": beyond_high,
+        "calibration_error_uncalibrated": figures.calibration_error_uncalibrated,
     }
 
 
-def _training_figures(session: TrainingSession) -> dict[str, float]:
-    last = session.history[-1]
+def _training_figures(trainer: Trainer) -> dict[str, float]:
+    last = trainer.history[-1]
     figures = {
         "epochs": float(last.epoch),
-        "kept_epoch": float(session.kept_epoch),
-        "parameters": float(sum(p.numel() for p in session.network.parameters())),
+        "kept_epoch": float(trainer.kept_epoch),
+        "parameters": float(sum(p.numel() for p in trainer.network.parameters())),
         "train_loss": last.loss,
         "train_accuracy": last.accuracy,
-        "train_seconds": sum(report.seconds for report in session.history),
+        "train_seconds": sum(epoch.seconds for epoch in trainer.history),
     }
     if last.validation_loss is not None and last.validation_accuracy is not None:
         figures |= {

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 
 from training.data.dataset import Dataset
-from training.data.images.decode_files import LoadReport
-from training.distributed import joined_world
-from training.fit.callbacks import Observer, Observers
+from training.distributed import join_process_group
 from training.fit.checkpoint import CheckpointFolder
-from training.fit.initialization.predecessor_data import after_predecessor
+from training.fit.initialization.predecessor_data import exclude_predecessor_images
 from training.fit.preflight import check_processes, refuse_existing, refuse_unfinished, state_folder
 from training.fit.prepare_network import prepare
-from training.fit.train_step import refuse_endless
-from training.fit.trainer import TrainingSession
+from training.fit.train_step import refuse_non_finite
+from training.fit.trainer import Trainer
+from training.progress import Progress, TrainingStarted, ignore
 from training.publish import finish, publish, trained_by
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
@@ -32,8 +31,7 @@ def train(
     out: Path,
     device: str = "auto",
     resume: bool = False,
-    observer: Observer | None = None,
-    on_embedded: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Manifest:
     """Train as ``recipe`` says, write the model folder ``out`` and return its manifest.
 
@@ -49,8 +47,7 @@ def train(
         out: the model folder to make; it appears whole or not at all.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on from the last whole epoch of an interrupted call; begin if there is none.
-        observer: told about progress, from this thread.
-        on_embedded: told how many images a frozen backbone has embedded, before the first epoch.
+        progress: told what is done, by the first process.
 
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
@@ -62,28 +59,27 @@ def train(
         DataError: the model to go on from leaves nothing to measure with.
     """
     refuse_existing(out)
-    dataset = after_predecessor(dataset, recipe)
-    with joined_world(device) as world, reproducible(recipe.seed, world.device):
-        recipe, network = prepare(recipe, dataset.label_names, world.device)
-        subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
-        check_processes(recipe, world.size)
+    dataset = exclude_predecessor_images(dataset, recipe)
+    with join_process_group(device) as processes, reproducible(recipe.seed, processes.device):
+        recipe, network = prepare(recipe, dataset.label_names, processes.device)
+        run_identity = {"recipe": recipe.to_json(), "data": dataset.to_json()}
+        check_processes(recipe, processes.size)
         state = CheckpointFolder(state_folder(out))
-        with state if world.is_first else nullcontext():
+        with state if processes.is_first else nullcontext():
             refuse_unfinished(state, resume=resume)  # before a backbone embeds all images
-            session = TrainingSession(
+            trainer = Trainer(
                 *(recipe, network, dataset.train, dataset.validation),
-                world=world,
-                report=on_embedded,
+                processes=processes,
+                progress=progress if processes.is_first else ignore,
             )
-            watching = observer if observer is not None and world.is_first else Observers()
-            run_session(session, state, subject, watching)
-            finished = finish(trained_by(session, dataset.label_names), dataset, subject)
-            refuse_endless(finished.manifest.metrics.values(), "a figure on the test images")
+            run_trainer(trainer, state, run_identity)
+            finished = finish(trained_by(trainer, dataset.label_names), dataset, run_identity)
+            refuse_non_finite(finished.manifest.metrics.values(), "a figure on the test images")
             manifest = finished.manifest
-            if world.is_first:
+            if processes.is_first:
                 manifest = publish(finished, out)
                 state.remove()
-            world.wait()
+            processes.barrier()
     return manifest
 
 
@@ -99,24 +95,19 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def run_session(
-    session: TrainingSession, folder: CheckpointFolder, subject: dict[str, Any], observer: Observer
-) -> None:
+def run_trainer(trainer: Trainer, folder: CheckpointFolder, run_identity: dict[str, Any]) -> None:
     """Train to the end, from the folder's state on if there is one, saving after each epoch.
 
     Raises:
-        CheckpointError: the state cannot be saved or read, or is of another ``subject``.
+        CheckpointError: the state cannot be saved or read, or is of another ``run_identity``.
         DivergenceError: the loss is no longer a number.
     """
     if folder.exists():
-        session.restore(folder.load(subject))
-    observer.started(
-        epochs=session.recipe.epochs,
-        epochs_done=len(session.history),
-        steps_per_epoch=session.steps_per_epoch,
-    )
-    while not session.finished:
-        report = session.run_epoch(observer.step)
-        if session.world.is_first:
-            folder.save(session.checkpoint(subject))
-        observer.epoch(report)
+        trainer.restore(folder.load(run_identity))
+    done = len(trainer.history)
+    trainer.progress(TrainingStarted(trainer.recipe.epochs, done, trainer.steps_per_epoch))
+    while not trainer.finished:
+        epoch = trainer.run_epoch()
+        if trainer.processes.is_first:
+            folder.save(trainer.checkpoint(run_identity))
+        trainer.progress(epoch)

@@ -2,45 +2,34 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vision.errors import ModelFolderError
 
 HISTORY_NAME: Final = "training.json"  # in a model folder
 
 
-def read_history(model_folder: Path) -> tuple[dict[str, Any], ...]:
-    """Return how the training went, epoch by epoch; nothing where the folder does not say.
+class TrainingHistory(NamedTuple):
+    """How a training went, as JSON values."""
+
+    epochs: tuple[dict[str, Any], ...] = ()  # empty where the folder does not say
+    tried: dict[str, Any] | None = None  # as ``SelectionResult.to_json``; None: it was not `auto`
+
+
+def read_history(model_folder: Path) -> TrainingHistory:
+    """Return how the training went.
 
     Raises:
         ModelFolderError: the file is not JSON, or holds something else.
     """
+    path = model_folder / HISTORY_NAME
     try:
-        return tuple(dict(epoch) for epoch in _read(model_folder)["history"])
+        found = json.loads(path.read_bytes())
+        epochs, tried = tuple(dict(epoch) for epoch in found["history"]), found.get("tried")
+        if tried is not None:
+            tried = {name: tried[name] for name in ("candidates", "winner", "why")}
+        return TrainingHistory(epochs, tried)
     except FileNotFoundError:
-        return ()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        path = model_folder / HISTORY_NAME
-        raise ModelFolderError(f"{path} is damaged: no list of epochs called history") from error
-
-
-def read_tried(model_folder: Path) -> dict[str, Any] | None:
-    """Return what `auto` tried, as ``training.heads.trial_results`` writes it, or None.
-
-    Raises:
-        ModelFolderError: the file is not JSON, or holds something else.
-    """
-    try:
-        tried = _read(model_folder).get("tried")
-        if tried is None:
-            return None
-        return {name: tried[name] for name in ("candidates", "winner", "why")}
-    except FileNotFoundError:
-        return None
+        return TrainingHistory()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        path = model_folder / HISTORY_NAME
-        raise ModelFolderError(f"{path} is damaged: what was tried cannot be read") from error
-
-
-def _read(model_folder: Path) -> Any:
-    return json.loads((model_folder / HISTORY_NAME).read_bytes())
+        raise ModelFolderError(f"{path} is damaged: no history of a training") from error

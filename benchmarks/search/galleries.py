@@ -48,5 +48,5 @@ def built(folder: Path, vectors_ND: np.ndarray) -> Path:
                     for row in range(start, min(start + CHUNK, len(vectors_ND)))
                 ]
             )
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
     return folder

@@ -10,7 +10,7 @@ from cli.support.gallery_filling import find_model_folder
 from cli.support.options import GalleryArgument, GalleryModelOption, JsonOption
 
 if TYPE_CHECKING:
-    from training.gallery_classes import Classed
+    from training.gallery_classes import ClassedModel
 
 
 def classes(
@@ -41,7 +41,7 @@ def classes(
     )
 
 
-def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
+def _to_json(made: "ClassedModel", out: Path) -> dict[str, Any]:
     fitted, items = made.fitted, made.items
     return {
         "out": str(out),
@@ -61,18 +61,18 @@ def _to_json(made: "Classed", out: Path) -> dict[str, Any]:
     }
 
 
-def _in_words(made: "Classed") -> list[str]:
-    from training.formatting import interval, percent, things  # noqa: PLC0415
+def _in_words(made: "ClassedModel") -> list[str]:
+    from training.formatting import interval, percent, plural  # noqa: PLC0415
 
     fitted, items = made.fitted, made.items
-    count = things(len(items.names), "class", "classes")
-    before = things(len(made.before), "class", "classes") if made.before else "no classes"
+    count = plural(len(items.names), "class", "classes")
+    before = plural(len(made.before), "class", "classes") if made.before else "no classes"
     replaced = ", which these replace" if made.before else ""
     sentences = [
-        f"{count} learnt from {len(items):,} labelled of {things(items.facts.count, 'item')}; the "
+        f"{count} learnt from {len(items):,} labelled of {plural(items.facts.count, 'item')}; the "
         f"model had {before}{replaced}",
         f"accuracy {percent(fitted.accuracy)} ({interval(fitted.interval)}, 95%) on "
-        f"{things(fitted.measured, 'item')}, each held out of what judged it",
+        f"{plural(fitted.measured, 'item')}, each held out of what judged it",
     ]
     if not fitted.all_new:
         sentences.append(
@@ -80,7 +80,7 @@ def _in_words(made: "Classed") -> list[str]:
             "flattering: measure it on new ones with lookalike evaluate"
         )
     if fitted.alone:
-        alone = things(fitted.alone, "class", "classes")
+        alone = plural(fitted.alone, "class", "classes")
         sentences.append(
             f"{alone} of one photo or one group: learnt, but not measured; give each a second one"
         )

@@ -8,7 +8,7 @@ import typer
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import SHOWN_DIGITS, open_gallery
 from cli.support.options import GalleryArgument, JsonOption
-from training.formatting import things
+from training.formatting import plural
 
 if TYPE_CHECKING:
     from index.items.item import GalleryInfo
@@ -32,7 +32,7 @@ def info(
     with open_gallery(gallery) as opened:
         facts = opened.info()
         model_folder = opened.binding.model_folder
-        side = opened.pictures.side
+        side = opened.thumbnail_side
         contents = count_contents(gallery) if labels else None
     if as_json:
         counted = {} if contents is None else _to_json(contents)
@@ -80,7 +80,7 @@ def _print_contents(contents: "Contents") -> None:
         counts.append((NO_LABEL, f"{contents.unlabelled:,}"))
     stdout.print(make_table(f"{len(contents.labels):,} labels", ("label", "images"), counts))
     if len(shown) < len(contents.labels):
-        more = things(len(contents.labels) - len(shown), "label")
+        more = plural(len(contents.labels) - len(shown), "label")
         print_info(f"{more} more; --json gives all of them")
     if not contents.members:
         return

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +15,14 @@ from cli.support.console import (
     stdout,
 )
 from cli.support.gallery_filling import load_gallery_encoder, open_gallery
-from cli.support.image_argument import ImageArgument, load_image, parse_json_option
+from cli.support.image_argument import ImageArgument, load_image
 from cli.support.options import (
     DeviceOption,
     GalleryArgument,
     GalleryModelOption,
     JsonOption,
     RuntimeOption,
+    json_object_option,
 )
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def replace(
         str | None, typer.Option(help="New label; by default it stays.", show_default=False)
     ] = None,
     metadata: Annotated[
-        str | None,
-        typer.Option(help="New metadata, a JSON object; by default it stays.", show_default=False),
+        dict[str, Any] | None,
+        json_object_option(help="New metadata, a JSON object; by default it stays."),
     ] = None,
     model: GalleryModelOption = None,
     device: DeviceOption = "auto",
@@ -60,7 +61,6 @@ def replace(
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another image, and if you like another label and metadata."""
-    given = None if metadata is None else parse_json_option(metadata, "--metadata")
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     from index.items.item import NewItem  # noqa: PLC0415
 
@@ -73,8 +73,8 @@ def replace(
                     id=item_id,
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
-                    metadata=old.metadata if given is None else given,
-                    thumbnail=picture.thumbnail(max_side=opened.pictures.side),
+                    metadata=old.metadata if metadata is None else metadata,
+                    thumbnail=picture.thumbnail(max_side=opened.thumbnail_side),
                     content_sha256=picture.content_sha256,
                 )
             ]
@@ -94,18 +94,15 @@ def edit(
     ] = None,
     no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
-        str | None,
-        typer.Option(
-            help="JSON object to merge into the metadata; null removes a member.",
-            show_default=False,
-        ),
+        dict[str, Any] | None,
+        json_object_option(help="JSON object to merge into the metadata; null removes a member."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another label or metadata; its image and vector stay."""
     changes: dict[str, object] = {}
     if metadata is not None:
-        changes["metadata"] = parse_json_option(metadata, "--metadata")
+        changes["metadata"] = metadata
     if label is not None or no_label:
         changes["label"] = label
     if not changes or (label is not None and no_label):
@@ -113,7 +110,7 @@ def edit(
     from index.query.editing import Patch  # noqa: PLC0415
 
     with open_gallery(gallery) as opened:
-        item = opened.editing.patch(item_id, Patch(changes))
+        item = opened.patch(item_id, Patch(changes))
     if as_json:
         print_json(asdict(item))
     else:
@@ -130,7 +127,7 @@ def rebuild(
     """
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        made = opened.upkeep.rebuild(target=recall, on_stage=show)
+        made = opened.rebuild(target=recall, on_stage=show)
     if as_json:
         print_json(made.to_json())
     else:
@@ -146,11 +143,11 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
     from index.store.vacuum import check_room_to_vacuum, vacuum  # noqa: PLC0415
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        opened.upkeep.check_writable()
+        opened.check_writable()
         needed = check_room_to_vacuum(gallery)
         if needed:
             print_info(f"giving room back takes {needed / 2**20:,.1f} MiB in {gallery} for a while")
-        made = opened.upkeep.rebuild(on_stage=show)
+        made = opened.rebuild(on_stage=show)
         show("giving room back")
         saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
@@ -171,7 +168,7 @@ def tune(
     """
 
     with open_gallery(gallery) as opened, stage_progress() as show:
-        made = opened.upkeep.rebuild(target=recall, tune=True, on_stage=show)
+        made = opened.rebuild(target=recall, tune=True, on_stage=show)
     if as_json:
         print_json(made.to_json())
         return

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from cli.support.console import print_json, stage_progress, stdout
 from cli.support.gallery_filling import open_gallery
 from cli.support.options import GalleryArgument, JsonOption
-from training.formatting import things
+from training.formatting import plural
 
 
 def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -26,7 +26,7 @@ def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         return
     stdout.print(
         f"nothing that was deleted up to operation {purged.seq:,} is left; "
-        f"{things(purged.generations, 'older structure')} and "
-        f"{things(purged.lists, 'record')} of jobs deleted, "
+        f"{plural(purged.generations, 'older structure')} and "
+        f"{plural(purged.lists, 'record')} of jobs deleted, "
         f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
     )

@@ -144,7 +144,7 @@ def restore(
     with share_progress("restoring") as show:
         restore_to(backup, gallery, on_progress=show)
     with open_gallery(gallery) as opened:
-        count, due = opened.count, opened.upkeep.is_due
+        count, due = opened.count, opened.is_rebuild_due
     if as_json:
         print_json({"gallery": str(gallery), "count": count, "rebuild_is_due": due})
         return

@@ -1,14 +1,14 @@
 """What `--data` names in, images with labels out, with progress and a word on what was found."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from cli.support.console import print_info, progress, text_lines
+from cli.support.console import print_info, text_lines
+from cli.support.training_progress import TrainingProgress
 from dataset.findings import Findings
 from training.recipes.recipe import Recipe
 from vision.image.decode import harden_pillow
@@ -17,7 +17,6 @@ from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.data.images.decode_files import LoadReport
 
 
 def data_arguments(data: str, group: str | None) -> list[str]:
@@ -35,13 +34,14 @@ def load_to_train(
         ModelFolderError: the model to go on from is damaged.
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
-    from training.fit.initialization.predecessor_data import after_predecessor  # noqa: PLC0415
+    from training.fit.initialization.predecessor_data import exclude_predecessor_images  # noqa: PLC0415
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
-            data, recipe.preprocessing, hold_out=hold_out, group=group, report=report
+            data, recipe.preprocessing, hold_out=hold_out, group=group, progress=progress
         )
-    dataset = after_predecessor(dataset, recipe)
+    dataset = exclude_predecessor_images(dataset, recipe)
     print_findings(dataset.findings)
     return dataset
 
@@ -61,14 +61,15 @@ def load_all(
     """
     from training.data.dataset import load_dataset  # noqa: PLC0415 - keeps `--help` quick
 
-    with _reading() as report:
+    harden_pillow()
+    with TrainingProgress() as progress:
         dataset = load_dataset(
             data,
             preprocessing,
             hold_out=hold_out,
             unlabelled=True,
             group=group,
-            report=report,
+            progress=progress,
         )
     if not quiet:
         print_findings(dataset.findings)
@@ -84,24 +85,16 @@ def load_to_evaluate(
         ModelFolderError: a model folder is missing or damaged.
         DatasetError, DataError: the data are missing or damaged, or nothing is left to measure.
     """
-    from training.data.images.trained_on import read_learnt  # noqa: PLC0415 - keeps `--help` quick
-    from training.data.unseen_images import load_unlearnt  # noqa: PLC0415
+    from training.data.images.training_record import read_training_record  # noqa: PLC0415 - keeps `--help` quick
+    from training.data.unseen_images import load_unseen  # noqa: PLC0415
 
     manifest = read_manifest(model)
-    learnt = [read_learnt(folder, read_manifest(folder)) for folder in (model, *others)]
-    with _reading() as report:
-        dataset = load_unlearnt(data, manifest, learnt, group=group, report=report)
+    learnt = [read_training_record(folder, read_manifest(folder)) for folder in (model, *others)]
+    harden_pillow()
+    with TrainingProgress() as progress:
+        dataset = load_unseen(data, manifest, learnt, group=group, progress=progress)
     print_findings(dataset.findings)
     return dataset
-
-
-@contextmanager
-def _reading() -> Iterator["LoadReport"]:
-    """Show how many images were read."""
-    harden_pillow()
-    with progress() as display:
-        task = display.add_task("reading images", total=None, note="")
-        yield lambda done, total: display.update(task, completed=done, total=total)
 
 
 def print_findings(findings: Findings, *, title: str = "found in the data") -> None:

@@ -75,20 +75,20 @@ def add_images(
 
 def set_thumbnail_side(gallery: "Gallery", side: int | None) -> None:
     """Keep pictures of ``side`` pixels from now on, and say so where others are there."""
-    if side is None or side == gallery.pictures.side:
+    if side is None or side == gallery.thumbnail_side:
         return
-    gallery.pictures.keep(side)
+    gallery.set_thumbnail_side(side)
     if gallery.count:
         print_info(f"from now on pictures of {side} pixels are kept; those that are stored stay")
 
 
 def rebuild_if_due(gallery: "Gallery") -> None:
     """Build the search structure anew where it pays; without one, searches only take longer."""
-    if not gallery.upkeep.is_due:
+    if not gallery.is_rebuild_due:
         return
     print_info("building the search structure; interrupted, the items are kept all the same")
     try:
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
     except RebuildError as error:
         print_info(f"all items are stored, but: {error}")
 

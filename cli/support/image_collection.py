@@ -70,11 +70,11 @@ class ResultFormat:
     rows: Callable[[Document], list[Document]]  # of a document, in a CSV
 
 
-def is_collection(pictures: Path, out: Path | None) -> bool:
-    """Return whether ``pictures`` is a folder or table, and check that ``out`` fits.
+def check_results_file(pictures: Path, out: Path | None) -> None:
+    """Accept a file for the answers for a folder or table, and none for one image.
 
     Raises:
-        BadParameter: it does not.
+        BadParameter: ``out`` does not fit ``pictures``.
     """
     is_many = pictures.is_dir() or is_table(pictures)
     if is_many and out is None:
@@ -92,7 +92,6 @@ def is_collection(pictures: Path, out: Path | None) -> bool:
         raise typer.BadParameter(
             f"a file that ends in .csv or .jsonl was expected, got {str(out)!r}", param_hint="--out"
         )
-    return is_many
 
 
 def write_results(

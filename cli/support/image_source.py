@@ -13,8 +13,8 @@ from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.source import list_source
 from index.items.source_entries import Entry, entries_of
-from training.data.dataset import FASHION_MNIST, default_cache
 from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
+from training.data.images.load import FASHION_MNIST
 
 SHOWN = 3  # folders that a sentence names
 
@@ -45,7 +45,7 @@ def open_image_source(data: str, *, prune: bool = False, group: str | None = Non
     if data == FASHION_MNIST:
         if group is not None:
             raise DatasetError(f"{data} does not say which photos show one thing: no --group")
-        folder = find_fashion_mnist(default_cache() / FASHION_MNIST)
+        folder = find_fashion_mnist()
         (images_NHW, labels_N), _test = read_fashion_mnist(folder)
         entries = _fashion_mnist_entries(images_NHW, labels_N)
         return ImageSource(FASHION_MNIST, len(images_NHW), entries, Findings())

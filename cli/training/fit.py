@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from cli.support.console import print_info, print_json
 from cli.support.dataset_loading import data_arguments, load_to_train
+from cli.support.training_progress import TrainingProgress
 from cli.training.bit_depth import with_bit_depth
-from cli.training.training_progress import TrainingProgress
-from training.formatting import things
+from training.formatting import plural
+from training.progress import Event
 from training.recipes.recipe import Recipe
 from vision.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.fit.callbacks import Observer
+    from training.fit.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def train_recipe(
         return
     print_info(
         f"{out}: test accuracy {manifest.metrics['test_accuracy']:.2%} after "
-        f"{things(int(manifest.metrics['epochs']), 'epoch')}, "
+        f"{plural(int(manifest.metrics['epochs']), 'epoch')}, "
         f"{manifest.metrics['train_seconds']:.0f} s of training"
     )
     print_evaluate_command(where)
@@ -72,25 +73,29 @@ def fit_with_progress(
     *,
     device: str,
     resume: bool,
-    curves: "Observer | None" = None,
+    curves: "TensorBoard | None" = None,
 ) -> Manifest:
     """Train with progress, also told to ``curves``, and return the new model folder's manifest.
 
     Raises:
         TrainingError, VisionError: as ``training.train.train``.
     """
-    from training.fit.callbacks import Observers  # noqa: PLC0415 - keeps `--help` quick
     from training.train import train as train_model  # noqa: PLC0415
 
-    with TrainingProgress() as watching:
+    with TrainingProgress() as shown:
+
+        def progress(event: Event) -> None:
+            shown(event)
+            if curves is not None:
+                curves(event)
+
         return train_model(
             recipe,
             dataset,
             out=out,
             device=device,
             resume=resume,
-            observer=Observers(watching, *([] if curves is None else [curves])),
-            on_embedded=watching.embedded,
+            progress=progress,
         )
 
 
@@ -122,8 +127,8 @@ def warn_if_nothing_to_resume(out: Path) -> None:
 
 
 @contextmanager
-def _curves(folder: Path | None) -> "Iterator[Observer | None]":
-    """Give the block an observer that writes curves to ``folder``, if there is one.
+def _curves(folder: Path | None) -> "Iterator[TensorBoard | None]":
+    """Give the block a callback that writes curves to ``folder``, if there is one.
 
     Raises:
         TrainingError: TensorBoard is not installed, or the folder cannot be written.

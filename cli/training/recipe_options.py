@@ -89,16 +89,6 @@ def choose_auto_recipe(
     return auto_recipe(weights=weights, **settings)
 
 
-def check_budget(recipe: str, budget_s: float | None) -> None:
-    """Refuse a budget for a recipe that has no use for it.
-
-    Raises:
-        ValueError: so it is.
-    """
-    if budget_s is not None:
-        raise ValueError(f"--budget is for the recipe {AUTO}; {recipe} learns for --epochs")
-
-
 def _model_in(weights: str | None) -> Manifest | None:
     """Return the manifest of the model folder that ``weights`` names, if it names a folder."""
     if weights is None:

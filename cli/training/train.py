@@ -9,7 +9,7 @@ import typer
 from cli.support.options import BudgetOption, DataOption, DeviceOption, GroupOption, JsonOption
 from cli.training.auto import train_auto_recipe
 from cli.training.fit import RunOptions, train_recipe
-from cli.training.recipe_options import check_budget, choose_auto_recipe, choose_recipe
+from cli.training.recipe_options import choose_auto_recipe, choose_recipe
 from dataset.names import label_of
 from training.data.images.load import FASHION_MNIST
 from training.recipes.auto_recipe import AUTO
@@ -150,6 +150,8 @@ def train(
     `PYTHONSAFEPATH=1 torchrun --nproc-per-node N -m cli.main train …`.
     """
     name = recipe or (RECIPE_OF_FASHION_MNIST if data == FASHION_MNIST else AUTO)
+    if name != AUTO and budget_s is not None:
+        raise typer.BadParameter(f"--budget is for the recipe {AUTO}; {name} learns for --epochs")
     learning: dict[str, Any] = {
         "width": width,
         "reduction": reduction,
@@ -177,7 +179,6 @@ def train(
                 seed=seed,
             )
         else:
-            check_budget(name, budget_s)
             by_steps = choose_recipe(
                 name,
                 data,

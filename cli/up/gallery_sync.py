@@ -18,7 +18,7 @@ from index.decoding.file_decoder import UNREADABLE
 from index.items.source_entries import entries_of, id_of_path
 from index.store.schema import DATABASE_NAME
 from training.data.images.load import FASHION_MNIST
-from training.formatting import things
+from training.formatting import plural
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
 
@@ -54,7 +54,7 @@ class SyncResult:
         parts = []
         if self.added:
             names = f" ({', '.join(self.names)})" if self.names else ""
-            parts.append(f"{things(self.added, 'photo')} added{names}")
+            parts.append(f"{plural(self.added, 'photo')} added{names}")
         parts += [f"{self.changed:,} changed"] * bool(self.changed)
         parts += [f"{self.pruned:,} taken out"] * bool(self.pruned)
         return ", ".join(parts) or "nothing new"

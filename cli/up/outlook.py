@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.support.console import print_info, print_json
 from cli.support.dataset_loading import print_findings
-from training.formatting import duration, listed, things
+from training.formatting import duration, listed, plural
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _print_found(listing: "Listing", *, all_of_it: bool) -> None:
         print_findings(listing.findings)
         return
     first, *others = listing.findings.frequent_first()
-    more = f"; {things(len(others), 'more finding')}" if others else ""
+    more = f"; {plural(len(others), 'more finding')}" if others else ""
     print_info(f"found: {first.reason} ({first.count:,} x, {first.examples[0]}){more}; see --plan")
 
 
@@ -77,6 +77,7 @@ def suggest_retraining(workspace: "Workspace", listing: "Listing", options: "UpO
 def _plan_to_json(survey: "Survey", plan: "Plan", workspace: "Workspace") -> dict[str, Any]:
     facts = asdict(survey)
     del facts["size"], facts["decode_s"]
+    facts["formats"] = dict(survey.formats)  # `asdict` makes something else of a Counter
     return {
         "folder": str(workspace.folder),
         **facts,

@@ -11,7 +11,7 @@ from cli.up import stages
 from cli.up.options import UpOptions
 from cli.up.workspace import Workspace
 from training.data.images.load import FASHION_MNIST
-from training.formatting import duration, things
+from training.formatting import duration, plural
 from vision.model.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _index(
         if gallery_sync.is_complete:
             return SyncResult(), f"indexed: {workspace.gallery}"
         result = gallery_sync.update_fashion_mnist()
-        return result, f"indexed {things(result.count, 'photo')} in {duration(result.seconds)}"
+        return result, f"indexed {plural(result.count, 'photo')} in {duration(result.seconds)}"
     was_complete = gallery_sync.is_complete
     now = Inventory.of(listing)
     files = gallery_sync.changed_files(listing, now)
@@ -129,9 +129,9 @@ def _index(
 
 def _index_line(result: "SyncResult", listing: "Listing", *, was_complete: bool) -> str:
     if was_complete:
-        line = f"indexed: {things(len(listing.files), 'photo')}, {result.in_words()}"
+        line = f"indexed: {plural(len(listing.files), 'photo')}, {result.in_words()}"
     else:
-        line = f"indexed {things(len(listing.files), 'photo')} in {duration(result.seconds)}"
+        line = f"indexed {plural(len(listing.files), 'photo')} in {duration(result.seconds)}"
     if result.refused:
         line += f"; {result.refused:,} cannot be read"
     if listing.unread:
@@ -163,7 +163,7 @@ def _retrain(
 def choose_recipe(listing: "Listing | None", options: UpOptions) -> "AutoRecipe | Recipe":
     """Return the recipe for a source: the one call that decides how it is trained."""
     from cli.training.bit_depth import detect_bit_depth  # noqa: PLC0415
-    from training.data.first_look import look_at  # noqa: PLC0415
+    from training.data.source_preview import preview_files  # noqa: PLC0415
     from training.recipes.auto_recipe import auto_recipe  # noqa: PLC0415
     from training.recipes.built_in import pick_recipe  # noqa: PLC0415
 
@@ -171,8 +171,8 @@ def choose_recipe(listing: "Listing | None", options: UpOptions) -> "AutoRecipe 
         recipe = pick_recipe("cnn", FASHION_MNIST)
         return recipe if options.epochs is None else replace(recipe, epochs=options.epochs)
     auto = auto_recipe(budget_s=options.budget_s)
-    auto = auto.seeing(detect_bit_depth(str(listing.source), auto.preprocessing))
-    return auto.suited(*look_at(listing.files))
+    auto = auto.with_bits(detect_bit_depth(str(listing.source), auto.preprocessing))
+    return auto.adapted_to(*preview_files(listing.files))
 
 
 def _list_source(source: str, group: str | None) -> "Listing | None":
@@ -201,7 +201,7 @@ def _check_count(listing: "Listing") -> None:
 
     if (count := len(listing.files)) < FEWEST:
         raise DatasetError(
-            f"{things(count, 'photo')} in {listing.source}{listing.findings.in_words()}: two to "
+            f"{plural(count, 'photo')} in {listing.source}{listing.findings.in_words()}: two to "
             "learn from and one to measure with are the least"
         )
 

@@ -15,7 +15,7 @@ from cli.support.console import quiet
 from cli.support.dataset_loading import load_to_evaluate, load_to_train
 from cli.up.workspace import State, Workspace
 from training.errors import DataError
-from training.formatting import duration, percent, things
+from training.formatting import duration, percent, plural
 from vision.errors import ExportError
 from vision.inference.open_encoder import NVIDIA
 from vision.inference.openvino_encoder import RUNTIME
@@ -75,7 +75,7 @@ def describe_training(manifest: Manifest) -> str:
     """Return how good a model was when it was trained, as part of a sentence."""
     accuracy = manifest.metrics.get("test_accuracy")
     if manifest.classes_sha256 is not None:
-        return f"{things(len(manifest.labels), 'class', 'classes')} from labels that came later"
+        return f"{plural(len(manifest.labels), 'class', 'classes')} from labels that came later"
     if not manifest.labels or accuracy is None:
         return "vectors for photos without classes"
     images = int(manifest.metrics.get("test_images", 0))
@@ -143,7 +143,7 @@ def measure(
     page = workspace.model / REPORT_PAGE
     if not page.exists() and state.unmeasured is None:
         from cli.evaluate import write_report  # noqa: PLC0415 - torch takes seconds
-        from training.evaluation.evaluate import measure as measure_model  # noqa: PLC0415
+        from training.evaluation.evaluate import evaluate_model  # noqa: PLC0415
 
         try:
             dataset = evaluation_data.dataset
@@ -151,7 +151,7 @@ def measure(
             state = replace(state, unmeasured=str(error))
             workspace.write_state(state)
         else:
-            measured = measure_model(workspace.model, dataset, device=device)
+            measured = evaluate_model(workspace.model, dataset, device=device)
             write_report(measured, dataset, workspace.model)
     if state.unmeasured is not None:
         return state, f"not measured: {state.unmeasured}"

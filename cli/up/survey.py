@@ -15,9 +15,9 @@ from PIL import Image
 
 from dataset.folders.file_content import read_file
 from dataset.listing import ListedFile, Listing
-from training.data.images.near_duplicates import group_copies
-from training.data.images.photo_identity import Identities, Identity, identify
-from training.formatting import megabytes, things
+from training.data.images.near_duplicates import group_near_duplicates
+from training.data.images.photo_hashes import PhotoHashArrays, PhotoHashes, hash_photo
+from training.formatting import megabytes, plural
 from vision.errors import ImageError
 from vision.formats.detect import HEIC, sniff_format
 from vision.formats.heic import open_heic
@@ -57,7 +57,7 @@ class Survey:
         if self.size is not None:
             facts.append(f"about {self.size[0]:,} x {self.size[1]:,} pixels")
         return [
-            f"{name}: {things(self.photos, 'photo')} {self._classes()}{self._groups()}",
+            f"{name}: {plural(self.photos, 'photo')} {self._classes()}{self._groups()}",
             f"{', '.join(facts)}; {self._oddities()}",
         ]
 
@@ -68,10 +68,10 @@ class Survey:
         span = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
         without = f", {self.unlabelled:,} without a class" if self.unlabelled else ""
         each = " each" if len(counts) > 1 else ""
-        return f"in {things(len(counts), 'class', 'classes')} of {span}{each}{without}"
+        return f"in {plural(len(counts), 'class', 'classes')} of {span}{each}{without}"
 
     def _groups(self) -> str:
-        return f"; {things(self.things, 'thing')} shown by several" if self.things else ""
+        return f"; {plural(self.things, 'thing')} shown by several" if self.things else ""
 
     def _formats(self) -> str:
         total = self.formats.total()
@@ -104,7 +104,7 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
     groups = Counter(file.group for file in listing.files if file.group is not None)
     formats: Counter[str] = Counter()
     sizes: list[tuple[int, int]] = []
-    identities: list[Identity] = []
+    hashes: list[PhotoHashes] = []
     broken = looked = 0
     spent_s = 0.0
     for file in sample_of(listing.files):
@@ -123,7 +123,7 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
         name, size = _header_of(data, image)
         formats[name] += 1
         sizes.append(size)
-        identities.append(identify(data, image))
+        hashes.append(hash_photo(data, image))
     return Survey(
         photos=len(listing.files),
         classes=dict(sorted(labels.items())),
@@ -132,10 +132,10 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
         bytes=sum(map(_bytes_of, listing.files)),
         sampled=looked,
         broken=broken,
-        copies=_copies(identities),
+        copies=_copies(hashes),
         formats=formats,
         size=_median(sizes),
-        decode_s=spent_s / len(identities) if identities else 0.0,
+        decode_s=spent_s / len(hashes) if hashes else 0.0,
     )
 
 
@@ -164,10 +164,10 @@ def sample_of(files: Sequence[ListedFile]) -> list[ListedFile]:
     return [files[start + step] for start in ordered for step in range(RUN)]
 
 
-def _copies(identities: list[Identity]) -> int:
-    if not identities:
+def _copies(hashes: list[PhotoHashes]) -> int:
+    if not hashes:
         return 0
-    return len(identities) - len(set(group_copies(Identities.of(identities)).tolist()))
+    return len(hashes) - len(set(group_near_duplicates(PhotoHashArrays.of(hashes)).tolist()))
 
 
 def _median(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:

@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from dataset.text import CONTROL
 from index.errors import (
-    BadVectorsError,
     GalleryFolderError,
     InvalidMetadataError,
 )
-from index.items.ids import check_id
-from index.items.metadata_index import metadata_entries, nfc
+from index.items.metadata_index import MetadataEntry, metadata_entries, nfc
 from index.search.index_spec import Kind
-from index.search.vectors import check_vectors
 from vision.image.thumbnail import Thumbnail
 
 NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # SQLite would end or refuse the text here
@@ -36,6 +33,16 @@ Outcome = Literal["created", "unchanged", "replaced", "conflict", "unexpected"]
 Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
 
 
+class EncodedMetadata(NamedTuple):
+    """Metadata that was checked, as it is stored and as filters look for it."""
+
+    text: str  # canonical JSON
+    entries: frozenset[MetadataEntry]
+
+
+NO_METADATA: Final = EncodedMetadata("{}", frozenset())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
     """One image to store, already embedded; or a vector without an image."""
@@ -43,7 +50,7 @@ class NewItem:
     id: str
     vector_D: NDArray[np.float32]  # unit length
     label: str | None
-    metadata: Mapping[str, Any]  # a JSON object
+    metadata: Mapping[str, Any] | EncodedMetadata  # a JSON object
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
     created: str | None = None  # ISO 8601, UTC; ``None``: now
@@ -153,26 +160,7 @@ def item_of(columns: Sequence[Any]) -> Item:
             seq=seq,
         )
     except ValueError as error:
-        raise GalleryFolderError(f"the metadata of item {shown(item_id)} is damaged") from error
-
-
-def check_items(items: Sequence[NewItem], *, width: int) -> None:
-    """Accept items that a gallery of this ``width`` stores, but for their metadata.
-
-    Those are checked when they are encoded, once, before the transaction begins.
-
-    Raises:
-        InvalidIdError, InvalidMetadataError, BadVectorsError: one of them is not storable.
-    """
-    for item in items:
-        check_id(item.id)
-        check_label(item.label)
-        if item.vector_D.shape != (width,):
-            raise BadVectorsError(
-                f"item {item.id}: expected a vector of {width} numbers, "
-                f"got shape {item.vector_D.shape}"
-            )
-    check_vectors(np.stack([item.vector_D for item in items]), width=width)
+        raise GalleryFolderError(f"the metadata of item {quoted(item_id)} is damaged") from error
 
 
 def check_label(label: str | None) -> None:
@@ -185,10 +173,10 @@ def check_label(label: str | None) -> None:
         return
     if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_CHARS:
         raise InvalidMetadataError(
-            f"a label has 1 to {MAX_LABEL_CHARS} characters, not only spaces, got {shown(label)}"
+            f"a label has 1 to {MAX_LABEL_CHARS} characters, not only spaces, got {quoted(label)}"
         )
     if CONTROL.search(label):
-        raise InvalidMetadataError(f"a label has no control characters, got {shown(label)}")
+        raise InvalidMetadataError(f"a label has no control characters, got {quoted(label)}")
 
 
 def clean_label(label: str | None) -> str | None:
@@ -196,16 +184,20 @@ def clean_label(label: str | None) -> str | None:
     return None if label is None else nfc(label).strip()
 
 
-def encode_metadata(metadata: Mapping[str, Any]) -> str:
+def encode_metadata(metadata: Mapping[str, Any] | EncodedMetadata) -> EncodedMetadata:
     """Return ``metadata`` as canonical JSON text: equal objects give equal text.
+
+    What was encoded already comes back as it is.
 
     Raises:
         InvalidMetadataError: not a JSON object, not finite, nested deeper than 16, an integer
             beyond 64 bits, text that is not Unicode, more than 16 KiB as JSON, or more than 512
             values.
     """
+    if isinstance(metadata, EncodedMetadata):
+        return metadata
     if not isinstance(metadata, Mapping):
-        raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
+        raise InvalidMetadataError(f"metadata must be a JSON object, got {quoted(metadata)}")
     _check_json(dict(metadata), depth=1, room=MAX_METADATA_BYTES)
     text = json.dumps(
         dict(metadata), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -215,12 +207,12 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
         raise InvalidMetadataError(
             f"metadata has {size} bytes as JSON; at most {MAX_METADATA_BYTES} are allowed"
         )
-    if size > MAX_METADATA_VALUES:  # fewer bytes cannot hold too many
-        _check_values(text)
-    return text
+    entries = metadata_entries(text)
+    _check_values(entries)
+    return EncodedMetadata(text, frozenset(entries))
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Return ``value`` short enough, and plain enough, for a sentence."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 (a line's worth)
@@ -231,9 +223,8 @@ def is_text(value: str) -> bool:
     return not NOT_TEXT.search(value)
 
 
-def _check_values(metadata: str) -> None:
+def _check_values(entries: set[MetadataEntry]) -> None:
     """Refuse what would keep other writers waiting: each entry is a row of an index."""
-    entries = metadata_entries(metadata)
     if len(entries) > MAX_METADATA_VALUES:
         raise InvalidMetadataError(
             f"metadata has {len(entries)} values that filters can look for, elements of arrays "
@@ -257,7 +248,7 @@ def _check_json(value: object, *, depth: int, room: int) -> int:
     if isinstance(value, dict):
         for key, member in value.items():
             if not isinstance(key, str) or not is_text(key):
-                raise InvalidMetadataError(f"metadata keys must be text, got {shown(key)}")
+                raise InvalidMetadataError(f"metadata keys must be text, got {quoted(key)}")
             room = _check_json(member, depth=depth + 1, room=room - len(key))
     elif isinstance(value, list):
         for element in value:
@@ -265,11 +256,11 @@ def _check_json(value: object, *, depth: int, room: int) -> int:
     elif isinstance(value, str):
         room -= len(value)
         if not is_text(value):
-            raise InvalidMetadataError(f"metadata text must be Unicode, got {shown(value)}")
+            raise InvalidMetadataError(f"metadata text must be Unicode, got {quoted(value)}")
     elif value is not None and not isinstance(value, bool) and not is_number(value):
         raise InvalidMetadataError(
             "metadata holds text, finite numbers (whole ones of 64 bits), booleans, null, arrays "
-            f"and objects, got {shown(value)}"
+            f"and objects, got {quoted(value)}"
         )
     return room
 

@@ -107,7 +107,7 @@ def fill_metadata_index(writer: apsw.Connection) -> None:
 def metadata_index_faults(reader: apsw.Connection) -> Iterator[str]:
     """Yield a sentence for every entry that is missing, or that no item's metadata explains."""
     explained = 0
-    exists = f"SELECT 1 FROM terms{_DELETE.removeprefix('DELETE FROM entries')}"
+    exists = f"SELECT 1 FROM terms{_DELETE.removeprefix('DELETE FROM terms')}"
     for key, item_id, metadata in reader.execute("SELECT key, id, metadata FROM items"):
         for entry in _readable(metadata):
             if reader.execute(exists, (*entry, key)).get is not None:

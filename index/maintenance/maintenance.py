@@ -1,6 +1,6 @@
-"""Keeps a gallery's search structure up with what is stored, and looks for damage.
+"""Keeps a gallery's search index up with what is stored, and looks for damage.
 
-In the background it takes over generations that other processes built, and has one built when much
+In the background it adopts generations that other processes built, and has one built when much
 was stored or deleted since the last.
 """
 
@@ -15,7 +15,8 @@ from index.items.item import GalleryInfo
 from index.maintenance.compaction import Compaction
 from index.maintenance.rebuild_process import Rebuild
 from index.maintenance.verify import snapshot_problems, store_problems
-from index.search.index_spec import EXACT, EXACT_ROWS, OUTDATED
+from index.search.index_spec import EXACT, OUTDATED
+from index.search.policy import SearchPolicy
 from index.snapshot.follower import Follower
 from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
@@ -23,44 +24,42 @@ from index.store.store import Store
 from index.store.transaction import last_seq
 from index.store.vacuum import folder_bytes
 
-PERIOD_S: Final = 1.0  # between two looks
-RECENT_ROWS: Final = 4_096  # that are always quick enough to scan
-RECENT_SHARE: Final = 0.05  # of the segment
-TOMBSTONE_SHARE: Final = 0.1  # of the segment
-BUSY_S: Final = 5.0  # until the next try while another process rebuilds
-PATIENCE_S: Final = 60.0  # after a rebuild that failed, or a generation that was refused
 VERIFY_ATTEMPTS: Final = 50  # to find a moment between two writes
 logger = logging.getLogger("lookalike.index")
 
 
-def is_due(snapshot: Snapshot) -> bool:
-    """Whether a new structure would pay: many rows are scanned, or many were deleted."""
+def is_rebuild_due(snapshot: Snapshot, policy: SearchPolicy) -> bool:
+    """Whether a new ANN index would pay: many rows are scanned, or many were deleted."""
     if snapshot.immutable is None:
-        return snapshot.count >= EXACT_ROWS
-    rows = len(snapshot.immutable.segment)
-    many = snapshot.delta.live_count > max(RECENT_ROWS, int(RECENT_SHARE * rows))
-    return many or snapshot.immutable.tombstones > max(RECENT_ROWS, int(TOMBSTONE_SHARE * rows))
+        return snapshot.count >= policy.min_indexed_rows
+    rows, tombstones = len(snapshot.immutable.segment), snapshot.immutable.tombstones
+    return (
+        snapshot.immutable.segment.spec == OUTDATED
+        or snapshot.delta.live_count > max(policy.pending_rows, int(policy.pending_share * rows))
+        or tombstones > max(policy.pending_rows, int(policy.tombstone_share * rows))
+    )
 
 
-class Upkeep:
+class Maintenance:
     """What is done to a gallery as a whole, by hand or in the background."""
 
-    def __init__(self, store: Store, generations: Generations, follower: Follower) -> None:
+    def __init__(
+        self, store: Store, generations: Generations, follower: Follower, policy: SearchPolicy
+    ) -> None:
         self._store = store
         self._generations = generations
         self._follower = follower
+        self._policy = policy
         self._running: set[Rebuild] = set()
         self._refused: dict[int, float] = {}  # generations, and when to look at them again
         self._ended = threading.Event()
-        self.trouble: str | None = None  # why the last look in the background failed, a sentence
+        self.error: str | None = None  # why the last look in the background failed, a sentence
         self._thread: threading.Thread | None = None
 
     @property
-    def is_due(self) -> bool:
-        """Whether a new structure would pay."""
-        snapshot = self._follower.snapshot
-        outdated = snapshot.immutable is not None and snapshot.immutable.segment.spec == OUTDATED
-        return outdated or is_due(snapshot)
+    def is_rebuild_due(self) -> bool:
+        """Whether a new ANN index would pay."""
+        return is_rebuild_due(self._follower.snapshot, self._policy)
 
     def rebuild(
         self,
@@ -68,34 +67,37 @@ class Upkeep:
         target: float | None = None,
         tune: bool = False,
         on_stage: Callable[[str], None] = lambda _: None,
+        on_start: Callable[[Callable[[], None]], None] = lambda _: None,
     ) -> Compaction:
-        """Build the search structure anew in a process of its own, and search on it.
+        """Build the search index anew in a process of its own, and search on it.
 
         Searches and writes go on meanwhile.
 
         Args:
             target: recall@10 to reach; ``None`` keeps what was asked for before, or 0.99.
-            tune: measure every structure that is worth trying and keep the quickest from now on.
+            tune: measure every ANN index that is worth trying and keep the quickest from now on.
             on_stage: told what begins.
+            on_start: given a function that ends it, from any thread.
 
         Raises:
             ReadOnlyError: nothing can be written.
             RebuildBusyError: another process is at it.
-            RebuildError: it failed, or the gallery was closed; the old structure stays.
+            RebuildError: it failed, was ended, or the gallery was closed; the old index stays.
         """
         self.check_writable()
         rebuild = Rebuild(self._store.folder, target, tune)
         self._running.add(rebuild)
         try:
+            on_start(rebuild.stop)
             if self._ended.is_set():
                 rebuild.stop()
             made = rebuild.run(on_stage)
         finally:
             self._running.discard(rebuild)
-        self.take_over()
+        self.adopt_newest_generation()
         return made
 
-    def check_place(self) -> None:
+    def check_location(self) -> None:
         """Accept a gallery that lies where it was opened, for work that opens it anew by its path.
 
         Raises:
@@ -115,7 +117,7 @@ class Upkeep:
         if self._store.read_only_reason is not None:
             raise ReadOnlyError(self._store.read_only_reason)
 
-    def take_over(self) -> bool:
+    def adopt_newest_generation(self) -> bool:
         """Search on the newest sound generation, if it is newer than the one in use.
 
         Returns:
@@ -136,7 +138,7 @@ class Upkeep:
                 self._follower.adopt(segment)
             except GenerationError as error:
                 logger.warning("%s", error)
-                self._refused[number] = time.monotonic() + PATIENCE_S
+                self._refused[number] = time.monotonic() + self._policy.failure_retry_s
             else:
                 return True
         return False
@@ -183,11 +185,13 @@ class Upkeep:
             return None
         try:
             return self._generations.path(view.segment.generation).stat().st_mtime
-        except OSError:  # deleted: a newer one is about to be taken over
+        except OSError:  # deleted: a newer one is about to be adopted
             return None
 
     def problems(self) -> list[str]:
         """Return a sentence for every fault found in the database, the log and the index.
+
+        Reads everything; changes nothing and keeps nobody from reading or writing.
 
         Raises:
             GalleryFolderError: so damaged that it cannot be read to the end.
@@ -205,14 +209,14 @@ class Upkeep:
         return [*problems, "the index was not compared: the gallery kept changing; verify it again"]
 
     def start(self) -> None:
-        """From now on, look after the structure in the background; for processes that stay."""
+        """From now on, look after the index in the background; for processes that stay."""
         if self._store.read_only_reason is None:
             self._generations.sweep(self._store)
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End what was started; a structure that is being built is left out."""
+        """End what was started; an index that is being built is left out."""
         self._ended.set()
         for rebuild in list(self._running):
             rebuild.stop()
@@ -220,27 +224,31 @@ class Upkeep:
             self._thread.join()
 
     def _pays(self) -> bool:
-        """Whether a new structure would pay now, or at the next start: the files may be gone."""
+        """Whether a new index would pay now, or at the next start: the files may be gone."""
         view = self._follower.snapshot.immutable
         numbers = self._generations.numbers()
-        return self.is_due or (view is not None and view.segment.generation not in numbers)
+        return self.is_rebuild_due or (view is not None and view.segment.generation not in numbers)
 
     def _run(self) -> None:
-        pause_s = PERIOD_S
+        pause_s = self._policy.check_period_s
         while not self._ended.wait(pause_s):
-            pause_s = PERIOD_S
+            pause_s = self._policy.check_period_s
             self._store.check_files()
             try:
-                if not self.take_over() and self._store.read_only_reason is None and self._pays():
+                if (
+                    not self.adopt_newest_generation()
+                    and self._store.read_only_reason is None
+                    and self._pays()
+                ):
                     made = self.rebuild()
                     logger.info("generation %d holds %d items", made.generation, made.count)
                     if made.spec.note:
                         logger.warning("generation %d: %s", made.generation, made.spec.note)
-                self.trouble = None
+                self.error = None
             except RebuildBusyError:
-                pause_s = BUSY_S
+                pause_s = self._policy.busy_retry_s
             except (VectorIndexError, OSError, MemoryError) as error:
                 if not self._ended.is_set():
                     logger.warning("the search structure stays as it is: %s", error)
-                    self.trouble = str(error)
-                pause_s = PATIENCE_S
+                    self.error = str(error)
+                pause_s = self._policy.failure_retry_s

@@ -98,7 +98,7 @@ def build(
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
     told = Told(unread)
-    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.pictures.side)
+    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.thumbnail_side)
     with closing(Origins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
         with Crew(decoder, processes=processes) as crew, work:

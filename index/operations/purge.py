@@ -52,7 +52,7 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
         DiskFullError, StorageError: the database is as it was; or somebody still reads an older
             state of it. Another purge does the rest.
     """
-    gallery.upkeep.check_writable()
+    gallery.check_writable()
     check_room_to_rewrite(gallery.folder)
     before = folder_bytes(gallery.folder)
     seq = gallery.catch_up()
@@ -61,7 +61,7 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     removed = 0
     generations = Generations(gallery.folder, owner)
     if generations.folder.is_dir():  # with generations in it, or halves that killed writers left
-        made = gallery.upkeep.rebuild(on_stage=on_stage)
+        made = gallery.rebuild(on_stage=on_stage)
         removed = _delete_older(generations, than=made.generation)
     on_stage("writing the database anew")
     purge_edited(gallery.folder)

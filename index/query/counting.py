@@ -86,7 +86,7 @@ class Counting:
                 newest = seq if keys_N is not None else last_seq(reader)
             return Counts(total, facets, newest)
 
-        return self._searcher.allowed_by(wanted, count)
+        return self._searcher.passing(wanted, count)
 
 
 def _facet(

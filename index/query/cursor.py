@@ -7,7 +7,7 @@ import zlib
 from typing import Final
 
 from index.errors import InvalidCursorError
-from index.items.item import shown
+from index.items.item import quoted
 
 _LAYOUT: Final = struct.Struct(">qI")  # last key, CRC-32 of its eight bytes
 
@@ -26,9 +26,9 @@ def key_of(cursor: str) -> int:
     try:
         key, checksum = _LAYOUT.unpack(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, binascii.Error, struct.error) as error:
-        raise InvalidCursorError(f"no page gave out the cursor {shown(cursor)}") from error
+        raise InvalidCursorError(f"no page gave out the cursor {quoted(cursor)}") from error
     if checksum != _checksum(key) or cursor != cursor_of(key):
-        raise InvalidCursorError(f"no page gave out the cursor {shown(cursor)}")
+        raise InvalidCursorError(f"no page gave out the cursor {quoted(cursor)}")
     return int(key)
 
 

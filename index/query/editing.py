@@ -17,13 +17,11 @@ from index.items.item import (
     Item,
     NewItem,
     PutResult,
-    check_items,
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
-from index.items.metadata_index import metadata_entries
 from index.items.preconditions import ANYTHING, Expected
 from index.query.searcher import Searcher
 from index.store.store import Store
@@ -41,8 +39,10 @@ class Patch:
     def applied(self, item: Item) -> Item:
         """Return ``item`` as it is to be, as it would be read; its seq stays.
 
+        Whether its metadata can be stored shows when they are encoded.
+
         Raises:
-            InvalidMetadataError: that cannot be stored.
+            InvalidMetadataError: the label cannot be stored.
         """
         label, metadata = item.label, item.metadata
         if "label" in self.changes:
@@ -51,7 +51,6 @@ class Patch:
         if "metadata" in self.changes:
             merged = merge(metadata, self.changes["metadata"])
             metadata = {} if merged is None else merged
-            encode_metadata(metadata)
         return replace(item, label=clean_label(label), metadata=metadata)
 
 
@@ -81,12 +80,23 @@ class Editing:
         self._clock = clock
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, expected: Expected = ANYTHING
+        self, items: Sequence[NewItem], *, upsert: bool = True, expected: Expected = ANYTHING
     ) -> list[PutResult]:
-        """Store ``items`` as ``Gallery.put`` says."""
+        """Store ``items`` in one durable transaction; when this returns, searches find them.
+
+        An item whose content, label and metadata are stored already is ``unchanged``. An id that
+        holds anything else is ``replaced``, or with ``upsert`` off a ``conflict`` that leaves it as
+        it is. An id that comes twice meets its earlier self. What is not as ``expected`` is
+        ``unexpected``, and stays as well.
+
+        Raises:
+            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable.
+            DiskFullError, StorageError: it cannot be written.
+            In every case nothing is stored, not even the other items. (Should only reading back
+            fail, all is stored; putting the items again is harmless and says ``unchanged``.)
+        """
         if not items:
             return []
-        check_items(items, width=self._store.binding.width)
         created = self._clock().isoformat(timespec="milliseconds")
         return self._store.put(items, upsert=upsert, created=created, expected=expected)
 
@@ -100,21 +110,21 @@ class Editing:
             InvalidIdError, UnknownIdError: there is no such item.
             ChangedItemError: it is not as ``expected``.
             InvalidMetadataError: what would become of it cannot be stored.
-            ReadOnlyError, DiskFullError, StorageError: as of ``Gallery.put``.
+            ReadOnlyError, DiskFullError, StorageError: as of ``put``.
             In every case nothing is changed.
         """
         while True:
             item = self._item(item_id, expected)
             patched = patch.applied(item)
             metadata = encode_metadata(patched.metadata)
-            if patched.label == item.label and metadata == encode_metadata(item.metadata):
+            if patched.label == item.label and metadata.text == encode_metadata(item.metadata).text:
                 return item
             edit = Edit(
                 id=item.id,
                 seq=item.seq,
                 label=patched.label,
-                metadata=metadata,
-                entries=metadata_entries(metadata),
+                metadata=metadata.text,
+                entries=metadata.entries,
             )
             seq = self._store.change(partial(WriteTransaction.edit, edit=edit), items=2)
             if seq is not None:
@@ -141,7 +151,7 @@ class Editing:
             at_most: of items.
         """
         while True:
-            page = self._searcher.page(limit=at_most, cursor=None, wanted=wanted)
+            page = self._searcher.page(limit=at_most, filter=wanted)
             found = [item for item in page.items if up_to is None or item.seq <= up_to]
             if not found:
                 return 0
@@ -155,7 +165,7 @@ class Editing:
         if item is None and expected.one_of is not None:
             raise unexpected_item(item_id, 0, expected)
         if item is None:
-            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
         if not expected.holds(item.seq):
             raise unexpected_item(item_id, item.seq, expected)
         return item
@@ -164,11 +174,11 @@ class Editing:
 def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemError:
     """Return what is said where an item is not as ``expected``; ``seq`` 0: there is none."""
     if not seq:
-        return ChangedItemError(f"no item has the id {shown(item_id)}, and one was expected")
+        return ChangedItemError(f"no item has the id {quoted(item_id)}, and one was expected")
     if expected.none_of == "any":
-        return ChangedItemError(f"there is an item {shown(item_id)}, and none was expected")
+        return ChangedItemError(f"there is an item {quoted(item_id)}, and none was expected")
     return ChangedItemError(
-        f"the item {shown(item_id)} is not what was expected: its seq is {seq} by now; read it "
+        f"the item {quoted(item_id)} is not what was expected: its seq is {seq} by now; read it "
         "again, and change what is there then"
     )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, GroupKeyError
 from index.items.filter import Key, parse_key
-from index.items.item import is_text, shown
+from index.items.item import is_text, quoted
 from index.items.metadata_index import OTHER, TEXT, metadata_entries
 from index.store.condition_queries import METADATA_INDEX_VERSION
 
@@ -184,7 +184,7 @@ def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[
         try:
             entries = metadata_entries(metadata)
         except ValueError as error:
-            sentence = f"the metadata of item {shown(item_id)} is damaged"
+            sentence = f"the metadata of item {quoted(item_id)} is damaged"
             raise GalleryFolderError(sentence) from error
         for name, kind, value in entries:
             if name == key.name and kind < OTHER:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from index.items.filter import Key
 from index.query.groups import Groups
-from index.search.exact import NOTHING, ROUNDING, Hits, Rows, products, ranked
+from index.search.exact import ROUNDING, Rows, products, ranked
+from index.search.hits import NO_HITS, Hits, merged
 from index.snapshot.filter_cache import FilterMask
-from index.snapshot.segments.immutable_segment import merged
 from index.snapshot.snapshot import Snapshot
 
 MAX_REACH: Final = 10_000  # hits that a search may find, those passed over included
@@ -124,7 +124,7 @@ def _scanned(
     mask: FilterMask | None,
 ) -> Hits:
     """Return the best ``k`` hits and perhaps more, of which some are none; best first."""
-    found = NOTHING
+    found = NO_HITS
     for rows, among in snapshot.parts(mask):
         found = merged(found, _best_of_groups(rows, among, query_D, picker, k), k=None)
     return found
@@ -141,7 +141,7 @@ def _best_of_groups(
     stays_S = picker.stays(keys_S)
     among, keys_S = among[stays_S], keys_S[stays_S]
     if not len(among):
-        return NOTHING
+        return NO_HITS
     scores_S = products(rows, query_D, among)
     bars_S = np.full(len(among), -np.inf, np.float32)  # what a row must reach within its group
     firsts_S = scores_S

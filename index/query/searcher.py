@@ -22,8 +22,8 @@ from index.items.metadata_index import TEXT
 from index.query.cursor import cursor_of, key_of
 from index.query.groups import CONTENT, KnownGroups, code_of
 from index.query.item_cache import ItemCache
-from index.query.result_selection import Picker, Picking, picked
-from index.search.exact import Hits
+from index.query.result_selection import EVERY_ITEM, Picker, Picking, picked
+from index.search.hits import Hits, at_least, led_by, scaled
 from index.snapshot.filter_cache import FilterCache, FilterMask
 from index.snapshot.follower import Follower
 from index.snapshot.snapshot import Snapshot
@@ -35,7 +35,6 @@ READ_ONLY_ATTEMPTS: Final = 100  # where they cannot be
 
 _EVERYTHING: Final = Filter()
 T = TypeVar("T")
-Find = Callable[[Snapshot, FilterMask | None], list[Hits]]
 
 
 class Searcher:
@@ -57,37 +56,55 @@ class Searcher:
         queries_QD: NDArray[np.float32],
         *,
         k: int,
-        wanted: Filter | None,
-        min_score: float | None,
-        exact: bool,
-        itself: Itself | None,
-        factor: float,
-        picking: Picking,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        itself: Itself | None = None,
+        factor: float = 1.0,
+        picking: Picking = EVERY_ITEM,
     ) -> SearchResult:
-        """Return the nearest items of each query, best first, as ``Gallery.search`` says.
+        """Return the ``k`` nearest items of each query, best first, ties by the older item.
+
+        Fewer come only when no more are stored that pass all that is asked. In large galleries an
+        ANN index finds the share of them that ``info`` tells as recall.
+
+        Args:
+            queries_QD: finite unit vectors.
+            k, filter: at least 1; applied during the search, so that it never costs hits.
+            min_score, exact: in [-1, 1], reached by every hit; look at every item.
+            itself: the stored item that the one query was made of: it comes first.
+            factor: what cosines are multiplied with to be scores
+                (``vision.inference.query_weighting``).
+            picking: what is left out.
 
         Raises:
-            UnknownIdError: there is no item ``itself``.
-            GalleryFolderError: the index holds a key that neither the items nor the log explain.
-            StorageError: the gallery is read-only here, and others keep changing it.
+            UnknownIdError: ``itself`` is not stored.
+            BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
+            GalleryFolderError: the database is damaged, or the index holds a key that neither the
+                items nor the log explain.
+            StorageError: the database cannot be read; or it can only be read here, and others keep
+                changing it.
         """
-        own_key, own_score = (None, 0.0) if itself is None else self._own(queries_QD, itself)
-        reach, offset = picking.offset + k, picking.offset
+        own = None if itself is None else self._own_hit(queries_QD, itself)
+        reach = picking.offset + k
 
-        def find(snapshot: Snapshot, mask: FilterMask | None) -> list[Hits]:
-            leader = own_key if own_key is not None and snapshot.holds(own_key, mask) else None
+        def attempt(snapshot: Snapshot) -> SearchResult | None:
+            mask = self._mask(filter, snapshot)
+            if not self._is_true_to(snapshot, mask):
+                return None
+            first = own if own is not None and snapshot.holds(own[0], mask) else None
 
             def finish(hits: Hits) -> Hits:
-                hits = hits if leader is None else led_by(leader, own_score, hits)
-                return hits if min_score is None else _at_least(hits, min_score, factor)
+                hits = hits if first is None else led_by(*first, hits)
+                return hits if min_score is None else at_least(min_score, hits, factor)
 
             if picking.is_plain:
                 nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
                 found = [finish(hits) for hits in nearest]
             else:
                 picker = self._picker(picking, snapshot, itself)
-                if leader is not None and not picker.stays(np.array([leader])).all():
-                    leader = None
+                if first is not None and not picker.stays(np.array([first[0]])).all():
+                    first = None
                 found = [
                     picked(
                         *(snapshot, queries_QD[[row]], picker),
@@ -98,74 +115,104 @@ class Searcher:
                     )
                     for row in range(len(queries_QD))
                 ]
-            if not offset and factor == 1:
-                return found
-            return [
-                (keys[offset:], np.clip(factor * scores[offset:], -1, 1)) for keys, scores in found
-            ]
+            if picking.offset or factor != 1:
+                found = [scaled(hits, factor, picking.offset) for hits in found]
+            return self._result(snapshot, found, left_out=picking.exclude)
 
-        return self._run(find, wanted, out=picking.exclude)
+        return self._until_settled(attempt)
 
     def range_search(
         self,
         query_D: NDArray[np.float32],
         *,
         min_score: float,
-        limit: int | None,
-        wanted: Filter | None,
-        factor: float,
+        limit: int | None = None,
+        filter: Filter | None = None,
+        factor: float = 1.0,
     ) -> RangeResult:
-        """Return the items that score at least ``min_score``, best first. Raises as ``search``."""
-        total, least = 0, min_score / factor
+        """Return the items that score ``min_score``, or the best ``limit`` of them, best first.
 
-        def find(snapshot: Snapshot, mask: FilterMask | None) -> list[Hits]:
-            nonlocal total
-            hits, total = snapshot.range_search(query_D, min_score=least, limit=limit, mask=mask)
-            return [(hits[0], np.clip(factor * hits[1], -1, 1))]
+        Exact: looks at every item. Raises as ``search``.
+        """
 
-        found = self._run(find, wanted)
-        return RangeResult(found.hits[0], total, found.seq)
+        def attempt(snapshot: Snapshot) -> RangeResult | None:
+            mask = self._mask(filter, snapshot)
+            if not self._is_true_to(snapshot, mask):
+                return None
+            hits, total = snapshot.range_search(
+                query_D, min_score=min_score / factor, limit=limit, mask=mask
+            )
+            found = self._result(snapshot, [scaled(hits, factor)])
+            return None if found is None else RangeResult(found.hits[0], total, found.seq)
 
-    def page(self, *, limit: int, cursor: str | None, wanted: Filter | None) -> Page:
-        """Return the next ``limit`` items, as ``Gallery.page`` says."""
+        return self._until_settled(attempt)
+
+    def page(self, *, limit: int, cursor: str | None = None, filter: Filter | None = None) -> Page:
+        """Return the next ``limit`` items, oldest first; items stored meanwhile come at the end.
+
+        Raises:
+            InvalidCursorError: not the ``next_cursor`` of a page.
+        """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
         after = 0 if cursor is None else key_of(cursor)
-        if wanted is None or wanted == _EVERYTHING:
-            found = self._store.page(after=after, limit=limit + 1)
-        else:
-            found = self._settled(lambda snapshot: self._page(snapshot, after, limit + 1, wanted))
+        found = self.passing(filter, lambda keys_S, _: self._page(keys_S, after, limit + 1))
         items = [item for _, item in found[:limit]]
         return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
 
-    def allowed_by(
-        self, wanted: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
+    def passing(
+        self, filter: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
     ) -> T:
-        """Return what ``look`` makes of the keys that ``wanted`` lets through, and of their seq.
+        """Return what ``look`` makes of the keys that ``filter`` lets through, and of their seq.
 
-        Nothing was removed meanwhile. Of keys that are not there, because every one is let through,
-        and which are ``None``, it sees to that itself.
+        Nothing was removed meanwhile. Without a filter it is given ``None``: every key passes.
         """
-        if wanted is None or wanted == _EVERYTHING:
+        if filter is None or filter == _EVERYTHING:
             return look(None, 0)
 
         def attempt(snapshot: Snapshot) -> T | None:
-            mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
+            mask = self._mask(filter, snapshot)
+            assert mask is not None
             known = np.searchsorted(mask.keys_S, snapshot.last_key, side="right")
             found = look(mask.keys_S[:known], snapshot.seq)
             return found if self._follower.catch_up().removals == snapshot.removals else None
 
-        return self._settled(attempt)
+        return self._until_settled(attempt)
 
-    def _own(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int | None, float]:
-        """Return the key of the item and its score; no key when its vector is another by now."""
+    def _page(
+        self, keys_S: NDArray[np.int64] | None, after: int, limit: int
+    ) -> list[tuple[int, Item]]:
+        """Return up to ``limit`` (key, item) with keys above ``after``, among some keys or all."""
+        if keys_S is None:
+            return self._store.page(after=after, limit=limit)
+        keys_S = keys_S[np.searchsorted(keys_S, after, side="right") :]
+        found: list[tuple[int, Item]] = []
+        while len(found) < limit and keys_S.size:  # some of the keys may be gone
+            found += sorted(self._store.items_by_key(keys_S[:limit]).items())
+            keys_S = keys_S[limit:]
+        return found[:limit]
+
+    def _own_hit(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int, float] | None:
+        """Return the key of the item and its score; nothing when its vector is another by now."""
         key, vector_D = self._store.vector(itself.id)
         if not np.array_equal(vector_D, itself.vector_D):
-            return None, 0.0
+            return None
         if np.array_equal(queries_QD[0], vector_D):
             return key, 1.0
         score = queries_QD[0].astype(np.float64) @ vector_D.astype(np.float64)
         return key, float(np.clip(score, -1, 1))
+
+    def _mask(self, filter: Filter | None, snapshot: Snapshot) -> FilterMask | None:
+        """Return the keys of the snapshot that ``filter`` lets through; ``None``: all of them."""
+        if filter is None or filter == _EVERYTHING:
+            return None
+        return self._filters.of(filter, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
+
+    def _is_true_to(self, snapshot: Snapshot, mask: FilterMask | None) -> bool:
+        """Whether nothing of the snapshot may have gone before the filter looked at it."""
+        if mask is None or mask.seq <= snapshot.seq:  # what had gone by then is gone in both
+            return True
+        return self._follower.catch_up().removals == snapshot.removals
 
     def _picker(self, picking: Picking, snapshot: Snapshot, itself: Itself | None) -> Picker:
         """Return what tells hits from what is left out of all that ``snapshot`` has."""
@@ -190,12 +237,28 @@ class Searcher:
             group_size=picking.group_size,
         )
 
-    def _run(
-        self, find: Find, wanted: Filter | None, out: frozenset[str] = frozenset()
-    ) -> SearchResult:
-        return self._settled(lambda snapshot: self._attempt(snapshot, find, wanted, out))
+    def _result(
+        self, snapshot: Snapshot, found: list[Hits], *, left_out: frozenset[str] = frozenset()
+    ) -> SearchResult | None:
+        """Return the items behind the keys; ``None``: one of them has changed meanwhile."""
+        keys = [key for keys, _ in found for key in keys.tolist()]
+        items = self._items.of(keys, stored=snapshot.count)
+        if items is None:
+            return None
+        hits = [
+            [
+                Hit(item.id, score, item.label, item.metadata)
+                for item, score in zip(
+                    map(items.__getitem__, keys.tolist()), scores.tolist(), strict=False
+                )
+            ]
+            for keys, scores in found
+        ]
+        if left_out and any(hit.id in left_out for one in hits for hit in one):
+            return None  # it was replaced between the snapshot and the look for its key
+        return SearchResult(hits, snapshot.seq)
 
-    def _settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
+    def _until_settled(self, attempt: Callable[[Snapshot], T | None]) -> T:
         """Return what ``attempt`` does as soon as nothing changed under its hands."""
         result = attempt(self._follower.recent_snapshot())
         if result is not None:
@@ -226,65 +289,3 @@ class Searcher:
                 f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
         return result
-
-    def _page(
-        self, snapshot: Snapshot, after: int, limit: int, wanted: Filter
-    ) -> list[tuple[int, Item]] | None:
-        mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
-        keys_S = mask.keys_S[np.searchsorted(mask.keys_S, after, side="right") :]
-        found: list[tuple[int, Item]] = []
-        while len(found) < limit and keys_S.size:  # some of the keys may be gone
-            items = self._store.items_by_key(keys_S[:limit])
-            found += sorted(items.items())
-            keys_S = keys_S[limit:]
-        if self._follower.catch_up().removals != snapshot.removals:
-            return None  # an item may have been replaced: gone under its old key, and not here yet
-        return found[:limit]
-
-    def _is_true_to(self, snapshot: Snapshot, mask: FilterMask) -> bool:
-        """Whether nothing of the snapshot may have gone before the filter looked at it."""
-        if mask.seq <= snapshot.seq:  # what had gone by then is gone in the snapshot
-            return True
-        return self._follower.catch_up().removals == snapshot.removals
-
-    def _attempt(
-        self, snapshot: Snapshot, find: Find, wanted: Filter | None, out: frozenset[str]
-    ) -> SearchResult | None:
-        mask = None
-        if wanted is not None and wanted != _EVERYTHING:
-            mask = self._filters.of(wanted, up_to=snapshot.last_key, all_keys=snapshot.keys_above)
-            if not self._is_true_to(snapshot, mask):
-                return None
-        found = find(snapshot, mask)
-        keys = [key for keys, _ in found for key in keys.tolist()]
-        items = self._items.of(keys, stored=snapshot.count)
-        if items is None:
-            return None
-        hits = [
-            [
-                Hit(item.id, score, item.label, item.metadata)
-                for item, score in zip(
-                    map(items.__getitem__, keys.tolist()), scores.tolist(), strict=False
-                )
-            ]
-            for keys, scores in found
-        ]
-        if out and any(hit.id in out for one in hits for hit in one):
-            return None  # it was replaced between the snapshot and the look for its key
-        return SearchResult(hits, snapshot.seq)
-
-
-def led_by(key: int, score: float, hits: Hits) -> Hits:
-    """Return as many ``hits``, with ``key``, by whose vector was asked, first."""
-    keys, scores = hits
-    others = keys != key
-    return (
-        np.concatenate([np.array([key]), keys[others]])[: len(keys)],
-        np.concatenate([np.array([score], np.float32), scores[others]])[: len(keys)],
-    )
-
-
-def _at_least(hits: Hits, min_score: float, factor: float) -> Hits:
-    keys, scores = hits
-    enough = int(np.count_nonzero(factor * scores >= min_score))
-    return keys[:enough], scores[:enough]

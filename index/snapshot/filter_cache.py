@@ -79,11 +79,19 @@ class FilterCache:
     """
 
     def __init__(
-        self, evaluate: ConditionEvaluator, *, newest: Callable[[], int], stored: Callable[[], int]
+        self,
+        evaluate: ConditionEvaluator,
+        *,
+        newest: Callable[[], int],
+        stored: Callable[[], int],
+        max_bytes: int = MAX_BYTES,
+        max_filters: int = MAX_FILTERS,
+        spare: int = SPARE,
     ) -> None:
         self._evaluate = evaluate
         self._newest = newest  # operation
         self._stored = stored  # how many keys are not gone
+        self._max_bytes, self._max_filters, self._spare = max_bytes, max_filters, spare
         self._lock = threading.Lock()
         # By their text: to Python 1 and True are equal, and so are such filters.
         self._known: OrderedDict[str, FilterMask] = OrderedDict()
@@ -103,7 +111,7 @@ class FilterCache:
         nothing = FilterMask(np.empty(0, np.int64), evaluated_to=0)
         with self._lock:
             known = self._known.pop(name, nothing)
-            if len(known.keys_S) > 2 * self._stored() + SPARE:
+            if len(known.keys_S) > 2 * self._stored() + self._spare:
                 known = nothing  # most of them are gone
             self._known[name] = known  # the latest used comes last
         if known.evaluated_to >= up_to:
@@ -114,7 +122,9 @@ class FilterCache:
         with self._lock:
             self._known[name] = known
             size = sum(mask.nbytes for mask in self._known.values())
-            while len(self._known) > 1 and (size > MAX_BYTES or len(self._known) > MAX_FILTERS):
+            while len(self._known) > 1 and (
+                size > self._max_bytes or len(self._known) > self._max_filters
+            ):
                 size -= self._known.popitem(last=False)[1].nbytes
         return known
 

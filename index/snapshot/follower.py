@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from index.errors import LogCutError
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.recovery import load, load_on
 from index.snapshot.segments.generations import Generations
 from index.snapshot.segments.immutable_segment import ImmutableSegment
@@ -25,13 +26,16 @@ FRESH_S: Final = 0.001  # how long what other processes wrote may go unseen
 class Follower:
     """Snapshots moved by the log alone: our own writes and other processes' come alike."""
 
-    def __init__(self, store: Store, generations: Generations) -> None:
+    def __init__(
+        self, store: Store, generations: Generations, policy: SearchPolicy = DEFAULT_POLICY
+    ) -> None:
         self._store = store
         self._generations = generations
+        self._policy = policy
         self._lock = threading.Lock()
         self._looked_at = time.monotonic()
         self._version = store.data_version()  # before loading: what comes later is followed
-        self._writer = load(store, generations)
+        self._writer = load(store, generations, policy)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -74,7 +78,7 @@ class Follower:
         Raises:
             GenerationError: it is not of what is stored; the segment in use stays.
         """
-        writer = load_on(self._store, segment)
+        writer = load_on(self._store, segment, self._policy)
         with self._lock:
             writer = self._followed(writer)  # what was written since it was loaded
             self._writer = _instead_of(self._writer, writer)
@@ -86,7 +90,7 @@ class Follower:
             try:
                 operations = self._store.operations(after=seq, limit=FOLLOW_ROWS)
             except LogCutError:  # slept through more than the log remembers
-                writer = _instead_of(writer, load(self._store, self._generations))
+                writer = _instead_of(writer, load(self._store, self._generations, self._policy))
                 continue
             if not operations:
                 return writer

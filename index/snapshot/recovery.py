@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GenerationError
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.search.vectors import VECTOR_TYPE
 from index.snapshot.segments.generation_record import RECORD, recorded
 from index.snapshot.segments.generations import Generations
@@ -32,7 +33,9 @@ SPARE_ROWS: Final = 1024  # room for what is stored next
 logger = logging.getLogger("lookalike.index")
 
 
-def load(store: Store, generations: Generations) -> SnapshotWriter:
+def load(
+    store: Store, generations: Generations, policy: SearchPolicy = DEFAULT_POLICY
+) -> SnapshotWriter:
     """Return everything stored, on the newest generation that can be used, or on none.
 
     Raises:
@@ -42,13 +45,15 @@ def load(store: Store, generations: Generations) -> SnapshotWriter:
     for number in generations.known(store):
         try:
             segment = generations.load(number, last_seq=store.last_seq())
-            return load_on(store, segment)
+            return load_on(store, segment, policy)
         except GenerationError as error:
             logger.warning("%s", error)
-    return load_on(store, None)
+    return load_on(store, None, policy)
 
 
-def load_on(store: Store, segment: ImmutableSegment | None) -> SnapshotWriter:
+def load_on(
+    store: Store, segment: ImmutableSegment | None, policy: SearchPolicy = DEFAULT_POLICY
+) -> SnapshotWriter:
     """Return everything stored, of which ``segment`` holds a part.
 
     Raises:
@@ -62,7 +67,9 @@ def load_on(store: Store, segment: ImmutableSegment | None) -> SnapshotWriter:
         keys_N, vectors_ND = load_vectors(
             reader, width=width, after=0 if segment is None else segment.last_key
         )
-        writer = SnapshotWriter(width, segment=segment, seq=seq, capacity=len(keys_N) + SPARE_ROWS)
+        writer = SnapshotWriter(
+            width, segment=segment, seq=seq, capacity=len(keys_N) + SPARE_ROWS, policy=policy
+        )
         writer.apply(seq=seq, keys_N=keys_N, vectors_ND=vectors_ND, removed=removed)
         return writer
 

@@ -7,12 +7,11 @@ reader that stops between them finds a key that is gone, and reads on.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import apsw
-import numpy as np
 
-from index.items.item import NewItem, Part, PutResult, clean_label, encode_metadata
+from index.items.item import PutResult
 from index.items.metadata_index import (
     MetadataEntry,
     add_metadata_entries,
@@ -20,7 +19,7 @@ from index.items.metadata_index import (
     remove_metadata_entries,
 )
 from index.items.preconditions import ANYTHING, Expected
-from index.search.vectors import VECTOR_TYPE, unit_vectors
+from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.store.build_origins import forget
 from vision.image.thumbnail import Thumbnail
 
@@ -30,45 +29,10 @@ _FIND_BYTES: Final = (
     "LEFT JOIN thumbnails t USING (key) WHERE key = ?"
 )
 ENTRIES_PER_ITEM: Final = 64  # of the metadata index, to write them takes as long as the rest
-# Stored where there is no picture: a row of `thumbnails` that is not there at all is damage.
-NO_THUMBNAIL: Final = Thumbnail("", b"")
 _INSERT: Final = (
     "INSERT INTO items (key, id, label, metadata, content_sha256, created, seq) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedItem:
-    """A checked item as it will be stored: worked out before the transaction, by its own thread."""
-
-    id: str
-    label: str | None
-    metadata: str  # canonical JSON
-    content_sha256: str
-    created: str  # ISO 8601, UTC
-    entries: set[MetadataEntry]
-    vector: bytes
-    thumbnail: Thumbnail
-    brings: frozenset[Part] | None  # the rest stays as stored; ``None``: it brings everything
-
-    @classmethod
-    def of(cls, item: NewItem, *, created: str) -> Self:
-        """Return ``item`` as it will be stored."""
-        metadata = encode_metadata(item.metadata)
-        return cls(
-            id=item.id,
-            label=clean_label(item.label),
-            metadata=metadata,
-            content_sha256=item.content_sha256,
-            created=item.created or created,
-            entries=metadata_entries(metadata),
-            vector=unit_vectors(item.vector_D[np.newaxis], width=len(item.vector_D))
-            .astype(VECTOR_TYPE)
-            .tobytes(),
-            thumbnail=item.thumbnail or NO_THUMBNAIL,
-            brings=item.brings,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +43,7 @@ class Edit:
     seq: int  # of the item as it was read
     label: str | None
     metadata: str  # canonical JSON
-    entries: set[MetadataEntry]
+    entries: frozenset[MetadataEntry]
 
 
 def write_cost(items: Sequence[PreparedItem]) -> int:
@@ -201,7 +165,7 @@ class WriteTransaction:
         if "label" not in item.brings:
             kept["label"] = label
         if "metadata" not in item.brings:
-            kept |= {"metadata": metadata, "entries": metadata_entries(metadata)}
+            kept |= {"metadata": metadata, "entries": frozenset(metadata_entries(metadata))}
         if "content" not in item.brings and vector == item.vector:
             kept["content_sha256"] = content_sha256
         if "picture" not in item.brings and same_image:

@@ -21,7 +21,7 @@ from files.child_process import Child, Message, say
 from files.processes import end_with_parent
 from index import errors
 from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
-from index.items.item import NewItem, PutResult, check_items
+from index.items.item import NewItem, PutResult
 from index.operations.build_report import BuildReport
 from index.search.vectors import Parts
 from index.store.store import Store
@@ -170,7 +170,6 @@ class _Depot:
     def put(self, items: Sequence[NewItem]) -> list[PutResult]:
         if not items:
             return []
-        check_items(items, width=self.binding.width)
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         return self._store.put(items, upsert=True, created=created)
 

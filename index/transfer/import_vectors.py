@@ -32,7 +32,7 @@ from index.items.item import (
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
 from index.operations.build_report import BuildReport
 from index.search.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
@@ -161,13 +161,13 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
     if entry.problem is not None:
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
-    text = encode_metadata({} if metadata is None else metadata)
+    encoded = encode_metadata({} if metadata is None else metadata)
     vector_D = _vector(entry.vector, wanted)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
     ):
-        raise InvalidMetadataError(f"its content hash is none: {shown(content_sha256)}")
+        raise InvalidMetadataError(f"its content hash is none: {quoted(content_sha256)}")
     brought: dict[Part, object] = {
         "label": label,
         "metadata": metadata,
@@ -179,14 +179,14 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         id=item_id,
         vector_D=vector_D,
         label=label,
-        metadata={} if metadata is None else metadata,
+        metadata=encoded,
         thumbnail=entry.thumbnail,
         content_sha256=content_sha256
         or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
         created=created,
         brings=frozenset(part for part, value in brought.items() if value is not None),
     )
-    return _Sound(item, len(text))
+    return _Sound(item, len(encoded.text))
 
 
 def _text(value: Any) -> str | None:
@@ -218,7 +218,7 @@ def _metadata(value: Any) -> Any:
     try:
         metadata = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise InvalidMetadataError(f"its metadata is not JSON: {shown(value)}") from error
+        raise InvalidMetadataError(f"its metadata is not JSON: {quoted(value)}") from error
     if metadata is None:
         raise InvalidMetadataError("metadata must be a JSON object, got null")
     return metadata
@@ -235,7 +235,7 @@ def _time(value: Any) -> str | None:
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidMetadataError(
-            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {shown(value)}"
+            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {quoted(value)}"
         ) from error
 
 
@@ -244,7 +244,7 @@ def _vector(value: Any, wanted: _Wanted) -> NDArray[np.float32]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadVectorsError(f"its vector is no list of numbers: {shown(value)}") from None
+            raise BadVectorsError(f"its vector is no list of numbers: {quoted(value)}") from None
     try:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
@@ -278,7 +278,7 @@ def _no_number(value: Any) -> str:
         try:
             float(number)
         except (ValueError, TypeError, OverflowError):
-            return f"something else than a number at {place}: {shown(number)}"
+            return f"something else than a number at {place}: {quoted(number)}"
     return "something else than numbers"
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, SourceError
-from index.items.item import shown
+from index.items.item import quoted
+from index.items.prepared_item import NO_THUMBNAIL
 from index.search.vectors import decode_vector
 from index.store.schema import DATABASE_NAME, check_format, read_meta
 from index.store.sqlite.database import Database
-from index.store.transaction import NO_THUMBNAIL, last_seq
+from index.store.transaction import last_seq
 from vision.image.thumbnail import Thumbnail
 
 _WITH_THUMBNAIL: Final = (
@@ -100,7 +101,7 @@ class Contents:
         ) in self._reader.execute(_WITH_THUMBNAIL if thumbnails else _WITHOUT):
             if data is None or zlib.crc32(data) != crc32:
                 raise GalleryFolderError(
-                    f"the gallery is damaged: the vector of item {shown(item_id)} is not what was "
+                    f"the gallery is damaged: the vector of item {quoted(item_id)} is not what was "
                     "stored; verify lists all faults"
                 )
             thumbnail = None if picture[1] is None else Thumbnail(*picture)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from index.errors import SourceError
-from index.items.item import shown
+from index.items.item import quoted
 from index.transfer.export import COLUMNS, FACTS_KEY, load_pyarrow
 from index.transfer.stored_items import Provenance
 
@@ -103,7 +103,7 @@ def _open_jsonl(path: Path) -> Table:
         raise SourceError(f"cannot read {path}: {error}") from error
     numbers = _number_columns(path, list(first))
     if numbers:
-        raise SourceError(f"{path}: unknown members, such as {shown(numbers[0])}")
+        raise SourceError(f"{path}: unknown members, such as {quoted(numbers[0])}")
     return Table(path, rows(), has_vectors=VECTOR in first)
 
 
@@ -170,7 +170,7 @@ def _lists(pyarrow: Any, column: Any) -> Sequence[Any]:
 
 def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     if "id" not in names:
-        found = f"; it has {', '.join(map(shown, names[:SHOWN]))}" if names else ""
+        found = f"; it has {', '.join(map(quoted, names[:SHOWN]))}" if names else ""
         commas = " (cells are parted by commas)" if len(names) == 1 else ""
         raise SourceError(f"{path} has no column id{found}{commas}")
     if len(set(names)) != len(names):
@@ -178,7 +178,7 @@ def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     numbers = [name for name in names if name not in KNOWN]
     if numbers and VECTOR in names:
         raise SourceError(
-            f"{path} has both a column vector and {shown(numbers[0])}, which is not known; "
+            f"{path} has both a column vector and {quoted(numbers[0])}, which is not known; "
             "put what else belongs to an item into metadata"
         )
     return numbers

@@ -45,9 +45,7 @@ async def patch_item(request: Request, item_id: str) -> Response:
     check_label(options.label)
     patch = Patch(options.model_dump(exclude_unset=True))
     with engine.admit():
-        item = await engine.write(
-            lambda: engine.gallery.editing.patch(item_id, patch, expected=expected)
-        )
+        item = await engine.write(lambda: engine.gallery.patch(item_id, patch, expected=expected))
     answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
     answer.headers["ETag"] = tag_of(item.seq)
     return answer

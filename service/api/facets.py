@@ -24,7 +24,7 @@ async def count_items(request: Request) -> Response:
     wanted = None if options.filter is None else parse_filter(options.filter)
     with engine.admit(scans=1 + len(options.keys)):
         counts = await engine.at_length(
-            lambda: engine.gallery.counting.of(wanted, keys=options.keys, limit=options.limit)
+            lambda: engine.gallery.facets(wanted, keys=options.keys, limit=options.limit)
         )
     return answer_with(
         FacetAnswer(

@@ -54,8 +54,8 @@ async def put_item(request: Request, item_id: str) -> Response:
     submission = await receive(request)
     watch = Stopwatch()
     options = ItemOptions.parse(submission.fields)
-    label, metadata = options.label, options.metadata
-    check_item(item_id, label=label, metadata=metadata)
+    label = options.label
+    metadata = check_item(item_id, label=label, metadata=options.metadata)
     expected = expected_of(request.headers)
     tasks: list[Task] = []
     if options.vector is None:
@@ -72,7 +72,7 @@ async def put_item(request: Request, item_id: str) -> Response:
             item = new_item(item_id, data, encoded, label=label, metadata=metadata)
         else:
             item = new_bare_item(item_id, vector_D, label=label, metadata=metadata)
-        put = partial(engine.gallery.editing.put, [item], upsert=options.upsert, expected=expected)
+        put = partial(engine.gallery.put, [item], upsert=options.upsert, expected=expected)
         (result,) = await engine.write(put)
     if result.outcome == "conflict":
         raise conflict(item_id)
@@ -141,7 +141,7 @@ async def delete_item(request: Request, item_id: str) -> Response:
     expected = expected_of(request.headers)
     await receive_options(request, NoOptions)
     with engine.admit():
-        await engine.write(lambda: engine.gallery.editing.delete(item_id, expected=expected))
+        await engine.write(lambda: engine.gallery.delete_item(item_id, expected=expected))
     return answer_with(
         DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
     )

@@ -87,7 +87,7 @@ async def readyz(request: Request) -> Response:
         state.watchdog,
         is_stopping=state.is_stopping,
         is_read_only=is_read_only,
-        has_trouble=gallery is not None and gallery.upkeep.trouble is not None,
+        has_trouble=gallery is not None and gallery.maintenance_error is not None,
         server=server,
     )
     reason = state.unready_reason() or (None if server.has_started else server.reason)

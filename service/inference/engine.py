@@ -15,7 +15,6 @@ import numpy as np
 
 from index.decoding.decoder_pool import MOST
 from index.gallery import Gallery
-from index.store.thumbnail_size import PictureSize
 from service.config import ServiceSettings
 from service.http.admission import Admission, MemoryGate
 from service.inference.batcher import Pipeline
@@ -142,7 +141,7 @@ class Engine:
                     _decode,
                     manifest=manifest,
                     limits=limits,
-                    pictures=gallery.pictures,
+                    gallery=gallery,
                     decoders=decoders,
                 ),
             ),
@@ -168,7 +167,7 @@ class Engine:
         engine.costly.expect(request_s + COST_S)
         any_vector_1D = np.eye(1, manifest.architecture.width, dtype=np.float32)
         await engine.read(lambda: gallery.search(any_vector_1D, k=1))  # the first takes 0.2 s
-        gallery.upkeep.start()
+        gallery.start_maintenance()
         loading.end()
         logger.info(
             "ready: model %s on %s by %s in %s, gallery %s with %d items",
@@ -264,11 +263,11 @@ def _decode(
     *,
     manifest: Manifest,
     limits: ImageLimits,
-    pictures: PictureSize,
+    gallery: Gallery,
     decoders: Decoders,
 ) -> DecodedImage:
     if not light_only:
-        return decoders.decode(task, thumbnail_side=pictures.side)
+        return decoders.decode(task, thumbnail_side=gallery.thumbnail_side)
     preprocessing = manifest.preprocessing
     image = preprocessing.decode(
         task.data,
@@ -280,7 +279,7 @@ def _decode(
     thumbnail: Thumbnail | None = None
     if task.with_thumbnail:
         thumbnail = thumbnail_of(
-            task.data, image, preprocessing, limits=limits, max_side=pictures.side
+            task.data, image, preprocessing, limits=limits, max_side=gallery.thumbnail_side
         )
     pixels_CHW = preprocessing.pixels(image, crop=task.crop)
     return DecodedImage(pixels_CHW=pixels_CHW, thumbnail=thumbnail)

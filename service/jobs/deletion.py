@@ -55,13 +55,13 @@ def delete_selected(selection: Selection, gallery: Gallery) -> int:
     """
     if selection.ids is not None:
         return sum(gallery.delete(list(dict.fromkeys(selection.ids))))
-    counts = gallery.counting.of(selection.filter, keys=[], limit=1)
+    counts = gallery.facets(selection.filter, keys=[], limit=1)
     if counts.count > MAX_DELETED:
         raise ListTooLongError(
             f"{counts.count} items would be deleted, and at most {MAX_DELETED} in one request; a "
             'job deletes more: POST /v1/jobs with "kind": "delete"'
         )
-    return gallery.editing.delete_where(selection.filter, up_to=counts.seq)
+    return gallery.delete_where(selection.filter, up_to=counts.seq)
 
 
 def deletion_job(selection: Selection, gallery: Gallery) -> JobFunction:
@@ -79,8 +79,8 @@ def deletion_job(selection: Selection, gallery: Gallery) -> JobFunction:
                 part = list(dict.fromkeys(selection.ids[start : start + CHUNK]))
                 deleted += sum(gallery.delete(part))
             return {"deleted": deleted}
-        counts = gallery.counting.of(selection.filter, keys=[], limit=1)
-        while part_deleted := gallery.editing.delete_where(selection.filter, up_to=counts.seq):
+        counts = gallery.facets(selection.filter, keys=[], limit=1)
+        while part_deleted := gallery.delete_where(selection.filter, up_to=counts.seq):
             deleted += part_deleted
             context.set_progress(deleted / max(counts.count, 1))
         return {"deleted": deleted}

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from index.gallery import Gallery
 from index.items.ids import NAME_PATTERN
-from index.items.item import shown
-from index.maintenance.rebuild_process import Rebuild
+from index.items.item import quoted
 from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts
 from index.transfer.backup import back_up
@@ -51,20 +50,20 @@ def job_function(
         InvalidParameterError, NoImportsFolderError, SourceError: there is no such file to import.
         ReadOnlyError: the gallery is not where it was, or the job would write where nothing can be.
     """
-    gallery.upkeep.check_place()
+    gallery.check_location()
     match options:
         case RebuildJob() | TuneJob():
-            gallery.upkeep.check_writable()
+            gallery.check_writable()
             return _rebuild_job(gallery, recall=options.recall, tune=options.kind == "tune")
         case BackupJob():
             return _backup_job(gallery, backup_folder(backups, options.name))
         case DuplicatesJob():
             return _duplicates_job(gallery, min_score=options.min_score)
         case DeleteJob():
-            gallery.upkeep.check_writable()
+            gallery.check_writable()
             return deletion_job(parse_selection(options), gallery)
         case ImportJob():
-            gallery.upkeep.check_writable()
+            gallery.check_writable()
             return import_job(options, gallery, imports=imports, parts=Parts.of(architecture))
     raise AssertionError(options)
 
@@ -80,7 +79,7 @@ def backup_folder(backups: Path | None, name: str) -> Path:
     if not NAME_PATTERN.fullmatch(name):  # a name, so that it can be no path
         raise InvalidParameterError(
             "the name of a backup has 1 to 128 of the characters A-Z a-z 0-9 . _ : - "
-            f"and is not . or .., got {shown(name)}"
+            f"and is not . or .., got {quoted(name)}"
         )
     if backups is None:
         raise NoBackupsFolderError(
@@ -94,10 +93,9 @@ def backup_folder(backups: Path | None, name: str) -> Path:
 
 def _rebuild_job(gallery: Gallery, *, recall: float | None, tune: bool) -> JobFunction:
     def work(context: JobContext) -> dict[str, Any]:
-        rebuild = Rebuild(gallery.folder, recall, tune)
-        context.on_stop(rebuild.stop)
-        made = rebuild.run(context.set_stage)
-        gallery.upkeep.take_over()  # other processes find it within a second
+        made = gallery.rebuild(
+            target=recall, tune=tune, on_stage=context.set_stage, on_start=context.on_stop
+        )
         trials = [
             {
                 "structure": trial.spec.kind,

@@ -3,7 +3,7 @@
 An item that cannot be stored fails alone; all others are stored together.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import VectorIndexError
-from index.items.item import NewItem, PutResult
+from index.items.item import NO_METADATA, EncodedMetadata, NewItem, PutResult
 from service.errors import AmbiguousQueryError, IdConflictError, MissingImageError, RequestError
 from service.http.problem_details import describe
 from service.http.request_body import decode_image_text
@@ -32,7 +32,7 @@ class Entry:
     id: str | None
     source: bytes | NDArray[np.float32] = b""  # an encoded image, or a vector (D,)
     label: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: EncodedMetadata = NO_METADATA
     error: Exception | None = None
 
 
@@ -69,11 +69,11 @@ def _entry(value: Any, file: bytes | None, architecture: Architecture) -> Entry:
     item_id = item_id if isinstance(item_id, str) else None
     try:
         item = BulkItem.parse(value)
-        check_item(item.id, label=item.label, metadata=item.metadata)
+        metadata = check_item(item.id, label=item.label, metadata=item.metadata)
         source = _source(item, file, architecture)
     except (RequestError, VectorIndexError) as error:
         return Entry(item_id, error=error)
-    return Entry(item.id, source, item.label, item.metadata)
+    return Entry(item.id, source, item.label, metadata)
 
 
 def _source(

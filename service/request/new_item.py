@@ -11,25 +11,28 @@ from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
 from index.items.ids import check_id
-from index.items.item import NewItem, check_label, encode_metadata
+from index.items.item import EncodedMetadata, NewItem, check_label, encode_metadata
 from index.search.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
 from service.inference.task import Encoded
 from vision.model.manifest import Architecture
 
 
-def check_item(item_id: str, *, label: str | None, metadata: dict[str, Any]) -> None:
+def check_item(item_id: str, *, label: str | None, metadata: dict[str, Any]) -> EncodedMetadata:
     """Accept what the gallery will accept, before any work is done on the image.
+
+    Returns:
+        The metadata as they will be stored.
 
     Raises:
         InvalidIdError, InvalidMetadataError: one of them cannot be stored.
     """
     check_id(item_id)
     check_label(label)
-    encode_metadata(metadata)
+    return encode_metadata(metadata)
 
 
 def new_item(
-    item_id: str, data: bytes, encoded: Encoded, *, label: str | None, metadata: dict[str, Any]
+    item_id: str, data: bytes, encoded: Encoded, *, label: str | None, metadata: EncodedMetadata
 ) -> NewItem:
     """Return what the gallery stores of an encoded image."""
     assert encoded.thumbnail is not None  # the task asked for one
@@ -44,7 +47,7 @@ def new_item(
 
 
 def new_bare_item(
-    item_id: str, vector_D: NDArray[np.float32], *, label: str | None, metadata: dict[str, Any]
+    item_id: str, vector_D: NDArray[np.float32], *, label: str | None, metadata: EncodedMetadata
 ) -> NewItem:
     """Return what the gallery stores of a vector without an image, as an import does."""
     return NewItem(

@@ -55,7 +55,10 @@ class FormText(str):
 
 
 def _to_integer(value: Any) -> Any:
-    """Refuse what pydantic would quietly turn into a whole number: true, " 7", "1_000"."""
+    """Refuse what pydantic would quietly turn into a whole number: true, " 7", "1_000".
+
+    In its strict mode it would refuse 5.0, which is the same number to JSON.
+    """
     if isinstance(value, FormText) and value.isascii() and value.isdecimal():
         return int(value[:12])
     if isinstance(value, int) and not isinstance(value, bool):

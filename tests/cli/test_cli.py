@@ -11,21 +11,12 @@ import httpx
 import pytest
 
 from service.security.api_keys import KeyRing
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.servers import ROOT, Server, answered, clean_environment
+from tests.support.paths import ROOT
+from tests.support.run_command import lookalike
+from tests.support.server.servers import Server, answered
 from tests.vision.export.test_export_model import export
-
-
-def lookalike(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=clean_environment(COLUMNS="200"),
-    )
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
@@ -45,7 +36,8 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 
 def test_the_lines_of_help_break_where_the_terminal_ends() -> None:
-    assert "where it was and ends with the very same weights" in lookalike("train", "--help").stdout
+    help_text = lookalike("train", "--help", COLUMNS="200").stdout
+    assert "where it was and ends with the very same weights" in help_text
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""What commands print: other people's text, shown as it is."""
+
 from cli.support.console import stdout
 
 

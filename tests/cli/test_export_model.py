@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cli.export_model import sample_of
-from tests.cli.test_cli import lookalike
 from tests.support.images.pngs import png, write_photographs
 from tests.support.models import manifest, write_model
+from tests.support.run_command import lookalike
 from training.data.dataset import load_dataset
-from training.data.images.trained_on import Learnt
-from training.data.unseen_images import load_unlearnt
+from training.data.images.training_record import TrainingRecord
+from training.data.unseen_images import load_unseen
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import has_export
 
@@ -69,10 +69,10 @@ def test_nothing_that_was_learnt_is_measured_and_nothing_measured_calibrates(
     write_unlike(data)
     preprocessing = manifest().preprocessing
     images = load_dataset(str(data), preprocessing)
-    record = Learnt.of(images.train if learnt else images.train.only(np.zeros(0, np.int64)))
+    record = TrainingRecord.of(images.train if learnt else images.train.take(np.zeros(0, np.int64)))
     learnt_record = [record]
     wanted = replace(manifest(labels=images.label_names), preprocessing=preprocessing)
-    dataset = load_unlearnt(str(data), wanted, learnt_record)
+    dataset = load_unseen(str(data), wanted, learnt_record)
     sample = sample_of(dataset, 10_000)
     measured, calibrating = (
         {image.tobytes() for image in part} for part in (sample.test_NCHW, sample.calibration_NCHW)

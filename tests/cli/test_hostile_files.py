@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cli.commands import app
 from cli.support.console import PlainConsole, print_info, print_json, progress, stdout
 from tests.support.images.pngs import picture
 from tests.support.paths import ROOT
+from tests.support.run_command import lookalike
 
 LABELS = (
     "coat [/old]",
@@ -234,15 +234,7 @@ def test_no_command_prints_past_the_console() -> None:
 
 
 def test_a_model_of_a_hostile_name_is_packed(model: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml")}
-    packed = subprocess.run(
-        [sys.executable, "-m", "cli.main", "pack", str(model), "--json"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    packed = lookalike("pack", str(model), "--json", BENTOML_HOME=str(tmp_path / "bentoml"))
     assert packed.returncode == 0, packed.stderr
     assert json.loads(packed.stdout)["fingerprint"]
 

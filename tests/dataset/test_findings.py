@@ -1,3 +1,5 @@
+"""What is found in a collection of images: counted, with a few examples, as text and as JSON."""
+
 from dataset.findings import Finding, Findings
 
 

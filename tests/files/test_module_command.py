@@ -11,8 +11,8 @@ import pytest
 from files.module_command import module_environment
 from index.gallery import Gallery
 from service.telemetry.shared_metrics import started_ticks
-from tests.conftest import write_gallery
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
+from tests.support.galleries import write_gallery
 from tests.support.server.servers import (
     ROOT,
     Server,

@@ -1,3 +1,5 @@
+"""The gallery's own interface: items, filters, pages, its model, and closing it."""
+
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -11,12 +11,13 @@ import typer
 
 from cli.commands import app
 from tests.support.images.pngs import encoded, picture
-from tests.support.newcomer import lookalike, run_all
+from tests.support.newcomer import run_all
+from tests.support.run_command import lookalike
 from tests.support.server.servers import answered, running_server
 
 
 @dataclass(frozen=True)
-class Desk:
+class Sandbox:
     """A folder to work in, and what lies in it."""
 
     folder: Path
@@ -62,7 +63,7 @@ ONLY = {
     "demo": "demo",
     "train": "photo",
     "up": "photo",
-}  # desks; `train` on Fashion-MNIST is what `demo` does
+}  # sandboxes; `train` on Fashion-MNIST is what `demo` does
 # Those that load torch and all images; in short form they are run by the test of the documents.
 LONG = {"train", "evaluate", "compare", "export"}
 # Those that go through all 60,000 images of the demo: in short form, `index compact` does.
@@ -85,7 +86,8 @@ def commands() -> dict[str, set[str]]:
             if isinstance(one, typer.core.TyperGroup):
                 yield from walk(one, f"{before}{name} ")
             else:
-                yield f"{before}{name}", {flag for given in one.params for flag in given.opts}
+                options = one.get_params(typer.Context(one))
+                yield f"{before}{name}", {flag for given in options for flag in given.opts}
 
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
@@ -97,28 +99,28 @@ def test_every_command_has_a_case() -> None:
 
 
 @pytest.fixture(scope="module")
-def desks() -> dict[str, Desk]:
+def sandboxes() -> dict[str, Sandbox]:
     """Return those that a test of this module has prepared."""
     return {}
 
 
 @pytest.fixture
-def desk(
+def sandbox(
     request: pytest.FixtureRequest,
-    desks: dict[str, Desk],
+    sandboxes: dict[str, Sandbox],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Desk:
+) -> Sandbox:
     """A copy, which commands may change."""
     name: str = request.param
-    if name not in desks:
+    if name not in sandboxes:
         folder = tmp_path_factory.mktemp(name)
-        source: Path = request.getfixturevalue(f"{name}_desk")
-        desks[name] = prepared(Path(shutil.copytree(source, folder, dirs_exist_ok=True)), name)
-    shutil.rmtree(desks[name].folder / "made", ignore_errors=True)
-    return desks[name]
+        source: Path = request.getfixturevalue(f"{name}_folder")
+        sandboxes[name] = prepared(Path(shutil.copytree(source, folder, dirs_exist_ok=True)), name)
+    shutil.rmtree(sandboxes[name].folder / "made", ignore_errors=True)
+    return sandboxes[name]
 
 
-def prepared(folder: Path, name: str) -> Desk:
+def prepared(folder: Path, name: str) -> Sandbox:
     (folder / "few" / "coat").mkdir(parents=True)
     (folder / "photo.jpg").write_bytes(encoded(picture(77, (400, 300)), "JPEG"))
     shutil.copy(folder / "photo.jpg", folder / "few" / "coat" / "new.jpg")
@@ -128,50 +130,50 @@ def prepared(folder: Path, name: str) -> Desk:
     else:
         words = {"MODEL": "models/photos", "GALLERY": "galleries/photos", "DATA": "photos"}
         words |= {"ID": "coat:001.jpg", "OLD": "coat:00"}
-    desk = Desk(folder, words)
+    sandbox = Sandbox(folder, words)
     for line in READY:
-        done = lookalike(*typed(desk, line), cwd=folder)
+        done = lookalike(*typed(sandbox, line), cwd=folder)
         assert done.returncode == 0, done.stderr
-    return desk
+    return sandbox
 
 
-def typed(desk: Desk, line: str) -> list[str]:
-    return [desk.words.get(word, word) for word in line.split()]
+def typed(sandbox: Sandbox, line: str) -> list[str]:
+    return [sandbox.words.get(word, word) for word in line.split()]
 
 
 def cases() -> list[object]:
-    """Return desks, commands and whether --json: by default, each quick one once on each desk."""
+    """Return sandboxes, commands and whether --json: by default, each quick one once on each."""
 
-    def marks(desk: str, command: str, as_json: bool) -> list[pytest.MarkDecorator]:
-        long = LONG | LONG_FOR_MANY if desk == "demo" else LONG
-        default = as_json == (desk == "photo") and command not in long
+    def marks(sandbox: str, command: str, as_json: bool) -> list[pytest.MarkDecorator]:
+        long = LONG | LONG_FOR_MANY if sandbox == "demo" else LONG
+        default = as_json == (sandbox == "photo") and command not in long
         return [] if default or command == "demo" else [pytest.mark.slow]
 
     return [
         pytest.param(
-            desk,
+            sandbox,
             command,
             as_json,
-            id=f"{desk} {command}{' --json' if as_json else ''}",
-            marks=marks(desk, command, as_json),
+            id=f"{sandbox} {command}{' --json' if as_json else ''}",
+            marks=marks(sandbox, command, as_json),
         )
-        for desk in ("demo", "photo")
+        for sandbox in ("demo", "photo")
         for as_json in (False, True)
         for command in CASES
-        if ONLY.get(command, desk) == desk
+        if ONLY.get(command, sandbox) == sandbox
     ]
 
 
-@pytest.mark.parametrize(("desk", "command", "as_json"), cases(), indirect=["desk"])
-def test_it_works(desk: Desk, command: str, as_json: bool) -> None:
-    arguments = typed(desk, f"{command} {CASES[command]}")
+@pytest.mark.parametrize(("sandbox", "command", "as_json"), cases(), indirect=["sandbox"])
+def test_it_works(sandbox: Sandbox, command: str, as_json: bool) -> None:
+    arguments = typed(sandbox, f"{command} {CASES[command]}")
     if command == "index remove":
         arguments[-1] += "2" if as_json else "3"  # ids that end so
         arguments[-1] += ".jpg" if arguments[-1].startswith("coat") else ""
     if as_json:
         arguments.append("--json")
 
-    done = lookalike(*arguments, cwd=desk.folder, BENTOML_HOME=str(desk.folder / "bentos"))
+    done = lookalike(*arguments, cwd=sandbox.folder, BENTOML_HOME=str(sandbox.folder / "bentos"))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -187,15 +189,15 @@ def test_the_demo_is_made_from_nothing(tmp_path: Path) -> None:
     run_all(["demo --no-serve --epochs 1 --out demo", "index info demo/gallery"], tmp_path)
 
 
-@pytest.mark.parametrize("desk", ["demo", "photo"], indirect=True)
-def test_it_is_served(desk: Desk) -> None:
-    model, gallery = (desk.folder / desk.words[word] for word in ("MODEL", "GALLERY"))
-    with running_server(model, gallery, desk.folder / "log.txt") as server:
-        data = (desk.folder / "photo.jpg").read_bytes()
+@pytest.mark.parametrize("sandbox", ["demo", "photo"], indirect=True)
+def test_it_is_served(sandbox: Sandbox) -> None:
+    model, gallery = (sandbox.folder / sandbox.words[word] for word in ("MODEL", "GALLERY"))
+    with running_server(model, gallery, sandbox.folder / "log.txt") as server:
+        data = (sandbox.folder / "photo.jpg").read_bytes()
         headers = {"Content-Type": "image/jpeg"}
         with server.client() as client:
             found = answered(client.post("/v1/search", content=data, headers=headers))
             said = answered(client.post("/v1/classify", content=data, headers=headers))
     assert len(found["hits"]) == 10
     assert said["label"] in {one["label"] for one in said["predictions"]}
-    assert "Traceback" not in (desk.folder / "log.txt").read_text()
+    assert "Traceback" not in (sandbox.folder / "log.txt").read_text()

@@ -1,6 +1,5 @@
 """Wrong uses of every command: exit codes 1 or 2, a sentence that names the fault, nothing lost."""
 
-import ctypes
 import os
 import pty
 import shutil
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.newcomer import COMMAND_S, lookalike
+from tests.support.fork_server import drop_privileges
+from tests.support.run_command import COMMAND_S, lookalike, start
 from tests.support.server.servers import clean_environment
-
-DAC_OVERRIDE, DAC_READ_SEARCH, DROP = 1, 2, 24  # capabilities; PR_CAPBSET_DROP of prctl(2)
 
 # What is typed, the exit code, and what the sentence says. MODEL and GALLERY are those of photos;
 # `other` has another model's, `cut.jpg` is half a picture, `text.txt` and `empty` are a file and a
@@ -81,11 +79,11 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def desk(photo_desk: Path, demo_desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(photo_folder: Path, demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wrong")
-    shutil.copytree(photo_desk, folder, dirs_exist_ok=True)
+    shutil.copytree(photo_folder, folder, dirs_exist_ok=True)
     (folder / "demo").mkdir()
-    (folder / "demo" / "model").symlink_to(demo_desk / "demo" / "model")
+    (folder / "demo" / "model").symlink_to(demo_folder / "demo" / "model")
     shutil.copy(folder / "photos" / "coat" / "001.jpg", folder / "photo.jpg")
     (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:2000])
     (folder / "text.txt").write_text("hello")
@@ -110,65 +108,28 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_a_wrong_use_is_told_in_a_sentence(line: str, desk: Path) -> None:
+def test_a_wrong_use_is_told_in_a_sentence(line: str, folder: Path) -> None:
     command, _, stdin = line.partition(" <")
     code, part = WRONG[line]
-    before = sorted(path for path in desk.rglob("*") if "gallery.sqlite" not in path.name)
+    before = sorted(path for path in folder.rglob("*") if "gallery.sqlite" not in path.name)
 
-    with (desk / stdin).open("rb") if stdin else open(os.devnull, "rb") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli.main", *typed(command)],
-            stdin=file,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=desk,
-            env=clean_environment(COLUMNS="80"),
-            timeout=COMMAND_S,
-        )
+    with (folder / (stdin or "empty.jpg")).open("rb") as file:
+        done = lookalike(*typed(command), cwd=folder, stdin=file)
 
     assert done.returncode == code, done.stderr
     assert part in said(done)
-    after = sorted(path for path in desk.rglob("*") if "gallery.sqlite" not in path.name)
+    after = sorted(path for path in folder.rglob("*") if "gallery.sqlite" not in path.name)
     assert after == before  # nothing half-made is left
 
 
-def test_an_image_is_read_from_standard_input(desk: Path) -> None:
+def test_an_image_is_read_from_standard_input(folder: Path) -> None:
     answers = []
     for image in ("-", "photo.jpg"):
-        with (desk / "photo.jpg").open("rb") as file:
-            done = subprocess.run(
-                [sys.executable, "-m", "cli.main", *typed(f"search GALLERY {image} --json")],
-                stdin=file,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=desk,
-                env=clean_environment(),
-            )
+        with (folder / "photo.jpg").open("rb") as file:
+            done = lookalike(*typed(f"search GALLERY {image} --json"), cwd=folder, stdin=file)
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
     assert answers[0] == answers[1]
-
-
-def _as_anybody() -> None:
-    """Give up root's right to read and write everything."""
-    libc = ctypes.CDLL(None)
-    for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
-        libc.prctl(DROP, capability)
-
-
-def as_anybody(line: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *typed(line)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=clean_environment(COLUMNS="80", **settings),
-        preexec_fn=_as_anybody,
-        timeout=COMMAND_S,
-    )
 
 
 FORBIDDEN = {
@@ -187,12 +148,12 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("line", FORBIDDEN)
-def test_what_may_not_be_read_or_written_is_named(line: str, desk: Path) -> None:
-    closed = desk / "closed"
+def test_what_may_not_be_read_or_written_is_named(line: str, folder: Path) -> None:
+    closed = folder / "closed"
     closed.mkdir(mode=0o000, exist_ok=True)
-    (desk / "closed.jpg").touch(mode=0o000)
+    (folder / "closed.jpg").touch(mode=0o000)
 
-    done = as_anybody(line, desk)
+    done = lookalike(*typed(line), cwd=folder, privileged=False)
 
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert FORBIDDEN[line] in said(done)
@@ -208,21 +169,21 @@ HOMES: dict[str, Callable[[Path], dict[str, str]]] = {
 
 @pytest.mark.parametrize("home", HOMES)
 @pytest.mark.parametrize("line", ["classify MODEL photo.jpg", "index info GALLERY", "pack MODEL"])
-def test_no_home_is_needed_or_its_lack_is_told(line: str, home: str, desk: Path) -> None:
-    (desk / "closed-home").mkdir(mode=0o500, exist_ok=True)
+def test_no_home_is_needed_or_its_lack_is_told(line: str, home: str, folder: Path) -> None:
+    (folder / "closed-home").mkdir(mode=0o500, exist_ok=True)
     environment = clean_environment()
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
     if home == "unset" and line.startswith("pack"):
-        environment["BENTOML_HOME"] = str(desk / "bentos")  # else this person's own would be used
+        environment["BENTOML_HOME"] = str(folder / "bentos")  # else this person's own would be used
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *typed(line)],
         capture_output=True,
         text=True,
         check=False,
-        cwd=desk,
-        env=environment | HOMES[home](desk),
-        preexec_fn=_as_anybody,
+        cwd=folder,
+        env=environment | HOMES[home](folder),
+        preexec_fn=drop_privileges,
         timeout=COMMAND_S,
     )
     assert done.returncode in (0, 1), done.stderr
@@ -244,28 +205,21 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("line", INTERRUPTED)
-def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_desk: Path) -> None:
+def test_ctrl_c_in_the_middle_ends_with_130_and_a_sentence(line: str, demo_folder: Path) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *line.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        cwd=demo_desk,
-        env=clean_environment(COLUMNS="80"),
-        start_new_session=True,
-    ) as process:
-        os.close(theirs)
-        seen, interrupted = b"", False
-        while chunk := read(ours):
-            seen += chunk
-            if not interrupted and INTERRUPTED[line].encode() in seen:
-                process.send_signal(signal.SIGINT)
-                interrupted = True
+    command = start(line.split(), cwd=demo_folder, stderr=theirs)
+    os.close(theirs)
+    seen, interrupted = b"", False
+    while chunk := read(ours):
+        seen += chunk
+        if not interrupted and INTERRUPTED[line].encode() in seen:
+            command.send_signal(signal.SIGINT)
+            interrupted = True
     os.close(ours)
-    assert process.returncode == 130, seen.decode()
+    assert command.wait() == 130, seen.decode()
     assert b"lookalike: interrupted; what was finished is kept" in seen
     assert b"Traceback" not in seen
-    shutil.rmtree(demo_desk / "made", ignore_errors=True)
+    shutil.rmtree(demo_folder / "made", ignore_errors=True)
 
 
 def read(terminal: int) -> bytes:
@@ -276,11 +230,11 @@ def read(terminal: int) -> bytes:
         return b""
 
 
-def test_eighty_columns_are_enough(desk: Path) -> None:
+def test_eighty_columns_are_enough(folder: Path) -> None:
     for line in (
         "index info GALLERY",
         "search GALLERY photo.jpg --vote",
         "classify MODEL photo.jpg",
     ):
-        done = lookalike(*typed(line), cwd=desk)
+        done = lookalike(*typed(line), cwd=folder)
         assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout

@@ -74,11 +74,6 @@ EXCEPTIONS = {
             "index.snapshot.follower.FRESH_S",
         ),
         *(
-            "index.maintenance.maintenance.PERIOD_S",
-            "index.maintenance.maintenance.BUSY_S",
-            "index.maintenance.maintenance.PATIENCE_S",
-        ),
-        *(
             "files.processes.LOOK_S",
             "index.operations.duplicates.GRACE_S",
             "index.search.autotune.ROUND_S",
@@ -113,7 +108,7 @@ EXCEPTIONS = {
         *(
             "index.store.sqlite.write_ahead_log.MAX_SHARE",
             "index.store.sqlite.write_ahead_log.GRACE_S",
-            "index.snapshot.segments.immutable_segment.MOST_ALIVE",
+            "index.snapshot.segments.immutable_segment.MAX_LIVE_SHARE",
         ),
         *(
             "index.search.scalar_quantizer.MAX_WIDTH",

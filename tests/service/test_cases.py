@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.http.problem_details import MEDIA_TYPE
-from tests.conftest import StrictServer
 from tests.support.cases import bodies, images, items, parameters, wire
 from tests.support.cases.case import Case, get
-from tests.support.server.servers import Server
+from tests.support.server.servers import Server, StrictServer
 
 TABLE: list[Case] = [
     *(*bodies.CASES, *images.CASES, *parameters.CASES),

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_gallery
 from tests.support.images.broken_images import bombs, mutants, originals
 from tests.support.images.pillow_corpus import CorpusUnavailableError, pillow_images
-from tests.support.server.fuzz_client import Shot, bombard, peak_mebibytes
-from tests.support.server.servers import Server, running_server
+from tests.support.server.fuzz_client import FuzzRequest, peak_mebibytes, send_all
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server
 
 MUTANTS = 3000
 MANY_MUTANTS = 100_000
@@ -44,10 +44,8 @@ GROWTH_MIB = 1536  # of the worker, whatever is sent: two decoders, and 0.5 GB f
 @pytest.fixture(scope="module")
 def target(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own, because its worker's memory is measured; it logs no request."""
-    folder = tmp_path_factory.mktemp("target")
-    write_gallery(folder / "gallery", model)
     options = ("--log-level", "warning")
-    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("target"), *options) as running:
         yield running
 
 
@@ -59,25 +57,25 @@ def corpus() -> dict[str, bytes]:
         pytest.skip(str(error))
 
 
-def raw(name: str, data: bytes) -> Shot:
-    return Shot(name, data)
+def raw(name: str, data: bytes) -> FuzzRequest:
+    return FuzzRequest(name, data)
 
 
-def in_form(name: str, data: bytes) -> Shot:
+def in_form(name: str, data: bytes) -> FuzzRequest:
     head = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
     body = head + data + b"\r\n--edge--\r\n"
-    return Shot(f"{name} in a form", body, "multipart/form-data; boundary=edge", "/v1/embed")
+    return FuzzRequest(f"{name} in a form", body, "multipart/form-data; boundary=edge", "/v1/embed")
 
 
-def in_json(name: str, data: bytes) -> Shot:
+def in_json(name: str, data: bytes) -> FuzzRequest:
     body = b'{"image": "' + base64.b64encode(data) + b'"}'
-    return Shot(f"{name} in JSON", body, "application/json", "/v1/search")
+    return FuzzRequest(f"{name} in JSON", body, "application/json", "/v1/search")
 
 
 WAYS = (raw, raw, raw, raw, raw, raw, raw, raw, in_form, in_json)
 
 
-def every_way(files: Iterator[tuple[str, bytes]]) -> Iterator[Shot]:
+def every_way(files: Iterator[tuple[str, bytes]]) -> Iterator[FuzzRequest]:
     """Return a request for each file: most of them raw, some in a form, some in JSON."""
     for way, (name, data) in zip(itertools.cycle(WAYS), files, strict=False):
         yield way(name, data)
@@ -100,16 +98,16 @@ def test_every_one_of_pillows_own_test_images_gets_an_answer_of_the_table(
 ) -> None:
     assert len(corpus) > 1000
     with unharmed(target):
-        toll = bombard(target.url, itertools.starmap(raw, corpus.items()))
+        report = send_all(target.url, itertools.starmap(raw, corpus.items()))
         part = dict(itertools.islice(corpus.items(), 0, None, 8))
         for way in (in_form, in_json):
-            toll.faults += bombard(target.url, itertools.starmap(way, part.items())).faults
+            report.faults += send_all(target.url, itertools.starmap(way, part.items())).faults
 
-    assert toll.faults == []
-    assert toll.answers.total() == len(corpus)
-    assert toll.answers[200, None] > 300
-    assert toll.answers[415, "unsupported_image_type"] > 300
-    assert toll.answers[422, "corrupt_image"] > 20
+    assert report.faults == []
+    assert report.answers.total() == len(corpus)
+    assert report.answers[200, None] > 300
+    assert report.answers[415, "unsupported_image_type"] > 300
+    assert report.answers[422, "corrupt_image"] > 20
 
 
 def test_thousands_of_mutations_get_an_answer_of_the_table(
@@ -119,18 +117,20 @@ def test_thousands_of_mutations_get_an_answer_of_the_table(
 
 
 def test_mutations_of_bodies_get_an_answer_of_the_table(target: Server) -> None:
-    shots = [
-        Shot(f"{method} {path}, {mutant.name}", mutant.data, "application/json", path, method)
+    requests = [
+        FuzzRequest(
+            f"{method} {path}, {mutant.name}", mutant.data, "application/json", path, method
+        )
         for method, path, body in BODIES
         for mutant in mutants([json.dumps(body).encode()], MUTANTS_OF_A_BODY, seed=1)
     ]
     with unharmed(target):
-        toll = bombard(target.url, shots)
+        report = send_all(target.url, requests)
 
-    assert toll.faults == []
-    assert toll.answers.total() == len(shots)
-    assert toll.answers[400, "invalid_json"] > len(shots) // 4
-    assert toll.answers[200, None] > 20
+    assert report.faults == []
+    assert report.answers.total() == len(requests)
+    assert report.answers[400, "invalid_json"] > len(requests) // 4
+    assert report.answers[200, None] > 20
 
 
 @pytest.mark.fuzz
@@ -149,20 +149,20 @@ def assert_harmless(server: Server, corpus: dict[str, bytes], *, count: int, see
     theirs = mutants(chosen, count // 2, seed=seed)
     with unharmed(server):
         files = ((mutant.name, mutant.data) for mutant in itertools.chain(ours, theirs))
-        toll = bombard(server.url, every_way(files))
+        report = send_all(server.url, every_way(files))
 
-    assert toll.faults == []
-    assert toll.answers.total() == count
-    assert toll.answers[422, "corrupt_image"] > count // 10
-    assert toll.answers[200, None] > count // 10
+    assert report.faults == []
+    assert report.answers.total() == count
+    assert report.answers[422, "corrupt_image"] > count // 10
+    assert report.answers[200, None] > count // 10
 
 
 def test_files_that_inflate_to_very_much_are_answered_within_bounds(target: Server) -> None:
     with unharmed(target):
-        toll = bombard(target.url, [raw(bomb.name, bomb.data) for bomb in bombs()])
+        report = send_all(target.url, [raw(bomb.name, bomb.data) for bomb in bombs()])
 
-    assert toll.faults == []
-    assert toll.answers[422, "too_many_pixels"] >= 3
+    assert report.faults == []
+    assert report.answers[422, "too_many_pixels"] >= 3
 
 
 class _Faulty(http.server.BaseHTTPRequestHandler):
@@ -189,15 +189,15 @@ class _Faulty(http.server.BaseHTTPRequestHandler):
 def test_the_checker_sees_failures_hangs_broken_connections_and_answers_of_no_table() -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Faulty) as faulty:
         threading.Thread(target=faulty.serve_forever, daemon=True).start()
-        shots = [
+        requests = [
             raw(what, what.encode()) for what in ("works", "fails", "hangs", "dies", "invents")
         ]
-        toll = bombard(f"http://127.0.0.1:{faulty.server_port}", shots, limit_s=0.3)
+        report = send_all(f"http://127.0.0.1:{faulty.server_port}", requests, limit_s=0.3)
         faulty.shutdown()
 
-    faults = {fault.partition(":")[0] for fault in toll.faults}
+    faults = {fault.partition(":")[0] for fault in report.faults}
     assert faults == {"fails", "hangs", "dies", "invents"}
-    assert toll.answers[200, None] == 2
+    assert report.answers[200, None] == 2
 
 
 def test_the_checker_sees_a_worker_that_was_replaced(target: Server) -> None:

@@ -24,7 +24,7 @@ import pytest
 from index.gallery import Gallery
 from index.items.item import NewItem
 from service.security.api_keys import make_key
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.processes import Meter, fair_usage
 from tests.support.server import servers
 from tests.support.server.attacks import REFUSED, Kind, attack
@@ -33,7 +33,7 @@ from tests.support.server.hostile_requests import ITEMS, kinds
 from tests.support.server.load_generator import Reply, run
 from tests.support.server.ordinary_requests import Ordinary, ordinary
 from tests.support.server.servers import ROOT, Server, running_server
-from tests.support.targets_table import Figure, missed, show
+from tests.support.targets_table import Target, missed, print_table
 from vision.model.manifest import read_manifest
 
 CROWD = 20
@@ -108,14 +108,14 @@ class Siege:
     def planned(self) -> list[Reply]:
         return self.beside.planned
 
-    def figures(self) -> list[Figure]:
+    def targets(self) -> list[Target]:
         """Return what is judged however busy the machine is."""
         return [
-            Figure("ordinary pictures classified", "", self.beside.served, at_least=SERVED),
-            Figure("ordinary requests that failed", "", self.beside.failed, at_most=0),
-            Figure("memory, more at its peak", "MB", self.more_mb, at_most=MORE_MB),
-            Figure("workers that are new", "", self.new_workers, at_most=0),
-            Figure("hostile requests without an end", "", self.ends[None], at_most=0),
+            Target("ordinary pictures classified", "", self.beside.served, at_least=SERVED),
+            Target("ordinary requests that failed", "", self.beside.failed, at_most=0),
+            Target("memory, more at its peak", "MB", self.more_mb, at_most=MORE_MB),
+            Target("workers that are new", "", self.new_workers, at_most=0),
+            Target("hostile requests without an end", "", self.ends[None], at_most=0),
         ]
 
 
@@ -195,18 +195,18 @@ def test_each_kind_ends_as_it_should_beside_ordinary_traffic(server: Server) -> 
 
     siege, ends = parade(server, short)
 
-    figures = siege.figures()
+    targets = siege.targets()
     if lateness_ms(siege) <= LATE_MS:
-        figures += [
-            Figure("/livez p99", "ms", siege.beside.livez_ms, at_most=STOOD_MS),
-            Figure("classify p99", "ms", siege.beside.classify_ms, at_most=STOOD_MS),
+        targets += [
+            Target("/livez p99", "ms", siege.beside.livez_ms, at_most=STOOD_MS),
+            Target("classify p99", "ms", siege.beside.classify_ms, at_most=STOOD_MS),
         ]
-    show(f"{len(short)} kinds, once each", figures)
+    print_table(f"{len(short)} kinds, once each", targets)
     otherwise = {
         kind.name: ends[kind.name] for kind in short if not ends[kind.name] <= {*kind.ends}
     }
     assert otherwise == {}
-    assert missed(figures) == []
+    assert missed(targets) == []
     with server.client() as client:
         assert client.get("/readyz").status_code == 200
 
@@ -244,33 +244,33 @@ def test_ordinary_traffic_goes_on(
 
     def measure() -> Siege:
         siege = lay(server, kind, clients=clients, token=token)
-        figures = [*siege.figures(), *ended(kind, siege)]
-        show(f"{title}: {dict(siege.ends)}", [*figures, *times(siege, calm)])
-        assert missed(figures) == []  # no time is needed to see it
+        targets = [*siege.targets(), *ended(kind, siege)]
+        print_table(f"{title}: {dict(siege.ends)}", [*targets, *times(siege, calm)])
+        assert missed(targets) == []  # no time is needed to see it
         return siege
 
     assert missed(times(punctual(measure, title=title), calm)) == []
 
 
-def times(siege: Siege, calm: Ordinary) -> list[Figure]:
+def times(siege: Siege, calm: Ordinary) -> list[Target]:
     """Return what ordinary requests had to wait; it counts if they were sent on time."""
     classify_ms = siege.beside.classify_ms
     at_most = min(max(TIMES * calm.classify_ms, FLOOR_MS), CLASSIFY_MS)
     asked = f"classify p99 ({TIMES} x calm, or {FLOOR_MS:g} ms)"
     return [
-        Figure("sent late by, p99", "ms", lateness_ms(siege), at_most=LATE_MS),
-        Figure("/livez p99", "ms", siege.beside.livez_ms, at_most=PROBE_MS),
-        Figure("classify p99, calm", "ms", calm.classify_ms),
-        Figure("classify p99 over calm", "x", classify_ms / calm.classify_ms),
-        Figure(asked, "ms", classify_ms, at_most=at_most),
+        Target("sent late by, p99", "ms", lateness_ms(siege), at_most=LATE_MS),
+        Target("/livez p99", "ms", siege.beside.livez_ms, at_most=PROBE_MS),
+        Target("classify p99, calm", "ms", calm.classify_ms),
+        Target("classify p99 over calm", "x", classify_ms / calm.classify_ms),
+        Target(asked, "ms", classify_ms, at_most=at_most),
     ]
 
 
-def ended(kind: Kind, siege: Siege) -> list[Figure]:
+def ended(kind: Kind, siege: Siege) -> list[Target]:
     """Return how many requests ended as they should, and otherwise; being refused is neither."""
     met = sum(siege.ends[end] for end in kind.ends)
     others = sum(count for end, count in siege.ends.items() if end not in (*kind.ends, *REFUSED))
     return [
-        Figure("hostile requests that met what they were made for", "", met, at_least=1),
-        Figure("hostile requests that ended otherwise", "", others, at_most=0),
+        Target("hostile requests that met what they were made for", "", met, at_least=1),
+        Target("hostile requests that ended otherwise", "", others, at_most=0),
     ]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import server_with_folders
 from tests.project.test_docs import write_shop
+from tests.support.server.gallery_servers import server_with_folders
 from tests.support.server.servers import Server, clean_environment
 
 WIDTH = 256  # of the model's vectors

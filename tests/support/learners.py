@@ -1,12 +1,14 @@
-"""Small learners for tests."""
+"""Small models to train for tests, and callbacks that a training tells its progress to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from training.distributed import World
-from training.fit.objective import Learner
+from training.distributed import ProcessGroup
+from training.fit.objective import TrainableModel
+from training.progress import EpochMetrics, Event, ImagesDone
 from training.recipes.built_in import cnn
 from training.recipes.recipe import Recipe
 from vision.image.preprocessing import Preprocessing
@@ -18,9 +20,29 @@ SMALL = replace(
 )
 
 
-def small_learner(recipe: Recipe, *, seed: int = 0, counts: tuple[int, ...] = (4, 4, 4)) -> Learner:
+def small_trainable_model(
+    recipe: Recipe, *, seed: int = 0, counts: tuple[int, ...] = (4, 4, 4)
+) -> TrainableModel:
     """Return the learner of a recipe for three classes, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(recipe.architecture(len(counts)), recipe.preprocessing)
-        return Learner(network, recipe, np.array(counts), World(0, 1, torch.device("cpu")))
+        return TrainableModel(
+            network, recipe, np.array(counts), ProcessGroup(0, 1, torch.device("cpu"))
+        )
+
+
+def press_ctrl_c(event: Event) -> None:
+    """Interrupt the training after each epoch, when it is on disk."""
+    if isinstance(event, EpochMetrics):
+        raise KeyboardInterrupt
+
+
+def images_done(calls: list[tuple[int, int]]) -> Callable[[Event], None]:
+    """Return a callback that keeps how many images are done, and how many there are."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, ImagesDone):
+            calls.append((event.done, event.total))
+
+    return tell

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from index.maintenance.compaction import Compaction, _best, _choose, compact
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import EXACT, RECALL, IndexSpec, candidate_specs
+from index.search.policy import SearchPolicy
 from index.search.recall_confidence import Recall
 from index.search.tuning_sample import hold_out
 from index.search.vector_matrix import Matrix
@@ -98,10 +99,14 @@ def best(
     return keys_N[order], scores_N[order]
 
 
+# Filters that let more than eight rows of eight numbers through are answered by the ANN index.
+SMALL = SearchPolicy(scan_numbers=8 * 8)
+
+
 def small_structures(patch: pytest.MonkeyPatch) -> None:
     """Let a few dozen rows be measured, 100 have a graph, and 250 inverted lists of codes.
 
-    And let filtered searches use the structure unless only a handful of rows is allowed.
+    Galleries under ``SMALL`` have filtered searches use it unless a handful of rows is allowed.
     """
 
     def few(rows: int, width: int) -> list[IndexSpec]:
@@ -123,7 +128,6 @@ def small_structures(patch: pytest.MonkeyPatch) -> None:
     )
     patch.setattr("index.maintenance.compaction.LEAST_ROWS", 40)
     patch.setattr("index.search.index_spec.EXACT_ROWS", 100)
-    patch.setattr("index.snapshot.segments.immutable_segment.EXACT_NUMBERS", 8 * 8)
     patch.setattr("index.search.autotune.ROUNDS", 1)
     patch.setattr("index.search.autotune.recall_between", as_measured)
 

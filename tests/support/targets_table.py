@@ -9,8 +9,8 @@ from benchmarks.machine import commit, describe_machine
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure: what it is, its unit, what is asked and what was measured."""
+class Target:
+    """One target: what it is, its unit, what is asked and what was measured."""
 
     name: str
     unit: str
@@ -24,7 +24,7 @@ class Figure:
         return self.at_least <= self.measured <= self.at_most
 
     def row(self) -> str:
-        """Return a row of the table; a figure of which nothing is asked is there to be read."""
+        """Return a row of the table; a target of which nothing is asked is there to be read."""
         asked = ""
         if self.at_most < math.inf:
             asked = f"≤ {self.at_most:.4g} {self.unit}"
@@ -34,15 +34,15 @@ class Figure:
         return f"| {self.name} | {asked} | {self.measured:.4g} {self.unit}{mark} |"
 
 
-def show(title: str, figures: Sequence[Figure]) -> None:
+def print_table(title: str, targets: Sequence[Target]) -> None:
     """Write the table as Markdown, for benchmarks/RESULTS.md; `pytest -rA` shows it."""
-    rows = "\n".join(figure.row() for figure in figures)
+    rows = "\n".join(target.row() for target in targets)
     sys.stdout.write(
         f"\n{title} ({describe_machine()}; commit {commit()})\n\n"
         f"| figure | asked | measured |\n|---|---|---|\n{rows}\n\n"
     )
 
 
-def missed(figures: Sequence[Figure]) -> list[str]:
-    """Return the rows of the figures that do not hold."""
-    return [figure.row() for figure in figures if not figure.holds]
+def missed(targets: Sequence[Target]) -> list[str]:
+    """Return the rows of the targets that do not hold."""
+    return [target.row() for target in targets if not target.holds]

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from pathlib import Path
 import httpx
 
 from tests.support.images.pngs import encoded, picture
-from tests.support.newcomer import COMMAND_S
 from tests.support.processes import family
-from tests.support.server.servers import clean_environment, free_port
+from tests.support.run_command import COMMAND_S, Command, lookalike, start
+from tests.support.server.servers import free_port
 
 QUICK = ("--budget", "5s")  # for a training that need not be good
 WAIT_S = 120.0  # for something to come about, on the busiest machine
@@ -32,22 +31,9 @@ def write_few(folder: Path, classes: tuple[str, ...] = ("coat", "hat"), each: in
     return folder
 
 
-def up_command(*arguments: str | bytes) -> list[str | bytes]:
-    return [sys.executable, "-m", "cli.main", "up", *arguments]
-
-
-def up(*arguments: str | bytes, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def up(*arguments: str | bytes, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `up` to its end, quickly and without a server."""
-    return subprocess.run(
-        up_command(*QUICK, "--no-serve", *arguments),
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-        check=False,
-        cwd=cwd,
-        env=clean_environment(COLUMNS="80", **settings),
-        timeout=COMMAND_S,
-    )
+    return lookalike("up", *QUICK, "--no-serve", *arguments, cwd=cwd)
 
 
 def sentence_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -68,7 +54,7 @@ class Page:
     """A page that `up` serves."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Command
     log: Path
 
     def count(self) -> int:
@@ -101,14 +87,8 @@ def page_of(*arguments: str, cwd: Path, log: Path) -> Iterator[Page]:
     """Run `up` until it says where the page is; stop it after the block, all of it."""
     port = free_port()
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            up_command(*QUICK, "--port", str(port), *arguments),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=clean_environment(COLUMNS="80"),
-            start_new_session=True,
-        )
+        command = ("up", *QUICK, "--port", str(port), *arguments)
+        process = start(command, cwd=cwd, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + COMMAND_S
         while f"the page is at http://127.0.0.1:{port}" not in log.read_text():
@@ -133,14 +113,7 @@ def kill_when(made: str, arguments: Sequence[str], *, cwd: Path) -> None:
     The file must not be there before.
     """
     assert not list(cwd.glob(made)), "it would be killed before it began"
-    process = subprocess.Popen(
-        up_command(*QUICK, "--no-serve", *arguments),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=cwd,
-        env=clean_environment(),
-        start_new_session=True,
-    )
+    process = start(("up", *QUICK, "--no-serve", *arguments), cwd=cwd)
     while process.poll() is None and not list(cwd.glob(made)):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli.training.train import train
 from tests.support.images.pngs import write_photographs
 from tests.support.paths import ROOT
-from training.distributed import World
+from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.fit.batches import FeatureBatches
 from vision.model.manifest import WEIGHTS_NAME
@@ -72,7 +72,7 @@ def test_two_processes_have_the_loss_curve_and_the_weights_of_one(
 
 def test_every_row_of_a_batch_belongs_to_one_process() -> None:
     rows = torch.arange(12)
-    shares = [World(rank, 3, torch.device("cpu")).share(rows) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3, torch.device("cpu")).shard(rows) for rank in range(3)]
     assert sorted(torch.cat(shares).tolist()) == rows.tolist()
     assert {len(share) for share in shares} == {4}
 
@@ -84,5 +84,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(wanted: int, images: int) -> N
             torch.zeros(1, images, 3),
             torch.zeros(images, dtype=torch.long),
             batch_size=wanted,
-            world=World(0, 2, torch.device("cpu")),
+            processes=ProcessGroup(0, 2, torch.device("cpu")),
         )

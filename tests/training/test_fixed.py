@@ -8,11 +8,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from files.checksummed_json import by_name, with_checksum
+from tests.support.learners import press_ctrl_c
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
-from training.distributed import World
+from training.distributed import ProcessGroup
 from training.errors import CheckpointError
 from training.fit.checkpoint import STATE_NAME, CheckpointFolder
-from training.fit.trainer import EpochReport, TrainingSession
+from training.fit.trainer import Trainer
 from training.recipes.built_in import backbone_finetune, backbone_frozen
 from training.recipes.recipe import FineTuning, Recipe
 from training.train import train
@@ -30,30 +32,19 @@ HALF = small(
 )
 
 
-class Stopper:
-    """Presses Ctrl-C after each epoch, when it is on disk."""
-
-    def started(self, **_: int) -> None: ...
-
-    def step(self, _: object) -> None: ...
-
-    def epoch(self, report: EpochReport) -> None:
-        raise KeyboardInterrupt
-
-
 def stopped(recipe: Recipe, out: Path) -> Path:
     """Train for one epoch more, and return the folder of the checkpoint."""
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, coloured(), out=out, device="cpu", resume=True, observer=Stopper())
+        train(recipe, coloured(), out=out, device="cpu", resume=True, progress=press_ctrl_c)
     return out.with_name(f"{out.name}.training")
 
 
-def session_of(recipe: Recipe, *, seed: int = 0) -> TrainingSession:
+def session_of(recipe: Recipe, *, seed: int = 0) -> Trainer:
     torch.manual_seed(seed)
     network = build_network(recipe.architecture(3), recipe.preprocessing)
     dataset = coloured()
-    return TrainingSession(
-        recipe, network, dataset.train, None, world=World(0, 1, torch.device("cpu"))
+    return Trainer(
+        recipe, network, dataset.train, None, processes=ProcessGroup(0, 1, torch.device("cpu"))
     )
 
 
@@ -120,7 +111,7 @@ def test_the_average_of_a_frozen_backbone_is_no_copy_of_it() -> None:
 @pytest.mark.parametrize("recipe", [FROZEN, HALF], ids=["frozen", "half"])
 def test_a_checkpoint_does_not_go_on_from_other_fixed_weights(recipe: Recipe) -> None:
     session = session_of(recipe)
-    session.run_epoch(lambda _: None)
+    session.run_epoch()
     checkpoint = session.checkpoint({})
     with pytest.raises(CheckpointError, match="the part of the network that does not learn"):
         session_of(recipe, seed=1).restore(checkpoint)
@@ -142,14 +133,13 @@ def test_other_pretrained_weights_are_refused_on_resuming(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
-    from training.fit.checkpoint import _digest, _json  # noqa: PLC0415 - to write one as it was
 
     folder = stopped(FROZEN, tmp_path / "m")
     path = folder / STATE_NAME
     fields = json.loads(path.read_bytes())
     del fields["sha256"]
     fields["format_version"] = 1
-    path.write_bytes(_json({**fields, "sha256": _digest(fields)}))
+    path.write_bytes(with_checksum(fields, by_name, name="sha256"))
     with pytest.raises(CheckpointError, match="another version of this program"):
         train(FROZEN, coloured(), out=tmp_path / "m", device="cpu", resume=True)
 

@@ -26,10 +26,15 @@ from tests.support.fakes import unit
 from tests.support.models import manifest as small_manifest
 from tests.support.models import write_model
 from tests.support.server.servers import clean_environment
-from training.data.gallery_labels import Labelled
-from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
+from training.data.gallery_labels import LabelledItems
+from training.data.images.training_record import (
+    TRAINING_RECORD_NAME,
+    TRAINING_RECORD_SHA256,
+    TrainingRecord,
+    read_training_record,
+)
 from training.fit.initialization.predecessor import Predecessor
-from training.heads.vector_classifier import Fitted, fit_classes
+from training.heads.vector_classifier import FittedClassifier, fit_classes
 from vision.inference.open_encoder import open_encoder
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import read_export
@@ -110,7 +115,7 @@ def test_a_training_that_goes_on_from_it_begins_its_classifier_anew(folder: Path
     wanted = small_manifest(labels=LABELS)
     network = build_network(wanted.architecture, wanted.preprocessing)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    Predecessor(folder / "classed", read_manifest(folder / "classed")).hand_over(network, LABELS)
+    Predecessor(folder / "classed", read_manifest(folder / "classed")).warm_start(network, LABELS)
     after = network.state_dict()
     kept = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert {name for name in kept if name.endswith("weight")} == {"classifier.2.weight"}
@@ -120,16 +125,16 @@ def test_a_training_that_goes_on_from_it_begins_its_classifier_anew(folder: Path
 def test_what_it_learnt_from_is_left_out_of_what_measures_it(folder: Path, tmp_path: Path) -> None:
     """The items join the record of the network, where there is one."""
     write_model(tmp_path / "model", labels=())
-    old = Learnt(contents_K=np.array([1, 2], np.uint64), looks_K=np.zeros(2, np.uint64))
+    old = TrainingRecord(contents_K=np.array([1, 2], np.uint64), phashes_K=np.zeros(2, np.uint64))
     base = read_manifest(tmp_path / "model")
     sha256 = hashlib.sha256(old.to_bytes()).hexdigest()
-    base = replace(base, data={**base.data, LEARNT_SHA256: sha256})
-    (tmp_path / "model" / LEARNT_NAME).write_bytes(old.to_bytes())
+    base = replace(base, data={**base.data, TRAINING_RECORD_SHA256: sha256})
+    (tmp_path / "model" / TRAINING_RECORD_NAME).write_bytes(old.to_bytes())
     (tmp_path / "model" / MANIFEST_NAME).write_bytes(base.to_bytes())
     new = tmp_path / "new"
     made = run("index", "classes", folder / "gallery", "--model", tmp_path / "model", "--out", new)
     assert made.exit_code == 0, made.output
-    record = read_learnt(new, read_manifest(new))
+    record = read_training_record(new, read_manifest(new))
     assert record is not None
     contents = {
         int(hashlib.sha256(photo(number % 3, number)).hexdigest()[:16], 16) for number in range(60)
@@ -139,24 +144,24 @@ def test_what_it_learnt_from_is_left_out_of_what_measures_it(folder: Path, tmp_p
 
 def labelled(
     vectors_ND: "np.ndarray[tuple[int, int]]", labels_N: "np.ndarray[tuple[int]]"
-) -> Labelled:
+) -> LabelledItems:
     count, width = vectors_ND.shape
-    return Labelled(
+    return LabelledItems(
         facts=Provenance(model_name="m", fingerprint="f", width=width, count=count, seq=1),
         vectors_ND=vectors_ND,
         names=tuple(f"label-{label}" for label in range(labels_N.max() + 1)),
         labels_N=labels_N,
         contents_N=np.arange(count, dtype=np.uint64),
-        lots_N=np.arange(count),
+        groups_N=np.arange(count),
     )
 
 
-def fit(items: Labelled, learnt_N: NDArray[np.bool_]) -> Fitted:
+def fit(items: LabelledItems, learnt_N: NDArray[np.bool_]) -> FittedClassifier:
     """Return the classes of vectors that have one part."""
     return fit_classes(items, learnt_N, small_manifest(width=items.facts.width).architecture)
 
 
-def some(count: int, classes: int, *, spread: float, width: int = 24) -> Labelled:
+def some(count: int, classes: int, *, spread: float, width: int = 24) -> LabelledItems:
     """Return vectors of classes that lie about as far apart as images of one class."""
     rng = np.random.default_rng(0)
     labels_N = rng.integers(0, classes, count)
@@ -216,8 +221,8 @@ def test_a_label_of_each_item_but_a_few_costs_no_more_than_its_vectors() -> None
     fitted = fit(labelled(vectors_ND, labels_N), np.zeros(3020, np.bool_))
     assert (fitted.measured, fitted.alone) == (40, 2980)
     assert fitted.accuracy > 0.9
-    given_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
-    assert (given_N == labels_N).mean() > 0.99
+    predicted_N = fitted.classes.probabilities(vectors_ND, fitted.temperature).argmax(axis=1)
+    assert (predicted_N == labels_N).mean() > 0.99
     assert np.abs(fitted.classes.weight_LD).max() < 1e5  # else rounding decides
 
 

@@ -17,15 +17,15 @@ from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
 from tests.support.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
-from training.data.dataset import Dataset, LabelledImages, load_dataset
+from training.data.dataset import Dataset, load_dataset
 from training.data.images.fashion_mnist import PACKAGE_FOLDER
-from training.data.images.split import lots_of_places
-from training.data.images.trained_on import read_learnt
+from training.data.images.labelled_images import LabelledImages
+from training.data.images.split import group_keys_of_positions
+from training.data.images.training_record import read_training_record
 from training.errors import CheckpointError, DivergenceError
-from training.evaluation.evaluate import measure
+from training.evaluation.evaluate import evaluate_model
 from training.fit.checkpoint import CheckpointFolder
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport
+from training.progress import EpochMetrics, Event, StepMetrics, TrainingStarted
 from training.recipes.built_in import cnn, cnn_photos, deck_cnn
 from training.recipes.recipe import Precision, Recipe
 from training.train import train
@@ -55,7 +55,9 @@ def easy_dataset(*, seed: int = 0, each: int = 40) -> Dataset:
             top, left, side = rng.integers(1, 5), rng.integers(1, 5), 2 + 3 * label
             image_CHW[:, top : top + side, left : left + side] = 220
         images = labelled(images_NCHW, labels_N, ("small", "middle", "large"))
-        return replace(images, lots_N=lots_of_places(labels_N))  # the last ones are held out
+        return replace(
+            images, group_keys_N=group_keys_of_positions(labels_N)
+        )  # the last ones are held out
 
     return Dataset(name="squares", train=part(each), test=part(10))
 
@@ -64,24 +66,24 @@ class Watcher:
     """Remembers the epochs, and presses Ctrl-C at a step."""
 
     def __init__(self, *, interrupt_at: int | None = None) -> None:
-        self.epochs: list[EpochReport] = []
+        self.epochs: list[EpochMetrics] = []
         self.steps = 0
         self.epochs_done_before = 0
         self._interrupt_at = interrupt_at
 
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        assert epochs >= 1
-        assert steps_per_epoch >= 1
-        self.epochs_done_before = epochs_done
-
-    def step(self, report: StepReport) -> None:
-        assert report.images > 0
-        self.steps += 1
-        if self.steps == self._interrupt_at:
-            raise KeyboardInterrupt
-
-    def epoch(self, report: EpochReport) -> None:
-        self.epochs.append(report)
+    def __call__(self, event: Event) -> None:
+        match event:
+            case TrainingStarted():
+                assert event.epochs >= 1
+                assert event.steps_per_epoch >= 1
+                self.epochs_done_before = event.epochs_done
+            case StepMetrics():
+                assert event.images > 0
+                self.steps += 1
+                if self.steps == self._interrupt_at:
+                    raise KeyboardInterrupt
+            case EpochMetrics():
+                self.epochs.append(event)
 
 
 def weights(model: Path) -> bytes:
@@ -102,8 +104,8 @@ both_recipes = pytest.mark.parametrize("recipe", [OURS, LECTURE], ids=lambda rec
 
 def test_what_is_held_out_to_calibrate_with_is_no_copy_of_what_is_learnt() -> None:
     images = easy_dataset(each=10).train
-    twice = images.only(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
-    rest, held_out = twice.set_apart(0.2)
+    twice = images.take(np.concatenate([np.arange(30), np.arange(30)]))  # as if saved twice
+    rest, held_out = twice.split_validation(0.2)
     assert len(rest) + len(held_out) == 60
     assert len(held_out) == 12
     assert not set(rest.contents_N.tolist()) & set(held_out.contents_N.tolist())
@@ -114,10 +116,10 @@ def test_a_model_keeps_what_its_training_looked_at_and_nothing_else(
     uninterrupted: dict[str, Path],
 ) -> None:
     folder, dataset = uninterrupted[LECTURE.name], easy_dataset()
-    learnt = read_learnt(folder, read_manifest(folder))
+    learnt = read_training_record(folder, read_manifest(folder))
     assert learnt is not None
-    assert learnt.knows(dataset.train.contents_N, dataset.train.looks_N).all()
-    assert not learnt.knows(dataset.test.contents_N, dataset.test.looks_N).any()
+    assert learnt.contains(dataset.train.contents_N, dataset.train.phashes_N).all()
+    assert not learnt.contains(dataset.test.contents_N, dataset.test.phashes_N).any()
 
 
 @both_recipes
@@ -137,16 +139,16 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 ) -> None:
     out = tmp_path / "model"
     watcher = Watcher()
-    train(recipe, easy_dataset(), out=tmp_path / "count", device="cpu", observer=watcher)
+    train(recipe, easy_dataset(), out=tmp_path / "count", device="cpu", progress=watcher)
     steps_per_epoch = watcher.steps // 3
 
     stopper = Watcher(interrupt_at=epoch * steps_per_epoch + 2)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, easy_dataset(), out=out, device="cpu", observer=stopper)
+        train(recipe, easy_dataset(), out=out, device="cpu", progress=stopper)
     assert not out.exists()
 
     rest = Watcher()
-    manifest = train(recipe, easy_dataset(), out=out, device="cpu", resume=True, observer=rest)
+    manifest = train(recipe, easy_dataset(), out=out, device="cpu", resume=True, progress=rest)
     assert rest.epochs_done_before == epoch
     assert weights(out) == weights(uninterrupted[recipe.name])
     assert manifest.metrics["epochs"] == 3
@@ -161,20 +163,20 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_weights(
 import pathlib, sys, time
 import torch
 from tests.training.test_train import LECTURE, Watcher, easy_dataset
+from training.progress import EpochMetrics
 from training.train import train
 
 torch.set_num_threads(1)
 
 class Slow(Watcher):
-    def step(self, report):
-        super().step(report)
-        if self.epochs:
+    def __call__(self, event):
+        super().__call__(event)
+        if isinstance(event, EpochMetrics):
+            print("epoch", flush=True)
+        elif self.epochs:
             time.sleep(0.2)  # the parent kills in here
-    def epoch(self, report):
-        super().epoch(report)
-        print("epoch", flush=True)
 
-train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", observer=Slow())
+train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", progress=Slow())
 """
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -185,7 +187,7 @@ train(LECTURE, easy_dataset(), out=pathlib.Path({str(out)!r}), device="cpu", obs
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
     rest = Watcher()
-    train(LECTURE, easy_dataset(), out=out, device="cpu", resume=True, observer=rest)
+    train(LECTURE, easy_dataset(), out=out, device="cpu", resume=True, progress=rest)
     assert rest.epochs_done_before >= 1
     assert weights(out) == weights(uninterrupted[LECTURE.name])
 
@@ -200,7 +202,7 @@ def test_the_model_folder_says_how_it_was_made(uninterrupted: dict[str, Path]) -
 
 
 def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, Path]) -> None:
-    evaluation = measure(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
+    evaluation = evaluate_model(uninterrupted["cnn"], easy_dataset(), device="cpu").evaluation
     manifest = TorchEncoder.load(uninterrupted["cnn"], device="cpu").manifest
     figures = evaluation.to_json()
     assert figures["accuracy"] == manifest.metrics["test_accuracy"]
@@ -212,7 +214,7 @@ def test_evaluation_agrees_with_what_training_measured(uninterrupted: dict[str, 
 def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     rising = replace(LECTURE, epochs=50, learning_rate=0.02, patience=2)
     watcher = Watcher()
-    manifest = train(rising, easy_dataset(), out=tmp_path / "m", device="cpu", observer=watcher)
+    manifest = train(rising, easy_dataset(), out=tmp_path / "m", device="cpu", progress=watcher)
     losses = [report.validation_loss for report in watcher.epochs]
     assert len(losses) < 50
     best = losses.index(min(loss for loss in losses if loss is not None)) + 1
@@ -222,7 +224,7 @@ def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(tmp_path:
 
 def test_a_short_loss_curve_stays_where_it_was(tmp_path: Path) -> None:
     watcher = Watcher()
-    train(OURS, easy_dataset(), out=tmp_path / "m", device="cpu", observer=watcher)
+    train(OURS, easy_dataset(), out=tmp_path / "m", device="cpu", progress=watcher)
     assert [report.loss for report in watcher.epochs] == pytest.approx(GOLDEN_LOSSES, abs=0.05)
 
 
@@ -264,7 +266,7 @@ def test_an_existing_model_is_never_overwritten(
 
 def interrupted(out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(OURS, easy_dataset(), out=out, device="cpu", observer=Watcher(interrupt_at=20))
+        train(OURS, easy_dataset(), out=out, device="cpu", progress=Watcher(interrupt_at=20))
 
 
 def test_an_interrupted_training_is_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -331,14 +333,14 @@ def test_a_disk_that_fills_before_the_model_is_written_loses_no_epoch(
         ballast = disk / "ballast"
 
         class Filler(Watcher):
-            def epoch(self, report: EpochReport) -> None:
-                super().epoch(report)
-                if report.epoch == OURS.epochs:
+            def __call__(self, event: Event) -> None:
+                super().__call__(event)
+                if isinstance(event, EpochMetrics) and event.epoch == OURS.epochs:
                     room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
                     ballast.write_bytes(bytes(room - 20_000))
 
         with pytest.raises(ModelFolderError, match="No space left"):
-            train(OURS, easy_dataset(), out=disk / "m", device="cpu", observer=Filler())
+            train(OURS, easy_dataset(), out=disk / "m", device="cpu", progress=Filler())
         assert not (disk / "m").exists()
         ballast.unlink()
         manifest: Manifest = train(OURS, easy_dataset(), out=disk / "m", device="cpu", resume=True)
@@ -351,7 +353,7 @@ def test_a_twentieth_of_fashion_mnist_is_enough_to_learn_something(tmp_path: Pat
     recipe = replace(cnn(), epochs=2, batch_size=64)
     whole = load_dataset("fashion-mnist", recipe.preprocessing)
     part = replace(
-        whole, train=whole.train.only(np.arange(3000)), test=whole.test.only(np.arange(1000))
+        whole, train=whole.train.take(np.arange(3000)), test=whole.test.take(np.arange(1000))
     )
     manifest = train(recipe, part, out=tmp_path / "m", device="cpu")
     assert manifest.metrics["test_accuracy"] > 0.6
@@ -370,7 +372,7 @@ def test_a_gpu_trains_in_every_precision_and_goes_on_where_it_was(
         train(
             *(recipe, easy_dataset()),
             **{"out": tmp_path / "parts", "device": "cuda"},
-            observer=Watcher(interrupt_at=20),
+            progress=Watcher(interrupt_at=20),
         )
     train(recipe, easy_dataset(), out=tmp_path / "parts", device="cuda", resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
-from training.data.images.trained_on import Learnt
-from training.data.unseen_images import load_unlearnt
+from training.data.images.training_record import TrainingRecord
+from training.data.unseen_images import load_unseen
 from training.errors import DataError
-from training.evaluation.compare import check_comparable, compare, measure_contender
-from training.evaluation.evaluate import measure
+from training.evaluation.compare import check_comparable, compare_models, measure_for_comparison
+from training.evaluation.evaluate import evaluate_model
 from vision.model.manifest import Manifest, read_manifest
 from vision.networks.network import build_network
 from vision.networks.saved_model import save_model
@@ -84,8 +84,8 @@ def heap(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(model: Path, data: Path, *, group: str | None = None) -> dict[str, Any]:
-    dataset = load_unlearnt(str(data), read_manifest(model), [Learnt.nothing()], group=group)
-    return measure(model, dataset, device="cpu").evaluation.to_json()
+    dataset = load_unseen(str(data), read_manifest(model), [TrainingRecord.empty()], group=group)
+    return evaluate_model(model, dataset, device="cpu").evaluation.to_json()
 
 
 def test_a_model_without_classes_is_measured_by_the_classes_of_the_data(
@@ -144,14 +144,14 @@ def test_models_with_and_without_classes_are_compared_by_their_vectors(
 ) -> None:
     check_comparable("a", read_manifest(bare), "b", read_manifest(classed))
     contenders = [
-        measure_contender(
+        measure_for_comparison(
             folder,
-            load_unlearnt(str(photos), read_manifest(folder), [Learnt.nothing()]),
+            load_unseen(str(photos), read_manifest(folder), [TrainingRecord.empty()]),
             device="cpu",
         )
         for folder in (classed, bare)
     ]
-    comparison = compare(*contenders)
+    comparison = compare_models(*contenders)
     assert set(comparison.differences) == {"r_at_1", "precision_at_10", "map", "map_at_r"} | {
         "same_item"
     }

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from tests.support.images.pngs import png
 from tests.support.models import item_and_kind, with_references, write_model
-from training.evaluation.novelty import compared
+from training.evaluation.novelty import reference_vectors
 from vision.errors import ModelFolderError
 from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import Architecture
@@ -112,7 +112,7 @@ def test_of_vectors_with_two_parts_the_one_that_tells_things_apart_is_compared()
     both_ND = np.concatenate(
         [references.vectors_KD, np.tile(kind, (len(references.vectors_KD), 1))], axis=1
     ) / np.sqrt(2, dtype=np.float32)
-    np.testing.assert_allclose(compared(both_ND, parts), references.vectors_KD, atol=1e-6)
+    np.testing.assert_allclose(reference_vectors(both_ND, parts), references.vectors_KD, atol=1e-6)
     assert compared_width(parts) == WIDTH
 
     near = np.concatenate([axis(0), kind]) / np.sqrt(2, dtype=np.float32)

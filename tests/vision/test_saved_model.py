@@ -1,3 +1,5 @@
+"""Model folders: what comes back, what is refused, and what decides the vectors."""
+
 import json
 import os
 import shutil

@@ -8,7 +8,6 @@ Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, L labe
 import copy
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,18 +18,25 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from training.auto.frozen_features import build_extractor
 from training.auto.fused_lite import FusedLite
 from training.data.images.labelled_images import LabelledImages
 from training.errors import DivergenceError
 from training.fit.augment import augment, mix, relit
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
-from training.fit.initialization.named_tensors import prefixed, unprefixed
+from training.fit.initialization.named_tensors import (
+    load_optimizer,
+    optimizer_tensors,
+    prefixed,
+    unprefixed,
+)
 from training.fit.initialization.pretrained import load_pretrained
 from training.fit.optimizer import cpu_has_bf16
-from training.recipes.auto_recipe import Extractor, Tuning
+from training.progress import CandidateEpoch, Progress
+from training.recipes.auto_recipe import AutoFineTuning, Extractor
 from training.recipes.recipe import Augmentation
-from training.statistics.closed_form import Space
-from training.statistics.discriminants import ClassSpread, Moments
+from training.statistics.closed_form import FeatureSpace
+from training.statistics.discriminants import ClassScatter, Moments
 from vision.networks.backbone import Backbone, build_backbone
 from vision.networks.model_zoo import create_model
 from vision.networks.normalization import Normalization
@@ -42,11 +48,9 @@ START_SHRINKAGE: Final = 0.5  # of the classifier's covariance
 START_DEVIATION: Final = 2.0  # of its scores
 MEASURED_MORE: Final = 1.15  # an epoch takes as much longer than its steps alone
 
-EpochReport = Callable[[int, int, float], None]  # epochs done, all epochs, mean loss in nats
-
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class FineTuned:
     """A network that has learnt on."""
 
     backbone: Backbone  # on the CPU
@@ -54,7 +58,7 @@ class Tuned:
     seconds: float
 
 
-class Tuner:
+class FineTuner:
     """One network that learns on from labelled images."""
 
     def __init__(
@@ -63,7 +67,7 @@ class Tuner:
         images: LabelledImages,
         positions: NDArray[np.int64],
         *,
-        tuning: Tuning,
+        tuning: AutoFineTuning,
         folder: Path,
         device: torch.device,
         seed: int,
@@ -120,8 +124,8 @@ class Tuner:
         epoch_s = took_s * self._steps * MEASURED_MORE
         return min(self._tuning.epochs, int(left_s / epoch_s))
 
-    def run(self, epochs: int, report: EpochReport) -> Tuned:
-        """Learn for so many epochs, or for what is left of them.
+    def run(self, epochs: int, name: str, progress: Progress) -> FineTuned:
+        """Learn for so many epochs, or for what is left of them, as the candidate ``name``.
 
         Raises:
             DivergenceError: the loss is no longer a number.
@@ -141,8 +145,8 @@ class Tuner:
                 loss = self._epoch(epoch, epochs, average)
                 seconds += time.perf_counter() - began
                 state.save(self._checkpoint(epoch + 1, epochs, seconds, average))
-                report(epoch + 1, epochs, loss)
-        return Tuned(self._backbone(average), epochs, seconds)
+                progress(CandidateEpoch(name, epoch + 1, epochs, loss))
+        return FineTuned(self._backbone(average), epochs, seconds)
 
     @torch.no_grad()
     def _fit_classifier(self) -> None:
@@ -153,19 +157,18 @@ class Tuner:
         self._network.eval()
         features: list[NDArray[np.float32]] = []
         for rows_B in torch.split(torch.arange(len(self._positions)), self._tuning.batch_size):
-            pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
-            images_BCHW = self._normalise(pixels.to(self._device))
+            images_BCHW = self._normalise(self._pixels(rows_B).to(self._device))
             side = self._augmentation.side(images_BCHW.shape[-1])
             small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
             small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
             features.append(self._network(small_BCHW).cpu().numpy())
         features_NF = np.concatenate(features)
-        space = Space.of(features_NF)
+        space = FeatureSpace.of(features_NF)
         labels_N = self._images.labels_N[self._positions]
         classes = len(self._images.label_names)
-        moments = Moments.of(space.reduced(features_NF), labels_N, num_labels=classes)
-        spread = ClassSpread(moments, features=space.features)
-        scores = space.folded(spread.fit(START_SHRINKAGE, most=1).scores)
+        moments = Moments.of(space.transform(features_NF), labels_N, num_labels=classes)
+        spread = ClassScatter(moments, features=space.features)
+        scores = space.fold(spread.fit(START_SHRINKAGE, most=1).scores)
         seen_L = moments.counts_L > 0
         bias_L = np.where(seen_L, scores.bias_D - scores.bias_D[seen_L].mean(), 0)
         deviation = scores.of(features_NF)[:, seen_L].std()
@@ -196,7 +199,7 @@ class Tuner:
     def _step(self, rows_B: Tensor, generator: Generator, *, rate: float) -> float:
         """Learn from one batch; return the loss, nats."""
         tuning = self._tuning
-        pixels = torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+        pixels = self._pixels(rows_B)
         labels_B = torch.from_numpy(self._images.labels_N[self._positions[rows_B.numpy()]])
         changed_BCHW = augment(pixels, self._augmentation, generator)
         lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
@@ -220,6 +223,9 @@ class Tuner:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss.item()
+
+    def _pixels(self, rows_B: Tensor) -> Tensor:
+        return torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups: lower stages learn more slowly, the classifier faster."""
@@ -247,14 +253,12 @@ class Tuner:
         }
 
     def _checkpoint(self, done: int, epochs: int, seconds: float, average: FusedLite) -> Checkpoint:
-        optimizer = self._optimizer.state_dict()
         tensors = {
             **prefixed("network", self._network.state_dict()),
             **prefixed("classifier", self._classifier.state_dict()),
             **prefixed("average", average.state_dict()),
+            **optimizer_tensors(self._optimizer),
         }
-        for index, values in optimizer["state"].items():
-            tensors |= prefixed(f"optimizer.{index}", values)
         state = {"done": done, "epochs": epochs, "seconds": seconds}
         return Checkpoint(self._subject(), state, tensors)
 
@@ -263,22 +267,11 @@ class Tuner:
         self._network.load_state_dict(unprefixed("network", tensors))
         self._classifier.load_state_dict(unprefixed("classifier", tensors))
         average.load_state_dict(unprefixed("average", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in unprefixed("optimizer", tensors).items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_optimizer(self._optimizer, tensors, self._optimizer.state_dict()["param_groups"])
 
     def _backbone(self, average: FusedLite) -> Backbone:
         """Return the extractor's network with what was learnt."""
-        extractor = self._extractor
-        backbone = build_backbone(
-            extractor.network,
-            extractor.embedding_layer,
-            side=extractor.preprocessing.size,
-            mirrored=True,
-        )
+        backbone = build_extractor(self._extractor)
         learnt = average.cpu().unfused()
         tensors = backbone.body.state_dict()
         tensors |= {name: tensor for name, tensor in learnt.items() if name in tensors}
@@ -286,7 +279,7 @@ class Tuner:
         return backbone.eval()
 
 
-def is_begun(folder: Path) -> bool:
+def is_started(folder: Path) -> bool:
     """Return whether a tuning in a training's folder was begun and can be gone on with."""
     return CheckpointFolder(folder / FOLDER).exists()
 

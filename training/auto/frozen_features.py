@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from training.auto.feature_cache import FeatureStore
 from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError
-from training.evaluation.views import VIEWS, made_views
+from training.evaluation.views import VIEWS, make_views
 from training.fit.initialization.pretrained import load_pretrained
-from training.heads.material import Material, Seen
+from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
+from training.progress import ImagesDone, Progress
 from training.recipes.auto_recipe import AutoRecipe, Extractor
 from vision.inference.feature_encoder import FeatureEncoder, feature_encoder
 from vision.networks.backbone import Backbone, build_backbone
 from vision.networks.feature_extractor import PENULTIMATE
 
-SEARCHED: Final = 200  # photos that views are made of, to search the very photo with
-CHANGED: Final = 800  # others, whose views tell how features change with light and angle
-CHANGES: Final = 1  # views of each: more photos tell more than more views of them
+QUERY_PHOTOS: Final = 200  # photos that views are made of, to search the very photo with
+VIEW_PHOTOS: Final = 800  # others, whose views tell how features change with light and angle
+VIEWS_EACH: Final = 1  # views of each: more photos tell more than more views of them
 OTHER_VIEWS: Final = 1 << 32  # the seed of these
+EMBEDDING: Final = "embedding images"
 
-SeenReport = Callable[[str, int, int], None]  # the network's name, images done, images in all
 
-
-class Seeing:
+class FeatureExtraction:
     """Computes what one network makes of a training's images, or finds it where it was kept."""
 
     def __init__(
@@ -62,36 +62,36 @@ class Seeing:
         self._report: Callable[[int], None] = lambda _: None
         self._total, self._done = 0, 0
 
-    def see(
+    def extract(
         self,
         parts: Sequence[LabelledImages],
-        material: Material,
+        cv_data: CrossValidationData,
         recipe: AutoRecipe,
-        report: SeenReport,
-    ) -> Seen:
+        progress: Progress,
+    ) -> ExtractedFeatures:
         """Return what the network sees of all images, one part after another.
 
         Raises:
             CheckpointError: the features cannot be kept.
         """
-        viewed_N, changed_N = draw(material)
-        made = VIEWS * len(viewed_N) + CHANGES * len(changed_N)
-        self._total = len(material.labels_N) + made
+        viewed_N, changed_N = sample_photos(cv_data)
+        made = VIEWS * len(viewed_N) + VIEWS_EACH * len(changed_N)
+        self._total = len(cv_data.labels_N) + made
         self._done = 0
-        self._report = lambda done: report(self._name, done, self._total)
+        self._report = lambda done: progress(ImagesDone(EMBEDDING, done, self._total))
         features_NF = np.concatenate(
             [self._features(f"part {place}", p.images_NCHW) for place, p in enumerate(parts)]
         )
         views_VNF, changed_VNF = (
-            self._views(only(parts, positions_N), seed=seed, views=views)
+            self._views(select_photos(parts, positions_N), seed=seed, views=views)
             for positions_N, seed, views in (
                 (viewed_N, recipe.seed, VIEWS),
-                (changed_N, OTHER_VIEWS, CHANGES),
+                (changed_N, OTHER_VIEWS, VIEWS_EACH),
             )
         )
         columns = self._columns
         changes_VNI = (changed_VNF - features_NF[changed_N])[..., :columns]
-        return Seen(
+        return ExtractedFeatures(
             features_NF=features_NF,
             item_columns=columns,
             last_columns=self._last_columns,
@@ -102,7 +102,7 @@ class Seeing:
 
     def _views(self, photos: "Photos", *, seed: int, views: int) -> NDArray[np.float32]:
         """Return features (V, N, F) of made views."""
-        views_VNCHW = made_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
+        views_VNCHW = make_views(photos.images_NCHW, photos.contents_N, seed=seed, views=views)
         features_QF = self._features(
             f"views {seed}", views_VNCHW.reshape(-1, *views_VNCHW.shape[2:])
         )
@@ -137,22 +137,22 @@ class Photos(NamedTuple):
     contents_N: NDArray[np.uint64]
 
 
-def draw(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sample_photos(cv_data: CrossValidationData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return photos to search with, of the first fold, and others that tell what views change.
 
     They are drawn by their contents, which are hashes.
     """
-    (fold, *_) = material.folds
-    order_N = np.argsort(material.contents_N, kind="stable")
-    first_N = material.folds_N[order_N] == fold
-    return np.sort(order_N[first_N][:SEARCHED]), np.sort(order_N[~first_N][:CHANGED])
+    (fold, *_) = cv_data.folds
+    order_N = np.argsort(cv_data.contents_N, kind="stable")
+    first_N = cv_data.folds_N[order_N] == fold
+    return np.sort(order_N[first_N][:QUERY_PHOTOS]), np.sort(order_N[~first_N][:VIEW_PHOTOS])
 
 
-def only(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Photos:
+def select_photos(parts: Sequence[LabelledImages], positions_N: NDArray[np.int64]) -> Photos:
     """Return photos by their places among all parts, one part after another."""
     ends = np.cumsum([len(part) for part in parts])
     some = [
-        part.only(positions_N[(positions_N >= start) & (positions_N < end)] - start)
+        part.take(positions_N[(positions_N >= start) & (positions_N < end)] - start)
         for part, start, end in zip(parts, ends - [len(part) for part in parts], ends, strict=True)
     ]
     return Photos(
@@ -171,19 +171,19 @@ def _columns_of(layer: str, extractor: Extractor, backbone: Backbone) -> slice:
     return slice(start, start + backbone.widths[place])
 
 
-def pretrained(extractor: Extractor) -> Backbone:
+def load_extractor(extractor: Extractor) -> Backbone:
     """Return the network with its weights, on the CPU.
 
     Raises:
         RecipeError: there is no such network or layer, or it does not take such images.
         WeightsError: its weights cannot be had.
     """
-    backbone = built(extractor)
+    backbone = build_extractor(extractor)
     load_pretrained(backbone, extractor.network, extractor.weights, sha256=extractor.weights_sha256)
     return backbone.eval()
 
 
-def built(extractor: Extractor) -> Backbone:
+def build_extractor(extractor: Extractor) -> Backbone:
     """Return the network with random weights.
 
     Raises:

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from training.auto.feature_cache import FeatureStore
-from training.auto.frozen_features import built
-from training.auto.trials import AutoObserver, Load, Trials
+from training.auto.frozen_features import build_extractor
+from training.auto.model_selection import Load, ModelSelection
 from training.distributed import world_size
 from training.errors import DataError, RecipeError, WeightsError
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
 from training.fit.preflight import refuse_existing, refuse_unfinished, state_folder
-from training.heads.trial_results import Comparison
+from training.heads.model_choice import SelectionResult
+from training.progress import Progress
 from training.publish import finish, publish
 from training.recipes.auto_recipe import AutoRecipe
 from training.train import reproducible
@@ -31,8 +32,8 @@ def train_auto(
     out: Path,
     device: str = "auto",
     resume: bool = False,
-    observer: AutoObserver,
-) -> tuple[Manifest, Comparison]:
+    progress: Progress,
+) -> tuple[Manifest, SelectionResult]:
     """Try what ``recipe`` says, write the model folder ``out`` of the best, and say why it is.
 
     The same photos, recipe and machine give the same model, whether or not it was interrupted;
@@ -44,7 +45,7 @@ def train_auto(
         out: the model folder to make; it appears whole or not at all.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on with an interrupted call; begin if there is none.
-        observer: told about progress, from this thread.
+        progress: told what is done, and of every candidate.
 
     Raises:
         ModelFolderError: ``out`` exists already, or cannot be written.
@@ -60,27 +61,29 @@ def train_auto(
         dataset = load(recipe.preprocessing)
         if not dataset.label_names:
             recipe = recipe.without_classes()
-        subject = {"recipe": recipe.to_json(), "data": dataset.to_json()}
+        run_identity = {"recipe": recipe.to_json(), "data": dataset.to_json()}
         if state.exists():
-            state.load(subject)
+            state.load(run_identity)
         else:
-            state.save(Checkpoint(subject, {}, {}))
-        trials = Trials(
+            state.save(Checkpoint(run_identity, {}, {}))
+        selection = ModelSelection(
             recipe,
             load,
             dataset,
             store=FeatureStore(state.folder),
             device=place,
-            observer=observer,
+            progress=progress,
         )
         try:
-            trials.run()
+            selection.run()
         except (DataError, RecipeError, WeightsError):
             state.remove()  # the next try would end alike: nothing to go on from
             raise
-        manifest = publish(finish(trials.trained(), trials.winning_dataset, subject), out)
+        manifest = publish(
+            finish(selection.trained(), selection.winning_dataset, run_identity), out
+        )
         state.remove()
-    return manifest, trials.comparison
+    return manifest, selection.result
 
 
 def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> None:
@@ -102,4 +105,4 @@ def check_auto(recipe: AutoRecipe, *, out: Path, device: str, resume: bool) -> N
     pick_device(device)
     with torch.random.fork_rng(devices=[]):
         for extractor in recipe.extractors:
-            built(extractor)
+            build_extractor(extractor)

@@ -4,7 +4,6 @@ Of all files the first bytes are read, and of PNGs and TIFFs with 16 bits a samp
 largest of them tells what the camera gave.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,36 +19,35 @@ from vision.image.decoding_steps import DECODER_ERRORS
 HEAD = 32  # bytes
 
 
-class Depths(NamedTuple):
+class BitDepths(NamedTuple):
     """8, 10, 12, 14 or 16 for the pictures of 16 bits; None where there are none."""
 
     gray: int | None
     colour: int | None  # also gray with alpha: only the upper 8 bits of such samples can be read
 
 
-def find_depths(source: str) -> Depths:
+def find_depths(source: str) -> BitDepths:
     """Return how many bits are used by the pictures of 16 bits in ``source``.
+
+    What cannot be read tells nothing.
 
     Raises:
         DatasetError: ``source`` is missing, or it cannot be told what it is.
     """
     if source == FASHION_MNIST:
-        return Depths(None, None)
-    return depths_of_files(file.path for file in list_source(Path(source)).files)
-
-
-def depths_of_files(paths: Iterable[Path]) -> Depths:
-    """Return likewise for the files at ``paths``; what cannot be read tells nothing."""
+        return BitDepths(None, None)
     largest: dict[bool, int] = {}  # by whether they are gray
     with ThreadPoolExecutor() as pool:
-        for sample in pool.map(_largest_sample, paths):
+        for sample in pool.map(
+            _largest_sample, [file.path for file in list_source(Path(source)).files]
+        ):
             if sample is not None:
                 is_gray, value = sample
                 largest[is_gray] = max(value, largest.get(is_gray, 0))
     gray, colour = (
         depth_of(largest[is_gray]) if is_gray in largest else None for is_gray in (True, False)
     )
-    return Depths(gray, colour)
+    return BitDepths(gray, colour)
 
 
 def _largest_sample(path: Path) -> tuple[bool, int] | None:

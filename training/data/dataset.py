@@ -5,7 +5,6 @@ Shape suffixes: N images, M loaded images, L labels, C channels, H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,47 +12,30 @@ from numpy.typing import NDArray
 
 from dataset.findings import Findings
 from dataset.listing import Part
-from training.data.arrangement import (
-    Identified,
-    Stretch,
-    arrange,
-    find_all,
-    find_groups,
-    split_by_content,
-)
-from training.data.images.decode_files import LoadReport, Unreadable
+from training.data.images.decode_files import Unreadable
 from training.data.images.labelled_images import UNLABELLED, LabelledImages
-from training.data.images.leakage import (
-    Contradiction,
-    Leak,
-    find_contradictions,
-    find_leaks,
-    name_leaks,
+from training.data.images.leakage import Leak, Twins, find_contradictions, name_leaks
+from training.data.images.load import LoadedImages, load_images
+from training.data.images.training_record import TrainingRecord
+from training.data.measured_images import ImageSelection
+from training.data.parts import (
+    LEFT_OUT,
+    GroupedImages,
+    PartSelection,
+    arrange_parts,
+    assign_parts,
+    collect_findings,
+    find_groups,
 )
-from training.data.images.load import FASHION_MNIST, Loaded, load_images
-from training.data.images.trained_on import Learnt
-from training.data.measured_images import Selection
 from training.errors import DataError
 from training.formatting import listed
+from training.progress import Progress, ignore
 from vision.image.preprocessing import Preprocessing
-
-__all__ = [
-    "FASHION_MNIST",
-    "Contradiction",
-    "Dataset",
-    "HeldOut",
-    "LabelledImages",
-    "Leak",
-    "Unreadable",
-    "default_cache",
-    "load_dataset",
-]
 
 SEEN: Final = "of a class that is held out, but a copy is in a known class: left out"
 NOT_MEASURED: Final = "class with a single photo: learnt from, not measured"
 
 WITHOUT_CLASS: Final = 3  # the part of images to learn from that have no class, beside those of one
-LEFT_OUT: Final = -1  # the part of a training image that another part holds too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,16 +60,24 @@ class Dataset:
     held_out: HeldOut | None = None
     unreadable: tuple[Unreadable, ...] = ()  # files that were left out
     leaked: tuple[Leak, ...] = ()  # images that were left out
-    contradictions: tuple[Contradiction, ...] = ()
+    contradictions: tuple[Twins, ...] = ()
     findings: Findings = field(default_factory=Findings)  # what was skipped, merged or guessed
-    learnt_before: Learnt | None = None  # by the model that a training goes on from
+    predecessor_record: TrainingRecord | None = None  # by the model that a training goes on from
     unlabelled: LabelledImages | None = None  # more to learn from, of no class
-    selection: Selection | None = None  # why these images are measured; None: they are a test part
+    selection: ImageSelection | None = (
+        None  # why these images are measured; None: they are a test part
+    )
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The classes, in the order of the labels."""
         return self.train.label_names
+
+    @property
+    def training_parts(self) -> list[LabelledImages]:
+        """What a training looks at: to learn from, to stop and calibrate with, without a class."""
+        parts = (self.train, self.validation, self.unlabelled)
+        return [part for part in parts if part is not None]
 
     def has_photos_of(self, other: "Dataset") -> bool:
         """Return whether the same files are in the same parts and classes, in the same order."""
@@ -124,8 +114,7 @@ def load_dataset(
     hold_out: Sequence[str] = (),
     unlabelled: bool = False,
     group: str | None = None,
-    cache: Path | None = None,
-    report: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Dataset:
     """Return the images of ``source`` as ``preprocessing`` makes them.
 
@@ -137,8 +126,7 @@ def load_dataset(
         unlabelled: whether images without a class are learnt from, too. Where there are no two
             classes, all images are without one.
         group: what says which photos show one thing, as in ``dataset.source``.
-        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
-        report: called from this thread as images are decoded.
+        progress: told how many images are read.
 
     Raises:
         DataError: the data are missing, damaged, or not what can be learnt from.
@@ -149,52 +137,43 @@ def load_dataset(
         hold_out=hold_out,
         unlabelled=unlabelled,
         group=group,
-        cache=cache or default_cache(),
-        report=report,
+        progress=progress,
     )
-    found = find_groups(loaded)
-    parts_M, leaked = _assign_parts(found)
+    grouped = find_groups(loaded)
+    parts_M = assign_parts(grouped)
+    leaked = name_leaks(grouped.groups_M, grouped.photos_M, loaded.parts_M, loaded.names)
     held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
-    parts_M[_seen_in_held_out(found, held_L)] = LEFT_OUT
+    parts_M[_seen_in_held_out(grouped, held_L)] = LEFT_OUT
     if loaded.label_names:
         unlabelled_M = loaded.labels_M == UNLABELLED
         parts_M[unlabelled_M & (parts_M != Part.TRAIN)] = LEFT_OUT  # nothing to measure there
         parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
     _check_classes(loaded, parts_M, held_L)
-    return _dataset(found, parts_M, leaked, held_L)
+    return _dataset(grouped, parts_M, leaked, held_L)
 
 
-def default_cache() -> Path:
-    """Return the folder for downloads: ``~/.cache/lookalike``."""
-    return Path.home() / ".cache" / "lookalike"
-
-
-def _assign_parts(found: Identified) -> tuple[NDArray[np.int64], tuple[Leak, ...]]:
-    """Return the part of each image, some ``LEFT_OUT`` as leaks; no photo is in two parts."""
-    loaded = found.loaded
-    if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
-        leaks = name_leaks(found.groups_M, found.photos_M, loaded.parts_M, loaded.names)
-        return np.where(leaked_M, LEFT_OUT, loaded.parts_M), leaks
-    return split_by_content(found), ()
-
-
-def _seen_in_held_out(found: Identified, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _seen_in_held_out(grouped: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
-    held_M = _of_held_out(found.loaded, held_L)
-    seen_M: NDArray[np.bool_] = held_M & np.isin(found.groups_M, found.groups_M[~held_M])
+    held_M = _of_held_out(grouped.loaded, held_L)
+    seen_M: NDArray[np.bool_] = held_M & np.isin(grouped.groups_M, grouped.groups_M[~held_M])
     return seen_M
 
 
-def _of_held_out(loaded: Loaded, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _of_held_out(loaded: LoadedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a mask (M,) of the images of held-out classes."""
     return np.append(held_L, False)[loaded.labels_M]  # UNLABELLED is the last place
 
 
-def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]) -> None:
+def _check_classes(
+    loaded: LoadedImages, parts_M: NDArray[np.int64], held_L: NDArray[np.bool_]
+) -> None:
     """Check that every class can be learnt, and that something is left to measure with."""
     if not loaded.label_names:
-        _check_unlabelled(loaded, parts_M)
+        if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
+            raise DataError(
+                f"{loaded.source} has too few different photos: two to learn from and one to "
+                "measure with are the least"
+            )
         return
     learnt_L, measured_L = (
         np.bincount(loaded.labels_M[parts_M == part], minlength=len(held_L)) > 0
@@ -224,26 +203,13 @@ def _check_classes(loaded: Loaded, parts_M: NDArray[np.int64], held_L: NDArray[n
         )
 
 
-def _check_unlabelled(loaded: Loaded, parts_M: NDArray[np.int64]) -> None:
-    """Check that there is something to learn from and, apart from it, to measure with.
-
-    Raises:
-        DataError: so it is not.
-    """
-    if not ((parts_M == Part.TRAIN).sum() > 1 and (parts_M == Part.TEST).any()):
-        raise DataError(
-            f"{loaded.source} has too few different photos: two to learn from and one to measure "
-            "with are the least"
-        )
-
-
 def _dataset(
-    found: Identified,
+    grouped: GroupedImages,
     parts_M: NDArray[np.int64],
     leaked: tuple[Leak, ...],
     held_L: NDArray[np.bool_],
 ) -> Dataset:
-    loaded = found.loaded
+    loaded = grouped.loaded
     held_M = _of_held_out(loaded, held_L)
     # The classes that stay and those held out are counted apart, each from 0.
     places_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
@@ -254,10 +220,10 @@ def _dataset(
         )
         for h in (False, True)
     )
-    train, unlabelled, validation, test, held_train, held_test = arrange(
-        found,
+    train, unlabelled, validation, test, held_train, held_test = arrange_parts(
+        grouped,
         [
-            Stretch(
+            PartSelection(
                 np.flatnonzero((parts_M == part) & (held_M == held)),
                 labels_M,
                 held_names if held else names,
@@ -277,9 +243,9 @@ def _dataset(
             f"{loaded.source} has a validation part, but no image in it that is readable, in no "
             "test part and of a class that is not held out"
         )
-    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    findings = find_all(found, leaked=leaked, contradictions=contradictions)
-    for position in np.flatnonzero(_seen_in_held_out(found, held_L)).tolist():
+    contradictions = find_contradictions(grouped.photos_M, loaded.labels_M, loaded.names)
+    findings = collect_findings(grouped, leaked=leaked, contradictions=contradictions)
+    for position in np.flatnonzero(_seen_in_held_out(grouped, held_L)).tolist():
         findings.add(SEEN, loaded.names[position])
     for label, name in enumerate(names):
         if not (test.labels_N == label).any():

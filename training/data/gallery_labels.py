@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from index.transfer.stored_items import Provenance, contents
+from training.data.images.near_duplicates import link_groups, number_groups
 
 CONTENT_DIGITS: Final = (
-    16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_identity.number_of`` keeps
+    16  # of a SHA-256: 8 bytes, as ``training.data.images.photo_hashes.hash_64`` keeps
 )
 GROUP: Final = "group"  # member of the metadata: the thing that several photos show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Labelled:
+class LabelledItems:
     """The labelled items of a gallery at one moment, oldest first."""
 
     facts: Provenance  # of the gallery
@@ -30,13 +29,13 @@ class Labelled:
     names: tuple[str, ...]  # of the labels, in the order of their code points
     labels_N: NDArray[np.int64]  # positions in ``names``
     contents_N: NDArray[np.uint64]  # of the images' files
-    lots_N: NDArray[np.int64]  # equal for copies of one file, and for photos of one group
+    groups_N: NDArray[np.int64]  # equal for copies of one file, and for photos of one group
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
 
-def read_labelled(gallery: Path) -> Labelled:
+def read_labelled_items(gallery: Path) -> LabelledItems:
     """Return the labelled items of a gallery, which may be in use, or on a read-only disk.
 
     Memory is that of the vectors; an item costs some 10 µs, with a label or without.
@@ -59,35 +58,16 @@ def read_labelled(gallery: Path) -> Labelled:
     names = tuple(sorted(set(labels)))
     place_of = {name: place for place, name in enumerate(names)}
     contents_N = np.array(found, np.uint64)
-    return Labelled(
+    return LabelledItems(
         facts=facts,
         vectors_ND=vectors_ND[: len(labels)],
         names=names,
         labels_N=np.array([place_of[label] for label in labels], np.int64),
         contents_N=contents_N,
-        lots_N=_lots(contents_N, groups),
+        groups_N=link_groups(contents_N, number_groups(groups)),
     )
 
 
 def _group_of(metadata: str) -> str | None:
     group = json.loads(metadata).get(GROUP)
     return None if group is None else json.dumps(group, sort_keys=True)
-
-
-def _lots(contents_N: NDArray[np.uint64], groups: list[str | None]) -> NDArray[np.int64]:
-    """Return the same number for items that share their content or their group, or one that does.
-
-    Items and what they may share are the nodes of a graph.
-    """
-    shared_of: dict[object, int] = {}
-    pairs = [
-        (item, shared_of.setdefault(shared, len(groups) + len(shared_of)))
-        for item, both in enumerate(zip(contents_N.tolist(), groups, strict=True))
-        for shared in both
-        if shared is not None
-    ]
-    nodes = len(groups) + len(shared_of)
-    edges = np.array(pairs, np.int64).reshape(-1, 2)
-    graph = scipy.sparse.coo_array((np.ones(len(edges)), edges.T), shape=(nodes, nodes))
-    lots: NDArray[np.int32] = connected_components(graph, directed=False)[1]
-    return lots[: len(groups)].astype(np.int64)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from training.formatting import count, listed, things
+from training.formatting import count, listed, plural
 
 Among = Literal["training part", "learnt images", "measured images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class ImageSelection:
     """The images that are measured; the model has learnt from none of them, as far as it says."""
 
     images: int  # that could have been measured: of the test part, if the data have one
@@ -31,17 +31,17 @@ class Selection:
         said: list[str] = []
         if self.known:
             said.append(
-                f"{count(self.known)} of {things(self.images, 'image')} were left out: the model "
+                f"{count(self.known)} of {plural(self.images, 'image')} were left out: the model "
                 "has learnt from them."
             )
         if self.unknown_classes:
             said.append(
-                f"{things(self.unknown_images, 'image')} of classes that the model does not know "
+                f"{plural(self.unknown_images, 'image')} of classes that the model does not know "
                 f"were left out: {listed(self.unknown_classes)}."
             )
         if not self.recorded:
             drawn = (
-                f"of the {things(self.drawn_of, 'image')}, those {count(self.images)} are measured "
+                f"of the {plural(self.drawn_of, 'image')}, those {count(self.images)} are measured "
                 "that training would keep apart today, and "
                 if self.drawn_of
                 else ""

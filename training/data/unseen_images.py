@@ -5,30 +5,29 @@ Shape suffixes: M loaded images, L labels of the model.
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.listing import Part
-from training.data.arrangement import (
-    Identified,
-    Stretch,
-    arrange,
-    find_all,
-    find_groups,
-    split_by_content,
-)
-from training.data.dataset import Dataset, HeldOut, default_cache
-from training.data.images.decode_files import LoadReport
+from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import UNLABELLED
-from training.data.images.leakage import find_contradictions, find_leaks
-from training.data.images.load import FEWEST_CLASSES, Loaded, load_images
-from training.data.images.trained_on import Learnt
-from training.data.measured_images import Among, Selection
+from training.data.images.leakage import find_contradictions
+from training.data.images.load import FEWEST_CLASSES, LoadedImages, load_images
+from training.data.images.training_record import TrainingRecord
+from training.data.measured_images import Among, ImageSelection
+from training.data.parts import (
+    GroupedImages,
+    PartSelection,
+    arrange_parts,
+    assign_parts,
+    collect_findings,
+    find_groups,
+)
 from training.errors import DataError
 from training.formatting import listed
+from training.progress import Progress, ignore
 from vision.model.manifest import Manifest
 
 UNKNOWN: Final = -1  # the label of an image whose class the model does not have
@@ -39,14 +38,13 @@ def held_out_classes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(manifest.data.get("held_out_classes", []))
 
 
-def load_unlearnt(
+def load_unseen(
     source: str,
     manifest: Manifest,
-    learnt: Sequence[Learnt | None],
+    records: Sequence[TrainingRecord | None],
     *,
     group: str | None = None,
-    cache: Path | None = None,
-    report: LoadReport = lambda _done, _all: None,
+    progress: Progress = ignore,
 ) -> Dataset:
     """Return what ``source`` has to measure a model with, labelled as the model does.
 
@@ -62,8 +60,7 @@ def load_unlearnt(
         manifest: of the model whose labels and preprocessing are taken.
         learnt: what it and others that are compared with it have learnt from; None: not known.
         group: what says which photos show one thing, as in ``dataset.source``.
-        cache: where downloads are kept; ``None`` is ``~/.cache/lookalike``.
-        report: called from this thread as images are decoded.
+        progress: told how many images are read.
 
     Raises:
         DataError: the data are missing or damaged, or nothing is left to measure.
@@ -74,14 +71,16 @@ def load_unlearnt(
         hold_out=None,
         unlabelled=not manifest.labels,
         group=group,
-        cache=cache or default_cache(),
-        report=report,
+        progress=progress,
     )
-    found = find_groups(loaded)
+    grouped = find_groups(loaded)
     names, labels_M, counted_M = _labelling(loaded, manifest.labels)
-    known_M = _known(found, learnt)
-    parts_M, candidates_M, searched_M = _candidates(found, known_M, recorded=None not in learnt)
-    no_draw = Part.TEST in loaded.named_parts or None not in learnt
+    known_M = _known(grouped, records)
+    recorded, has_test_part = None not in records, Part.TEST in loaded.named_parts
+    parts_M = assign_parts(grouped)
+    candidates_M, searched_M = parts_M == Part.TEST, parts_M == Part.TRAIN
+    if recorded and not has_test_part:
+        candidates_M, searched_M = np.ones_like(known_M), known_M.copy()
     candidates_M &= counted_M
     measured_M = candidates_M & ~known_M
     if not measured_M.any():
@@ -96,10 +95,10 @@ def load_unlearnt(
     )
     held_M = _labels(loaded, held_names)
     held_parts_M = np.where((held_M == UNKNOWN) | known_M, UNKNOWN, parts_M)
-    train, test, held_train, held_test = arrange(
-        found,
+    train, test, held_train, held_test = arrange_parts(
+        grouped,
         [
-            Stretch(np.flatnonzero(chosen_M), of_part_M, names)
+            PartSelection(np.flatnonzero(chosen_M), of_part_M, names)
             for chosen_M, of_part_M, names in (
                 (searched_M & covered, labels_M, names),
                 (measured_M, labels_M, names),
@@ -108,9 +107,10 @@ def load_unlearnt(
             )
         ],
     )
-    contradictions = find_contradictions(found.photos_M, loaded.labels_M, loaded.names)
-    strange_M = ~counted_M & (held_M == UNKNOWN)
-    strange = np.unique(loaded.labels_M[strange_M]).tolist()
+    contradictions = find_contradictions(grouped.photos_M, loaded.labels_M, loaded.names)
+    among: Among = "training part" if has_test_part else "learnt images"
+    unknown_M = ~counted_M & (held_M == UNKNOWN)
+    unknown = np.unique(loaded.labels_M[unknown_M]).tolist()
     return Dataset(
         name=loaded.name,
         train=train if covered else test,
@@ -119,17 +119,17 @@ def load_unlearnt(
         if len(held_train) and len(held_test)
         else None,
         unreadable=loaded.decoded.unreadable,
-        findings=find_all(found, leaked=(), contradictions=contradictions),
+        findings=collect_findings(grouped, leaked=(), contradictions=contradictions),
         contradictions=contradictions,
-        selection=Selection(
+        selection=ImageSelection(
             images=int(candidates_M.sum()),
             known=int((candidates_M & known_M).sum()),
-            unknown_classes=tuple(loaded.label_names[label] for label in strange),
-            unknown_images=int(strange_M.sum()),
-            recorded=None not in learnt,
-            drawn_of=0 if no_draw else int(counted_M.sum()),
+            unknown_classes=tuple(loaded.label_names[label] for label in unknown),
+            unknown_images=int(unknown_M.sum()),
+            recorded=recorded,
+            drawn_of=0 if has_test_part or recorded else int(counted_M.sum()),
             classes=len(np.unique(labels_M[measured_M])) if names else 0,
-            among=_among(loaded) if covered else "measured images",
+            among=among if covered else "measured images",
         ),
     )
 
@@ -140,7 +140,7 @@ def _plain(name: str) -> str:
 
 
 def _labelling(
-    loaded: Loaded, known: tuple[str, ...]
+    loaded: LoadedImages, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the classes to measure with, each image's, and a mask of the images that count.
 
@@ -157,43 +157,24 @@ def _labelling(
     return loaded.label_names, loaded.labels_M, all_M
 
 
-def _labels(loaded: Loaded, names: Sequence[str]) -> NDArray[np.int64]:
+def _labels(loaded: LoadedImages, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the place (M,) of each image's class in ``names``, or ``UNKNOWN``."""
     places = {_plain(name): place for place, name in enumerate(names)}
     of_label = [places.get(_plain(name), UNKNOWN) for name in loaded.label_names]
     return np.array([*of_label, UNKNOWN], np.int64)[loaded.labels_M]  # UNLABELLED is the last
 
 
-def _known(found: Identified, learnt: Sequence[Learnt | None]) -> NDArray[np.bool_]:
+def _known(grouped: GroupedImages, records: Sequence[TrainingRecord | None]) -> NDArray[np.bool_]:
     """Return a mask (M,) of the images that a model has learnt from, and of their copies."""
-    identities = found.loaded.decoded.identities
-    known_M = np.zeros(len(identities.contents_M), np.bool_)
-    for record in learnt:
+    hashes = grouped.loaded.decoded.hashes
+    known_M = np.zeros(len(hashes.contents_M), np.bool_)
+    for record in records:
         if record is not None:
-            known_M |= record.knows(identities.contents_M, identities.looks_M)
-    return np.isin(found.groups_M, found.groups_M[known_M])
+            known_M |= record.contains(hashes.contents_M, hashes.phashes_M)
+    return np.isin(grouped.groups_M, grouped.groups_M[known_M])
 
 
-def _candidates(
-    found: Identified, known_M: NDArray[np.bool_], *, recorded: bool
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the part of each image, and masks (M,) of what may be measured and searched."""
-    loaded = found.loaded
-    if Part.TEST in loaded.named_parts:
-        leaked_M = find_leaks(found.groups_M, loaded.parts_M)
-        parts_M = np.where(leaked_M, UNKNOWN, loaded.parts_M)
-    else:
-        parts_M = split_by_content(found)
-        if recorded:
-            return parts_M, np.ones_like(known_M), known_M.copy()
-    return parts_M, parts_M == Part.TEST, parts_M == Part.TRAIN
-
-
-def _among(loaded: Loaded) -> Among:
-    return "training part" if Part.TEST in loaded.named_parts else "learnt images"
-
-
-def _nothing_left(loaded: Loaded, manifest: Manifest, candidates: int) -> str:
+def _nothing_left(loaded: LoadedImages, manifest: Manifest, candidates: int) -> str:
     """Return in words why there is nothing to measure."""
     if candidates:
         return (

@@ -5,7 +5,8 @@ Shape suffixes: N images, K gallery images, D vector width.
 
 import numpy as np
 
-from training.data.dataset import HeldOut, LabelledImages
+from training.data.dataset import HeldOut
+from training.data.images.labelled_images import LabelledImages
 from training.evaluation.results import ClassSearchFigures, HeldOutFigures, SearchFigures
 from training.statistics.retrieval import Retrieval, measure_retrieval
 from training.statistics.significance import mean_interval, share_interval
@@ -38,14 +39,17 @@ def held_out_figures(
         new_labels_N,
         np.concatenate([known_gallery.vectors_BD, gallery_KD]),
         np.concatenate([known.labels_N, new_labels_K]),
-        lots=(held_out.test.lots_N, np.concatenate([known.lots_N, held_out.train.lots_N])),
+        group_keys=(
+            held_out.test.group_keys_N,
+            np.concatenate([known.group_keys_N, held_out.train.group_keys_N]),
+        ),
     )
     among_held_out = measure_retrieval(
         queries_ND,
         new_labels_N,
         gallery_KD,
         new_labels_K,
-        lots=(held_out.test.lots_N, held_out.train.lots_N),
+        group_keys=(held_out.test.group_keys_N, held_out.train.group_keys_N),
     )
     return HeldOutFigures(
         classes=held_out.test.label_names,

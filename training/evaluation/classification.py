@@ -32,9 +32,9 @@ def classification_figures(
         label_names: the model's classes.
         temperature: that the probabilities were calibrated with.
     """
-    given_N = probabilities_NL.argmax(axis=1)
-    correct_N = given_N == labels_N
-    confusion_LL = count_confusion(labels_N, given_N, len(label_names))
+    predicted_N = probabilities_NL.argmax(axis=1)
+    correct_N = predicted_N == labels_N
+    confusion_LL = count_confusion(labels_N, predicted_N, len(label_names))
     classes = class_figures(confusion_LL, label_names)
     recalls = [figure.recall for figure in classes if figure.recall is not None]
     likelihoods_N = probabilities_NL[np.arange(len(labels_N)), labels_N]
@@ -61,10 +61,10 @@ def classification_figures(
 
 
 def count_confusion(
-    labels_N: NDArray[np.int64], given_N: NDArray[np.int64], num_labels: int
+    labels_N: NDArray[np.int64], predicted_N: NDArray[np.int64], num_labels: int
 ) -> NDArray[np.int64]:
     """Return counts (L, L): row the label an image has, column the label it was given."""
-    pairs = np.bincount(labels_N * num_labels + given_N, minlength=num_labels**2)
+    pairs = np.bincount(labels_N * num_labels + predicted_N, minlength=num_labels**2)
     return pairs.reshape(num_labels, num_labels)
 
 
@@ -72,10 +72,14 @@ def class_figures(
     confusion_LL: NDArray[np.int64], label_names: tuple[str, ...]
 ) -> tuple[ClassFigures, ...]:
     """Return precision, recall and F1 of every class, also of those without an image."""
-    right_L, images_L, given_L = confusion_LL.diagonal(), confusion_LL.sum(1), confusion_LL.sum(0)
+    right_L, images_L, predicted_L = (
+        confusion_LL.diagonal(),
+        confusion_LL.sum(1),
+        confusion_LL.sum(0),
+    )
     figures: list[ClassFigures] = []
     for label, right, images, given in zip(
-        label_names, right_L.tolist(), images_L.tolist(), given_L.tolist(), strict=True
+        label_names, right_L.tolist(), images_L.tolist(), predicted_L.tolist(), strict=True
     ):
         figures.append(
             ClassFigures(

@@ -13,7 +13,7 @@ from training.data.dataset import Dataset
 from training.data.unseen_images import held_out_classes
 from training.errors import DataError
 from training.evaluation.encodings import encode_parts, images_to_encode
-from training.evaluation.evaluate import Outcome, check_classes, find_outcome
+from training.evaluation.evaluate import Predictions, check_classes, predict_test_images
 from training.formatting import listed
 from training.statistics.calibration import calibration_error
 from training.statistics.latency import median_s
@@ -27,20 +27,20 @@ TESTED: Final = ("accuracy", "r_at_1", "precision_at_10", "map", "map_at_r", "sa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contender:
+class ComparedModel:
     """A model that is compared, and how it did."""
 
     folder: str
     name: str
     fingerprint: str
-    outcome: Outcome
+    predictions: Predictions
     calibration_error: float | None  # None: there are no classes
     parameters: int
     ms_one_image: float
 
     def figures(self) -> dict[str, float]:
         """Return what is shown side by side, by its name; what was not measured is missing."""
-        means = {name: float(np.nanmean(n)) for name, n in self.outcome.per_image.items()}
+        means = {name: float(np.nanmean(n)) for name, n in self.predictions.per_image.items()}
         if self.calibration_error is not None:
             means["calibration_error"] = self.calibration_error
         return {**means, "parameters": self.parameters, "ms_one_image": self.ms_one_image}
@@ -100,8 +100,10 @@ class Comparison:
         }
 
 
-def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -> Contender:
-    """Measure what is compared of a model, and nothing else of what ``measure`` does.
+def measure_for_comparison(
+    folder: Path, dataset: Dataset, *, device: str = "auto"
+) -> ComparedModel:
+    """Measure what is compared of a model, and nothing else of what ``evaluate_model`` does.
 
     Raises:
         ModelFolderError, DeviceError, DataError: as ``training.evaluation.evaluate.measure``.
@@ -110,29 +112,29 @@ def measure_contender(folder: Path, dataset: Dataset, *, device: str = "auto") -
     check_classes(folder, encoder.manifest, dataset)
     many = fastest_encoder(encoder, images=images_to_encode(dataset))
     queries, gallery = encode_parts(many, dataset)
-    return Contender(
+    return ComparedModel(
         folder=str(folder),
         name=encoder.manifest.name,
         fingerprint=encoder.manifest.fingerprint,
-        outcome=(outcome := find_outcome(many, queries, gallery, dataset)),
+        predictions=(predictions := predict_test_images(many, queries, gallery, dataset)),
         calibration_error=None
-        if outcome.given_N is None
-        else calibration_error(queries.probabilities_BL, outcome.labels_N),
+        if predictions.predicted_N is None
+        else calibration_error(queries.probabilities_BL, predictions.labels_N),
         parameters=encoder.parameters,
         ms_one_image=1000 * median_s(encoder, 1),
     )
 
 
-def compare(base: Contender, new: Contender, *, alpha: float = ALPHA) -> Comparison:
+def compare_models(base: ComparedModel, new: ComparedModel, *, alpha: float = ALPHA) -> Comparison:
     """Compare two models image by image, on the files that both were measured on.
 
     Raises:
         DataError: there are none.
     """
-    ours, theirs = _pair(base.outcome, new.outcome)
+    ours, theirs = _pair(base.predictions, new.predictions)
     if not len(ours):
         raise DataError(f"{base.folder} and {new.folder} were measured on no image in common")
-    before, after = base.outcome.per_image, new.outcome.per_image
+    before, after = base.predictions.per_image, new.predictions.per_image
     differences: dict[str, PairedDifference] = {}
     counts: dict[str, int] = {}
     for figure in TESTED:
@@ -163,7 +165,7 @@ def _difference(
     return compare_means(base_N.astype(np.float64), new_N.astype(np.float64), alpha=alpha)
 
 
-def _pair(base: Outcome, new: Outcome) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pair(base: Predictions, new: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the positions of the same images in both: equal files of the same class, one by one.
 
     Positions alone say nothing: a file that only one preprocessing can read shifts all others.
@@ -176,14 +178,14 @@ def _pair(base: Outcome, new: Outcome) -> tuple[NDArray[np.int64], NDArray[np.in
     )
 
 
-def _keys(outcome: Outcome) -> dict[tuple[int, str, int], int]:
+def _keys(predictions: Predictions) -> dict[tuple[int, str, int], int]:
     """Return the position of each image by its content, its class, and which such image it is."""
     met: Counter[tuple[int, str]] = Counter()
     positions: dict[tuple[int, str, int], int] = {}
     for position, (content, label) in enumerate(
-        zip(outcome.contents_N.tolist(), outcome.labels_N.tolist(), strict=True)
+        zip(predictions.contents_N.tolist(), predictions.labels_N.tolist(), strict=True)
     ):
-        image = (content, outcome.label_names[label] if outcome.label_names else "")
+        image = (content, predictions.label_names[label] if predictions.label_names else "")
         positions[*image, met[image]] = position
         met[image] += 1
     return positions

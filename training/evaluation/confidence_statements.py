@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from training.evaluation.results import ClassFigures
-from training.formatting import listed, percent, things
+from training.formatting import listed, percent, plural
 from training.statistics.calibration import CalibrationFigures
 from training.statistics.significance import Interval, PairedDifference, noticed_drop
 
@@ -12,7 +12,7 @@ WON_BACK: Final = 0.5  # of one model's errors, those that another one is right 
 FEW: Final = 30  # images of a class, below which its figures are said to rest on little
 
 
-def accuracy_in_words(accuracy: float, images: int, bounds: Interval) -> str:
+def accuracy_statement(accuracy: float, images: int, bounds: Interval) -> str:
     """Return how well an accuracy is known, and which drop `compare` would show.
 
     Of another model that is supposed to be right on half of the images that this one gets wrong:
@@ -26,7 +26,7 @@ def accuracy_in_words(accuracy: float, images: int, bounds: Interval) -> str:
         else f"a drop of less than {points(noticed)} would hardly be noticed"
     )
     return (
-        f"With {things(images, 'test image')}, the true accuracy may lie between {percent(low)} "
+        f"With {plural(images, 'test image')}, the true accuracy may lie between {percent(low)} "
         f"and {percent(high)}; {unseen}."
     )
 
@@ -40,7 +40,7 @@ def points(share: float) -> str:
     return f"{100 * share:.{0 if share >= 0.095 else 1 if share >= 0.00095 else 2}f} points"  # noqa: PLR2004
 
 
-def calibration_in_words(calibration: CalibrationFigures) -> str:
+def calibration_statement(calibration: CalibrationFigures) -> str:
     """Return how much of a calibration error is luck."""
     error, honest = percent(calibration.error), percent(calibration.honest)
     if not calibration.shown:
@@ -57,7 +57,7 @@ def calibration_in_words(calibration: CalibrationFigures) -> str:
     )
 
 
-def classes_in_words(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
+def class_statements(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
     """Return which classes were measured on few images, or on none."""
     said: list[str] = []
     measured = [one for one in classes if one.images]
@@ -66,20 +66,20 @@ def classes_in_words(classes: Sequence[ClassFigures]) -> tuple[str, ...]:
         low, high = smallest.recall_interval
         few = sum(one.images < FEW for one in measured)
         said.append(
-            f"{things(few, 'class has', 'classes have')} fewer than {FEW} test images: the recall "
-            f"of {smallest.label!r}, with {things(smallest.images, 'image')}, may lie between "
+            f"{plural(few, 'class has', 'classes have')} fewer than {FEW} test images: the recall "
+            f"of {smallest.label!r}, with {plural(smallest.images, 'image')}, may lie between "
             f"{percent(low)} and {percent(high)}."
         )
     without = [one.label for one in classes if not one.images]
     if without:
         said.append(
-            f"{things(len(without), 'class has', 'classes have')} no test image and "
+            f"{plural(len(without), 'class has', 'classes have')} no test image and "
             f"{'is' if len(without) == 1 else 'are'} not measured: {listed(without)}."
         )
     return tuple(said)
 
 
-def guard_in_words(figure: str, paired: PairedDifference, images: int, alpha: float) -> str:
+def guard_statement(figure: str, paired: PairedDifference, images: int, alpha: float) -> str:
     """Return what a gate that let a figure pass could have seen of it."""
     seen = (
         "no drop would have been noticed"
@@ -92,4 +92,4 @@ def guard_in_words(figure: str, paired: PairedDifference, images: int, alpha: fl
         if paired.difference < 0
         else ""
     )
-    return f"{figure}: with {things(images, 'image')}, {seen}.{change}"
+    return f"{figure}: with {plural(images, 'image')}, {seen}.{change}"

@@ -1,7 +1,4 @@
-"""Images of a dataset in, what a network says of all of them out.
-
-Shape suffixes: N images, C channels, H x W pixels.
-"""
+"""Images of a dataset in, what a network says of all of them out."""
 
 from training.data.dataset import Dataset
 from training.evaluation.views import VIEWS

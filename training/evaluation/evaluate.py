@@ -15,12 +15,11 @@ from training.errors import DataError
 from training.evaluation.class_retrieval import class_search_figures, held_out_figures
 from training.evaluation.classification import classification_figures
 from training.evaluation.confidence_statements import (
-    accuracy_in_words,
-    calibration_in_words,
-    classes_in_words,
+    accuracy_statement,
+    calibration_statement,
+    class_statements,
 )
 from training.evaluation.encodings import encode_parts, images_to_encode
-from training.evaluation.examples import Evidence
 from training.evaluation.item_retrieval import ItemSearch, search_items
 from training.evaluation.novelty import measure_novelty
 from training.evaluation.results import (
@@ -33,7 +32,7 @@ from training.evaluation.results import (
 from training.formatting import listed
 from training.statistics.latency import measure_speed
 from training.statistics.retrieval import Retrieval, measure_retrieval
-from training.training_history import read_history, read_tried
+from training.training_history import read_history
 from vision.inference.bulk_encoder import fastest_encoder
 from vision.inference.encoder import Encoding, ImageEncoder
 from vision.inference.open_encoder import open_encoder, takes_export
@@ -43,30 +42,22 @@ from vision.model.manifest import WEIGHTS_NAME, Manifest
 from vision.model.open_set import read_detector
 from vision.networks.saved_model import load_model
 
-__all__ = [
-    "Evaluation",
-    "Evidence",
-    "Measurement",
-    "Outcome",
-    "measure",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Outcome:
+class Predictions:
     """What became of each test image: what paired tests compare."""
 
     contents_N: NDArray[np.uint64]  # of the files: what models of other input sizes are paired by
     label_names: tuple[str, ...]  # none: the data have no labels
     labels_N: NDArray[np.int64]
-    given_N: NDArray[np.int64] | None  # the labels they were given; None: there are no classes
+    predicted_N: NDArray[np.int64] | None  # the labels they were given; None: there are no classes
     retrieval: Retrieval | None  # what they found of their class among the training images
     items: ItemSearch  # whether they found themselves, or others of their group
 
     @property
     def correct_N(self) -> NDArray[np.bool_] | None:
         """Whether each was given the label it has."""
-        return None if self.given_N is None else self.given_N == self.labels_N
+        return None if self.predicted_N is None else self.predicted_N == self.labels_N
 
     @property
     def per_image(self) -> dict[str, NDArray[np.bool_] | NDArray[np.float64]]:
@@ -92,12 +83,12 @@ class Measurement:
     """The figures, and what they were computed from."""
 
     evaluation: Evaluation
-    outcome: Outcome
+    predictions: Predictions
     queries: Encoding  # of the test images
     gallery: Encoding  # of the training images
 
 
-def measure(
+def evaluate_model(
     model_folder: Path, dataset: Dataset, *, device: str = "auto", runtime: RuntimeName = "auto"
 ) -> Measurement:
     """Measure a model on ``dataset``, loaded with the model's preprocessing.
@@ -113,27 +104,27 @@ def measure(
     manifest = served.manifest
     check_classes(model_folder, manifest, dataset)
     encoder = fastest_encoder(served, images=images_to_encode(dataset))
-    history, tried = read_history(model_folder), read_tried(model_folder)
+    history = read_history(model_folder)
     queries, gallery = encode_parts(encoder, dataset)
-    outcome = find_outcome(encoder, queries, gallery, dataset)
+    predictions = predict_test_images(encoder, queries, gallery, dataset)
     classification: ClassificationFigures | None = None
     words: tuple[str, ...] = ()
     if manifest.labels and dataset.label_names:
         classification, calibration = classification_figures(
             queries.probabilities_BL,
-            outcome.labels_N,
+            predictions.labels_N,
             dataset.label_names,
             temperature=manifest.temperature,
         )
         words = (
-            accuracy_in_words(
+            accuracy_statement(
                 classification.accuracy, len(dataset.test), classification.accuracy_interval
             ),
-            calibration_in_words(calibration),
-            *classes_in_words(classification.classes),
+            calibration_statement(calibration),
+            *class_statements(classification.classes),
         )
     evaluation = Evaluation(
-        model=_model_facts(model_folder),
+        model=_model_info(model_folder),
         data=DataInfo(
             name=dataset.name,
             train_images=len(dataset.train),
@@ -144,33 +135,35 @@ def measure(
         images=len(dataset.test),
         gallery_images=len(dataset.train),
         classification=classification,
-        class_search=class_search_figures(outcome.retrieval) if outcome.retrieval else None,
-        same_item=outcome.items.figures,
-        novelty=_novelty(model_folder, encoder, queries, outcome),
+        class_search=class_search_figures(predictions.retrieval) if predictions.retrieval else None,
+        same_item=predictions.items.figures,
+        novelty=_novelty(model_folder, encoder, queries, predictions),
         held_out=held_out_figures(encoder, dataset.held_out, dataset.train, gallery)
         if dataset.held_out
         else None,
         temperature=manifest.temperature,
-        history=history,
-        tried=tried,
+        history=history.epochs,
+        tried=history.tried,
         in_words=(
             *(dataset.selection.sentences() if dataset.selection else ()),
             *words,
-            *_runtime_in_words(served),
+            *_runtime_statement(served),
         ),
         computed_by=f"{encoder.runtime.name}, {encoder.runtime.precision}",
         speed=measure_speed(served),
     )
-    return Measurement(evaluation=evaluation, outcome=outcome, queries=queries, gallery=gallery)
+    return Measurement(
+        evaluation=evaluation, predictions=predictions, queries=queries, gallery=gallery
+    )
 
 
 def _novelty(
-    model_folder: Path, encoder: ImageEncoder, queries: Encoding, outcome: Outcome
+    model_folder: Path, encoder: ImageEncoder, queries: Encoding, predictions: Predictions
 ) -> NoveltyFigures | None:
     references = read_detector(model_folder, encoder.manifest)
-    if references is None or outcome.correct_N is None:
+    if references is None or predictions.correct_N is None:
         return None
-    return measure_novelty(encoder, references, queries, outcome.correct_N)
+    return measure_novelty(encoder, references, queries, predictions.correct_N)
 
 
 def _open(model_folder: Path, *, device: str, runtime: RuntimeName) -> ImageEncoder:
@@ -195,7 +188,7 @@ def check_classes(model_folder: Path, manifest: Manifest, dataset: Dataset) -> N
         )
 
 
-def _runtime_in_words(served: ImageEncoder) -> tuple[str, ...]:
+def _runtime_statement(served: ImageEncoder) -> tuple[str, ...]:
     """Return what the figures are of, where that is not the network in full precision."""
     runtime = served.runtime
     if runtime.precision == "fp32":
@@ -206,13 +199,13 @@ def _runtime_in_words(served: ImageEncoder) -> tuple[str, ...]:
     )
 
 
-def find_outcome(
+def predict_test_images(
     encoder: ImageEncoder, queries: Encoding, gallery: Encoding, dataset: Dataset
-) -> Outcome:
+) -> Predictions:
     """Return what became of the test images, given encodings of them and the training images."""
-    labels_N, given_N = dataset.test.labels_N, None
+    labels_N, predicted_N = dataset.test.labels_N, None
     if encoder.manifest.labels and dataset.label_names:
-        given_N = queries.probabilities_BL.argmax(axis=1)
+        predicted_N = queries.probabilities_BL.argmax(axis=1)
     retrieval = None
     if dataset.label_names:
         retrieval = measure_retrieval(
@@ -220,19 +213,19 @@ def find_outcome(
             labels_N,
             gallery.vectors_BD,
             dataset.train.labels_N,
-            lots=(dataset.test.lots_N, dataset.train.lots_N),
+            group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
         )
-    return Outcome(
+    return Predictions(
         contents_N=dataset.test.contents_N,
         label_names=dataset.label_names,
         labels_N=labels_N,
-        given_N=given_N,
+        predicted_N=predicted_N,
         retrieval=retrieval,
         items=search_items(encoder, dataset, queries, gallery),
     )
 
 
-def _model_facts(model_folder: Path) -> ModelInfo:
+def _model_info(model_folder: Path) -> ModelInfo:
     manifest, network = load_model(model_folder)
     return ModelInfo(
         name=manifest.name,

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.statistics.retrieval import Lots
+from training.statistics.retrieval import GroupKeys
 from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
 MISTAKES: Final = 24
-MAP_POINTS: Final = 2000  # more take t-SNE minutes
+PLOT_POINTS: Final = 2000  # more take t-SNE minutes
 SEARCHES: Final = 12
 HITS: Final = 8
 
@@ -24,16 +24,16 @@ class Mistake(NamedTuple):
 
     position: int  # in the test images
     label: int  # the one it has
-    given: int
+    predicted: int
     probability: float  # of the label it was given, calibrated
 
 
-class MapPoints(NamedTuple):
+class PlotPoints(NamedTuple):
     """Test images on a plane."""
 
     xy: NDArray[np.float32]  # (M, 2), no unit
     indexes: NDArray[np.int64]  # (M,) in the test images
-    given: NDArray[np.int64]  # (M,) the labels they were given
+    predicted: NDArray[np.int64]  # (M,) the labels they were given
 
 
 class Neighbours(NamedTuple):
@@ -45,23 +45,23 @@ class Neighbours(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evidence:
+class Examples:
     """What a report shows beside the figures; the gallery is what was searched."""
 
     mistakes: tuple[Mistake, ...]  # the surest first
-    map_points: MapPoints
+    plot_points: PlotPoints
     neighbours: tuple[Neighbours, ...]
 
 
-def gather_evidence(
+def choose_examples(
     queries: Encoding,
     labels_N: NDArray[np.int64],
     first_N: NDArray[np.bool_] | None,
     gallery_KD: NDArray[np.float32],
     *,
-    lots: Lots,
+    group_keys: GroupKeys,
     seed: int = 0,
-) -> Evidence:
+) -> Examples:
     """Return what to show of the test images; about ten seconds for 2,000 of them or more.
 
     Args:
@@ -69,33 +69,33 @@ def gather_evidence(
         labels_N: the labels they have; of data without labels none is asked for.
         first_N: whether the gallery vector nearest to each is of its class; None: without labels.
         gallery_KD: the vectors that were searched.
-        lots: of the test images and of those that were searched; what is of an image's own lot, a
-            copy or itself, is not shown beside it.
+        group_keys: of the test images and of those that were searched; what is of an image's own
+            group, a copy or itself, is not shown beside it.
         seed: of what is chosen, and of the map.
     """
     generator = np.random.default_rng(seed)
-    given_N = labels_N
+    predicted_N = labels_N
     if first_N is None:
-        given_N, first_N = np.zeros_like(labels_N), np.ones(len(labels_N), np.bool_)
-        labels_N = given_N
+        predicted_N, first_N = np.zeros_like(labels_N), np.ones(len(labels_N), np.bool_)
+        labels_N = predicted_N
     elif queries.probabilities_BL.shape[1]:
-        given_N = queries.probabilities_BL.argmax(axis=1)
+        predicted_N = queries.probabilities_BL.argmax(axis=1)
     mapped_M = _pick_points(labels_N, generator)
-    return Evidence(
+    return Examples(
         mistakes=_surest_mistakes(
-            queries.probabilities_BL.max(axis=1, initial=0), labels_N, given_N
+            queries.probabilities_BL.max(axis=1, initial=0), labels_N, predicted_N
         ),
-        map_points=MapPoints(
+        plot_points=PlotPoints(
             xy=project_vectors(queries.vectors_BD[mapped_M], seed=seed),
             indexes=mapped_M,
-            given=given_N[mapped_M],
+            predicted=predicted_N[mapped_M],
         ),
         neighbours=tuple(
             _nearest(
                 int(index),
                 queries.vectors_BD[index],
                 gallery_KD,
-                own_K=lots[1] == lots[0][index],
+                own_K=group_keys[1] == group_keys[0][index],
             )
             for index in _pick_searches(labels_N, first_N, generator)
         ),
@@ -103,12 +103,13 @@ def gather_evidence(
 
 
 def _surest_mistakes(
-    confidences_N: NDArray[np.float32], labels_N: NDArray[np.int64], given_N: NDArray[np.int64]
+    confidences_N: NDArray[np.float32], labels_N: NDArray[np.int64], predicted_N: NDArray[np.int64]
 ) -> tuple[Mistake, ...]:
-    wrong = np.flatnonzero(given_N != labels_N)
+    wrong = np.flatnonzero(predicted_N != labels_N)
     surest = wrong[np.argsort(-confidences_N[wrong], kind="stable")[:MISTAKES]]
     return tuple(
-        Mistake(int(n), int(labels_N[n]), int(given_N[n]), float(confidences_N[n])) for n in surest
+        Mistake(int(n), int(labels_N[n]), int(predicted_N[n]), float(confidences_N[n]))
+        for n in surest
     )
 
 
@@ -130,7 +131,7 @@ def _pick_points(labels_N: NDArray[np.int64], generator: np.random.Generator) ->
     order_N = generator.permutation(len(labels_N))
     labels = labels_N[order_N]
     shares = (_places(labels) + 0.5) / np.bincount(labels)[labels]
-    return np.sort(order_N[np.argsort(shares, kind="stable")[:MAP_POINTS]])
+    return np.sort(order_N[np.argsort(shares, kind="stable")[:PLOT_POINTS]])
 
 
 def _pick_searches(

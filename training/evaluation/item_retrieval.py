@@ -54,7 +54,9 @@ class _Question:
         )
         if not self.of_groups:
             return find_views(views_VND, self.photos.photos_N, self.searched)
-        return find_others(views_VND[0], self.photos.things_N, self.photos.photos_N, self.searched)
+        return find_others(
+            views_VND[0], self.photos.item_ids_N, self.photos.photos_N, self.searched
+        )
 
 
 def search_items(
@@ -84,7 +86,7 @@ def search_items(
     found = question.answer(None)
     if found is None:
         chosen = choose_photos(test.contents_N, most=most)
-        photos = test.only(chosen)
+        photos = test.take(chosen)
         views_VND = _views(encoder, photos)
         question = _Question(photos, views_VND, searched, architecture, of_groups=False)
         found = question.answer(None)
@@ -102,13 +104,13 @@ def _searched(dataset: Dataset, queries: Encoding, gallery: Encoding) -> Searche
     return Searched(
         np.concatenate([encoding.vectors_BD for _, encoding in parts]),
         np.concatenate([images.photos_N for images, _ in parts]),
-        np.concatenate([images.things_N for images, _ in parts]),
+        np.concatenate([images.item_ids_N for images, _ in parts]),
     )
 
 
 def _views(encoder: ImageEncoder, photos: LabelledImages) -> NDArray[np.float32]:
     """Return the vectors (V, N, D) of made views of the photos."""
-    views_VNCHW = views.made_views(photos.images_NCHW, photos.contents_N)
+    views_VNCHW = views.make_views(photos.images_NCHW, photos.contents_N)
     return np.stack([encode_all(encoder, view_NCHW).vectors_BD for view_NCHW in views_VNCHW])
 
 
@@ -130,7 +132,7 @@ def _by_kind(
                 dataset.test.labels_N,
                 gallery.vectors_BD,
                 dataset.train.labels_N,
-                lots=(dataset.test.lots_N, dataset.train.lots_N),
+                group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
             ).r_at_1
         figures.append(
             KindFigures(kind=kind, own=kind == own, same_item=found.r_at_1, same_class=same_class)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images.labelled_images import LabelledImages
-from training.evaluation.out_of_distribution import strange_pictures
-from training.evaluation.results import NoveltyFigures, StrangerFigures
+from training.evaluation.out_of_distribution import out_of_distribution_images
+from training.evaluation.results import NoveltyFigures, OutOfDistributionFigures
 from training.statistics.closed_form import unit
 from training.statistics.significance import share_interval
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
@@ -28,7 +28,9 @@ MOST_REFERENCES: Final = 2000  # some 0.1 ms a request at 256 numbers
 SURE: Final = 0.9  # a probability that people take for certainty
 
 
-def compared(vectors_ND: NDArray[np.float32], architecture: Architecture) -> NDArray[np.float32]:
+def reference_vectors(
+    vectors_ND: NDArray[np.float32], architecture: Architecture
+) -> NDArray[np.float32]:
     """Return unit vectors (N, D) of what is compared of a network's vectors: all, or a part."""
     return unit(vectors_ND[:, : compared_width(architecture)])
 
@@ -101,24 +103,24 @@ def references_of(
 ) -> OpenSetDetector:
     """Return references out of ``train``, given what the network says of it and of others."""
     chosen = choose_references(train.labels_N, train.contents_N)
-    vectors_KD = compared(known.vectors_BD[chosen], architecture)
+    vectors_KD = reference_vectors(known.vectors_BD[chosen], architecture)
     return fit_references(vectors_KD, train.labels_N[chosen], held_out)
 
 
 def nearness(
-    references: OpenSetDetector, said: Encoding
+    references: OpenSetDetector, encoding: Encoding
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return distance (N,) and agreement (N,) of each image, given the class it was given."""
-    return nearness_of(references, said.vectors_BD, said.probabilities_BL.argmax(axis=1))
+    return nearness_of(references, encoding.vectors_BD, encoding.probabilities_BL.argmax(axis=1))
 
 
 def nearness_of(
-    references: OpenSetDetector, vectors_ND: NDArray[np.float32], given_N: NDArray[np.int64]
+    references: OpenSetDetector, vectors_ND: NDArray[np.float32], predicted_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the same of vectors and the classes that they were given."""
     pairs = [
         references.near(vector_D, int(given))
-        for vector_D, given in zip(vectors_ND, given_N, strict=True)
+        for vector_D, given in zip(vectors_ND, predicted_N, strict=True)
     ]
     near_N2 = np.array(pairs, np.float64).reshape(-1, 2)
     return near_N2[:, 0], near_N2[:, 1]
@@ -138,18 +140,18 @@ def measure_novelty(
         queries: what it says of the test images.
         correct_N: whether each was given its class.
     """
-    pictures = strange_pictures(encoder.manifest.preprocessing)
-    said = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
-    return novelty_figures(references, queries, correct_N, said)
+    pictures = out_of_distribution_images(encoder.manifest.preprocessing)
+    encoding = {kind: encode_all(encoder, images_NCHW) for kind, images_NCHW in pictures.items()}
+    return novelty_figures(references, queries, correct_N, encoding)
 
 
 def novelty_figures(
     references: OpenSetDetector,
     queries: Encoding,
     correct_N: NDArray[np.bool_],
-    strangers: Mapping[str, Encoding],
+    others: Mapping[str, Encoding],
 ) -> NoveltyFigures:
-    """Return the figures; see ``measure_novelty``, which makes strangers, by their kind."""
+    """Return the figures, given what the network says of images of other things, by their kind."""
     distances_N, _ = nearness(references, queries)
     refused_N = _refused(references, queries)
     return NoveltyFigures(
@@ -162,19 +164,19 @@ def novelty_figures(
         refused_right=int((refused_N & correct_N).sum()),
         refused_wrong=int((refused_N & ~correct_N).sum()),
         strangers=tuple(
-            _stranger_figures(kind, references, said, distances_N)
-            for kind, said in strangers.items()
+            _out_of_distribution_figures(kind, references, encoding, distances_N)
+            for kind, encoding in others.items()
         ),
     )
 
 
-def _stranger_figures(
-    kind: str, references: OpenSetDetector, said: Encoding, own_N: NDArray[np.float64]
-) -> StrangerFigures:
-    refused_N = _refused(references, said)
-    certain_N = said.probabilities_BL.max(axis=1) >= SURE
-    distances_N, _ = nearness(references, said)
-    return StrangerFigures(
+def _out_of_distribution_figures(
+    kind: str, references: OpenSetDetector, encoding: Encoding, own_N: NDArray[np.float64]
+) -> OutOfDistributionFigures:
+    refused_N = _refused(references, encoding)
+    certain_N = encoding.probabilities_BL.max(axis=1) >= SURE
+    distances_N, _ = nearness(references, encoding)
+    return OutOfDistributionFigures(
         kind=kind,
         images=len(refused_N),
         certain=float(certain_N.mean()),
@@ -184,8 +186,8 @@ def _stranger_figures(
     )
 
 
-def _refused(references: OpenSetDetector, said: Encoding) -> NDArray[np.bool_]:
-    distances_N, agreements_N = nearness(references, said)
+def _refused(references: OpenSetDetector, encoding: Encoding) -> NDArray[np.bool_]:
+    distances_N, agreements_N = nearness(references, encoding)
     refused_N: NDArray[np.bool_] = (distances_N > references.most_distance) | (
         agreements_N < references.least_agreement
     )

@@ -21,7 +21,7 @@ SIDE: Final = 256  # pixels, before the model's own preprocessing
 Colour = tuple[int, int, int]
 
 
-def strange_pictures(
+def out_of_distribution_images(
     preprocessing: Preprocessing, *, each: int = EACH, seed: int = 0
 ) -> dict[str, NDArray[np.uint8]]:
     """Return ``each`` pictures (N, C, H, W) of every kind, as the model's input, by their kind."""

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from training.data.measured_images import Selection
+from training.data.measured_images import ImageSelection
 from training.statistics.calibration import ReliabilityBin
 from training.statistics.latency import Speed
 from training.statistics.same_item import Setup
@@ -34,7 +34,7 @@ class DataInfo:
     train_images: int  # that were searched
     test_images: int
     test_fingerprint: str  # SHA-256 of the test images' pixels and labels, hexadecimal
-    selection: Selection | None  # why these images; None: they are the data's test part
+    selection: ImageSelection | None  # why these images; None: they are the data's test part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class ClassSearchFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StrangerFigures:
+class OutOfDistributionFigures:
     """What a model says of made pictures of one kind, none of which is of its classes."""
 
     kind: str
@@ -154,7 +154,7 @@ class NoveltyFigures:
     refused_interval: Interval
     refused_right: int  # of them, that were given their class
     refused_wrong: int  # and that were given another
-    strangers: tuple[StrangerFigures, ...]
+    strangers: tuple[OutOfDistributionFigures, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

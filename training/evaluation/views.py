@@ -74,7 +74,7 @@ def draw_views(content: int, *, seed: int = 0) -> tuple[View, ...]:
     return tuple(_draw(generator, mirrored=bool(number % 2)) for number in range(VIEWS))
 
 
-def made_views(
+def make_views(
     images_NCHW: NDArray[np.uint8],
     contents_N: NDArray[np.uint64],
     *,

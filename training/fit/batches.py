@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from training.data.dataset import LabelledImages
-from training.data.images.decode_files import LoadReport
-from training.distributed import World
+from training.data.images.labelled_images import LabelledImages
+from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.fit.augment import augment, mix
 from training.fit.optimizer import DTYPES
 from training.fit.preflight import FEWEST_NORMALISED
+from training.progress import ImagesDone, Progress
 from training.recipes.recipe import Augmentation, Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import images_at_once
@@ -56,29 +56,29 @@ class ImageBatches:
         augmentation: Augmentation,
         *,
         batch_size: int,
-        world: World,
+        processes: ProcessGroup,
     ) -> None:
-        self._images_NCHW = _kept_near(images.images_NCHW, world.device)
+        self._images_NCHW = _on_device_if_small(images.images_NCHW, processes.device)
         self._labels_N = torch.from_numpy(images.labels_N)
         self._num_labels = len(images.label_names)
         self._augmentation = augmentation
-        self._batch_size = _whole_batch(batch_size, len(images), world)
-        self._world = world
-        self._normalise = Normalization(preprocessing, world.device)
+        self._batch_size = _whole_batch(batch_size, len(images), processes)
+        self._processes = processes
+        self._normalise = Normalization(preprocessing, processes.device)
 
     def __len__(self) -> int:
         """Batches in a pass."""
-        return _count(len(self._labels_N), self._batch_size, self._world)
+        return _count(len(self._labels_N), self._batch_size, self._processes)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
-        for batch_B in _dealt(order_N, self._batch_size, self._world):
-            images_BCHW = augment(self._cut_out(batch_B), self._augmentation, generator)
+        for batch_B in _deal(order_N, self._batch_size, self._processes):
+            images_BCHW = augment(self._pick(batch_B), self._augmentation, generator)
             labels_B = self._to_device(self._labels_N[batch_B])
             if not self._augmentation.mixes:
-                shared_BCHW = self._world.share(images_BCHW)
-                yield self._normalise(shared_BCHW), self._world.share(labels_B)
+                shared_BCHW = self._processes.shard(images_BCHW)
+                yield self._normalise(shared_BCHW), self._processes.shard(labels_B)
                 continue
             mixed_BCHW, shares_BL = mix(
                 self._normalise(images_BCHW),
@@ -87,45 +87,45 @@ class ImageBatches:
                 num_labels=self._num_labels,
                 generator=generator,
             )
-            yield self._world.share(mixed_BCHW), self._world.share(shares_BL)
+            yield self._processes.shard(mixed_BCHW), self._processes.shard(shares_BL)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once as it is, in order; the last batch may be smaller."""
         for batch_B in torch.split(torch.arange(len(self._labels_N)), self._batch_size):
             labels_B = self._to_device(self._labels_N[batch_B])
-            yield self._normalise(self._cut_out(batch_B)), labels_B
+            yield self._normalise(self._pick(batch_B)), labels_B
 
-    def _cut_out(self, batch_B: Tensor) -> Tensor:
+    def _pick(self, batch_B: Tensor) -> Tensor:
         """Return the images at these places, on the device."""
         if isinstance(self._images_NCHW, Tensor):
             return self._images_NCHW[self._to_device(batch_B)]
         return self._to_device(torch.from_numpy(self._images_NCHW[batch_B.numpy()]))
 
     def _to_device(self, rows: Tensor) -> Tensor:
-        return rows.to(self._world.device, non_blocking=True)
+        return rows.to(self._processes.device, non_blocking=True)
 
 
 class FeatureBatches:
     """Cuts features into batches; the epochs take turns with the views."""
 
     def __init__(
-        self, features_VNF: Tensor, labels_N: Tensor, *, batch_size: int, world: World
+        self, features_VNF: Tensor, labels_N: Tensor, *, batch_size: int, processes: ProcessGroup
     ) -> None:
         self.features_VNF = features_VNF  # on the CPU
         self._labels_N = labels_N
-        self._batch_size = _whole_batch(batch_size, len(labels_N), world)
-        self._world = world
+        self._batch_size = _whole_batch(batch_size, len(labels_N), processes)
+        self._processes = processes
 
     def __len__(self) -> int:
         """Batches in a pass."""
-        return _count(len(self._labels_N), self._batch_size, self._world)
+        return _count(len(self._labels_N), self._batch_size, self._processes)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (B, F) and labels (B,)."""
         order_N = torch.randperm(len(self._labels_N), generator=generator)
         features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
-        for batch_B in _dealt(order_N, self._batch_size, self._world):
-            mine_B = self._world.share(batch_B)
+        for batch_B in _deal(order_N, self._batch_size, self._processes):
+            mine_B = self._processes.shard(batch_B)
             yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -138,22 +138,22 @@ class FeatureBatches:
             yield self._to_device(features_BF), self._to_device(labels_B)
 
     def _to_device(self, rows: Tensor) -> Tensor:
-        return rows.to(self._world.device, non_blocking=True)
+        return rows.to(self._processes.device, non_blocking=True)
 
 
-def cut(
+def make_batches(
     network: Network,
     images: LabelledImages,
     recipe: Recipe,
     *,
     views: int,
     generator: Generator,
-    world: World,
-    report: LoadReport,
+    processes: ProcessGroup,
+    progress: Progress,
 ) -> Batches:
     """Return the images in batches; of a frozen backbone its features, of so many views of each.
 
-    ``report`` is told how many images it has embedded.
+    ``progress`` is told how many images it has embedded.
     """
     if not recipe.frozen:
         return ImageBatches(
@@ -161,7 +161,7 @@ def cut(
             recipe.preprocessing,
             recipe.augmentation,
             batch_size=recipe.batch_size,
-            world=world,
+            processes=processes,
         )
     features_VNF = embed(
         network.features.eval(),
@@ -170,12 +170,12 @@ def cut(
         recipe.augmentation,
         views=views,
         generator=generator,
-        device=world.device,
+        device=processes.device,
         precision=DTYPES[recipe.precision],
-        report=report,
+        progress=progress,
     )
     labels_N = torch.from_numpy(images.labels_N)
-    return FeatureBatches(features_VNF, labels_N, batch_size=recipe.batch_size, world=world)
+    return FeatureBatches(features_VNF, labels_N, batch_size=recipe.batch_size, processes=processes)
 
 
 @torch.inference_mode()
@@ -189,12 +189,12 @@ def embed(
     generator: Generator,
     device: torch.device,
     precision: torch.dtype,
-    report: LoadReport,
+    progress: Progress,
 ) -> Tensor:
     """Return what a frozen backbone makes of images: (V, N, F) float32 on the CPU.
 
-    The first view is of the images as they are, the others of augmented copies. ``report`` is told
-    how many of all are done.
+    The first view is of the images as they are, the others of augmented copies.
+    ``progress`` is told how many of all are done.
     """
     batch = images_at_once(preprocessing.size)
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
@@ -209,11 +209,14 @@ def embed(
             with mixed:
                 features_BF = backbone(normalise(images_BCHW.to(device)))
             features.append(features_BF.float().cpu())
-            report(view * len(images) + start + len(features_BF), views * len(images))
+            done = view * len(images) + start + len(features_BF)
+            progress(ImagesDone("embedding images", done, views * len(images)))
     return torch.cat(features).view(views, len(images), -1)
 
 
-def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor | NDArray[np.uint8]:
+def _on_device_if_small(
+    images_NCHW: NDArray[np.uint8], device: torch.device
+) -> Tensor | NDArray[np.uint8]:
     """Return the images on a GPU if they fill less than a quarter of it, else as they are."""
     if device.type != "cuda":
         return images_NCHW
@@ -223,27 +226,27 @@ def _kept_near(images_NCHW: NDArray[np.uint8], device: torch.device) -> Tensor |
     return torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
 
 
-def _count(images: int, batch_size: int, world: World) -> int:
+def _count(images: int, batch_size: int, processes: ProcessGroup) -> int:
     """Return how many batches images make that are of about that size at most."""
-    units = images // _unit(batch_size, world)
+    units = images // _unit(batch_size, processes)
     return max(1, min(math.ceil(images / batch_size), units))
 
 
-def _dealt(order_N: Tensor, batch_size: int, world: World) -> list[Tensor]:
+def _deal(order_N: Tensor, batch_size: int, processes: ProcessGroup) -> list[Tensor]:
     """Return batches of nearly equal size, each a multiple of the number of processes.
 
     All images are in one of them, but for what processes cannot share evenly: fewer than these are.
     """
-    unit = _unit(batch_size, world)
+    unit = _unit(batch_size, processes)
     whole = len(order_N) // unit * unit
     units_NU = order_N[:whole].view(-1, unit)
-    count = _count(len(order_N), batch_size, world)
+    count = _count(len(order_N), batch_size, processes)
     *batches, last_NU = torch.tensor_split(units_NU, count)  # the last one is the smallest
-    rest = order_N[whole : len(order_N) // world.size * world.size]
+    rest = order_N[whole : len(order_N) // processes.size * processes.size]
     return [*(batch_NU.flatten() for batch_NU in batches), torch.cat([last_NU.flatten(), rest])]
 
 
-def _unit(batch_size: int, world: World) -> int:
+def _unit(batch_size: int, processes: ProcessGroup) -> int:
     """Return how many images stay in one batch, whichever it is.
 
     The batches of 2, 4 or 8 processes are those of one. Of a batch of one image there is no mean
@@ -252,18 +255,19 @@ def _unit(batch_size: int, world: World) -> int:
     unit = math.gcd(batch_size, USUAL_PROCESSES)
     if unit == batch_size > FEWEST_NORMALISED:
         unit //= 2
-    return math.lcm(unit, world.size)
+    return math.lcm(unit, processes.size)
 
 
-def _whole_batch(wanted: int, images: int, world: World) -> int:
+def _whole_batch(wanted: int, images: int, processes: ProcessGroup) -> int:
     """Return the batch size over all processes: a multiple of their number.
 
     Raises:
         RecipeError: the batch or the data cannot be shared out.
     """
-    size = min(wanted, images) // world.size * world.size
-    if size == 0 or wanted % world.size:
+    size = min(wanted, images) // processes.size * processes.size
+    if size == 0 or wanted % processes.size:
         raise RecipeError(
-            f"a batch of {min(wanted, images)} images cannot be shared by {world.size} processes"
+            f"a batch of {min(wanted, images)} images cannot be shared by "
+            f"{processes.size} processes"
         )
     return size

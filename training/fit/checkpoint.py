@@ -34,7 +34,7 @@ FORMAT_VERSION: Final = 3  # 2: an epoch had fewer steps; 1 held the tensors tha
 class Checkpoint:
     """All that decides how a training goes on."""
 
-    subject: dict[str, Any]  # recipe and data, as JSON values: what is trained on what
+    run_identity: dict[str, Any]  # recipe and data, as JSON values: what is trained on what
     state: dict[str, Any]  # JSON values
     tensors: Mapping[str, Tensor]
 
@@ -97,7 +97,7 @@ class CheckpointFolder:
         tensors_path = self.folder / f"{digest[:16]}.safetensors"
         fields = {
             "format_version": FORMAT_VERSION,
-            "subject": checkpoint.subject,
+            "subject": checkpoint.run_identity,
             "state": checkpoint.state,
             "tensors": tensors_path.name,
             "tensors_sha256": digest,
@@ -115,8 +115,8 @@ class CheckpointFolder:
                 "what was saved before is still there"
             ) from error
 
-    def load(self, subject: dict[str, Any]) -> Checkpoint:
-        """Return the checkpoint, every byte checked, if it is one of ``subject``.
+    def load(self, run_identity: dict[str, Any]) -> Checkpoint:
+        """Return the checkpoint, every byte checked, if it is one of ``run_identity``.
 
         Raises:
             UnfitCheckpointError: it is damaged, or of another recipe, other data or a version.
@@ -142,12 +142,12 @@ class CheckpointFolder:
             raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != fields["tensors_sha256"]:
             raise UnfitCheckpointError(f"{self.folder / fields['tensors']} is damaged")
-        _refuse_other(fields["subject"], subject, self.folder)
+        _refuse_other(fields["subject"], run_identity, self.folder)
         try:
             tensors = safetensors.torch.load(data)
         except SafetensorError as error:
             raise UnfitCheckpointError(f"{self.folder / fields['tensors']} is damaged") from error
-        return Checkpoint(subject, fields["state"], tensors)
+        return Checkpoint(run_identity, fields["state"], tensors)
 
     def remove(self) -> None:
         """Remove the folder and what is in it."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training.distributed import World
+from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.recipes.recipe import FineTuning, Recipe
 from vision.networks.network import Network
@@ -21,23 +21,27 @@ CONTRAST_TEMPERATURE = 0.1  # Khosla et al. 2020 (arXiv:2004.11362), section 4
 COSINE_MARGIN, COSINE_SCALE = 0.1, 16.0  # Wang et al. 2018 (arXiv:1801.09414) has 0.35 and 64
 
 
-class Learner(nn.Module):
+class TrainableModel(nn.Module):
     """One module, so that DistributedDataParallel sees every parameter that learns."""
 
-    def __init__(self, network: Network, recipe: Recipe, counts_L: NDArray[np.int64], world: World):
+    def __init__(
+        self, network: Network, recipe: Recipe, counts_L: NDArray[np.int64], processes: ProcessGroup
+    ):
         super().__init__()
         self.network = network
         self.metric = build_metric_loss(recipe, len(counts_L))
         self._metric_weight = recipe.metric_weight
         self._label_smoothing = recipe.label_smoothing
         self._frozen = recipe.frozen
-        self._world = world
+        self._processes = processes
         self.register_buffer(
             "class_weights_L", balanced_weights(counts_L, recipe.class_balance), persistent=False
         )
         self._groups = layer_groups(network.features, recipe.fine_tuning)
-        self._resting: list[nn.Module] = []  # parts that do not learn, nor follow their batches
-        self.let_learn(recipe.fine_tuning, epoch=1)
+        self._frozen_modules: list[
+            nn.Module
+        ] = []  # parts that do not learn, nor follow their batches
+        self.set_trainable(recipe.fine_tuning, epoch=1)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss (nats, mean over the batch) and logits (B, L).
@@ -57,22 +61,22 @@ class Learner(nn.Module):
         )
         loss = losses_B.mean()
         if self.metric is not None:
-            everything = self._world.gather(vectors_BD), self._world.gather(labels)
+            everything = self._processes.all_gather(vectors_BD), self._processes.all_gather(labels)
             loss = loss + self._metric_weight * self.metric(*everything)
         return loss, logits_BL
 
-    def let_learn(self, fine_tuning: FineTuning | None, *, epoch: int) -> bool:
+    def set_trainable(self, fine_tuning: FineTuning | None, *, epoch: int) -> bool:
         """Choose the parts that learn in ``epoch``; return whether that is a change."""
         before = [parameter.requires_grad for parameter in self.parameters()]
         lowest = self._lowest_group(fine_tuning, epoch)
-        self._resting = [module for group in self._groups[:lowest] for module in group]
+        self._frozen_modules = [module for group in self._groups[:lowest] for module in group]
         for group, modules in enumerate(self._groups):
             for module in modules:
                 for parameter in module.parameters(recurse=False):
                     parameter.requires_grad_(group >= lowest)
         return before != [parameter.requires_grad for parameter in self.parameters()]
 
-    def fixed(self, recipe: Recipe) -> dict[str, Tensor]:
+    def frozen_tensors(self, recipe: Recipe) -> dict[str, Tensor]:
         """Return the network's own tensors that no epoch of the recipe changes, by name."""
         lowest = self._lowest_group(recipe.fine_tuning, recipe.epochs)  # groups only join
         resting = {id(tensor) for tensor in _own_tensors(self._groups[:lowest])}
@@ -86,10 +90,10 @@ class Learner(nn.Module):
             return len(self._groups)
         return fine_tuning.lowest_group(epoch) if fine_tuning is not None else 0
 
-    def train(self, mode: bool = True) -> "Learner":
+    def train(self, mode: bool = True) -> "TrainableModel":
         """Set the mode; what rests stays in evaluation, so that no running mean moves."""
         super().train(mode)
-        for module in self._resting:
+        for module in self._frozen_modules:
             module.eval()
         return self
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.data.dataset import LabelledImages
+from training.data.images.labelled_images import LabelledImages
 from training.distributed import world_size
 from training.errors import CheckpointError, RecipeError
 from training.fit.checkpoint import CheckpointFolder

@@ -56,7 +56,7 @@ def _filled(recipe: Recipe, source: str, network: Network, labels: tuple[str, ..
             f"this training has {recipe.network}, {recipe.embedding_layer}, {recipe.width}, "
             f"{recipe.reduction}"
         )
-    earlier.hand_over(network, labels, sha256=recipe.weights_sha256)
+    earlier.warm_start(network, labels, sha256=recipe.weights_sha256)
     return replace(
         recipe,
         weights=earlier.folder.resolve().name,

@@ -1,11 +1,10 @@
-"""An observer that writes what TensorBoard shows: ``tensorboard --logdir FOLDER``."""
+"""A progress callback that writes what TensorBoard shows: ``tensorboard --logdir FOLDER``."""
 
 from pathlib import Path
 from typing import Final
 
 from training.errors import TrainingError
-from training.fit.train_step import StepReport
-from training.fit.trainer import EpochReport
+from training.progress import EpochMetrics, Event, StepMetrics, TrainingStarted
 
 STEPS_APART: Final = 10  # steps between two points of a curve
 
@@ -31,42 +30,47 @@ class TensorBoard:
             raise TrainingError(f"cannot write {folder}: {error.strerror}") from error
         self._step = 0
 
-    def started(self, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Go on at the step that is reached."""
-        self._step = epochs_done * steps_per_epoch
-
-    def step(self, report: StepReport) -> None:
-        """Write every tenth step."""
-        self._step += 1
-        if self._step % STEPS_APART == 0:
-            self._write(
-                {
-                    "step/loss": report.loss,
-                    "step/accuracy": report.correct / report.images,
-                    "step/gradient_norm": report.gradient_norm,
-                    "step/learning_rate": report.learning_rate,
-                },
-                self._step,
-            )
-
-    def epoch(self, report: EpochReport) -> None:
-        """Write the epoch, and everything to disk."""
-        figures = {
-            "epoch/loss": report.loss,
-            "epoch/accuracy": report.accuracy,
-            "epoch/seconds": report.seconds,
-        }
-        if report.validation_loss is not None and report.validation_accuracy is not None:
-            figures |= {
-                "epoch/validation_loss": report.validation_loss,
-                "epoch/validation_accuracy": report.validation_accuracy,
-            }
-        self._write(figures, report.epoch)
-        self._writer.flush()
+    def __call__(self, event: Event) -> None:
+        """Write every tenth step, and each epoch; go on at the step that is reached."""
+        match event:
+            case TrainingStarted():
+                self._step = event.epochs_done * event.steps_per_epoch
+            case StepMetrics():
+                self._step += 1
+                if self._step % STEPS_APART == 0:
+                    self._write_step(event)
+            case EpochMetrics():
+                self._write_epoch(event)
 
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+    def _write_step(self, step: StepMetrics) -> None:
+        self._write(
+            {
+                "step/loss": step.loss,
+                "step/accuracy": step.correct / step.images,
+                "step/gradient_norm": step.gradient_norm,
+                "step/learning_rate": step.learning_rate,
+            },
+            self._step,
+        )
+
+    def _write_epoch(self, epoch: EpochMetrics) -> None:
+        """Write the epoch, and everything to disk."""
+        figures = {
+            "epoch/loss": epoch.loss,
+            "epoch/accuracy": epoch.accuracy,
+            "epoch/seconds": epoch.seconds,
+        }
+        if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
+            figures |= {
+                "epoch/validation_loss": epoch.validation_loss,
+                "epoch/validation_accuracy": epoch.validation_accuracy,
+            }
+        self._write(figures, epoch.epoch)
+        self._writer.flush()
 
     def _write(self, figures: dict[str, float], step: int) -> None:
         for name, value in figures.items():

@@ -4,8 +4,7 @@ Shape suffixes: B images, N images in all, L labels.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,44 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.data.dataset import LabelledImages
-from training.data.images.decode_files import LoadReport
-from training.distributed import World, share_statistics
+from training.data.images.labelled_images import LabelledImages
+from training.distributed import ProcessGroup, synchronize_batch_norm
 from training.errors import CheckpointError
-from training.fit.batches import FeatureBatches, cut
+from training.fit.batches import FeatureBatches, make_batches
 from training.fit.checkpoint import Checkpoint
 from training.fit.initialization.named_tensors import (
-    channels_last,
-    load_changing,
+    load_optimizer,
+    optimizer_tensors,
     prefixed,
-    tensors_sha256,
+    sha256_of_tensors,
     unprefixed,
+    update_state,
 )
-from training.fit.objective import Learner
+from training.fit.objective import TrainableModel
 from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
 from training.fit.preflight import check_data
-from training.fit.train_step import Stepper, StepReport, refuse_endless
-from training.fit.weight_average import average_of
+from training.fit.train_step import TrainStep, refuse_non_finite
+from training.fit.weight_average import averaged_copy
+from training.progress import EpochMetrics, Progress, StepMetrics, ignore
 from training.recipes.recipe import Recipe
 from training.statistics.calibration import choose_temperature
 from training.statistics.pca import set_pca
 from vision.networks.network import Network
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
-    """What one epoch did."""
-
-    epoch: int  # 1 is the first
-    loss: float  # mean over the epoch's steps, in nats, of augmented images and smoothed labels
-    accuracy: float  # of augmented images, each before the step that learnt from it
-    validation_loss: float | None  # in nats, held-out images; None when nothing is held out
-    validation_accuracy: float | None
-    learning_rate: float  # the head's, at the last step
-    seconds: float  # wall clock
-
-
-class TrainingSession:
+class Trainer:
     """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
 
     The weights and dropout draw from torch's global generator, which the caller seeds; the order of
@@ -65,8 +52,8 @@ class TrainingSession:
         images: LabelledImages,
         validation: LabelledImages | None,
         *,
-        world: World,
-        report: LoadReport = lambda _done, _all: None,
+        processes: ProcessGroup,
+        progress: Progress = ignore,
     ) -> None:
         """Prepare to train ``network`` on ``images``.
 
@@ -76,48 +63,49 @@ class TrainingSession:
             images: what to learn from.
             validation: what to hold against it; None: the share of the images the recipe says.
             world: the processes that train together.
-            report: told how many images a frozen backbone has embedded.
+            progress: told of images that a frozen backbone has embedded, of steps and epochs.
 
         Raises:
             RecipeError: too few images for what the recipe asks of them.
         """
         self.recipe = recipe
-        self.world = world
-        self.history: list[EpochReport] = []
-        self.network = network.to(world.device).to(memory_format=torch.channels_last)
-        share_statistics(self.network, world)
+        self.processes = processes
+        self.progress = progress
+        self.history: list[EpochMetrics] = []
+        self.network = network.to(processes.device).to(memory_format=torch.channels_last)
+        synchronize_batch_norm(self.network, processes)
         self._generator = torch.Generator().manual_seed(recipe.seed)
         if validation is None and recipe.validation:
-            images, validation = images.set_apart(recipe.validation)
-        check_data(recipe, self.network, images, size=world.size)
-        cut_up = partial(
-            cut,
+            images, validation = images.split_validation(recipe.validation)
+        check_data(recipe, self.network, images, size=processes.size)
+        make = partial(
+            make_batches,
             self.network,
             recipe=recipe,
             generator=self._generator,
-            world=world,
-            report=report,
+            processes=processes,
+            progress=progress,
         )
-        self._batches = cut_up(images, views=recipe.views)
-        self._held_out = cut_up(validation, views=1) if validation else None
+        self._batches = make(images, views=recipe.views)
+        self._held_out = make(validation, views=1) if validation else None
         if isinstance(self._batches, FeatureBatches) and recipe.fits_components:
             set_pca(self.network.embedding, self._batches.features_VNF[0])
 
         counts_L = np.bincount(images.labels_N, minlength=len(images.label_names))
-        self._learner = Learner(self.network, recipe, counts_L, world).to(world.device)
-        self._optimizer = build_optimizer(recipe, self._learner.parameter_groups(recipe))
-        self._stepper = Stepper(
+        self._model = TrainableModel(self.network, recipe, counts_L, processes).to(processes.device)
+        self._optimizer = build_optimizer(recipe, self._model.parameter_groups(recipe))
+        self._stepper = TrainStep(
             self._optimizer,
             build_scheduler(recipe, self._optimizer, steps=recipe.epochs * len(self._batches)),
-            world,
+            processes,
             max_gradient_norm=recipe.max_gradient_norm,
             precision=DTYPES["fp32" if recipe.frozen else recipe.precision],
         )
-        self._fixed = self._learner.fixed(recipe)
+        self._frozen_tensors = self._model.frozen_tensors(recipe)
         decay = recipe.average
-        self._average = average_of(self.network, decay, self._fixed) if decay else None
+        self._average = averaged_copy(self.network, decay, self._frozen_tensors) if decay else None
         self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
-        self._called: nn.Module = self._parallel()
+        self._wrapped_model: nn.Module = self._parallel()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -143,26 +131,26 @@ class TrainingSession:
         """The weights of ``kept_epoch``, averaged if the recipe says so."""
         return {**self._measured.state_dict(), **self._best_weights}
 
-    def run_epoch(self, on_step: Callable[[StepReport], None]) -> EpochReport:
+    def run_epoch(self) -> EpochMetrics:
         """Learn from every image once, then measure with the held-out ones.
 
         Raises:
-            DivergenceError: the session is of no further use; its last checkpoint is.
+            DivergenceError: the trainer is of no further use; its last checkpoint is.
         """
         started = time.perf_counter()
         epoch = len(self.history) + 1
-        if self._learner.let_learn(self.recipe.fine_tuning, epoch=epoch):
-            self._called = self._parallel()
-        steps: list[StepReport] = []
-        self._learner.train()
+        if self._model.set_trainable(self.recipe.fine_tuning, epoch=epoch):
+            self._wrapped_model = self._parallel()
+        steps: list[StepMetrics] = []
+        self._model.train()
         for batch in self._batches.shuffled(epoch, self._generator):
-            steps.append(self._stepper.step(self._called, batch))
+            steps.append(self._stepper.step(self._wrapped_model, batch))
             if self._average is not None:
                 self._average.update_parameters(self.network)
-            on_step(steps[-1])
+            self.progress(steps[-1])
         validation_loss, validation_accuracy = self._validate()
-        refuse_endless([validation_loss or 0.0], "the loss on held-out images")
-        report = EpochReport(
+        refuse_non_finite([validation_loss or 0.0], "the loss on held-out images")
+        metrics = EpochMetrics(
             epoch=epoch,
             loss=sum(step.loss for step in steps) / len(steps),
             accuracy=sum(step.correct for step in steps) / sum(step.images for step in steps),
@@ -171,12 +159,12 @@ class TrainingSession:
             learning_rate=steps[-1].learning_rate,
             seconds=time.perf_counter() - started,
         )
-        self.history.append(report)
-        if self.recipe.keep_best and self._best_epoch == report.epoch:
+        self.history.append(metrics)
+        if self.recipe.keep_best and self._best_epoch == metrics.epoch:
             self._best_weights = {
                 name: tensor.clone() for name, tensor in self._changing(self._measured).items()
             }
-        return report
+        return metrics
 
     def temperature(self) -> float:
         """Return what to divide the kept weights' logits by; 1 when that is not known to help.
@@ -189,66 +177,58 @@ class TrainingSession:
         logits_NL, labels_N = self._held_out_logits(self.network)
         return choose_temperature(logits_NL.numpy(), labels_N.numpy())
 
-    def checkpoint(self, subject: dict[str, Any]) -> Checkpoint:
-        """Return all that decides how this session goes on; it belongs to ``subject``.
+    def checkpoint(self, run_identity: dict[str, Any]) -> Checkpoint:
+        """Return all that decides how this training goes on; it belongs to ``run_identity``.
 
         Of the network's tensors that never change only the SHA-256 is in it.
         """
-        optimizer = self._optimizer.state_dict()
         tensors = {
             "generator": self._generator.get_state(),
             "torch_generator": torch.get_rng_state(),
-            **prefixed("learner", self._changing(self._learner, below="network.")),
+            **prefixed("learner", self._changing(self._model, below="network.")),
             **prefixed("best", self._best_weights),
+            **optimizer_tensors(self._optimizer),
         }
         if self._average is not None:
             tensors |= prefixed("average", self._changing(self._average, below="module."))
-        if self.world.device.type == "cuda":
-            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
-        for index, values in optimizer["state"].items():
-            tensors |= prefixed(f"optimizer.{index}", values)
+        if self.processes.device.type == "cuda":
+            tensors["cuda_generator"] = torch.cuda.get_rng_state(self.processes.device)
         state = {
-            "history": [asdict(report) for report in self.history],
-            "optimizer_groups": optimizer["param_groups"],
+            "history": [asdict(epoch) for epoch in self.history],
+            "optimizer_groups": self._optimizer.state_dict()["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
-            "fixed_sha256": self._fixed_sha256,
+            "fixed_sha256": self._frozen_sha256,
         }
-        return Checkpoint(subject, state, tensors)
+        return Checkpoint(run_identity, state, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the session stood that made ``checkpoint``.
+        """Stand where the training stood that made ``checkpoint``.
 
         Raises:
-            CheckpointError: that session's network had other weights where it does not learn.
+            CheckpointError: that training's network had other weights where it does not learn.
         """
-        if checkpoint.state["fixed_sha256"] != self._fixed_sha256:
+        if checkpoint.state["fixed_sha256"] != self._frozen_sha256:
             raise CheckpointError(
                 "the part of the network that does not learn has other weights now than when this "
                 "training began; begin with the same weights, or remove its folder"
             )
         tensors = checkpoint.tensors
-        self.history = [EpochReport(**report) for report in checkpoint.state["history"]]
-        load_changing(self._learner, unprefixed("learner", tensors))
+        self.history = [EpochMetrics(**epoch) for epoch in checkpoint.state["history"]]
+        update_state(self._model, unprefixed("learner", tensors))
         if self._average is not None:
-            load_changing(self._average, unprefixed("average", tensors))
+            update_state(self._average, unprefixed("average", tensors))
         self._best_weights = {
-            name: tensor.to(self.world.device)
+            name: tensor.to(self.processes.device)
             for name, tensor in unprefixed("best", tensors).items()
         }
-        optimizer_state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in unprefixed("optimizer", tensors).items():
-            index, key = name.split(".", 1)
-            optimizer_state.setdefault(int(index), {})[key] = channels_last(tensor)
-        self._optimizer.load_state_dict(
-            {"state": optimizer_state, "param_groups": checkpoint.state["optimizer_groups"]}
-        )
+        load_optimizer(self._optimizer, tensors, checkpoint.state["optimizer_groups"])
         self._stepper.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
         self._generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["torch_generator"])
-        if self.world.device.type == "cuda" and "cuda_generator" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda_generator"], self.world.device)
+        if self.processes.device.type == "cuda" and "cuda_generator" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_generator"], self.processes.device)
 
     @property
     def _measured(self) -> Network:
@@ -265,23 +245,25 @@ class TrainingSession:
         return losses.index(min(losses)) + 1 if losses else len(self.history)
 
     @cached_property
-    def _fixed_sha256(self) -> str:
+    def _frozen_sha256(self) -> str:
         """SHA-256 (hexadecimal) of the tensors that never change, with names and forms."""
-        return tensors_sha256(self._fixed)
+        return sha256_of_tensors(self._frozen_tensors)
 
     def _changing(self, module: nn.Module, *, below: str = "") -> dict[str, Tensor]:
         """Return the state of ``module``, in which the network's names begin with ``below``."""
         state = module.state_dict().items()
-        return {name: t for name, t in state if name.removeprefix(below) not in self._fixed}
+        return {
+            name: t for name, t in state if name.removeprefix(below) not in self._frozen_tensors
+        }
 
     def _parallel(self) -> nn.Module:
-        """Return what steps call: the learner, compiled or shared out if that is wanted."""
-        called: nn.Module = self._learner
-        if self.world.size > 1:
-            called = DistributedDataParallel(called, broadcast_buffers=False)
-        if self.recipe.compile and self.world.device.type == "cuda":
-            called = torch.compile(called)  # type: ignore[assignment]
-        return called
+        """Return what steps call: the model, compiled or shared out if that is wanted."""
+        wrapped: nn.Module = self._model
+        if self.processes.size > 1:
+            wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
+        if self.recipe.compile and self.processes.device.type == "cuda":
+            wrapped = torch.compile(wrapped)  # type: ignore[assignment]
+        return wrapped
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Return loss (nats, labels not smoothed) and accuracy on the held-out images."""

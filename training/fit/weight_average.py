@@ -16,11 +16,14 @@ Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 FORGETTING: Final = 10  # after n steps, at most n / (n + 10) of the average is kept
 
 
-def average_of(network: Network, decay: float, fixed: Mapping[str, Tensor]) -> AveragedModel:
+def averaged_copy(
+    network: Network, decay: float, frozen_tensors: Mapping[str, Tensor]
+) -> AveragedModel:
     """Return the average of the network's weights and running means, a copy at first.
 
     Its decay per update grows from 0.1 to ``decay``, so that the random start is forgotten.
-    ``fixed`` are the network's tensors that never change, by name: the average has no copy of them.
+    ``frozen_tensors`` are the network's tensors that never change, by name: the average has no
+    copy of them.
     """
 
     def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
@@ -32,7 +35,7 @@ def average_of(network: Network, decay: float, fixed: Mapping[str, Tensor]) -> A
                 mean.copy_(value)  # a counter
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    for name, tensor in fixed.items():
+    for name, tensor in frozen_tensors.items():
         module, _, own = name.rpartition(".")
         setattr(average.module.get_submodule(module), own, tensor)
     return average

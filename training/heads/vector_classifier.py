@@ -2,7 +2,7 @@
 
 Linear discriminants, whose strength is chosen on items held out
 (``training.statistics.closed_form``). What is said of an item, to measure, to calibrate and to
-tell strangers, comes from a fit without it.
+tell other things, comes from a fit without it.
 
 Shape suffixes: N items, M of them that are measured, F folds, D vector width, R dimensions that
 vectors are worked with in, L labels.
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.data.gallery_labels import Labelled
+from training.data.gallery_labels import LabelledItems
 from training.errors import DataError
 from training.evaluation.novelty import (
     choose_references,
-    compared,
     nearness_of,
+    reference_vectors,
     with_limits,
     without_limits,
 )
-from training.formatting import things
-from training.heads.candidates import FEW_DIMENSIONS
-from training.recipes.auto_recipe import FOLDS, deal_folds
+from training.formatting import plural
+from training.heads.fit_heads import FEW_DIMENSIONS
+from training.recipes.auto_recipe import FOLDS, assign_folds
 from training.statistics.calibration import FEWEST_FOR_TEMPERATURE, HOTTEST, choose_temperature
-from training.statistics.closed_form import Linear, Space
-from training.statistics.discriminants import ClassSpread, Moments
+from training.statistics.closed_form import FeatureSpace, Linear
+from training.statistics.discriminants import ClassScatter, Moments
 from training.statistics.significance import Interval, share_interval
 from vision.model.manifest import Architecture
 from vision.model.open_set import OpenSetDetector
@@ -45,7 +45,7 @@ MOST_NEARNESS: Final = 2_000  # items that limits are fitted with, some 0.2 ms e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fitted:
+class FittedClassifier:
     """A classifier of vectors, and what it is worth on items held out."""
 
     classes: VectorClassifier
@@ -59,7 +59,9 @@ class Fitted:
     alone: int  # classes of one photo or thing: learnt, and not measured
 
 
-def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Architecture) -> Fitted:
+def fit_classes(
+    items: LabelledItems, learnt_N: NDArray[np.bool_], architecture: Architecture
+) -> FittedClassifier:
     """Return the classifier of the items' labels. Costs seconds for 100,000 items.
 
     Args:
@@ -72,7 +74,7 @@ def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Arch
         DataError: there are too few labels, or the items cannot be told apart.
     """
     _check(items)
-    folds_N = np.array(deal_folds(items.labels_N.tolist(), items.lots_N.tolist(), FOLDS))
+    folds_N = np.array(assign_folds(items.labels_N.tolist(), items.groups_N.tolist(), FOLDS))
     known_N, alone = _known_elsewhere(items, folds_N)
     new_N = known_N & ~learnt_N
     counted_M = np.flatnonzero(new_N if new_N.sum() >= FEWEST_NEW else known_N)
@@ -83,11 +85,11 @@ def fit_classes(items: Labelled, learnt_N: NDArray[np.bool_], architecture: Arch
         right_of = folded.count_right()
         shrinkage = max(SHRINKAGES, key=lambda one: (right_of[one], one))
         logits_ML, layer = folded.logits(shrinkage), folded.fit(shrinkage)
-    return Fitted(
+    return FittedClassifier(
         classes=VectorClassifier(layer.weight_DF, layer.bias_D),
         temperature=_temperature(logits_ML, items.labels_N[rows_M]),
         references=_references(
-            replace(items, vectors_ND=compared(items.vectors_ND, architecture)),
+            replace(items, vectors_ND=reference_vectors(items.vectors_ND, architecture)),
             folds_N,
             rows_M,
             logits_ML.argmax(axis=1),
@@ -112,31 +114,33 @@ def _temperature(logits_ML: NDArray[np.float32], labels_M: NDArray[np.int64]) ->
     return choose_temperature(logits_ML, labels_M)
 
 
-def _check(items: Labelled) -> None:
+def _check(items: LabelledItems) -> None:
     """Accept labels that something can be learnt from, and measured."""
     if not len(items):
         raise DataError(
-            f"none of the {things(items.facts.count, 'item')} has a label"
+            f"none of the {plural(items.facts.count, 'item')} has a label"
             if items.facts.count
             else "the gallery is empty: there is nothing to learn classes from"
         )
     if len(items.names) < FEWEST:
         raise DataError(
-            f"all {things(len(items), 'labelled item')} have the label {items.names[0]!r}: at "
+            f"all {plural(len(items), 'labelled item')} have the label {items.names[0]!r}: at "
             "least two labels are needed to tell apart"
         )
-    of_lot = np.unique(np.stack([items.labels_N, items.lots_N]), axis=1)[0]
+    of_lot = np.unique(np.stack([items.labels_N, items.groups_N]), axis=1)[0]
     lots_L = np.bincount(of_lot, minlength=len(items.names))
     if (lots_L >= FEWEST).sum() < FEWEST:
         raise DataError(
-            f"{things(len(items), 'labelled item')} of {len(items.names):,} labels are too few: at "
+            f"{plural(len(items), 'labelled item')} of {len(items.names):,} labels are too few: at "
             "least two labels need two items each, of different photos and groups"
         )
     if (items.vectors_ND == items.vectors_ND[0]).all():
         raise DataError("the labelled items cannot be told apart: all have the same vector")
 
 
-def _known_elsewhere(items: Labelled, folds_N: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
+def _known_elsewhere(
+    items: LabelledItems, folds_N: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], int]:
     """Return which items' classes have items in other folds too, and how many classes have not."""
     labels = len(items.names)
     counts_FL = np.bincount(
@@ -157,38 +161,38 @@ class _Folded:
     """
 
     def __init__(
-        self, items: Labelled, folds_N: NDArray[np.int64], rows_M: NDArray[np.int64]
+        self, items: LabelledItems, folds_N: NDArray[np.int64], rows_M: NDArray[np.int64]
     ) -> None:
         self._items, self._folds_N, self._rows_M = items, folds_N, rows_M
         # Not each number with the same spread, as features are: a vector's strong ones tell most.
         # With ten photos a class that is .74 right, and not .49 (docs/decisions/0026).
-        self._space = Space.evenly(items.vectors_ND)
-        self._reduced_NR = self._space.reduced(items.vectors_ND)
+        self._space = FeatureSpace.uniformly_scaled(items.vectors_ND)
+        self._reduced_NR = self._space.transform(items.vectors_ND)
         self._whole = self._sums(slice(None))
 
     def fit(self, shrinkage: float) -> Linear:
         """Return the scores of vectors, fitted to all items."""
-        return self._space.folded(self._spread(self._whole).scores(shrinkage))
+        return self._space.fold(self._spread(self._whole).scores(shrinkage))
 
     def count_right(self) -> dict[float, int]:
         """Return how many of the items measured are given their label, by strength."""
         right_of = dict.fromkeys(SHRINKAGES, 0)
-        for places, spread in self._held_out():
+        for places, scatter in self._held_out():
             rows = self._rows_M[places]
             for shrinkage in SHRINKAGES:
-                given = spread.scores(shrinkage).of(self._reduced_NR[rows]).argmax(axis=1)
+                given = scatter.scores(shrinkage).of(self._reduced_NR[rows]).argmax(axis=1)
                 right_of[shrinkage] += int((given == self._items.labels_N[rows]).sum())
         return right_of
 
     def logits(self, shrinkage: float) -> NDArray[np.float32]:
         """Return what is said (M, L) of the items measured."""
         logits_ML = np.empty((len(self._rows_M), len(self._items.names)), np.float32)
-        for places, spread in self._held_out():
+        for places, scatter in self._held_out():
             reduced = self._reduced_NR[self._rows_M[places]]
-            logits_ML[places] = spread.scores(shrinkage).of(reduced)
+            logits_ML[places] = scatter.scores(shrinkage).of(reduced)
         return logits_ML
 
-    def _held_out(self) -> Iterator[tuple[NDArray[np.int64], ClassSpread]]:
+    def _held_out(self) -> Iterator[tuple[NDArray[np.int64], ClassScatter]]:
         """Give the places in M of the items of each fold, and the classes without that fold."""
         folds_M = self._folds_N[self._rows_M]
         for fold in np.unique(folds_M):
@@ -199,19 +203,19 @@ class _Folded:
         items = self._items
         return Moments.of(self._reduced_NR[rows], items.labels_N[rows], num_labels=len(items.names))
 
-    def _spread(self, moments: Moments) -> ClassSpread:
-        return ClassSpread(moments, features=self._space.features)
+    def _spread(self, moments: Moments) -> ClassScatter:
+        return ClassScatter(moments, features=self._space.features)
 
 
 def _references(
-    items: Labelled,
+    items: LabelledItems,
     folds_N: NDArray[np.int64],
     rows_M: NDArray[np.int64],
-    given_M: NDArray[np.int64],
+    predicted_M: NDArray[np.int64],
 ) -> OpenSetDetector:
     """Return items to compare new pictures with; the limits are of items among other folds'."""
     few = _spread(len(rows_M), MOST_NEARNESS)
-    rows, given = rows_M[few], given_M[few]
+    rows, given = rows_M[few], predicted_M[few]
     distances: list[NDArray[np.float64]] = []
     agreements: list[NDArray[np.float64]] = []
     for fold in np.unique(folds_N[rows]):
@@ -224,7 +228,7 @@ def _references(
     return with_limits(chosen, np.concatenate(distances), np.concatenate(agreements))
 
 
-def _chosen(items: Labelled, rows: NDArray[np.int64]) -> OpenSetDetector:
+def _chosen(items: LabelledItems, rows: NDArray[np.int64]) -> OpenSetDetector:
     of_rows = choose_references(items.labels_N[rows], items.contents_N[rows])
     chosen = rows[of_rows]
     return without_limits(items.vectors_ND[chosen], items.labels_N[chosen])

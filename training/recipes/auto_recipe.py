@@ -55,6 +55,10 @@ class Extractor:
         """Return all layers by name, with + between them."""
         return "+".join((*self.item_layers, *self.kind_layers))
 
+    def prepared(self, **settings: Any) -> Self:
+        """Return the same network, whose images are prepared otherwise."""
+        return replace(self, preprocessing=replace(self.preprocessing, **settings))
+
     def __str__(self) -> str:
         layers = len(self.item_layers) + len(self.kind_layers)
         return (
@@ -64,7 +68,7 @@ class Extractor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class AutoFineTuning:
     """How an EfficientNet-Lite learns on: all of it but the lowest stages, lower ones slower."""
 
     epochs: int = 12  # at most; as many as there is time for
@@ -114,7 +118,9 @@ class AutoRecipe:
     kind_share: float = 1 / 3  # of a score
     view_shrinkage: float = 0.3  # of the covariance of changes between views
     lone_view_shrinkage: float = 0.6  # likewise, where there are no classes
-    tuning: Tuning | None = Tuning()  # of the first network, where there are classes and time
+    tuning: AutoFineTuning | None = (
+        AutoFineTuning()
+    )  # of the first network, where there are classes and time
     scratch: FromScratch | None = None  # for small gray pictures: a small network of their own
     seed: int = 0
 
@@ -136,17 +142,11 @@ class AutoRecipe:
         """How images are prepared for the first network."""
         return self.extractors[0].preprocessing
 
-    def seeing(self, bits: int) -> Self:
+    def with_bits(self, bits: int) -> Self:
         """Return the set-up for gray pictures of so many bits."""
-        return replace(
-            self,
-            extractors=tuple(
-                replace(one, preprocessing=replace(one.preprocessing, bits=bits))
-                for one in self.extractors
-            ),
-        )
+        return replace(self, extractors=tuple(one.prepared(bits=bits) for one in self.extractors))
 
-    def suited(self, photos: int, gray_side: int | None) -> Self:
+    def adapted_to(self, photos: int, gray_side: int | None) -> Self:
         """Return the set-up for so many photos; ``gray_side`` pixels if all are small and gray.
 
         Of many photos the quicker network comes first, so that the budget is kept to. Small gray
@@ -166,18 +166,18 @@ class AutoRecipe:
 
     def with_vgg19(self) -> Self:
         """Return the set-up that tries VGG-19 as well, at its own size, after all others."""
-        preprocessing = weights_preprocessing(VGG19, None)
+        if any(one.network == VGG19 for one in self.extractors):
+            return self
         vgg19 = Extractor(
             network=VGG19,
             item_layers=VGG19_LAYERS,
-            preprocessing=replace(
-                preprocessing, fit=self.preprocessing.fit, bits=self.preprocessing.bits
-            ),
+            preprocessing=weights_preprocessing(VGG19, None),
             weights=published_weights(VGG19),
         )
-        if any(one.network == VGG19 for one in self.extractors):
-            return self
-        return replace(self, extractors=(*self.extractors, vgg19))
+        ours = self.preprocessing
+        return replace(
+            self, extractors=(*self.extractors, vgg19.prepared(fit=ours.fit, bits=ours.bits))
+        )
 
     def without_classes(self) -> Self:
         """Return the set-up for photos without classes: nothing is read that tells kinds apart."""
@@ -241,12 +241,8 @@ def auto_recipe(
             kind_layers=kind_layers(network),
             preprocessing=weights_preprocessing(network, None),
             weights=PACKAGED,
-        )
-        for network in (LITE2, LITE0)
-    ]
-    extractors = [
-        replace(one, preprocessing=replace(one.preprocessing, size=LITE_SIDES[one.network]))
-        for one in extractors
+        ).prepared(size=side)
+        for network, side in LITE_SIDES.items()
     ]
     if backbone is not None:
         own = Extractor(
@@ -259,9 +255,7 @@ def auto_recipe(
         extractors = [own, *(one for one in extractors if one.network != backbone)]
     asked = {"fit": fit} if size is None else {"fit": fit, "size": size}
     return AutoRecipe(
-        extractors=tuple(
-            replace(one, preprocessing=replace(one.preprocessing, **asked)) for one in extractors
-        ),
+        extractors=tuple(one.prepared(**asked) for one in extractors),
         budget_s=BUDGET_S if budget_s is None else budget_s,
         seed=seed,
     )
@@ -269,29 +263,22 @@ def auto_recipe(
 
 def quickest_first(extractors: Sequence[Extractor]) -> tuple[Extractor, ...]:
     """Return the same with the smaller network that comes along first, at fewer pixels."""
-    smaller = [one for one in extractors if one.network == LITE0]
-    others = [one for one in extractors if one.network != LITE0]
-    return (
-        *(
-            replace(one, preprocessing=replace(one.preprocessing, size=_less(one)))
-            for one in smaller
-        ),
-        *others,
-    )
+    usual = LITE_SIDES[LITE0]  # another size was asked for
+    smaller = [
+        one.prepared(size=QUICK_SIDE) if one.preprocessing.size == usual else one
+        for one in extractors
+        if one.network == LITE0
+    ]
+    return (*smaller, *(one for one in extractors if one.network != LITE0))
 
 
-def _less(extractor: Extractor) -> int:
-    size = extractor.preprocessing.size
-    return QUICK_SIDE if size == LITE_SIDES[LITE0] else size  # else it was asked for
-
-
-def deal_folds(labels_N: Sequence[int], lots_N: Sequence[int], folds: int) -> list[int]:
-    """Return the fold of each image: copies (of equal lots) together, every class dealt evenly.
+def assign_folds(labels_N: Sequence[int], group_keys_N: Sequence[int], folds: int) -> list[int]:
+    """Return the fold of each image: copies (with equal keys) together, every class dealt evenly.
 
     Of few images there are twice as many folds, so that less is missing where one is held out.
     """
     folds = folds if len(labels_N) >= MANY else 2 * folds
-    label_of = dict(zip(reversed(lots_N), reversed(labels_N), strict=True))
-    order = sorted(label_of, key=lambda lot: (label_of[lot], lot))
-    fold_of = {lot: place % folds for place, lot in enumerate(order)}
-    return [fold_of[lot] for lot in lots_N]
+    label_of = dict(zip(reversed(group_keys_N), reversed(labels_N), strict=True))
+    order = sorted(label_of, key=lambda key: (label_of[key], key))
+    fold_of = {key: place % folds for place, key in enumerate(order)}
+    return [fold_of[key] for key in group_keys_N]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from training.data.dataset import FASHION_MNIST
+from training.data.images.load import FASHION_MNIST
 from training.recipes.recipe import PACKAGED, Augmentation, FineTuning, Recipe
 from vision.image.preprocessing import Preprocessing
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from training.formatting import count, percent, things
+from training.formatting import count, percent, plural
 
 FEW_EPOCHS: Final = 40  # up to here each epoch gets a mark
 STEPS: Final = (1, 2, 5, 10)  # times a power of ten: distances of grid lines
@@ -175,7 +175,7 @@ def _bin(upper: Frame, lower: Frame, bin_: dict[str, Any]) -> Markup:
     hint = _hint(
         f"stated {percent(bin_['low'])} to {percent(bin_['high'])}, "
         f"{percent(bin_['confidence'])} on average; right {percent(bin_['accuracy'])}; "
-        f"{things(bin_['images'], 'image')}"
+        f"{plural(bin_['images'], 'image')}"
     )
     bar = Markup(
         '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">{}</rect>'

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from training.formatting import things
+from training.formatting import plural
 
 WIDTH, HEIGHT, MARGIN = 500, 400, 14
 COLOURS: Final = 10  # the page's --class-0 to --class-9
@@ -45,10 +45,10 @@ def symbol(label: int) -> Symbol:
     return Symbol(label + 1, label % COLOURS, shape)
 
 
-def vector_map(
+def embedding_plot(
     xy_M2: NDArray[np.floating],
     labels_M: NDArray[np.int64],
-    given_M: NDArray[np.int64],
+    predicted_M: NDArray[np.int64],
     label_names: Sequence[str],
 ) -> Markup:
     """Return the points (at least one) as a drawing of some 60 bytes each.
@@ -56,12 +56,12 @@ def vector_map(
     Args:
         xy_M2: where the points lie, in any unit; both axes are drawn to the same scale.
         labels_M: the class each point has.
-        given_M: the class each point was given; where it differs, the mark is outlined.
+        predicted_M: the class each point was given; where it differs, the mark is outlined.
         label_names: one per class.
     """
     places_M2 = _fit(xy_M2)
     classes = [int(label) for label in np.unique(labels_M)]
-    right_M = labels_M == given_M
+    right_M = labels_M == predicted_M
     groups = [
         _group(label, label_names[label], places_M2[right_M & (labels_M == label)])
         for label in classes
@@ -70,12 +70,12 @@ def vector_map(
         _mark(label, place, f"{label_names[label]}, taken for {label_names[given]}")
         for label, given, place in zip(
             labels_M[~right_M].tolist(),
-            given_M[~right_M].tolist(),
+            predicted_M[~right_M].tolist(),
             places_M2[~right_M].tolist(),
             strict=True,
         )
     ]
-    title = f"Map of {things(len(xy_M2), 'test image')} by their vectors"
+    title = f"Map of {plural(len(xy_M2), 'test image')} by their vectors"
     shapes = {label // COLOURS % len(SHAPES) for label in classes}
     return Markup(
         '<svg class="chart map" viewBox="0 0 {} {}" role="img" aria-label="{}">'
@@ -136,7 +136,7 @@ def _numbers(
     )
     return Markup("").join(
         badge.format(label % COLOURS, label_names[label], x, y, x, y + 3.8, label + 1)
-        for label, (x, y) in zip(classes.tolist(), spread(middles_L2).tolist(), strict=True)
+        for label, (x, y) in zip(classes.tolist(), declutter(middles_L2).tolist(), strict=True)
     )
 
 
@@ -149,7 +149,7 @@ def _densest(places_M2: NDArray[np.float64]) -> NDArray[np.float64]:
     return densest
 
 
-def spread(places_L2: NDArray[np.float64]) -> NDArray[np.float64]:
+def declutter(places_L2: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the places, those that lie too near to each other pushed apart as far as needed."""
     # A hair's breadth each way, so that equal places have a direction to part in.
     turn_L = np.arange(len(places_L2)) * 2.4

@@ -6,6 +6,7 @@ Class names are other people's input: every text is escaped by the templates in 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,26 +14,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training import formatting
-from training.heads.trial_results import rows_of
+from training.heads.model_choice import candidate_rows
 from training.report.charts import Line, line_chart, reliability_diagram
-from training.report.embedding_plot import symbol, vector_map
-from training.report.example_images import show_mistakes, show_searches
+from training.report.embedding_plot import embedding_plot, symbol
+from training.report.inline_images import example_image
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
-    from training.evaluation.evaluate import Evaluation, Evidence
+    from training.evaluation.examples import Examples
+    from training.evaluation.results import Evaluation
 
 PAGE: Final = Path(__file__).with_name("templates")
 MOST_CELLS: Final = 30  # classes that a confusion matrix can show and still be read
 MOST_PAIRS: Final = 30  # confused pairs that are listed in its place
 
 
-def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Dataset") -> str:
+def render_report(evaluation: "Evaluation", examples: "Examples", dataset: "Dataset") -> str:
     """Return the page: some 100 kB, and some kB for each of its about 150 pictures.
 
     Args:
         evaluation: the figures.
-        evidence: the images behind them, by their positions in ``dataset``.
+        examples: the images behind them, by their positions in ``dataset``.
         dataset: the one that was measured on.
     """
     figures = evaluation.to_json()
@@ -54,9 +56,10 @@ def render_report(evaluation: "Evaluation", evidence: "Evidence", dataset: "Data
             curves=_curves(figures["history"]),
             before=_reliability("before", figures["reliability_uncalibrated"]),
             after=_reliability("after", figures["reliability"]),
-            searches=show_searches(evidence, dataset),
-            mistakes=show_mistakes(evidence, dataset),
-            map=_map(evidence, dataset, names),
+            examples=examples,
+            test_image=partial(example_image, dataset.test),
+            gallery_image=partial(example_image, dataset.train),
+            map=_map(examples, dataset, names),
             findings=dataset.findings.to_json(),
             symbols=[symbol(label) for label in range(len(names))],
         )
@@ -78,13 +81,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     said = (
-        rows_of,
+        candidate_rows,
         *(
             formatting.percent,
             formatting.interval,
             formatting.score,
             formatting.count,
-            formatting.things,
+            formatting.plural,
             formatting.decimal,
         ),
         *(formatting.megabytes, formatting.milliseconds, formatting.duration, formatting.day),
@@ -97,10 +100,10 @@ def _searched(figures: dict[str, Any]) -> str:
     """Return in words what the measured images were searched among."""
     among = (figures["data"]["selection"] or {}).get("among", "training part")
     if among == "measured images":
-        return f"the other {formatting.things(figures['gallery_images'] - 1, 'test image')}"
+        return f"the other {formatting.plural(figures['gallery_images'] - 1, 'test image')}"
     kind = "training image" if among == "training part" else "image that the model has learnt from"
     many = None if among == "training part" else "images that the model has learnt from"
-    return f"the {formatting.things(figures['gallery_images'], kind, many)}"
+    return f"the {formatting.plural(figures['gallery_images'], kind, many)}"
 
 
 def _hardness(figure: dict[str, Any]) -> float:
@@ -124,7 +127,7 @@ class Pair:
     """A class that was taken for another one."""
 
     label: int  # the one the images have
-    given: int
+    predicted: int
     cell: Cell
 
 
@@ -135,10 +138,10 @@ def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
 def confused_pairs(confusion: Sequence[Sequence[int]]) -> list[Pair]:
     """Return every pair of classes that was confused, the one of the most images first."""
     pairs = [
-        Pair(label, given, cell)
+        Pair(label, predicted, cell)
         for label, row in enumerate(_matrix(confusion))
-        for given, cell in enumerate(row)
-        if given != label and cell.images
+        for predicted, cell in enumerate(row)
+        if predicted != label and cell.images
     ]
     return sorted(pairs, key=lambda pair: (-pair.cell.images, -pair.cell.share))
 
@@ -201,9 +204,9 @@ def _curves(history: Sequence[dict[str, Any]]) -> list[Curve]:
 # -- map
 
 
-def _map(evidence: "Evidence", dataset: "Dataset", names: Sequence[str]) -> Markup | None:
-    points = evidence.map_points
+def _map(examples: "Examples", dataset: "Dataset", names: Sequence[str]) -> Markup | None:
+    points = examples.plot_points
     if not len(points.xy):
         return None
-    labels_M = dataset.test.labels_N[points.indexes] if names else points.given
-    return vector_map(points.xy, labels_M, points.given, names or ("an image",))
+    labels_M = dataset.test.labels_N[points.indexes] if names else points.predicted
+    return embedding_plot(points.xy, labels_M, points.predicted, names or ("an image",))

@@ -1,4 +1,4 @@
-"""The pixels of one image in, a picture that an HTML page can hold in itself out.
+"""An image of a dataset in, a picture that an HTML page can hold in itself out.
 
 Shape suffixes: C channels (1 grey, 3 RGB), H x W pixels.
 """
@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.data.images.labelled_images import LabelledImages
+
 PIXELATED_SIDE: Final = 64  # up to here every pixel is kept, and shown as a square
 MAX_SIDE: Final = 160  # pixels; larger images are shown smaller
 JPEG_QUALITY: Final = 82  # of 95
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class InlineImage:
     """An encoded picture, as the value of an ``src``."""
 
     uri: str  # data:image/png or data:image/jpeg
@@ -27,7 +29,22 @@ class Picture:
     pixelated: bool
 
 
-def make_picture(image_CHW: NDArray[np.uint8]) -> Picture:
+@dataclass(frozen=True, slots=True)
+class ExampleImage:
+    """One image of a dataset, as the network saw it."""
+
+    image: InlineImage
+    label: str  # the one it has; empty: none
+    position: int  # among its part of the dataset
+
+
+def example_image(images: LabelledImages, position: int) -> ExampleImage:
+    """Return the image at ``position``."""
+    label = images.label_names[int(images.labels_N[position])] if images.label_names else ""
+    return ExampleImage(inline_image(images.images_NCHW[position]), label, int(position))
+
+
+def inline_image(image_CHW: NDArray[np.uint8]) -> InlineImage:
     """Return the image as a lossless PNG up to 64 pixels a side, else as a JPEG of at most 160."""
     pixels = image_CHW[0] if image_CHW.shape[0] == 1 else image_CHW.transpose(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -41,4 +58,4 @@ def make_picture(image_CHW: NDArray[np.uint8]) -> Picture:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     kind = "png" if pixelated else "jpeg"
     text = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/{kind};base64,{text}", *image.size, pixelated)
+    return InlineImage(f"data:image/{kind};base64,{text}", *image.size, pixelated)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from training.evaluation.results import ClassFigures
-from training.formatting import count, day, decimal, duration, things
+from training.formatting import count, day, decimal, duration, plural
 from training.report.markdown import flat, plain, table
 from training.report.model_card_figures import (
-    CLASSES_OF,
+    CLASSES_ORIGIN,
     MOST_LABELS,
     figures_section,
     later_classes_section,
@@ -59,7 +59,7 @@ def model_card(
     Args:
         manifest: of the model; where its weights are not yet known, their SHA-256 is not told.
         classes: by label, the figures of those that have test images; may be empty.
-        tried: what was tried and why it won, as ``training.heads.trial_results`` writes it.
+        tried: what was tried and why it won, as ``training.heads.model_choice`` writes it.
     """
     sections = (
         _introduction(manifest),
@@ -86,7 +86,7 @@ def _introduction(manifest: Manifest) -> Iterator[str]:
     labels, width = len(manifest.labels), manifest.architecture.width
     yield f"# {plain(manifest.name)}"
     names = (
-        f"says which of {things(labels, 'class', 'classes')} an image shows, how probable that is, "
+        f"says which of {plural(labels, 'class', 'classes')} an image shows, how probable that is, "
         "and "
     )
     yield (
@@ -136,7 +136,7 @@ def _limits_of_classes(manifest: Manifest) -> Iterator[str]:
     if not manifest.labels:
         return
     yield (
-        f"- It was trained on these {things(len(manifest.labels), 'class', 'classes')} only and "
+        f"- It was trained on these {plural(len(manifest.labels), 'class', 'classes')} only and "
         "always answers with one of them. An image of anything else gets a wrong answer, at times "
         "with a high probability."
     )
@@ -166,7 +166,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     told = {
         key: value
         for key, value in data.items()
-        if value not in (None, [], "") and key != CLASSES_OF
+        if value not in (None, [], "") and key != CLASSES_ORIGIN
     }
     if not told:
         yield "The model does not say what it was trained on."
@@ -186,7 +186,7 @@ def _training(manifest: Manifest) -> Iterator[str]:
         if metrics.get("kept_epoch", metrics["epochs"]) != metrics["epochs"]:
             kept = f", of which the weights of epoch {metrics['kept_epoch']:.0f} were kept"
         yield (
-            f"It took {things(int(metrics['epochs']), 'epoch')} and "
+            f"It took {plural(int(metrics['epochs']), 'epoch')} and "
             f"{duration(metrics['train_seconds'])}{kept}."
         )
     if recipe.get("predecessor"):

@@ -3,25 +3,33 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from training.evaluation.confidence_statements import accuracy_in_words
+from training.evaluation.confidence_statements import accuracy_statement
 from training.evaluation.results import ClassFigures
-from training.formatting import count, interval, percent, things
-from training.heads.trial_results import rows_of
+from training.formatting import count, interval, percent, plural
+from training.heads.model_choice import candidate_rows
 from training.report.markdown import plain, table
 from vision.model.manifest import Manifest
 
-CLASSES_OF: Final = "classes"  # in the manifest's data: what classes were learnt from later
+CLASSES_ORIGIN: Final = "classes"  # in the manifest's data: what classes were learnt from later
 MOST_LABELS: Final = 200  # classes that are listed one by one
 WEAK_RECALL: Final = 0.8  # below it a class is named as weak
 FEWEST_WEAK: Final = 3  # classes that are named even if none is below
 MOST_WEAK: Final = 10
+
+FIGURES: Final = (  # what the manifest keeps of the test images, in words
+    ("test_accuracy", "Accuracy"),
+    ("calibration_error_beyond_chance", "Calibration error beyond chance"),
+    ("calibration_error", "Calibration error (ECE, 15 bins)"),
+    ("calibration_error_honest", "The same of honest probabilities, on this many images"),
+    ("calibration_error_uncalibrated", "The same before calibration"),
+)
 
 
 def tried_section(tried: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield what was tried, and why the best of it was taken."""
     if tried is None:
         return
-    titles, *rows = rows_of(tried)
+    titles, *rows = candidate_rows(tried)
     yield "## What was tried"
     yield plain(str(tried["why"]))
     yield table(titles, rows)
@@ -30,23 +38,11 @@ def tried_section(tried: Mapping[str, Any] | None) -> Iterator[str]:
 def figures_section(manifest: Manifest) -> Iterator[str]:
     """Yield the figures of the test images' classes."""
     metrics = manifest.metrics
-    rows: list[tuple[str, str]] = []
-    if "test_accuracy" in metrics:
-        rows.append(("Accuracy", percent(metrics["test_accuracy"])))
+    rows = [(title, percent(metrics[name])) for name, title in FIGURES if name in metrics]
+    bounds: tuple[float, float] | None = None
     if {"test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
         bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        rows.append(("95% interval of the accuracy", interval(bounds)))
-    if "calibration_error_beyond_chance" in metrics:
-        beyond = percent(metrics["calibration_error_beyond_chance"])
-        rows.append(("Calibration error beyond chance", beyond))
-    if "calibration_error" in metrics:
-        rows.append(("Calibration error (ECE, 15 bins)", percent(metrics["calibration_error"])))
-    if "calibration_error_honest" in metrics:
-        honest = percent(metrics["calibration_error_honest"])
-        rows.append(("The same of honest probabilities, on this many images", honest))
-    if "calibration_error_uncalibrated" in metrics:
-        before = percent(metrics["calibration_error_uncalibrated"])
-        rows.append(("The same before calibration", before))
+        rows.insert(1, ("95% interval of the accuracy", interval(bounds)))
     yield "## Test figures"
     if not rows:
         if "same_item" not in metrics:
@@ -57,9 +53,8 @@ def figures_section(manifest: Manifest) -> Iterator[str]:
         "Accuracy is the share of test images that get the right class; the calibration error is "
         "the mean distance between the stated probability and the share that is right."
     )
-    if {"test_images", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
-        bounds = (metrics["test_accuracy_low"], metrics["test_accuracy_high"])
-        yield accuracy_in_words(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
+    if bounds is not None and "test_images" in metrics:
+        yield accuracy_statement(metrics["test_accuracy"], int(metrics["test_images"]), bounds)
 
 
 def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
@@ -75,21 +70,21 @@ def same_item_section(metrics: Mapping[str, float]) -> Iterator[str]:
     yield "### The very same thing"
     yield (
         f"{percent(metrics['same_item'])} ({interval(bounds)}, 95%) of "
-        f"{things(int(metrics['same_item_queries']), 'query', 'queries')} found first, among "
-        f"{things(int(metrics['same_item_gallery']), 'image')}, {what}."
+        f"{plural(int(metrics['same_item_queries']), 'query', 'queries')} found first, among "
+        f"{plural(int(metrics['same_item_gallery']), 'image')}, {what}."
     )
 
 
 def later_classes_section(manifest: Manifest) -> Iterator[str]:
     """Yield where classes come from that were given to a model later, and how good they are."""
-    origin, metrics = manifest.data.get(CLASSES_OF), manifest.metrics
+    origin, metrics = manifest.data.get(CLASSES_ORIGIN), manifest.metrics
     if origin is None:
         return
     bounds = (metrics["held_out_accuracy_low"], metrics["held_out_accuracy_high"])
     yield "## Classes that came later"
     yield (
-        f"The {things(origin['classes'], 'class', 'classes')} were learnt from the labels of "
-        f"{things(origin['items'], 'item')} of a gallery ({plain(str(origin['gallery']))}): a "
+        f"The {plural(origin['classes'], 'class', 'classes')} were learnt from the labels of "
+        f"{plural(origin['items'], 'item')} of a gallery ({plain(str(origin['gallery']))}): a "
         f"linear layer on the vectors, linear discriminants with a shrinkage of "
         f"{origin['shrinkage']:g}. The network has stayed as it was."
     )
@@ -100,11 +95,11 @@ def later_classes_section(manifest: Manifest) -> Iterator[str]:
             "flattering."
         )
     if origin["classes_of_one_photo"]:
-        classes = things(origin["classes_of_one_photo"], "class", "classes")
+        classes = plural(origin["classes_of_one_photo"], "class", "classes")
         alone = f" {classes} of one photo or one group could not be measured."
     yield (
         f"{percent(metrics['held_out_accuracy'])} ({interval(bounds)}, 95%) of "
-        f"{things(origin['measured'], 'item')} get their class from what was fitted without them."
+        f"{plural(origin['measured'], 'item')} get their class from what was fitted without them."
         f"{flattering}{alone}"
     )
 
@@ -133,7 +128,7 @@ def recalls_section(classes: Mapping[str, ClassFigures]) -> Iterator[str]:
     yield table(
         ("Class", "Recall"),
         [
-            (label, f"{percent(recall)} ({interval(bounds)}; {things(images, 'image')})")
+            (label, f"{percent(recall)} ({interval(bounds)}; {plural(images, 'image')})")
             for label, recall, bounds, images in measured[:MOST_LABELS]
         ],
     )

@@ -30,7 +30,7 @@ class Linear(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Space:
+class FeatureSpace:
     """Where features are worked with: each with mean 0 and deviation 1, turned to few dimensions.
 
     N images lie in a space of N - 1 dimensions, and nothing in closed form leaves it. Of features
@@ -46,18 +46,14 @@ class Space:
         cls, features_NF: NDArray[np.float32], weights_F: NDArray[np.float64] | None = None
     ) -> Self:
         """Return the space of these features, their deviations ``weights_F`` if given."""
-        count, features = features_NF.shape
-        straight = cls.straight(features_NF)
+        space = cls.standardized(features_NF)
         if weights_F is not None:
-            straight = replace(straight, factor_F=straight.factor_F * weights_F)
-        if features <= min(count, MOST_DIMENSIONS):
-            return straight
-        rows = np.unique(np.linspace(0, count - 1, SAMPLED).round().astype(np.int64))
-        basis_FR = components(straight.reduced(features_NF[rows]), MOST_DIMENSIONS)
-        return cls(mean_F=straight.mean_F, factor_F=straight.factor_F, basis_FR=basis_FR)
+            space = replace(space, factor_F=space.factor_F * weights_F)
+        many = space.features > min(len(features_NF), MOST_DIMENSIONS)
+        return space._of_components(features_NF) if many else space
 
     @classmethod
-    def straight(cls, features_NF: NDArray[np.float32]) -> Self:
+    def standardized(cls, features_NF: NDArray[np.float32]) -> Self:
         """Return likewise, of all features."""
         mean_F = features_NF.mean(axis=0, dtype=np.float64)
         squares_F = np.zeros_like(mean_F)
@@ -70,26 +66,28 @@ class Space:
         return cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
 
     @classmethod
-    def evenly(cls, features_NF: NDArray[np.float32]) -> Self:
+    def uniformly_scaled(cls, features_NF: NDArray[np.float32]) -> Self:
         """Return the space of numbers that count as much as they spread: one factor for all."""
         mean_F = features_NF.mean(axis=0, dtype=np.float64)
         squares = np.einsum("nf,nf->", features_NF, features_NF, dtype=np.float64)
         spread = np.sqrt(max(squares / len(features_NF) - mean_F @ mean_F, 0) / len(mean_F))
         factor_F = np.full_like(mean_F, 1 / max(spread, LEAST_SPREAD))
         space = cls(mean_F=mean_F, factor_F=factor_F, basis_FR=None)
-        if len(mean_F) <= MOST_DIMENSIONS:
-            return space
+        many = space.features > MOST_DIMENSIONS
+        return space._of_components(features_NF) if many else space
+
+    def _of_components(self, features_NF: NDArray[np.float32]) -> Self:
+        """Return the space of the strongest principal components of some of the images."""
         rows = np.unique(np.linspace(0, len(features_NF) - 1, SAMPLED).round().astype(np.int64))
-        return replace(
-            space, basis_FR=components(space.reduced(features_NF[rows]), MOST_DIMENSIONS)
-        )
+        basis_FR = components(self.transform(features_NF[rows]), MOST_DIMENSIONS)
+        return replace(self, basis_FR=basis_FR)
 
     @property
     def features(self) -> int:
         """How many features there are."""
         return len(self.mean_F)
 
-    def reduced(self, features_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    def transform(self, features_NF: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return features as they are worked with: (N, R)."""
         parts: list[NDArray[np.float32]] = []
         for start in range(0, len(features_NF), CHUNK):
@@ -98,7 +96,7 @@ class Space:
             parts.append(part_NF if self.basis_FR is None else part_NF @ self.basis_FR)
         return np.concatenate(parts)
 
-    def folded(self, layer: Linear) -> Linear:
+    def fold(self, layer: Linear) -> Linear:
         """Return the layer of features as they come that is ``layer`` of reduced ones."""
         weight_DF = layer.weight_DF.astype(np.float64)
         if self.basis_FR is not None:

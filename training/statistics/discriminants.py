@@ -75,7 +75,7 @@ class Discriminants(NamedTuple):
     kind: Linear  # a row in which images of one class lie about one point, equally far in each way
 
 
-class ClassSpread:
+class ClassScatter:
     """Classes by their means, and how images spread about these: what discriminants are made of."""
 
     def __init__(self, moments: Moments, *, features: int) -> None:

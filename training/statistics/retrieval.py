@@ -17,7 +17,7 @@ CHUNK_BYTES: Final = 128 * 2**20  # of scores at a time
 BLOCK: Final = 32  # queries that a thread takes at once
 NOWHERE: Final = np.zeros(0, np.int64)
 
-Lots = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+GroupKeys = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,12 +60,12 @@ def measure_retrieval(
     gallery_KD: NDArray[np.float32],
     gallery_labels_K: NDArray[np.int64],
     *,
-    lots: Lots | None = None,
+    group_keys: GroupKeys | None = None,
 ) -> Retrieval:
     """Return how well each query's class is found; unit vectors in, time about Q x K log K.
 
-    With ``lots``, of the queries and of the gallery, gallery vectors of a query's own lot (itself
-    and its copies) are as if they were not there.
+    With ``group_keys``, of the queries and of the gallery, gallery vectors of a query's own group
+    (itself and its copies) are as if they were not there.
 
     Scores are computed for some queries at a time, on all cores; the answer does not depend on how
     many (but for the last bit of a score, which is BLAS's business).
@@ -73,7 +73,7 @@ def measure_retrieval(
     class_positions = {
         int(label): np.flatnonzero(gallery_labels_K == label) for label in np.unique(query_labels_Q)
     }
-    own_positions = _positions_of(*lots) if lots else [NOWHERE] * len(queries_QD)
+    own_positions = _positions_of(*group_keys) if group_keys else [NOWHERE] * len(queries_QD)
     figures_Q4 = np.zeros((len(queries_QD), 4))
     rows = max(1, CHUNK_BYTES // (4 * len(gallery_KD)))
     # numpy sorts and searches without the interpreter's lock, so threads are enough
@@ -117,12 +117,12 @@ def _measure_block(
 
 
 def _positions_of(
-    query_lots_Q: NDArray[np.uint64], gallery_lots_K: NDArray[np.uint64]
+    query_keys_Q: NDArray[np.uint64], gallery_keys_K: NDArray[np.uint64]
 ) -> list[NDArray[np.int64]]:
-    """Return for each query the positions of its own lot in the gallery, mostly none."""
-    order_K = np.argsort(gallery_lots_K, kind="stable")
+    """Return for each query the positions of its own group in the gallery, mostly none."""
+    order_K = np.argsort(gallery_keys_K, kind="stable")
     first_Q, last_Q = (
-        np.searchsorted(gallery_lots_K[order_K], query_lots_Q, side=side)
+        np.searchsorted(gallery_keys_K[order_K], query_keys_Q, side=side)
         for side in ("left", "right")
     )
     return [order_K[first:last] for first, last in zip(first_Q, last_Q, strict=True)]

@@ -28,7 +28,7 @@ class Searched(NamedTuple):
 
     vectors_KD: NDArray[np.float32]  # unit length
     photos_K: NDArray[np.integer]  # equal for copies of one photo
-    things_K: NDArray[np.int64]  # equal for photos of one thing; -1: of none
+    item_ids_K: NDArray[np.int64]  # equal for photos of one thing; -1: of none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +87,7 @@ def find_views(
 
 def find_others(
     queries_ND: NDArray[np.float32],
-    things_N: NDArray[np.int64],
+    item_ids_N: NDArray[np.int64],
     photos_N: NDArray[np.integer],
     searched: Searched,
 ) -> SameItem | None:
@@ -98,12 +98,12 @@ def find_others(
     leaves nothing.
     """
     photos_of: dict[int, set[int]] = defaultdict(set)
-    for thing, photo in zip(searched.things_K.tolist(), searched.photos_K.tolist(), strict=True):
+    for thing, photo in zip(searched.item_ids_K.tolist(), searched.photos_K.tolist(), strict=True):
         photos_of[thing].add(photo)
     asked = [
         position
         for position, (thing, photo) in enumerate(
-            zip(things_N.tolist(), photos_N.tolist(), strict=True)
+            zip(item_ids_N.tolist(), photos_N.tolist(), strict=True)
         )
         if thing >= 0 and photos_of[thing] - {photo}
     ]
@@ -112,7 +112,7 @@ def find_others(
     ranks_Q = _ranks(
         queries_ND[asked],
         searched.vectors_KD,
-        (things_N[asked], searched.things_K),
+        (item_ids_N[asked], searched.item_ids_K),
         own=(photos_N[asked], searched.photos_K),
     )
     return _found("groups", np.array(asked), ranks_Q[None], searched)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.ann_index import MEASURED_K, AnnIndex
-from index.search.exact import Hits, nearest
+from index.search.exact import nearest
+from index.search.hits import Hits
 from index.search.index_spec import IndexSpec
 from index.search.live_rows import LiveRows
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.search.vector_matrix import Matrix
 
-EXACT_NUMBERS: Final = 5_000_000  # rows x width that a scan reads in about a millisecond
-LEAST_SHARE: Final = 0.02  # of the rows; a graph loses its way among fewer
 NEAR_ALLOWED: Final = 8  # so many are allowed among the rows looked at near a query, on average
 MAX_LIVE_SHARE: Final = 0.98  # share; below it, what was deleted may be all there is near a query
 FAIR: Final = 0.3  # of that; 1 in 100 queries meets fewer by chance, and is answered by a scan
@@ -61,13 +61,19 @@ class ImmutableSegmentView:
     """An immutable segment at one moment: which of its rows are live. Never changes."""
 
     def __init__(
-        self, segment: ImmutableSegment, live: LiveRows | None = None, tombstones: int = 0
+        self,
+        segment: ImmutableSegment,
+        live: LiveRows | None = None,
+        tombstones: int = 0,
+        *,
+        policy: SearchPolicy = DEFAULT_POLICY,
     ) -> None:
         self.segment = segment
         self.live = live  # None: all of them
         self.tombstones = tombstones
         self.count = len(segment) - tombstones  # rows that a search may return
         self._share = self.count / max(1, len(segment))
+        self._policy = policy
 
     def __len__(self) -> int:
         return self.count
@@ -100,7 +106,10 @@ class ImmutableSegmentView:
         if not rows.size:
             return self
         live = self.live or LiveRows.only(np.arange(len(self.segment)), count=len(self.segment))
-        return ImmutableSegmentView(self.segment, live.without(rows), self.tombstones + len(rows))
+        tombstones = self.tombstones + len(rows)
+        return ImmutableSegmentView(
+            self.segment, live.without(rows), tombstones, policy=self._policy
+        )
 
     def search(
         self, queries_QD: NDArray[np.float32], *, k: int, allowed: NDArray[np.int64] | None
@@ -127,7 +136,10 @@ class ImmutableSegmentView:
             return self._hits(queries_QD, scores_QK, rows_QK, None, lost_Q=far_Q)
         among = self.live_among(allowed)
         share = len(among) / max(1, len(self.segment))
-        small = len(among) * queries_QD.shape[1] <= EXACT_NUMBERS or share < LEAST_SHARE
+        small = (
+            len(among) * queries_QD.shape[1] <= self._policy.scan_numbers
+            or share < self._policy.scan_share
+        )
         if ann_index is None or small or len(among) <= k:
             return nearest(self, queries_QD, k=k, among=among)
         live = LiveRows.only(among, count=len(self.segment))
@@ -188,14 +200,3 @@ class ImmutableSegmentView:
             for query, found in zip(lost.tolist(), scanned, strict=True):
                 hits[query] = found
         return hits
-
-
-def merged(one: Hits, other: Hits, *, k: int | None) -> Hits:
-    """Return the best ``k``, or all, of two lists of hits, best first, ties by the smaller key."""
-    if not len(other[0]):
-        return one[0][:k], one[1][:k]
-    if not len(one[0]):
-        return other[0][:k], other[1][:k]
-    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
-    order = np.lexsort((keys, -scores))[:k]
-    return keys[order], scores[order]

@@ -1,3 +1,5 @@
+"""`lookalike index` for building, searching, adding, removing, verifying; and `classify`."""
+
 import csv
 import io
 import json

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from cli.commands import app
 from index.errors import VectorIndexError
 from index.gallery import Gallery
-from tests.conftest import STORED, write_gallery
 from tests.support.fakes import new_item, unit_vectors
+from tests.support.galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import children, clean_environment
 

@@ -1,13 +1,11 @@
 """A gallery that a command makes may be a typing error, so that it is told."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.server.servers import clean_environment
+from tests.support.run_command import lookalike
 from vision.model.manifest import read_manifest
 
 
@@ -23,17 +21,7 @@ def test_an_import_says_once_that_the_gallery_is_new(
         folder.mkdir()
     command = ["index", "import", str(folder), "v.npy", "--ids", "ids.txt", "--model", str(model)]
 
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-m", "cli.main", *command],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stderr
-        for _ in range(2)
-    )
+    first, second = (lookalike(*command, cwd=tmp_path).stderr for _ in range(2))
 
     assert f"made the new gallery {folder}" in first
     assert ("the folder was there, and empty: is its disk mounted?" in first) == was_there

@@ -32,7 +32,7 @@ def every_network_takes_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train_s(survey: Survey, *, budget_s: float, gray_side: int | None = None) -> float:
-    recipe = auto_recipe(budget_s=budget_s).suited(survey.photos, gray_side)
+    recipe = auto_recipe(budget_s=budget_s).adapted_to(survey.photos, gray_side)
     return make_plan(recipe, survey, device="cpu").train_s
 
 

@@ -5,11 +5,15 @@ Photos are few, and the time to train is short, so the figures mean nothing.
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.up_runs import kill_when, sentence_of, stages_of, up, write_few
+from tests.support.run_command import COMMAND_S
+from tests.support.server.servers import clean_environment
+from tests.support.up_runs import QUICK, kill_when, sentence_of, stages_of, up, write_few
 
 PHOTOS = 20
 
@@ -26,7 +30,15 @@ NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://1
 
 def test_it_says_five_lines_then_one_for_each_stage_right_at_80_columns(folder: Path) -> None:
     """With no home to write to and no network."""
-    done = up("photos", cwd=folder, **NO_HOME, **NO_NETWORK)
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "up", *QUICK, "--no-serve", "photos"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=clean_environment(COLUMNS="80", **NO_HOME, **NO_NETWORK),
+        timeout=COMMAND_S,
+    )
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

@@ -20,8 +20,8 @@ from files.durable import replace_file
 from tests.cli.up.test_up import Made, photo
 from tests.support.images.pngs import encoded, picture
 from tests.support.loop_filesystems import mount_read_only, small_filesystem
-from tests.support.newcomer import lookalike
 from tests.support.paths import DATA
+from tests.support.run_command import lookalike
 from tests.support.up_runs import sentence_of, up
 from training.auto.feature_cache import FeatureStore
 from training.errors import WeightsError

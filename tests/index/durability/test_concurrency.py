@@ -1,3 +1,5 @@
+"""Threads and processes that write and search one gallery at once: none miss or invent an item."""
+
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from index.items.filter import parse_filter
 from index.open_gallery import open_or_create
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.paths import ROOT
-from tests.support.segments import rebuilt, small_structures
+from tests.support.segments import SMALL, rebuilt, small_structures
 
 WIDTH = 8
 RUN_S = 2.0
@@ -24,7 +26,9 @@ LEAST_REBUILDS, MOST_REBUILDS, LEAST_SEARCHES = 6, 100, 10  # however long they 
 
 
 def make(folder: Path) -> Gallery:
-    return Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH)
+    return Gallery.create(
+        folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH, policy=SMALL
+    )
 
 
 def in_threads(*works: Callable[[], None]) -> list[Exception]:
@@ -45,7 +49,7 @@ def in_threads(*works: Callable[[], None]) -> list[Exception]:
     return raised
 
 
-def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothing(
+def test_threads_that_add_delete_replace_and_search_find_nothing_deleted_and_miss_nothing(
     tmp_path: Path,
 ) -> None:
     gallery = make(tmp_path / "g")
@@ -62,7 +66,7 @@ def test_threads_that_add_delete_replace_and_search_see_no_ghost_and_miss_nothin
             query = item.vector_D[np.newaxis]
             assert gallery.search(query, k=1).hits[0][0].id == item.id, "acknowledged, not found"
             assert gallery.delete([item.id]) == [True]
-            assert gallery.search(query, k=1).hits[0][0].id != item.id, "a ghost"
+            assert gallery.search(query, k=1).hits[0][0].id != item.id, "a deleted item was found"
 
     def replace() -> None:
         seed = 5_000_000
@@ -105,17 +109,17 @@ def keep_rebuilding(
             rebuilt(galleries[0].folder)
             done += 1
             for gallery in galleries:
-                gallery.upkeep.take_over()
+                gallery.adopt_newest_generation()
     finally:
         over.set()
 
 
-def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_taken_over(
+def test_nothing_is_missed_and_nothing_deleted_is_found_while_structures_are_rebuilt_and_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_structures(monkeypatch)
     gallery = make(tmp_path / "g")
-    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None, policy=SMALL)
     base = [new_item(f"base{n}", seed=n, label=f"l{n % 4}") for n in range(240)]
     gallery.put(base)
     wanted = parse_filter({"must": [{"key": "label", "match": "l1"}]})
@@ -136,7 +140,7 @@ def test_nothing_is_missed_and_nothing_haunts_while_structures_are_rebuilt_and_t
             assert at.delete(gone) == [True] * 5
             for restriction in (None, wanted):
                 for hits in at.search(queries, k=20, filter=restriction).hits:
-                    assert not {hit.id for hit in hits} & set(gone), "a ghost"
+                    assert not {hit.id for hit in hits} & set(gone), "a deleted item was found"
 
     def replace() -> None:
         number = 0
@@ -186,7 +190,7 @@ def test_an_item_that_is_replaced_while_a_filter_looks_and_a_base_is_taken_over_
     tmp_path: Path,
 ) -> None:
     make(tmp_path / "g").close()
-    ours, theirs = (Gallery.open(tmp_path / "g", fingerprint=None) for _ in range(2))
+    ours, theirs = (Gallery.open(tmp_path / "g", fingerprint=None, policy=SMALL) for _ in range(2))
     ours.put([new_item("a", seed=1, label="x"), new_item("b", seed=2)])
     wanted = parse_filter({"must": [{"key": "label", "match": "x"}]})
     filters = ours._searcher._filters
@@ -196,7 +200,7 @@ def test_an_item_that_is_replaced_while_a_filter_looks_and_a_base_is_taken_over_
         filters._evaluate = evaluate
         theirs.put([new_item("a", seed=3, label="x")])
         rebuilt(tmp_path / "g")
-        assert ours.upkeep.take_over()
+        assert ours.adopt_newest_generation()
         return evaluate(*arguments, **options)
 
     filters._evaluate = evaluate_late
@@ -229,7 +233,7 @@ def test_an_item_that_is_replaced_while_a_filtered_page_is_read_is_on_the_page(
 
 def test_two_galleries_on_one_folder_follow_each_other(tmp_path: Path) -> None:
     ours = make(tmp_path / "g")
-    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None, policy=SMALL)
     item = new_item("a", seed=1)
 
     (result,) = theirs.put([item, new_item("b", seed=2)])[:1]
@@ -254,7 +258,7 @@ def test_many_changes_of_another_gallery_are_followed_in_parts(
         "index.snapshot.follower.FOLLOW_ROWS", 3
     )  # parts end between the lines of a change
     ours = make(tmp_path / "g")
-    theirs = Gallery.open(tmp_path / "g", fingerprint=None)
+    theirs = Gallery.open(tmp_path / "g", fingerprint=None, policy=SMALL)
     for seed in range(3):
         theirs.put([new_item(f"i{n}", seed=seed * 100 + n) for n in range(40)])
     theirs.delete([f"i{n}" for n in range(0, 40, 3)])
@@ -285,7 +289,7 @@ def test_many_may_make_the_same_gallery_at_once_and_all_get_the_one(
     raised = in_threads(*[partial(make_and_put, f"i{n}") for n in range(6)])
 
     assert raised == []
-    with Gallery.open(folder, fingerprint=None) as gallery:
+    with Gallery.open(folder, fingerprint=None, policy=SMALL) as gallery:
         assert gallery.count == 6
         assert gallery.verify() == []
     assert [path.name for path in folder.parent.iterdir()] == ["g"]
@@ -298,7 +302,7 @@ from pathlib import Path
 from index.open_gallery import open_or_create
 from index.gallery import Gallery
 from tests.support.fakes import new_item
-with Gallery.open(Path(sys.argv[1]), fingerprint=None) as gallery:
+with Gallery.open(Path(sys.argv[1]), fingerprint=None, policy=SMALL) as gallery:
     for n in range(15):
         gallery.put([new_item(f"theirs{n}", seed=1000 + n)])
     gallery.delete(["theirs0"])

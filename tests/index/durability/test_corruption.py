@@ -1,3 +1,5 @@
+"""Damaged galleries: refused, or repaired, and never a wrong answer."""
+
 import random
 import shutil
 from collections import Counter
@@ -217,7 +219,7 @@ def opened(folder: Path, names: str) -> str:
             used = gallery.info().generation
             problems = wrong_answers(gallery)
             gallery.put([item_of("new", 9_999)])
-            gallery.upkeep.take_over()
+            gallery.adopt_newest_generation()
             problems += wrong_answers(gallery)
     except GalleryFolderError:
         return "refused"
@@ -245,7 +247,7 @@ def test_a_generation_of_a_past_that_was_undone_is_not_used_when_other_items_too
 
     with Gallery.open(folder, fingerprint=None) as gallery:
         gallery.put([item_of(f"other{n}", 2_000 + n) for n in range(2)])  # under the same keys
-        gallery.upkeep.take_over()
+        gallery.adopt_newest_generation()
         assert wrong_answers(gallery) == []
     with Gallery.open(folder, fingerprint=None) as gallery:
         assert wrong_answers(gallery) == []

@@ -1,3 +1,5 @@
+"""Full disks, changed bytes and what `verify` says of them."""
+
 import os
 import random
 import sqlite3

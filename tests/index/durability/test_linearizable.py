@@ -24,7 +24,7 @@ from index.errors import UnknownIdError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import rebuilt, small_structures
+from tests.support.segments import SMALL, rebuilt, small_structures
 
 WIDTH = 8
 THREADS = 8
@@ -130,7 +130,7 @@ def test_histories_that_a_register_explains_are_accepted(calls: list[Call]) -> N
     "calls",
     [
         [put(1, 2, 7), read(3, 4, None)],  # acknowledged, not found
-        [put(1, 2, 7), delete(3, 4), read(5, 6, 7)],  # a ghost
+        [put(1, 2, 7), delete(3, 4), read(5, 6, 7)],  # a deleted item is found
         [put(1, 2, 7), put(3, 4, 8, "replaced"), read(5, 6, 7)],  # stale
         [read(1, 2, 7), put(3, 4, 7)],  # from the future
         [put(1, 9, 7), read(2, 3, 7), read(4, 5, None)],  # seen, then not
@@ -246,9 +246,11 @@ class Recorder:
 
 def recorded(folder: Path, *, operations: int) -> tuple[dict[str, list[Call]], Counter[str]]:
     """Return the calls about each id that threads made while structures came and went."""
-    ours = Gallery.create(folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH)
+    ours = Gallery.create(
+        folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH, policy=SMALL
+    )
     ours.put([new_item(f"still{n}", seed=10**9 + n) for n in range(STILL)])
-    theirs = Gallery.open(folder, fingerprint=None)  # as another process would
+    theirs = Gallery.open(folder, fingerprint=None, policy=SMALL)  # as another process would
     recorders = [Recorder([ours, theirs], number) for number in range(1, THREADS + 1)]
     raised: list[Exception] = []
     kinds: Counter[str] = Counter()
@@ -263,7 +265,7 @@ def recorded(folder: Path, *, operations: int) -> tuple[dict[str, list[Call]], C
     def rebuild() -> None:
         while not done.is_set():
             kinds[f"rebuilt {rebuilt(folder).spec.kind}"] += 1
-            kinds["taken over"] += ours.upkeep.take_over() + theirs.upkeep.take_over()
+            kinds["taken over"] += ours.adopt_newest_generation() + theirs.adopt_newest_generation()
             done.wait(0.1)
 
     def work(recorder: Recorder) -> Callable[[], None]:

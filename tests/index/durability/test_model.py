@@ -24,7 +24,7 @@ from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import Hit, NewItem
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import best, rebuilt, scores_of, small_structures
+from tests.support.segments import SMALL, best, rebuilt, scores_of, small_structures
 
 WIDTH = 8
 IDS = [f"i{number}" for number in range(400)]
@@ -69,9 +69,9 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         self.place = TemporaryDirectory()
         self.folder = Path(self.place.name, "gallery")
         self.ours = Gallery.create(
-            self.folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH
+            self.folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH, policy=SMALL
         )
-        self.theirs = Gallery.open(self.folder, fingerprint=None)
+        self.theirs = Gallery.open(self.folder, fingerprint=None, policy=SMALL)
         self.model: dict[str, NewItem] = {}
         self.keys: dict[str, int] = {}  # in what order the items were stored
         self.last_key = 0
@@ -249,14 +249,14 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         newest = max(gallery._generations.numbers(), default=0)
         before = gallery.info().generation
 
-        assert gallery.upkeep.take_over() == (newest > before)
+        assert gallery.adopt_newest_generation() == (newest > before)
 
         assert gallery.info().generation == max(newest, before)
 
     @rule(ours=st.booleans())
     def reopen(self, ours: bool) -> None:
         self.gallery(ours).close()
-        gallery = Gallery.open(self.folder, fingerprint="a1" * 32)
+        gallery = Gallery.open(self.folder, fingerprint="a1" * 32, policy=SMALL)
         if ours:
             self.ours = gallery
         else:

@@ -1,3 +1,5 @@
+"""Filters: parsed, refused, and answered alike by the index, a scan and plain Python."""
+
 import math
 import re
 from typing import Any
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from index.errors import FilterError
 from index.items.filter import Condition, Exists, Filter, IsNull, Key, Match, Range, parse_filter
 from index.items.metadata_index import metadata_index_faults
+from index.items.prepared_item import PreparedItem
 from index.store import condition_queries
 from index.store.condition_queries import condition_keys, distinct, scan_keys
 from index.store.schema import FORMAT_VERSION, TABLES
-from index.store.transaction import PreparedItem, WriteTransaction
+from index.store.transaction import WriteTransaction
 from tests.support.fakes import new_item
 from tests.support.filter_twins import METADATA, TEXT, Items, conditions, holds, named
 
@@ -27,7 +30,7 @@ def stored(items: Items) -> apsw.Connection:
     transaction = WriteTransaction(connection)
     for number, (label, metadata) in enumerate(items):
         item = new_item(f"i{number}", label=label, metadata=metadata)
-        transaction.put(PreparedItem.of(item, created=""), upsert=True)
+        transaction.put(PreparedItem.of(item, width=len(item.vector_D), created=""), upsert=True)
     return connection
 
 
@@ -94,7 +97,9 @@ def test_the_index_has_just_the_terms_of_what_is_stored_through_replacements() -
     ]
 
     replacing = new_item("i0", metadata={"k": 2.5, "": "", "o": {"k": 1}, "o.k": 2, "e": [[]]})
-    WriteTransaction(connection).put(PreparedItem.of(replacing, created=""), upsert=True)
+    WriteTransaction(connection).put(
+        PreparedItem.of(replacing, width=len(replacing.vector_D), created=""), upsert=True
+    )
     assert connection.execute(terms).fetchall() == [
         ("", 2, "", 2),
         ("e", 3, 1, 2),

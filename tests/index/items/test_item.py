@@ -1,3 +1,5 @@
+"""What an item may be: its id, label, metadata, vector and picture."""
+
 import shutil
 import sqlite3
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""Folders and tables of images as items: ids, labels, metadata and what cannot be read."""
+
 import os
 from pathlib import Path
 

@@ -14,9 +14,9 @@ import pytest
 
 from index.errors import RebuildError
 from index.gallery import Gallery
-from index.maintenance import maintenance
 from index.maintenance.compaction import SETTING, TARGET, compact
 from index.maintenance.rebuild_process import Rebuild
+from index.search.policy import SearchPolicy
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.index.maintenance.test_maintenance import FakeProgram, wait_until
@@ -64,7 +64,7 @@ def test_a_rebuild_that_is_stopped_changes_nothing_that_is_remembered(
     assert settings(folder) == before
     with Gallery.open(folder, fingerprint=None) as gallery:
         assert gallery.info().generation == 1
-        made = gallery.upkeep.rebuild()
+        made = gallery.rebuild()
         assert made.generation == 2
         assert made.spec.recall_target != 0.5
 
@@ -91,8 +91,8 @@ def test_who_stops_a_rebuild_too_late_hears_that_it_was_made(
 
 def test_a_rebuild_that_ended_is_remembered_with_its_target(folder: Path) -> None:
     with Gallery.open(folder, fingerprint=None) as gallery:
-        gallery.upkeep.rebuild(target=0.75)
-        assert gallery.upkeep.rebuild().spec.recall_target == 0.75
+        gallery.rebuild(target=0.75)
+        assert gallery.rebuild().spec.recall_target == 0.75
 
     assert settings(folder)[0] == "0.75"
 
@@ -163,9 +163,9 @@ def test_what_a_killed_rebuild_left_is_gone_when_a_server_starts_or_another_begi
 
     with Gallery.open(folder, fingerprint=None) as gallery:
         assert gallery.info().generation == 1
-        gallery.upkeep.start()
+        gallery.start_maintenance()
         assert names(folder) == [".lock", "gen-00000001"]
-        assert gallery.upkeep.rebuild().generation == 2
+        assert gallery.rebuild().generation == 2
         assert wrong_answers(gallery) == []
 
 
@@ -185,13 +185,13 @@ def test_a_rebuild_that_runs_is_not_swept_away(folder: Path) -> None:
 
 
 def test_deleted_generations_are_built_anew_once_and_used(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ) -> None:
-    monkeypatch.setattr(maintenance, "PERIOD_S", 0.05)
-    with Gallery.open(folder, fingerprint=None) as gallery:
-        gallery.upkeep.rebuild()
+    policy = SearchPolicy(check_period_s=0.05)
+    with Gallery.open(folder, fingerprint=None, policy=policy) as gallery:
+        gallery.rebuild()
         assert gallery.info().generation == 2
-        gallery.upkeep.start()
+        gallery.start_maintenance()
 
         shutil.rmtree(folder / "snapshots")
 
@@ -210,7 +210,7 @@ def test_a_generation_of_elsewhere_with_a_higher_number_is_in_nobodys_way(folder
 
     with Gallery.open(folder, fingerprint=None) as gallery:
         assert gallery.info().generation == 1
-        assert gallery.upkeep.rebuild().generation == 2
+        assert gallery.rebuild().generation == 2
         assert gallery.info().generation == 2
         assert wrong_answers(gallery) == []
     assert names(folder) == [".lock", "gen-00000001", "gen-00000002"]
@@ -218,11 +218,11 @@ def test_a_generation_of_elsewhere_with_a_higher_number_is_in_nobodys_way(folder
 
 def test_numbers_grow_although_neither_files_nor_a_whole_record_are_left(folder: Path) -> None:
     with Gallery.open(folder, fingerprint=None) as gallery:
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
         shutil.rmtree(folder / "snapshots")
         gallery.put([item_of("new", 9_000)])
 
-        assert gallery.upkeep.rebuild().generation == 3
+        assert gallery.rebuild().generation == 3
         query = item_of("new", 9_000).vector_D[np.newaxis]
         assert gallery.search(query, k=1).hits[0][0].id == "new"
         record = json.loads(gallery._store.setting("generations") or "")

@@ -1,3 +1,5 @@
+"""Rebuilds in processes of their own: begun, taken over, stopped, killed, refused."""
+
 import gc
 import json
 import logging
@@ -18,9 +20,10 @@ import pytest
 from files import child_process
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
-from index.maintenance import maintenance
-from index.maintenance.maintenance import is_due
+from index.maintenance.maintenance import is_rebuild_due
 from index.maintenance.rebuild_process import Rebuild
+from index.search.index_spec import EXACT
+from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.segments.generations import Generations
 from index.snapshot.snapshot import Snapshot
 from tests.support.crashes import crash_harness
@@ -31,13 +34,34 @@ from tests.support.crashes.crash_workers import ROOT
 ITEMS = 60
 
 
+HURRIED = SearchPolicy(
+    check_period_s=0.01,
+    busy_retry_s=0.01,
+    failure_retry_s=0.01,
+    pending_rows=10,
+    min_indexed_rows=10,
+)
+
+
+def filled(folder: Path, policy: SearchPolicy = DEFAULT_POLICY) -> Gallery:
+    """Return a gallery of 60 items, without generations."""
+    gallery = Gallery.create(
+        folder, model_name="fake", fingerprint="a1" * 32, width=WIDTH, policy=policy
+    )
+    gallery.put([item_of(f"i{n}", n) for n in range(ITEMS)])
+    return gallery
+
+
 @pytest.fixture
 def gallery(tmp_path: Path) -> Iterator[Gallery]:
-    """60 items, without generations."""
-    with Gallery.create(
-        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
-    ) as gallery:
-        gallery.put([item_of(f"i{n}", n) for n in range(ITEMS)])
+    with filled(tmp_path / "g") as gallery:
+        yield gallery
+
+
+@pytest.fixture
+def hurried(tmp_path: Path) -> Iterator[Gallery]:
+    """A gallery that looks after its index every moment, and rebuilds it for little."""
+    with filled(tmp_path / "hurried", HURRIED) as gallery:
         yield gallery
 
 
@@ -48,18 +72,25 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
+class Segment(list[None]):
+    """As much of a segment as decides whether a rebuild is due."""
+
+    spec = EXACT
+
+
 def snapshot(*, rows: int | None, tombstones: int = 0, recent: int = 0) -> Snapshot:
     """Return as much of a snapshot as decides whether a rebuild is due."""
-    base = None if rows is None else SimpleNamespace(base=[None] * rows, tombstones=tombstones)
+    segment = Segment([None] * (rows or 0))
+    immutable = None if rows is None else SimpleNamespace(segment=segment, tombstones=tombstones)
     count = recent + (0 if rows is None else rows - tombstones)
     return cast(
         "Snapshot",
-        SimpleNamespace(base=base, recent=SimpleNamespace(live=recent), count=count),
+        SimpleNamespace(immutable=immutable, delta=SimpleNamespace(live_count=recent), count=count),
     )
 
 
 @pytest.mark.parametrize(
-    ("rows", "dead", "recent", "due"),
+    ("rows", "tombstones", "recent", "due"),
     [
         (None, 0, 19_999, False),
         (None, 0, 20_000, True),
@@ -77,13 +108,14 @@ def snapshot(*, rows: int | None, tombstones: int = 0, recent: int = 0) -> Snaps
 def test_a_rebuild_is_due_when_many_rows_are_scanned_or_dead(
     rows: int | None, tombstones: int, recent: int, due: bool
 ) -> None:
-    assert is_due(snapshot(rows=rows, tombstones=tombstones, recent=recent)) == due
+    found = snapshot(rows=rows, tombstones=tombstones, recent=recent)
+    assert is_rebuild_due(found, DEFAULT_POLICY) == due
 
 
 def test_a_rebuild_tells_its_stages_and_what_it_made_and_is_searched_on(gallery: Gallery) -> None:
     stages: list[str] = []
 
-    made = gallery.upkeep.rebuild(on_stage=stages.append)
+    made = gallery.rebuild(on_stage=stages.append)
 
     assert stages == ["reading", "measuring", "writing"]
     assert (made.generation, made.seq, made.count, made.spec.kind) == (1, ITEMS, ITEMS, "exact")
@@ -96,7 +128,7 @@ def test_a_structure_is_built_in_its_own_process_and_taken_over(tmp_path: Path) 
     with Gallery.open(tmp_path / "g", fingerprint=None) as gallery:
         gallery.put([item_of(f"new{n}", 10_000 + n) for n in range(30)])
 
-        made = gallery.upkeep.rebuild(target=0.95)
+        made = gallery.rebuild(target=0.95)
 
         assert (made.generation, made.spec.kind) == (2, "graph")
         assert made.spec.recall is not None
@@ -111,34 +143,34 @@ def test_a_rebuild_is_refused_while_another_process_is_at_it(gallery: Gallery) -
         Generations.of(gallery._store).writing(),
         pytest.raises(RebuildBusyError, match="another process is rebuilding"),
     ):
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
 
-    assert gallery.upkeep.rebuild().generation == 1
+    assert gallery.rebuild().generation == 1
 
 
 def test_a_rebuild_that_fails_leaves_what_there_was(gallery: Gallery) -> None:
-    gallery.upkeep.rebuild()
+    gallery.rebuild()
     gallery._store.set_setting("plan", "no plan")
 
     with pytest.raises(RebuildError, match="could not be rebuilt, it is as it was: "):
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
 
     assert gallery.info().generation == 1
     assert wrong_answers(gallery) == []
 
 
 def test_only_newer_sound_generations_are_taken_over(gallery: Gallery) -> None:
-    assert not gallery.upkeep.take_over()
+    assert not gallery.adopt_newest_generation()
     crash_harness.rebuild(gallery.folder)
-    assert gallery.upkeep.take_over()
-    assert not gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
+    assert not gallery.adopt_newest_generation()
     crash_harness.rebuild(gallery.folder)
     crash_harness.rebuild(gallery.folder)
     (gallery.folder / "snapshots" / "gen-00000003" / "keys.i64").write_bytes(b"")
 
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     assert gallery.info().generation == 2
-    assert not gallery.upkeep.take_over()
+    assert not gallery.adopt_newest_generation()
 
 
 def test_a_generation_that_was_refused_is_not_read_again(
@@ -149,11 +181,11 @@ def test_a_generation_that_was_refused_is_not_read_again(
 
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            assert not gallery.upkeep.take_over()
+            assert not gallery.adopt_newest_generation()
 
     assert len(caplog.records) == 1
     crash_harness.rebuild(gallery.folder)
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
 
 
 def test_taking_over_tells_searches_that_are_under_way_that_items_may_have_gone(
@@ -164,7 +196,7 @@ def test_taking_over_tells_searches_that_are_under_way_that_items_may_have_gone(
     crash_harness.rebuild(gallery.folder)
     gallery.put([item_of("i6", 1_001)])  # nobody followed it yet when the base is taken over
 
-    gallery.upkeep.take_over()
+    gallery.adopt_newest_generation()
 
     assert gallery._follower.snapshot.removals != before.removals
 
@@ -196,7 +228,7 @@ def test_closing_a_gallery_ends_every_rebuild_it_began(
 
     def run() -> None:
         try:
-            gallery.upkeep.rebuild(on_stage=stages.append)
+            gallery.rebuild(on_stage=stages.append)
         except RebuildError as error:
             raised.append(error)
 
@@ -205,7 +237,7 @@ def test_closing_a_gallery_ends_every_rebuild_it_began(
         thread.start()
     wait_until(lambda: len(stages) == 2)
 
-    gallery.upkeep.close()
+    gallery._maintenance.close()
 
     for thread in threads:
         thread.join(timeout=10)
@@ -240,7 +272,7 @@ def test_whatever_the_process_says_a_rebuild_ends_in_our_error(
     FakeProgram(monkeypatch, program)
 
     with pytest.raises(RebuildError, match="it is as it was: the process ended with status"):
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
 
 
 def test_what_libraries_print_after_the_result_does_not_matter(
@@ -249,7 +281,7 @@ def test_what_libraries_print_after_the_result_does_not_matter(
     made = {"generation": 1, "seq": 2, "count": 3, "plan": {"kind": "exact"}, "trials": []}
     FakeProgram(monkeypatch, f"print('{json.dumps({'made': made})}'); print('goodbye')")
 
-    assert gallery.upkeep.rebuild().count == 3
+    assert gallery.rebuild().count == 3
 
 
 def test_a_process_that_cannot_be_started_is_our_error(
@@ -261,7 +293,7 @@ def test_a_process_that_cannot_be_started_is_our_error(
     monkeypatch.setattr(child_process.subprocess, "Popen", refuse)
 
     with pytest.raises(RebuildError, match=r"it is as it was: .*Too many open files"):
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
 
 
 def test_a_killed_rebuild_leaves_nothing_that_stays(tmp_path: Path) -> None:
@@ -270,15 +302,15 @@ def test_a_killed_rebuild_leaves_nothing_that_stays(tmp_path: Path) -> None:
 
         def kill(stage: str) -> None:
             if stage == "writing":
-                (running,) = gallery.upkeep._running
+                (running,) = gallery._maintenance._running
                 assert running._child._process is not None
                 running._child._process.kill()
 
         with pytest.raises(RebuildError, match="ended with status -9"):
-            gallery.upkeep.rebuild(on_stage=kill)
+            gallery.rebuild(on_stage=kill)
         assert gallery.info().generation == 1
 
-        assert gallery.upkeep.rebuild().generation == 2
+        assert gallery.rebuild().generation == 2
         names = sorted(path.name for path in (tmp_path / "g" / "snapshots").iterdir())
         assert names == [".lock", "gen-00000001", "gen-00000002"]
 
@@ -288,7 +320,7 @@ import os, sys
 from pathlib import Path
 from index.gallery import Gallery
 gallery = Gallery.open(Path(sys.argv[1]), fingerprint=None)
-gallery.upkeep.rebuild(on_stage=lambda stage: os.kill(os.getpid(), 9))
+gallery.rebuild(on_stage=lambda stage: os.kill(os.getpid(), 9))
 """
 
 
@@ -318,7 +350,7 @@ def test_a_rebuild_whose_server_was_killed_ends_and_keeps_nobody_from_rebuilding
 def test_a_follower_that_slept_through_a_cut_of_the_log_wakes_on_the_newest_generation(
     gallery: Gallery,
 ) -> None:
-    gallery.upkeep.rebuild()
+    gallery.rebuild()
     with Gallery.open(gallery.folder, fingerprint=None) as sleeper:
         for round_ in range(3):
             gallery.put([item_of(f"i{n}", 1_000 * (round_ + 1) + n) for n in range(20)])
@@ -336,31 +368,19 @@ def test_a_follower_that_slept_through_a_cut_of_the_log_wakes_on_the_newest_gene
         assert sleeper.search(query, k=1).hits[0][0].id == "i7"
 
 
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "PERIOD_S", 0.01)
-    monkeypatch.setattr(maintenance, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(maintenance, "BUSY_S", 0.01)
-    monkeypatch.setattr(maintenance, "RECENT_ROWS", 10)
-    monkeypatch.setattr(maintenance, "EXACT_ROWS", 10)
+def test_in_the_background_a_gallery_that_grew_is_rebuilt(hurried: Gallery) -> None:
+    hurried.start_maintenance()
 
+    wait_until(lambda: hurried.info().generation == 1)
+    hurried.put([item_of(f"new{n}", 1_000 + n) for n in range(11)])
+    wait_until(lambda: hurried.info().generation == 2)
 
-def test_in_the_background_a_gallery_that_grew_is_rebuilt(
-    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hurried(monkeypatch)
-    gallery.upkeep.start()
-
-    wait_until(lambda: gallery.info().generation == 1)
-    gallery.put([item_of(f"new{n}", 1_000 + n) for n in range(11)])
-    wait_until(lambda: gallery.info().generation == 2)
-
-    assert wrong_answers(gallery) == []
+    assert wrong_answers(hurried) == []
 
 
 def test_upkeep_goes_on_whatever_a_rebuild_meets(
-    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+    hurried: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurried(monkeypatch)
     faults = iter([RebuildBusyError("busy"), RebuildError("failed"), OSError("disk")])
     real = Rebuild.run
 
@@ -370,21 +390,20 @@ def test_upkeep_goes_on_whatever_a_rebuild_meets(
         return real(self, on_stage)
 
     monkeypatch.setattr(Rebuild, "run", run)
-    gallery.upkeep.start()
+    hurried.start_maintenance()
 
-    wait_until(lambda: gallery.info().generation == 1)
+    wait_until(lambda: hurried.info().generation == 1)
 
 
 def test_a_gallery_that_can_only_be_read_is_not_rebuilt_in_the_background(
-    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+    hurried: Gallery,
 ) -> None:
-    hurried(monkeypatch)
-    gallery._store._database.read_only_reason = "the disk failed"
-    gallery.upkeep.start()
+    hurried._store._database.read_only_reason = "the disk failed"
+    hurried.start_maintenance()
     time.sleep(0.2)
 
-    assert not (gallery.folder / "snapshots").exists()
-    assert os.listdir(gallery.folder)
+    assert not (hurried.folder / "snapshots").exists()
+    assert os.listdir(hurried.folder)
 
 
 def test_a_gallery_that_was_closed_and_forgotten_holds_no_file(tmp_path: Path) -> None:

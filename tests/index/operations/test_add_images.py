@@ -1,3 +1,5 @@
+"""A folder of images becomes a gallery: interrupted, changed, broken, with thumbnails."""
+
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator

@@ -1,3 +1,5 @@
+"""Duplicates: pairs and groups of like items, and the time that finding them takes."""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -90,15 +90,15 @@ def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gallery
         tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
     ) as gallery:
         monkeypatch.setattr(
-            gallery.upkeep,
+            gallery,
             "rebuild",
-            lambda **_: (rebuilt(gallery.folder), gallery.upkeep.take_over())[0],
+            lambda **_: (rebuilt(gallery.folder), gallery.adopt_newest_generation())[0],
         )
         for start in range(0, COUNT, 50):
             gallery.put([item(n) for n in range(start, start + 50)])
         rebuilt(gallery.folder)
         rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         yield gallery
 
 

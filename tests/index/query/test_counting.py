@@ -63,11 +63,11 @@ def test_facets_are_what_a_count_of_every_item_says(
     tmp_path_factory: pytest.TempPathFactory, metadata: list[dict[str, Any]]
 ) -> None:
     with gallery_of(tmp_path_factory.mktemp("counted") / "gallery", metadata) as gallery:
-        gallery.editing.patch("i0", Patch({"metadata": {"x": "b"}}))  # its key is another one now
+        gallery.patch("i0", Patch({"metadata": {"x": "b"}}))  # its key is another one now
         for wanted in (None, {"must_not": [{"key": "x", "match": "b"}]}):
             asked = None if wanted is None else parse_filter(wanted)
             ids = [item.id for item in gallery.page(limit=99, filter=asked).items]
-            counts = gallery.counting.of(asked, keys=["label", "x", "y"], limit=50)
+            counts = gallery.facets(asked, keys=["label", "x", "y"], limit=50)
 
             assert counts.count == len(ids)
             assert counts.seq == gallery.seq
@@ -84,29 +84,29 @@ def test_facets_are_what_a_count_of_every_item_says(
 def test_only_the_most_frequent_values_are_listed_and_the_rest_is_counted(tmp_path: Path) -> None:
     metadata = [{"n": n // 3} for n in range(12)] + [{"n": 0}]
     with gallery_of(tmp_path / "gallery", metadata) as gallery:
-        (facet,) = gallery.counting.of(None, keys=["n"], limit=2).facets
+        (facet,) = gallery.facets(None, keys=["n"], limit=2).facets
 
         assert [(one.value, one.count) for one in facet.values] == [(0, 4), (1, 3)]
         assert facet.distinct == 4
         nothing = parse_filter({"must": [{"key": "n", "match": 99}]})
-        counts = gallery.counting.of(nothing, keys=["n"], limit=2)
+        counts = gallery.facets(nothing, keys=["n"], limit=2)
         assert (counts.count, counts.facets[0].values, counts.facets[0].distinct) == (0, [], 0)
 
 
 @pytest.mark.parametrize("keys", [["id"], [""], ["x", "x"]])
 def test_a_key_that_counts_nothing_is_refused(tmp_path: Path, keys: list[str]) -> None:
     with gallery_of(tmp_path / "gallery", [{}]) as gallery, pytest.raises(GroupKeyError):
-        gallery.counting.of(None, keys=keys, limit=2)
+        gallery.facets(None, keys=keys, limit=2)
 
 
 def test_an_index_of_an_older_format_that_cannot_be_renewed_is_not_trusted(tmp_path: Path) -> None:
     with gallery_of(tmp_path / "gallery", [{"tags": ["a", "b"]}, {"tags": ["a"]}]) as gallery:
-        new = gallery.counting.of(None, keys=["tags"], limit=9)
+        new = gallery.facets(None, keys=["tags"], limit=9)
         with sqlite3.connect(tmp_path / "gallery" / DATABASE_NAME) as database:
             database.execute("DELETE FROM terms")
             database.execute("PRAGMA user_version = 2")
 
-        old = gallery.counting.of(None, keys=["tags"], limit=9)
+        old = gallery.facets(None, keys=["tags"], limit=9)
 
     assert old.facets == new.facets
     assert [(one.value, one.count) for one in old.facets[0].values] == [("a", 2), ("b", 1)]

@@ -77,7 +77,7 @@ def test_patches_merge_as_the_standard_says(target: Any, patch: Any, merged: Any
 def test_a_patch_changes_what_it_names_and_keeps_the_rest(gallery: Gallery) -> None:
     before = gallery.get("i2")
 
-    after = gallery.editing.patch(
+    after = gallery.patch(
         "i2", Patch({"label": " hat ", "metadata": {"n": None, "to": "the shop"}})
     )
 
@@ -97,7 +97,7 @@ def test_a_patch_changes_what_it_names_and_keeps_the_rest(gallery: Gallery) -> N
 def test_a_patch_outlives_the_process(tmp_path: Path) -> None:
     with gallery_in(tmp_path / "gallery") as gallery:
         gallery.put([new_item("a", 1)])
-        patched = gallery.editing.patch("a", Patch({"label": None}))
+        patched = gallery.patch("a", Patch({"label": None}))
 
     with Gallery.open(tmp_path / "gallery", fingerprint=None) as again:
         assert again.get("a") == patched
@@ -110,7 +110,7 @@ def test_a_patch_of_what_is_so_already_writes_nothing(
 ) -> None:
     before, seq = gallery.get("i1"), gallery.seq
 
-    assert gallery.editing.patch("i1", Patch(changes)) == before
+    assert gallery.patch("i1", Patch(changes)) == before
     assert gallery.seq == seq
 
 
@@ -123,32 +123,32 @@ def test_a_patch_that_cannot_be_stored_leaves_the_item_as_it_is(
     before = gallery.get("i1")
 
     with pytest.raises(InvalidMetadataError):
-        gallery.editing.patch("i1", Patch(changes))
+        gallery.patch("i1", Patch(changes))
 
     assert gallery.get("i1") == before
 
 
 def test_a_change_of_another_item_than_was_expected_is_refused(gallery: Gallery) -> None:
     seq = gallery.get("i1").seq
-    gallery.editing.patch("i1", Patch({"label": "hat"}), expected=seq_is(seq))
+    gallery.patch("i1", Patch({"label": "hat"}), expected=seq_is(seq))
 
     for change in (
-        lambda: gallery.editing.patch("i1", Patch({"label": "cap"}), expected=seq_is(seq)),
-        lambda: gallery.editing.delete("i1", expected=seq_is(seq)),
-        lambda: gallery.editing.patch("nobody", Patch({}), expected=seq_is(seq)),
+        lambda: gallery.patch("i1", Patch({"label": "cap"}), expected=seq_is(seq)),
+        lambda: gallery.delete_item("i1", expected=seq_is(seq)),
+        lambda: gallery.patch("nobody", Patch({}), expected=seq_is(seq)),
     ):
         with pytest.raises(ChangedItemError):
             change()
     with pytest.raises(UnknownIdError):
-        gallery.editing.delete("nobody")
-    (put,) = gallery.editing.put([new_item("i1", 5)], upsert=True, expected=seq_is(seq))
-    (made,) = gallery.editing.put([new_item("i1", 5)], upsert=True, expected=NOTHING)
+        gallery.delete_item("nobody")
+    (put,) = gallery.put([new_item("i1", 5)], upsert=True, expected=seq_is(seq))
+    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=NOTHING)
 
     assert (put.outcome, made.outcome) == ("unexpected", "unexpected")
     assert gallery.get("i1").label == "hat"
     assert put.seq == gallery.get("i1").seq
-    gallery.editing.delete("i1", expected=seq_is(seq, put.seq))
-    (made,) = gallery.editing.put([new_item("i1", 5)], upsert=True, expected=NOTHING)
+    gallery.delete_item("i1", expected=seq_is(seq, put.seq))
+    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=NOTHING)
     assert (made.outcome, made.seq) == ("created", gallery.get("i1").seq)
 
 
@@ -168,7 +168,7 @@ def test_no_patch_of_many_threads_and_two_openings_is_lost(tmp_path: Path) -> No
         def patch(number: int) -> None:
             gallery = (one, other)[number % 2]
             for turn in range(8):
-                gallery.editing.patch("a", Patch({"metadata": {f"{number}-{turn}": turn}}))
+                gallery.patch("a", Patch({"metadata": {f"{number}-{turn}": turn}}))
 
         threads = [threading.Thread(target=patch, args=(number,)) for number in range(6)]
         for thread in threads:
@@ -185,11 +185,11 @@ def test_no_patch_of_many_threads_and_two_openings_is_lost(tmp_path: Path) -> No
 def test_what_a_filter_holds_for_is_deleted_a_part_at_a_time(gallery: Gallery) -> None:
     wanted = parse_filter({"must": [{"key": "n", "range": {"gte": 1}}]})
     before = gallery.seq
-    gallery.editing.patch("i4", Patch({"label": "later"}))
+    gallery.patch("i4", Patch({"label": "later"}))
 
-    parts = [gallery.editing.delete_where(wanted, up_to=before, at_most=2) for _ in range(3)]
+    parts = [gallery.delete_where(wanted, up_to=before, at_most=2) for _ in range(3)]
 
     assert parts == [2, 2, 0]
     assert [item.id for item in gallery.page(limit=9).items] == ["i0", "i4"]
-    assert gallery.editing.delete_where(None) == 2
+    assert gallery.delete_where(None) == 2
     assert gallery.count == 0

@@ -1,3 +1,5 @@
+"""Filters on random galleries: searches and pages let through what plain Python does."""
+
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +12,7 @@ from index.gallery import Gallery
 from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
 from tests.support.filter_twins import METADATA, TEXT, Items, filters, named, passes
-from tests.support.segments import rebuilt, small_structures
+from tests.support.segments import SMALL, rebuilt, small_structures
 
 LABELS = st.none() | TEXT.filter(bool)
 ITEMS = st.lists(st.tuples(LABELS, METADATA), max_size=8)
@@ -27,7 +29,9 @@ def test_searches_and_pages_let_through_what_plain_python_does(
     items = [*plain, *before, *later]
     with TemporaryDirectory() as folder:
         path = Path(folder, "g")
-        with Gallery.create(path, model_name="m", fingerprint="a1" * 32, width=8) as gallery:
+        with Gallery.create(
+            path, model_name="m", fingerprint="a1" * 32, width=8, policy=SMALL
+        ) as gallery:
 
             def check() -> None:
                 for one in wanted:
@@ -54,7 +58,7 @@ def test_searches_and_pages_let_through_what_plain_python_does(
             put(0, [*plain, *before])
             check()
             rebuilt(path)
-            assert gallery.upkeep.take_over()
+            assert gallery.adopt_newest_generation()
             check()
             put(100 + len(before), later)
             check()

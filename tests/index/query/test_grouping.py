@@ -185,7 +185,7 @@ def test_groups_are_told_apart_as_filters_tell_values_apart(
     database.pragma("user_version", FORMAT_VERSION)
     keys = np.arange(first_key, first_key + len(metadata))
     for item_key, one in zip(keys.tolist(), metadata, strict=True):
-        text = encode_metadata(one)
+        text = encode_metadata(one).text
         row = (item_key, f"i{item_key}", None, text, "c", "now", 0)
         database.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         add_metadata_entries(database.cursor(), item_key, metadata_entries(text))

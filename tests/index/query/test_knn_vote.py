@@ -1,3 +1,5 @@
+"""Votes: how hits weigh by nearness, ties, and hits without a label."""
+
 import math
 
 import pytest

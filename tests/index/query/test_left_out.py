@@ -29,7 +29,7 @@ WIDTHS = [2, 3, 17, 64]
 World = Callable[[np.random.Generator, int, int], Rows]
 
 
-def careless(kind: str, width: int) -> IndexSpec:
+def low_effort(kind: str, width: int) -> IndexSpec:
     """Return a spec that looks at hardly anything."""
     even = f"PCA{width - 1}," if width % 2 else ""
     factory = {
@@ -83,7 +83,7 @@ def not_themselves(
 def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None:
     for width in WIDTHS:
         view = ImmutableSegmentView(
-            structured(vectors_of(world, ROWS, width, seed=1), careless(kind, width))
+            structured(vectors_of(world, ROWS, width, seed=1), low_effort(kind, width))
         )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == [], width
@@ -94,7 +94,7 @@ def test_every_item_of_every_world_finds_itself(world: World, kind: str) -> None
 def test_every_item_finds_itself_however_wide(width: int) -> None:
     for world in (homogeneous, near_twins):
         view = ImmutableSegmentView(
-            structured(vectors_of(world, ROWS, width, seed=1), careless("lists", width))
+            structured(vectors_of(world, ROWS, width, seed=1), low_effort("lists", width))
         )
 
         assert not_themselves(view, np.arange(ROWS), at_once=ROWS) == []
@@ -111,7 +111,7 @@ def test_every_item_finds_itself_however_wide(width: int) -> None:
 def test_an_item_finds_itself_when_others_are_gone(
     world: World, kind: str, count: int, seed: int, share: float
 ) -> None:
-    base = structured(vectors_of(world, count, 16, seed=seed), careless(kind, 16))
+    base = structured(vectors_of(world, count, 16, seed=seed), low_effort(kind, 16))
     gone = np.random.default_rng(seed).permutation(base.keys_N)[: int(share * count)]
     view = ImmutableSegmentView(base).without(np.sort(gone))
 
@@ -122,7 +122,7 @@ def test_an_item_finds_itself_when_others_are_gone(
 def test_every_item_finds_itself_however_hard_and_for_how_many_hits_it_is_looked_for(
     kind: str,
 ) -> None:
-    base = structured(vectors_of(homogeneous, 300, 16, seed=998), careless(kind, 16))
+    base = structured(vectors_of(homogeneous, 300, 16, seed=998), low_effort(kind, 16))
     assert base.ann_index is not None
     queries_QD = base.matrix.rows_ND
 
@@ -140,7 +140,7 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
     kind, width = data.draw(st.sampled_from(["lists", "graph", "quantized"])), 16
     seed = data.draw(st.integers(0, 1000))
     vectors_ND = vectors_of(world, data.draw(st.integers(300, 900)), width, seed=seed)
-    base = structured(vectors_ND, careless(kind, width))
+    base = structured(vectors_ND, low_effort(kind, width))
     gone = np.random.default_rng(seed).permutation(base.keys_N)
     view = ImmutableSegmentView(base).without(
         np.sort(gone[: int(data.draw(st.floats(0, 0.9)) * len(gone))])
@@ -159,7 +159,7 @@ def test_every_item_that_is_left_finds_itself(data: st.DataObject) -> None:
 
 def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> None:
     vectors_ND = vectors_of(homogeneous, 3000, 32, seed=0)
-    base = structured(vectors_ND, careless("lists", 32))
+    base = structured(vectors_ND, low_effort("lists", 32))
     assert base.ann_index is not None
     assert base.ann_index.unindexed is not None, "the three unlike rows are missed by themselves"
     unlike = np.sort(base.ann_index.unindexed.rows)[:3]
@@ -177,7 +177,7 @@ def test_rows_that_are_compared_come_with_their_true_scores_and_only_once() -> N
 def test_more_strays_than_are_compared_are_found_by_what_they_equal() -> None:
     width = 784
     vectors_ND = vectors_of(near_twins, 1500, width, seed=0)
-    base = structured(vectors_ND, careless("lists", width))
+    base = structured(vectors_ND, low_effort("lists", width))
     assert base.ann_index is not None
     assert base.ann_index.unindexed is not None
     assert len(base.ann_index.unindexed.rows) > COMPARED_NUMBERS // width
@@ -248,7 +248,7 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("large") / "g"
     with filled(folder, vectors_ND[:count]) as gallery:
         made = rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         info = gallery.info()
         assert info.structure == made.spec.kind != "exact"
         assert info.recall_low is not None
@@ -382,10 +382,10 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
         assert (info.structure, info.generation, info.recent) == ("exact", 1, 0)
         assert info.note is not None
         assert "older version" in info.note
-        assert gallery.upkeep.is_due
+        assert gallery.is_rebuild_due
         assert strangers(gallery, vectors_ND, list(range(300))) == []
         rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
         assert gallery.info().structure != "exact"
         assert gallery.info().note is None
-        assert not gallery.upkeep.is_due
+        assert not gallery.is_rebuild_due

@@ -18,7 +18,7 @@ from index.query.searcher import ATTEMPTS, READ_ONLY_ATTEMPTS
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import rebuilt, small_structures
+from tests.support.segments import SMALL, rebuilt, small_structures
 
 KEPT = parse_filter({"must": [{"key": "label", "match": "kept"}]})
 QUERY = unit_vectors(1, 8, seed=5)
@@ -29,7 +29,7 @@ def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gallery
     """20 items that stay, and 100 that come and go."""
     small_structures(monkeypatch)
     with Gallery.create(
-        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=8
+        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=8, policy=SMALL
     ) as gallery:
         gallery.put([new_item(f"kept{n}", seed=n, label="kept") for n in range(20)])
         gallery.put([new_item(f"gone{n}", seed=100 + n) for n in range(100)])
@@ -74,7 +74,7 @@ def test_a_generation_taken_over_while_writers_wait_is_no_damage(
             replace_one(gallery, len(acts))
         elif "take over" not in acts:
             acts.append("take over")
-            assert gallery.upkeep.take_over()
+            assert gallery.adopt_newest_generation()
 
     rebuilt(gallery.folder)
     whenever_items_are_read(monkeypatch, act)
@@ -92,7 +92,7 @@ def test_without_the_right_to_write_others_writes_are_no_damage(
     writes: int,
 ) -> None:
     left = writes
-    with Gallery.open(gallery.folder, fingerprint=None) as other:
+    with Gallery.open(gallery.folder, fingerprint=None, policy=SMALL) as other:
 
         def act() -> None:
             nonlocal left
@@ -110,7 +110,7 @@ def test_without_the_right_to_write_others_writes_are_no_damage(
 def test_when_others_never_stop_that_is_said(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Gallery], set[str]]
 ) -> None:
-    with Gallery.open(gallery.folder, fingerprint=None) as other:
+    with Gallery.open(gallery.folder, fingerprint=None, policy=SMALL) as other:
         numbers = iter(range(10_000))
         monkeypatch.setattr(gallery._store._database, "read_only_reason", "the disk failed")
         whenever_items_are_read(monkeypatch, lambda: replace_one(other, next(numbers)))
@@ -176,7 +176,7 @@ def test_filtered_pages_are_whole_while_items_are_replaced_and_generations_taken
 
     def rebuild() -> None:
         rebuilt(gallery.folder)
-        assert gallery.upkeep.take_over()
+        assert gallery.adopt_newest_generation()
 
     works = [in_a_loop(*one) for one in ((replace, "writes"), (look, "pages"), (look, "pages"))]
     works.append(in_a_loop(rebuild, "generations"))

@@ -1,3 +1,5 @@
+"""Items that were read are remembered, within a bound, until they are replaced."""
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,3 +1,5 @@
+"""Approximate structures: scores, batches, rows that are left out, effort, threads."""
+
 import threading
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""Tuning: held-out queries, intervals of the recall, and the structure that follows."""
+
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -342,7 +344,7 @@ def test_the_structure_follows_from_the_number_of_rows_and_info_tells_it(
     assert (made.spec.kind, made.count, made.generation) == (kind, count, 1)
     assert made.seq == gallery.seq
     assert gallery.info().generation == 0
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     info = gallery.info()
     assert (info.structure, info.recall, info.generation) == (kind, made.spec.recall, 1)
     assert info.recall is not None
@@ -366,7 +368,7 @@ def test_when_no_structure_reaches_the_recall_everything_is_scanned(
 
     assert [trial.reached for trial in made.trials] == [False, True]
     assert made.spec.kind == "exact"
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     assert gallery.info().structure == "exact"
     assert gallery.info().recall == 1
     assert sorted(
@@ -398,7 +400,7 @@ def test_tuning_measures_everything_and_the_quickest_that_reaches_the_recall_is_
     assert [trial.spec.kind for trial in made.trials] == ["quantized", "graph", "exact"]
     assert made.spec.kind == "graph"
     assert saved_plan(gallery) == made.spec
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     assert gallery.info().structure == "graph"
 
     again = rebuilt(gallery.folder)  # the list would begin with inverted lists
@@ -440,7 +442,7 @@ def test_what_is_written_meanwhile_is_found_after_the_takeover(
             gallery.delete(["i7"])
 
     rebuilt(gallery.folder, on_stage=late)
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
 
     info = gallery.info()
     assert (info.structure, info.recent, info.count) == ("graph", 2, 150)
@@ -478,7 +480,7 @@ def test_what_was_tuned_for_less_is_said_when_it_no_longer_does(
     assert not made.trials[0].reached
     assert len(made.trials) > 1, "the next candidates are tried"
     assert "does not reach recall 0.999 any more" in made.spec.note
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     assert gallery.info().note == made.spec.note
 
 

@@ -325,7 +325,7 @@ def test_a_write_costs_a_filter_that_only_excludes_what_was_written(
     small_structures(monkeypatch)
     gallery.put([new_item(f"i{n}", seed=n, label="a" if n % 2 else "b") for n in range(150)])
     rebuilt(gallery.folder)
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     listed: list[int] = []
     keys_above = Snapshot.keys_above
 

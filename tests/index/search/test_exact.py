@@ -1,3 +1,5 @@
+"""Exact search over rows in memory, against sorting every cosine."""
+
 import threading
 import tracemalloc
 
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import BadVectorsError
-from index.search.exact import Hits, nearest, range_search
+from index.search.exact import nearest, range_search
+from index.search.hits import Hits
 from index.snapshot.segments.delta_segment import MIN_TOMBSTONES, DeltaSegment
 from index.snapshot.segments.immutable_segment import ImmutableSegmentView
 from tests.support.fakes import unit_vectors
@@ -206,7 +209,7 @@ def test_the_first_of_many_that_score_enough_are_those_of_all_ties_by_key(
     assert nearest_keys.tolist() == first.tolist()
 
 
-@pytest.mark.parametrize("dead", [0, 60_000])
+@pytest.mark.parametrize("tombstones", [0, 60_000])
 @pytest.mark.parametrize("what", ["range", "nearest", "equal"])
 def test_memory_follows_what_is_asked_for_not_what_is_stored(what: str, tombstones: int) -> None:
     count, width = 200_000, 64

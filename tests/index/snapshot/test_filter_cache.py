@@ -1,7 +1,8 @@
+"""Remembered filters: the rows they let through are those of judging everything anew."""
+
 import threading
 from collections import Counter
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -123,7 +124,9 @@ def test_one_and_true_are_different_filters_although_python_calls_them_equal() -
 @given(data=st.data())
 def test_what_is_remembered_equals_judging_everything_anew(spare: int, data: st.DataObject) -> None:
     world = World()
-    cache = FilterCache(world.evaluate, newest=lambda: 0, stored=lambda: len(world.values))
+    cache = FilterCache(
+        world.evaluate, newest=lambda: 0, stored=lambda: len(world.values), spare=spare
+    )
     condition = st.lists(st.sampled_from(CONDITIONS), max_size=2)
     lists = st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["must", "should", "must_not"], condition)
@@ -139,8 +142,7 @@ def test_what_is_remembered_equals_judging_everything_anew(spare: int, data: st.
             world.values.pop(key, None)
 
         for wanted in data.draw(st.lists(st.sampled_from(filters), max_size=4)):
-            with patch("index.snapshot.filter_cache.SPARE", spare):
-                found = cache.of(wanted, up_to=world.last, all_keys=world.keys)
+            found = cache.of(wanted, up_to=world.last, all_keys=world.keys)
 
             live = [key for key in found.keys_S.tolist() if key in world.values]
             assert live == world.passing(wanted)
@@ -201,10 +203,7 @@ def filter_of(number: int) -> Filter:
     return Filter(must=(Match(Key("v", column=False), (f"user {number}",)),))
 
 
-def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("index.snapshot.filter_cache.MAX_BYTES", 8 * 1000 * 10)
+def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first() -> None:
     keys_S = np.arange(1, 1001)
     judged: Counter[Condition] = Counter()
 
@@ -212,7 +211,7 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
         judged[condition] += 1
         return keys_S[keys_S > after]
 
-    cache = FilterCache(evaluate, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(evaluate, newest=lambda: 0, stored=lambda: 10**6, max_bytes=8 * 1000 * 10)
 
     def ask(number: int) -> None:
         cache.of(filter_of(number), up_to=1000, all_keys=lambda _: keys_S)
@@ -228,12 +227,11 @@ def test_memory_stays_within_its_bound_and_the_longest_unused_goes_first(
     assert sum(known.nbytes for known in cache._known.values()) <= 8 * 1000 * 10
 
 
-def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("index.snapshot.filter_cache.MAX_FILTERS", 50)
+def test_filters_that_let_next_to_nothing_through_are_not_remembered_without_end() -> None:
     nothing = np.empty(0, np.int64)
-    cache = FilterCache(lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6)
+    cache = FilterCache(
+        lambda _, /, *, after: nothing, newest=lambda: 0, stored=lambda: 10**6, max_filters=50
+    )
 
     for number in range(400):
         cache.of(filter_of(number), up_to=1000, all_keys=lambda _: nothing)

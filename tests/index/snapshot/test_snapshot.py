@@ -1,3 +1,5 @@
+"""Snapshots: what searches read while rows come and go."""
+
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""A new generation is taken over once, and a damaged one is not read again and again."""
+
 import logging
 import threading
 import time
@@ -10,6 +12,7 @@ import pytest
 
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
+from index.search.policy import SearchPolicy
 from index.snapshot.segments.generations import Generations
 from index.snapshot.segments.immutable_segment import ImmutableSegment
 from tests.support.fakes import new_item
@@ -19,8 +22,9 @@ from tests.support.segments import rebuilt, small_structures
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gallery]:
     small_structures(monkeypatch)
+    policy = SearchPolicy(min_indexed_rows=100, check_period_s=0.01, failure_retry_s=0.02)
     with Gallery.create(
-        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=8
+        tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=8, policy=policy
     ) as gallery:
         gallery.put([new_item(f"i{n}", seed=n) for n in range(120)])
         yield gallery
@@ -55,12 +59,12 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_the_newest_generation_is_taken_over_once(gallery: Gallery, loads: Counter[int]) -> None:
-    assert not gallery.upkeep.take_over(), "there is none"
+    assert not gallery.adopt_newest_generation(), "there is none"
     rebuilt(gallery.folder)
     rebuilt(gallery.folder)
 
-    assert gallery.upkeep.take_over()
-    assert not gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
+    assert not gallery.adopt_newest_generation()
 
     assert loads == {2: 1}
     assert gallery.info().generation == 2
@@ -74,9 +78,9 @@ def test_a_damaged_generation_is_read_once_and_not_every_second(
     rebuilt(gallery.folder)
     damage(gallery, 2)
 
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     for _ in range(5):
-        assert not gallery.upkeep.take_over()
+        assert not gallery.adopt_newest_generation()
 
     assert gallery.info().generation == 1
     assert loads == {1: 1, 2: 1}
@@ -86,14 +90,14 @@ def test_a_damaged_generation_is_read_once_and_not_every_second(
 def test_a_generation_made_in_place_of_a_damaged_one_is_taken_over(gallery: Gallery) -> None:
     rebuilt(gallery.folder)
     damage(gallery, 1)
-    assert not gallery.upkeep.take_over()
+    assert not gallery.adopt_newest_generation()
     damaged = gallery.folder / "snapshots" / "gen-00000001"
     damaged.rename(gallery.folder.parent / "removed by hand")
-    assert not gallery.upkeep.take_over()
+    assert not gallery.adopt_newest_generation()
 
     rebuilt(gallery.folder)
 
-    assert gallery.upkeep.take_over()
+    assert gallery.adopt_newest_generation()
     assert gallery.info().generation == 2  # numbers only grow
 
 
@@ -105,9 +109,6 @@ def test_a_generation_made_in_place_of_a_damaged_one_is_taken_over(gallery: Gall
 def test_the_background_goes_on_after_a_rebuild_that_could_not_be_made(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    monkeypatch.setattr("index.maintenance.maintenance.PERIOD_S", 0.01)
-    monkeypatch.setattr("index.maintenance.maintenance.PATIENCE_S", 0.02)
-    monkeypatch.setattr("index.maintenance.maintenance.EXACT_ROWS", 100)
     tried = threading.Event()
 
     def rebuild(**_: Any) -> Any:
@@ -115,11 +116,11 @@ def test_the_background_goes_on_after_a_rebuild_that_could_not_be_made(
             tried.set()
             raise fault
         made = rebuilt(gallery.folder)
-        gallery.upkeep.take_over()
+        gallery.adopt_newest_generation()
         return made
 
-    monkeypatch.setattr(gallery.upkeep, "rebuild", rebuild)
-    gallery.upkeep.start()
+    monkeypatch.setattr(gallery._maintenance, "rebuild", rebuild)
+    gallery.start_maintenance()
 
     wait_until(lambda: gallery._follower.snapshot.immutable is not None)
 

@@ -1,3 +1,5 @@
+"""The database: group commits, migrations, the log and its cuts, settings, and what is stored."""
+
 import signal
 import subprocess
 import sys

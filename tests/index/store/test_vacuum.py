@@ -111,7 +111,7 @@ def test_a_copy_and_a_structure_without_room_are_refused_before_they_begin(tmp_p
         leave_free(disk, 48 * 2**10)  # 32 of which opening takes
         with Gallery.open(disk / "g", fingerprint=None) as gallery:
             with pytest.raises(RebuildError, match=r"a new structure, at least, needs 25\.8 KiB"):
-                gallery.upkeep.rebuild()
+                gallery.rebuild()
             assert gallery.info().generation == 0
 
 

@@ -1,3 +1,5 @@
+"""Backups of galleries that are written to, and what is restored of them."""
+
 import shutil
 import sqlite3
 import subprocess
@@ -225,7 +227,7 @@ def test_a_backup_is_read_from_a_disk_that_cannot_be_written_to(
 
 def test_old_snapshots_beside_a_restored_database_are_refused(tmp_path: Path) -> None:
     with make(tmp_path / "g", items=1_200) as gallery:
-        gallery.upkeep.rebuild()
+        gallery.rebuild()
         assert gallery.info().generation == 1
         back_up(gallery, tmp_path / "b", on_progress=quiet)
         gallery.put([new_item("later", seed=9999)])
@@ -238,7 +240,7 @@ def test_old_snapshots_beside_a_restored_database_are_refused(tmp_path: Path) ->
         assert restored.count == 1_200
         (problem,) = restored.verify()
         assert "it belongs to another gallery or model" in problem
-        restored.upkeep.rebuild()
+        restored.rebuild()
         assert restored.info().generation == 2
         query = new_item("q", seed=7).vector_D[np.newaxis]
         assert restored.search(query, k=1).hits[0][0].id == "i7"

@@ -1,3 +1,5 @@
+"""Exports and imports of galleries and of vectors: whole, interrupted, refused."""
+
 import csv
 import json
 import sys

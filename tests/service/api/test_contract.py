@@ -66,12 +66,6 @@ class Touch:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def routes(client: httpx.Client) -> list[tuple[str, str]]:
     """All methods and paths of the contract, with names that nobody has filled in."""
     paths = client.get("/openapi.json").json()["paths"]

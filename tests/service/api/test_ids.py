@@ -1,14 +1,13 @@
 """Ids of any script, with spaces and signs: stored, found, changed and deleted over HTTP."""
 
 import socket
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, answered
+from tests.support.server.servers import answered
 
 PNG = {"Content-Type": "image/png"}
 IDS = [
@@ -27,12 +26,6 @@ IDS = [
     ),
     *("a\\b", "?q=1#x", "a&b=c;d", "{item_id}", "~", "a'b\"c", "<i>", "...", "delete", "x" * 256),
 ]
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.mark.parametrize("item_id", IDS)

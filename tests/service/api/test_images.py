@@ -182,9 +182,9 @@ def test_stored_images_are_as_large_as_their_gallery_keeps_them(server: Server) 
 
     with Gallery.open(server.log.parent / "gallery", fingerprint=None) as gallery:
         assert longest_side("kept-small") == 256
-        gallery.pictures.keep(512)
+        gallery.set_thumbnail_side(512)
         assert longest_side("kept-large") == 512
-        gallery.pictures.keep(256)
+        gallery.set_thumbnail_side(256)
     assert longest_side("kept-small") == 256
 
 

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, expect
 from typer.testing import CliRunner
 
 from cli.commands import app
-from tests.conftest import write_gallery
 from tests.service.api.test_page import browser, visit_of  # noqa: F401 (a fixture)
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.models import write_model
 from tests.support.server.servers import Server, answered, running_server
@@ -32,12 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     with running_server(folder / "model", folder / "gallery", folder / "log") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 
-from tests.conftest import StrictServer
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server
+from tests.support.server.servers import Server, StrictServer
 
 # Nothing of Chromium's own may reach for the network; the last line cuts it off altogether.
 CHROMIUM_FLAGS = [

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from index.gallery import Gallery
-from tests.conftest import write_gallery, write_vectors
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import write_vectors
 from tests.support.images.pngs import png
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import Server, answered, running_server
 
 PNG = {"Content-Type": "image/png"}
@@ -26,11 +27,7 @@ MANY = 2_500
 def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A server of its own, whose 40 items nobody changes."""
     folder = tmp_path_factory.mktemp("range")
-    write_gallery(folder / "gallery", model)
-    with (
-        running_server(model, folder / "gallery", folder / "log") as server,
-        server.client() as client,
-    ):
+    with gallery_server(model, folder) as server, server.client() as client:
         yield client
 
 
@@ -154,7 +151,7 @@ def many(
     vectors = clustered_vectors(MANY, WIDTH, seed=0)
     write_vectors(folder / "gallery", model, vectors)
     with Gallery.open(folder / "gallery", fingerprint=None) as gallery:
-        gallery.upkeep.rebuild(target=0.9)
+        gallery.rebuild(target=0.9)
     with running_server(model, folder / "gallery", folder / "log") as server:
         yield server, vectors
 

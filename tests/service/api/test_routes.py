@@ -11,18 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import STORED
+from tests.support.galleries import STORED
 from tests.support.images.pngs import encoded, picture, png
 from tests.support.models import LABELS
 from tests.support.server.servers import Server, answered
 
 PNG = {"Content-Type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture

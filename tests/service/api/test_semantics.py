@@ -14,9 +14,9 @@ import pytest
 from service.errors import RetryableError
 from service.http.problem_details import PROBLEMS, problem_response
 from service.server.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
-from tests.conftest import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, answered, running_server
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server, answered
 
 PNG = {"Content-Type": "image/png"}
 SHOP = "https://shop.example"
@@ -27,18 +27,10 @@ FEW, MOST_BYTES = 150, 100_000
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that pages of one origin may call, with little room for bodies."""
-    folder = tmp_path_factory.mktemp("semantics")
-    write_gallery(folder / "gallery", model)
     options = ("--cors-origins", SHOP, "--max-body-bytes", str(MOST_BYTES))
     more = ("--max-bodies-bytes", "60000", "--requests-per-minute", "100000")
-    with running_server(model, folder / "gallery", folder / "log", *options, *more) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("semantics"), *options, *more) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as one:
-        yield one
 
 
 def raw(server: Server, sent: bytes) -> httpx.Response:
@@ -163,9 +155,8 @@ def logged(server: Server, request_id: str) -> dict[str, Any]:
 
 
 def test_a_quota_is_counted_for_its_route_too(model: Path, tmp_path: Path) -> None:
-    write_gallery(tmp_path / "gallery", model)
     options = ("--requests-per-minute", "1", "--cors-origins", SHOP)
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+    with gallery_server(model, tmp_path, *options) as server:
         with server.client(headers={"Origin": SHOP}) as client:
             answers = [client.get("/v1/items/a%20b") for _ in range(3)]
         last = answers[-1]
@@ -200,10 +191,8 @@ def test_a_client_behind_a_proxy_is_one_however_it_is_written(
 @pytest.fixture(scope="module")
 def proxied(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server behind a proxy of this machine, where each client may ask once a minute."""
-    folder = tmp_path_factory.mktemp("proxied")
-    write_gallery(folder / "gallery", model)
     options = ("--requests-per-minute", "1", "--trusted-proxies", "127.0.0.1")
-    with running_server(model, folder / "gallery", folder / "log", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("proxied"), *options) as running:
         yield running
 
 

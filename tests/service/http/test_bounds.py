@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from service.schemas.parameters import MAX_IMAGES, MAX_JSON_VALUES, MAX_WIDTH
-from tests.conftest import write_gallery
 from tests.support.images.pngs import encoded, png
 from tests.support.processes import usage
-from tests.support.server.servers import Server, running_server
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server
 
 PNG = {"Content-Type": "image/png"}
 MORE_MB = 150  # of memory, that no request of these may take
@@ -28,16 +28,8 @@ LARGE = 200_000  # elements
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("bounds")
-    write_gallery(folder / "gallery", model)
-    with running_server(model, folder / "gallery", folder / "log") as running:
+    with gallery_server(model, tmp_path_factory.mktemp("bounds")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as one:
-        yield one
 
 
 def nested(depth: int) -> list[Any]:

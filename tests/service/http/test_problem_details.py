@@ -6,7 +6,6 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -18,12 +17,11 @@ from index import errors as index_errors
 from index.gallery import Gallery
 from service import errors as service_errors
 from service.http.problem_details import MEDIA_TYPE, PROBLEMS, find_problem
-from tests.conftest import StrictServer
 from tests.service.test_cases import TABLE
 from tests.support.fakes import new_item
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
-from tests.support.server.servers import Server
+from tests.support.server.servers import Server, StrictServer
 from vision import errors as vision_errors
 
 PNG = {"Content-Type": "image/png"}
@@ -44,12 +42,6 @@ OUR_FAULT: set[type[Exception]] = {
     service_errors.RetryableError,
     service_errors.ServiceConfigError,
 }
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> None:

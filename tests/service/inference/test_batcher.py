@@ -1,3 +1,5 @@
+"""Images in batches: everybody gets his own answer, nobody waits for a heavy image."""
+
 import asyncio
 import threading
 import time

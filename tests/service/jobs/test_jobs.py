@@ -26,9 +26,10 @@ from index.transfer.backup import restore
 from service.errors import JobConflictError, UnknownJobError
 from service.jobs.records import KEPT, JobRecords
 from service.jobs.runner import JobContext, JobRunner
-from tests.conftest import STORED, server_with_folders, write_gallery, write_vectors
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import STORED, write_gallery, write_vectors
 from tests.support.images.pngs import png
+from tests.support.server.gallery_servers import gallery_server, server_with_folders
 from tests.support.server.servers import Server, running_server
 
 PNG = {"Content-Type": "image/png"}
@@ -361,9 +362,8 @@ def _is_free(path: Path) -> bool:
 
 
 def test_two_workers_share_structures_and_jobs(model: Path, tmp_path: Path) -> None:
-    write_gallery(tmp_path / "gallery", model)
     options = ("--workers", "2")
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+    with gallery_server(model, tmp_path, *options) as server:
 
         def ask(method: str, path: str, **settings: Any) -> httpx.Response:
             """Send it on a new connection, so that either worker may get it."""

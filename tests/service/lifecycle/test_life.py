@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 
 from index.gallery import Gallery
-from tests.conftest import STORED, write_gallery
+from tests.support.galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.loop_filesystems import small_filesystem
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import (
     ROOT,
     Server,
@@ -80,8 +81,7 @@ def _environment(pid: int) -> list[str]:
 
 
 def test_requests_in_flight_are_finished_when_it_stops(model: Path, tmp_path: Path) -> None:
-    write_gallery(tmp_path / "gallery", model)
-    with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
+    with gallery_server(model, tmp_path) as server:
         where = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         sockets = [socket.create_connection(where, timeout=30) for _ in range(20)]
         body = png(1)

@@ -12,8 +12,8 @@ from tests.support.processes import Meter, Usage, growth, slope_per_minute
 from tests.support.server.load_generator import Client, run
 from tests.support.server.mixed_traffic import Seen, mixed_traffic
 from tests.support.server.servers import Server, running_server
-from tests.support.server.unsafe_server import careless_server
-from tests.support.targets_table import Figure, missed, show
+from tests.support.server.unsafe_server import unsafe_server
+from tests.support.targets_table import Target, missed, print_table
 
 LANES = 8
 PAUSE_S = 0.05  # of each lane, after each request: what was stored is remembered, within a bound
@@ -41,22 +41,22 @@ class Soak:
     def mb_a_minute(self) -> float:
         return slope_per_minute(self.samples, lambda one: one.resident_mb)
 
-    def figures(self) -> list[Figure]:
+    def targets(self) -> list[Target]:
         last = self.samples[-1]
         requests = self.seen.statuses.total()
         refused = sum(
             n for kind, n in self.seen.statuses.items() if kind.endswith((" 503", " 429"))
         )
         return [
-            Figure("requests", "", requests),
-            Figure("of these, refused properly", "", refused),
-            Figure("of these, not as they should be", "", len(self.seen.unexpected), at_most=0),
-            Figure("resident memory at the end", "MB", last.resident_mb),
-            Figure("resident memory, slope", "MB/min", self.mb_a_minute, at_most=MB_A_MINUTE),
-            Figure("threads at the end", "", last.threads),
-            Figure("threads, last third over first", "", self.threads, at_most=THREADS),
-            Figure("descriptors at the end", "", last.descriptors),
-            Figure("descriptors, last third over first", "", self.descriptors, at_most=DESCRIPTORS),
+            Target("requests", "", requests),
+            Target("of these, refused properly", "", refused),
+            Target("of these, not as they should be", "", len(self.seen.unexpected), at_most=0),
+            Target("resident memory at the end", "MB", last.resident_mb),
+            Target("resident memory, slope", "MB/min", self.mb_a_minute, at_most=MB_A_MINUTE),
+            Target("threads at the end", "", last.threads),
+            Target("threads, last third over first", "", self.threads, at_most=THREADS),
+            Target("descriptors at the end", "", last.descriptors),
+            Target("descriptors, last third over first", "", self.descriptors, at_most=DESCRIPTORS),
         ]
 
 
@@ -102,14 +102,14 @@ def test_after_five_minutes_of_mixed_traffic_nothing_has_grown(model: Path, tmp_
     with running_server(model, tmp_path / "gallery", tmp_path / "log") as server:
         seen = soak(server, warm_up_s=60, seconds=300)
 
-    show("Five minutes of mixed traffic, after one to warm up", seen.figures())
-    assert missed(seen.figures()) == []
+    print_table("Five minutes of mixed traffic, after one to warm up", seen.targets())
+    assert missed(seen.targets()) == []
     check_gallery(tmp_path / "gallery", seen.seen)
 
 
 @pytest.mark.load
 def test_the_soak_would_show_a_server_that_leaks(tmp_path: Path) -> None:
-    with careless_server(tmp_path / "log", "--leak") as server:
+    with unsafe_server(tmp_path / "log", "--leak") as server:
         seen = soak(server, warm_up_s=1, seconds=6)
 
     assert seen.threads > THREADS

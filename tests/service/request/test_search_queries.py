@@ -1,23 +1,16 @@
 """Several queries in one search request are answered in order, each as it would be alone."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, answered
+from tests.support.server.servers import answered
 
 PNG = {"Content-Type": "image/png"}
 SEARCH = "/v1/search"
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def ids(result: dict[str, Any]) -> list[str]:

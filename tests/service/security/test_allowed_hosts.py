@@ -17,9 +17,9 @@ from service.http.negotiation import accepts_gzip
 from service.security.allowed_hosts import AllowedHosts
 from service.security.cors import refuse_other_sites
 from service.security.trusted_proxies import Site, TrustedProxies
-from tests.conftest import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, running_server
+from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.servers import Server
 
 PNG = {"Content-Type": "image/png"}
 PROXY = "127.0.0.9"  # an address of this machine that the server trusts
@@ -28,10 +28,7 @@ PROXY = "127.0.0.9"  # an address of this machine that the server trusts
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hosts")
-    write_gallery(folder / "gallery", model)
-    with running_server(
-        model, folder / "gallery", folder / "log", "--trusted-proxies", PROXY
-    ) as running:
+    with gallery_server(model, folder, "--trusted-proxies", PROXY) as running:
         yield running
 
 

@@ -16,9 +16,9 @@ from service.errors import CrossSiteError, ServiceConfigError
 from service.security.api_keys import make_key
 from service.security.cors import Cors, refuse_other_sites
 from service.security.trusted_proxies import Site
-from tests.conftest import StrictServer, write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.servers import Server, running_server
+from tests.support.server.servers import Server, StrictServer, running_server
 
 SHOP = "https://shop.example"
 ALWAYS = {
@@ -27,12 +27,6 @@ ALWAYS = {
     "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin",
 }
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.nginx import make_certificate, running_nginx
-from tests.support.server.servers import Server, open_folder, running_at, running_server
+from tests.support.server.servers import Server, open_folder, running_at
 
 PNG = {"Content-Type": "image/png"}
 DOCUMENT = ROOT / "docs" / "proxies.md"
@@ -38,10 +39,8 @@ class Proxied:
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("proxied")
-    write_gallery(folder / "gallery", model)
     options = ("--trusted-proxies", "127.0.0.1", "--requests-per-minute", "5000")
-    with running_server(model, folder / "gallery", folder / "log", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("proxied"), *options) as running:
         yield running
 
 
@@ -166,10 +165,8 @@ def test_a_page_that_came_without_tls_is_not_our_own_over_tls(proxied: Proxied) 
 @pytest.fixture(scope="module")
 def listed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that goes by one name, and trusts this machine's proxies; nobody needs a key."""
-    folder = tmp_path_factory.mktemp("listed")
-    write_gallery(folder / "gallery", model)
     options = ("--trusted-proxies", "127.0.0.0/8", "--allowed-hosts", "shop.example")
-    with running_server(model, folder / "gallery", folder / "log", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("listed"), *options) as running:
         yield running
 
 

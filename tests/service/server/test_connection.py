@@ -20,8 +20,9 @@ from service.server.connection import LINGER_S, MAX_PIPELINED, WorkerProtocol
 from service.server.connection_limits import SHARE
 from service.server.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from service.worker import Connection
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import encoded, png
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import Server, running_server
 from vision.image.decode import decode_image
 
@@ -36,15 +37,13 @@ HALF = b"POST /v1/classify HTTP/1.1\r\nHost:"
 @pytest.fixture(scope="module")
 def impatient(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with short deadlines, few connections and little room for bodies."""
-    folder = tmp_path_factory.mktemp("impatient")
-    write_gallery(folder / "gallery", model)
     options = (
         *("--header-timeout-s", str(HEADER_S), "--body-timeout-s", str(BODY_S)),
         *("--answer-timeout-s", str(ANSWER_S), "--max-connections", str(CONNECTIONS)),
         *("--max-body-bytes", "1000000", "--max-bodies-bytes", "2500000"),
         *("--keep-alive-s", str(KEEP_ALIVE_S)),
     )
-    with running_server(model, folder / "gallery", folder / "log.txt", *options) as running:
+    with gallery_server(model, tmp_path_factory.mktemp("impatient"), *options) as running:
         yield running
 
 
@@ -581,9 +580,8 @@ def test_a_worker_may_open_as_many_files_as_its_connections_need(
     model: Path, tmp_path: Path
 ) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    write_gallery(tmp_path / "gallery", model)
     options = ("--max-connections", "5000")
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *options) as server:
+    with gallery_server(model, tmp_path, *options) as server:
         (worker,) = server.workers()
         soft, _ = resource.prlimit(worker, resource.RLIMIT_NOFILE)
 

@@ -23,8 +23,8 @@ from tests.support.server.load_generator import (
     run,
 )
 from tests.support.server.servers import Server, running_server
-from tests.support.server.unsafe_server import careless_server
-from tests.support.targets_table import Figure, missed, show
+from tests.support.server.unsafe_server import unsafe_server
+from tests.support.targets_table import Target, missed, print_table
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")
@@ -78,7 +78,7 @@ class Overload:
                 return max(0.0, first.meant - self.ended)
         return float("inf")
 
-    def figures(self) -> list[Figure]:
+    def targets(self) -> list[Target]:
         unloaded_ms = latencies_ms(self.unloaded)
         accepted_ms, refused_ms = latencies_ms(self.accepted), latencies_ms(self.refused)
         usual = percentile(unloaded_ms, 0.99)
@@ -86,20 +86,20 @@ class Overload:
         goodput = answered_rate(self.overloaded) / self.capacity
         offered = len(self.overloaded) / (self.ended - self.overloaded[0].meant)
         return [
-            Figure("capacity", "requests/s", self.capacity),
-            Figure("offered", "requests/s", offered, at_least=0.98 * FACTOR * self.capacity),
-            Figure("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
-            Figure("unloaded, p50", "ms", percentile(unloaded_ms, 0.5)),
-            Figure("unloaded, p99", "ms", usual),
-            Figure("accepted, p50", "ms", percentile(accepted_ms, 0.5)),
-            Figure("accepted, p99", "ms", accepted, at_most=1000),
-            Figure("accepted, p99 over unloaded p99", "x", accepted / usual, at_most=3),
-            Figure("refused, p50", "ms", percentile(refused_ms, 0.5)),
-            Figure("refused, p99", "ms", percentile(refused_ms, 0.99), at_most=50),
-            Figure("goodput over capacity", "x", goodput, at_least=0.9),
-            Figure("/livez, p99", "ms", percentile(latencies_ms(self.probes), 0.99), at_most=100),
-            Figure("neither answered nor refused", "replies", len(self.failed), at_most=0),
-            Figure("recovered after", "s", self.recovered_s, at_most=2),
+            Target("capacity", "requests/s", self.capacity),
+            Target("offered", "requests/s", offered, at_least=0.98 * FACTOR * self.capacity),
+            Target("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
+            Target("unloaded, p50", "ms", percentile(unloaded_ms, 0.5)),
+            Target("unloaded, p99", "ms", usual),
+            Target("accepted, p50", "ms", percentile(accepted_ms, 0.5)),
+            Target("accepted, p99", "ms", accepted, at_most=1000),
+            Target("accepted, p99 over unloaded p99", "x", accepted / usual, at_most=3),
+            Target("refused, p50", "ms", percentile(refused_ms, 0.5)),
+            Target("refused, p99", "ms", percentile(refused_ms, 0.99), at_most=50),
+            Target("goodput over capacity", "x", goodput, at_least=0.9),
+            Target("/livez, p99", "ms", percentile(latencies_ms(self.probes), 0.99), at_most=100),
+            Target("neither answered nor refused", "replies", len(self.failed), at_most=0),
+            Target("recovered after", "s", self.recovered_s, at_most=2),
         ]
 
 
@@ -158,20 +158,20 @@ def test_in_an_overload_every_request_is_answered_or_told_when_to_come_again(
 def test_in_an_overload_answers_refusals_and_probes_stay_quick(slow_server: Server) -> None:
     title = f"Overload: {FACTOR} x what the server can take, for 20 s"
     run = partial(apart, overload, slow_server.url, seconds=20)
-    figures = punctual(run, title=title).figures()
+    targets = punctual(run, title=title).targets()
 
-    show(title, figures)
-    assert missed(figures) == []
+    print_table(title, targets)
+    assert missed(targets) == []
 
 
 @pytest.mark.load
 def test_the_overload_would_show_a_server_that_takes_everything(tmp_path: Path) -> None:
-    with careless_server(tmp_path / "log") as server:
+    with unsafe_server(tmp_path / "log") as server:
         seen = overload(server.url, seconds=2, patience_s=3)
 
     assert seen.refused == []
     assert seen.failed != []
-    assert len(missed(seen.figures())) > 2
+    assert len(missed(seen.targets())) > 2
 
 
 @dataclass

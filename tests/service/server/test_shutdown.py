@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_gallery
 from tests.support.images.pngs import encoded, picture
+from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.load_generator import Client, Connection, Reply, request_bytes, run
 from tests.support.server.servers import Server, running_server, wait_until_ready
-from tests.support.server.unsafe_server import careless_server
-from tests.support.targets_table import Figure, missed, show
+from tests.support.server.unsafe_server import unsafe_server
+from tests.support.targets_table import Target, missed, print_table
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")
@@ -99,8 +99,7 @@ async def lane(connection: Connection, replies: list[Reply]) -> None:
 @pytest.fixture
 def stopped(model: Path, tmp_path: Path) -> Stop:
     """What became of a server with a small model, whose queue has room for all."""
-    write_gallery(tmp_path / "gallery", model)
-    with running_server(model, tmp_path / "gallery", tmp_path / "log", *PATIENT) as server:
+    with gallery_server(model, tmp_path, *PATIENT) as server:
         return stop_under_load(server)
 
 
@@ -121,23 +120,23 @@ def test_ten_stops_under_load_fail_no_request(model: Path, tmp_path: Path) -> No
         folder.mkdir()
         with running_server(model, folder / "gallery", folder / "log", *PATIENT) as server:
             stops.append(stop_under_load(server))
-    figures = [
-        Figure("stops", "", len(stops)),
-        Figure("least in flight", "requests", min(len(s.in_flight) for s in stops), at_least=200),
-        Figure("failed, of all", "requests", sum(s.failed.total() for s in stops), at_most=0),
-        Figure("sent after the signal", "requests", sum(len(s.late) for s in stops)),
-        Figure("idle connections left", "", sum(s.idle_open for s in stops), at_most=0),
-        Figure("exit codes other than 0", "", sum(s.exit_code != 0 for s in stops), at_most=0),
-        Figure("longest stop", "s", max(s.seconds for s in stops), at_most=GRACE_S),
+    targets = [
+        Target("stops", "", len(stops)),
+        Target("least in flight", "requests", min(len(s.in_flight) for s in stops), at_least=200),
+        Target("failed, of all", "requests", sum(s.failed.total() for s in stops), at_most=0),
+        Target("sent after the signal", "requests", sum(len(s.late) for s in stops)),
+        Target("idle connections left", "", sum(s.idle_open for s in stops), at_most=0),
+        Target("exit codes other than 0", "", sum(s.exit_code != 0 for s in stops), at_most=0),
+        Target("longest stop", "s", max(s.seconds for s in stops), at_most=GRACE_S),
     ]
 
-    show("SIGTERM under load", figures)
-    assert missed(figures) == []
+    print_table("SIGTERM under load", targets)
+    assert missed(targets) == []
 
 
 @pytest.mark.load
 def test_the_stop_would_show_a_server_that_drops_what_it_has(tmp_path: Path) -> None:
-    with careless_server(tmp_path / "log") as server:
+    with unsafe_server(tmp_path / "log") as server:
         seen = stop_under_load(server)
 
     assert seen.failed.total() > 0

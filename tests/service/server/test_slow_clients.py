@@ -30,8 +30,8 @@ from tests.support.server.slow_clients import (
     SlowClient,
     slow_clients,
 )
-from tests.support.server.unsafe_server import careless_server
-from tests.support.targets_table import Figure, missed, show
+from tests.support.server.unsafe_server import unsafe_server
+from tests.support.targets_table import Target, missed, print_table
 
 CLASSIFY = request_bytes(
     "POST", "/v1/classify", encoded(picture(7, (400, 300)), "JPEG"), Content_Type="image/jpeg"
@@ -63,19 +63,19 @@ class Crowd:
         """Ordinary requests that were not answered with 200."""
         return [reply for reply in (*self.alone, *self.beside) if reply.status != 200]
 
-    def figures(self) -> list[Figure]:
+    def targets(self) -> list[Target]:
         alone, beside = latencies_ms(self.alone), latencies_ms(self.beside)
         usual, crowded = percentile(alone, 0.99), percentile(beside, 0.99)
         return [
-            Figure("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
-            Figure("ordinary alone, p50", "ms", percentile(alone, 0.5)),
-            Figure("ordinary alone, p99", "ms", usual),
-            Figure("ordinary beside slow clients, p50", "ms", percentile(beside, 0.5)),
-            Figure("ordinary beside slow clients, p99", "ms", crowded),
-            Figure("ordinary p99, beside over alone", "x", crowded / usual, at_most=2),
-            Figure("ordinary requests failed", "replies", len(self.failed), at_most=0),
+            Target("sent late by, p99", "ms", lateness_ms(self), at_most=LATE_MS),
+            Target("ordinary alone, p50", "ms", percentile(alone, 0.5)),
+            Target("ordinary alone, p99", "ms", usual),
+            Target("ordinary beside slow clients, p50", "ms", percentile(beside, 0.5)),
+            Target("ordinary beside slow clients, p99", "ms", crowded),
+            Target("ordinary p99, beside over alone", "x", crowded / usual, at_most=2),
+            Target("ordinary requests failed", "replies", len(self.failed), at_most=0),
             *(
-                Figure(
+                Target(
                     f"{count} clients: {habit.name}; the last closed after",
                     "s",
                     max(one.open_s for one in self.slow if one.habit == habit),
@@ -130,15 +130,15 @@ def test_clients_that_never_finish_a_request_are_shut_out_and_others_are_served(
 def test_beside_clients_that_never_finish_ordinary_answers_stay_quick(server: Server) -> None:
     title = "200 half-open and 50 trickling clients"
     run = partial(crowd, server.url, watched_s=CLOSED_S + 1, alone_s=CLOSED_S + 1)
-    figures = punctual(run, title=title).figures()
+    targets = punctual(run, title=title).targets()
 
-    show(title, figures)
-    assert missed(figures) == []
+    print_table(title, targets)
+    assert missed(targets) == []
 
 
 @pytest.mark.load
 def test_slow_clients_would_show_a_server_that_waits_for_them(tmp_path: Path) -> None:
-    with careless_server(tmp_path / "log") as server:
+    with unsafe_server(tmp_path / "log") as server:
         seen = crowd(server.url, watched_s=CLOSED_S + 1, alone_s=1)
 
     assert seen.still_open == Counter({habit.name: count for habit, count in CROWD.items()})

@@ -23,9 +23,9 @@ from files.module_command import module_command
 from service.server.ready_workers import ReadyWorkers
 from service.telemetry.health import ServerReadiness
 from service.telemetry.shared_metrics import shared_folder, started_ticks
-from tests.conftest import write_vectors
 from tests.service.jobs.test_jobs import begin, rebuilding, wait_for
 from tests.support.fakes import clustered_vectors
+from tests.support.galleries import write_vectors
 from tests.support.images.pngs import png
 from tests.support.processes import family
 from tests.support.server.load_generator import Client, Reply, request_bytes, run
@@ -37,7 +37,7 @@ from tests.support.server.servers import (
     running_server,
     serve_command,
 )
-from tests.support.targets_table import Figure, missed, show
+from tests.support.targets_table import Target, missed, print_table
 
 PNG = {"Content-Type": "image/png"}
 LIVEZ, READYZ = (request_bytes("GET", path) for path in ("/livez", "/readyz"))
@@ -131,15 +131,15 @@ def test_a_killed_worker_is_replaced_and_only_its_own_connections_break(kill: Ki
 
 @pytest.mark.load
 def test_a_killed_worker_is_replaced_within_seconds(kill: Kill) -> None:
-    figures = [
-        Figure("replies", "", len(kill.replies)),
-        Figure("connections that broke with it", "", len(kill.broken)),
-        Figure("other errors", "", kill.failed.total(), at_most=0),
-        Figure("until two workers answer again", "s", kill.replaced_s, at_most=5),
+    targets = [
+        Target("replies", "", len(kill.replies)),
+        Target("connections that broke with it", "", len(kill.broken)),
+        Target("other errors", "", kill.failed.total(), at_most=0),
+        Target("until two workers answer again", "s", kill.replaced_s, at_most=5),
     ]
 
-    show("One of two workers is killed", figures)
-    assert missed(figures) == []
+    print_table("One of two workers is killed", targets)
+    assert missed(targets) == []
 
 
 def test_a_server_has_begun_once_all_of_its_workers_could_answer(tmp_path: Path) -> None:

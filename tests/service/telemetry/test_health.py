@@ -22,8 +22,8 @@ from service.request.exchange import WorkerState
 from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, hide_folders
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.watchdog import STUCK_S, Watchdog
-from tests.conftest import write_gallery
 from tests.support.fakes import FakeEncoder
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import running_server
 from vision.inference.encoder import Encoding

@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 
 from service.telemetry.json_log import LogHandler, LogQueue
-from tests.conftest import StrictServer, write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     Server,
+    StrictServer,
     clean_environment,
     free_port,
     is_ready,

@@ -30,7 +30,7 @@ from service.telemetry.shared_metrics import (
     remove_shared_folder,
     shared_folder,
 )
-from tests.conftest import write_gallery
+from tests.support.galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import ROOT, Server, running_server
 
@@ -351,7 +351,7 @@ def test_the_lag_is_what_other_processes_wrote_since_the_last_look(
         width = one.binding.width
         other.put([new_item(f"new-{n}", seed=n, width=width) for n in range(5)])
 
-        assert one.upkeep.lag() == 5
+        assert one.lag() == 5
         one.catch_up()
-        assert one.upkeep.lag() == 0
+        assert one.lag() == 0
         assert np.isclose(one.seq, other.seq)

@@ -1,4 +1,4 @@
-"""Kills crews at work, and holds what is left against everything they said."""
+"""Kills workers at work, and holds what is left against everything they said."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ from index.maintenance.compaction import SETTING, TARGET, TunedSpec, compact
 from index.search.index_spec import IndexSpec
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
-from tests.support.crashes.crash_oracle import Expected, Figures
+from tests.support.crashes.crash_oracle import CrashCounts, Expected
 from tests.support.crashes.crash_worker_main import IDS, WIDTH, item_of, wrong_hits
-from tests.support.crashes.crash_workers import Crews
+from tests.support.crashes.crash_workers import CrashWorkers
 from tests.support.fakes import unit_vectors
 from tests.support.loop_filesystems import loop_disk
 
@@ -29,53 +29,53 @@ K: Final = 10
 LEAST_RECALL: Final = 0.9  # of the hits, over all queries of one look
 
 
-def kill_crews(folder: Path, *, cycles: int, longest_s: float, **orders: Any) -> Figures:
-    """Let crews work on a new gallery, each until it is killed, and look at what they leave.
+def kill_workers(folder: Path, *, cycles: int, longest_s: float, **orders: Any) -> CrashCounts:
+    """Let workers work on a new gallery, each until it is killed, and look at what they leave.
 
     In turn: all processes at once; first the one that rebuilds, then the others; all at once;
-    and a crew whose rebuilds are upkeep's own, and are killed one by one before all the others.
+    and a group whose rebuilds are upkeep's own, and are killed one by one before all the others.
     """
-    figures = Figures()
+    counts = CrashCounts()
     rng = random.Random(cycles)
     started = time.monotonic()
     expected = Expected(create(folder))
     begun = time.monotonic()
     rebuild(folder)
     longest_s = max(longest_s, 2 * (time.monotonic() - begun))  # some rebuilds shall come to an end
-    with Crews(folder.parent) as crews:
+    with CrashWorkers(folder.parent) as workers:
         for cycle in range(cycles):
             background = cycle % 4 == 3
-            with crews.at_work(folder, cycle=cycle, background=background, **orders) as crew:
+            with workers.at_work(folder, cycle=cycle, background=background, **orders) as group:
                 time.sleep(rng.uniform(0, longest_s * (1 + background)))  # a cold start takes long
                 if cycle % 4 == 1:
-                    crew.kill_rebuilder()
+                    group.kill_rebuilder()
                     time.sleep(rng.uniform(0, longest_s))
-            expected.hear(crew.events, figures)
-            figures.cycles += 1
-            look(folder, expected, figures)
-    figures.seconds = time.monotonic() - started
-    return figures
+            expected.hear(group.events, counts)
+            counts.cycles += 1
+            look(folder, expected, counts)
+    counts.seconds = time.monotonic() - started
+    return counts
 
 
-def cut_power(place: Path, *, cycles: int, longest_s: float, **orders: Any) -> Figures:
-    """As ``kill_crews``, on a disk whose power is cut before the crew is killed."""
-    figures = Figures()
+def cut_power(place: Path, *, cycles: int, longest_s: float, **orders: Any) -> CrashCounts:
+    """As ``kill_workers``, on a disk whose power is cut before the group is killed."""
+    counts = CrashCounts()
     rng = random.Random(cycles)
     started = time.monotonic()
-    with loop_disk(place / "disk", megabytes=64) as disk, Crews(place) as crews:
+    with loop_disk(place / "disk", megabytes=64) as disk, CrashWorkers(place) as workers:
         folder = disk.folder / "gallery"
         expected = Expected(create(folder))
         for cycle in range(cycles):
-            with crews.at_work(folder, cycle=cycle, **orders) as crew:
+            with workers.at_work(folder, cycle=cycle, **orders) as group:
                 time.sleep(rng.uniform(0, longest_s))
-                crew.cut(disk.cut_power)
+                group.cut(disk.cut_power)
                 time.sleep(0.02)  # whoever is at work sees the disk fail
             disk.restart()
-            expected.hear(crew.events, figures)
-            figures.cycles += 1
-            look(folder, expected, figures)
-    figures.seconds = time.monotonic() - started
-    return figures
+            expected.hear(group.events, counts)
+            counts.cycles += 1
+            look(folder, expected, counts)
+    counts.seconds = time.monotonic() - started
+    return counts
 
 
 def create(folder: Path) -> dict[str, int]:
@@ -106,16 +106,16 @@ def rebuild(folder: Path) -> None:
     store = Store.open(folder)
     try:
         for _ in range(100):
-            with contextlib.suppress(BlockingIOError):  # a process of the crew is still dying
+            with contextlib.suppress(BlockingIOError):  # a process of the group is still dying
                 compact(store, Generations.of(store), on_stage=lambda _: None)
                 return
             time.sleep(0.02)
     finally:
         store.close()
-    raise AssertionError("a dead crew keeps others from rebuilding")
+    raise AssertionError("a dead group keeps others from rebuilding")
 
 
-def stored_versions(gallery: Gallery, figures: Figures) -> dict[str, int]:
+def stored_versions(gallery: Gallery, counts: CrashCounts) -> dict[str, int]:
     """Return the version of every stored item; count those that are of two versions."""
     sql = (
         "SELECT i.id, i.label, i.metadata, i.content_sha256, v.data, t.data FROM items i "
@@ -126,7 +126,7 @@ def stored_versions(gallery: Gallery, figures: Figures) -> dict[str, int]:
         for item_id, label, metadata, content, vector, thumbnail in reader.execute(sql):
             version = versions[item_id] = json.loads(metadata)["version"]
             item = item_of(item_id, version)
-            figures.torn += (label, content, vector, thumbnail) != (
+            counts.torn += (label, content, vector, thumbnail) != (
                 item.label,
                 item.content_sha256,
                 item.vector_D.tobytes(),
@@ -161,25 +161,25 @@ def wrong_answers(gallery: Gallery, *, seed: int = 0) -> list[str]:
     return wrong
 
 
-def look(folder: Path, expected: Expected, figures: Figures) -> None:
-    """Open what a crew left, and hold it against what it said."""
+def look(folder: Path, expected: Expected, counts: CrashCounts) -> None:
+    """Open what a group left, and hold it against what it said."""
     snapshots = folder / "snapshots"
-    figures.unfinished += len(list(snapshots.glob(".gen-*")))
+    counts.unfinished += len(list(snapshots.glob(".gen-*")))
     with Gallery.open(folder, fingerprint=None) as gallery:
-        expected.compare(stored_versions(gallery, figures), figures)
-        figures.wrong += gallery.verify()
-        figures.wrong += wrong_answers(gallery, seed=figures.cycles)
+        expected.compare(stored_versions(gallery, counts), counts)
+        counts.wrong += gallery.verify()
+        counts.wrong += wrong_answers(gallery, seed=counts.cycles)
         generation = gallery.info().generation
     if not generation:
-        figures.wrong.append("no generation could be used, though a whole one was there")
-    figures.generations += max(0, generation - figures.newest)
-    figures.newest = generation
-    if figures.cycles % 3 == 0:
+        counts.wrong.append("no generation could be used, though a whole one was there")
+    counts.generations += max(0, generation - counts.newest)
+    counts.newest = generation
+    if counts.cycles % 3 == 0:
         rebuild(folder)
         left = sorted(path.name for path in snapshots.iterdir())
         if len(left) != 3 or left[0] != ".lock" or not left[2].endswith(f"{generation + 1:08}"):
-            figures.wrong.append(f"a rebuild left {left} after generation {generation}")
-        figures.newest += 1
+            counts.wrong.append(f"a rebuild left {left} after generation {generation}")
+        counts.newest += 1
     names = {path.name for path in folder.iterdir()}
     if names != {"gallery.sqlite", "snapshots"}:
-        figures.wrong.append(f"closing left {sorted(names)}")
+        counts.wrong.append(f"closing left {sorted(names)}")

@@ -7,7 +7,7 @@ from tests.support.crashes.crash_worker_main import Changes
 
 
 @dataclass(slots=True)
-class Figures:
+class CrashCounts:
     """What was seen over all cycles."""
 
     cycles: int = 0
@@ -17,8 +17,8 @@ class Figures:
     phantom: int = 0  # items, or versions of them, that nobody put
     torn: int = 0  # items of two versions, and calls of which a part happened
     in_flight: int = 0  # calls that nobody heard of again
-    generations: int = 0  # whole ones, written by crews
-    newest: int = 1  # generation there was before the crew
+    generations: int = 0  # whole ones, written by workers
+    newest: int = 1  # generation there was before the group
     unfinished: int = 0  # what was found of generations that were being written
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -41,24 +41,24 @@ class Expected:
         self._seqs: dict[str, int] = {}
         self._tried: set[tuple[str, int | None]] = set(stored.items())  # ever
 
-    def hear(self, events: list[tuple[bool, list[Any]]], figures: Figures) -> None:
-        """Take in what a crew said."""
+    def hear(self, events: list[tuple[bool, list[Any]]], counts: CrashCounts) -> None:
+        """Take in what a group said."""
         for late, (kind, *said) in events:
             if kind == "try":
                 self.open.setdefault(said[0], []).append(said[1])
                 self._tried |= set(said[1].items())
             elif kind == "ack" and late:
-                figures.ambiguous += 1
+                counts.ambiguous += 1
             elif kind == "ack":
-                figures.acknowledged += 1
+                counts.acknowledged += 1
                 self._acknowledged(self.open[said[0]].pop(), said[1])
             elif kind == "wrong":
-                figures.wrong.append(said[0])
+                counts.wrong.append(said[0])
             elif kind == "failed" and not late:
-                figures.wrong.append(f"refused: {said[0]}")
-        figures.in_flight += sum(bool(changes) for changes in self.open.values())
+                counts.wrong.append(f"refused: {said[0]}")
+        counts.in_flight += sum(bool(changes) for changes in self.open.values())
 
-    def compare(self, stored: dict[str, int], figures: Figures) -> None:
+    def compare(self, stored: dict[str, int], counts: CrashCounts) -> None:
         """Count how ``stored`` differs, and expect just that from now on."""
         for item_id in {*self.firm, *stored, *(i for c in self._all_open() for i in c)}:
             there, firm = stored.get(item_id), self.firm.get(item_id)
@@ -66,11 +66,11 @@ class Expected:
             if there == firm or there in tried:
                 continue
             if there is not None and (item_id, there) not in self._tried:
-                figures.phantom += 1
+                counts.phantom += 1
             else:
-                figures.lost += 1
+                counts.lost += 1
         for changes in self.open.values():
-            figures.torn += not self._some_prefix(changes, stored)
+            counts.torn += not self._some_prefix(changes, stored)
         self.firm = dict(stored)
         self.open = {}
 

@@ -1,10 +1,10 @@
-"""Crews of processes that work on one gallery until they are killed, and tell what they do.
+"""Groups of processes that work on one gallery until they are killed, and tell what they do.
 
 ``python -m tests.support.crashes.crash_worker_main`` imports everything, which takes longest, and
-then forks a crew for
-every line of JSON that it reads: orders. A crew writes to a pipe one line of JSON per event:
+then forks a group for
+every line of JSON that it reads: orders. A group writes to a pipe one line of JSON per event:
 
-- ``["crew", pid]`` of its first process, which leads a process group of the whole crew;
+- ``["group", pid]`` of its first process, which leads a process group of the whole group;
 - ``["rebuilder", pid]`` of the process that rebuilds in a loop;
 - ``["try", thread, changes]`` before a call, changes being {id: version, or null for a delete};
 - ``["ack", thread, seqs]`` after the call returned, with the seq of every put;
@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import index.maintenance.compaction
-import index.maintenance.maintenance
 import index.maintenance.rebuild_process
 import index.store.sqlite.database
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from index.items.item import Hit, NewItem
+from index.search.policy import SearchPolicy
 from tests.support.fakes import new_item, unit_vectors
 
 WIDTH: Final = 8
@@ -44,13 +44,23 @@ IDS: Final = 1_400  # about five in six of them are stored at any moment: enough
 SHARED: Final = 4  # ids that all threads write
 VERSIONS: Final = 1_000_000  # per thread
 
+# A small gallery, and a fraction of a second, for what takes many rows and minutes.
+HURRIED: Final = SearchPolicy(
+    check_period_s=0.02,
+    busy_retry_s=0.02,
+    failure_retry_s=0.02,
+    pending_rows=20,
+    pending_share=0.0,
+    tombstone_share=0.0,
+)
+
 Mode = Literal["honest", "acknowledges first", "syncs now and then"]
 Changes = dict[str, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What a crew does."""
+    """What a group does."""
 
     folder: str
     events: str  # a named pipe
@@ -83,8 +93,8 @@ def own_ids(thread: int, threads: int) -> list[str]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the crews
-    _hurry()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
+    index.maintenance.rebuild_process.NICENESS = 0
     for line in sys.stdin:
         if os.fork() == 0:
             _lead(Orders.read(line))
@@ -95,9 +105,9 @@ def _lead(orders: Orders) -> None:
     os.setsid()
     os.dup2(os.open(orders.events, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _tell("crew", os.getpid())
+    _tell("group", os.getpid())
     if orders.mode == "syncs now and then":
-        index.sqlite.database.SYNC_FULL = 1
+        index.store.sqlite.database.SYNC_FULL = 1
     if os.fork() == 0:
         _run(lambda: _follow(orders))
     if not orders.background:
@@ -108,20 +118,9 @@ def _lead(orders: Orders) -> None:
     _run(lambda: _write(orders))
 
 
-def _hurry() -> None:
-    """Make of a small gallery, and of a fraction of a second, what takes many rows and minutes."""
-    index.maintenance.maintenance.PERIOD_S = 0.02
-    index.maintenance.maintenance.BUSY_S = 0.02
-    index.maintenance.maintenance.PATIENCE_S = 0.02
-    index.maintenance.maintenance.RECENT_ROWS = 20
-    index.maintenance.maintenance.RECENT_SHARE = 0.0
-    index.maintenance.maintenance.DEAD_SHARE = 0.0
-    index.maintenance.rebuild_process.NICENESS = 0
-
-
 def _write(orders: Orders) -> None:
-    gallery = Gallery.open(Path(orders.folder), fingerprint=None)
-    gallery.upkeep.start()
+    gallery = Gallery.open(Path(orders.folder), fingerprint=None, policy=HURRIED)
+    gallery.start_maintenance()
     if orders.background:
         threading.Thread(target=_murder, args=(gallery, random.Random(orders.cycle))).start()
     threads = [
@@ -172,7 +171,7 @@ def _murder(gallery: Gallery, rng: random.Random) -> None:
     """Now and then kill the process that rebuilds, and only that."""
     while True:
         time.sleep(rng.uniform(0.1, 1.0))
-        for running in list(gallery.upkeep._running):
+        for running in list(gallery._maintenance._running):
             if running._process is not None:
                 running._process.kill()
 
@@ -189,7 +188,7 @@ def _rebuild(orders: Orders) -> None:
 def _follow(orders: Orders) -> None:
     """Search in a process that writes nothing, and look at every answer."""
     gallery = Gallery.open(Path(orders.folder), fingerprint=None)
-    gallery.upkeep.take_over()
+    gallery.adopt_newest_generation()
     seq, number = 0, 0
     while True:
         number += 1
@@ -202,7 +201,7 @@ def _follow(orders: Orders) -> None:
             for sentence in wrong_hits(query_D, hits, k=10):
                 _tell("wrong", sentence)
         if number % 5 == 0:
-            gallery.upkeep.take_over()
+            gallery.adopt_newest_generation()
         time.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""Crews at work in processes of their own: started, listened to, killed."""
+"""Crash workers in processes of their own: started, listened to, killed."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from tests.support.crashes.crash_worker_main import Orders
 from tests.support.paths import ROOT
 
 
-class Crew:
+class WorkerGroup:
     """The processes of one cycle, in a group of their own, and what they say."""
 
     def __init__(self, pipe: Path, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Crew:
     def wait_for_acks(self, count: int, *, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
         while sum(event[0] == "ack" for _, event in self.events) < count:
-            assert time.monotonic() < deadline, f"the crew does not work: {self.events[-5:]}"
+            assert time.monotonic() < deadline, f"the group does not work: {self.events[-5:]}"
             time.sleep(0.002)
 
     def kill_rebuilder(self) -> None:
@@ -44,13 +44,13 @@ class Crew:
 
     def kill(self) -> None:
         """Kill all of them and read what they had said."""
-        for pid in self._pids("crew"):
+        for pid in self._pids("group"):
             os.killpg(pid, signal.SIGKILL)
         self._kill_orphans()
         with contextlib.suppress(OSError):  # should it never have begun, nobody else ends this wait
             os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
         self._reader.join(timeout=60)
-        assert not self._reader.is_alive(), "one of the crew lives on, with the pipe"
+        assert not self._reader.is_alive(), "one of the group lives on, with the pipe"
 
     def _kill_orphans(self) -> None:
         """Kill the rebuilds that upkeep began, which are in groups of their own."""
@@ -78,7 +78,7 @@ class Crew:
                 self.events += [(late, json.loads(line)) for line in lines]
 
 
-class Crews:
+class CrashWorkers:
     """The warmed-up process that forks them."""
 
     def __init__(self, place: Path) -> None:
@@ -101,15 +101,15 @@ class Crews:
         self._process.wait(timeout=60)
 
     @contextlib.contextmanager
-    def at_work(self, folder: Path, **orders: Any) -> Iterator[Crew]:
-        """Let a crew work on the gallery while the block runs, and kill it in the end."""
-        crew = Crew(self._pipe, folder)
+    def at_work(self, folder: Path, **orders: Any) -> Iterator[WorkerGroup]:
+        """Let a group work on the gallery while the block runs, and kill it in the end."""
+        group = WorkerGroup(self._pipe, folder)
         try:
             stdin = self._process.stdin
             assert stdin is not None
             stdin.write(Orders(folder=str(folder), events=str(self._pipe), **orders).line())
             stdin.flush()
-            crew.wait_for_acks(1)
-            yield crew
+            group.wait_for_acks(1)
+            yield group
         finally:
-            crew.kill()
+            group.kill()

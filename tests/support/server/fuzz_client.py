@@ -23,7 +23,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True)
-class Shot:
+class FuzzRequest:
     """One request."""
 
     name: str
@@ -34,7 +34,7 @@ class Shot:
 
 
 @dataclass
-class Toll:
+class FuzzReport:
     """What came of all requests: answers counted by status and code, and sentences on faults."""
 
     answers: Counter[tuple[int, str | None]] = field(default_factory=Counter)
@@ -42,38 +42,40 @@ class Toll:
     slowest_s: float = 0.0
 
 
-def bombard(url: str, shots: Iterable[Shot], *, connections: int = 6, limit_s: float = 2.0) -> Toll:
-    """Send all of ``shots`` over as many connections at a time, and return what came of it."""
-    where, toll = urlsplit(url), Toll()
-    source, lock = iter(shots), threading.Lock()
-    late: list[Shot] = []
+def send_all(
+    url: str, requests: Iterable[FuzzRequest], *, connections: int = 6, limit_s: float = 2.0
+) -> FuzzReport:
+    """Send all of ``requests`` over as many connections at a time, and return what came of it."""
+    where, report = urlsplit(url), FuzzReport()
+    source, lock = iter(requests), threading.Lock()
+    late: list[FuzzRequest] = []
 
-    def shoot() -> None:
+    def send() -> None:
         connection = http.client.HTTPConnection(str(where.hostname), where.port, PATIENCE_S)
-        for shot in _shared(source, lock):
-            fault, key, seconds = _answer(connection, shot)
+        for one in _shared(source, lock):
+            fault, key, seconds = _answer(connection, one)
             for _ in range(TRIES):
                 if key != (503, "overloaded"):
                     break
                 time.sleep(1)  # as the answer asks for: the first large picture waits for a process
-                fault, key, seconds = _answer(connection, shot)
+                fault, key, seconds = _answer(connection, one)
             with lock:
-                toll.answers[key] += 1
+                report.answers[key] += 1
                 if fault is not None:
-                    toll.faults.append(f"{shot.name}: {fault}")
+                    report.faults.append(f"{one.name}: {fault}")
                 elif seconds > limit_s:
-                    late.append(shot)
+                    late.append(one)
                 else:
-                    toll.slowest_s = max(toll.slowest_s, seconds)
+                    report.slowest_s = max(report.slowest_s, seconds)
         connection.close()
 
-    threads = [threading.Thread(target=shoot) for _ in range(connections)]
+    threads = [threading.Thread(target=send) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    toll.faults += _still_late(url, late, limit_s=limit_s)
-    return toll
+    report.faults += _still_late(url, late, limit_s=limit_s)
+    return report
 
 
 def peak_mebibytes(pid: int) -> int:
@@ -86,22 +88,22 @@ def peak_mebibytes(pid: int) -> int:
     return int(line.split()[1]) // 1024
 
 
-def _shared(source: Iterator[Shot], lock: threading.Lock) -> Iterator[Shot]:
+def _shared(source: Iterator[FuzzRequest], lock: threading.Lock) -> Iterator[FuzzRequest]:
     while True:
         with lock:
-            shot = next(source, None)
-        if shot is None:
+            one = next(source, None)
+        if one is None:
             return
-        yield shot
+        yield one
 
 
 def _answer(
-    connection: http.client.HTTPConnection, shot: Shot
+    connection: http.client.HTTPConnection, one: FuzzRequest
 ) -> tuple[str | None, tuple[int, str | None], float]:
     """Return what is wrong with the answer, if anything, its status and code, and its seconds."""
     started = time.monotonic()
     try:
-        connection.request(shot.method, shot.path, shot.body, {"Content-Type": shot.media_type})
+        connection.request(one.method, one.path, one.body, {"Content-Type": one.media_type})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -120,13 +122,13 @@ def _fault_of(status: int, code: str | None) -> str | None:
     return f"answered {status} {code}"
 
 
-def _still_late(url: str, late: list[Shot], *, limit_s: float) -> list[str]:
+def _still_late(url: str, late: list[FuzzRequest], *, limit_s: float) -> list[str]:
     where = urlsplit(url)
     faults = []
-    for shot in late:
+    for one in late:
         connection = http.client.HTTPConnection(str(where.hostname), where.port, PATIENCE_S)
-        taken = [_answer(connection, shot)[2] for _ in range(TRIES)]
+        taken = [_answer(connection, one)[2] for _ in range(TRIES)]
         connection.close()
         if min(taken) > limit_s:
-            faults.append(f"{shot.name}: took {min(taken):.1f} s, alone, {TRIES} times")
+            faults.append(f"{one.name}: took {min(taken):.1f} s, alone, {TRIES} times")
     return faults

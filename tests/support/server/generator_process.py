@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 import pytest
 
 from tests.support.server.load_generator import Reply, percentile
-from tests.support.targets_table import Figure, show
+from tests.support.targets_table import Target, print_table
 
 T = TypeVar("T")
 LATE_MS: Final = 10.0  # p99: a sixth of what a lone request takes in the test of an overload
@@ -64,11 +64,11 @@ def punctual(measure: Callable[[], Run], *, title: str) -> Run:
         late.append(lateness_ms(run))
         if late[-1] <= LATE_MS:
             return run
-    figures = [
-        Figure(f"run {n}: sent late by, p99", "ms", ms, at_most=LATE_MS)
+    targets = [
+        Target(f"run {n}: sent late by, p99", "ms", ms, at_most=LATE_MS)
         for n, ms in enumerate(late, 1)
     ]
-    show(f"{title}: INCONCLUSIVE, the load itself was late", figures)
+    print_table(f"{title}: INCONCLUSIVE, the load itself was late", targets)
     told = ", ".join(f"{ms:.0f}" for ms in late)
     pytest.skip(
         f"INCONCLUSIVE: in {TRIES} runs the load was sent {told} ms late (p99), more than "

@@ -59,6 +59,18 @@ class Server:
         return self.process.wait(timeout=40)
 
 
+class StrictServer:
+    """A server with keys and small limits, and the keys' tokens."""
+
+    def __init__(self, running: Server, tokens: dict[str, str]) -> None:
+        self.running = running
+        self.url = running.url
+        self.tokens = tokens
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[key]}"}
+
+
 def free_port() -> int:
     """Return a port that nothing listens on, and that stays so until a server has started.
 

@@ -30,7 +30,7 @@ WORK_S = 0.03  # of one request
 LEAK_BYTES = 2**16
 
 
-class Careless:
+class UnsafeApp:
     """An ASGI application that answers 200 to everything, in the end."""
 
     def __init__(self, *, leak: bool) -> None:
@@ -60,7 +60,7 @@ class Careless:
 
 
 @contextmanager
-def careless_server(log: Path, *options: str) -> Iterator[Server]:
+def unsafe_server(log: Path, *options: str) -> Iterator[Server]:
     """Start one, wait until it answers, and end it after the block."""
     port = free_port()
     command = [
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--leak", action="store_true")
     arguments = parser.parse_args()
     uvicorn.run(
-        Careless(leak=arguments.leak),
+        UnsafeApp(leak=arguments.leak),
         port=arguments.port,
         log_level="warning",
         lifespan="off",

@@ -12,15 +12,16 @@ from PIL import Image
 
 from tests.support.images.pngs import encoded, picture, write_photographs
 from training.auto import train_auto as auto_module
-from training.auto.frozen_features import built
+from training.auto.frozen_features import build_extractor
+from training.auto.model_selection import NO_TIME
 from training.auto.train_auto import train_auto
-from training.auto.trials import NO_TIME
 from training.data.dataset import Dataset, load_dataset
 from training.data.images.labelled_images import UNLABELLED
 from training.errors import CheckpointError, DataError
 from training.fit.initialization.pretrained import is_at_hand
-from training.heads.trial_results import Tried
-from training.recipes.auto_recipe import LITE0, AutoRecipe, Tuning, auto_recipe
+from training.heads.model_choice import Candidate
+from training.progress import CandidateEpoch, Event
+from training.recipes.auto_recipe import LITE0, AutoFineTuning, AutoRecipe, auto_recipe
 from training.recipes.built_in import VGG19
 from vision.image.preprocessing import Preprocessing
 from vision.inference.torch_encoder import TorchEncoder
@@ -37,22 +38,18 @@ class Watching:
     ) -> None:
         self.epochs: list[tuple[int, int, float]] = []
         self._stop_after_epoch = stop_after_epoch
-        self.candidates: list[Tried] = []
-        self.seen: list[tuple[str, int, int]] = []
+        self.candidates: list[Candidate] = []
         self._stop_after = stop_after
 
-    def embedding(self, name: str, done: int, total: int) -> None:
-        self.seen.append((name, done, total))
-
-    def learning(self, name: str, done: int, epochs: int, loss: float) -> None:
-        self.epochs.append((done, epochs, loss))
-        if self._stop_after_epoch == done:
-            raise KeyboardInterrupt
-
-    def tried(self, one: Tried) -> None:
-        self.candidates.append(one)
-        if self._stop_after == len(self.candidates):
-            raise KeyboardInterrupt
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CandidateEpoch):
+            self.epochs.append((event.epoch, event.epochs, event.loss))
+            if self._stop_after_epoch == event.epoch:
+                raise KeyboardInterrupt
+        if isinstance(event, Candidate):
+            self.candidates.append(event)
+            if self._stop_after == len(self.candidates):
+                raise KeyboardInterrupt
 
 
 def small(**changes: object) -> AutoRecipe:
@@ -67,7 +64,7 @@ def run(source: Path, out: Path, recipe: AutoRecipe | None = None, **settings: o
         return load_dataset(str(source), preprocessing, unlabelled=True)
 
     watching = settings.pop("watching", None) or Watching()
-    train_auto(recipe or small(), load, out=out, observer=watching, **settings)  # type: ignore[arg-type]
+    train_auto(recipe or small(), load, out=out, progress=watching, **settings)  # type: ignore[arg-type]
     return watching  # type: ignore[return-value]
 
 
@@ -196,7 +193,9 @@ def test_a_network_whose_weights_cannot_be_had_is_passed_over(
 def test_a_network_learns_on_where_there_is_time_and_is_taken_where_it_wins(
     photographs: Path, tmp_path: Path
 ) -> None:
-    recipe = small(budget_s=1e6, tuning=Tuning(epochs=2, fewest_epochs=1, fewest_images=8, side=48))
+    recipe = small(
+        budget_s=1e6, tuning=AutoFineTuning(epochs=2, fewest_epochs=1, fewest_images=8, side=48)
+    )
     watching = run(photographs, tmp_path / "whole", recipe)
     assert [(done, epochs) for done, epochs, _ in watching.epochs] == [(1, 2), (2, 2)]
     frozen, same, tuned = watching.candidates
@@ -281,6 +280,9 @@ def test_vgg19_is_compared_last_where_its_weights_are_at_hand(
     recipe = small().with_vgg19()
     assert recipe.with_vgg19() == recipe
     assert [one.network for one in recipe.extractors] == [LITE0, VGG19]
+    lite0, vgg19 = recipe.extractors
+    vgg19 = replace(vgg19, preprocessing=lite0.preprocessing)  # at its own size: ten seconds more
+    recipe = replace(recipe, extractors=(lite0, vgg19))
     late = run(photographs, tmp_path / "late", replace(recipe, budget_s=0.01)).candidates
     assert [one.not_tried for one in late] == [None, NO_TIME]
     watching = run(photographs, tmp_path / "model", replace(recipe, budget_s=1e6))
@@ -290,7 +292,7 @@ def test_vgg19_is_compared_last_where_its_weights_are_at_hand(
 
 def test_vgg19_tells_kinds_apart_by_its_last_pools_and_layers() -> None:
     *_, vgg19 = small().with_vgg19().extractors
-    assert built(vgg19).widths == (512, 512, 4096)
+    assert build_extractor(vgg19).widths == (512, 512, 4096)
 
 
 def test_photos_that_change_meanwhile_do_not_mix_with_those_that_it_began_with(
@@ -311,7 +313,7 @@ def test_photos_that_change_meanwhile_do_not_mix_with_those_that_it_began_with(
         first.write_bytes(encoded(picture(99, (90, 90)), "PNG"))
         return dataset
 
-    train_auto(recipe, load, out=tmp_path / "out", observer=watching)
+    train_auto(recipe, load, out=tmp_path / "out", progress=watching)
 
     _, second = watching.candidates
     assert "the photos have changed" in str(second)

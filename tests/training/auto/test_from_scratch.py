@@ -11,9 +11,9 @@ from PIL import Image
 from tests.support.images.pngs import picture
 from tests.training.auto.test_auto import Watching, run, small
 from training.data.dataset import load_dataset
-from training.data.first_look import FirstLook, first_look
-from training.heads.material import Figures
-from training.heads.trial_results import tells_kinds_better
+from training.data.source_preview import SourcePreview, preview_source
+from training.heads.cross_validation import ValidationFigures
+from training.heads.model_choice import is_better_at_classes
 from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
 from training.recipes.built_in import cnn_gray
 from vision.inference.torch_encoder import TorchEncoder
@@ -51,8 +51,8 @@ def trying(**changes: object) -> AutoRecipe:
 
 
 def test_it_is_tried_for_small_gray_pictures_alone(pictures: Path, tmp_path: Path) -> None:
-    assert first_look(str(pictures)) == FirstLook(60, SIDE)
-    recipe = auto_recipe(seed=3).suited(*first_look(str(pictures)))
+    assert preview_source(str(pictures)) == SourcePreview(60, SIDE)
+    recipe = auto_recipe(seed=3).adapted_to(*preview_source(str(pictures)))
     assert recipe.scratch is not None
     assert recipe.scratch.recipe.preprocessing.size == SIDE
     assert recipe.scratch.recipe.preprocessing.channels == 1
@@ -64,22 +64,22 @@ def test_it_is_tried_for_small_gray_pictures_alone(pictures: Path, tmp_path: Pat
     }.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "1.png")
-        assert first_look(str(tmp_path / name)) == FirstLook(1, 20)
+        assert preview_source(str(tmp_path / name)) == SourcePreview(1, 20)
     for name, image in {
         "colour": picture(1, (20, 16)),
         "large": picture(1, (65, 16), "L"),
     }.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "1.png")
-        assert first_look(str(tmp_path / name)) == FirstLook(1, None)
-        assert auto_recipe().suited(1, None).scratch is None
+        assert preview_source(str(tmp_path / name)) == SourcePreview(1, None)
+        assert auto_recipe().adapted_to(1, None).scratch is None
 
 
 def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    assert first_look(str(tmp_path)) == FirstLook(1, None)
+    assert preview_source(str(tmp_path)) == SourcePreview(1, None)
     picture(1, (20, 16), "L").save(tmp_path / "2.png")
-    assert first_look(str(tmp_path)) == FirstLook(2, 20)
+    assert preview_source(str(tmp_path)) == SourcePreview(2, 20)
 
 
 def test_few_pictures_are_looked_at_more_often() -> None:
@@ -95,15 +95,17 @@ def test_of_many_photos_the_quicker_network_comes_first() -> None:
         return [(one.network, one.preprocessing.size) for one in recipe.extractors]
 
     usual = [(LITE2, 320), (LITE0, 288)]
-    assert order(auto_recipe().suited(20_000, None)) == usual
-    assert order(auto_recipe().suited(20_001, None)) == [(LITE0, 224), (LITE2, 320)]
-    assert order(auto_recipe(size=64).suited(20_001, None)) == [(LITE0, 64), (LITE2, 64)]
+    assert order(auto_recipe().adapted_to(20_000, None)) == usual
+    assert order(auto_recipe().adapted_to(20_001, None)) == [(LITE0, 224), (LITE2, 320)]
+    assert order(auto_recipe(size=64).adapted_to(20_001, None)) == [(LITE0, 64), (LITE2, 64)]
 
 
 def test_it_is_judged_by_pictures_held_out_beside_the_others(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.auto.trials.tells_kinds_better", lambda one, than: False)
+    monkeypatch.setattr(
+        "training.auto.model_selection.is_better_at_classes", lambda one, than: False
+    )
     watching = run(pictures, tmp_path / "model", trying())
     own, pretrained, same = watching.candidates
     assert own.name == "cnn from scratch at 28 px"
@@ -120,7 +122,9 @@ def test_it_is_judged_by_pictures_held_out_beside_the_others(
 def test_where_it_is_better_it_learns_from_all_pictures_and_is_the_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.auto.trials.tells_kinds_better", lambda one, than: True)
+    monkeypatch.setattr(
+        "training.auto.model_selection.is_better_at_classes", lambda one, than: True
+    )
     recipe = trying(steps=60, most_epochs=60)
     watching = run(pictures, tmp_path / "whole", recipe)
     manifest = read_manifest(tmp_path / "whole")
@@ -146,11 +150,11 @@ def test_where_it_is_better_it_learns_from_all_pictures_and_is_the_model(
 
 
 def test_it_is_taken_where_it_tells_kinds_apart_better_or_clearly_better() -> None:
-    usual = Figures(100, 0.90, 0.90, 0.99)
-    assert tells_kinds_better(Figures(100, 0.92, 0.91, 0.30), usual)
-    assert not tells_kinds_better(Figures(100, 0.91, 0.89, 0.99), usual)
-    assert tells_kinds_better(Figures(100, 0.904, 0.904, 0.99), usual)
-    assert not tells_kinds_better(Figures(100, 0.904, 0.904, 0.30), usual)
+    usual = ValidationFigures(100, 0.90, 0.90, 0.99)
+    assert is_better_at_classes(ValidationFigures(100, 0.92, 0.91, 0.30), usual)
+    assert not is_better_at_classes(ValidationFigures(100, 0.91, 0.89, 0.99), usual)
+    assert is_better_at_classes(ValidationFigures(100, 0.904, 0.904, 0.99), usual)
+    assert not is_better_at_classes(ValidationFigures(100, 0.904, 0.904, 0.30), usual)
 
 
 def test_too_few_pictures_or_too_little_time_are_named(pictures: Path, tmp_path: Path) -> None:

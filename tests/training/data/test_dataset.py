@@ -1,3 +1,5 @@
+"""Folders of images and Fashion-MNIST as data to learn from: parts, labels, copies, refusals."""
+
 import gzip
 import os
 import shutil
@@ -21,8 +23,9 @@ from dataset.errors import DatasetError
 from dataset.listing import Part
 from tests.support.images.pngs import picture
 from tests.support.labelled_gallery import labelled
+from tests.support.learners import images_done
 from tests.support.loop_filesystems import small_filesystem
-from training.data.dataset import LabelledImages, load_dataset
+from training.data.dataset import load_dataset
 from training.data.images import fashion_mnist, pixel_buffer
 from training.data.images.decode_files import fit_grey_images
 from training.data.images.fashion_mnist import (
@@ -36,9 +39,11 @@ from training.data.images.fashion_mnist import (
     find_fashion_mnist,
     read_fashion_mnist,
 )
+from training.data.images.labelled_images import LabelledImages
 from training.data.images.load import load_images
 from training.data.images.pixel_buffer import pixel_array, put_in_order
 from training.errors import DataError
+from training.progress import ignore
 from training.recipes.built_in import cnn
 from vision.image.preprocessing import Preprocessing
 
@@ -273,7 +278,7 @@ def test_what_cannot_be_held_out_is_refused_before_an_image_is_read(
             str(tmp_path),
             SMALL,
             hold_out=hold_out,
-            report=lambda done, total: calls.append((done, total)),
+            progress=images_done(calls),
         )
     assert not calls
 
@@ -304,7 +309,7 @@ def test_large_data_lie_in_a_temporary_file_and_are_the_same(
     assert type(on_disk.train.images_NCHW) is np.ndarray
     some = np.array([5, 0, 0])
     np.testing.assert_array_equal(
-        on_disk.train.only(some).images_NCHW, in_memory.train.images_NCHW[some]
+        on_disk.train.take(some).images_NCHW, in_memory.train.images_NCHW[some]
     )
     on_disk.train.images_NCHW[0] = 7  # as torch asks of an array
 
@@ -335,11 +340,11 @@ def test_only_is_what_numpy_would_pick(positions: list[int]) -> None:
     images = labelled(
         np.arange(60, dtype=np.uint8).reshape(10, 1, 2, 3), np.arange(10) % 2, ("a", "b")
     )
-    picked = images.only(np.array(positions, np.int64))
+    picked = images.take(np.array(positions, np.int64))
     np.testing.assert_array_equal(picked.images_NCHW, images.images_NCHW[positions])
     np.testing.assert_array_equal(picked.labels_N, images.labels_N[positions])
     np.testing.assert_array_equal(picked.contents_N, images.contents_N[positions])
-    np.testing.assert_array_equal(picked.lots_N, images.lots_N[positions])
+    np.testing.assert_array_equal(picked.group_keys_N, images.group_keys_N[positions])
 
 
 # What is refused
@@ -393,15 +398,13 @@ def test_images_may_lie_deeper_in_a_class_folder_and_progress_is_told(tmp_path: 
     class_folders(tmp_path, each=2)
     save(tmp_path / "bag" / "2019" / "may" / "x.png", 7)
     calls: list[tuple[int, int]] = []
-    load_dataset(str(tmp_path), SMALL, report=lambda done, total: calls.append((done, total)))
+    load_dataset(str(tmp_path), SMALL, progress=images_done(calls))
     assert calls[-1] == (5, 5)
 
 
 def test_where_nothing_is_to_be_learnt_one_class_in_any_part_is_enough(tmp_path: Path) -> None:
     class_folders(tmp_path / "test", classes=("bag",), each=3)
-    loaded = load_images(
-        str(tmp_path), SMALL, hold_out=None, cache=tmp_path, report=lambda _done, _all: None
-    )
+    loaded = load_images(str(tmp_path), SMALL, hold_out=None, progress=ignore)
     assert (loaded.label_names, loaded.labels_M.tolist()) == (("bag",), [0, 0, 0])
     assert set(loaded.parts_M.tolist()) == {Part.TEST}
 
@@ -565,7 +568,7 @@ def test_what_the_two_parts_share_leaves_the_training_part(
         data = [images, (np.arange(count) % 10).astype(np.uint8)]
         for name, values, shape in zip(names, data, ((count, 28, 28), (count,)), strict=True):
             (tmp_path / name).write_bytes(gzip.compress(idx(shape, values.tobytes()), 1))
-    monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda cache: tmp_path)
+    monkeypatch.setattr(fashion_mnist, "find_fashion_mnist", lambda: tmp_path)
     dataset = load_dataset("fashion-mnist", cnn().preprocessing, hold_out=["Bag"])
     assert [leak[:4] for leak in dataset.leaked] == [("train[59999]", "train", "test[0]", "test")]
     assert np.bincount(dataset.train.labels_N).tolist() == [6000] * 8 + [5999]
@@ -577,7 +580,7 @@ def test_what_the_two_parts_share_leaves_the_training_part(
 def test_pixels_of_another_size_are_those_that_serving_would_make() -> None:
     images_NHW = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE)).astype(np.uint8)
     calls: list[tuple[int, int]] = []
-    decoded = fit_grey_images(images_NHW, SMALL, lambda done, total: calls.append((done, total)))
+    decoded = fit_grey_images(images_NHW, SMALL, images_done(calls))
     for image_HW, image_CHW in zip(images_NHW, decoded.images_NCHW, strict=True):
         expected = SMALL.pixels(Image.fromarray(image_HW).convert("RGB"))
         np.testing.assert_array_equal(image_CHW, expected)
@@ -719,7 +722,7 @@ def test_the_real_files_hold_what_the_paper_says() -> None:
     assert np.bincount(dataset.train.labels_N).tolist() == [6000] * 10
     assert np.bincount(dataset.test.labels_N).tolist() == [1000] * 10
     assert dataset.train.labels_N[:5].tolist() == [9, 0, 0, 3, 0]
-    _rest, validation = dataset.train.set_apart(0.02)
+    _rest, validation = dataset.train.split_validation(0.02)
     assert np.bincount(validation.labels_N).tolist() == [120] * 10
     scaled = dataset.train.images_NCHW / np.float32(255)
     assert scaled.mean() == pytest.approx(cnn().preprocessing.mean[0], abs=1e-4)

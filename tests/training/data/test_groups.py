@@ -11,7 +11,7 @@ from dataset.errors import DatasetError
 from tests.support.images.pngs import picture
 from training.data.dataset import load_dataset
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.near_duplicates import joined
+from training.data.images.near_duplicates import link_groups
 from training.errors import DataError
 from vision.image.preprocessing import Preprocessing
 
@@ -37,7 +37,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def things(*parts: LabelledImages | None) -> list[set[int]]:
-    return [set(part.things_N.tolist()) for part in parts if part is not None]
+    return [set(part.item_ids_N.tolist()) for part in parts if part is not None]
 
 
 def apart(sets: Sequence[set[int]]) -> bool:
@@ -46,17 +46,17 @@ def apart(sets: Sequence[set[int]]) -> bool:
 
 def test_numbers_join_copies_and_things() -> None:
     photos, of_things = np.array([0, 1, 2, 0, 3]), np.array([5, 5, -1, -1, -1])
-    together = joined(photos, of_things)
+    together = link_groups(photos, of_things)
     assert together[0] == together[1] == together[3]
     assert len(set(together.tolist())) == 3
     assert set(together.tolist()) == {0, 1, 2}
-    assert joined(photos, np.full(5, -1)) is photos
+    assert link_groups(photos, np.full(5, -1)).tolist() == photos.tolist()
 
 
 def test_photos_of_one_thing_are_in_one_part_however_often_it_is_parted(shop: Path) -> None:
     without = load_dataset(str(shop), SMALL)
     dataset = load_dataset(str(shop), SMALL, group=BY_NAME)
-    train, validation = dataset.train.set_apart(0.2)
+    train, validation = dataset.train.split_validation(0.2)
     parts = things(train, validation, dataset.test)
     assert all(parts)
     assert apart(parts)
@@ -99,7 +99,7 @@ def test_copies_of_a_photo_are_told_from_other_photos_of_its_thing(shop: Path) -
     part = next(
         part for part in (dataset.train, dataset.test) if len(part) != len(np.unique(part.photos_N))
     )
-    thing = part.things_N[np.bincount(part.photos_N)[part.photos_N] == 2]
+    thing = part.item_ids_N[np.bincount(part.photos_N)[part.photos_N] == 2]
     assert len(thing) == 2
     assert len(set(thing.tolist())) == 1
-    assert (part.things_N == thing[0]).sum() == EACH + 1
+    assert (part.item_ids_N == thing[0]).sum() == EACH + 1

@@ -22,8 +22,8 @@ from cli.compare import compare as compare_command
 from tests.training.evaluation.test_evaluate import squares_dataset, write_squares, write_tiny_model
 from training.data.dataset import Dataset
 from training.errors import DataError
-from training.evaluation.compare import TESTED, Comparison, compare, measure_contender
-from training.evaluation.confidence_statements import guard_in_words
+from training.evaluation.compare import TESTED, Comparison, compare_models, measure_for_comparison
+from training.evaluation.confidence_statements import guard_statement
 from training.statistics.significance import (
     PairedDifference,
     compare_means,
@@ -236,7 +236,7 @@ def test_of_twenty_right_ones_four_lost_are_not_shown_but_not_excluded_either() 
     assert found.p_worse == pytest.approx(0.0625)
     assert found.noticed == pytest.approx(0.3133, abs=1e-3)
     assert found.lowest < -0.35
-    sentence = guard_in_words("accuracy", found, 20, 0.05)
+    sentence = guard_statement("accuracy", found, 20, 0.05)
     assert "a drop of less than 31 points would hardly have been noticed" in sentence
     assert "20 points lower here, which does not exclude chance (p = 0.062" in sentence
 
@@ -308,9 +308,11 @@ def test_models_are_paired_by_the_content_of_the_files_not_by_their_places(tmp_p
     write_tiny_model(tmp_path / "m")
     whole = squares_dataset()
     turned = np.random.default_rng(0).permutation(30)[:25]
-    part = Dataset(name="part", train=whole.train, test=whole.test.only(turned))
-    contenders = [measure_contender(tmp_path / "m", data, device="cpu") for data in (whole, part)]
-    comparison = compare(*contenders)
+    part = Dataset(name="part", train=whole.train, test=whole.test.take(turned))
+    contenders = [
+        measure_for_comparison(tmp_path / "m", data, device="cpu") for data in (whole, part)
+    ]
+    comparison = compare_models(*contenders)
     assert comparison.images == 25
     by_class = [paired for name, paired in comparison.differences.items() if name != "same_item"]
     assert len(by_class) == 5  # the same thing is also searched for among the other test images
@@ -322,15 +324,15 @@ def test_models_measured_on_no_image_in_common_are_not_compared(tmp_path: Path) 
     write_tiny_model(tmp_path / "m")
     whole = squares_dataset()
     contenders = [
-        measure_contender(
+        measure_for_comparison(
             tmp_path / "m",
-            Dataset(name="part", train=whole.train, test=whole.test.only(positions)),
+            Dataset(name="part", train=whole.train, test=whole.test.take(positions)),
             device="cpu",
         )
         for positions in (np.arange(15), np.arange(15, 30))
     ]
     with pytest.raises(DataError, match="were measured on no image in common"):
-        compare(*contenders)
+        compare_models(*contenders)
 
 
 # The command

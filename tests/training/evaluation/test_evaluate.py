@@ -19,14 +19,15 @@ from cli.evaluate import evaluate as evaluate_command
 from files.durable import replace_file
 from tests.support.labelled_gallery import labelled
 from tests.support.models import manifest
-from training.data.dataset import Dataset, HeldOut, LabelledImages
+from training.data.dataset import Dataset, HeldOut
+from training.data.images.labelled_images import LabelledImages
 from training.errors import DataError
 from training.evaluation.classification import class_figures, count_confusion
-from training.evaluation.evaluate import Measurement, measure
+from training.evaluation.evaluate import Measurement, evaluate_model
 from training.statistics.calibration import calibration_error
 from training.statistics.retrieval import measure_retrieval
 from training.statistics.significance import share_interval
-from training.training_history import read_history
+from training.training_history import TrainingHistory, read_history
 from vision.errors import ModelFolderError
 from vision.export.export_model import export_model
 from vision.export.variant_selection import ExportImages
@@ -89,7 +90,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(model: Path) -> Measurement:
-    return measure(model, squares_dataset(), device="cpu")
+    return evaluate_model(model, squares_dataset(), device="cpu")
 
 
 # Figures
@@ -161,14 +162,14 @@ def test_an_evaluation_becomes_json_values_and_nothing_else(
 
 
 def test_the_figures_are_means_of_what_became_of_each_image(measured: Measurement) -> None:
-    figures, outcome = measured.evaluation.to_json(), measured.outcome
-    assert outcome.correct_N is not None
-    assert outcome.retrieval is not None
-    assert figures["accuracy"] == outcome.correct_N.mean()
-    assert figures["r_at_1"] == outcome.retrieval.first_Q.mean()
-    assert figures["precision_at_10"] == outcome.retrieval.precision_Q.mean()
-    assert figures["map"] == outcome.retrieval.average_precision_Q.mean()
-    assert figures["map_at_r"] == outcome.retrieval.average_precision_at_r_Q.mean()
+    figures, predictions = measured.evaluation.to_json(), measured.predictions
+    assert predictions.correct_N is not None
+    assert predictions.retrieval is not None
+    assert figures["accuracy"] == predictions.correct_N.mean()
+    assert figures["r_at_1"] == predictions.retrieval.first_Q.mean()
+    assert figures["precision_at_10"] == predictions.retrieval.precision_Q.mean()
+    assert figures["map"] == predictions.retrieval.average_precision_Q.mean()
+    assert figures["map_at_r"] == predictions.retrieval.average_precision_at_r_Q.mean()
     assert figures["balanced_accuracy"] == pytest.approx(figures["accuracy"])  # ten images a class
     for name in ("accuracy", "r_at_1", "map"):
         low, high = figures[f"{name}_interval"]
@@ -188,7 +189,7 @@ def test_the_error_before_calibration_is_that_of_the_same_weights_at_temperature
         calibration_error(plain.probabilities_BL, dataset.test.labels_N), abs=1e-5
     )
     assert figures["calibration_error"] != pytest.approx(uncalibrated)
-    at_one = measure(tmp_path / "m", dataset, device="cpu").evaluation.to_json()
+    at_one = evaluate_model(tmp_path / "m", dataset, device="cpu").evaluation.to_json()
     assert at_one["accuracy"] == figures["accuracy"]
 
 
@@ -200,7 +201,7 @@ def test_classes_that_were_held_out_are_searched_among_themselves_and_among_all(
         train=squares(6, seed=3, label_names=new), test=squares(4, seed=4, label_names=new)
     )
     dataset = squares_dataset(held_out=held_out)
-    figures = measure(model, dataset, device="cpu").evaluation.held_out
+    figures = evaluate_model(model, dataset, device="cpu").evaluation.held_out
     assert figures is not None
     assert (figures.classes, figures.images) == (new, 8)
 
@@ -238,7 +239,7 @@ def test_a_model_with_an_export_is_measured_with_it_and_the_figures_are_those_of
     export_model(copy, sample, precision="fp32", limits=limits, threads=1)
 
     by_torch, by_export = (
-        measure(copy, dataset, device="cpu", runtime=runtime).evaluation
+        evaluate_model(copy, dataset, device="cpu", runtime=runtime).evaluation
         for runtime in ("torch", "auto")
     )
     assert (by_torch.computed_by, by_export.computed_by) == ("torch, fp32", "openvino, fp32")
@@ -258,14 +259,14 @@ def test_a_model_with_an_export_is_measured_with_it_and_the_figures_are_those_of
 def test_other_classes_than_the_models_are_refused(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "m", labels=("large", "middle", "tiny"))
     with pytest.raises(DataError, match="knows the classes large, middle, tiny; the data have"):
-        measure(tmp_path / "m", squares_dataset(), device="cpu")
+        evaluate_model(tmp_path / "m", squares_dataset(), device="cpu")
 
 
 def test_the_history_is_what_the_model_folder_says(tmp_path: Path) -> None:
-    assert read_history(tmp_path) == ()
+    assert read_history(tmp_path) == TrainingHistory()
     epochs = [{"epoch": 1, "loss": 2.5, "validation_loss": None}, {"epoch": 2, "loss": 1.5}]
     (tmp_path / "training.json").write_text(json.dumps({"history": epochs, "more": 1}))
-    assert list(read_history(tmp_path)) == epochs
+    assert list(read_history(tmp_path).epochs) == epochs
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"history": 3}', '{"history": [1]}', "[" * 9999])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.training.evaluation.test_evaluate import squares_dataset, write_tiny_model
 from training.data.dataset import Dataset
-from training.evaluation.evaluate import Measurement, measure
-from training.evaluation.examples import Evidence, gather_evidence
+from training.evaluation.evaluate import Measurement, evaluate_model
+from training.evaluation.examples import Examples, choose_examples
 from training.statistics.tsne import project_vectors
 from vision.inference.encoder import Encoding
 
@@ -19,43 +19,43 @@ seeds = st.integers(0, 2**31)
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
     folder = tmp_path_factory.mktemp("evidence") / "model"
     write_tiny_model(folder)
-    return measure(folder, squares_dataset(), device="cpu")
+    return evaluate_model(folder, squares_dataset(), device="cpu")
 
 
-def evidence_of(measured: Measurement, dataset: Dataset) -> Evidence:
-    return gather_evidence(
+def examples_of(measured: Measurement, dataset: Dataset) -> Examples:
+    return choose_examples(
         measured.queries,
         dataset.test.labels_N,
-        measured.outcome.retrieval.first_Q,
+        measured.predictions.retrieval.first_Q,
         measured.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
 
 
 def test_the_evidence_shows_what_the_network_said(measured: Measurement) -> None:
     dataset = squares_dataset()
-    evidence = evidence_of(measured, dataset)
+    examples = examples_of(measured, dataset)
     probabilities_NL = measured.queries.probabilities_BL
-    assert len(evidence.mistakes) == min(24, (~measured.outcome.correct_N).sum())
-    for mistake in evidence.mistakes:
-        assert mistake.label == dataset.test.labels_N[mistake.position] != mistake.given
-        assert mistake.given == probabilities_NL[mistake.position].argmax()
+    assert len(examples.mistakes) == min(24, (~measured.predictions.correct_N).sum())
+    for mistake in examples.mistakes:
+        assert mistake.label == dataset.test.labels_N[mistake.position] != mistake.predicted
+        assert mistake.predicted == probabilities_NL[mistake.position].argmax()
         assert mistake.probability == probabilities_NL[mistake.position].max()
-    sureness = [mistake.probability for mistake in evidence.mistakes]
+    sureness = [mistake.probability for mistake in examples.mistakes]
     assert sureness == sorted(sureness, reverse=True)
 
-    points = evidence.map_points
+    points = examples.plot_points
     assert (points.xy.shape, points.xy.dtype) == ((30, 2), np.float32)
     assert points.indexes.tolist() == list(range(30))
-    assert (points.given == probabilities_NL.argmax(axis=1)).all()
+    assert (points.predicted == probabilities_NL.argmax(axis=1)).all()
 
     scores_NK = measured.queries.vectors_BD @ measured.gallery.vectors_BD.T
-    assert len({searched.position for searched in evidence.neighbours}) == 12
-    for position, gallery_indexes, scores in evidence.neighbours:
+    assert len({searched.position for searched in examples.neighbours}) == 12
+    for position, gallery_indexes, scores in examples.neighbours:
         assert len(gallery_indexes) == 8
         np.testing.assert_allclose(scores, np.sort(scores_NK[position])[::-1][:8], atol=1e-6)
         np.testing.assert_allclose(scores, scores_NK[position, list(gallery_indexes)], atol=1e-6)
-    assert evidence_of(measured, dataset).neighbours == evidence.neighbours
+    assert examples_of(measured, dataset).neighbours == examples.neighbours
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,20 +67,20 @@ def test_the_example_searches_show_every_class_and_right_beside_wrong(seed: int)
     vectors_ND = rng.normal(size=(60, 4)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "training.evaluation.examples.MAP_POINTS", 9
+            "training.evaluation.examples.PLOT_POINTS", 9
         )  # so few that no t-SNE is needed
-        evidence = gather_evidence(
+        examples = choose_examples(
             Encoding(vectors_ND, np.eye(6, dtype=np.float32)[labels_N]),
             labels_N,
             first_N,
             vectors_ND,
-            lots=(np.arange(len(labels_N)), np.arange(len(labels_N), 2 * len(labels_N))),
+            group_keys=(np.arange(len(labels_N)), np.arange(len(labels_N), 2 * len(labels_N))),
             seed=seed,
         )
-    chosen = np.array([searched.position for searched in evidence.neighbours])
+    chosen = np.array([searched.position for searched in examples.neighbours])
     assert np.bincount(labels_N[chosen]).tolist() == [2] * 6
     assert first_N[chosen].sum() == 6
-    assert evidence.mistakes == ()
+    assert examples.mistakes == ()
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,14 +89,18 @@ def test_the_map_has_of_each_class_about_the_same_share(seed: int, most: int) ->
     rng = np.random.default_rng(seed)
     labels_N = rng.permutation(np.repeat(np.arange(3), (20, 40, 60)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluation.examples.MAP_POINTS", most)
+        patch.setattr("training.evaluation.examples.PLOT_POINTS", most)
         patch.setattr(
             "training.evaluation.examples.project_vectors", lambda vectors_ND, seed: vectors_ND
         )
         encoding = Encoding(np.eye(120, 4, dtype=np.float32), np.eye(120, 3, dtype=np.float32))
-        points = gather_evidence(
-            encoding, labels_N, labels_N > 0, np.eye(4), lots=(np.arange(120), np.arange(120, 124))
-        ).map_points
+        points = choose_examples(
+            encoding,
+            labels_N,
+            labels_N > 0,
+            np.eye(4),
+            group_keys=(np.arange(120), np.arange(120, 124)),
+        ).plot_points
     assert len(set(points.indexes.tolist())) == most
     shares = np.bincount(labels_N[points.indexes], minlength=3) / (20, 40, 60)
     assert shares == pytest.approx(most / 120, abs=0.06)

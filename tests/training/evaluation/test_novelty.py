@@ -12,7 +12,7 @@ from training.evaluation.novelty import (
     fit_references,
     novelty_figures,
 )
-from training.evaluation.out_of_distribution import KINDS, strange_pictures
+from training.evaluation.out_of_distribution import KINDS, out_of_distribution_images
 from vision.image.preprocessing import Preprocessing
 from vision.inference.encoder import Encoding
 
@@ -81,7 +81,7 @@ def test_references_are_of_all_classes_and_do_not_depend_on_the_order() -> None:
     chosen = choose_references(images.labels_N, images.contents_N, most=100)
     assert np.bincount(labels_N[chosen]).tolist() == [2, 40, 58]
     order = rng.permutation(442)
-    shuffled = images.only(order)
+    shuffled = images.take(order)
     again = choose_references(shuffled.labels_N, shuffled.contents_N, most=100)
     assert set(shuffled.contents_N[again].tolist()) == set(images.contents_N[chosen].tolist())
     assert choose_references(images.labels_N, images.contents_N).tolist() == list(range(442))
@@ -96,7 +96,7 @@ def test_the_area_under_the_curve_counts_pairs() -> None:
 
 def test_strange_pictures_are_the_models_input_and_the_same_each_time() -> None:
     grey = Preprocessing(size=20, channels=1, mean=(0.5,), std=(0.5,))
-    first, again = (strange_pictures(grey, each=2) for _ in range(2))
+    first, again = (out_of_distribution_images(grey, each=2) for _ in range(2))
     assert set(first) == set(KINDS)
     for kind, images_NCHW in first.items():
         assert (images_NCHW.shape, images_NCHW.dtype) == ((2, 1, 20, 20), np.uint8)

@@ -1,3 +1,5 @@
+"""Augmentation: mirrored, shifted, cropped, erased and mixed images, against slow loops."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.labelled_gallery import labelled
-from training.distributed import World
+from training.distributed import ProcessGroup
 from training.fit.batches import Batches, FeatureBatches, ImageBatches
 from training.recipes.recipe import Augmentation
 from vision.image.preprocessing import Preprocessing
@@ -17,20 +17,20 @@ from vision.image.preprocessing import Preprocessing
 PIXEL = Preprocessing(size=1, channels=1, mean=(0.0,), std=(1 / 255,))  # a pixel is its number
 
 
-def of_features(images: int, batch_size: int, world: World) -> Batches:
+def of_features(images: int, batch_size: int, processes: ProcessGroup) -> Batches:
     numbers_1NF = torch.arange(images, dtype=torch.float32)[None, :, None]
     labels_N = torch.zeros(images, dtype=torch.long)
-    return FeatureBatches(numbers_1NF, labels_N, batch_size=batch_size, world=world)
+    return FeatureBatches(numbers_1NF, labels_N, batch_size=batch_size, processes=processes)
 
 
-def of_images(images: int, batch_size: int, world: World) -> Batches:
+def of_images(images: int, batch_size: int, processes: ProcessGroup) -> Batches:
     pixels_NCHW = np.arange(images, dtype=np.uint8).reshape(-1, 1, 1, 1)
     return ImageBatches(
         labelled(pixels_NCHW, np.zeros(images, np.int64), ("one",)),
         PIXEL,
         Augmentation(),
         batch_size=batch_size,
-        world=world,
+        processes=processes,
     )
 
 
@@ -43,13 +43,13 @@ def epoch(batches: Batches) -> list[list[int]]:
     ]
 
 
-def worlds(size: int) -> list[World]:
-    return [World(rank, size, torch.device("cpu")) for rank in range(size)]
+def process_groups(size: int) -> list[ProcessGroup]:
+    return [ProcessGroup(rank, size, torch.device("cpu")) for rank in range(size)]
 
 
 @pytest.mark.parametrize("kind", [of_features, of_images])
 def test_every_image_is_learnt_from_in_each_epoch(kind: object) -> None:
-    (alone,) = worlds(1)
+    (alone,) = process_groups(1)
     batches = kind(100, 64, alone)  # type: ignore[operator]
     seen = epoch(batches)
     assert [len(one) for one in seen] == [48, 52]
@@ -61,7 +61,7 @@ def test_every_image_is_learnt_from_in_each_epoch(kind: object) -> None:
 def test_batches_are_of_nearly_equal_size_and_hardly_larger_than_asked(
     images: int, batch_size: int
 ) -> None:
-    (alone,) = worlds(1)
+    (alone,) = process_groups(1)
     batches = of_features(images, batch_size, alone)
     sizes = [len(one) for one in epoch(batches)]
     assert len(sizes) == len(batches)
@@ -73,7 +73,7 @@ def test_batches_are_of_nearly_equal_size_and_hardly_larger_than_asked(
 
 @given(images=st.integers(3, 120), rows=st.integers(1, 20))
 def test_processes_share_every_batch_evenly(images: int, rows: int) -> None:
-    shares = [epoch(of_features(images, 3 * rows, world)) for world in worlds(3)]
+    shares = [epoch(of_features(images, 3 * rows, processes)) for processes in process_groups(3)]
     for parts in zip(*shares, strict=True):
         assert len({len(part) for part in parts}) == 1
     learnt = list(chain(*chain(*shares)))
@@ -83,9 +83,11 @@ def test_processes_share_every_batch_evenly(images: int, rows: int) -> None:
 @given(images=st.integers(2, 60), eighths=st.integers(1, 5), size=st.sampled_from([2, 4, 8]))
 def test_processes_together_have_the_batches_of_one(images: int, eighths: int, size: int) -> None:
     images *= size
-    (alone,) = worlds(1)
+    (alone,) = process_groups(1)
     batch_size = 8 * eighths if size < 8 else 16 * eighths
     whole = epoch(of_features(images, batch_size, alone))
-    shares = [epoch(of_features(images, batch_size, world)) for world in worlds(size)]
+    shares = [
+        epoch(of_features(images, batch_size, processes)) for processes in process_groups(size)
+    ]
     together = [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
     assert together == [sorted(one) for one in whole]

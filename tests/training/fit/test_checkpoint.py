@@ -1,3 +1,5 @@
+"""Checkpoints: bit for bit the same, refused when harmed, whole wherever writing stops."""
+
 import json
 import os
 import shutil

@@ -1,3 +1,5 @@
+"""Learning rates over a training, and the precision of each device."""
+
 from dataclasses import replace
 from typing import Literal
 

@@ -1,15 +1,18 @@
+"""One step of training: what it learns, what it says, and numbers that are not finite."""
+
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR
 
-from tests.support.learners import SMALL, small_learner
-from training.distributed import World
+from tests.support.learners import SMALL, small_trainable_model
+from training.distributed import ProcessGroup
 from training.errors import DivergenceError
-from training.fit.train_step import Stepper, StepReport
+from training.fit.train_step import TrainStep
+from training.progress import StepMetrics
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
 class Bench:
@@ -18,9 +21,9 @@ class Bench:
     def __init__(
         self, *, learning_rate: float = 0.1, precision: torch.dtype = torch.float32
     ) -> None:
-        self.learner = small_learner(SMALL)
-        optimizer = SGD(self.learner.parameters(), lr=learning_rate, momentum=0.9)
-        self.stepper = Stepper(
+        self.model = small_trainable_model(SMALL)
+        optimizer = SGD(self.model.parameters(), lr=learning_rate, momentum=0.9)
+        self.stepper = TrainStep(
             optimizer,
             ConstantLR(optimizer, factor=1.0),
             ALONE,
@@ -28,11 +31,11 @@ class Bench:
             precision=precision,
         )
 
-    def step(self, images_BCHW: Tensor, labels: Tensor) -> StepReport:
-        return self.stepper.step(self.learner.train(), (images_BCHW, labels))
+    def step(self, images_BCHW: Tensor, labels: Tensor) -> StepMetrics:
+        return self.stepper.step(self.model.train(), (images_BCHW, labels))
 
     def parameters(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.learner.parameters()]
+        return [parameter.detach().clone() for parameter in self.model.parameters()]
 
 
 def batch(value: float | None = None) -> tuple[Tensor, Tensor]:

@@ -17,14 +17,15 @@ from playwright.sync_api import sync_playwright
 
 from tests.support.labelled_gallery import labelled
 from tests.support.models import write_model
-from training.data.dataset import Dataset, LabelledImages
-from training.evaluation.evaluate import measure
-from training.evaluation.examples import Evidence, MapPoints, Mistake, Neighbours, gather_evidence
+from training.data.dataset import Dataset
+from training.data.images.labelled_images import LabelledImages
+from training.evaluation.evaluate import evaluate_model
+from training.evaluation.examples import Examples, Mistake, Neighbours, PlotPoints, choose_examples
 from training.formatting import NOTHING
 from training.report.charts import grid_values
-from training.report.embedding_plot import APART, spread, symbol
+from training.report.embedding_plot import APART, declutter, symbol
 from training.report.html_report import confused_pairs, render_report
-from training.report.inline_images import make_picture
+from training.report.inline_images import inline_image
 
 HOSTILE = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>&amp;"
 EPOCH = {
@@ -172,18 +173,18 @@ def make_figures(dataset: Dataset, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def make_evidence(dataset: Dataset) -> Evidence:
+def make_examples(dataset: Dataset) -> Examples:
     """Return evidence of every kind: two mistakes, every point, twelve searches."""
     count = len(dataset.test)
     last = len(dataset.label_names) - 1
-    given_N = dataset.test.labels_N.copy()
-    given_N[[last, 2 * last + 1]] = 0
-    return Evidence(
+    predicted_N = dataset.test.labels_N.copy()
+    predicted_N[[last, 2 * last + 1]] = 0
+    return Examples(
         mistakes=(Mistake(last, last, 0, 0.9871), Mistake(2 * last + 1, last, 0, 0.6543)),
-        map_points=MapPoints(
+        plot_points=PlotPoints(
             xy=np.random.default_rng(1).normal(size=(count, 2)).astype(np.float32),
             indexes=np.arange(count),
-            given=given_N,
+            predicted=predicted_N,
         ),
         neighbours=tuple(
             Neighbours(n % count, tuple(range(8)), tuple(0.9 - n / 100 for n in range(8)))
@@ -195,7 +196,7 @@ def make_evidence(dataset: Dataset) -> Evidence:
 def render(names: tuple[str, ...] = ("cat", "dog", "cow"), **changes: Any) -> str:
     dataset = make_dataset(names)
     figures: Any = Figures(make_figures(dataset, **changes))
-    return render_report(figures, make_evidence(dataset), dataset)
+    return render_report(figures, make_examples(dataset), dataset)
 
 
 OF_CLASSES = (
@@ -256,19 +257,19 @@ def test_what_the_model_does_not_know_is_shown_where_it_was_measured() -> None:
 
 def test_without_classes_the_page_speaks_of_search_alone() -> None:
     dataset = make_dataset(("cat", "dog"))
-    evidence = make_evidence(dataset)
+    examples = make_examples(dataset)
     labelled_data: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_CLASSES))
-    with_labels = Read(raw=render_report(labelled_data, evidence, dataset)).text
+    with_labels = Read(raw=render_report(labelled_data, examples, dataset)).text
     assert "R@1" in with_labels
     assert "the same class" in with_labels
     bare: Any = Figures(make_figures(dataset, in_words=[], history=[], **WITHOUT_LABELS))
-    points = evidence.map_points._replace(given=np.zeros(6, np.int64))
+    points = examples.plot_points._replace(predicted=np.zeros(6, np.int64))
     unlabelled = replace(
         dataset,
         train=replace(dataset.train, label_names=(), labels_N=np.full(10, -1)),
         test=replace(dataset.test, label_names=(), labels_N=np.full(6, -1)),
     )
-    page = render_report(bare, replace(evidence, mistakes=(), map_points=points), unlabelled)
+    page = render_report(bare, replace(examples, mistakes=(), plot_points=points), unlabelled)
     without = Read(raw=page)
     for text in (with_labels, without.text):
         assert "Same item" in text
@@ -428,8 +429,8 @@ def test_a_class_that_was_never_given_has_no_precision() -> None:
 
 def test_a_model_that_is_always_right_has_no_mistakes_to_show() -> None:
     dataset = make_dataset(("cat", "dog"))
-    right = make_evidence(dataset)
-    right = Evidence(mistakes=(), map_points=right.map_points, neighbours=right.neighbours)
+    right = make_examples(dataset)
+    right = Examples(mistakes=(), plot_points=right.plot_points, neighbours=right.neighbours)
     figures: Any = Figures(make_figures(dataset, confusion=[[3, 0], [0, 3]]))
     text = Read(raw=render_report(figures, right, dataset)).text
     assert text.count("No test image was given a wrong class.") == 2
@@ -446,7 +447,7 @@ def test_many_classes_get_a_list_of_confusions_instead_of_a_table(
 
 def test_confused_pairs_come_with_the_most_images_first() -> None:
     pairs = confused_pairs([[5, 1, 0], [4, 0, 0], [0, 1, 1]])
-    assert [(pair.label, pair.given, pair.cell.images) for pair in pairs] == [
+    assert [(pair.label, pair.predicted, pair.cell.images) for pair in pairs] == [
         (1, 0, 4),
         (2, 1, 1),
         (0, 1, 1),
@@ -468,7 +469,7 @@ def test_grid_lines_are_round_numbers_around_the_values() -> None:
 
 
 def test_numbers_on_the_map_do_not_cover_each_other() -> None:
-    apart = spread(np.full((40, 2), 200.0))
+    apart = declutter(np.full((40, 2), 200.0))
     distances = np.hypot(*(apart[:, None] - apart[None]).transpose(2, 0, 1))
     np.fill_diagonal(distances, np.inf)
     assert distances.min() >= 0.8 * APART
@@ -481,9 +482,9 @@ def test_sixty_classes_look_different_on_the_map() -> None:
 
 def test_points_that_all_lie_in_one_place_are_drawn() -> None:
     dataset = make_dataset(("cat", "dog"))
-    evidence = make_evidence(dataset)
-    points = evidence.map_points._replace(xy=np.ones((len(dataset.test), 2), np.float32))
-    same = Evidence(mistakes=evidence.mistakes, map_points=points, neighbours=evidence.neighbours)
+    examples = make_examples(dataset)
+    points = examples.plot_points._replace(xy=np.ones((len(dataset.test), 2), np.float32))
+    same = Examples(mistakes=examples.mistakes, plot_points=points, neighbours=examples.neighbours)
     figures: Any = Figures(make_figures(dataset))
     assert 'x="250.0" y="200.0"' in render_report(figures, same, dataset)
 
@@ -491,7 +492,7 @@ def test_points_that_all_lie_in_one_place_are_drawn() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_small_pictures_keep_every_pixel(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (channels, 28, 20), np.uint8)
-    picture = make_picture(pixels)
+    picture = inline_image(pixels)
     with Image.open(io.BytesIO(b64decode(picture.uri.partition(",")[2]))) as image:
         decoded = np.asarray(image.convert("RGB"))
     assert (picture.width, picture.height, picture.pixelated) == (20, 28, True)
@@ -499,7 +500,7 @@ def test_small_pictures_keep_every_pixel(channels: int) -> None:
 
 
 def test_large_pictures_are_made_smaller() -> None:
-    picture = make_picture(np.zeros((3, 224, 112), np.uint8))
+    picture = inline_image(np.zeros((3, 224, 112), np.uint8))
     assert picture.uri.startswith("data:image/jpeg;")
     assert (picture.width, picture.height, picture.pixelated) == (80, 160, False)
 
@@ -508,15 +509,15 @@ def test_a_real_measurement_can_be_shown(tmp_path: Path) -> None:
     names = ("cat", "dog", HOSTILE)
     write_model(tmp_path / "model", channels=1, labels=names)
     dataset = make_dataset(names, side=28)
-    measurement = measure(tmp_path / "model", dataset, device="cpu")
-    evidence = gather_evidence(
+    measurement = evaluate_model(tmp_path / "model", dataset, device="cpu")
+    examples = choose_examples(
         measurement.queries,
         dataset.test.labels_N,
-        measurement.outcome.retrieval.first_Q,
+        measurement.predictions.retrieval.first_Q,
         measurement.gallery.vectors_BD,
-        lots=(dataset.test.lots_N, dataset.train.lots_N),
+        group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
     )
-    text = Read(raw=render_report(measurement.evaluation, evidence, dataset)).text
+    text = Read(raw=render_report(measurement.evaluation, examples, dataset)).text
     assert "test-model" in text
     assert "no record of its training" in text
 

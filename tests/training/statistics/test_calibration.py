@@ -1,3 +1,5 @@
+"""Temperatures and calibration errors, against torchmetrics and made-up truths."""
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from training.evaluation.confidence_statements import calibration_in_words
+from training.evaluation.confidence_statements import calibration_statement
 from training.statistics.calibration import (
     CalibrationFigures,
     calibration_error,
@@ -197,8 +199,8 @@ def test_where_all_images_are_wrong_the_interval_still_has_a_width() -> None:
 
 def test_words_say_whether_an_error_is_more_than_luck() -> None:
     honest, bold = measured(73, seed=0), measured(341, seed=0, boldness=3)
-    assert "shows nothing: on this many images even honest" in calibration_in_words(honest)
-    assert "beyond chance" in calibration_in_words(bold)
+    assert "shows nothing: on this many images even honest" in calibration_statement(honest)
+    assert "beyond chance" in calibration_statement(bold)
 
 
 @pytest.mark.parametrize("images", [3, 12, 19])

@@ -7,9 +7,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from training.data.images.labelled_images import UNLABELLED
-from training.heads.item_head import fit_item
-from training.statistics.closed_form import Space
-from training.statistics.discriminants import ClassSpread, Moments
+from training.heads.item_head import fit_item_layer
+from training.statistics.closed_form import FeatureSpace
+from training.statistics.discriminants import ClassScatter, Moments
 
 FEATURES = 12
 
@@ -27,32 +27,32 @@ def features(count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray
 @pytest.mark.parametrize("shrinkage", [0.1, 0.7])
 def test_scores_are_those_of_scikit_learns_discriminants(count: int, shrinkage: float) -> None:
     rows, labels = features(count)
-    space = Space.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
-    fit = ClassSpread(moments, features=FEATURES).fit(shrinkage, most=2)
+    space = FeatureSpace.of(rows)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
+    fit = ClassScatter(moments, features=FEATURES).fit(shrinkage, most=2)
     new, _ = features(50, seed=1)
 
     scaler = StandardScaler().fit(rows.astype(np.float64))
     twin = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     twin.fit(scaler.transform(rows.astype(np.float64)), labels)
     expected = twin.decision_function(scaler.transform(new.astype(np.float64)))
-    given = space.folded(fit.scores).of(new)
+    given = space.fold(fit.scores).of(new)
     if count > FEATURES:  # else what lies outside of the images' space says nothing to either
         np.testing.assert_allclose(
             given - given[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3
         )
     np.testing.assert_array_equal(
-        space.folded(fit.scores).of(rows).argmax(axis=1),
+        space.fold(fit.scores).of(rows).argmax(axis=1),
         twin.predict(scaler.transform(rows.astype(np.float64))),
     )
 
 
 def test_in_the_numbers_of_a_kind_every_class_spreads_alike() -> None:
     rows, labels = features(5000)
-    space = Space.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
-    fit = ClassSpread(moments, features=FEATURES).fit(1e-6, most=2)
-    kind = space.folded(fit.kind).of(rows)
+    space = FeatureSpace.of(rows)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
+    fit = ClassScatter(moments, features=FEATURES).fit(1e-6, most=2)
+    kind = space.fold(fit.kind).of(rows)
     about = kind - np.stack([kind[labels == one].mean(axis=0) for one in range(3)])[labels]
     np.testing.assert_allclose(about.T @ about / len(rows), np.eye(2), atol=0.01)
     np.testing.assert_allclose(kind.mean(axis=0), 0, atol=0.01)
@@ -65,7 +65,7 @@ def test_classes_that_lie_in_one_place_make_no_numbers_out_of_rounding() -> None
     labels_N = np.repeat([0, 1, 2], 20)  # the first and the last are the same images
     moments = Moments.of(twice_NF, labels_N, num_labels=3)
 
-    kind = ClassSpread(moments, features=6).fit(0.1, most=8).kind
+    kind = ClassScatter(moments, features=6).fit(0.1, most=8).kind
 
     kinds_ND = kind.of(twice_NF)
     assert np.isfinite(kinds_ND).all()
@@ -89,7 +89,7 @@ def test_a_class_without_images_never_wins() -> None:
     rows, labels = features(60)
     labels[labels == 1] = 0
     moments = Moments.of(rows, labels, num_labels=3)
-    fit = ClassSpread(moments, features=FEATURES).fit(0.5, most=9)
+    fit = ClassScatter(moments, features=FEATURES).fit(0.5, most=9)
     assert set(fit.scores.of(rows).argmax(axis=1)) == {0, 2}
     assert len(fit.kind.bias_D) == 1
 
@@ -97,9 +97,9 @@ def test_a_class_without_images_never_wins() -> None:
 def test_a_feature_that_is_the_same_for_all_says_nothing() -> None:
     rows, labels = features(60)
     rows[:, 3] = 7.0
-    space = Space.of(rows)
-    moments = Moments.of(space.reduced(rows), labels, num_labels=3)
-    scores = space.folded(ClassSpread(moments, features=FEATURES).fit(0.5, most=2).scores)
+    space = FeatureSpace.of(rows)
+    moments = Moments.of(space.transform(rows), labels, num_labels=3)
+    scores = space.fold(ClassScatter(moments, features=FEATURES).fit(0.5, most=2).scores)
     assert (scores.weight_DF[:, 3] == 0).all()
     assert np.isfinite(scores.weight_DF).all()
 
@@ -110,7 +110,7 @@ def test_what_changes_from_view_to_view_does_not_tell_things_apart() -> None:
     light = np.zeros(FEATURES, np.float32)
     light[:2] = 3
     changes = (rng.normal(size=(200, FEATURES)) * (light + 0.05)).astype(np.float32)
-    item = fit_item(things, changes, shrinkage=0.01, width=FEATURES)
+    item = fit_item_layer(things, changes, shrinkage=0.01, width=FEATURES)
     by_light = np.linalg.norm(item.weight_DF[:, :2], axis=0).max()
     by_thing = np.linalg.norm(item.weight_DF[:, 2:], axis=0).min()
     assert by_light < by_thing / 10

@@ -1,3 +1,5 @@
+"""Retrieval metrics, against slow loops, torchmetrics and the papers."""
+
 import numpy as np
 import pytest
 import torch
@@ -155,10 +157,10 @@ def test_looking_only_as_far_as_r_never_scores_higher(seed: int) -> None:
 def test_what_is_of_a_querys_own_lot_is_as_if_it_were_not_there(seed: int, images: int) -> None:
     rng = np.random.default_rng(seed)
     vectors, labels, _, _ = coarse_question(rng, images, 1, 3)
-    lots = rng.integers(0, max(1, images - 3), images).astype(np.uint64)  # some are copies
-    found = measure_retrieval(vectors, labels, vectors, labels, lots=(lots, lots))
+    group_keys = rng.integers(0, max(1, images - 3), images).astype(np.uint64)  # some are copies
+    found = measure_retrieval(vectors, labels, vectors, labels, group_keys=(group_keys, group_keys))
     for query in range(images):
-        others = lots != lots[query]
+        others = group_keys != group_keys[query]
         expected = np.zeros(4)
         if (labels[others] == labels[query]).any():
             alone = (vectors[[query]], labels[[query]], vectors[others], labels[others])

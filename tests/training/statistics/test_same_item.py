@@ -1,8 +1,10 @@
+"""Views of a photo, and how often they find it among others."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.evaluation.views import VIEWS, draw_views, made_views
+from training.evaluation.views import VIEWS, draw_views, make_views
 from training.statistics.same_item import Searched, choose_photos, find_others, find_views
 
 SIDE = 32
@@ -28,10 +30,10 @@ def among(vectors_KD: NDArray[np.float32], photos_K: NDArray[np.int64]) -> Searc
 
 def test_a_view_depends_on_the_photo_and_the_seed_alone(photos: NDArray[np.uint8]) -> None:
     contents = np.arange(12, dtype=np.uint64) + 2**63
-    all_at_once = made_views(photos, contents)
+    all_at_once = make_views(photos, contents)
     assert all_at_once.shape == (VIEWS, *photos.shape)
-    np.testing.assert_array_equal(made_views(photos[5:6], contents[5:6])[:, 0], all_at_once[:, 5])
-    np.testing.assert_array_equal(made_views(photos, contents, views=1), all_at_once[:1])
+    np.testing.assert_array_equal(make_views(photos[5:6], contents[5:6])[:, 0], all_at_once[:, 5])
+    np.testing.assert_array_equal(make_views(photos, contents, views=1), all_at_once[:1])
     assert draw_views(7, seed=1) != draw_views(7)
     assert draw_views(7) != draw_views(8)
 
@@ -100,7 +102,7 @@ def test_made_views_are_found_by_an_encoder_that_sees_what_is_in_them(
     photos: NDArray[np.uint8],
 ) -> None:
     contents = np.arange(12, dtype=np.uint64)
-    views = made_views(photos, contents, seed=0)
+    views = make_views(photos, contents, seed=0)
 
     def middle(pixels_BCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Look at the middle, and do not tell left from right."""

@@ -1,3 +1,5 @@
+"""Decoding: every format, mode and orientation; bombs, damage and limits."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,3 +1,5 @@
+"""Preprocessing: every image becomes the network's shape; crops, padding, the same bytes."""
+
 from dataclasses import asdict, replace
 from typing import get_args
 

@@ -1,3 +1,5 @@
+"""Backbones: their layers, widths, reductions and refusals."""
+
 import copy
 import sys
 

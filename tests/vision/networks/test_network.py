@@ -1,3 +1,5 @@
+"""Our own networks: parameters, unit vectors, heads, and what does not fit."""
+
 import numpy as np
 import pytest
 import torch

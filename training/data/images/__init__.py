@@ -1,1 +1,1 @@
-"""Image files to labelled pixels, and what is known again of a photo."""
+"""Image files to labelled pixels, and the hashes that photos are recognised by."""

@@ -3,10 +3,10 @@
 Shape suffixes: N images, M readable images, C channels, H x W pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,21 @@ from PIL import Image
 
 from dataset.findings import Findings
 from dataset.folders.file_content import read_file
-from training.data.images.photo_identity import Identities, Identity, identify, identify_pixels
+from training.data.images.photo_hashes import (
+    PhotoHashArrays,
+    PhotoHashes,
+    hash_photo,
+    hash_pixels,
+)
 from training.data.images.pixel_buffer import pixel_array
 from training.errors import DataError
+from training.progress import ImagesDone, Progress
 from vision.errors import ImageError
 from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 MOST_UNREADABLE: Final = 0.5  # of the files; beyond it, a training would learn from a remainder
-LoadReport: TypeAlias = Callable[[int, int], None]  # images done, images in all
+READING: Final = "reading images"
 
 
 class Unreadable(NamedTuple):
@@ -37,12 +43,12 @@ class DecodedImages(NamedTuple):
 
     images_NCHW: NDArray[np.uint8]
     readable_M: NDArray[np.int64]  # positions of the images that count, ascending
-    identities: Identities  # what each of them is known again by
+    hashes: PhotoHashArrays  # what each of them is recognised by
     unreadable: tuple[Unreadable, ...]
 
 
 def decode_images(
-    paths: Sequence[Path], preprocessing: Preprocessing, report: LoadReport
+    paths: Sequence[Path], preprocessing: Preprocessing, progress: Progress
 ) -> DecodedImages:
     """Return the images of ``paths``, in that order; the pixels are in memory once, or on disk.
 
@@ -51,7 +57,7 @@ def decode_images(
     """
     images_NCHW = pixel_array(_shape(len(paths), preprocessing))
 
-    def decode(position: int) -> Identity | Unreadable:
+    def decode(position: int) -> PhotoHashes | Unreadable:
         path = paths[position]
         try:
             data = read_file(path)
@@ -61,10 +67,10 @@ def decode_images(
         except OSError as error:
             return Unreadable(path, error.strerror or str(error))
         images_NCHW[position] = preprocessing.pixels(picture)
-        return identify(data, picture)
+        return hash_photo(data, picture)
 
     readable: list[int] = []
-    identities: list[Identity] = []
+    hashes: list[PhotoHashes] = []
     unreadable: list[Unreadable] = []
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
         for position, result in enumerate(pool.map(decode, range(len(paths)))):
@@ -72,11 +78,11 @@ def decode_images(
                 unreadable.append(result)
             else:
                 readable.append(position)
-                identities.append(result)
-            report(position + 1, len(paths))
+                hashes.append(result)
+            progress(ImagesDone(READING, position + 1, len(paths)))
     _check_readable(unreadable, len(paths))
     return DecodedImages(
-        images_NCHW, np.array(readable, np.int64), Identities.of(identities), tuple(unreadable)
+        images_NCHW, np.array(readable, np.int64), PhotoHashArrays.of(hashes), tuple(unreadable)
     )
 
 
@@ -100,7 +106,7 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
 
 
 def fit_grey_images(
-    images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, report: LoadReport
+    images_NHW: NDArray[np.uint8], preprocessing: Preprocessing, progress: Progress
 ) -> DecodedImages:
     """Return grey images as ``preprocessing`` makes them of pictures.
 
@@ -108,10 +114,10 @@ def fit_grey_images(
         DataError: there is no room for the pixels.
     """
     total, side, _ = images_NHW.shape
-    identities = Identities.of([identify_pixels(image_HW) for image_HW in images_NHW])
+    hashes = PhotoHashArrays.of([hash_pixels(image_HW) for image_HW in images_NHW])
     if (preprocessing.size, preprocessing.channels) == (side, 1):  # it would change nothing
-        report(total, total)
-        return DecodedImages(images_NHW[:, None], np.arange(total), identities, ())
+        progress(ImagesDone(READING, total, total))
+        return DecodedImages(images_NHW[:, None], np.arange(total), hashes, ())
     images_NCHW = pixel_array(_shape(total, preprocessing))
 
     def fit(position: int) -> None:
@@ -120,8 +126,8 @@ def fit_grey_images(
 
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(fit, range(total)), start=1):
-            report(done, total)
-    return DecodedImages(images_NCHW, np.arange(total), identities, ())
+            progress(ImagesDone(READING, done, total))
+    return DecodedImages(images_NCHW, np.arange(total), hashes, ())
 
 
 def _shape(images: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:

@@ -56,16 +56,19 @@ def read_fashion_mnist(folder: Path) -> tuple[Part, Part]:
     )
 
 
-def find_fashion_mnist(cache: Path, *, package_folder: Path = PACKAGE_FOLDER) -> Path:
+def find_fashion_mnist(cache: Path | None = None, *, package_folder: Path = PACKAGE_FOLDER) -> Path:
     """Return the folder of the four files: Debian's, or ``cache`` with what it lacked downloaded.
+
+    That is ``~/.cache/lookalike/fashion-mnist`` if not given.
 
     Raises:
         DataError: the package is not installed and the files cannot be downloaded.
     """
-    if not package_folder.is_dir():
-        _download_missing(cache)
-        return cache
-    return package_folder
+    if package_folder.is_dir():
+        return package_folder
+    cache = cache or Path.home() / ".cache" / "lookalike" / "fashion-mnist"
+    _download_missing(cache)
+    return cache
 
 
 def _download_missing(cache: Path) -> None:

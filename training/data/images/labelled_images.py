@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images.pixel_buffer import pixel_array
-from training.data.images.split import Draw, choose_lots
+from training.data.images.split import Draw, choose_groups
 
 UNLABELLED: Final = -1  # the label of an image without a class
 HASHED_BYTES: Final = 16 * 2**20  # at a time, so that pixels on disk need not fit in memory
@@ -24,13 +24,13 @@ class LabelledImages:
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]  # positions in label_names, or UNLABELLED
     label_names: tuple[str, ...]
-    contents_N: NDArray[np.uint64]  # of each file; training.data.images.photo_identity says of what
-    looks_N: NDArray[np.uint64]  # perceptual hashes
+    contents_N: NDArray[np.uint64]  # of each file; training.data.images.photo_hashes says of what
+    phashes_N: NDArray[np.uint64]  # perceptual hashes
     photos_N: NDArray[np.int64]  # equal for copies of one photo
-    things_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
+    item_ids_N: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     # Equal for copies, and for photos of one thing; training.data.images.split says what they
     # decide.
-    lots_N: NDArray[np.uint64]
+    group_keys_N: NDArray[np.uint64]
 
     def __post_init__(self) -> None:
         if self.images_NCHW.ndim != 4 or self.images_NCHW.dtype != np.uint8:  # noqa: PLR2004
@@ -55,7 +55,7 @@ class LabelledImages:
             and np.array_equal(self.labels_N, other.labels_N)
         )
 
-    def only(self, positions: NDArray[np.int64]) -> Self:
+    def take(self, positions: NDArray[np.int64]) -> Self:
         """Return the images at ``positions``, in that order.
 
         Neighbours in ascending order share these pixels; any others are copied, to a temporary
@@ -69,13 +69,13 @@ class LabelledImages:
             labels_N=self.labels_N[positions],
             label_names=self.label_names,
             contents_N=self.contents_N[positions],
-            looks_N=self.looks_N[positions],
+            phashes_N=self.phashes_N[positions],
             photos_N=self.photos_N[positions],
-            things_N=self.things_N[positions],
-            lots_N=self.lots_N[positions],
+            item_ids_N=self.item_ids_N[positions],
+            group_keys_N=self.group_keys_N[positions],
         )
 
-    def set_apart(self, share: float) -> tuple[Self, Self]:
+    def split_validation(self, share: float) -> tuple[Self, Self]:
         """Return the images without about ``share`` of every class, and that share.
 
         Neither has a copy of what the other has, nor a photo of the same thing; a class of one
@@ -84,8 +84,8 @@ class LabelledImages:
         Raises:
             DataError: there is no room for a copy of the pixels.
         """
-        apart_N = choose_lots(self.labels_N, self.lots_N, share, Draw.VALIDATION)
-        return self.only(np.flatnonzero(~apart_N)), self.only(np.flatnonzero(apart_N))
+        apart_N = choose_groups(self.labels_N, self.group_keys_N, share, Draw.VALIDATION)
+        return self.take(np.flatnonzero(~apart_N)), self.take(np.flatnonzero(apart_N))
 
     @property
     def fingerprint(self) -> str:

@@ -29,15 +29,8 @@ class Leak(NamedTuple):
     what: str = SAME_IMAGE  # that the other part has
 
 
-class Copy(NamedTuple):
-    """An image that shows the same photo as one before it: the same file, or saved once more."""
-
-    name: str
-    twin: str
-
-
-class Contradiction(NamedTuple):
-    """Two copies of one photo, of different classes; both stayed."""
+class Twins(NamedTuple):
+    """Two images that show the same photo: the same file, or saved once more."""
 
     name: str
     twin: str
@@ -74,23 +67,23 @@ def name_leaks(
 
 def find_contradictions(
     groups_N: NDArray[np.int64], labels_N: NDArray[np.int64], names: Sequence[str]
-) -> tuple[Contradiction, ...]:
+) -> tuple[Twins, ...]:
     """Return every image with a copy before it of another label, each with the first of those."""
     first = _first_of_each(groups_N, np.arange(len(groups_N)))
     twins_N = np.array([first[group] for group in groups_N.tolist()], np.int64)
     labelled_N = (labels_N != UNLABELLED) & (labels_N[twins_N] != UNLABELLED)
     differ_N = labelled_N & (labels_N != labels_N[twins_N])
     return tuple(
-        Contradiction(names[int(twins_N[position])], names[position])
+        Twins(names[int(twins_N[position])], names[position])
         for position in np.flatnonzero(differ_N).tolist()
     )
 
 
-def find_copies(groups_N: NDArray[np.int64], names: Sequence[str]) -> tuple[Copy, ...]:
+def find_copies(groups_N: NDArray[np.int64], names: Sequence[str]) -> tuple[Twins, ...]:
     """Return every image a copy of which came before, with the first of those."""
     first = _first_of_each(groups_N, np.arange(len(groups_N)))
     return tuple(
-        Copy(names[position], names[first[group]])
+        Twins(names[position], names[first[group]])
         for position, group in enumerate(groups_N.tolist())
         if first[group] != position
     )

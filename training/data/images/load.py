@@ -4,7 +4,7 @@ Shape suffixes: N images, M readable images, H x W pixels.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,24 +18,21 @@ from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import CONTROL
 from training.data.images import fashion_mnist
-from training.data.images.decode_files import (
-    DecodedImages,
-    LoadReport,
-    decode_images,
-    fit_grey_images,
-)
+from training.data.images.decode_files import DecodedImages, decode_images, fit_grey_images
 from training.data.images.labelled_images import UNLABELLED
+from training.data.images.near_duplicates import NO_ITEM, number_groups
 from training.errors import DataError
+from training.formatting import listed
+from training.progress import Progress
 from vision.image.preprocessing import Preprocessing
 
 FASHION_MNIST: Final = "fashion-mnist"
 FEWEST_CLASSES: Final = 2
-NO_THING: Final = -1  # the thing that a photo of no group shows
 SHOWN_NAMES: Final = 10  # classes that a sentence lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loaded:
+class LoadedImages:
     """The readable images of a source; each has a place in every array and list of length M."""
 
     name: str
@@ -45,7 +42,7 @@ class Loaded:
     decoded: DecodedImages
     labels_M: NDArray[np.int64]
     parts_M: NDArray[np.int64]
-    things_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
+    item_ids_M: NDArray[np.int64]  # equal for photos of one thing, as the data say; -1: they do not
     names: Sequence[str]  # of length M: paths, or ``train[123]`` where there are no files
     findings: Findings  # what was skipped, merged or guessed when the files were listed
 
@@ -57,9 +54,8 @@ def load_images(
     hold_out: Sequence[str] | None,
     unlabelled: bool = False,
     group: str | None = None,
-    cache: Path,
-    report: LoadReport,
-) -> Loaded:
+    progress: Progress,
+) -> LoadedImages:
     """Return the images of ``source``; arguments as of ``training.data.dataset.load_dataset``.
 
     With a ``hold_out`` of ``None`` nothing is to be learnt: any classes are fine, in any part, or
@@ -76,7 +72,7 @@ def load_images(
             raise DataError(f"{source} does not say which photos show one thing: no --group")
         if hold_out is not None:
             _check_hold_out(hold_out, fashion_mnist.LABELS, source)
-        return _fashion_mnist(preprocessing, cache, report)
+        return _fashion_mnist(preprocessing, progress)
     listing = list_source(Path(source), group=group)
     try:
         bare = hold_out is None and not listing.labels
@@ -90,17 +86,17 @@ def load_images(
             _check_hold_out(hold_out, label_names, source)
     except DataError as error:  # what was skipped may be why
         raise DataError(f"{error}{listing.findings.in_words()}") from error
-    return _files(listing, files, label_names, preprocessing, report)
+    return _files(listing, files, label_names, preprocessing, progress)
 
 
-def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport) -> Loaded:
-    folder = fashion_mnist.find_fashion_mnist(cache / FASHION_MNIST)
+def _fashion_mnist(preprocessing: Preprocessing, progress: Progress) -> LoadedImages:
+    folder = fashion_mnist.find_fashion_mnist()
     parts = dict(
         zip((Part.TRAIN, Part.TEST), fashion_mnist.read_fashion_mnist(folder), strict=True)
     )
     images_NHW = np.concatenate([images_NHW for images_NHW, _ in parts.values()])
-    decoded = fit_grey_images(images_NHW, preprocessing, report)
-    return Loaded(
+    decoded = fit_grey_images(images_NHW, preprocessing, progress)
+    return LoadedImages(
         name=FASHION_MNIST,
         source=FASHION_MNIST,
         label_names=fashion_mnist.LABELS,
@@ -108,7 +104,7 @@ def _fashion_mnist(preprocessing: Preprocessing, cache: Path, report: LoadReport
         decoded=decoded,
         labels_M=np.concatenate([labels_N for _, labels_N in parts.values()]),
         parts_M=np.repeat(list(parts), [len(labels_N) for _, labels_N in parts.values()]),
-        things_M=np.full(len(decoded.images_NCHW), NO_THING),
+        item_ids_M=np.full(len(decoded.images_NCHW), NO_ITEM),
         names=[
             f"{part.name.lower()}[{number}]"
             for part, (_, labels_N) in parts.items()
@@ -167,14 +163,12 @@ def _label_names(source: Path, files: Sequence[ListedFile]) -> tuple[str, ...]:
     Raises:
         DataError: one of them cannot be written down.
     """
-    names = tuple(sorted({file.label for file in files if file.label is not None}))
-    unprintable = [name for name in names if CONTROL.search(name)]
+    label_names = tuple(sorted({file.label for file in files if file.label is not None}))
+    unprintable = [name for name in label_names if CONTROL.search(name)]
     if unprintable:
-        raise DataError(
-            f"{source} has classes with unprintable names, {_listed(map(repr, unprintable))}; "
-            "rename them"
-        )
-    return names
+        names = listed([repr(name) for name in unprintable], most=SHOWN_NAMES)
+        raise DataError(f"{source} has classes with unprintable names, {names}; rename them")
+    return label_names
 
 
 def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Sequence[str]) -> None:
@@ -194,7 +188,7 @@ def _check_learnable(source: Path, files: Sequence[ListedFile], label_names: Seq
     if unknown:
         raise DataError(
             f"{source} has classes that no training image is of, with so many other images: "
-            f"{_listed(unknown)}; add training images of them, or take them out"
+            f"{listed(unknown, most=SHOWN_NAMES)}; add training images of them, or take them out"
         )
     if len(label_names) < FEWEST_CLASSES:
         raise DataError(
@@ -207,15 +201,15 @@ def _files(
     files: Sequence[ListedFile],
     label_names: tuple[str, ...],
     preprocessing: Preprocessing,
-    report: LoadReport,
-) -> Loaded:
+    progress: Progress,
+) -> LoadedImages:
     label_of: dict[str | None, int] = {name: label for label, name in enumerate(label_names)}
     labels = np.array([label_of.get(file.label, UNLABELLED) for file in files], np.int64)
     parts = np.array([file.part or Part.TRAIN for file in files], np.int64)
     if Part.TEST not in parts:  # one part to measure with is used for that, whatever its name
         parts[parts == Part.VALIDATION] = Part.TEST
-    decoded = decode_images([file.path for file in files], preprocessing, report)
-    return Loaded(
+    decoded = decode_images([file.path for file in files], preprocessing, progress)
+    return LoadedImages(
         name=listing.source.resolve().name,
         source=str(listing.source),
         label_names=label_names,
@@ -223,39 +217,21 @@ def _files(
         decoded=decoded,
         labels_M=labels[decoded.readable_M],
         parts_M=parts[decoded.readable_M],
-        things_M=_things(files)[decoded.readable_M],
+        item_ids_M=number_groups([file.group for file in files])[decoded.readable_M],
         names=[str(files[position].path) for position in decoded.readable_M.tolist()],
         findings=listing.findings,
-    )
-
-
-def _things(files: Sequence[ListedFile]) -> NDArray[np.int64]:
-    """Return a number for each file, equal for those of one group."""
-    numbers: dict[str, int] = {}
-    return np.array(
-        [
-            NO_THING if file.group is None else numbers.setdefault(file.group, len(numbers))
-            for file in files
-        ],
-        np.int64,
     )
 
 
 def _check_hold_out(hold_out: Sequence[str], label_names: Sequence[str], source: str) -> None:
     if not hold_out:
         return
-    unknown = [name for name in hold_out if name not in label_names]
+    unknown = [repr(name) for name in hold_out if name not in label_names]
     if unknown:
-        raise DataError(f"{source} has no class {_listed(map(repr, unknown))} to hold out")
+        raise DataError(f"{source} has no class {listed(unknown, most=SHOWN_NAMES)} to hold out")
     left = len(label_names) - len(set(hold_out))
     if left < FEWEST_CLASSES:
         raise DataError(
             f"with {len(set(hold_out))} of {len(label_names)} classes of {source} held out "
             f"{left or 'none'} would be left; at least {FEWEST_CLASSES} are needed"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -1,7 +1,7 @@
-"""Labels and lots in, a mask of the images that are kept apart out.
+"""Labels and group keys in, a mask of the images that are held out.
 
-A *lot* is a 64-bit number that decides which part an image falls to, as if it had been drawn.
-Images of equal lots stay together. A lot is made of the file's content alone, so that adding,
+A *group key* is a 64-bit hash that decides which part an image falls to, as if it had been drawn.
+Images with equal keys stay together. A key is made of the file's content alone, so that adding,
 renaming or moving files moves no other file from part to part.
 
 Shape suffixes: N images, L labels.
@@ -18,55 +18,57 @@ HALF: Final = 2**32
 
 
 class Draw(Enum):
-    """Which half of a lot decides: two draws that know nothing of each other."""
+    """Which half of a key decides: two draws that know nothing of each other."""
 
     TEST = "upper"
     VALIDATION = "lower"
 
 
-def lots_of_contents(
+def group_keys_of_contents(
     contents_N: NDArray[np.uint64], groups_N: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """Return the lot of each image: a hash of the smallest content of its group of copies."""
+    """Return the key of each image: a hash of the smallest content of its group of copies."""
     smallest_G = np.full(groups_N.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest_G, groups_N, contents_N)
-    lots_G = [
+    group_keys_G = [
         int.from_bytes(hashlib.blake2b(number.tobytes(), digest_size=8).digest(), "big")
         for number in smallest_G
     ]
-    return np.array(lots_G, np.uint64)[groups_N]
+    return np.array(group_keys_G, np.uint64)[groups_N]
 
 
-def lots_of_places(labels_N: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return lots by the place within the class, the last one being the first to be kept apart.
+def group_keys_of_positions(labels_N: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return keys by the position within the class, the last one being the first to be held out.
 
     For published data whose order never changes: it is as good as a draw.
     """
-    lots_N = np.zeros(len(labels_N), np.uint64)
+    group_keys_N = np.zeros(len(labels_N), np.uint64)
     for label in np.unique(labels_N):
         positions = np.flatnonzero(labels_N == label)
         from_end = np.arange(len(positions))[::-1] + 0.5
-        lots_N[positions] = (from_end / len(positions) * HALF).astype(np.uint64)
-    return lots_N + np.arange(len(labels_N)).astype(np.uint64) * np.uint64(HALF)
+        group_keys_N[positions] = (from_end / len(positions) * HALF).astype(np.uint64)
+    return group_keys_N + np.arange(len(labels_N)).astype(np.uint64) * np.uint64(HALF)
 
 
-def choose_lots(
-    labels_N: NDArray[np.int64], lots_N: NDArray[np.uint64], share: float, draw: Draw
+def choose_groups(
+    labels_N: NDArray[np.int64], group_keys_N: NDArray[np.uint64], share: float, draw: Draw
 ) -> NDArray[np.bool_]:
-    """Return a mask (N,) of about ``share`` of the images, drawn by their lots.
+    """Return a mask (N,) of about ``share`` of the images, drawn by their group keys.
 
-    A class of two lots or more keeps at least one and gives at least one, unless that would take
-    another class's last. A class of a single lot gives nothing.
+    A class of two groups or more keeps at least one and gives at least one, unless that would take
+    another class's last. A class of a single group gives nothing.
     """
-    drawn_N = (lots_N >> np.uint64(32) if draw is Draw.TEST else lots_N % np.uint64(HALF)) / HALF
+    drawn_N = (
+        group_keys_N >> np.uint64(32) if draw is Draw.TEST else group_keys_N % np.uint64(HALF)
+    ) / HALF
     chosen_N = drawn_N < share
-    lots, places_N = np.unique(lots_N, return_inverse=True)
+    group_keys, places_N = np.unique(group_keys_N, return_inverse=True)
     order = np.argsort(drawn_N, kind="stable")
     of_label = {
         int(label): list(dict.fromkeys(places_N[order[labels_N[order] == label]].tolist()))
         for label in np.unique(labels_N)
-    }  # the places of each label's lots, in the order in which they would be chosen
-    labels_of: list[set[int]] = [set() for _ in lots]
+    }  # the places of each label's groups, in the order in which they would be chosen
+    labels_of: list[set[int]] = [set() for _ in group_keys]
     chosen = set(places_N[chosen_N].tolist())
     for label, places in of_label.items():
         for place in places:

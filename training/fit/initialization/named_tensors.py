@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 IMAGE_AXES = 4  # of a convolution's kernel, too
 
@@ -20,19 +22,38 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(start) :]: tensors[name] for name in tensors if name.startswith(start)}
 
 
-def load_changing(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def update_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load these tensors into ``module``, which keeps its own of all other names."""
     module.load_state_dict({**module.state_dict(), **tensors})
 
 
-def channels_last(tensor: Tensor) -> Tensor:
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer keeps of each parameter: ``optimizer.0.exp_avg`` and others."""
+    tensors: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= prefixed(f"optimizer.{index}", values)
+    return tensors
+
+
+def load_optimizer(
+    optimizer: Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Give an optimizer the tensors that ``optimizer_tensors`` returned, and parameter groups."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in unprefixed("optimizer", tensors).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = _channels_last(tensor)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
     """Return the tensor laid out as a network's own, so that kernels round alike."""
     if tensor.ndim != IMAGE_AXES:
         return tensor
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hexadecimal) of names, types, shapes and numbers, wherever they lie."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -36,7 +36,7 @@ class Predecessor:
         folder = Path(source)
         return cls(folder, read_manifest(folder)) if folder.is_dir() else None
 
-    def hand_over(
+    def warm_start(
         self, network: Network, labels: tuple[str, ...], *, sha256: str | None = None
     ) -> None:
         """Fill ``network``, one of the same architecture for ``labels``, with this model's weights.

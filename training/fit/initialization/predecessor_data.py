@@ -10,7 +10,7 @@ import numpy as np
 
 from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import LabelledImages
-from training.data.images.trained_on import Learnt, read_learnt
+from training.data.images.training_record import TrainingRecord, read_training_record
 from training.errors import DataError
 from training.fit.initialization.predecessor import Predecessor
 from training.recipes.recipe import Recipe
@@ -19,7 +19,7 @@ KNOWN: Final = "learnt from by the model that this one goes on from: not measure
 UNRECORDED: Final = "model to go on from that does not say what it has learnt from"
 
 
-def after_predecessor(dataset: Dataset, recipe: Recipe) -> Dataset:
+def exclude_predecessor_images(dataset: Dataset, recipe: Recipe) -> Dataset:
     """Return ``dataset`` without test images that the model named by ``recipe.weights`` has learnt.
 
     Of a recipe that goes on from no model, and of a dataset that has been here before, nothing
@@ -29,16 +29,16 @@ def after_predecessor(dataset: Dataset, recipe: Recipe) -> Dataset:
         ModelFolderError: that folder is damaged.
         DataError: nothing is left to measure with.
     """
-    if dataset.learnt_before is not None or recipe.weights is None:
+    if dataset.predecessor_record is not None or recipe.weights is None:
         return dataset
     earlier = Predecessor.at(recipe.weights)
     if earlier is None:
         return dataset
-    learnt = read_learnt(earlier.folder, earlier.manifest)
-    if learnt is None:
+    record = read_training_record(earlier.folder, earlier.manifest)
+    if record is None:
         dataset.findings.add(UNRECORDED, str(earlier.folder))
-        return replace(dataset, learnt_before=Learnt.nothing())
-    test = _new(dataset.test, learnt)
+        return replace(dataset, predecessor_record=TrainingRecord.empty())
+    test = _new(dataset.test, record)
     if not len(test):
         raise DataError(
             f"{dataset.name} leaves nothing to measure with: {earlier.folder} has learnt from all "
@@ -46,7 +46,7 @@ def after_predecessor(dataset: Dataset, recipe: Recipe) -> Dataset:
         )
     held_out = dataset.held_out
     if held_out is not None:
-        held_test = _new(held_out.test, learnt)
+        held_test = _new(held_out.test, record)
         if not len(held_test):
             raise DataError(
                 f"{dataset.name} leaves nothing to measure held-out classes with: "
@@ -56,9 +56,9 @@ def after_predecessor(dataset: Dataset, recipe: Recipe) -> Dataset:
     left_out = len(dataset.test) - len(test)
     if left_out:
         dataset.findings.add(KNOWN, f"{left_out:,} of {len(dataset.test):,} test images")
-    return replace(dataset, test=test, held_out=held_out, learnt_before=learnt)
+    return replace(dataset, test=test, held_out=held_out, predecessor_record=record)
 
 
-def _new(images: LabelledImages, learnt: Learnt) -> LabelledImages:
-    known_N = learnt.knows(images.contents_N, images.looks_N)
-    return images.only(np.flatnonzero(~known_N)) if known_N.any() else images
+def _new(images: LabelledImages, record: TrainingRecord) -> LabelledImages:
+    known_N = record.contains(images.contents_N, images.phashes_N)
+    return images.take(np.flatnonzero(~known_N)) if known_N.any() else images

@@ -1,3 +1,5 @@
+"""Failing system calls while generations are written and read: the one before serves."""
+
 import os
 import shutil
 from pathlib import Path
@@ -150,7 +152,7 @@ def test_a_disk_that_fills_up_while_a_generation_is_written_leaves_the_one_befor
                 gallery.put([item_of("i5", 10_000 + spare)])
                 fill_up(place / "ballast", spare)
                 raised = compact_with(folder, FaultyFiles(folder))
-                gallery.upkeep.take_over()
+                gallery.adopt_newest_generation()
                 assert wrong_answers(gallery) == []
                 assert gallery.info().generation == before + (raised is None)
                 (place / "ballast").unlink()

@@ -1,3 +1,5 @@
+"""Generations on disk: written whole, numbered, pruned, verified, and fitting the database."""
+
 import json
 import shutil
 from collections.abc import Iterator
@@ -287,5 +289,5 @@ def test_a_file_where_the_generations_should_be_leaves_the_database(tmp_path: Pa
         assert gallery.search(query, k=1).hits[0][0].id == "i5"
         assert gallery.verify() == []
         with pytest.raises(VectorIndexError, match=r"it is as it was: .*snapshots'$"):
-            gallery.upkeep.rebuild()
+            gallery.rebuild()
         assert gallery.count == ITEMS

@@ -1,3 +1,5 @@
+"""Bases: filtered and unfiltered searches over every structure, and rows that are deleted."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.search.autotune import autotune
-from index.search.exact import Hits, nearest
+from index.search.exact import nearest
+from index.search.hits import Hits, merged
 from index.search.index_spec import EXACT, IndexSpec
 from index.search.live_rows import LiveRows
+from index.search.policy import SearchPolicy
 from index.search.tuning_sample import hold_out
-from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView, merged
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import unit_vectors
 from tests.support.segments import GRAPH, QUANTIZED, SPECS, base_of, best, clustered, scores_of
 
@@ -48,11 +52,8 @@ def large(request: pytest.FixtureRequest) -> ImmutableSegment:
     )
 
 
-@pytest.fixture
-def always_structure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let filtered searches use the structure, however few rows they choose from."""
-    monkeypatch.setattr("index.snapshot.segments.immutable_segment.EXACT_NUMBERS", 0)
-    monkeypatch.setattr("index.snapshot.segments.immutable_segment.LEAST_SHARE", 0.0)
+# Filtered searches use the ANN index, however few rows they choose from.
+NO_SCANS = SearchPolicy(scan_numbers=0, scan_share=0.0)
 
 
 def random_rows(share: float, seed: int) -> Rows:
@@ -90,11 +91,10 @@ def check_hits(
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("k", [1, 10, 100])
-@pytest.mark.usefixtures("always_structure")
 def test_never_fewer_than_k_come_back_when_k_are_allowed(
     large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float, k: int
 ) -> None:
-    view = ImmutableSegmentView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     few_QD = queries_QD[:8]
     sets = [random_rows(share, 1), *(far_rows(large, query_D, share) for query_D in few_QD[:3])]
 
@@ -104,7 +104,6 @@ def test_never_fewer_than_k_come_back_when_k_are_allowed(
             check_hits(large, query_D, hits, allowed)
 
 
-@pytest.mark.usefixtures("always_structure")
 def test_without_the_scan_behind_it_a_structure_alone_would_come_back_with_fewer(
     large: ImmutableSegment, queries_QD: NDArray[np.float32]
 ) -> None:
@@ -119,11 +118,10 @@ def test_without_the_scan_behind_it_a_structure_alone_would_come_back_with_fewer
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
-@pytest.mark.usefixtures("always_structure")
 def test_filtered_searches_find_what_unfiltered_ones_would(
     large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view, allowed = ImmutableSegmentView(large), random_rows(share, 3)
+    view, allowed = ImmutableSegmentView(large, policy=NO_SCANS), random_rows(share, 3)
 
     found = view.search(queries_QD, k=10, allowed=allowed)
 
@@ -131,11 +129,10 @@ def test_filtered_searches_find_what_unfiltered_ones_would(
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
-@pytest.mark.usefixtures("always_structure")
 def test_filtered_searches_with_all_allowed_rows_far_away_find_the_nearest_of_them(
     large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view = ImmutableSegmentView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     recalls = []
 
     for query_D in queries_QD[:15]:
@@ -148,11 +145,10 @@ def test_filtered_searches_with_all_allowed_rows_far_away_find_the_nearest_of_th
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.8])
-@pytest.mark.usefixtures("always_structure")
 def test_filters_that_follow_what_images_look_like_cost_no_recall(
     large: ImmutableSegment, queries_QD: NDArray[np.float32], share: float
 ) -> None:
-    view = ImmutableSegmentView(large)
+    view = ImmutableSegmentView(large, policy=NO_SCANS)
     _, cluster_N = clustered(ROWS, WIDTH, seed=1)
     chosen = np.random.default_rng(1).permutation(100)[: int(100 * share)]
     allowed = np.flatnonzero(np.isin(cluster_N[large.keys_N - 1], chosen))
@@ -162,7 +158,7 @@ def test_filters_that_follow_what_images_look_like_cost_no_recall(
     assert recall(found, nearest(view, queries_QD, k=10, among=allowed)) >= 0.95
 
 
-@pytest.mark.parametrize("dead", [0.0, 0.05, 0.5, 0.97])
+@pytest.mark.parametrize("tombstones", [0.0, 0.05, 0.5, 0.97])
 def test_rows_that_died_are_never_found_and_cost_no_recall(
     large: ImmutableSegment, queries_QD: NDArray[np.float32], tombstones: float
 ) -> None:
@@ -223,24 +219,20 @@ def test_rows_are_found_by_key_and_die_by_key(data: st.DataObject) -> None:
 def test_any_search_in_any_base_gives_k_alive_and_allowed_rows(
     spec: IndexSpec, data: st.DataObject
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "index.snapshot.segments.immutable_segment.EXACT_NUMBERS",
-            data.draw(st.sampled_from([0, 16 * 20])),
-        )
-        vectors_ND, _ = clustered(data.draw(st.integers(64, 300)), 16, seed=0, clusters=10)
-        vectors_ND[:: data.draw(st.integers(2, 9))] = vectors_ND[0]  # ties
-        base = base_of(vectors_ND, spec)
-        rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-        view = ImmutableSegmentView(base).without(
-            _some(rng, base.keys_N, data.draw(st.floats(0, 0.99)))
-        )
-        allowed = _some(rng, np.arange(len(base)), data.draw(st.floats(0, 1)))
-        k = data.draw(st.integers(1, 40))
-        queries_QD = clustered(data.draw(st.sampled_from([1, 3, 20])), 16, seed=1, clusters=10)[0]
+    policy = SearchPolicy(scan_numbers=data.draw(st.sampled_from([0, 16 * 20])))
+    vectors_ND, _ = clustered(data.draw(st.integers(64, 300)), 16, seed=0, clusters=10)
+    vectors_ND[:: data.draw(st.integers(2, 9))] = vectors_ND[0]  # ties
+    base = base_of(vectors_ND, spec)
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    view = ImmutableSegmentView(base, policy=policy).without(
+        _some(rng, base.keys_N, data.draw(st.floats(0, 0.99)))
+    )
+    allowed = _some(rng, np.arange(len(base)), data.draw(st.floats(0, 1)))
+    k = data.draw(st.integers(1, 40))
+    queries_QD = clustered(data.draw(st.sampled_from([1, 3, 20])), 16, seed=1, clusters=10)[0]
 
-        filtered = view.search(queries_QD, k=k, allowed=allowed)
-        free = view.search(queries_QD, k=k, allowed=None)
+    filtered = view.search(queries_QD, k=k, allowed=allowed)
+    free = view.search(queries_QD, k=k, allowed=None)
 
     live_allowed = view.live_among(allowed)
     for query_D, hits, all_hits in zip(queries_QD, filtered, free, strict=True):

@@ -14,6 +14,7 @@ import pytest
 
 from index.errors import GalleryFolderError, ReadOnlyError, StorageError
 from index.gallery import Gallery
+from index.search.policy import SearchPolicy
 from index.transfer.backup import back_up
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
 from tests.support.loop_filesystems import small_filesystem
@@ -83,7 +84,7 @@ def test_no_write_is_acknowledged_that_nobody_would_find_and_reading_goes_on(
         for change in (
             lambda: gallery.put([item_of("after", 101)]),
             lambda: gallery.delete(["i1"]),
-            gallery.upkeep.rebuild,
+            gallery.rebuild,
         ):
             with pytest.raises(ReadOnlyError, match=r"nothing is stored in .* any more, since"):
                 change()
@@ -215,14 +216,12 @@ def test_files_that_are_taken_away_amid_a_write_are_seen_before_it_is_acknowledg
             gallery.put([item_of("after", 101)])
 
 
-def test_a_server_that_stands_by_notices_without_any_write(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_stands_by_notices_without_any_write(folder: Path) -> None:
     from tests.index.maintenance.test_maintenance import wait_until  # noqa: PLC0415
 
-    monkeypatch.setattr("index.maintenance.maintenance.PERIOD_S", 0.05)
-    with Gallery.open(folder, fingerprint=None) as gallery:
-        gallery.upkeep.start()
+    policy = SearchPolicy(check_period_s=0.05)
+    with Gallery.open(folder, fingerprint=None, policy=policy) as gallery:
+        gallery.start_maintenance()
         moved(folder)
         wait_until(lambda: gallery.read_only_reason is not None)
         folder.with_name("elsewhere").rename(folder)

@@ -26,9 +26,9 @@ from index.store.schema import DATABASE_NAME
 from index.store.sqlite.file_access import Access, access_to
 from index.transfer.backup import back_up, restore
 from index.transfer.export import export_folder
-from tests.conftest import STORED, write_gallery
 from tests.support.crashes.crash_harness import lay_out
 from tests.support.crashes.crash_worker_main import IDS, item_of
+from tests.support.galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.loop_filesystems import mount_read_only, small_filesystem
 from tests.support.paths import ROOT
@@ -92,11 +92,11 @@ def use(folder: Path, elsewhere: Path, state: str) -> None:
         for change in (
             lambda: gallery.put([item_of("new", 1)]),
             lambda: gallery.delete(["i2"]),
-            gallery.upkeep.rebuild,
+            gallery.rebuild,
         ):
             with pytest.raises(ReadOnlyError, match="can only be read"):
                 change()
-        gallery.upkeep.start()
+        gallery.start_maintenance()
         count = gallery.count
     restore(folder, elsewhere / "restored", on_progress=lambda _: None)
     for copy in ("backup", "restored"):

@@ -14,7 +14,12 @@ from training.data.images.leakage import (
     find_leaks,
     name_leaks,
 )
-from training.data.images.split import Draw, choose_lots, lots_of_contents, lots_of_places
+from training.data.images.split import (
+    Draw,
+    choose_groups,
+    group_keys_of_contents,
+    group_keys_of_positions,
+)
 
 SHARES = st.floats(0.05, 0.9)
 DRAWS = st.sampled_from(Draw)
@@ -27,7 +32,7 @@ def numbered(values: list[int]) -> np.ndarray:
 
 
 def lots_of(contents: list[int]) -> np.ndarray:
-    return lots_of_contents(np.array(contents, np.uint64), numbered(contents))
+    return group_keys_of_contents(np.array(contents, np.uint64), numbered(contents))
 
 
 # Splitting
@@ -38,13 +43,13 @@ def test_no_lot_is_in_two_parts_and_no_class_is_taken_whole(
     images: list[tuple[int, int]], share: float, draw: Draw
 ) -> None:
     images += [(content, label) for content, label in images[:9]]  # some twice
-    lots_N = lots_of([content for content, _ in images])
+    group_keys_N = lots_of([content for content, _ in images])
     labels_N = np.array([label for _, label in images], np.int64)
-    chosen_N = choose_lots(labels_N, lots_N, share, draw)
-    assert not set(lots_N[chosen_N]) & set(lots_N[~chosen_N])
+    chosen_N = choose_groups(labels_N, group_keys_N, share, draw)
+    assert not set(group_keys_N[chosen_N]) & set(group_keys_N[~chosen_N])
     for label in set(labels_N):
         of_class_N = labels_N == label
-        kept, given_up = (set(lots_N[of_class_N & mask]) for mask in (~chosen_N, chosen_N))
+        kept, given_up = (set(group_keys_N[of_class_N & mask]) for mask in (~chosen_N, chosen_N))
         assert kept
         if len(kept) + len(given_up) == 1:
             assert not given_up
@@ -55,7 +60,7 @@ def test_a_class_of_two_lots_gives_one_and_keeps_one(
     contents: list[int], share: float, draw: Draw
 ) -> None:
     labels_N = np.array([content % 3 for content in contents], np.int64)
-    chosen_N = choose_lots(labels_N, lots_of(contents), share, draw)
+    chosen_N = choose_groups(labels_N, lots_of(contents), share, draw)
     for label in set(labels_N):
         of_class_N = labels_N == label
         assert (0 < chosen_N[of_class_N].sum() < of_class_N.sum()) == (of_class_N.sum() > 1)
@@ -72,7 +77,9 @@ def test_an_image_more_or_another_order_moves_no_other_image(
         dict(
             zip(
                 some,
-                choose_lots(np.zeros(len(some), np.int64), lots_of(some), 0.5, Draw.TEST).tolist(),
+                choose_groups(
+                    np.zeros(len(some), np.int64), lots_of(some), 0.5, Draw.TEST
+                ).tolist(),
                 strict=True,
             )
         )
@@ -83,8 +90,8 @@ def test_an_image_more_or_another_order_moves_no_other_image(
 
 def test_a_share_is_about_what_was_asked_for_and_the_two_draws_are_independent() -> None:
     contents = np.random.default_rng(0).integers(0, 2**63, 20_000).tolist()
-    lots_N, labels_N = lots_of(contents), np.zeros(20_000, np.int64)
-    test_N, validation_N = (choose_lots(labels_N, lots_N, 0.2, draw) for draw in Draw)
+    group_keys_N, labels_N = lots_of(contents), np.zeros(20_000, np.int64)
+    test_N, validation_N = (choose_groups(labels_N, group_keys_N, 0.2, draw) for draw in Draw)
     assert test_N.mean() == pytest.approx(0.2, abs=0.01)
     assert validation_N[~test_N].mean() == pytest.approx(0.2, abs=0.01)
 
@@ -92,9 +99,9 @@ def test_a_share_is_about_what_was_asked_for_and_the_two_draws_are_independent()
 @given(st.lists(st.integers(0, 3), max_size=60), SHARES)
 def test_published_data_give_the_last_of_each_class(labels: list[int], share: float) -> None:
     labels_N = np.array(labels, np.int64)
-    lots_N = lots_of_places(labels_N)
-    assert len(set(lots_N)) == len(labels_N)
-    chosen_N = choose_lots(labels_N, lots_N, share, Draw.VALIDATION)
+    group_keys_N = group_keys_of_positions(labels_N)
+    assert len(set(group_keys_N)) == len(labels_N)
+    chosen_N = choose_groups(labels_N, group_keys_N, share, Draw.VALIDATION)
     for label in set(labels):
         of_class = chosen_N[labels_N == label].tolist()
         assert of_class == sorted(of_class)
@@ -105,7 +112,7 @@ def test_published_data_give_the_last_of_each_class(labels: list[int], share: fl
 
 def test_a_fiftieth_of_six_thousand_a_class_is_the_last_hundred_and_twenty() -> None:
     labels_N = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
-    chosen_N = choose_lots(labels_N, lots_of_places(labels_N), 0.02, Draw.VALIDATION)
+    chosen_N = choose_groups(labels_N, group_keys_of_positions(labels_N), 0.02, Draw.VALIDATION)
     for label in range(10):
         assert np.flatnonzero(chosen_N[labels_N == label]).tolist() == list(range(5880, 6000))
 

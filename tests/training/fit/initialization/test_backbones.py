@@ -9,10 +9,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tests.support.learners import images_done, press_ctrl_c
 from tests.support.paths import ROOT
 from tests.training.test_train import easy_dataset
-from training.data.dataset import Dataset, LabelledImages, load_dataset
+from training.data.dataset import Dataset, load_dataset
+from training.data.images.labelled_images import LabelledImages
 from training.errors import RecipeError, WeightsError
+from training.progress import EpochMetrics, Event
 from training.recipes.built_in import (
     backbone_finetune,
     backbone_frozen,
@@ -87,7 +90,7 @@ def test_a_frozen_backbone_keeps_every_byte(
     manifest = train(
         *(recipe, coloured()),
         **{"out": tmp_path / "m", "device": "cpu"},
-        on_embedded=lambda done, total: told.append((done, total)),
+        progress=images_done(told),
     )
     assert told[0][1] == recipe.views * (48 - 3)  # one of each class is held out
     assert (45 * recipe.views, 45 * recipe.views) in told
@@ -152,14 +155,6 @@ def test_head_epochs_move_nothing_of_the_backbone(weights_file: Path, tmp_path: 
 def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(
     weights_file: Path, tmp_path: Path
 ) -> None:
-    class Stopper:
-        def started(self, **_: int) -> None: ...
-
-        def step(self, _: object) -> None: ...
-
-        def epoch(self, report: object) -> None:
-            raise KeyboardInterrupt
-
     recipe = small(
         backbone_finetune(SMALL),
         weights_file,
@@ -172,7 +167,7 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(
             train(
                 *(recipe, coloured()),
                 **{"out": tmp_path / "parts", "device": "cpu", "resume": True},
-                observer=Stopper(),
+                progress=press_ctrl_c,
             )
     train(recipe, coloured(), out=tmp_path / "parts", device="cpu", resume=True)
     whole, parts = ((tmp_path / name / WEIGHTS_NAME).read_bytes() for name in ("whole", "parts"))
@@ -279,17 +274,6 @@ def test_steps_of_fine_tuning_all_of_vgg_19_lower_the_loss(epochs: int, tmp_path
 
 
 def losses_of(recipe: Recipe, folder: Path) -> list[float]:
-    class Curve:
-        def __init__(self) -> None:
-            self.losses: list[float] = []
-
-        def started(self, **_: int) -> None: ...
-
-        def step(self, _: object) -> None: ...
-
-        def epoch(self, report: object) -> None:
-            self.losses.append(report.loss)  # type: ignore[attr-defined]
-
-    curve = Curve()
-    train(recipe, coloured(), out=folder / "m", device="cpu", observer=curve)
-    return curve.losses
+    events: list[Event] = []
+    train(recipe, coloured(), out=folder / "m", device="cpu", progress=events.append)
+    return [event.loss for event in events if isinstance(event, EpochMetrics)]

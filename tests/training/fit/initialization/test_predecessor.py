@@ -15,10 +15,11 @@ from cli.training.recipe_options import choose_recipe
 from tests.support.learners import SMALL as SMALL_CNN
 from tests.training.fit.initialization.test_backbones import SMALL, coloured, small
 from tests.training.test_train import LECTURE, OURS, easy_dataset
-from training.data.dataset import Dataset, LabelledImages
-from training.data.images.trained_on import LEARNT_NAME
+from training.data.dataset import Dataset
+from training.data.images.labelled_images import LabelledImages
+from training.data.images.training_record import TRAINING_RECORD_NAME
 from training.errors import WeightsError
-from training.evaluation.evaluate import measure
+from training.evaluation.evaluate import evaluate_model
 from training.recipes.built_in import backbone_finetune, backbone_frozen, cnn_best
 from training.recipes.recipe import Recipe
 from training.train import train
@@ -137,7 +138,7 @@ def test_going_on_ends_better_than_beginning_anew(models: dict[str, Path], tmp_p
     losses = {}
     for name, recipe in (("again", again), ("anew", anew)):
         train(recipe, easy_dataset(seed=3), out=tmp_path / name, device="cpu")
-        measured = measure(tmp_path / name, easy_dataset(seed=3), device="cpu")
+        measured = evaluate_model(tmp_path / name, easy_dataset(seed=3), device="cpu")
         losses[name] = measured.evaluation.to_json()["mean_loss"]
     assert losses["again"] < losses["anew"]
 
@@ -159,7 +160,7 @@ def test_an_interrupted_one_goes_on_and_another_predecessor_is_refused(
 def folder_like(model: Path, folder: Path, **changed: bytes) -> Path:
     """Return a copy of the model folder with some files changed."""
     folder.mkdir()
-    for name in (MANIFEST_NAME, WEIGHTS_NAME, LEARNT_NAME):
+    for name in (MANIFEST_NAME, WEIGHTS_NAME, TRAINING_RECORD_NAME):
         (folder / name).write_bytes(changed.get(name.split(".")[0], (model / name).read_bytes()))
     return folder
 

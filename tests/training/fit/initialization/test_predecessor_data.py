@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.data.images.test_trained_on import photos, write_model
+from tests.training.data.images.test_training_record import photos, write_model
 from tests.training.test_train import OURS
 from training.data.dataset import Dataset, load_dataset
-from training.data.images.trained_on import Learnt, read_learnt
+from training.data.images.training_record import TrainingRecord, read_training_record
 from training.errors import DataError
-from training.fit.initialization.predecessor_data import KNOWN, UNRECORDED, after_predecessor
+from training.fit.initialization.predecessor_data import (
+    KNOWN,
+    UNRECORDED,
+    exclude_predecessor_images,
+)
 from training.recipes.recipe import Recipe
 from training.train import train
 
@@ -28,29 +32,29 @@ def recipe_after(model: Path) -> Recipe:
 def test_test_images_that_the_earlier_model_has_learnt_are_not_measured(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    known = dataset.test.only(np.arange(0, len(dataset.test), 2))
-    write_model(tmp_path / "model", Learnt.of(known))
-    left = after_predecessor(dataset, recipe_after(tmp_path / "model"))
+    known = dataset.test.take(np.arange(0, len(dataset.test), 2))
+    write_model(tmp_path / "model", TrainingRecord.of(known))
+    left = exclude_predecessor_images(dataset, recipe_after(tmp_path / "model"))
     assert len(left.test) == len(dataset.test) - len(known)
     assert not np.isin(left.test.contents_N, known.contents_N).any()
     (finding,) = [one for one in left.findings if one.reason == KNOWN]
     assert finding.examples == (f"{len(known)} of {len(dataset.test)} test images",)
-    assert after_predecessor(left, recipe_after(tmp_path / "model")) is left
+    assert exclude_predecessor_images(left, recipe_after(tmp_path / "model")) is left
 
 
 def test_where_the_earlier_model_has_learnt_every_test_image_nothing_begins(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    write_model(tmp_path / "model", Learnt.of(dataset.test))
+    write_model(tmp_path / "model", TrainingRecord.of(dataset.test))
     with pytest.raises(DataError, match=f"has learnt from all {len(dataset.test)} test images"):
-        after_predecessor(dataset, recipe_after(tmp_path / "model"))
+        exclude_predecessor_images(dataset, recipe_after(tmp_path / "model"))
 
 
 def test_an_earlier_model_that_does_not_say_what_it_learnt_is_named(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     write_model(tmp_path / "model", None)
-    after = after_predecessor(dataset, recipe_after(tmp_path / "model"))
+    after = exclude_predecessor_images(dataset, recipe_after(tmp_path / "model"))
     assert len(after.test) == len(dataset.test)
     assert [one.reason for one in after.findings if one.reason == UNRECORDED] == [UNRECORDED]
 
@@ -63,9 +67,9 @@ def test_a_later_model_has_learnt_what_the_earlier_one_had(
     )
     train(OURS, elsewhere, out=tmp_path / "first", device="cpu")
     second = train(recipe_after(tmp_path / "first"), dataset, out=tmp_path / "second", device="cpu")
-    learnt = read_learnt(tmp_path / "second", second)
+    learnt = read_training_record(tmp_path / "second", second)
     assert learnt is not None
     for part in (elsewhere.train, dataset.train):
-        assert learnt.knows(part.contents_N, part.looks_N).all()
+        assert learnt.contains(part.contents_N, part.phashes_N).all()
     for part in (elsewhere.test, dataset.test):
-        assert not learnt.knows(part.contents_N, part.looks_N).any()
+        assert not learnt.contains(part.contents_N, part.phashes_N).any()

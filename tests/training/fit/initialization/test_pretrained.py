@@ -1,3 +1,5 @@
+"""Pretrained weights: files, downloads, hashes, refusals; and principal components."""
+
 import hashlib
 import io
 import os

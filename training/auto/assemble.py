@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.heads.material import Figures, Fitted, Heads
-from training.heads.trial_results import Comparison
+from training.heads.cross_validation import FittedHeads, LinearHeads, ValidationFigures
+from training.heads.model_choice import SelectionResult
 from training.publish import Trained, environment
 from training.recipes.auto_recipe import AutoRecipe, Extractor
 from training.statistics.calibration import choose_temperature
@@ -15,15 +15,15 @@ from vision.networks.backbone import Backbone
 from vision.networks.network import Network, build_network
 
 
-def assembled(
+def assemble_network(
     extractor: Extractor,
     backbone: Backbone,
-    fitted: Fitted,
+    fitted: FittedHeads,
     recipe: AutoRecipe,
     *,
     device: torch.device,
     seconds: float,
-    comparison: Comparison,
+    result: SelectionResult,
     features_NF: NDArray[np.float32],
 ) -> Trained:
     """Return the network of ``backbone`` with its heads, calibrated on images held out.
@@ -53,7 +53,7 @@ def assembled(
     figures = {
         "train_seconds": seconds,
         "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
-        **held_out_figures(fitted.figures),
+        **validation_figures(fitted.figures),
     }
     return Trained(
         recipe=recipe.name,
@@ -66,23 +66,20 @@ def assembled(
         vectors_ND=heads.vectors(features_NF, recipe.kind_share),
         history={
             "history": [],
-            "tried": comparison.to_json(),
+            "tried": result.to_json(),
             "environment": environment(device),
         },
     )
 
 
-def held_out_figures(figures: Figures) -> dict[str, float]:
+def validation_figures(figures: ValidationFigures) -> dict[str, float]:
     """Return what a manifest keeps of the figures on images held out."""
-    known = {name: getattr(figures, name) for name in ("accuracy", "r_at_1", "same_item")}
-    return {
-        "held_out_images": float(figures.images),
-        **{f"held_out_{name}": value for name, value in known.items() if value is not None},
-    }
+    known = figures._asdict().items()
+    return {f"held_out_{name}": float(value) for name, value in known if value is not None}
 
 
 @torch.no_grad()
-def _set_heads(network: Network, heads: Heads) -> None:
+def _set_heads(network: Network, heads: LinearHeads) -> None:
     """Give the network's linear layers the weights that were fitted."""
     if heads.kind is None or heads.scores is None:
         _set(network.embedding, heads.item)

@@ -20,9 +20,14 @@ from cli.evaluate import evaluate as evaluate_command
 from tests.support.images.pngs import picture
 from tests.support.models import manifest
 from training.data.dataset import load_dataset
-from training.data.images.photo_identity import identify
-from training.data.images.trained_on import LEARNT_NAME, LEARNT_SHA256, Learnt, read_learnt
-from training.data.unseen_images import load_unlearnt
+from training.data.images.photo_hashes import hash_photo
+from training.data.images.training_record import (
+    TRAINING_RECORD_NAME,
+    TRAINING_RECORD_SHA256,
+    TrainingRecord,
+    read_training_record,
+)
+from training.data.unseen_images import load_unseen
 from training.errors import DataError
 from vision.errors import ModelFolderError
 from vision.image.preprocessing import Preprocessing
@@ -49,14 +54,16 @@ def photos(
     return folder
 
 
-def write_model(folder: Path, learnt: Learnt | None, *, seed: int = 0, **changes: Any) -> Manifest:
+def write_model(
+    folder: Path, learnt: TrainingRecord | None, *, seed: int = 0, **changes: Any
+) -> Manifest:
     """Write a network with random weights that says it has learnt from these images."""
     unbound = replace(manifest(size=14, labels=LABELS), preprocessing=SMALL, **changes)
     files: dict[str, bytes] = {}
     if learnt is not None:
-        files[LEARNT_NAME] = learnt.to_bytes()
-        sha256 = hashlib.sha256(files[LEARNT_NAME]).hexdigest()
-        unbound = replace(unbound, data={**unbound.data, LEARNT_SHA256: sha256})
+        files[TRAINING_RECORD_NAME] = learnt.to_bytes()
+        sha256 = hashlib.sha256(files[TRAINING_RECORD_NAME]).hexdigest()
+        unbound = replace(unbound, data={**unbound.data, TRAINING_RECORD_SHA256: sha256})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(unbound.architecture, unbound.preprocessing)
@@ -70,7 +77,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path, data: Path) -> Path:
-    write_model(tmp_path / "model", Learnt.of(load_dataset(str(data), SMALL).train))
+    write_model(tmp_path / "model", TrainingRecord.of(load_dataset(str(data), SMALL).train))
     return tmp_path / "model"
 
 
@@ -91,29 +98,29 @@ def evaluated(model: Path, data: Path) -> dict[str, Any]:
 
 def test_a_record_is_small_and_the_same_in_whatever_order_the_images_came(data: Path) -> None:
     train = load_dataset(str(data), SMALL).train
-    record = Learnt.of(train)
-    turned = Learnt.of(train.only(np.arange(len(train))[::-1].copy()))
+    record = TrainingRecord.of(train)
+    turned = TrainingRecord.of(train.take(np.arange(len(train))[::-1].copy()))
     assert record.to_bytes() == turned.to_bytes()
     assert len(record.to_bytes()) < 16 * len(train) + 300
-    again = Learnt.from_bytes(record.to_bytes())
-    assert again.knows(train.contents_N, train.looks_N).all()
+    again = TrainingRecord.from_bytes(record.to_bytes())
+    assert again.contains(train.contents_N, train.phashes_N).all()
 
 
 def test_what_looks_like_an_image_that_is_there_itself_is_judged_by_the_pictures() -> None:
     numbers = np.array([1, 2, 3], np.uint64)
     looks = np.array([0b1111_0000, 0b1111_0001, 0b1010_1010_1010_1010], np.uint64)
-    record = Learnt(contents_K=numbers[:1], looks_K=looks[:1])
-    assert record.knows(numbers, looks).tolist() == [True, False, False]
-    assert record.knows(numbers[1:], looks[1:]).tolist() == [True, False]
+    record = TrainingRecord(contents_K=numbers[:1], phashes_K=looks[:1])
+    assert record.contains(numbers, looks).tolist() == [True, False, False]
+    assert record.contains(numbers[1:], looks[1:]).tolist() == [True, False]
 
 
 def test_a_record_does_not_change_the_models_fingerprint(tmp_path: Path, data: Path) -> None:
     train = load_dataset(str(data), SMALL).train
     without = write_model(tmp_path / "without", None)
-    with_record = write_model(tmp_path / "with", Learnt.of(train))
+    with_record = write_model(tmp_path / "with", TrainingRecord.of(train))
     assert without.fingerprint == with_record.fingerprint
-    assert read_learnt(tmp_path / "without", without) is None
-    assert read_learnt(tmp_path / "with", with_record) is not None
+    assert read_training_record(tmp_path / "without", without) is None
+    assert read_training_record(tmp_path / "with", with_record) is not None
 
 
 def cut(path: Path) -> None:
@@ -137,15 +144,15 @@ def changed(path: Path) -> None:
 def test_a_damaged_record_is_refused_with_a_sentence(
     model: Path, harm: Callable[[Path], None], sentence: str
 ) -> None:
-    harm(model / LEARNT_NAME)
+    harm(model / TRAINING_RECORD_NAME)
     with pytest.raises(ModelFolderError, match=sentence):
-        read_learnt(model, read_manifest(model))
+        read_training_record(model, read_manifest(model))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 99])
 def test_what_is_no_record_is_refused_with_a_sentence(content: bytes) -> None:
     with pytest.raises(ModelFolderError, match="is damaged"):
-        Learnt.from_bytes(content)
+        TrainingRecord.from_bytes(content)
 
 
 # Data that were learnt from, with changes
@@ -198,7 +205,7 @@ def test_copies_of_what_was_learnt_are_known_whatever_they_are_called_and_howeve
     known = 0
     for path in sorted(data.rglob("*.png")):
         image = picture(int(path.stem), (80, 60))
-        if identify(path.read_bytes(), image).content not in learnt:
+        if hash_photo(path.read_bytes(), image).content not in learnt:
             continue
         known += 1
         (copies / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -254,10 +261,10 @@ def test_a_new_folder_of_one_class_is_measured(model: Path, tmp_path: Path) -> N
 
 def test_where_everything_is_known_a_sentence_says_so(model: Path, data: Path) -> None:
     split = load_dataset(str(data), SMALL)
-    record = read_learnt(model, read_manifest(model))
+    record = read_training_record(model, read_manifest(model))
     assert record is not None
     for path in data.rglob("*.png"):
-        identity = identify(path.read_bytes(), picture(int(path.stem), (80, 60)))
+        identity = hash_photo(path.read_bytes(), picture(int(path.stem), (80, 60)))
         if identity.content in split.test.contents_N:
             path.unlink()
     result = run("evaluate", model, "--data", data)
@@ -279,7 +286,7 @@ def test_of_data_with_parts_the_test_part_is_measured_less_what_is_known(tmp_pat
     photos(data / "train", each=6)
     photos(data / "test", each=4, first_seed=500)
     test = load_dataset(str(data), SMALL).test
-    write_model(tmp_path / "model", Learnt.of(test.only(np.arange(5))))
+    write_model(tmp_path / "model", TrainingRecord.of(test.take(np.arange(5))))
     figures = evaluated(tmp_path / "model", data)
     assert (figures["images"], figures["gallery_images"]) == (7, 18)
     assert figures["data"]["selection"]["images"] == 12
@@ -302,8 +309,8 @@ def test_what_any_of_the_models_has_learnt_from_is_left_out_of_a_comparison(
     tmp_path: Path, data: Path
 ) -> None:
     images = load_dataset(str(data), SMALL)
-    write_model(tmp_path / "first", Learnt.of(images.train))
-    write_model(tmp_path / "second", Learnt.of(images.test.only(np.arange(10))), seed=1)
+    write_model(tmp_path / "first", TrainingRecord.of(images.train))
+    write_model(tmp_path / "second", TrainingRecord.of(images.test.take(np.arange(10))), seed=1)
     folders = (tmp_path / "first", tmp_path / "second")
     result = run("compare", *folders, "--data", data, "--json")
     assert result.exit_code == 0, result.output
@@ -334,12 +341,14 @@ def test_held_out_classes_are_measured_where_the_data_have_them_and_not_missed_e
 ) -> None:
     data = photos(tmp_path / "data", each=20, labels=(*LABELS, "scarf"))
     dataset = load_dataset(str(data), SMALL, hold_out=["scarf"])
-    write_model(tmp_path / "model", Learnt.of(dataset.train), data={"held_out_classes": ["scarf"]})
+    write_model(
+        tmp_path / "model", TrainingRecord.of(dataset.train), data={"held_out_classes": ["scarf"]}
+    )
     model = read_manifest(tmp_path / "model")
-    learnt = [read_learnt(tmp_path / "model", model)]
-    measured = load_unlearnt(str(data), model, learnt)
+    learnt = [read_training_record(tmp_path / "model", model)]
+    measured = load_unseen(str(data), model, learnt)
     assert measured.held_out is not None
     assert measured.held_out.test.label_names == ("scarf",)
     assert len(measured.held_out.train) + len(measured.held_out.test) == 20
     shutil.rmtree(data / "scarf")
-    assert load_unlearnt(str(data), model, learnt).held_out is None
+    assert load_unseen(str(data), model, learnt).held_out is None

@@ -25,25 +25,25 @@ SMALL: Final = 64  # pixels: the longest side of pictures that a small network i
 LOOKED_AT: Final = 64  # files
 
 
-class FirstLook(NamedTuple):
+class SourcePreview(NamedTuple):
     """What is known before anything is decoded."""
 
     photos: int
     gray_side: int | None  # pixels, the longest of pictures that are all small and gray; else None
 
 
-def first_look(source: str) -> FirstLook:
+def preview_source(source: str) -> SourcePreview:
     """Return what ``source`` looks like.
 
     Raises:
         DatasetError: ``source`` is missing, or it cannot be told what it is.
     """
     if source == FASHION_MNIST:
-        return FirstLook(TRAIN_IMAGES + TEST_IMAGES, SIDE)
-    return look_at(list_source(Path(source)).files)
+        return SourcePreview(TRAIN_IMAGES + TEST_IMAGES, SIDE)
+    return preview_files(list_source(Path(source)).files)
 
 
-def look_at(files: Sequence[ListedFile]) -> FirstLook:
+def preview_files(files: Sequence[ListedFile]) -> SourcePreview:
     """Return likewise what these files look like; what cannot be read tells nothing."""
     harden_pillow()
     step = max(1, len(files) // LOOKED_AT)
@@ -54,9 +54,9 @@ def look_at(files: Sequence[ListedFile]) -> FirstLook:
         except (ImageError, Image.DecompressionBombError, *DECODER_ERRORS):
             continue
         if side is None:
-            return FirstLook(len(files), None)
+            return SourcePreview(len(files), None)
         sides.append(side)
-    return FirstLook(len(files), max(sides, default=None))
+    return SourcePreview(len(files), max(sides, default=None))
 
 
 def _gray_side(path: Path) -> int | None:

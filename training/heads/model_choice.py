@@ -5,15 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from training.formatting import count, duration, listed, percent
-from training.heads.material import Figures, Fitted
+from training.heads.cross_validation import FittedHeads, ValidationFigures
+from training.progress import Event
 
 SAME_ITEM_SLACK: Final = 0.01  # that a better one may find the very thing less often
 KINDS_GAIN: Final = 0.005  # that makes up for finding the very thing less often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One candidate."""
+class Candidate(Event):
+    """One candidate, measured or passed over."""
 
     name: str
     seconds: float  # of computing features, learning and fitting
@@ -23,19 +24,6 @@ class Tried:
     r_at_1: float | None = None  # search for the same class
     same_item: float | None = None  # search for the very thing
     not_tried: str | None = None  # why
-
-    @classmethod
-    def with_figures(cls, name: str, figures: Figures, *, seconds: float, head: str) -> "Tried":
-        """Return a candidate that was measured."""
-        return cls(
-            name=name,
-            seconds=seconds,
-            head=head,
-            held_out_images=figures.images,
-            accuracy=figures.accuracy,
-            r_at_1=figures.r_at_1,
-            same_item=figures.same_item,
-        )
 
     def __str__(self) -> str:
         """Return the candidate in a line."""
@@ -54,10 +42,10 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class SelectionResult:
     """All candidates, in the order in which they were tried."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[Candidate, ...]
     winner: str  # its name
     why: str  # a sentence
 
@@ -70,7 +58,7 @@ class Comparison:
         }
 
 
-def head_of(fitted: Fitted) -> str:
+def describe_head(fitted: FittedHeads) -> str:
     """Return what kind of head was best, in words."""
     if fitted.shrinkage is None:
         return "principal components of what views do not change"
@@ -78,7 +66,7 @@ def head_of(fitted: Fitted) -> str:
     return f"linear discriminants, shrinkage {fitted.shrinkage:g}{last}"
 
 
-def is_better(one: Figures, than: Figures) -> bool:
+def is_better(one: ValidationFigures, than: ValidationFigures) -> bool:
     """Return whether a candidate is to be taken in place of one that was there before.
 
     It must be better with classes, by the mean of accuracy and search for the same class, and
@@ -90,7 +78,7 @@ def is_better(one: Figures, than: Figures) -> bool:
     return one.of_classes > than.of_classes and worse <= SAME_ITEM_SLACK
 
 
-def is_clearly_better(one: Figures, than: Figures) -> bool:
+def is_clearly_better(one: ValidationFigures, than: ValidationFigures) -> bool:
     """Return whether one more pretrained network is to be taken in place of an earlier one.
 
     They are tried in the order of what they are worth on photos at large. Of few photos that says
@@ -102,7 +90,7 @@ def is_clearly_better(one: Figures, than: Figures) -> bool:
     return is_better(one, than) and (one.accuracy is None or one.of_classes > share + error)
 
 
-def tells_kinds_better(one: Figures, than: Figures) -> bool:
+def is_better_at_classes(one: ValidationFigures, than: ValidationFigures) -> bool:
     """Return whether a network that learnt from small pictures alone is to be taken.
 
     What such pictures show is a class, a letter say, rather than a thing: one that tells kinds
@@ -111,7 +99,9 @@ def tells_kinds_better(one: Figures, than: Figures) -> bool:
     return is_better(one, than) or one.of_classes > than.of_classes + KINDS_GAIN
 
 
-def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comparison:
+def explain_choice(
+    tried: Sequence[Candidate], winner: str, *, small: bool = False
+) -> SelectionResult:
     """Return the comparison with the reason in words.
 
     Args:
@@ -150,16 +140,16 @@ def compare(tried: Sequence[Tried], winner: str, *, small: bool = False) -> Comp
             f"same class ({percent(won.r_at_1)}) {images}, among those that do not lose more than "
             f"{percent(SAME_ITEM_SLACK)} at finding the very thing."
         )
-    return Comparison(tried=tuple(tried), winner=winner, why=why)
+    return SelectionResult(tried=tuple(tried), winner=winner, why=why)
 
 
-def _is_ahead(one: Tried, won: Tried) -> bool:
+def _is_ahead(one: Candidate, won: Candidate) -> bool:
     """Return whether a candidate told kinds apart better, on the same images."""
     mean, best = ((each.accuracy or 0.0) + (each.r_at_1 or 0.0) for each in (one, won))
     return mean > best and one.held_out_images == won.held_out_images
 
 
-def rows_of(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def candidate_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row of text for each candidate of ``to_json``'s values, after a row of titles."""
     rows: list[tuple[str, ...]] = [
         ("Candidate", "Head", "Accuracy", "Same class", "Same item", "Time")

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.heads.candidates import fit_heads
-from training.heads.material import Figures, Material, Seen
-from training.heads.trial_results import Tried, compare, is_clearly_better
-from training.recipes.auto_recipe import AutoRecipe, auto_recipe, deal_folds
+from training.heads.cross_validation import (
+    CrossValidationData,
+    ExtractedFeatures,
+    ValidationFigures,
+)
+from training.heads.fit_heads import fit_heads
+from training.heads.model_choice import Candidate, explain_choice, is_clearly_better
+from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe
 from training.statistics.calibration import fitted_loss
 
 CLASSES = 4
@@ -26,13 +30,13 @@ def features(each: int, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.i
     return rows.astype(np.float32), labels
 
 
-def seen_of(features_NF: NDArray[np.float32], last: slice = LAST) -> Seen:
+def seen_of(features_NF: NDArray[np.float32], last: slice = LAST) -> ExtractedFeatures:
     columns = LAST.stop
     rng = np.random.default_rng(7)
     viewed = np.arange(0, len(features_NF), 5)
     changed = 0.05 * rng.normal(size=(2, len(viewed), features_NF.shape[1]))
     views = (features_NF[viewed] + changed).astype(np.float32)
-    return Seen(
+    return ExtractedFeatures(
         features_NF=features_NF,
         item_columns=columns,
         last_columns=last,
@@ -42,14 +46,14 @@ def seen_of(features_NF: NDArray[np.float32], last: slice = LAST) -> Seen:
     )
 
 
-def material_of(labels: NDArray[np.int64]) -> Material:
-    lots = np.arange(len(labels)).astype(np.uint64)
-    return Material(
+def material_of(labels: NDArray[np.int64]) -> CrossValidationData:
+    group_keys = np.arange(len(labels)).astype(np.uint64)
+    return CrossValidationData(
         labels_N=labels,
-        photos_N=lots,
-        things_N=np.full(len(labels), -1),
-        contents_N=lots,
-        folds_N=np.array(deal_folds(labels.tolist(), lots.tolist(), 5)),
+        photos_N=group_keys,
+        item_ids_N=np.full(len(labels), -1),
+        contents_N=group_keys,
+        folds_N=np.array(assign_folds(labels.tolist(), group_keys.tolist(), 5)),
         num_labels=CLASSES,
     )
 
@@ -87,11 +91,11 @@ def test_else_all_layers_count_alike(each: int, last: slice) -> None:
 def test_the_chosen_strength_gives_images_held_out_the_best_chances() -> None:
     rows, labels = features(10, seed=1)
     recipe = replace(auto_recipe(), emphases=(1.0,))
-    seen, material = seen_of(rows), material_of(labels)
-    chosen = fit_heads(seen, material, recipe)
+    seen, cv_data = seen_of(rows), material_of(labels)
+    chosen = fit_heads(seen, cv_data, recipe)
     losses = {}
     for strength in recipe.shrinkages:
-        alone = fit_heads(seen, material, replace(recipe, shrinkages=(strength,)))
+        alone = fit_heads(seen, cv_data, replace(recipe, shrinkages=(strength,)))
         losses[strength] = fitted_loss(alone.logits_NL, alone.labels_N)
     assert chosen.shrinkage == min(losses, key=lambda strength: losses[strength])
     assert len(set(losses.values())) == len(losses)
@@ -107,17 +111,22 @@ def test_the_last_photo_of_a_class_says_nothing_about_strengths() -> None:
 
 
 def test_one_more_network_is_taken_where_the_difference_is_not_chance() -> None:
-    def figures(images: int, accuracy: float) -> Figures:
-        return Figures(images, accuracy, accuracy, 0.99)
+    def figures(images: int, accuracy: float) -> ValidationFigures:
+        return ValidationFigures(images, accuracy, accuracy, 0.99)
 
     assert not is_clearly_better(figures(300, 0.82), figures(300, 0.81)), "error .023"
     assert is_clearly_better(figures(300, 0.84), figures(300, 0.81))
     assert is_clearly_better(figures(30_000, 0.82), figures(30_000, 0.81))
     assert not is_clearly_better(figures(30_000, 0.80), figures(30_000, 0.81))
-    assert is_clearly_better(Figures(30, None, None, 0.98), Figures(30, None, None, 0.97))
+    assert is_clearly_better(
+        ValidationFigures(30, None, None, 0.98), ValidationFigures(30, None, None, 0.97)
+    )
     one, other = (
-        Tried.with_figures(name, figures(300, share), seconds=1.0, head="")
+        Candidate.with_figures(name, figures(300, share), seconds=1.0, head="")
         for name, share in (("one", 0.81), ("other", 0.82))
     )
-    assert "other had more, but by less than one standard error" in compare([one, other], "one").why
-    assert "other has the best mean" in compare([one, other], "other").why
+    assert (
+        "other had more, but by less than one standard error"
+        in explain_choice([one, other], "one").why
+    )
+    assert "other has the best mean" in explain_choice([one, other], "other").why
