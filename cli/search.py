@@ -35,7 +35,7 @@ from cli.support.search_options import (
     GroupSizeOption,
     KindOption,
     OffsetOption,
-    picking_of,
+    result_selection,
     weighed,
 )
 from index.errors import FilterError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from index.items.filter import Filter
     from index.items.item import Hit
     from index.query.knn_vote import Vote
-    from index.query.result_selection import Picking
+    from index.query.result_selection import ResultSelection
     from vision.inference.encoder import Encoding
     from vision.model.manifest import Architecture
 
@@ -60,7 +60,7 @@ class SearchOptions:
     exact: bool
     everything: bool  # that reaches min_score
     kind: float | None
-    picking: "Picking"
+    selection: "ResultSelection"
 
     def hits(
         self, gallery: "Gallery", vectors_QD: NDArray[np.float32], architecture: "Architecture"
@@ -81,7 +81,7 @@ class SearchOptions:
             min_score=self.min_score,
             exact=self.exact,
             factor=float(factors_Q[0]),  # a network's vectors all have the same
-            picking=self.picking,
+            selection=self.selection,
         ).hits
 
 
@@ -137,7 +137,7 @@ def search(
     if out is not None and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.query.knn_vote import vote  # noqa: PLC0415
-    from index.query.result_selection import Picking  # noqa: PLC0415
+    from index.query.result_selection import ResultSelection  # noqa: PLC0415
 
     parsed_filter = None if filter_ is None else _filter(filter_)
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
@@ -150,7 +150,7 @@ def search(
         exact=exact,
         everything=everything,
         kind=kind,
-        picking=picking_of(
+        selection=result_selection(
             group_by=group_by,
             group_size=group_size,
             exclude=exclude,
@@ -158,7 +158,7 @@ def search(
             offset=offset,
         ),
     )
-    if everything and options.picking != Picking():
+    if everything and options.selection != ResultSelection():
         raise typer.BadParameter(
             "it goes without groups, exclusions and an offset", param_hint="--all"
         )

@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
-class Child:
+class ChildProcess:
     """One run of the process. ``stop`` may be called from another thread."""
 
     command: list[str]
@@ -28,7 +28,7 @@ class Child:
     _stopped: bool = False
 
     @classmethod
-    def of(cls, module: str, *arguments: str, folder: Path | None = None) -> "Child":
+    def of(cls, module: str, *arguments: str, folder: Path | None = None) -> "ChildProcess":
         """Return the run of ``module`` with ``arguments``."""
         return cls(module_command(module, *arguments), folder)
 
@@ -77,7 +77,7 @@ class Child:
             self._process.terminate()
 
 
-def say(message: Message) -> None:
+def send_message(message: Message) -> None:
     """Tell the parent, from within the process."""
     try:
         sys.stdout.write(json.dumps(message) + "\n")

@@ -27,11 +27,15 @@ from cli.support.options import (
 
 if TYPE_CHECKING:
     from index.maintenance.compaction import Compaction
-    from index.operations.duplicates import Member
+    from index.operations.duplicates import DuplicateItem
 
 SHOWN_GROUPS = 20  # the rest is counted; --json lists all
 SHOWN_MEMBERS = 6
 
+ItemArgument = Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)]
+LabelOption = Annotated[
+    str | None, typer.Option(help="New label; by default it stays.", show_default=False)
+]
 RecallOption = Annotated[
     float | None,
     typer.Option(
@@ -45,12 +49,10 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     image: ImageArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     metadata: Annotated[
         dict[str, Any] | None,
         json_object_option(help="New metadata, a JSON object; by default it stays."),
@@ -87,11 +89,9 @@ def replace(
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
         dict[str, Any] | None,
@@ -212,7 +212,7 @@ def duplicates(
 
     if not -1 <= min_score <= 1:  # nan
         raise typer.BadParameter("not a cosine", param_hint="--min-score")
-    found: dict[str, list[list[Member]]] = {}
+    found: dict[str, list[list[DuplicateItem]]] = {}
     with open_gallery(gallery) as opened:
         if near is False:
             found["exact"], complete = find_same_content(opened), True
@@ -237,7 +237,7 @@ def duplicates(
         )
 
 
-def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
+def _print_groups(kind: str, groups: "list[list[DuplicateItem]]") -> None:
     what = "the same content" if kind == "exact" else "near vectors"
     if not groups:
         stdout.print(f"no items with {what}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import DatasetError
-from dataset.tables.csv_cells import RawTable
+from dataset.tables.csv_table import RawTable
 
 
 def read_parquet(path: Path) -> RawTable:

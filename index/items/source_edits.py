@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 from index.items.item import Item
-from index.items.source_entries import PATH, Entry
+from index.items.source_entries import PATH, ImageEntry
 
 _NOTHING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ItemState:
     """What a source says of an item."""
 
     content_sha256: str
@@ -23,7 +23,7 @@ class Claim:
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, entry: Entry, content_sha256: str) -> Self:
+    def of(cls, entry: ImageEntry, content_sha256: str) -> Self:
         """Return what ``entry`` says."""
         return cls(content_sha256, entry.label, entry.metadata)
 
@@ -32,7 +32,7 @@ class Claim:
         """Return what ``item`` holds."""
         return cls(item.content_sha256, item.label, item.metadata)
 
-    def unremembered(self, item: Item) -> "Claim":
+    def before_records(self, item: Item) -> "ItemState":
         """Return what was said of ``item``, stored by a program that did not remember it.
 
         Until version 0.4.0 builds took the first folder for the label, and told the path alone.
@@ -40,18 +40,18 @@ class Claim:
         """
         path = self.metadata.get(PATH)
         if not isinstance(path, str):
-            return Claim(item.content_sha256, self.label, self.metadata)
+            return ItemState(item.content_sha256, self.label, self.metadata)
         first, *inner = path.split("/")
         label = first if inner else None
-        return Claim(
+        return ItemState(
             item.content_sha256, label if label == item.label else self.label, {PATH: path}
         )
 
 
-class Memory(NamedTuple):
+class BuildRecord(NamedTuple):
     """What was said of an item, and whether the same source said it."""
 
-    claim: Claim | None  # ``None``: purged, since the item was edited
+    state: ItemState | None  # ``None``: purged, since the item was edited
     is_ours: bool
 
 
@@ -59,47 +59,49 @@ class Memory(NamedTuple):
 class Decision:
     """What a build makes of an entry."""
 
-    entry: Entry
-    claim: Claim  # to be stored
-    said: Claim  # by the entry
+    entry: ImageEntry
+    state: ItemState  # to be stored
+    source_state: ItemState  # by the entry
     item: Item | None  # that is there
-    is_news: bool  # what is said is to be remembered
+    is_new: bool  # what is said is to be remembered
 
     @property
     def is_unchanged(self) -> bool:
         """Whether all is stored already."""
-        return self.item is not None and self.claim == Claim.stored(self.item)
+        return self.item is not None and self.state == ItemState.stored(self.item)
 
     @property
     def keeps_image(self) -> bool:
         """Whether the image that is stored stays."""
-        return self.item is not None and self.claim.content_sha256 == self.item.content_sha256
+        return self.item is not None and self.state.content_sha256 == self.item.content_sha256
 
     @property
     def keeps_edits(self) -> bool:
         """Whether something else is stored than the entry says."""
-        return self.claim != self.said
+        return self.state != self.source_state
 
 
-def known_contents(item: Item | None, memory: Memory | None) -> tuple[str, ...]:
+def known_contents(item: Item | None, record: BuildRecord | None) -> tuple[str, ...]:
     """Return the hashes of contents that change no image: with those a file need not be decoded."""
     if item is None:
         return ()
-    said = () if memory is None or memory.claim is None else (memory.claim.content_sha256,)
-    return (item.content_sha256, *said)
+    source_state = () if record is None or record.state is None else (record.state.content_sha256,)
+    return (item.content_sha256, *source_state)
 
 
-def decide(entry: Entry, content_sha256: str, item: Item | None, memory: Memory | None) -> Decision:
+def decide(
+    entry: ImageEntry, content_sha256: str, item: Item | None, record: BuildRecord | None
+) -> Decision:
     """Return what is to be stored of an entry, given what is there and what was said of it."""
-    said = Claim.of(entry, content_sha256)
-    is_news = memory is None or not memory.is_ours or memory.claim != said
+    source_state = ItemState.of(entry, content_sha256)
+    is_new = record is None or not record.is_ours or record.state != source_state
     if item is None:
-        return Decision(entry, said, said, item, is_news=is_news or item is None)
-    before = said.unremembered(item) if memory is None else memory.claim or said
-    return Decision(entry, merge(said, before, item), said, item, is_news=is_news)
+        return Decision(entry, source_state, source_state, item, is_new=is_new or item is None)
+    before = source_state.before_records(item) if record is None else record.state or source_state
+    return Decision(entry, merge(source_state, before, item), source_state, item, is_new=is_new)
 
 
-def merge(new: Claim, before: Claim, item: Item) -> Claim:
+def merge(new: ItemState, before: ItemState, item: Item) -> ItemState:
     """Return what is to be stored of ``item``: as it is, but for what is new.
 
     A changed file brings its image, label and metadata with it. What the source never said stays
@@ -116,11 +118,11 @@ def merge(new: Claim, before: Claim, item: Item) -> Claim:
         label = new.label
     metadata = dict(item.metadata)
     for name in before.metadata.keys() | new.metadata.keys():
-        said = new.metadata.get(name, _NOTHING)
-        if not changed and said == before.metadata.get(name, _NOTHING):
+        source_state = new.metadata.get(name, _NOTHING)
+        if not changed and source_state == before.metadata.get(name, _NOTHING):
             continue
-        if said is _NOTHING:
+        if source_state is _NOTHING:
             metadata.pop(name, None)
         else:
-            metadata[name] = said
-    return Claim(new.content_sha256 if changed else item.content_sha256, label, metadata)
+            metadata[name] = source_state
+    return ItemState(new.content_sha256 if changed else item.content_sha256, label, metadata)

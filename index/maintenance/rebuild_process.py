@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from files.child_process import Child, Message, say
+from files.child_process import ChildProcess, Message, send_message
 from files.processes import end_with_parent
 from index.errors import RebuildBusyError, RebuildError, VectorIndexError
 from index.maintenance.compaction import Compaction, compact
@@ -22,14 +22,14 @@ from index.store.store import Store
 NICENESS: Final = 10  # whoever serves goes first
 
 
-class Rebuild:
+class RebuildProcess:
     """One run of the process. ``stop`` may be called from another thread."""
 
     def __init__(self, gallery: Path, target: float | None = None, tune: bool = False) -> None:
         self._gallery = gallery
         options = [] if target is None else ["--recall", str(target)]  # None: as chosen before
         options += ["--tune"] if tune else []
-        self._child = Child.of(
+        self._child = ChildProcess.of(
             "index.maintenance.rebuild_process", str(gallery.absolute()), str(os.getpid()), *options
         )
 
@@ -74,18 +74,18 @@ def main() -> int:
                 Generations.of(store),
                 target=arguments.recall,
                 tune=arguments.tune,
-                on_stage=lambda stage: say({"stage": stage}),
+                on_stage=lambda stage: send_message({"stage": stage}),
                 before_commit=_go_on_to_the_end,
             )
         finally:
             store.close()
     except BlockingIOError:
-        say({"busy": True})
+        send_message({"busy": True})
         return 1
     except (OSError, VectorIndexError, MemoryError) as error:
-        say({"error": str(error) or type(error).__name__})
+        send_message({"error": str(error) or type(error).__name__})
         return 1
-    say({"made": made.to_json()})
+    send_message({"made": made.to_json()})
     return 0
 
 

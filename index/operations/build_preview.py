@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from index.decoding.decoder_pool import SLICE
-from index.decoding.file_decoder import content_of
+from index.decoding.file_decoder import read_content
+from index.decoding.file_decoder_pool import SLICE
 from index.gallery import Gallery
 from index.items.source_edits import decide
-from index.items.source_entries import Entry
-from index.operations.add_images import Told, find_fault
+from index.items.source_entries import ImageEntry
+from index.operations.add_images import SeenIds, fault_of
 from index.operations.build_report import BuildReport
-from index.store.build_origins import Origins
+from index.store.build_origins import BuildOrigins
 from vision.image.limits import ImageLimits
 
 
-def preview(
+def preview_build(
     gallery: Gallery,
-    entries: Iterable[Entry],
+    entries: Iterable[ImageEntry],
     *,
     source: str,
     limits: ImageLimits,
@@ -34,18 +34,18 @@ def preview(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
-    told = Told()
-    origins = Origins(gallery.folder, source)
+    seen = SeenIds()
+    origins = BuildOrigins(gallery.folder, source)
     try:
-        coming = told.of(entries)
+        coming = seen.of(entries)
         while part := list(islice(coming, SLICE)):
             ids = [entry.id for entry in part]
-            stored, memories = gallery.existing(ids), origins.recall(ids)
+            stored, records = gallery.existing(ids), origins.find(ids)
             for entry in part:
-                data, fault = content_of(entry.data, limits=limits)
+                data, fault = read_content(entry.data, limits=limits)
                 digest = hashlib.sha256(data).hexdigest()
-                decision = decide(entry, digest, stored.get(entry.id), memories.get(entry.id))
-                fault = fault or find_fault(entry.id, decision.claim)
+                decision = decide(entry, digest, stored.get(entry.id), records.get(entry.id))
+                fault = fault or fault_of(entry.id, decision.state)
                 if fault is not None:
                     refused.append((entry.id, fault))
                     continue
@@ -55,7 +55,7 @@ def preview(
                 else:
                     outcomes["created" if decision.item is None else "replaced"] += 1
             on_progress(len(part))
-        stale = told.missing_among(origins.brought())
+        stale = seen.unseen(origins.built_ids())
     finally:
         origins.close()
     outcomes["pruned" if prune else "stale"] = len(stale)

@@ -57,5 +57,5 @@ class BuildReport:
     def reasons(self) -> Findings:
         """Why images were refused, each reason once: those that differ in numbers alone are one."""
         findings = Findings()
-        findings.add_alike((reason, item_id) for item_id, reason in self.refused)
+        findings.add_similar((reason, item_id) for item_id, reason in self.refused)
         return findings

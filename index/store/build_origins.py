@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import apsw
 
-from index.items.source_edits import Claim, Memory
+from index.items.source_edits import BuildRecord, ItemState
 from index.store.schema import DATABASE_NAME
 from index.store.sqlite.database import Database
 
@@ -31,7 +31,7 @@ SOURCE_DIGITS: Final = 16
 PURGED: Final = ""  # in the place of a content's digest
 
 
-class Origins:
+class BuildOrigins:
     """What the builds from one source said of the items of a gallery.
 
     A connection of its own: what it writes is no operation of the log, and no search sees it.
@@ -43,7 +43,7 @@ class Origins:
             :SOURCE_DIGITS
         ]
 
-    def recall(self, ids: Sequence[str]) -> dict[str, Memory]:
+    def find(self, ids: Sequence[str]) -> dict[str, BuildRecord]:
         """Return what builds last said of those of ``ids`` that any source has brought."""
         wanted = "SELECT value FROM json_each(?)"
         rows = self._rows(
@@ -51,11 +51,11 @@ class Origins:
             json.dumps(list(ids)),
         )
         return {
-            item_id: Memory(_claim(*claim), source == self._source)
-            for item_id, source, *claim in rows
+            item_id: BuildRecord(_item_state(*state), source == self._source)
+            for item_id, source, *state in rows
         }
 
-    def remember(self, claims: Mapping[str, Claim]) -> None:
+    def record(self, states: Mapping[str, ItemState]) -> None:
         """Remember what this source says of items that have been stored.
 
         Raises:
@@ -65,11 +65,11 @@ class Origins:
             (
                 item_id,
                 self._source,
-                claim.content_sha256,
-                claim.label,
-                json.dumps(claim.metadata, ensure_ascii=False),
+                state.content_sha256,
+                state.label,
+                json.dumps(state.metadata, ensure_ascii=False),
             )
-            for item_id, claim in claims.items()
+            for item_id, state in states.items()
         ]
         # Only of items that are still there, and only what is news: a second build writes nothing.
         sql = (
@@ -82,7 +82,7 @@ class Origins:
             writer.execute(_TABLE)
             writer.executemany(sql, rows)
 
-    def brought(self) -> Iterator[str]:
+    def built_ids(self) -> Iterator[str]:
         """Give the ids of all items that this source was the last to bring, sorted."""
         sql = "SELECT id FROM built WHERE source = ? AND id IN (SELECT id FROM items) ORDER BY id"
         with self._database.reading() as reader:
@@ -117,17 +117,17 @@ def purge_edited(gallery: Path) -> None:
         if writer.execute(_IS_THERE).get is not None:
             edited = [
                 (PURGED, item_id)
-                for item_id, *claims in writer.execute(sql, (PURGED,))
-                if _claim(*claims[:3]) != _claim(*claims[3:])
+                for item_id, *states in writer.execute(sql, (PURGED,))
+                if _item_state(*states[:3]) != _item_state(*states[3:])
             ]
             forget_it = "UPDATE built SET content_sha256 = ?, label = NULL, metadata = '{}' "
             writer.executemany(f"{forget_it} WHERE id = ?", edited)
 
 
-def _claim(content_sha256: str, label: str | None, metadata: str) -> Claim | None:
+def _item_state(content_sha256: str, label: str | None, metadata: str) -> ItemState | None:
     if content_sha256 == PURGED:
         return None
-    return Claim(content_sha256, label, json.loads(metadata))
+    return ItemState(content_sha256, label, json.loads(metadata))
 
 
 def forget(cursor: apsw.Cursor, item_id: str) -> None:

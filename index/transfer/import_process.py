@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from dataset.text import plain
-from files.child_process import Child, Message, say
+from dataset.text import printable
+from files.child_process import ChildProcess, Message, send_message
 from files.processes import end_with_parent
 from index import errors
 from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
@@ -36,7 +36,7 @@ SHOWN_CHARS: Final = 256  # of what came as an id
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ImportRequest:
     """What is to be imported: names within one folder, as ``open_vectors`` takes them."""
 
     folder: Path
@@ -47,17 +47,17 @@ class Order:
     parts: Parts | None = None  # of the model's vectors, where they have two
 
 
-class Import:
+class ImportProcess:
     """One run of the process. ``stop`` may be called from another thread."""
 
-    def __init__(self, gallery: Path, order: Order) -> None:
-        self._source = order.source
+    def __init__(self, gallery: Path, request: ImportRequest) -> None:
+        self._source = request.source
         names = {
-            one.name: getattr(order, one.name) for one in fields(order) if one.name != "folder"
+            one.name: getattr(request, one.name) for one in fields(request) if one.name != "folder"
         }
         wanted = json.dumps({"gallery": str(gallery.absolute()), **names})
-        self._child = Child.of(
-            "index.transfer.import_process", wanted, str(os.getpid()), folder=order.folder
+        self._child = ChildProcess.of(
+            "index.transfer.import_process", wanted, str(os.getpid()), folder=request.folder
         )
 
     def run(self, on_progress: Callable[[float], None]) -> dict[str, Any]:
@@ -99,24 +99,24 @@ class Import:
 def main() -> int:
     """Import what the command line orders, for as long as the given parent lives."""
     parser = argparse.ArgumentParser(prog="index.transfer.import_process")
-    parser.add_argument("order", type=json.loads)
+    parser.add_argument("request", type=json.loads)
     parser.add_argument("parent", type=int)
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
     os.nice(NICENESS)
     try:
-        made = _report(_run(**arguments.order))
+        made = _report(_run(**arguments.request))
     except GalleryFolderError as error:  # of the source: the gallery itself is being served
-        say({"error": str(error), "kind": SourceError.__name__})
+        send_message({"error": str(error), "kind": SourceError.__name__})
         return 1
     except VectorIndexError as error:
-        say({"error": str(error), "kind": type(error).__name__})
+        send_message({"error": str(error), "kind": type(error).__name__})
         return 1
     except (OSError, MemoryError) as error:
         why = str(error) or type(error).__name__
-        say({"error": why, "kind": ImportEndedError.__name__})
+        send_message({"error": why, "kind": ImportEndedError.__name__})
         return 1
-    say({"made": made})
+    send_message({"made": made})
     return 0
 
 
@@ -140,12 +140,12 @@ def _run(
     def show(more: int) -> None:
         nonlocal done
         done += more
-        say({"share": min(done / total, 1.0)})
+        send_message({"share": min(done / total, 1.0)})
 
     store = Store.open(Path(gallery))
     try:
         return store_vectors(
-            _Depot(store),
+            _ImportTarget(store),
             opened,
             normalize=normalize,
             on_progress=show,
@@ -155,7 +155,7 @@ def _run(
         store.close()
 
 
-class _Depot:
+class _ImportTarget:
     """A gallery that items are stored in, without what searches need."""
 
     def __init__(self, store: Store) -> None:
@@ -190,7 +190,7 @@ def _report(report: BuildReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "refused": len(report.refused),
         "refusals": [
-            {"row": row, "id": plain(item_id)[:SHOWN_CHARS], "reason": plain(reason)}
+            {"row": row, "id": printable(item_id)[:SHOWN_CHARS], "reason": printable(reason)}
             for (item_id, reason), row in itertools.islice(pairs, MAX_REFUSALS)
         ],
         "left_as_stored": report.left_as_stored,

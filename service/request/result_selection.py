@@ -2,13 +2,13 @@
 
 from index.items.ids import check_id
 from index.query.groups import GROUP_KEY, group_key
-from index.query.result_selection import Picking
+from index.query.result_selection import ResultSelection
 from service.errors import InvalidParameterError
-from service.request.search_query import Query
+from service.request.search_query import SearchQuery
 from service.schemas.query_parameters import SearchOptions
 
 
-def picking_of(query: Query[SearchOptions]) -> Picking:
+def result_selection(query: SearchQuery[SearchOptions]) -> ResultSelection:
     """Return what the options leave out of the hits. Reads one item, for its copies.
 
     Raises:
@@ -28,7 +28,7 @@ def picking_of(query: Query[SearchOptions]) -> Picking:
     if options.group_by is None and options.group_size > 1:
         raise InvalidParameterError("group_size goes with group_by, the key of the groups")
     own = itself if options.exclude_self or options.exclude_copies else []
-    return Picking(
+    return ResultSelection(
         offset=options.offset,
         group_by=None if options.group_by is None else group_key(options.group_by),
         group_size=options.group_size,
@@ -38,7 +38,7 @@ def picking_of(query: Query[SearchOptions]) -> Picking:
     )
 
 
-def _content(query: Query[SearchOptions]) -> str:
+def _content(query: SearchQuery[SearchOptions]) -> str:
     if query.itself is not None:
         return query.gallery.get(query.itself.id).content_sha256
     if query.content_sha256 is None:

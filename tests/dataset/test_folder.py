@@ -9,7 +9,7 @@ import pytest
 
 from dataset.errors import DatasetError
 from dataset.folders import walk
-from dataset.folders.file_content import NO_PICTURE
+from dataset.folders.file_content import NOT_AN_IMAGE
 from dataset.folders.folder import list_folder
 from dataset.listing import Listing, Part
 from tests.support.images.pngs import encoded, picture
@@ -267,9 +267,9 @@ def test_other_files_are_told_by_their_content_and_not_by_their_ending(tmp_path:
     listing = list_folder(tmp_path)
     assert list(claims(listing)) == ["hat/a.png", "hat/noending", "hat/photo.txt", "hat/wrong.jpg"]
     assert found(listing) == {
-        NO_PICTURE: (4, ("hat/README", "hat/a.xmp", "hat/labels.csv")),
-        f"{NO_PICTURE}: a JSON text": (1, ("hat/a.json",)),
-        f"{NO_PICTURE}: a QuickTime video (MOV)": (1, ("hat/clip.mov",)),
+        NOT_AN_IMAGE: (4, ("hat/README", "hat/a.xmp", "hat/labels.csv")),
+        f"{NOT_AN_IMAGE}: a JSON text": (1, ("hat/a.json",)),
+        f"{NOT_AN_IMAGE}: a QuickTime video (MOV)": (1, ("hat/clip.mov",)),
     }
 
 

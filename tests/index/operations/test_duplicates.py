@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from index.gallery import Gallery
 from index.items.item import NewItem
 from index.operations import connected_components, duplicates
-from index.operations.connected_components import Links, link_near
-from index.operations.duplicates import Member, find_duplicates, find_same_content
+from index.operations.connected_components import ConnectedComponents, connect_near
+from index.operations.duplicates import DuplicateItem, find_duplicates, find_same_content
 from tests.support.fakes import new_item, unit, unit_vectors
 
 WIDTH = 8
@@ -100,13 +100,13 @@ def test_links_are_those_of_every_pair_compared(
         patch.setattr(connected_components, "BLOCK_ROWS", 16)
         patch.setattr(connected_components, "BLOCK_COLUMNS", 24)
         patch.setattr(connected_components, "PENDING", 50)
-        linked = Links(count)
+        linked = ConnectedComponents(count)
         rows = np.arange(count)
         for row in rows:  # the same bytes are the caller's to link
             for other in rows:
                 if vectors[row].tobytes() == vectors[other].tobytes():
                     linked.add(np.array([row]), np.array([other]))
-        link_near(vectors, rows, linked, min_score=min_score, on_progress=lambda _: None)
+        connect_near(vectors, rows, linked, min_score=min_score, on_progress=lambda _: None)
 
     groups = sorted([group.tolist() for group in linked.groups()], key=lambda one: (-len(one), one))
     assert groups == groups_by_hand(vectors, min_score)
@@ -236,7 +236,7 @@ def test_items_of_one_content_are_exact_duplicates(gallery: Gallery) -> None:
     exact = found(gallery, min_score=1).exact
 
     assert [[member.id for member in group] for group in exact] == [["b", "e", "f"], ["a", "c"]]
-    assert exact[0][1] == Member("e", pytest.approx(1))
+    assert exact[0][1] == DuplicateItem("e", pytest.approx(1))
     assert find_same_content(gallery) == exact
 
 

@@ -199,13 +199,13 @@ def test_after_edits_only_what_the_source_has_comes_back(
 
     report = imported(gallery, **given)
 
-    brings = write not in (as_vectors_alone, as_plain_csv)
-    assert counts(report) == (1, 1, COUNT - 2, 0) if brings else (1, 0, COUNT - 1, 0)
+    provided = write not in (as_vectors_alone, as_plain_csv)
+    assert counts(report) == (1, 1, COUNT - 2, 0) if provided else (1, 0, COUNT - 1, 0)
     after = state(gallery)
     label, metadata, _, created, vector, picture = after["i01"]
-    expected = before["i01"] if brings else ("edited", {"edited": True})
+    expected = before["i01"] if provided else ("edited", {"edited": True})
     assert (label, metadata) == tuple(expected[:2])
-    assert created == (THEN if brings else LATER).isoformat(timespec="milliseconds")
+    assert created == (THEN if provided else LATER).isoformat(timespec="milliseconds")
     assert (vector, picture) == before["i01"][4:], "its picture stays"
     untouched = before.keys() - {"i01", "i02"}
     assert {one: after[one] for one in untouched} == {one: before[one] for one in untouched}

@@ -48,7 +48,7 @@ class RawTable:
         return f"{self.unit} {self.numbers[row]} of {self.path}"
 
 
-def read_cells(
+def read_csv(
     path: Path, findings: Findings, *, is_header: Callable[[Sequence[str]], bool]
 ) -> RawTable:
     """Return the cells of the CSV file ``path``; blank lines and empty last columns are left out.
