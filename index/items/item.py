@@ -30,7 +30,8 @@ INT64: Final = 2**63  # SQLite compares integers of this range exactly
 ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
 Outcome = Literal["created", "unchanged", "replaced", "conflict", "unexpected"]
-Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
+# What an item has beside its id and vector.
+ItemField = Literal["label", "metadata", "picture", "content", "created"]
 
 
 class EncodedMetadata(NamedTuple):
@@ -54,8 +55,8 @@ class NewItem:
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
     created: str | None = None  # ISO 8601, UTC; ``None``: now
-    # Of an import: what its source says of the item. The rest stays as stored, where it is stored.
-    brings: frozenset[Part] | None = None  # None: it says everything
+    # Of an import: the fields that its source has. The others stay as they are stored.
+    provided: frozenset[ItemField] | None = None  # None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]  # shared with other answers: not to be changed
 
 
-class Itself(NamedTuple):
+class QueryItem(NamedTuple):
     """The stored item that a query asks by, and its vector (D,) as it was read."""
 
     id: str
@@ -143,7 +144,7 @@ class GalleryInfo:
     bytes_on_disk: int
 
 
-def item_of(columns: Sequence[Any]) -> Item:
+def read_item(columns: Sequence[Any]) -> Item:
     """Return the item that a row with ``ITEM_COLUMNS`` describes.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from index.errors import BadVectorsError
 from index.items.ids import check_id
-from index.items.item import NewItem, Part, check_label, clean_label, encode_metadata
+from index.items.item import ItemField, NewItem, check_label, clean_label, encode_metadata
 from index.items.metadata_index import MetadataEntry
 from index.search.vectors import VECTOR_TYPE, unit_vectors
 from vision.image.thumbnail import Thumbnail
@@ -31,7 +31,7 @@ class PreparedItem:
     entries: frozenset[MetadataEntry]
     vector: bytes
     thumbnail: Thumbnail
-    brings: frozenset[Part] | None  # the rest stays as stored; ``None``: it brings everything
+    provided: frozenset[ItemField] | None  # the other fields stay as stored; ``None``: all
 
     @classmethod
     def of(cls, item: NewItem, *, width: int, created: str) -> Self:
@@ -58,5 +58,5 @@ class PreparedItem:
             entries=metadata.entries,
             vector=vector_D.astype(VECTOR_TYPE).tobytes(),
             thumbnail=item.thumbnail or NO_THUMBNAIL,
-            brings=item.brings,
+            provided=item.provided,
         )

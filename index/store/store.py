@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
-from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, quoted
-from index.items.preconditions import ANYTHING, Expected
+from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, quoted, read_item
+from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
@@ -98,7 +98,12 @@ class Store:
         self._writer.on_commit = work
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, created: str, expected: Expected = ANYTHING
+        self,
+        items: Sequence[NewItem],
+        *,
+        upsert: bool,
+        created: str,
+        expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
         """Store ``items``, all or none, and return what became of each, in order.
 
@@ -130,19 +135,19 @@ class Store:
     def items(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items among ``ids`` that are stored, by id."""
         sql = f"SELECT {ITEM_COLUMNS} FROM items WHERE id IN (SELECT value FROM json_each(?))"
-        items = [item_of(row) for row in self._rows(sql, json.dumps(list(ids)))]
+        items = [read_item(row) for row in self._rows(sql, json.dumps(list(ids)))]
         return {item.id: item for item in items}
 
     def items_by_key(self, keys: NDArray[np.int64]) -> dict[int, Item]:
         """Return the items among ``keys`` that are stored, by key."""
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key IN (SELECT value FROM json_each(?))"
         rows = self._rows(sql, json.dumps(keys.tolist()))
-        return {key: item_of(columns) for key, *columns in rows}
+        return {key: read_item(columns) for key, *columns in rows}
 
     def page(self, *, after: int, limit: int) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key > ? ORDER BY key LIMIT ?"
-        return [(key, item_of(columns)) for key, *columns in self._rows(sql, after, limit)]
+        return [(key, read_item(columns)) for key, *columns in self._rows(sql, after, limit)]
 
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
         """Return the keys above ``after`` that ``selection.condition_keys`` says: int64 (N,)."""

@@ -9,7 +9,7 @@ from index.errors import SourceError
 from index.gallery import Gallery
 from index.items.item import quoted
 from index.search.vectors import Parts
-from index.transfer.import_process import Import, Order
+from index.transfer.import_process import ImportProcess, ImportRequest
 from service.errors import InvalidParameterError, NoImportsFolderError
 from service.jobs.runner import JobContext, JobFunction
 from service.schemas.job_parameters import ImportJob
@@ -41,7 +41,7 @@ def import_job(
         name = getattr(options, field)
         if name is not None:
             check_import_file(imports, name, field=field)
-    order = Order(
+    request = ImportRequest(
         imports.absolute(),
         options.source,
         ids=options.ids,
@@ -52,7 +52,7 @@ def import_job(
 
     def work(context: JobContext) -> dict[str, Any]:
         context.set_stage("importing")
-        child = Import(gallery.folder, order)
+        child = ImportProcess(gallery.folder, request)
         context.on_stop(child.stop)
         return child.run(context.set_progress)
 

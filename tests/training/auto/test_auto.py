@@ -280,6 +280,9 @@ def test_vgg19_is_compared_last_where_its_weights_are_at_hand(
     recipe = small().with_vgg19()
     assert recipe.with_vgg19() == recipe
     assert [one.network for one in recipe.extractors] == [LITE0, VGG19]
+    lite0, vgg19 = recipe.extractors
+    vgg19 = replace(vgg19, preprocessing=lite0.preprocessing)  # at its own size: ten seconds more
+    recipe = replace(recipe, extractors=(lite0, vgg19))
     late = run(photographs, tmp_path / "late", replace(recipe, budget_s=0.01)).candidates
     assert [one.not_tried for one in late] == [None, NO_TIME]
     watching = run(photographs, tmp_path / "model", replace(recipe, budget_s=1e6))
