@@ -27,7 +27,7 @@ from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import condition_keys
-from index.store.create import create_folder
+from index.store.create import fill_folder
 from index.store.group_commit import MAX_ITEMS, GroupWriter
 from index.store.migration import migrate
 from index.store.oplog import Operation, cut_operations, log_start, read_operations
@@ -38,6 +38,7 @@ from index.store.schema import (
     check_setting,
     read_meta,
     read_setting,
+    write_empty,
     write_setting,
 )
 from index.store.sqlite.database import Database, translate_errors
@@ -70,7 +71,7 @@ class Store:
             DiskFullError, StorageError: it cannot be written.
         """
         binding = replace(binding, database_id=uuid4().hex)
-        create_folder(folder, binding)
+        fill_folder(folder, lambda path: write_empty(path, binding))
         return cls(folder, binding)
 
     @classmethod
