@@ -52,9 +52,7 @@ class Duplicates:
     """
 
     exact: list[list[DuplicateItem]]  # one content, byte for byte
-    near: list[
-        list[DuplicateItem]
-    ]  # linked by scores of at least ``min_score``; identical ones too
+    near: list[list[DuplicateItem]]  # linked by scores of at least ``min_score``, or identical
     min_score: float
     complete: bool  # whether all pairs were looked at, or what the search structure finds
     seq: int  # as of this operation
