@@ -7,6 +7,7 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 
 import fcntl
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,12 +54,6 @@ class FileDecoder:
     limits: ImageLimits
     thumbnail_side: int | None  # pixels; ``None``: no thumbnails are made
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The pixels of one image, (C, H, W)."""
-        side = self.preprocessing.size
-        return (self.preprocessing.channels, side, side)
-
     def decode(
         self,
         files: Sequence[FileToDecode],
@@ -100,9 +95,10 @@ class FileDecoder:
     ) -> list[DecodeResult]:
         """Decode a slice of files; their pixels begin at the row of memory that is asked for."""
         files, first = question
-        size = int(np.prod(self.shape))
+        shape = self.preprocessing.batch_shape(len(files))
+        size = math.prod(shape[1:])
         rows_BCHW = np.frombuffer(channel.memory, np.uint8, len(files) * size, first * size)
-        rows_BCHW = rows_BCHW.reshape(len(files), *self.shape)
+        rows_BCHW = rows_BCHW.reshape(shape)
         with _one_large(channel.file) as before_pixels:
             return self.decode(files, rows_BCHW, before_pixels=before_pixels)
 

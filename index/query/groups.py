@@ -155,27 +155,21 @@ def read_groups(reader: apsw.Connection, key: Key, *, after: int) -> Groups:
 def _read_values(reader: apsw.Connection, key: Key, after: int, newest: int) -> Iterable[_Valued]:
     """Return the values under ``key`` and who has them: of items above ``after``, perhaps more."""
     if key == CONTENT:
-        sql = "SELECT ?, content_sha256, key, 1 FROM items WHERE key > ?"
-        return (
-            (kind, text, str(item), 1) for kind, text, item, _ in _rows(reader, sql, TEXT, after)
-        )
+        sql = "SELECT ?, content_sha256, CAST(key AS TEXT), 1 FROM items WHERE key > ?"
+        return reader.execute(sql, (TEXT, after))
     if key.column:
         sql = (
             "SELECT ?, label, group_concat(key, ' '), count(*) FROM items "
             "WHERE label IS NOT NULL AND key > ? GROUP BY label"
         )
-        return _rows(reader, sql, TEXT, after)
+        return reader.execute(sql, (TEXT, after))
     if newest - after <= FEW or reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _read_one_by_one(reader, key, after)
     sql = (
         "SELECT kind, value, group_concat(key, ' '), count(*) FROM terms "
         "WHERE name = ? AND kind < ? GROUP BY kind, value"
     )
-    return _rows(reader, sql, key.name, OTHER)
-
-
-def _rows(reader: apsw.Connection, sql: str, *parameters: str | int) -> Iterator[_Valued]:
-    yield from reader.execute(sql, parameters)
+    return reader.execute(sql, (key.name, OTHER))
 
 
 def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[_Valued]:
