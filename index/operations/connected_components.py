@@ -90,7 +90,7 @@ def connect_near(
         rows_U: the row of each in ``components``.
         links: changed.
         min_score: cosine.
-        on_progress: told the share of the pairs that has been looked at.
+        on_progress: called with the share of the pairs that has been looked at.
     """
     count, done = len(vectors_UD), 0
     step = max(1, SUMMED_NUMBERS // vectors_UD.shape[1])

@@ -72,8 +72,8 @@ def find_duplicates(
     Args:
         gallery: others may write to it meanwhile.
         min_score: cosine in [-1, 1] from which two items are linked.
-        on_progress: told the share of the work that is done, in [0, 1], several times a second;
-            what it raises ends the work.
+        on_progress: called with the share of the work that is done, in [0, 1], several times a
+            second; what it raises ends the work.
 
     Raises:
         ValueError: ``min_score`` is not in [-1, 1].

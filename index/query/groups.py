@@ -1,7 +1,7 @@
 """Which items belong together: a key of label, metadata or content in, a number per item out.
 
 An item's group is the one text, number or boolean that it has under the key. An item without one,
-or with a list of several, is a group of its own. Values are told apart as filters do it: text is
+or with a list of several, is a group of its own. Values are distinguished as in filters: text is
 never a number, and 1 is 1.0.
 
 Shape suffixes: N items with a group, S items that are asked about.
