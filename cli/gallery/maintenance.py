@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = 20  # the rest is counted; --json lists all
 SHOWN_MEMBERS = 6
 
+ItemArgument = Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)]
+LabelOption = Annotated[
+    str | None, typer.Option(help="New label; by default it stays.", show_default=False)
+]
 RecallOption = Annotated[
     float | None,
     typer.Option(
@@ -45,12 +49,10 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     image: ImageArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     metadata: Annotated[
         dict[str, Any] | None,
         json_object_option(help="New metadata, a JSON object; by default it stays."),
@@ -87,11 +89,9 @@ def replace(
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
         dict[str, Any] | None,

@@ -4,11 +4,11 @@ from index.items.ids import check_id
 from index.query.groups import GROUP_KEY, group_key
 from index.query.result_selection import ResultSelection
 from service.errors import InvalidParameterError
-from service.request.search_query import Query
+from service.request.search_query import SearchQuery
 from service.schemas.query_parameters import SearchOptions
 
 
-def result_selection(query: Query[SearchOptions]) -> ResultSelection:
+def result_selection(query: SearchQuery[SearchOptions]) -> ResultSelection:
     """Return what the options leave out of the hits. Reads one item, for its copies.
 
     Raises:
@@ -38,7 +38,7 @@ def result_selection(query: Query[SearchOptions]) -> ResultSelection:
     )
 
 
-def _content(query: Query[SearchOptions]) -> str:
+def _content(query: SearchQuery[SearchOptions]) -> str:
     if query.query_item is not None:
         return query.gallery.get(query.query_item.id).content_sha256
     if query.content_sha256 is None:
