@@ -1,9 +1,10 @@
 """What one request did: its steps write it down, and log, metrics and traces are made from it."""
 
 import time
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from service.schemas.query_responses import Timings
+if TYPE_CHECKING:  # it brings numpy, which the supervising process does without
+    from service.schemas.query_responses import Timings
 
 Stage = Literal["body", "queue", "decode", "encode", "search", "write"]
 STAGES: Final[tuple[Stage, ...]] = ("body", "queue", "decode", "encode", "search", "write")
@@ -66,7 +67,7 @@ class RequestRecord:
             ("encode", begun, encode_s),
         )
 
-    def timings(self) -> Timings:
+    def timings(self) -> "Timings":
         """Return where the time went, milliseconds; of several images the longest wait."""
         queue_s = decode_s = encode_s = search_s = 0.0
         for stage, _, seconds in self.stages:
@@ -78,13 +79,13 @@ class RequestRecord:
                 encode_s += seconds
             elif stage == "search":
                 search_s += seconds
-        return Timings(
-            queue=_ms(queue_s),
-            decode=_ms(decode_s),
-            encode=_ms(encode_s),
-            search=_ms(search_s),
-            total=_ms(time.perf_counter() - self.received),
-        )
+        return {
+            "queue": _ms(queue_s),
+            "decode": _ms(decode_s),
+            "encode": _ms(encode_s),
+            "search": _ms(search_s),
+            "total": _ms(time.perf_counter() - self.received),
+        }
 
     def log_fields(self, *, worker: int) -> dict[str, Any]:
         """Return what the log says of a request that has ended; stages summed over its images."""
