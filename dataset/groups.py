@@ -94,9 +94,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"--group {pattern[:SHOWN]!r} is no regular expression: {error}") from (
-            error
-        )
+        raise DatasetError(
+            f"--group {pattern[:SHOWN]!r} is not a regular expression: {error}"
+        ) from (error)
     if not expression.groups:
         raise DatasetError(
             f"--group {pattern[:SHOWN]!r} marks nothing: put parentheses around what photos of "

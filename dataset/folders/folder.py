@@ -133,13 +133,13 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
     if Part.TRAIN in found or len(found) > 1 or inside & set(others):
         raise DatasetError(
             f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
-            f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
+            f"class folders inside, beside {_listed(others)}, which is not a usual name of a part: "
             "move the classes into the parts, or what is neither out of the folder; a class of "
             "such a name needs another one"
         )
     for name in parts:
         findings.add(
-            "a folder called like a part, beside folders that are not: taken for a class", name
+            "a folder called like a part, beside folders that are not: treated as a class", name
         )
     return {}
 
@@ -170,7 +170,7 @@ def _report_parts_inside(
     for first, second in sorted(inside):
         if parse_part(second) is not None:
             findings.add(
-                "a folder called like a part inside a part: taken for a class", f"{first}/{second}"
+                "a folder called like a part inside a part: treated as a class", f"{first}/{second}"
             )
 
 
@@ -181,7 +181,7 @@ def _report_part_like_names(paths: Iterable[tuple[str, ...]], findings: Findings
     if len(frozenset().union(*named.values())) > 1:
         for name in sorted(name for name in named if parse_part(name) is None):
             findings.add(
-                "a folder with a part's name in its own: taken for a class; if it is a part, "
+                "a folder with a part's name in its own: treated as a class; if it is a part, "
                 "call it train, validation or test",
                 name,
             )
@@ -199,7 +199,7 @@ def _report_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) ->
             seconds.add((steps[0], steps[1]))
     if len(firsts) == 1 and "" not in firsts and not in_first:
         findings.add(
-            "the only folder, with folders inside: taken for a class; if those inside are the "
+            "the only folder, with folders inside: treated as a class; if those inside are the "
             "classes, name this one as the data",
             *firsts,
         )

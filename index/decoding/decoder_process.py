@@ -130,11 +130,11 @@ class DecoderProcess:
     def _await_start(self) -> None:
         try:
             if not self._connection.poll(START_S):
-                raise RuntimeError(f"a process to decode in did not start in {START_S:.0f} s")
+                raise RuntimeError(f"a decoding process did not start within {START_S:.0f} s")
             self._connection.recv()
         except (EOFError, OSError) as error:
             code = self._process.wait(START_S)
             if code < 0:  # killed
                 raise DecoderDiedError from error
-            raise RuntimeError(f"a process to decode in ended with code {code}") from error
+            raise RuntimeError(f"a decoding process ended with code {code}") from error
         self._is_ready = True

@@ -27,7 +27,7 @@ SLICE: Final = 64  # files that are decoded together, and that the network sees 
 MAX_PROCESSES: Final = 16
 SLICES_AHEAD: Final = 2  # in work for each process: one is decoded, one waits for its turn
 ENDED_PROCESS: Final = (
-    "decoding it ended the process that did it; it may take more memory than there is"
+    "decoding it ended the decoding process; it may need more memory than there is"
 )
 
 T = TypeVar("T")
@@ -131,24 +131,24 @@ class FileDecoderPool:
     def _decode(self, slot: int, files: Sequence[FileToDecode]) -> list[DecodeResult]:
         """Have a slice decoded; one after the other where a process died of them."""
         worker = self._idle.get()
+        results: list[DecodeResult] = []
         try:
-            return _ask(worker, files, slot * SLICE)
+            results = worker.ask((list(files), slot * SLICE))
         except DecoderDiedError:
             worker = self._replace(worker)
-            results: list[DecodeResult] = []
             for one in files:
                 row = _decoded_count(results)
                 try:
-                    (result,) = _ask(worker, [one], slot * SLICE + row)
+                    (result,) = worker.ask(([one], slot * SLICE + row))
                     results.append(result._replace(row=None if result.row is None else row))
                 except DecoderDiedError:
                     worker = self._replace(worker)
                     data, problem = read_content(one.content, limits=self._decoder.limits)
                     digest = hashlib.sha256(data).hexdigest()
                     results.append(DecodeResult(digest, None, None, problem or ENDED_PROCESS))
-            return results
         finally:
             self._idle.put(worker)
+        return results
 
     def _replace(self, worker: DecoderProcess) -> DecoderProcess:
         self._workers.remove(worker)
@@ -157,12 +157,6 @@ class FileDecoderPool:
         if self._is_closing:
             raise DecoderDiedError
         return self._start_worker()
-
-
-def _ask(worker: DecoderProcess, files: Sequence[FileToDecode], first: int) -> list[DecodeResult]:
-    """Return what became of ``files``, whose pixels are in shared memory from row ``first``."""
-    results: list[DecodeResult] = worker.ask((list(files), first))
-    return results
 
 
 def _decoded_count(results: Sequence[DecodeResult]) -> int:

@@ -10,11 +10,13 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import numpy as np
 
+from dataset.tables.parquet import load_pyarrow
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
@@ -46,7 +48,7 @@ def export_parquet(
         GalleryFolderError: ``path`` exists, or the gallery is damaged.
         DiskFullError, StorageError: it cannot be written. In every case nothing is left.
     """
-    pyarrow, parquet = load_pyarrow()
+    pyarrow, parquet = load_pyarrow(SourceError)
     with open_contents(gallery.folder) as stored, _new(path) as made:
         schema = _schema(pyarrow, stored.provenance, thumbnails=thumbnails)
         with made.open("xb") as file:
@@ -97,20 +99,6 @@ def export_folder(
         return stored.provenance
 
 
-def load_pyarrow() -> tuple[Any, Any]:
-    """Return ``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        SourceError: they are not installed.
-    """
-    try:
-        import pyarrow  # noqa: PLC0415 - an extra that few need
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise SourceError("Parquet needs pyarrow: pip install 'lookalike[parquet]'") from error
-    return pyarrow, parquet
-
-
 @contextmanager
 def _new(path: Path) -> Iterator[Path]:
     """Give the block a name beside ``path``; what it wrote there gets its name at the end."""
@@ -134,13 +122,8 @@ def _new(path: Path) -> Iterator[Path]:
 
 
 def _groups(stored: GalleryContents, *, thumbnails: bool) -> Iterator[list[StoredItem]]:
-    group: list[StoredItem] = []
-    for item in stored.items(thumbnails=thumbnails):
-        group.append(item)
-        if len(group) == GROUP_ROWS:
-            yield group
-            group = []
-    if group:
+    items = stored.items(thumbnails=thumbnails)
+    while group := list(islice(items, GROUP_ROWS)):
         yield group
 
 

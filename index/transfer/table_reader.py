@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.tables.parquet import load_pyarrow
 from index.errors import SourceError
 from index.items.item import quoted
-from index.transfer.export import COLUMNS, PROVENANCE_KEY, load_pyarrow
+from index.transfer.export import COLUMNS, PROVENANCE_KEY
 from index.transfer.stored_items import Provenance
 
 VECTOR: Final = "vector"
@@ -45,9 +46,9 @@ def open_table(path: Path) -> ItemTable:
     """
     opener = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}.get(path.suffix)
     if opener is None:
-        raise SourceError(f"{path} is no gallery, export, .parquet, .csv, .jsonl or .npy")
+        raise SourceError(f"{path} is not a gallery, export, .parquet, .csv, .jsonl or .npy")
     if not path.is_file():
-        raise SourceError(f"{path} is not there, or is no file")
+        raise SourceError(f"{path} is not there, or is not a file")
     return opener(path)
 
 
@@ -115,7 +116,7 @@ def _jsonl_cells(line: bytes) -> Cells:
 
 
 def _open_parquet(path: Path) -> ItemTable:
-    pyarrow, parquet = load_pyarrow()
+    pyarrow, parquet = load_pyarrow(SourceError)
     faults = (pyarrow.ArrowException, OSError, ValueError)
     try:
         source = parquet.ParquetFile(path)
@@ -173,10 +174,10 @@ def _lists(pyarrow: Any, column: Any) -> Sequence[Any]:
 def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     if "id" not in names:
         found = f"; it has {', '.join(map(quoted, names[:SHOWN]))}" if names else ""
-        commas = " (cells are parted by commas)" if len(names) == 1 else ""
+        commas = " (cells are separated by commas)" if len(names) == 1 else ""
         raise SourceError(f"{path} has no column id{found}{commas}")
     if len(set(names)) != len(names):
-        raise SourceError(f"{path} has a column twice")
+        raise SourceError(f"{path} has two columns of the same name")
     numbers = [name for name in names if name not in KNOWN]
     if numbers and VECTOR in names:
         raise SourceError(

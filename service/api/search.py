@@ -155,7 +155,7 @@ def _search(query: SearchQuery[SearchOptions]) -> tuple[SearchResult, list[NDArr
             filter=query.filter,
             min_score=options.min_score,
             exact=options.exact,
-            itself=query.itself,
+            query_item=query.query_item,
             factor=query.factor,
             selection=selection,
         )
@@ -184,7 +184,7 @@ def _search_for_vote(query: SearchQuery[VoteOptions]) -> SearchResult:
         query.vector_D[np.newaxis],
         k=k + (asked_for is not None),
         filter=query.filter,
-        itself=query.itself,
+        query_item=query.query_item,
         factor=query.factor,
     )
     others = [hit for hit in found.hits[0] if hit.id != asked_for]

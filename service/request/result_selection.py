@@ -19,15 +19,15 @@ def result_selection(query: SearchQuery[SearchOptions]) -> ResultSelection:
     options = query.options
     for item_id in options.exclude:
         check_id(item_id)
-    itself = [] if query.itself is None else [query.itself.id]
-    if (options.exclude_self or options.exclude_group) and not itself:
+    query_items = [] if query.query_item is None else [query.query_item.id]
+    if (options.exclude_self or options.exclude_group) and not query_items:
         raise InvalidParameterError(
             "exclude_self and exclude_group leave out a stored item, and its group, that is asked "
             "for by its id; this query has no id"
         )
     if options.group_by is None and options.group_size > 1:
         raise InvalidParameterError("group_size goes with group_by, the key of the groups")
-    own = itself if options.exclude_self or options.exclude_copies else []
+    own = query_items if options.exclude_self or options.exclude_copies else []
     return ResultSelection(
         offset=options.offset,
         group_by=None if options.group_by is None else group_key(options.group_by),
@@ -39,8 +39,8 @@ def result_selection(query: SearchQuery[SearchOptions]) -> ResultSelection:
 
 
 def _content(query: SearchQuery[SearchOptions]) -> str:
-    if query.itself is not None:
-        return query.gallery.get(query.itself.id).content_sha256
+    if query.query_item is not None:
+        return query.gallery.get(query.query_item.id).content_sha256
     if query.content_sha256 is None:
         raise InvalidParameterError(
             "exclude_copies leaves out copies of a picture; a vector has none: ask by image or id"

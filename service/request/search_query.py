@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError
 from index.gallery import Gallery
 from index.items.filter import Filter
-from index.items.item import Itself
+from index.items.item import QueryItem
 from service.errors import (
     AmbiguousQueryError,
     InvalidKindError,
@@ -37,7 +37,7 @@ class SearchQuery(Generic[Asked]):
     gallery: Gallery
     vector_D: NDArray[np.float32]  # unit length
     factor: float  # of its scores
-    itself: Itself | None  # the stored item that it was made of
+    query_item: QueryItem | None  # the stored item that it was made of
     content_sha256: str | None  # of the image that it was made of
     filter: Filter | None
     options: Asked
@@ -56,7 +56,7 @@ def make_query(
         gallery=engine.gallery,
         vector_D=weighed_D,
         factor=factor,
-        itself=None if options.id is None else Itself(options.id, vector_D),
+        query_item=None if options.id is None else QueryItem(options.id, vector_D),
         content_sha256=None if image is None else sha256(image).hexdigest(),
         filter=condition,
         options=options,

@@ -83,12 +83,12 @@ def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder, decoder_program\n"
-        "read = decoder.content_of\n"
-        "def content_of(content, **more):\n"
+        "from index.decoding import decoder_program, file_decoder\n"
+        "read = file_decoder.read_content\n"
+        "def read_content(content, **more):\n"
         "    if getattr(content, 'name', '') == 'deadly.png': os.kill(os.getpid(), 9)\n"
         "    return read(content, **more)\n"
-        "decoder.content_of = content_of\n"
+        "file_decoder.read_content = read_content\n"
         "decoder_program.main(*map(int, sys.argv[1:]))\n"
     )
     monkeypatch.setattr(
