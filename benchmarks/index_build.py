@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
 from cli.support.image_source import open_image_source
-from index.decoding.decoder_pool import SLICE, Crew
-from index.decoding.file_decoder import Decoder, Wanted
+from index.decoding.file_decoder import FileDecoder, FileToDecode
+from index.decoding.file_decoder_pool import SLICE, FileDecoderPool
 from index.gallery import Gallery
-from index.items.source_entries import Entry
+from index.items.source_entries import ImageEntry
 from index.operations.add_images import build
 from vision.image.decode import harden_pillow
 from vision.image.limits import OWN_FILE_LIMITS
@@ -40,7 +40,7 @@ LEAST_COSINE = 0.99  # bf16 keeps 8 bits, and rounds by the size of a batch
 class Work:
     """What is measured: each method deals with all images once."""
 
-    def __init__(self, encoder: ImageEncoder, entries: list[Entry]) -> None:
+    def __init__(self, encoder: ImageEncoder, entries: list[ImageEntry]) -> None:
         self.encoder = encoder
         self.entries = entries
         self.cores = len(os.sched_getaffinity(0))
@@ -92,11 +92,11 @@ class Work:
                     raise SystemExit(f"the vector of {self.entries[row].id} differs")
 
     def _decoded(self, side: int | None) -> Iterator[NDArray[np.uint8]]:
-        decoder = Decoder(self.encoder.manifest.preprocessing, OWN_FILE_LIMITS, side)
+        decoder = FileDecoder(self.encoder.manifest.preprocessing, OWN_FILE_LIMITS, side)
         parts = (self.entries[at : at + SLICE] for at in range(0, len(self.entries), SLICE))
-        slices = ((None, [Wanted(entry.data) for entry in part]) for part in parts)
-        with Crew(decoder, processes=self.cores) as crew:
-            for _, _, pixels_BCHW in crew.decoded(slices):
+        slices = ((None, [FileToDecode(entry.data) for entry in part]) for part in parts)
+        with FileDecoderPool(decoder, processes=self.cores) as pool:
+            for _, _, pixels_BCHW in pool.decode(slices):
                 yield pixels_BCHW
 
 

@@ -14,7 +14,7 @@ from cli.support.image_collection import (
     ImagesArgument,
     OutOption,
     ResultFormat,
-    is_collection,
+    check_results_file,
     write_results,
 )
 from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
@@ -37,7 +37,7 @@ def classify(
     as_json: JsonOption = False,
 ) -> None:
     """Classify an image, or each of a folder: labels, probabilities, and whether that is sure."""
-    is_many = is_collection(image, out)
+    check_results_file(image, out)
     if not read_manifest(model).labels:
         raise typer.BadParameter(
             "this model has learnt no classes; lookalike search --vote says what the labels of the "
@@ -50,7 +50,7 @@ def classify(
     def classify_batch(encoding: "Encoding") -> list[Document]:
         return _classes(encoding, labels, references, k)
 
-    if is_many and out is not None:
+    if out is not None:
         write_results(
             image, out, encoder, _of_many(classify_batch, min(k, len(labels))), as_json=as_json
         )

@@ -19,7 +19,7 @@ from cli.gallery.transfer import backup, export, import_, restore
 from cli.new_key import new_key
 from cli.pack import pack
 from cli.search import search
-from cli.serve import serve
+from cli.serve import ServeCommand, serve
 from cli.training.train import train
 from cli.up.command import up
 
@@ -45,7 +45,7 @@ index_app.command("import")(import_)
 app.add_typer(index_app, name="index")
 app.command()(search)
 app.command()(classify)
-app.command()(serve)
+app.command(cls=ServeCommand)(serve)
 app.command()(pack)
 app.command("new-key")(new_key)
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from cli.support.console import make_table, print_info, print_json, stdout
 from cli.support.gallery_filling import load_gallery_encoder, open_gallery
-from cli.support.image_argument import load_image, parse_json_option
+from cli.support.image_argument import load_image
 from cli.support.image_collection import (
     JSONL,
     Document,
     ImagesArgument,
     OutOption,
     ResultFormat,
-    is_collection,
+    check_results_file,
     write_results,
 )
 from cli.support.options import (
@@ -26,6 +26,7 @@ from cli.support.options import (
     GalleryModelOption,
     JsonOption,
     RuntimeOption,
+    json_object_option,
 )
 from cli.support.search_options import (
     ExcludeCopiesOption,
@@ -34,7 +35,7 @@ from cli.support.search_options import (
     GroupSizeOption,
     KindOption,
     OffsetOption,
-    picking_of,
+    result_selection,
     weighed,
 )
 from index.errors import FilterError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from index.items.filter import Filter
     from index.items.item import Hit
     from index.query.knn_vote import Vote
-    from index.query.result_selection import Picking
+    from index.query.result_selection import ResultSelection
     from vision.inference.encoder import Encoding
     from vision.model.manifest import Architecture
 
@@ -59,7 +60,7 @@ class SearchOptions:
     exact: bool
     everything: bool  # that reaches min_score
     kind: float | None
-    picking: "Picking"
+    selection: "ResultSelection"
 
     def hits(
         self, gallery: "Gallery", vectors_QD: NDArray[np.float32], architecture: "Architecture"
@@ -80,7 +81,7 @@ class SearchOptions:
             min_score=self.min_score,
             exact=self.exact,
             factor=float(factors_Q[0]),  # a network's vectors all have the same
-            picking=self.picking,
+            selection=self.selection,
         ).hits
 
 
@@ -92,12 +93,10 @@ def search(
     model: GalleryModelOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     filter_: Annotated[
-        str | None,
-        typer.Option(
+        dict[str, Any] | None,
+        json_object_option(
             "--filter",
-            metavar="JSON",
             help="Only items that match this filter: must, should and must_not, as over HTTP.",
-            show_default=False,
         ),
     ] = None,
     min_score: Annotated[
@@ -132,18 +131,18 @@ def search(
     """Find the images of a gallery that look most like one, or like each of a folder."""
     if everything and min_score is None:
         raise typer.BadParameter("--all needs a --min-score", param_hint="--all")
-    is_many = is_collection(image, out)
-    if is_many and with_vote and out is not None and out.suffix.lower() != JSONL:
+    check_results_file(image, out)
+    if out is not None and with_vote and out.suffix.lower() != JSONL:
         raise typer.BadParameter("votes are written to .jsonl files only", param_hint="--vote")
-    if is_many and exclude_copies:
+    if out is not None and exclude_copies:
         raise typer.BadParameter("it is for one image", param_hint="--exclude-copies")
     from index.query.knn_vote import vote  # noqa: PLC0415
-    from index.query.result_selection import Picking  # noqa: PLC0415
+    from index.query.result_selection import ResultSelection  # noqa: PLC0415
 
     parsed_filter = None if filter_ is None else _filter(filter_)
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     architecture = encoder.manifest.architecture
-    picture = None if is_many else load_image(encoder, image)
+    picture = None if out is not None else load_image(encoder, image)
     options = SearchOptions(
         k=k,
         filter=parsed_filter,
@@ -151,7 +150,7 @@ def search(
         exact=exact,
         everything=everything,
         kind=kind,
-        picking=picking_of(
+        selection=result_selection(
             group_by=group_by,
             group_size=group_size,
             exclude=exclude,
@@ -159,7 +158,7 @@ def search(
             offset=offset,
         ),
     )
-    if everything and options.picking != Picking():
+    if everything and options.selection != ResultSelection():
         raise typer.BadParameter(
             "it goes without groups, exclusions and an offset", param_hint="--all"
         )
@@ -226,11 +225,11 @@ def _print_votes(votes: "list[Vote]") -> None:
     stdout.print(make_table(None, ("share of the votes", "label"), rows))
 
 
-def _filter(text: str) -> "Filter":
+def _filter(conditions: dict[str, Any]) -> "Filter":
     from index.items.filter import parse_filter  # noqa: PLC0415
 
     try:
-        return parse_filter(parse_json_option(text, "--filter"))
+        return parse_filter(conditions)
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint="--filter") from error
 

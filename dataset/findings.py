@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dataset.text import plain
+from dataset.text import printable
 
 _NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 EXAMPLES: Final = 3  # kept of each reason; the rest is counted
@@ -41,18 +41,18 @@ class Findings:
 
     def add(self, reason: str, example: str) -> None:
         """Count ``example`` under ``reason``, both as they can be shown."""
-        self._merge(Finding(plain(reason), 1, (plain(example),)))
+        self._merge(Finding(printable(reason), 1, (printable(example),)))
 
     def extend(self, other: Iterable[Finding]) -> None:
         """Count all that ``other`` has found, too."""
         for finding in other:
             self._merge(finding)
 
-    def add_alike(self, reasons: Iterable[tuple[str, str]]) -> None:
+    def add_similar(self, reasons: Iterable[tuple[str, str]]) -> None:
         """Count (reason, example); reasons that differ in numbers alone are one, as it came first.
 
         >>> findings = Findings()
-        >>> findings.add_alike([("has 900 pixels", "a.png"), ("has 8,000 pixels", "b.png")])
+        >>> findings.add_similar([("has 900 pixels", "a.png"), ("has 8,000 pixels", "b.png")])
         >>> list(findings)
         [Finding(reason='has 900 pixels', count=2, examples=('a.png', 'b.png'))]
         """
@@ -68,21 +68,21 @@ class Findings:
         >>> findings.in_words()
         ' (found: a hidden file, 1 time, such as .a.png)'
         """
-        said = [
+        sentences = [
             f"{one.reason}, {one.count} {'time' if one.count == 1 else 'times'}, such as "
             f"{one.examples[0]}"
-            for one in self.frequent_first()
+            for one in self.most_frequent_first()
         ]
-        return f" (found: {'; '.join(said)})" if said else ""
+        return f" (found: {'; '.join(sentences)})" if sentences else ""
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the findings as JSON values, those with the most first; ties in order."""
         return [
             {"reason": one.reason, "count": one.count, "examples": list(one.examples)}
-            for one in self.frequent_first()
+            for one in self.most_frequent_first()
         ]
 
-    def frequent_first(self) -> list[Finding]:
+    def most_frequent_first(self) -> list[Finding]:
         """Return the findings, those that were met most often first; ties in order."""
         return sorted(self, key=lambda one: -one.count)
 

@@ -26,7 +26,7 @@ def is_pattern(group: str) -> bool:
     return "(" in group
 
 
-def holds_things(group: str | None, paths: Sequence[Steps]) -> bool:
+def folders_are_items(group: str | None, paths: Sequence[Steps]) -> bool:
     """Return whether the first folders hold a thing each, and so are no classes."""
     return group == FOLDER and max(map(len, paths)) == len(("thing", "image"))
 
@@ -53,7 +53,7 @@ def groups_of_paths(
         lacking = "no image in it lies in a folder of its own thing, such as class/thing/image.jpg"
     elif is_pattern(group):
         expression = _compiled(group)
-        groups = [_matched(expression, steps) for steps in paths]
+        groups = [_group_of_name(expression, steps) for steps in paths]
         name = paths[0][-1].rpartition(".")[0] or paths[0][-1]
         lacking = f"no name of a file in it, without its ending, fits; one is {name[:SHOWN]!r}"
     else:
@@ -94,9 +94,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"--group {pattern[:SHOWN]!r} is no regular expression: {error}") from (
-            error
-        )
+        raise DatasetError(
+            f"--group {pattern[:SHOWN]!r} is not a regular expression: {error}"
+        ) from (error)
     if not expression.groups:
         raise DatasetError(
             f"--group {pattern[:SHOWN]!r} marks nothing: put parentheses around what photos of "
@@ -105,7 +105,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return expression
 
 
-def _matched(expression: re.Pattern[str], steps: Steps) -> str | None:
+def _group_of_name(expression: re.Pattern[str], steps: Steps) -> str | None:
     """Return what a file's whole name, without its ending, has in the first parentheses."""
     *folders, name = steps
     found = expression.fullmatch(name.rpartition(".")[0] or name)

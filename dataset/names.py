@@ -25,56 +25,56 @@ _WORDS: Final = re.compile(r"[^\W\d_]+")
 _JOINTS: Final = re.compile(r"[\s_.-]+")
 
 
-def normalise(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return ``name`` without its case, spaces, hyphens and underscores, in one composition.
 
-    >>> normalise(" File-Name ")
+    >>> normalize_name(" File-Name ")
     'filename'
     """
     return _JOINTS.sub("", unicodedata.normalize("NFC", name).casefold())
 
 
-def part_of(name: str) -> Part | None:
+def parse_part(name: str) -> Part | None:
     """Return the part that ``name`` is a usual name of, in any case.
 
-    >>> part_of("Valid"), part_of("test_set"), part_of("trainer")
+    >>> parse_part("Valid"), parse_part("test_set"), parse_part("trainer")
     (<Part.VALIDATION: 1>, <Part.TEST: 2>, None)
     """
-    return _PART_OF.get(_YEAR.sub("", normalise(name)))
+    return _PART_OF.get(_YEAR.sub("", normalize_name(name)))
 
 
-def parts_named_in(name: str) -> frozenset[Part]:
+def parts_among_words(name: str) -> frozenset[Part]:
     """Return the parts that ``name`` has a usual name of as one of its words.
 
-    >>> sorted(part.name for part in parts_named_in("01_train")), parts_named_in("trainers")
+    >>> sorted(part.name for part in parts_among_words("01_train")), parts_among_words("trainers")
     (['TRAIN'], frozenset())
     """
     words = _WORDS.findall(unicodedata.normalize("NFKC", name).casefold())
-    return frozenset(part for word in words if (part := part_of(word)) is not None)
+    return frozenset(part for word in words if (part := parse_part(word)) is not None)
 
 
-def label_of(name: str) -> str:
+def normalize_label(name: str) -> str:
     """Return the class that ``name`` names: NFC, without the spaces around it.
 
-    >>> label_of("cafe\\u0301 ") == "caf\\u00e9"
+    >>> normalize_label("cafe\\u0301 ") == "caf\\u00e9"
     True
     """
     label = unicodedata.normalize("NFC", name)
     return label.strip() or label
 
 
-def find_alike(names: Iterable[str], findings: Findings) -> None:
+def report_similar_names(names: Iterable[str], findings: Findings) -> None:
     """Say which different ``names`` are one class, and which look like one but are not."""
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     cases: defaultdict[str, set[str]] = defaultdict(set)
     for name in names:
-        spellings[label_of(name)].add(name)
-        cases[label_of(name).casefold()].add(label_of(name))
+        spellings[normalize_label(name)].add(name)
+        cases[normalize_label(name).casefold()].add(normalize_label(name))
     for label, ways in sorted(spellings.items()):
         if len(ways) > 1:
             findings.add(
                 "class names that differ only in spaces around them or in how their letters are "
-                "composed: taken for one class",
+                "composed: treated as one class",
                 " and ".join(ascii(way) if way != label else repr(way) for way in sorted(ways)),
             )
     for _, labels in sorted(cases.items()):

@@ -6,6 +6,6 @@ from typing import Final
 CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # and bytes that are not UTF-8
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return ``text`` with U+FFFD for control characters and bytes that are not UTF-8."""
     return CONTROL.sub("\ufffd", text)

@@ -53,9 +53,8 @@ class Finished:
     manifest: Manifest  # not yet bound to the weights
     weights: Mapping[str, Tensor]  # on the CPU
     classes: Mapping[str, ClassFigures]  # by name: those that have test images
-    learnt: bytes  # what the training looked at
-    references: bytes | None  # what new pictures are compared with; None: there are no classes
-    history: bytes  # JSON: how the training went, epoch by epoch, and where
+    tried: dict[str, Any] | None  # as ``SelectionResult.to_json``; None: it was not `auto`
+    documents: dict[str, bytes]  # by the names of their files: all but the model card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +97,14 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
     Args:
         trained: what a training has made.
         dataset: what it was trained on; its test images are looked at here for the first time.
-        subject: recipe and data as JSON values.
+        run_identity: recipe and data as JSON values.
     """
     record = TrainingRecord.of(*dataset.training_parts)
-    learnt = record.union(dataset.predecessor_record or TrainingRecord.empty()).to_bytes()
+    record = record.union(dataset.predecessor_record or TrainingRecord.empty())
+    documents = {
+        HISTORY_NAME: json.dumps(trained.history, indent=1, allow_nan=False).encode(),
+        TRAINING_RECORD_NAME: record.to_bytes(),
+    }
     manifest = Manifest(
         name=f"{dataset.name}-{trained.recipe}",
         architecture=trained.architecture,
@@ -111,7 +114,8 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         temperature=trained.temperature,
         recipe=run_identity["recipe"],
-        data=run_identity["data"] | {TRAINING_RECORD_SHA256: hashlib.sha256(learnt).hexdigest()},
+        data=run_identity["data"]
+        | {TRAINING_RECORD_SHA256: _sha256(documents[TRAINING_RECORD_NAME])},
     )
     encoder = fastest_encoder(
         TorchEncoder(manifest, trained.network, trained.device),
@@ -122,7 +126,6 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
     items = search_items(encoder, searched, test_encoding, known, most=ITEM_PHOTOS).figures
     test_figures = {"test_images": float(len(dataset.test)), **_item_figures(items)}
     classes: tuple[ClassFigures, ...] = ()
-    references = None
     if dataset.label_names:
         figures, _ = classification_figures(
             test_encoding.probabilities_BL,
@@ -132,19 +135,21 @@ def finish(trained: Trained, dataset: Dataset, run_identity: dict[str, Any]) -> 
         )
         classes = figures.classes
         test_figures |= _test_figures(figures)
-        references = references_of(
-            searched.train, known, test_encoding, trained.architecture
-        ).to_bytes()
-        sha256 = hashlib.sha256(references).hexdigest()
+        references = references_of(searched.train, known, test_encoding, trained.architecture)
+        documents[REFERENCES_NAME] = references.to_bytes()
+        sha256 = _sha256(documents[REFERENCES_NAME])
         manifest = replace(manifest, data=manifest.data | {REFERENCES_SHA256: sha256})
     return Finished(
         replace(manifest, metrics=test_figures | trained.figures),
         {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()},
         {one.label: one for one in classes if one.images},
-        learnt,
-        references,
-        json.dumps(trained.history, indent=1, allow_nan=False).encode(),
+        trained.history.get("tried"),
+        documents,
     )
+
+
+def _sha256(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()
 
 
 def _known(
@@ -167,17 +172,8 @@ def publish(finished: Finished, folder: Path) -> Manifest:
     """
 
     def describe(manifest: Manifest) -> dict[str, bytes]:
-        card = model_card(
-            manifest, classes=finished.classes, tried=json.loads(finished.history).get("tried")
-        )
-        documents = {
-            HISTORY_NAME: finished.history,
-            TRAINING_RECORD_NAME: finished.learnt,
-            CARD_NAME: card.encode(),
-        }
-        if finished.references is not None:
-            documents[REFERENCES_NAME] = finished.references
-        return documents
+        card = model_card(manifest, classes=finished.classes, tried=finished.tried)
+        return {**finished.documents, CARD_NAME: card.encode()}
 
     return save_model(folder, finished.manifest, finished.weights, describe)
 

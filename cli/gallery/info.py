@@ -12,7 +12,7 @@ from training.formatting import plural
 
 if TYPE_CHECKING:
     from index.items.item import GalleryInfo
-    from index.operations.statistics import Contents
+    from index.operations.statistics import GalleryStatistics
 
 NO_LABEL = "(without a label)"
 MOST_LABELS = 1000  # in a table for people; of a million, the table would take minutes
@@ -27,13 +27,13 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a gallery holds, and for which model."""
-    from index.operations.statistics import count_contents  # noqa: PLC0415
+    from index.operations.statistics import gallery_statistics  # noqa: PLC0415
 
     with open_gallery(gallery) as opened:
         facts = opened.info()
         model_folder = opened.binding.model_folder
         side = opened.thumbnail_side
-        contents = count_contents(gallery) if labels else None
+        contents = gallery_statistics(gallery) if labels else None
     if as_json:
         counted = {} if contents is None else _to_json(contents)
         document = {**asdict(facts), "model_folder": model_folder, "thumbnail_side": side}
@@ -58,7 +58,7 @@ def info(
         print_info(facts.note)
 
 
-def _to_json(contents: "Contents") -> dict[str, object]:
+def _to_json(contents: "GalleryStatistics") -> dict[str, object]:
     return {
         "labels": dict(contents.labels),
         "unlabelled": contents.unlabelled,
@@ -68,12 +68,12 @@ def _to_json(contents: "Contents") -> dict[str, object]:
                 "values": member.values,
                 "most": [{"value": value, "count": count} for value, count in member.most],
             }
-            for member in contents.members
+            for member in contents.fields
         },
     }
 
 
-def _print_contents(contents: "Contents") -> None:
+def _print_contents(contents: "GalleryStatistics") -> None:
     shown = contents.labels[:MOST_LABELS]
     counts = [(label, f"{count:,}") for label, count in shown]
     if contents.unlabelled:
@@ -82,7 +82,7 @@ def _print_contents(contents: "Contents") -> None:
     if len(shown) < len(contents.labels):
         more = plural(len(contents.labels) - len(shown), "label")
         print_info(f"{more} more; --json gives all of them")
-    if not contents.members:
+    if not contents.fields:
         return
     rows = [
         (
@@ -92,7 +92,7 @@ def _print_contents(contents: "Contents") -> None:
             # Where hardly any value comes twice, as with paths, examples say nothing.
             ", ".join(f"{value} ({count:,})" for value, count in member.most if count > 1),
         )
-        for member in contents.members
+        for member in contents.fields
     ]
     stdout.print(make_table("metadata", ("member", "images", "values", "most frequent"), rows))
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,22 +15,27 @@ from cli.support.console import (
     stdout,
 )
 from cli.support.gallery_filling import load_gallery_encoder, open_gallery
-from cli.support.image_argument import ImageArgument, load_image, parse_json_option
+from cli.support.image_argument import ImageArgument, load_image
 from cli.support.options import (
     DeviceOption,
     GalleryArgument,
     GalleryModelOption,
     JsonOption,
     RuntimeOption,
+    json_object_option,
 )
 
 if TYPE_CHECKING:
     from index.maintenance.compaction import Compaction
-    from index.operations.duplicates import Member
+    from index.operations.duplicates import DuplicateItem
 
 SHOWN_GROUPS = 20  # the rest is counted; --json lists all
 SHOWN_MEMBERS = 6
 
+ItemArgument = Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)]
+LabelOption = Annotated[
+    str | None, typer.Option(help="New label; by default it stays.", show_default=False)
+]
 RecallOption = Annotated[
     float | None,
     typer.Option(
@@ -44,15 +49,13 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     image: ImageArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     metadata: Annotated[
-        str | None,
-        typer.Option(help="New metadata, a JSON object; by default it stays.", show_default=False),
+        dict[str, Any] | None,
+        json_object_option(help="New metadata, a JSON object; by default it stays."),
     ] = None,
     model: GalleryModelOption = None,
     device: DeviceOption = "auto",
@@ -60,7 +63,6 @@ def replace(
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another image, and if you like another label and metadata."""
-    given = None if metadata is None else parse_json_option(metadata, "--metadata")
     encoder = load_gallery_encoder(gallery, model, device=device, runtime=runtime)
     from index.items.item import NewItem  # noqa: PLC0415
 
@@ -73,7 +75,7 @@ def replace(
                     id=item_id,
                     vector_D=picture.encode().vectors_BD[0],
                     label=old.label if label is None else label,
-                    metadata=old.metadata if given is None else given,
+                    metadata=old.metadata if metadata is None else metadata,
                     thumbnail=picture.thumbnail(max_side=opened.thumbnail_side),
                     content_sha256=picture.content_sha256,
                 )
@@ -87,25 +89,20 @@ def replace(
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
-        str | None,
-        typer.Option(
-            help="JSON object to merge into the metadata; null removes a member.",
-            show_default=False,
-        ),
+        dict[str, Any] | None,
+        json_object_option(help="JSON object to merge into the metadata; null removes a member."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give an item of a gallery another label or metadata; its image and vector stay."""
     changes: dict[str, object] = {}
     if metadata is not None:
-        changes["metadata"] = parse_json_option(metadata, "--metadata")
+        changes["metadata"] = metadata
     if label is not None or no_label:
         changes["label"] = label
     if not changes or (label is not None and no_label):
@@ -215,7 +212,7 @@ def duplicates(
 
     if not -1 <= min_score <= 1:  # nan
         raise typer.BadParameter("not a cosine", param_hint="--min-score")
-    found: dict[str, list[list[Member]]] = {}
+    found: dict[str, list[list[DuplicateItem]]] = {}
     with open_gallery(gallery) as opened:
         if near is False:
             found["exact"], complete = find_same_content(opened), True
@@ -240,7 +237,7 @@ def duplicates(
         )
 
 
-def _print_groups(kind: str, groups: "list[list[Member]]") -> None:
+def _print_groups(kind: str, groups: "list[list[DuplicateItem]]") -> None:
     what = "the same content" if kind == "exact" else "near vectors"
     if not groups:
         stdout.print(f"no items with {what}")

@@ -52,14 +52,15 @@ def export(
         item_progress("exporting", opened.count, "items") as show,
     ):
         if kind == "parquet":
-            facts = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
+            provenance = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
         else:
-            facts = export_folder(opened, out, table=kind, on_progress=show)
+            provenance = export_folder(opened, out, table=kind, on_progress=show)
     if as_json:
-        print_json({"out": str(out), "format": kind, **facts.to_json()})
+        print_json({"out": str(out), "format": kind, **provenance.to_json()})
     else:
         stdout.print(
-            f"{out}: {facts.count:,} items of {facts.width} numbers, as of operation {facts.seq:,}"
+            f"{out}: {provenance.count:,} items of {provenance.width} numbers, "
+            f"as of operation {provenance.seq:,}"
         )
 
 
@@ -179,14 +180,14 @@ def _open_or_create(gallery: Path, source: "VectorSource", model: Path | None) -
         return open_for_model(gallery, read_manifest(model), model_folder=model)
     if (gallery / DATABASE_NAME).exists():
         return open_gallery(gallery)
-    if source.facts is None:
+    if source.provenance is None:
         raise GalleryFolderError(
             f"{gallery} is not a gallery, and {source.name} does not say whose vectors it has: "
             "name the model with --model to make a gallery"
         )
     return open_or_create(
         gallery,
-        model_name=source.facts.model_name,
-        fingerprint=source.facts.fingerprint,
-        width=source.facts.width,
+        model_name=source.provenance.model_name,
+        fingerprint=source.provenance.fingerprint,
+        width=source.provenance.width,
     )

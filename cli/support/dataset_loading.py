@@ -105,6 +105,6 @@ def print_findings(findings: Findings, *, title: str = "found in the data") -> N
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("such as", overflow="fold", ratio=1)
-    for one in findings.frequent_first():
+    for one in findings.most_frequent_first():
         table.add_row(f"{one.count:,}", one.reason, text_lines(one.examples))
     print_info(table)

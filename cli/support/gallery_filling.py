@@ -34,10 +34,10 @@ def open_gallery(folder: Path, fingerprint: str | None = None) -> "Gallery":
 
 def preview_images(gallery: "Gallery", source: ImageSource, *, prune: bool) -> "BuildReport":
     """Return what ``add_images`` would do to an open gallery, and show progress."""
-    from index.operations.build_preview import preview  # noqa: PLC0415
+    from index.operations.build_preview import preview_build  # noqa: PLC0415
 
     with item_progress("reading", source.count, "images") as show:
-        return preview(
+        return preview_build(
             gallery,
             source.entries,
             source=source.identity,

@@ -1,11 +1,10 @@
-"""What commands take from the command line besides names: an image file, JSON text."""
+"""An image file that a command is given: its path in, the decoded image out."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 import typer
@@ -106,18 +105,3 @@ def _warn_if_dark(name: str, data: bytes, preprocessing: Preprocessing) -> None:
             f"{name} uses only {depth} of its {FULL} bits, and the model reads all {FULL}: it sees "
             f"a dark picture; a model trained with --bits {depth} would not"
         )
-
-
-def parse_json_option(text: str, option: str) -> dict[str, Any]:
-    """Return the JSON object that an option was given.
-
-    Raises:
-        BadParameter: it is none.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from error
-    if not isinstance(value, dict):
-        raise typer.BadParameter("not a JSON object", param_hint=option)
-    return value

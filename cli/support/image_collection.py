@@ -23,7 +23,7 @@ from dataset.findings import Findings
 from dataset.listing import ListedFile
 from dataset.source import list_source
 from dataset.tables.table import is_table
-from dataset.text import plain
+from dataset.text import printable
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from vision.image.decode import harden_pillow
@@ -70,11 +70,11 @@ class ResultFormat:
     rows: Callable[[Document], list[Document]]  # of a document, in a CSV
 
 
-def is_collection(pictures: Path, out: Path | None) -> bool:
-    """Return whether ``pictures`` is a folder or table, and check that ``out`` fits.
+def check_results_file(pictures: Path, out: Path | None) -> None:
+    """Accept a file for the answers for a folder or table, and none for one image.
 
     Raises:
-        BadParameter: it does not.
+        BadParameter: ``out`` does not fit ``pictures``.
     """
     is_many = pictures.is_dir() or is_table(pictures)
     if is_many and out is None:
@@ -92,7 +92,6 @@ def is_collection(pictures: Path, out: Path | None) -> bool:
         raise typer.BadParameter(
             f"a file that ends in .csv or .jsonl was expected, got {str(out)!r}", param_hint="--out"
         )
-    return is_many
 
 
 def write_results(
@@ -126,7 +125,7 @@ def write_results(
         sync_folder(out.absolute().parent)
     seconds = time.perf_counter() - started
     count, reasons = len(listing.files), Findings()
-    reasons.add_alike(failed)
+    reasons.add_similar(failed)
     if as_json:
         print_json(
             {
@@ -153,20 +152,20 @@ def _documents(
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Document]]:
     """Yield path and document of each file, in their order."""
-    from index.decoding.decoder_pool import SLICE, Crew  # noqa: PLC0415 - keeps `--help` quick
-    from index.decoding.file_decoder import Decoder, Wanted  # noqa: PLC0415
+    from index.decoding.file_decoder import FileDecoder, FileToDecode  # noqa: PLC0415
+    from index.decoding.file_decoder_pool import SLICE, FileDecoderPool  # noqa: PLC0415 - keeps `--help` quick
 
-    def slices() -> Iterator[tuple[list[str], list[Wanted]]]:
+    def slices() -> Iterator[tuple[list[str], list[FileToDecode]]]:
         coming = iter(files)
         while part := list(islice(coming, SLICE)):
-            yield [plain(one.key) for one in part], [Wanted(one.path) for one in part]
+            yield [printable(one.key) for one in part], [FileToDecode(one.path) for one in part]
 
     harden_pillow()
-    decoder = Decoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)
-    with Crew(decoder, processes=usable_cores()) as crew:
-        for paths, seen, pixels_BCHW in crew.decoded(slices()):
+    decoder = FileDecoder(encoder.manifest.preprocessing, OWN_FILE_LIMITS, thumbnail_side=None)
+    with FileDecoderPool(decoder, processes=usable_cores()) as pool:
+        for paths, results, pixels_BCHW in pool.decode(slices()):
             found = result_format.documents(encoder.encode(pixels_BCHW)) if len(pixels_BCHW) else []
-            for path, one in zip(paths, seen, strict=True):
+            for path, one in zip(paths, results, strict=True):
                 yield path, {ERROR: one.problem} if one.row is None else found[one.row]
             on_progress(len(paths))
 

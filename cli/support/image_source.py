@@ -12,7 +12,7 @@ from PIL import Image
 from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.source import list_source
-from index.items.source_entries import Entry, entries_of
+from index.items.source_entries import ImageEntry, image_entries
 from training.data.images.fashion_mnist import LABELS, find_fashion_mnist, read_fashion_mnist
 from training.data.images.load import FASHION_MNIST
 
@@ -25,7 +25,7 @@ class ImageSource:
 
     identity: str  # the same each time
     count: int
-    entries: Iterable[Entry]
+    entries: Iterable[ImageEntry]
     findings: Findings
     unread: frozenset[str] = frozenset()  # ids of images that are as they were stored
 
@@ -57,15 +57,15 @@ def open_image_source(data: str, *, prune: bool = False, group: str | None = Non
             "what is missing there may only be out of reach: mend or remove that first, or leave "
             "out --prune"
         )
-    listed = entries_of(listing)
+    listed = image_entries(listing)
     return ImageSource(str(listing.source.resolve()), len(listed), listed, listing.findings)
 
 
 def _fashion_mnist_entries(
     images_NHW: NDArray[np.uint8], labels_N: NDArray[np.int64]
-) -> Iterator[Entry]:
+) -> Iterator[ImageEntry]:
     for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
-        yield Entry(
+        yield ImageEntry(
             id=f"fashion-mnist:train:{number:05d}",
             data=_png(image_HW),
             label=LABELS[label],

@@ -1,8 +1,10 @@
 """Options that several commands have."""
 
+import json
 import re
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +18,22 @@ DATA_HELP: Final = (
 )
 IMAGES_HELP: Final = (
     "`fashion-mnist`, a folder of images, or a table (.csv, .tsv, .parquet) with their paths."
+)
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that an option was given; refuse what is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter("not a JSON object")
+    return value
+
+
+json_object_option = partial(
+    typer.Option, parser=parse_json_object, metavar="<json>", show_default=False
 )
 
 

@@ -12,7 +12,7 @@ from vision.inference.query_weighting import WeightedQueries, weight_queries
 from vision.model.manifest import Architecture
 
 if TYPE_CHECKING:
-    from index.query.result_selection import Picking
+    from index.query.result_selection import ResultSelection
 
 MOST_PASSED_OVER: Final = 9_000  # with k: what one search may reach
 
@@ -55,14 +55,14 @@ OffsetOption = Annotated[
 ]
 
 
-def picking_of(
+def result_selection(
     *,
     group_by: str | None,
     group_size: int,
     exclude: Sequence[str] | None,
     exclude_content: str | None,
     offset: int,
-) -> "Picking":
+) -> "ResultSelection":
     """Return what the options leave out.
 
     Raises:
@@ -70,7 +70,7 @@ def picking_of(
     """
     from index.items.ids import check_id  # noqa: PLC0415
     from index.query.groups import group_key  # noqa: PLC0415
-    from index.query.result_selection import MAX_EXCLUDED, Picking  # noqa: PLC0415
+    from index.query.result_selection import MAX_EXCLUDED, ResultSelection  # noqa: PLC0415
 
     if group_by is None and group_size > 1:
         raise typer.BadParameter("it goes with --group-by", param_hint="--group-size")
@@ -88,7 +88,7 @@ def picking_of(
         key = None if group_by is None else group_key(group_by)
     except GroupKeyError as error:
         raise typer.BadParameter(str(error), param_hint="--group-by") from error
-    return Picking(
+    return ResultSelection(
         offset=offset,
         group_by=key,
         group_size=group_size,

@@ -10,7 +10,7 @@ from cli.support.options import BudgetOption, DataOption, DeviceOption, GroupOpt
 from cli.training.auto import train_auto_recipe
 from cli.training.fit import RunOptions, train_recipe
 from cli.training.recipe_options import choose_auto_recipe, choose_recipe
-from dataset.names import label_of
+from dataset.names import normalize_label
 from training.data.images.load import FASHION_MNIST
 from training.recipes.auto_recipe import AUTO
 from training.recipes.built_in import RECIPE_NAMES
@@ -210,4 +210,4 @@ def train(
 
 def split_names(names: str | None) -> tuple[str, ...]:
     """Return the classes of a list with commas."""
-    return tuple(label_of(name) for name in (names or "").split(",") if name.strip())
+    return tuple(normalize_label(name) for name in (names or "").split(",") if name.strip())

@@ -15,7 +15,7 @@ from cli.up.inventory import Inventory
 from cli.up.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
 from index.decoding.file_decoder import UNREADABLE
-from index.items.source_entries import entries_of, id_of_path
+from index.items.source_entries import id_of_path, image_entries
 from index.store.schema import DATABASE_NAME
 from training.data.images.load import FASHION_MNIST
 from training.formatting import plural
@@ -94,13 +94,13 @@ class GallerySync:
 
     def stale_ids(self, listing: Listing) -> set[str]:
         """Return the ids in the gallery that the source brought, and no longer has."""
-        from index.store.build_origins import Origins  # noqa: PLC0415 - seldom needed
+        from index.store.build_origins import BuildOrigins  # noqa: PLC0415 - seldom needed
 
         if not self._workspace.gallery.exists():
             return set()
-        origins = Origins(self._workspace.gallery, _identity(listing))
+        origins = BuildOrigins(self._workspace.gallery, _identity(listing))
         try:
-            return set(origins.brought()) - {id_of_path(file.key) for file in listing.files}
+            return set(origins.built_ids()) - {id_of_path(file.key) for file in listing.files}
         finally:
             origins.close()
 
@@ -123,7 +123,7 @@ class GallerySync:
         source = ImageSource(
             _identity(listing),
             len(files),
-            entries_of(replace(listing, files=tuple(files))),
+            image_entries(replace(listing, files=tuple(files))),
             listing.findings,
             unread=frozenset(id_of_path(one.key) for one in listing.files if one.key not in read),
         )

@@ -51,7 +51,7 @@ def _print_found(listing: "Listing", *, all_of_it: bool) -> None:
     if all_of_it:
         print_findings(listing.findings)
         return
-    first, *others = listing.findings.frequent_first()
+    first, *others = listing.findings.most_frequent_first()
     more = f"; {plural(len(others), 'more finding')}" if others else ""
     print_info(f"found: {first.reason} ({first.count:,} x, {first.examples[0]}){more}; see --plan")
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from PIL import Image
 
-from dataset.folders.file_content import read_file
+from dataset.folders.file_content import read_image_file
 from dataset.listing import ListedFile, Listing
 from training.data.images.near_duplicates import group_near_duplicates
 from training.data.images.photo_hashes import PhotoHashArrays, PhotoHashes, hash_photo
@@ -112,7 +112,7 @@ def survey(listing: Listing, preprocessing: Preprocessing) -> Survey:
             break
         looked += 1
         try:
-            data = read_file(file.path, limits=OWN_FILE_LIMITS)
+            data = read_image_file(file.path, limits=OWN_FILE_LIMITS)
             started = time.perf_counter()
             image = preprocessing.decode(data, limits=OWN_FILE_LIMITS)
             preprocessing.pixels(image)

@@ -8,7 +8,7 @@ from vision.formats.detect import BMP, FORMATS, sniff_format
 from vision.formats.unsupported import HEAD_BYTES, describe_content, is_unsupported_image
 from vision.image.limits import OWN_FILE_LIMITS, ImageLimits, too_many_bytes
 
-NO_PICTURE: Final = "not a picture, by its content"
+NOT_AN_IMAGE: Final = "not a picture, by its content"
 # A file with one of these endings is offered to the decoder, whose refusal says what is wrong with
 # it; any other file is looked into first. The last are pictures that are not read.
 IMAGE_ENDINGS: Final = frozenset(
@@ -21,10 +21,10 @@ IMAGE_ENDINGS: Final = frozenset(
 _BMP_HEADERS: Final = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
-def is_picture(head: bytes) -> bool:
+def is_image(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is a picture of any kind we know of.
 
-    >>> is_picture(b"GIF89a..."), is_picture(b"BM is short for Bath Museum, where this was taken")
+    >>> is_image(b"GIF89a..."), is_image(b"BM is short for Bath Museum, where this was taken")
     (True, False)
     """
     found = sniff_format(head)
@@ -33,7 +33,7 @@ def is_picture(head: bytes) -> bool:
     return found is not None or is_unsupported_image(head)
 
 
-def other_than_picture(path: Path) -> str | None:
+def describe_non_image(path: Path) -> str | None:
     """Return what ``path``, a regular file, is where it is no picture; ``None`` where it is one.
 
     A picture's ending, or its first bytes, make it one. What cannot be opened counts as one as
@@ -46,13 +46,13 @@ def other_than_picture(path: Path) -> str | None:
             head = file.read(HEAD_BYTES)
     except OSError:
         return None
-    if is_picture(head):
+    if is_image(head):
         return None
     kind = describe_content(head)
-    return NO_PICTURE if kind is None else f"{NO_PICTURE}: {kind}"
+    return NOT_AN_IMAGE if kind is None else f"{NOT_AN_IMAGE}: {kind}"
 
 
-def read_file(path: Path, *, limits: ImageLimits = OWN_FILE_LIMITS) -> bytes:
+def read_image_file(path: Path, *, limits: ImageLimits = OWN_FILE_LIMITS) -> bytes:
     """Return the bytes of ``path``.
 
     Raises:

@@ -12,9 +12,9 @@ from typing import Final
 from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.folders.walk import walk
-from dataset.groups import Steps, groups_of_paths, holds_things, with_groups
+from dataset.groups import Steps, folders_are_items, groups_of_paths, with_groups
 from dataset.listing import ListedFile, Listing, Part
-from dataset.names import find_alike, label_of, part_of, parts_named_in
+from dataset.names import normalize_label, parse_part, parts_among_words, report_similar_names
 
 DEPTH_OF_CLASSES: Final = 3  # part, class, image
 SHOWN_NAMES: Final = 5
@@ -41,25 +41,25 @@ def list_folder(folder: Path, *, group: str | None = None) -> Listing:
     files: list[ListedFile] = []
     labels: dict[str, str] = {}  # by their folders' names
     inners = [_inner(steps, parts, twice) for steps in steps_of.values()]
-    things = holds_things(group, inners)
+    items_have_folders = folders_are_items(group, inners)
     for (key, place), inner in zip(tree.files.items(), inners, strict=True):
         part = parts.get(steps_of[key][0]) if len(inner) < len(steps_of[key]) else None
-        name = inner[0] if len(inner) > 1 and not things else None
+        name = inner[0] if len(inner) > 1 and not items_have_folders else None
         if name is not None and name not in labels:
-            labels[name] = label_of(name)
-        elif name is None and part is not None and not things:
+            labels[name] = normalize_label(name)
+        elif name is None and part is not None and not items_have_folders:
             findings.add("an image directly in a part, in no class folder: without a class", key)
         label = None if name is None else labels[name]
         files.append(ListedFile(place=place, key=key, label=label, part=part))
     if group is not None:
-        groups = groups_of_paths(group, inners, folder, classes=not things)
+        groups = groups_of_paths(group, inners, folder, classes=not items_have_folders)
         files = list(with_groups(files, groups, findings, by=f"--group {group}"))
-    find_alike(labels, findings)
+    report_similar_names(labels, findings)
     if parts:
-        _say_parts_inside(steps_of.values(), parts, twice, findings)
+        _report_parts_inside(steps_of.values(), parts, twice, findings)
     else:
-        _say_like_parts(steps_of.values(), findings)
-        _say_odd_nesting(steps_of.values(), findings)
+        _report_part_like_names(steps_of.values(), findings)
+        _report_odd_nesting(steps_of.values(), findings)
     return Listing(
         source=folder, files=tuple(files), findings=findings, unread=tuple(sorted(tree.unread))
     )
@@ -78,10 +78,14 @@ def _without_wrapper(
     """Return the steps without a folder that is around all parts, as archives often have one."""
     firsts = {steps[0] for steps in steps_of.values()}
     deep = all(len(steps) > DEPTH_OF_CLASSES for steps in steps_of.values())
-    if len(firsts) > 1 or not deep or any(part_of(steps[1]) is None for steps in steps_of.values()):
+    if (
+        len(firsts) > 1
+        or not deep
+        or any(parse_part(steps[1]) is None for steps in steps_of.values())
+    ):
         return steps_of
     (first,) = firsts
-    if part_of(first) is not None:
+    if parse_part(first) is not None:
         return steps_of
     findings.add("a folder around all parts: looked into", first)
     return {key: steps[1:] for key, steps in steps_of.items()}
@@ -99,7 +103,7 @@ def _named_twice(
     twice = {
         name
         for name, inside in inner.items()
-        if len(inside) == 1 and part_of(next(iter(inside))) == parts[name]
+        if len(inside) == 1 and parse_part(next(iter(inside))) == parts[name]
     }
     for name in sorted(twice):
         findings.add("a part inside a folder of its own name: looked into", name)
@@ -118,10 +122,10 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
             inside = classes.setdefault(steps[0], set())
             if len(steps) >= DEPTH_OF_CLASSES:
                 inside.add(steps[1])
-    parts = {name: part for name in classes if (part := part_of(name)) is not None}
+    parts = {name: part for name in classes if (part := parse_part(name)) is not None}
     others = [name for name in classes if name not in parts]
     if not others:
-        _say_same_parts(parts, findings)
+        _report_same_parts(parts, findings)
         return parts
     with_classes = [name for name in parts if classes[name]]
     found = {parts[name] for name in with_classes}
@@ -129,13 +133,13 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
     if Part.TRAIN in found or len(found) > 1 or inside & set(others):
         raise DatasetError(
             f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
-            f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
+            f"class folders inside, beside {_listed(others)}, which is not a usual name of a part: "
             "move the classes into the parts, or what is neither out of the folder; a class of "
             "such a name needs another one"
         )
     for name in parts:
         findings.add(
-            "a folder called like a part, beside folders that are not: taken for a class", name
+            "a folder called like a part, beside folders that are not: treated as a class", name
         )
     return {}
 
@@ -144,7 +148,7 @@ def _look(names: list[str]) -> str:
     return "look like parts" if len(names) > 1 else "looks like a part"
 
 
-def _say_same_parts(parts: dict[str, Part], findings: Findings) -> None:
+def _report_same_parts(parts: dict[str, Part], findings: Findings) -> None:
     for part in Part:
         names = sorted(name for name, of in parts.items() if of == part)
         if len(names) > 1:
@@ -154,7 +158,7 @@ def _say_same_parts(parts: dict[str, Part], findings: Findings) -> None:
             )
 
 
-def _say_parts_inside(
+def _report_parts_inside(
     paths: Iterable[tuple[str, ...]], parts: dict[str, Part], twice: set[str], findings: Findings
 ) -> None:
     """Say which parts hold, beside classes, a folder that is called like a part."""
@@ -164,26 +168,26 @@ def _say_parts_inside(
         if len(steps) >= DEPTH_OF_CLASSES and steps[0] in parts and steps[0] not in twice
     }
     for first, second in sorted(inside):
-        if part_of(second) is not None:
+        if parse_part(second) is not None:
             findings.add(
-                "a folder called like a part inside a part: taken for a class", f"{first}/{second}"
+                "a folder called like a part inside a part: treated as a class", f"{first}/{second}"
             )
 
 
-def _say_like_parts(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
+def _report_part_like_names(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
     """Say which classes may be parts of a name that is not usual, such as ``01_train``."""
     names = {steps[0] for steps in paths if len(steps) > 1}
-    named = {name: found for name in names if (found := parts_named_in(name))}
+    named = {name: found for name in names if (found := parts_among_words(name))}
     if len(frozenset().union(*named.values())) > 1:
-        for name in sorted(name for name in named if part_of(name) is None):
+        for name in sorted(name for name in named if parse_part(name) is None):
             findings.add(
-                "a folder with a part's name in its own: taken for a class; if it is a part, "
+                "a folder with a part's name in its own: treated as a class; if it is a part, "
                 "call it train, validation or test",
                 name,
             )
 
 
-def _say_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
+def _report_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> None:
     """Say what may have been meant otherwise: one folder around all, or parts inside classes."""
     firsts: set[str] = set()
     seconds: set[tuple[str, str]] = set()
@@ -195,12 +199,12 @@ def _say_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) -> No
             seconds.add((steps[0], steps[1]))
     if len(firsts) == 1 and "" not in firsts and not in_first:
         findings.add(
-            "the only folder, with folders inside: taken for a class; if those inside are the "
+            "the only folder, with folders inside: treated as a class; if those inside are the "
             "classes, name this one as the data",
             *firsts,
         )
     for first, second in sorted(seconds):
-        if part_of(second) is not None:
+        if parse_part(second) is not None:
             findings.add(
                 "a folder called like a part inside a class: its images are taken for the class's",
                 f"{first}/{second}",

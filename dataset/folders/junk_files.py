@@ -39,10 +39,10 @@ _UNFINISHED: Final = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".dow
 _COPIES: Final = (".bak", ".orig", "~", "_original")  # of editors, and of ExifTool
 
 
-def leftover(name: str, *, is_folder: bool) -> str | None:
+def describe_junk(name: str, *, is_folder: bool) -> str | None:
     """Return what a file or folder called ``name`` is where nobody means it, else ``None``.
 
-    >>> leftover("Thumbs.db", is_folder=False)
+    >>> describe_junk("Thumbs.db", is_folder=False)
     'thumbnails of Windows (Thumbs.db)'
     """
     known = (_FOLDERS if is_folder else _FILES).get(name.lower())

@@ -14,11 +14,11 @@ from typing import Final
 
 from dataset.errors import DatasetError
 from dataset.findings import Findings
-from dataset.folders.file_content import NO_PICTURE, other_than_picture
-from dataset.folders.junk_files import leftover
+from dataset.folders.file_content import NOT_AN_IMAGE, describe_non_image
+from dataset.folders.junk_files import describe_junk
 
 UNREADABLE: Final = "a folder that cannot be read"
-BROKEN: Final = "a link that leads nowhere"
+BROKEN: Final = "a broken link"
 CIRCLE: Final = "a link that leads in a circle: not followed"
 AGAIN: Final = "a link to what is read already: taken once"
 ABOVE: Final = "a link to a folder that this one lies in: not followed"
@@ -55,14 +55,14 @@ def walk(root: Path, findings: Findings) -> Tree:
     if "" in tree.unread:
         raise DatasetError(f"the folder {root} cannot be read")
     tree.files = dict(sorted(tree.files.items(), key=lambda file: file[0].split("/")))
-    _say_empty(walker.folders, tree, findings)
+    _report_empty(walker.folders, tree, findings)
     return tree
 
 
 def _in_place_of_a_folder(path: Path) -> str:
     """Return what is there, where a person knows it by a name."""
-    other = other_than_picture(path) if path.is_file() else None
-    _, _, kind = (other or "").partition(f"{NO_PICTURE}: ")
+    other = describe_non_image(path) if path.is_file() else None
+    _, _, kind = (other or "").partition(f"{NOT_AN_IMAGE}: ")
     return f" but {kind}" if kind else ""
 
 
@@ -106,10 +106,10 @@ class _Walker:
                 if child.is_symlink():
                     self._links.append((child_key, child.path))
                 elif child.is_dir(follow_symlinks=False):
-                    if not self._is_leftover(child_key, is_folder=True):
+                    if not self._skip_junk(child_key, is_folder=True):
                         inner.append((child_key, child.path, os.path.join(real, child.name)))
                 elif child.is_file(follow_symlinks=False):
-                    self._take(child_key, child.path)
+                    self._take_file(child_key, child.path)
                 else:
                     self._findings.add(SPECIAL, child_key)
             stack += reversed(inner)
@@ -119,7 +119,7 @@ class _Walker:
             real = os.path.realpath(path, strict=True)
             mode = os.stat(real).st_mode
         except OSError as error:
-            if self._is_leftover(key, is_folder=False):
+            if self._skip_junk(key, is_folder=False):
                 return
             if error.errno == errno.ELOOP:
                 self._findings.add(CIRCLE, key)
@@ -128,54 +128,54 @@ class _Walker:
                 self.tree.unread.append(key)
             return
         if stat.S_ISDIR(mode):
-            if not self._is_leftover(key, is_folder=True):
+            if not self._skip_junk(key, is_folder=True):
                 self._follow_folder(key, path, real)
         elif not stat.S_ISREG(mode):
             self._findings.add(SPECIAL, key)
         elif real in self._linked_files or self._is_taken(real):
             self._findings.add(AGAIN, key)
-        elif self._take(key, path):
+        elif self._take_file(key, path):
             self._linked_files.add(real)
-            self._say_outside(key, real)
+            self._report_outside(key, real)
 
     def _follow_folder(self, key: str, path: str, real: str) -> None:
-        if real != self._real_root and _holds(real, self._real_root):
+        if real != self._real_root and _is_inside(real, self._real_root):
             self._findings.add(ABOVE, key)
-        elif _holds(real, os.path.realpath(os.path.dirname(path))):
+        elif _is_inside(real, os.path.realpath(os.path.dirname(path))):
             self._findings.add(CIRCLE, key)
         elif real in self._real_folders:
             self._findings.add(AGAIN, key)
         else:
-            self._say_outside(key, real)
+            self._report_outside(key, real)
             self._enter(key, path, real)
 
-    def _say_outside(self, key: str, real: str) -> None:
-        if not _holds(self._real_root, real):
+    def _report_outside(self, key: str, real: str) -> None:
+        if not _is_inside(self._real_root, real):
             self._findings.add(OUTSIDE, f"{key} → {real}")
 
     def _is_taken(self, real: str) -> bool:
         """Whether a regular file was met, and not skipped, where it really lies."""
-        return os.path.dirname(real) in self._real_folders and not leftover(
+        return os.path.dirname(real) in self._real_folders and not describe_junk(
             os.path.basename(real), is_folder=False
         )
 
-    def _take(self, key: str, path: str) -> bool:
-        if self._is_leftover(key, is_folder=False):
+    def _take_file(self, key: str, path: str) -> bool:
+        if self._skip_junk(key, is_folder=False):
             return False
-        if (other := other_than_picture(Path(path))) is not None:
+        if (other := describe_non_image(Path(path))) is not None:
             self._findings.add(other, key)
             return False
         self.tree.files[key] = path
         return True
 
-    def _is_leftover(self, key: str, *, is_folder: bool) -> bool:
-        reason = leftover(key.rpartition("/")[2], is_folder=is_folder)
+    def _skip_junk(self, key: str, *, is_folder: bool) -> bool:
+        reason = describe_junk(key.rpartition("/")[2], is_folder=is_folder)
         if reason is not None:
             self._findings.add(reason, key)
         return reason is not None
 
 
-def _say_empty(folders: list[str], tree: Tree, findings: Findings) -> None:
+def _report_empty(folders: list[str], tree: Tree, findings: Findings) -> None:
     """Say which folders have no picture in or below them; of nested ones, the highest."""
     full = {""}
     for key in tree.files:
@@ -188,6 +188,6 @@ def _say_empty(folders: list[str], tree: Tree, findings: Findings) -> None:
             findings.add(EMPTY, key)
 
 
-def _holds(outer: str, inner: str) -> bool:
+def _is_inside(outer: str, inner: str) -> bool:
     """Whether the real path ``inner`` is ``outer``, or lies below it."""
     return Path(inner).is_relative_to(outer)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dataset.errors import DatasetError
-from dataset.names import normalise, part_of
-from dataset.tables.csv_cells import RawTable
+from dataset.names import normalize_name, parse_part
+from dataset.tables.csv_table import RawTable
 
 SHOWN, LONGEST = 10, 60  # columns that a sentence lists, and characters of each
 PATH, LABEL, SPLIT, GROUP = "path", "label", "split", "group"
@@ -46,7 +46,7 @@ class Columns:
 
 def has_path(names: Sequence[str]) -> bool:
     """Return whether one of ``names`` is a column of paths."""
-    return bool(_called(names, PATH) or _called_otherwise(names, PATH))
+    return bool(_columns_called(names, PATH) or _columns_also_called(names, PATH))
 
 
 def find_columns(table: RawTable) -> Columns:
@@ -55,7 +55,7 @@ def find_columns(table: RawTable) -> Columns:
     Raises:
         DatasetError: there is none of paths, or it cannot be told which of several it is.
     """
-    path = _one(table, PATH)
+    path = _find_usual(table, PATH)
     if path is None:
         more = f" and {len(table.names) - SHOWN} more" if len(table.names) > SHOWN else ""
         listed = ", ".join(repr(name[:LONGEST]) for name in table.names[:SHOWN]) + more
@@ -63,7 +63,7 @@ def find_columns(table: RawTable) -> Columns:
             f"{table.path} has no column {PATH!r}; its columns are {listed} (its first line must "
             f"name the columns, such as {PATH},{LABEL},{SPLIT})"
         )
-    return Columns(path, _one(table, LABEL), _split(table), _one(table, GROUP))
+    return Columns(path, _find_usual(table, LABEL), _split(table), _find_usual(table, GROUP))
 
 
 def find_column(table: RawTable, name: str) -> int | None:
@@ -72,59 +72,60 @@ def find_column(table: RawTable, name: str) -> int | None:
     Raises:
         DatasetError: there are several.
     """
-    found = _called(table.names, name)
-    if len(found) > 1:
-        raise _ambiguous(table, name, found)
-    return found[0] if found else None
+    return _only(table, name, _columns_called(table.names, name))
 
 
-def _one(table: RawTable, what: str) -> int | None:
+def _find_usual(table: RawTable, what: str) -> int | None:
     """Return the column of ``what``, if there is one."""
-    for found in (_called(table.names, what), _called_otherwise(table.names, what)):
-        if len(found) > 1:
-            raise _ambiguous(table, what, found)
-        if found:
-            return found[0]
-    return None
+    called = find_column(table, what)
+    if called is not None:
+        return called
+    return _only(table, what, _columns_also_called(table.names, what))
 
 
 def _split(table: RawTable) -> int | None:
     """Return the column of parts; one that is not called ``split`` must hold names of parts."""
-    called = _called(table.names, SPLIT)
-    if len(called) > 1:
-        raise _ambiguous(table, SPLIT, called)
-    if called:
-        return called[0]
+    called = find_column(table, SPLIT)
+    if called is not None:
+        return called
     found = [
         column
-        for column in _called_otherwise(table.names, SPLIT)
+        for column in _columns_also_called(table.names, SPLIT)
         if any(
-            isinstance(row[column], str) and part_of(row[column]) is not None for row in table.rows
+            isinstance(row[column], str) and parse_part(row[column]) is not None
+            for row in table.rows
         )
     ]
-    if len(found) > 1:
-        raise _ambiguous(table, SPLIT, found)
-    return found[0] if found else None
+    return _only(table, SPLIT, found)
 
 
-def _called(names: Sequence[str], what: str) -> list[int]:
+def _columns_called(names: Sequence[str], what: str) -> list[int]:
     """Return the columns called ``what``: exactly so, or else in another case."""
     exact = [column for column, name in enumerate(names) if name == what]
     return exact or [
-        column for column, name in enumerate(names) if normalise(name) == normalise(what)
+        column for column, name in enumerate(names) if normalize_name(name) == normalize_name(what)
     ]
 
 
-def _called_otherwise(names: Sequence[str], what: str) -> list[int]:
-    return [column for column, name in enumerate(names) if normalise(name) in OTHER_NAMES[what]]
+def _columns_also_called(names: Sequence[str], what: str) -> list[int]:
+    return [
+        column for column, name in enumerate(names) if normalize_name(name) in OTHER_NAMES[what]
+    ]
 
 
-def _ambiguous(table: RawTable, what: str, columns: Sequence[int]) -> DatasetError:
+def _only(table: RawTable, what: str, columns: Sequence[int]) -> int | None:
+    """Return the one column that may be ``what``; ``None``: there is none.
+
+    Raises:
+        DatasetError: there are several.
+    """
+    if len(columns) <= 1:
+        return columns[0] if columns else None
     names = {table.names[column] for column in columns}
     if len(names) == 1:
-        return DatasetError(f"{table.path} has the column {names.pop()!r} {len(columns)} times")
+        raise DatasetError(f"{table.path} has the column {names.pop()!r} {len(columns)} times")
     listed = " and ".join(repr(table.names[column]) for column in columns)
-    return DatasetError(
+    raise DatasetError(
         f"{table.path} has the columns {listed}, each of which may be the {what}: "
         f"rename the one that is to {what!r}"
     )

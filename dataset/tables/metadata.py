@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dataset.findings import Findings
-from dataset.tables.csv_cells import RawTable
+from dataset.tables.csv_table import RawTable, is_empty
 
 # Not with zeros before it, which a number of an article may have, nor too long to be exact.
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
@@ -31,7 +31,7 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
         if column in used:
             continue
         cells = [row[column] for row in table.rows]
-        if all(_is_empty(cell) for cell in cells):
+        if all(is_empty(cell) for cell in cells):
             continue
         if not name or name in seen:
             what = "that has another's name" if name else "without a name"
@@ -40,9 +40,9 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
         seen.add(name)
         read = _reader(table, name, cells, findings)
         for row, cell in enumerate(cells):
-            if not _is_empty(cell):
+            if not is_empty(cell):
                 try:
-                    metadata[row][_text(name)] = read(cell)
+                    metadata[row][_clean_text(name)] = read(cell)
                 except (ValueError, OverflowError):
                     findings.add(
                         f"a cell of {name!r} that metadata cannot hold: left out", table.place(row)
@@ -50,17 +50,13 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
     return metadata
 
 
-def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
 def _reader(
     table: RawTable, name: str, cells: Sequence[Any], findings: Findings
 ) -> Callable[[Any], Any]:
     """Return what turns a cell of the column into metadata."""
     if not table.separator:
-        return _typed
-    filled = [cell.strip() for cell in cells if not _is_empty(cell)]
+        return _json_value
+    filled = [cell.strip() for cell in cells if not is_empty(cell)]
     if all(_INTEGER.fullmatch(cell) for cell in filled):
         return int
     if all(_FLOAT.fullmatch(cell) for cell in filled):
@@ -68,10 +64,10 @@ def _reader(
     if table.separator == ";" and all(_WITH_COMMA.fullmatch(cell) for cell in filled):
         findings.add("a column of numbers with a comma for the point: read as numbers", name)
         return lambda cell: _float(cell.replace(",", "."))
-    return _text
+    return _clean_text
 
 
-def _text(cell: str) -> str:
+def _clean_text(cell: str) -> str:
     return _NOT_TEXT.sub("\ufffd", cell.strip())
 
 
@@ -87,7 +83,7 @@ def _finite(number: float) -> float:
     return number
 
 
-def _typed(cell: Any, depth: int = 0) -> Any:
+def _json_value(cell: Any, depth: int = 0) -> Any:
     """Return a value of a Parquet file as JSON would hold it.
 
     Raises:
@@ -98,7 +94,7 @@ def _typed(cell: Any, depth: int = 0) -> Any:
         case bool():
             value = cell
         case str():
-            value = _text(cell)
+            value = _clean_text(cell)
         case int() if -_INT64 <= cell < _INT64:
             value = cell
         case float() | decimal.Decimal():
@@ -106,10 +102,10 @@ def _typed(cell: Any, depth: int = 0) -> Any:
         case datetime.date() | datetime.time():
             value = cell.isoformat()
         case list() if depth < DEPTH:
-            value = [_typed(one, depth + 1) for one in cell if one is not None]
+            value = [_json_value(one, depth + 1) for one in cell if one is not None]
         case dict() if depth < DEPTH:
-            filled = {_text(str(name)): one for name, one in cell.items() if one is not None}
-            value = {name: _typed(one, depth + 1) for name, one in filled.items()}
+            filled = {_clean_text(str(name)): one for name, one in cell.items() if one is not None}
+            value = {name: _json_value(one, depth + 1) for name, one in filled.items()}
         case _:
             raise ValueError("no value of JSON")
     return value

@@ -11,7 +11,7 @@ from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.groups import FOLDER, groups_of_paths, is_pattern, with_groups
 from dataset.listing import ListedFile, Listing, Part
-from dataset.names import PART_NAMES, find_alike, label_of, part_of
+from dataset.names import PART_NAMES, normalize_label, parse_part, report_similar_names
 from dataset.tables.columns import (
     GROUP,
     LABEL,
@@ -22,7 +22,7 @@ from dataset.tables.columns import (
     find_columns,
     has_path,
 )
-from dataset.tables.csv_cells import RawTable, read_cells
+from dataset.tables.csv_table import RawTable, is_empty, read_csv
 from dataset.tables.metadata import read_metadata
 from dataset.tables.parquet import read_parquet
 
@@ -48,31 +48,31 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
         group: as in ``dataset.source``.
 
     Raises:
-        DatasetError: the table is missing, damaged or empty, says two things at once, has cells
+        DatasetError: the table is missing, damaged or empty, contradicts itself, has cells
             that are no paths, labels or parts, or most of its files are not there.
     """
     findings = Findings()
     if table.suffix.lower() in PARQUET:
         raw = read_parquet(table)
     else:
-        raw = read_cells(table, findings, is_header=has_path)
+        raw = read_csv(table, findings, is_header=has_path)
     columns = find_columns(raw)
     if not raw.rows:
         raise DatasetError(f"{table} has no rows; one per image was expected")
     paths = [row[columns.path] for row in raw.rows]
     names = _texts(raw, columns.label, LABEL)
     group_column = _group_column(raw, columns, group)
-    things = _texts(raw, group_column, GROUP)
+    group_texts = _texts(raw, group_column, GROUP)
     parts = _parts(raw, columns, findings)
     _check_paths(raw, paths)
     metadata = read_metadata(raw, columns.used, findings)
-    find_alike((name for name in names if name is not None), findings)
+    report_similar_names((name for name in names if name is not None), findings)
     files: dict[str, ListedFile] = {}  # by their real paths
     missing: list[str] = []
     folder = str(table.parent)
     real_folders: dict[str, str] = {}
     for row, cell in enumerate(paths):
-        if _is_empty(cell):
+        if is_empty(cell):
             findings.add("a row without a path: left out", raw.place(row))
             continue
         found = _find(folder, cell)
@@ -83,14 +83,14 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
         file = ListedFile(
             place=path,
             key=_key(folder, found),
-            label=_composed(names[row]),
+            label=_normalized(names[row]),
             part=parts[row],
-            group=_composed(things[row]),
+            group=_normalized(group_texts[row]),
             metadata=metadata[row],
         )
         real = _real(path, real_folders)
         files[real] = _merged(files[real], file, findings) if real in files else file
-    _say_missing(table, missing, len(files), findings)
+    _report_missing(table, missing, len(files), findings)
     listed = tuple(files.values())
     if group_column is not None:
         by = f"the column {raw.names[group_column]!r}"
@@ -104,7 +104,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
 
 def _check_paths(raw: RawTable, paths: Sequence[Any]) -> None:
     for row, cell in enumerate(paths):
-        if not _is_empty(cell) and (not isinstance(cell, str) or "\0" in cell):
+        if not is_empty(cell) and (not isinstance(cell, str) or "\0" in cell):
             raise DatasetError(
                 f"{raw.place(row)} has the {PATH} {cell!r}; a file's path was expected"
             )
@@ -120,7 +120,7 @@ def _texts(raw: RawTable, column: int | None, what: str) -> list[str | None]:
         cell = row[column]
         if isinstance(cell, float) and cell.is_integer():  # so pandas writes whole numbers
             cell = int(cell)
-        if _is_empty(cell):
+        if is_empty(cell):
             texts.append(None)
         elif isinstance(cell, str) or type(cell) is int:  # True is no label
             texts.append(str(cell))
@@ -128,7 +128,7 @@ def _texts(raw: RawTable, column: int | None, what: str) -> list[str | None]:
             texts.append(None)
             wrong.append(f"{raw.place(number)} has the {what} {cell!r}")
     if wrong:
-        raise DatasetError(f"{_some(wrong)}; text or a whole number was expected")
+        raise DatasetError(f"{_first_sentences(wrong)}; text or a whole number was expected")
     return texts
 
 
@@ -151,24 +151,24 @@ def _group_column(raw: RawTable, columns: Columns, group: str | None) -> int | N
 
 def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | None]:
     """Return the part of each row; rows that name none are for training if others do name one."""
-    if columns.split is None or all(_is_empty(row[columns.split]) for row in raw.rows):
+    if columns.split is None or all(is_empty(row[columns.split]) for row in raw.rows):
         return [None] * len(raw.rows)
     parts: list[Part | None] = []
     unknown: dict[str, list[str]] = {}
     for number, row in enumerate(raw.rows):
         cell = row[columns.split]
-        if _is_empty(cell):
-            findings.add(f"a row without a {SPLIT}: taken for training", raw.place(number))
+        if is_empty(cell):
+            findings.add(f"a row without a {SPLIT}: used for training", raw.place(number))
             parts.append(Part.TRAIN)
             continue
-        part = part_of(cell) if isinstance(cell, str) else None
+        part = parse_part(cell) if isinstance(cell, str) else None
         if part is None:
             unknown.setdefault(repr(cell), []).append(raw.place(number))
         parts.append(part)
     if unknown:
-        said = [f"{places[0]} has the {SPLIT} {cell}" for cell, places in unknown.items()]
+        sentences = [f"{places[0]} has the {SPLIT} {cell}" for cell, places in unknown.items()]
         usual = ", ".join(names[0] for names in PART_NAMES.values())
-        raise DatasetError(f"{_some(said)}; one of {usual} was expected")
+        raise DatasetError(f"{_first_sentences(sentences)}; one of {usual} was expected")
     return parts
 
 
@@ -209,32 +209,28 @@ def _merged(first: ListedFile, again: ListedFile, findings: Findings) -> ListedF
     if first.part is None or again.part is None or first.part >= again.part:
         return first
     findings.add(
-        "a file in two parts: kept in the one that is measured with",
+        "a file in two parts: kept in the one that is evaluated on",
         f"{first.key}: {first.part.name.lower()} and {again.part.name.lower()}",
     )
     return replace(first, part=again.part)
 
 
-def _say_missing(table: Path, missing: list[str], there: int, findings: Findings) -> None:
+def _report_missing(table: Path, missing: list[str], there: int, findings: Findings) -> None:
     total = len(missing) + there
     if missing and len(missing) > MOST_MISSING * total:
         raise DatasetError(
             f"{len(missing)} of the {total} files that {table} names are not there, such as "
             f"{missing[0]!r}; their paths start at {table.parent}: put the table there where its "
-            "files are, or mend its paths"
+            "files are, or correct its paths"
         )
     for cell in missing:
         findings.add("a file that a table names is not there", cell)
 
 
-def _composed(text: str | None) -> str | None:
-    return None if text is None else label_of(text)
+def _normalized(text: str | None) -> str | None:
+    return None if text is None else normalize_label(text)
 
 
-def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
-def _some(sentences: list[str]) -> str:
+def _first_sentences(sentences: list[str]) -> str:
     more = f", and {len(sentences) - SHOWN} more like these" if len(sentences) > SHOWN else ""
     return "; ".join(sentences[:SHOWN]) + more

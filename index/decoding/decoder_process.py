@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from files.module_command import module_command, module_environment
-from index.decoding.decoder_program import Job
+from index.decoding.decoder_program import DecoderTask
 
 START_S: Final = 60.0  # within which a process has started
 STALL_S: Final = 5  # that the other end may take for the next piece of a message, with a deadline
@@ -25,7 +25,7 @@ ONE_THREAD: Final = {
 }
 
 
-class DiedError(Exception):
+class DecoderDiedError(Exception):
     """A process ended while it was asked something, or was ended."""
 
     cpu_s = 0.0  # processor time that it had taken for the question
@@ -37,7 +37,7 @@ class DecoderProcess:
     It ends by itself when the socket to it does, and so with its parent, however that ends.
     """
 
-    def __init__(self, job: Job, shared: int) -> None:
+    def __init__(self, task: DecoderTask, shared: int) -> None:
         """Start it; ``shared`` is the open file of the memory that its pixels go to."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -52,14 +52,14 @@ class DecoderProcess:
         self._connection = Connection(ours.detach())
         self._is_ready = False
         with suppress(OSError):  # what became of it is seen when it is asked
-            self._connection.send(job)
+            self._connection.send(task)
 
     def ask(
         self,
         question: object,
         *,
         within_s: float | None = None,
-        before: Callable[[int], None] | None = None,
+        on_need: Callable[[int], None] | None = None,
     ) -> Any:
         """Return the answer to ``question``.
 
@@ -75,20 +75,20 @@ class DecoderProcess:
             Whatever the job raises.
         """
         if not self._is_ready:
-            self._greet()
+            self._await_start()
         begun_s = 0.0
         if within_s is not None:
             self._bound_messages()
             begun_s = self._cpu_s()
         try:
             self._connection.send(question)
-            answer: Any = self._received(within_s)
-            while before is not None and isinstance(answer, int):
-                before(answer)
+            answer: Any = self._receive(within_s)
+            while on_need is not None and isinstance(answer, int):
+                on_need(answer)
                 self._connection.send(None)
-                answer = self._received(within_s)
+                answer = self._receive(within_s)
         except (EOFError, OSError) as error:
-            died = DiedError()
+            died = DecoderDiedError()
             died.cpu_s = self._cpu_s() - begun_s
             self.kill()
             raise died from error
@@ -114,7 +114,7 @@ class DecoderProcess:
         user, system = text.rpartition(")")[2].split()[11:13]  # proc_pid_stat(5)
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
-    def _received(self, within_s: float | None) -> Any:
+    def _receive(self, within_s: float | None) -> Any:
         if not self._connection.poll(within_s):
             raise TimeoutError
         return self._connection.recv()
@@ -127,14 +127,14 @@ class DecoderProcess:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, piece)
             end.detach()
 
-    def _greet(self) -> None:
+    def _await_start(self) -> None:
         try:
             if not self._connection.poll(START_S):
-                raise RuntimeError(f"a process to decode in did not start in {START_S:.0f} s")
+                raise RuntimeError(f"a decoding process did not start within {START_S:.0f} s")
             self._connection.recv()
         except (EOFError, OSError) as error:
             code = self._process.wait(START_S)
             if code < 0:  # killed
-                raise DiedError from error
-            raise RuntimeError(f"a process to decode in ended with code {code}") from error
+                raise DecoderDiedError from error
+            raise RuntimeError(f"a decoding process ended with code {code}") from error
         self._is_ready = True

@@ -14,10 +14,10 @@ from vision.image.decode import harden_pillow
 
 # The threads of a network wait for one another, often by spinning: none of them should be kept from
 # its core by what is decoded ahead. Decoders have the cores whenever the network waits for them.
-POLITE: Final = 5  # steps of the scheduler; a core that is wanted by both goes to it by 1 to 3
+NICENESS: Final = 5  # steps of the scheduler; a core that is wanted by both goes to it by 1 to 3
 
 
-class Line(NamedTuple):
+class DecoderChannel(NamedTuple):
     """What a decoding process shares with whoever asks it."""
 
     connection: Connection
@@ -25,35 +25,35 @@ class Line(NamedTuple):
     file: int  # that the memory belongs to
 
 
-class Job(Protocol):
+class DecoderTask(Protocol):
     """What a decoding process is for; it is pickled on its way there."""
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Prepare this process, once."""
 
-    def answer(self, asked: Any, line: Line) -> Any:
+    def answer(self, question: Any, channel: DecoderChannel) -> Any:
         """Answer one question; what is raised is raised where it was asked."""
 
 
 def main(socket: int, pixels: int) -> None:
     """Serve whoever holds the other end of ``socket``; ``pixels`` is the memory shared with it."""
     harden_pillow()
-    os.nice(POLITE)
+    os.nice(NICENESS)
     with Connection(socket) as connection:
-        line = Line(connection, mmap.mmap(pixels, 0), pixels)
+        channel = DecoderChannel(connection, mmap.mmap(pixels, 0), pixels)
         try:
-            job: Job = connection.recv()
-            job.begin()
+            task: DecoderTask = connection.recv()
+            task.prepare()
             connection.send(None)
             while True:
-                connection.send(_answer(job, connection.recv(), line))
+                connection.send(_answer(task, connection.recv(), channel))
         except (EOFError, ConnectionError):  # whoever asked has ended, in whatever way
             return
 
 
-def _answer(job: Job, asked: Any, line: Line) -> Any:
+def _answer(task: DecoderTask, question: Any, channel: DecoderChannel) -> Any:
     try:
-        return job.answer(asked, line)
+        return task.answer(question, channel)
     except Exception as error:
         return error
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset.folders.file_content import read_file
-from index.decoding.decoder_program import Line
+from dataset.folders.file_content import read_image_file
+from index.decoding.decoder_program import DecoderChannel
 from vision.errors import ImageError
 from vision.image.decoding_steps import LARGE_BYTES
 from vision.image.limits import ImageLimits
@@ -26,14 +26,14 @@ from vision.image.preprocessing import Preprocessing
 from vision.image.thumbnail import Thumbnail, thumbnail_of
 
 
-class Wanted(NamedTuple):
+class FileToDecode(NamedTuple):
     """One file to decode."""
 
     content: bytes | Path  # as encoded, or the file that holds it
     known: tuple[str, ...] = ()  # SHA-256 of contents that need no decoding
 
 
-class Seen(NamedTuple):
+class DecodeResult(NamedTuple):
     """What became of one file."""
 
     content_sha256: str
@@ -46,7 +46,7 @@ UNREADABLE: Final = "the file cannot be read"  # now; it says nothing about what
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class FileDecoder:
     """How files are decoded."""
 
     preprocessing: Preprocessing
@@ -61,23 +61,23 @@ class Decoder:
 
     def decode(
         self,
-        wanted: Sequence[Wanted],
+        files: Sequence[FileToDecode],
         pixels_BCHW: NDArray[np.uint8],
         *,
         before_pixels: Callable[[int], None] | None = None,
-    ) -> list[Seen]:
+    ) -> list[DecodeResult]:
         """Decode files one after another; write pixels into the first rows of ``pixels_BCHW``.
 
         ``before_pixels`` is told the memory that each takes, as by
         ``vision.image.decode.decode_image``.
         """
         row = 0
-        results: list[Seen] = []
-        for one in wanted:
-            data, problem = content_of(one.content, limits=self.limits)
+        results: list[DecodeResult] = []
+        for one in files:
+            data, problem = read_content(one.content, limits=self.limits)
             digest = hashlib.sha256(data).hexdigest()
             if problem is not None or digest in one.known:
-                results.append(Seen(digest, None, None, problem))
+                results.append(DecodeResult(digest, None, None, problem))
                 continue
             try:
                 image = self.preprocessing.decode(
@@ -86,23 +86,25 @@ class Decoder:
                 pixels_BCHW[row] = self.preprocessing.pixels(image)
                 thumbnail = self._thumbnail(data, image)
             except ImageError as error:
-                results.append(Seen(digest, None, None, str(error)))
+                results.append(DecodeResult(digest, None, None, str(error)))
                 continue
-            results.append(Seen(digest, row, thumbnail, None))
+            results.append(DecodeResult(digest, row, thumbnail, None))
             row += 1
         return results
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Begin; there is nothing to prepare."""
 
-    def answer(self, asked: tuple[Sequence[Wanted], int], line: Line) -> list[Seen]:
+    def answer(
+        self, question: tuple[Sequence[FileToDecode], int], channel: DecoderChannel
+    ) -> list[DecodeResult]:
         """Decode a slice of files; their pixels begin at the row of memory that is asked for."""
-        wanted, first = asked
+        files, first = question
         size = int(np.prod(self.shape))
-        rows_BCHW = np.frombuffer(line.memory, np.uint8, len(wanted) * size, first * size)
-        rows_BCHW = rows_BCHW.reshape(len(wanted), *self.shape)
-        with _one_large(line.file) as before_pixels:
-            return self.decode(wanted, rows_BCHW, before_pixels=before_pixels)
+        rows_BCHW = np.frombuffer(channel.memory, np.uint8, len(files) * size, first * size)
+        rows_BCHW = rows_BCHW.reshape(len(files), *self.shape)
+        with _one_large(channel.file) as before_pixels:
+            return self.decode(files, rows_BCHW, before_pixels=before_pixels)
 
     def _thumbnail(self, data: bytes, image: Image.Image) -> Thumbnail | None:
         if self.thumbnail_side is None:
@@ -112,12 +114,12 @@ class Decoder:
         )
 
 
-def content_of(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, str | None]:
+def read_content(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, str | None]:
     """Return a file's bytes and ``None``, or no bytes and what was in the way, a sentence."""
     if isinstance(content, bytes):
         return content, None
     try:
-        return read_file(content, limits=limits), None
+        return read_image_file(content, limits=limits), None
     except ImageError as error:
         return b"", str(error)
     except OSError as error:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeGuard
 
 from index.errors import FilterError, InvalidIdError, InvalidMetadataError
 from index.items.ids import check_id
-from index.items.item import check_label, clean_label, is_number, is_text, shown
+from index.items.item import check_label, clean_label, is_number, is_text, quoted
 from index.items.metadata_index import NULL, OTHER, TEXT, kind_of, metadata_entries, nfc
 
 MAX_CONDITIONS: Final = 64  # in one filter
@@ -144,7 +144,7 @@ def holds(condition: Condition, *, item_id: str, label: str | None, metadata: st
 
 def _conditions(name: str, value: object) -> tuple[Condition, ...]:
     if not isinstance(value, list):
-        raise FilterError(f"{name!r} must be a list of conditions, got {shown(value)}")
+        raise FilterError(f"{name!r} must be a list of conditions, got {quoted(value)}")
     return tuple(_condition(element) for element in value)
 
 
@@ -152,11 +152,11 @@ def _condition(value: object) -> Condition:
     members = _object(value, "a condition", allowed=("key", *_KINDS))
     key = members.get("key")
     if not isinstance(key, str) or not is_text(key):
-        raise FilterError(f"a condition needs a 'key' of text, got {shown(key)}")
+        raise FilterError(f"a condition needs a 'key' of text, got {quoted(key)}")
     kinds = [kind for kind in _KINDS if kind in members]
     if len(kinds) != 1:
         raise FilterError(
-            f"the condition on {shown(key)} needs one of 'match', 'range', 'exists' and 'is_null'"
+            f"the condition on {quoted(key)} needs one of 'match', 'range', 'exists' and 'is_null'"
         )
     (kind,) = kinds
     wanted, of = members[kind], parse_key(key)
@@ -165,7 +165,7 @@ def _condition(value: object) -> Condition:
     if kind == "range":
         return Range(of, _bounds(of, wanted))
     if not isinstance(wanted, bool):
-        raise FilterError(f"{kind!r} on {shown(key)} is true or false, got {shown(wanted)}")
+        raise FilterError(f"{kind!r} on {quoted(key)} is true or false, got {quoted(wanted)}")
     if of == Key(ID_KEY, column=True):
         raise FilterError(f"{kind!r} on 'id' tells no items apart: every item has an id")
     if kind == "exists":
@@ -189,7 +189,7 @@ def _match_values(key: Key, match: object) -> tuple[Value, ...]:
     if not isinstance(match, list):
         match = [match]
     if not match:
-        raise FilterError(f"'match' on {shown(key.name)} needs at least one value")
+        raise FilterError(f"'match' on {quoted(key.name)} needs at least one value")
     if len(match) > MAX_VALUES:
         raise FilterError(f"a filter matches at most {MAX_VALUES} values, got {len(match)}")
     values = [_match_value(key, value) for value in match]
@@ -201,13 +201,13 @@ def _match_values(key: Key, match: object) -> tuple[Value, ...]:
 def _match_value(key: Key, value: object) -> Value:
     if value is None:
         raise FilterError(
-            f"'match' on {shown(key.name)} takes text, finite numbers and booleans; for null, ask "
+            f"'match' on {quoted(key.name)} takes text, finite numbers and booleans; for null, ask "
             'for {"key": …, "is_null": true}'
         )
     if not isinstance(value, bool) and not _is_comparable(value):
         raise FilterError(
-            f"'match' on {shown(key.name)} takes text, finite numbers and booleans, "
-            f"got {shown(value)}"
+            f"'match' on {quoted(key.name)} takes text, finite numbers and booleans, "
+            f"got {quoted(value)}"
         )
     if key.column:
         _check_column(key, value)
@@ -217,7 +217,7 @@ def _match_value(key: Key, value: object) -> Value:
 def _check_column(key: Key, value: object) -> None:
     """Refuse what no id, or no label, can be."""
     if not isinstance(value, str):
-        raise FilterError(f"'{key.name}' is text, and never equals {shown(value)}")
+        raise FilterError(f"'{key.name}' is text, and never equals {quoted(value)}")
     try:
         check_id(value) if key.name == ID_KEY else check_label(value)
     except (InvalidIdError, InvalidMetadataError) as error:
@@ -232,20 +232,21 @@ def _spellings(label: str) -> list[str]:
 
 
 def _bounds(key: Key, value: object) -> tuple[tuple[str, str | int | float], ...]:
-    members = _object(value, f"'range' on {shown(key.name)}", allowed=tuple(OPERATORS))
+    members = _object(value, f"'range' on {quoted(key.name)}", allowed=tuple(OPERATORS))
     if not members:
-        raise FilterError(f"'range' on {shown(key.name)} needs one of gte, gt, lte and lt")
+        raise FilterError(f"'range' on {quoted(key.name)} needs one of gte, gt, lte and lt")
     bounds: list[tuple[str, str | int | float]] = []
     for name, bound in members.items():
         if not _is_comparable(bound):
             raise FilterError(
-                f"{name!r} on {shown(key.name)} must be text or a finite number, got {shown(bound)}"
+                f"{name!r} on {quoted(key.name)} must be text or a finite number, "
+                f"got {quoted(bound)}"
             )
         if key.column and not isinstance(bound, str):
-            raise FilterError(f"'{key.name}' is text, and never compares with {shown(bound)}")
+            raise FilterError(f"'{key.name}' is text, and never compares with {quoted(bound)}")
         bounds.append((name, nfc(bound) if isinstance(bound, str) else bound))
     if len({isinstance(bound, str) for _, bound in bounds}) > 1:
-        raise FilterError(f"'range' on {shown(key.name)} mixes text and numbers")
+        raise FilterError(f"'range' on {quoted(key.name)} mixes text and numbers")
     return tuple(bounds)
 
 
@@ -255,8 +256,8 @@ def _is_comparable(value: object) -> TypeGuard[str | int | float]:
 
 def _object(value: object, what: str, *, allowed: tuple[str, ...]) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise FilterError(f"{what} must be a JSON object, got {shown(value)}")
+        raise FilterError(f"{what} must be a JSON object, got {quoted(value)}")
     unknown = [name for name in value if name not in allowed]
     if unknown:
-        raise FilterError(f"{what} has {', '.join(allowed)}, not {shown(unknown[0])}")
+        raise FilterError(f"{what} has {', '.join(allowed)}, not {quoted(unknown[0])}")
     return value

@@ -30,7 +30,8 @@ INT64: Final = 2**63  # SQLite compares integers of this range exactly
 ITEM_COLUMNS: Final = "id, label, metadata, content_sha256, created, seq"  # of the table items
 
 Outcome = Literal["created", "unchanged", "replaced", "conflict", "unexpected"]
-Part = Literal["label", "metadata", "picture", "content", "created"]  # of an item, but its vector
+# What an item has beside its id and vector.
+ItemField = Literal["label", "metadata", "picture", "content", "created"]
 
 
 class EncodedMetadata(NamedTuple):
@@ -54,8 +55,8 @@ class NewItem:
     thumbnail: Thumbnail | None
     content_sha256: str  # hexadecimal, of the encoded image; without one, of the vector's bytes
     created: str | None = None  # ISO 8601, UTC; ``None``: now
-    # Of an import: what its source says of the item. The rest stays as stored, where it is stored.
-    brings: frozenset[Part] | None = None  # None: it says everything
+    # Of an import: the fields that its source has. The others stay as they are stored.
+    provided: frozenset[ItemField] | None = None  # None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]  # shared with other answers: not to be changed
 
 
-class Itself(NamedTuple):
+class QueryItem(NamedTuple):
     """The stored item that a query asks by, and its vector (D,) as it was read."""
 
     id: str
@@ -143,7 +144,7 @@ class GalleryInfo:
     bytes_on_disk: int
 
 
-def item_of(columns: Sequence[Any]) -> Item:
+def read_item(columns: Sequence[Any]) -> Item:
     """Return the item that a row with ``ITEM_COLUMNS`` describes.
 
     Raises:
@@ -160,7 +161,7 @@ def item_of(columns: Sequence[Any]) -> Item:
             seq=seq,
         )
     except ValueError as error:
-        raise GalleryFolderError(f"the metadata of item {shown(item_id)} is damaged") from error
+        raise GalleryFolderError(f"the metadata of item {quoted(item_id)} is damaged") from error
 
 
 def check_label(label: str | None) -> None:
@@ -173,10 +174,10 @@ def check_label(label: str | None) -> None:
         return
     if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_CHARS:
         raise InvalidMetadataError(
-            f"a label has 1 to {MAX_LABEL_CHARS} characters, not only spaces, got {shown(label)}"
+            f"a label has 1 to {MAX_LABEL_CHARS} characters, not only spaces, got {quoted(label)}"
         )
     if CONTROL.search(label):
-        raise InvalidMetadataError(f"a label has no control characters, got {shown(label)}")
+        raise InvalidMetadataError(f"a label has no control characters, got {quoted(label)}")
 
 
 def clean_label(label: str | None) -> str | None:
@@ -197,7 +198,7 @@ def encode_metadata(metadata: Mapping[str, Any] | EncodedMetadata) -> EncodedMet
     if isinstance(metadata, EncodedMetadata):
         return metadata
     if not isinstance(metadata, Mapping):
-        raise InvalidMetadataError(f"metadata must be a JSON object, got {shown(metadata)}")
+        raise InvalidMetadataError(f"metadata must be a JSON object, got {quoted(metadata)}")
     _check_json(dict(metadata), depth=1, room=MAX_METADATA_BYTES)
     text = json.dumps(
         dict(metadata), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -212,7 +213,7 @@ def encode_metadata(metadata: Mapping[str, Any] | EncodedMetadata) -> EncodedMet
     return EncodedMetadata(text, frozenset(entries))
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Return ``value`` short enough, and plain enough, for a sentence."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 (a line's worth)
@@ -248,7 +249,7 @@ def _check_json(value: object, *, depth: int, room: int) -> int:
     if isinstance(value, dict):
         for key, member in value.items():
             if not isinstance(key, str) or not is_text(key):
-                raise InvalidMetadataError(f"metadata keys must be text, got {shown(key)}")
+                raise InvalidMetadataError(f"metadata keys must be text, got {quoted(key)}")
             room = _check_json(member, depth=depth + 1, room=room - len(key))
     elif isinstance(value, list):
         for element in value:
@@ -256,11 +257,11 @@ def _check_json(value: object, *, depth: int, room: int) -> int:
     elif isinstance(value, str):
         room -= len(value)
         if not is_text(value):
-            raise InvalidMetadataError(f"metadata text must be Unicode, got {shown(value)}")
+            raise InvalidMetadataError(f"metadata text must be Unicode, got {quoted(value)}")
     elif value is not None and not isinstance(value, bool) and not is_number(value):
         raise InvalidMetadataError(
             "metadata holds text, finite numbers (whole ones of 64 bits), booleans, null, arrays "
-            f"and objects, got {shown(value)}"
+            f"and objects, got {quoted(value)}"
         )
     return room
 

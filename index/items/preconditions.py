@@ -7,7 +7,7 @@ Seqs = frozenset[int] | Literal["any"]
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class Precondition:
     """What must be there for a change to be made: RFC 9110, sections 13.1.1 and 13.1.2.
 
     Looked at inside the transaction that makes the change, so nobody comes between.
@@ -23,8 +23,8 @@ class Expected:
         return self.none_of is None or not _is_in(seq, self.none_of)
 
 
-ANYTHING: Final = Expected()
-NOTHING: Final = Expected(none_of="any")
+NO_PRECONDITION: Final = Precondition()
+NOT_STORED: Final = Precondition(none_of="any")
 
 
 def _is_in(seq: int | None, seqs: Seqs) -> bool:

@@ -1,113 +1,115 @@
-"""What a build stores of an item that is there already: the source's news and a person's edits.
+"""What a build stores of an item that is there already: a three-way merge of source and edits.
 
-A build remembers what its source said of every item. What the source says now is compared with
-that, not with the item: so an edit of the item is no difference, and lives on until the source has
-something new to say about the same thing.
+A build records what its source had for every item. What the source has now is compared with that
+record, not with the item: so an edit of the item is no difference, and stays until the source
+itself changes in the same place.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 from index.items.item import Item
-from index.items.source_entries import PATH, Entry
+from index.items.source_entries import PATH, ImageEntry
 
 _NOTHING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a source says of an item."""
+class ItemState:
+    """What an item is made of, beside its vector: as a source has it, or as it is stored."""
 
     content_sha256: str
     label: str | None
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, entry: Entry, content_sha256: str) -> Self:
-        """Return what ``entry`` says."""
+    def of(cls, entry: ImageEntry, content_sha256: str) -> Self:
+        """Return the state of ``entry``, a file with this content."""
         return cls(content_sha256, entry.label, entry.metadata)
 
     @classmethod
     def stored(cls, item: Item) -> Self:
-        """Return what ``item`` holds."""
+        """Return the state of a stored ``item``."""
         return cls(item.content_sha256, item.label, item.metadata)
 
-    def unremembered(self, item: Item) -> "Claim":
-        """Return what was said of ``item``, stored by a program that did not remember it.
+    def before_records(self, item: Item) -> "ItemState":
+        """Return what the source had for ``item``, built by a program that kept no records.
 
-        Until version 0.4.0 builds took the first folder for the label, and told the path alone.
+        Until version 0.4.0 builds took the first folder for the label, and stored the path alone.
         Any other label is an edit.
         """
         path = self.metadata.get(PATH)
         if not isinstance(path, str):
-            return Claim(item.content_sha256, self.label, self.metadata)
+            return ItemState(item.content_sha256, self.label, self.metadata)
         first, *inner = path.split("/")
         label = first if inner else None
-        return Claim(
+        return ItemState(
             item.content_sha256, label if label == item.label else self.label, {PATH: path}
         )
 
 
-class Memory(NamedTuple):
-    """What was said of an item, and whether the same source said it."""
+class BuildRecord(NamedTuple):
+    """What a source had for an item when it was last built, and whether it was this source."""
 
-    claim: Claim | None  # ``None``: purged, since the item was edited
-    is_ours: bool
+    state: ItemState | None  # ``None``: purged, since the item was edited
+    is_same_source: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a build makes of an entry."""
+    """What a build does with an entry."""
 
-    entry: Entry
-    claim: Claim  # to be stored
-    said: Claim  # by the entry
+    entry: ImageEntry
+    state: ItemState  # to be stored
+    source_state: ItemState  # of the entry
     item: Item | None  # that is there
-    is_news: bool  # what is said is to be remembered
+    is_new: bool  # the source's state is to be recorded
 
     @property
     def is_unchanged(self) -> bool:
         """Whether all is stored already."""
-        return self.item is not None and self.claim == Claim.stored(self.item)
+        return self.item is not None and self.state == ItemState.stored(self.item)
 
     @property
     def keeps_image(self) -> bool:
         """Whether the image that is stored stays."""
-        return self.item is not None and self.claim.content_sha256 == self.item.content_sha256
+        return self.item is not None and self.state.content_sha256 == self.item.content_sha256
 
     @property
     def keeps_edits(self) -> bool:
-        """Whether something else is stored than the entry says."""
-        return self.claim != self.said
+        """Whether something else is stored than the source has."""
+        return self.state != self.source_state
 
 
-def known_contents(item: Item | None, memory: Memory | None) -> tuple[str, ...]:
+def known_contents(item: Item | None, record: BuildRecord | None) -> tuple[str, ...]:
     """Return the hashes of contents that change no image: with those a file need not be decoded."""
     if item is None:
         return ()
-    said = () if memory is None or memory.claim is None else (memory.claim.content_sha256,)
-    return (item.content_sha256, *said)
+    recorded = () if record is None or record.state is None else (record.state.content_sha256,)
+    return (item.content_sha256, *recorded)
 
 
-def decide(entry: Entry, content_sha256: str, item: Item | None, memory: Memory | None) -> Decision:
-    """Return what is to be stored of an entry, given what is there and what was said of it."""
-    said = Claim.of(entry, content_sha256)
-    is_news = memory is None or not memory.is_ours or memory.claim != said
+def decide(
+    entry: ImageEntry, content_sha256: str, item: Item | None, record: BuildRecord | None
+) -> Decision:
+    """Return what is to be stored of an entry, given what is stored and what is recorded."""
+    source_state = ItemState.of(entry, content_sha256)
+    is_new = record is None or not record.is_same_source or record.state != source_state
     if item is None:
-        return Decision(entry, said, said, item, is_news=is_news or item is None)
-    before = said.unremembered(item) if memory is None else memory.claim or said
-    return Decision(entry, merge(said, before, item), said, item, is_news=is_news)
+        return Decision(entry, source_state, source_state, item, is_new=is_new or item is None)
+    before = source_state.before_records(item) if record is None else record.state or source_state
+    return Decision(entry, merge(source_state, before, item), source_state, item, is_new=is_new)
 
 
-def merge(new: Claim, before: Claim, item: Item) -> Claim:
-    """Return what is to be stored of ``item``: as it is, but for what is new.
+def merge(new: ItemState, before: ItemState, item: Item) -> ItemState:
+    """Return what is to be stored of ``item``: as it is, but for what changed in the source.
 
-    A changed file brings its image, label and metadata with it. What the source never said stays
+    A changed file brings its image, label and metadata with it. What the source never had stays
     in every case.
 
     Args:
-        new: what the source says now.
-        before: what it said when it was last built from.
+        new: what the source has now.
+        before: what it had when it was last built from.
         item: as it is stored, edits included.
     """
     changed = new.content_sha256 != before.content_sha256
@@ -116,11 +118,11 @@ def merge(new: Claim, before: Claim, item: Item) -> Claim:
         label = new.label
     metadata = dict(item.metadata)
     for name in before.metadata.keys() | new.metadata.keys():
-        said = new.metadata.get(name, _NOTHING)
-        if not changed and said == before.metadata.get(name, _NOTHING):
+        value = new.metadata.get(name, _NOTHING)
+        if not changed and value == before.metadata.get(name, _NOTHING):
             continue
-        if said is _NOTHING:
+        if value is _NOTHING:
             metadata.pop(name, None)
         else:
-            metadata[name] = said
-    return Claim(new.content_sha256 if changed else item.content_sha256, label, metadata)
+            metadata[name] = value
+    return ItemState(new.content_sha256 if changed else item.content_sha256, label, metadata)

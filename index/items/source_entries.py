@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dataset.findings import Findings
 from dataset.listing import ListedFile, Listing
-from dataset.text import CONTROL, plain
+from dataset.text import CONTROL, printable
 from index.errors import InvalidMetadataError
 from index.items.item import encode_metadata
 
@@ -23,7 +23,7 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # the id's alphabet, wit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ImageEntry:
     """One image to store, neither read nor decoded."""
 
     id: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedEntries:
+class ImageEntries:
     """The images of a listing, one by one as they are asked for; may be walked again."""
 
     files: tuple[ListedFile, ...]
@@ -42,17 +42,17 @@ class ListedEntries:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ImageEntry]:
         for file in self.files:
-            yield Entry(
+            yield ImageEntry(
                 id=id_of_path(file.key),
                 data=file.path,
-                label=None if file.label is None else plain(file.label),
+                label=None if file.label is None else printable(file.label),
                 metadata=self.metadata.get(file.key) or _place(file),
             )
 
 
-def entries_of(listing: Listing) -> ListedEntries:
+def image_entries(listing: Listing) -> ImageEntries:
     """Return the files of ``listing`` as entries; what an item cannot hold is said in its findings.
 
     Names are no proof of an image: whatever is none is refused when it is decoded.
@@ -66,7 +66,7 @@ def entries_of(listing: Listing) -> ListedEntries:
     metadata = {
         file.key: _fitted(file, listing.findings) for file in listing.files if file.metadata
     }
-    return ListedEntries(listing.files, metadata)
+    return ImageEntries(listing.files, metadata)
 
 
 def id_of_path(path: str) -> str:
@@ -83,11 +83,11 @@ def id_of_path(path: str) -> str:
 
 
 def _place(file: ListedFile) -> dict[str, Any]:
-    place = {PATH: plain(file.key)}
+    place = {PATH: printable(file.key)}
     if file.part is not None:
         place[SPLIT] = file.part.name.lower()
     if file.group is not None:
-        place[GROUP] = plain(file.group)
+        place[GROUP] = printable(file.group)
     return place
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from index.errors import GenerationError, ReadOnlyError, RebuildBusyError, VectorIndexError
 from index.items.item import GalleryInfo
 from index.maintenance.compaction import Compaction
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.maintenance.verify import snapshot_problems, store_problems
 from index.search.index_spec import EXACT, OUTDATED
 from index.search.policy import SearchPolicy
@@ -50,7 +50,7 @@ class Maintenance:
         self._generations = generations
         self._follower = follower
         self._policy = policy
-        self._running: set[Rebuild] = set()
+        self._running: set[RebuildProcess] = set()
         self._refused: dict[int, float] = {}  # generations, and when to look at them again
         self._ended = threading.Event()
         self.error: str | None = None  # why the last look in the background failed, a sentence
@@ -85,7 +85,7 @@ class Maintenance:
             RebuildError: it failed, was ended, or the gallery was closed; the old index stays.
         """
         self.check_writable()
-        rebuild = Rebuild(self._store.folder, target, tune)
+        rebuild = RebuildProcess(self._store.folder, target, tune)
         self._running.add(rebuild)
         try:
             on_start(rebuild.stop)

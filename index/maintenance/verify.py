@@ -11,7 +11,7 @@ import apsw
 import numpy as np
 
 from index.errors import BadVectorsError
-from index.items.item import shown
+from index.items.item import quoted
 from index.items.metadata_index import metadata_index_faults
 from index.search.exact import Rows
 from index.search.vectors import VECTOR_TYPE, check_vectors
@@ -43,7 +43,7 @@ def store_problems(store: Store) -> list[str]:
                 _thumbnail_fault(*thumbnail),
                 _metadata_fault(metadata),
             ]
-            problems += [f"item {shown(item_id)}: {fault}" for fault in faults if fault]
+            problems += [f"item {quoted(item_id)}: {fault}" for fault in faults if fault]
         return problems
 
 
@@ -61,9 +61,9 @@ def snapshot_problems(reader: apsw.Connection, snapshot: Snapshot) -> list[str]:
     ):
         place = place_of.pop(key, None)
         if place is None:
-            problems.append(f"item {shown(item_id)}: stored, but the index does not know it")
+            problems.append(f"item {quoted(item_id)}: stored, but the index does not know it")
         elif data != place[0].vectors_ND[place[1]].astype(VECTOR_TYPE).tobytes():
-            problems.append(f"item {shown(item_id)}: the index holds another vector")
+            problems.append(f"item {quoted(item_id)}: the index holds another vector")
     return problems + [f"key {key}: in the index, but not stored" for key in place_of]
 
 
@@ -95,7 +95,7 @@ def _log(reader: apsw.Connection) -> Iterator[str]:
         (start,),
     ):
         what = "as deleted" if deleted else "nowhere"
-        yield f"item {shown(item_id)}: stored, but logged {what}"
+        yield f"item {quoted(item_id)}: stored, but logged {what}"
 
 
 def _vector_fault(data: bytes | None, crc32: int, width: int) -> str | None:

@@ -23,16 +23,16 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.decoding.decoder_pool import SLICE, Crew
-from index.decoding.file_decoder import Decoder, Seen, Wanted
+from index.decoding.file_decoder import DecodeResult, FileDecoder, FileToDecode
+from index.decoding.file_decoder_pool import SLICE, FileDecoderPool
 from index.errors import NoThumbnailError, UnknownIdError, VectorIndexError
 from index.gallery import Gallery
 from index.items.ids import check_id
 from index.items.item import Item, NewItem, check_label, encode_metadata
-from index.items.source_edits import Claim, Decision, Memory, decide, known_contents
-from index.items.source_entries import Entry
+from index.items.source_edits import BuildRecord, Decision, ItemState, decide, known_contents
+from index.items.source_entries import ImageEntry
 from index.operations.build_report import BuildReport
-from index.store.build_origins import Origins
+from index.store.build_origins import BuildOrigins
 from vision.image.limits import ImageLimits
 from vision.image.thumbnail import Thumbnail
 from vision.inference.encoder import ImageEncoder
@@ -42,12 +42,17 @@ CHUNK_BYTES: Final = 32 * 2**20  # of thumbnails, likewise: two transactions are
 
 
 @dataclass(frozen=True, slots=True)
-class _Recalled:
+class KnownEntry:
     """An entry, and what is known of it."""
 
-    entry: Entry
+    entry: ImageEntry
     item: Item | None  # that is stored
-    memory: Memory | None  # of what was said of it
+    record: BuildRecord | None  # of the last build
+
+    @property
+    def to_decode(self) -> FileToDecode:
+        """The file, and which contents of it need no decoding."""
+        return FileToDecode(self.entry.data, known_contents(self.item, self.record))
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class _Chunk:
     entries: int = 0  # dealt with, stored or not
     bytes: int = 0  # of thumbnails
     items: list[NewItem] = field(default_factory=list)
-    news: dict[str, Claim] = field(default_factory=dict)  # to be remembered, by id
+    new_states: dict[str, ItemState] = field(default_factory=dict)  # to be recorded, by id
 
     @property
     def is_full(self) -> bool:
@@ -66,7 +71,7 @@ class _Chunk:
 
 def build(
     gallery: Gallery,
-    entries: Iterable[Entry],
+    entries: Iterable[ImageEntry],
     *,
     source: str,
     encoder: ImageEncoder,
@@ -97,20 +102,23 @@ def build(
     """
     gallery.binding.check(encoder.manifest.fingerprint, gallery.folder)
     started = time.perf_counter()
-    told = Told(unread)
-    decoder = Decoder(encoder.manifest.preprocessing, limits, gallery.thumbnail_side)
-    with closing(Origins(gallery.folder, source)) as origins:
+    seen = SeenIds(unread)
+    decoder = FileDecoder(encoder.manifest.preprocessing, limits, gallery.thumbnail_side)
+    with closing(BuildOrigins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
-        with Crew(decoder, processes=processes) as crew, work:
-            slices = _slices(told.of(entries), gallery, origins)
-            for part, seen, pixels_BCHW in crew.decoded(slices):
-                work.do(part, seen, pixels_BCHW)
+        with FileDecoderPool(decoder, processes=processes) as pool, work:
+            slices = in_slices(seen.of(entries), gallery, origins)
+            to_decode = ((part, [one.to_decode for one in part]) for part in slices)
+            for part, results, pixels_BCHW in pool.decode(to_decode):
+                work.do(part, results, pixels_BCHW)
                 on_progress(len(part))
-        stale = told.missing_among(origins.brought())
+        stale = seen.unseen(origins.built_ids())
         for start in range(0, len(stale) if prune else 0, CHUNK):
             work.outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
     work.outcomes["stale"] = 0 if prune else len(stale)
-    return BuildReport.of(work.outcomes, work.refused, count=gallery.count, started=started)
+    return BuildReport.from_outcomes(
+        work.outcomes, work.refused, count=gallery.count, started=started
+    )
 
 
 class _Work:
@@ -120,7 +128,7 @@ class _Work:
     unfinished one nothing is.
     """
 
-    def __init__(self, gallery: Gallery, origins: Origins, encoder: ImageEncoder) -> None:
+    def __init__(self, gallery: Gallery, origins: BuildOrigins, encoder: ImageEncoder) -> None:
         self.outcomes: Counter[str] = Counter()
         self.refused: list[tuple[str, str]] = []  # id and why, in the order of the entries
         self._gallery = gallery
@@ -141,22 +149,24 @@ class _Work:
         finally:
             self._lane.shutdown()
 
-    def do(self, part: list[_Recalled], seen: list[Seen], pixels_BCHW: NDArray[np.uint8]) -> None:
+    def do(
+        self, part: list[KnownEntry], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
+    ) -> None:
         """Encode what has been decoded of a slice, and store it with what else is new."""
         chunk = self._chunk
         vectors_BD = self._encoder.encode(pixels_BCHW).vectors_BD if len(pixels_BCHW) else None
-        for one, result in zip(part, seen, strict=True):
+        for one, result in zip(part, results, strict=True):
             if result.problem is not None:
                 self.refused.append((one.entry.id, result.problem))
                 continue
-            decision = decide(one.entry, result.content_sha256, one.item, one.memory)
-            fault = find_fault(one.entry.id, decision.claim)
+            decision = decide(one.entry, result.content_sha256, one.item, one.record)
+            fault = fault_of(one.entry.id, decision.state)
             if fault is not None:
                 self.refused.append((one.entry.id, fault))
                 continue
             self.outcomes["kept"] += decision.keeps_edits
-            if decision.is_news:
-                chunk.news[one.entry.id] = decision.said
+            if decision.is_new:
+                chunk.new_states[one.entry.id] = decision.source_state
             if decision.is_unchanged:
                 self.outcomes["unchanged"] += 1
             elif decision.keeps_image:
@@ -182,35 +192,35 @@ class _Work:
 
     def _stored(self, chunk: _Chunk) -> None:
         self.outcomes.update(result.outcome for result in self._gallery.put(chunk.items))
-        if chunk.news:
-            self._origins.remember(chunk.news)
+        if chunk.new_states:
+            self._origins.record(chunk.new_states)
 
 
-class Told:
-    """Which ids a source has told of, in 8 bytes each.
+class SeenIds:
+    """Which ids a source has, in 8 bytes each.
 
-    Of a million ids, one that was not told of is taken for told once in ten million times.
+    Of a million ids, one that was not seen is taken for seen once in ten million times.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self._hashes = array("Q", map(self._hash, ids))
 
-    def of(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Give the entries on, and remember that they were told of."""
+    def of(self, entries: Iterable[ImageEntry]) -> Iterator[ImageEntry]:
+        """Pass the entries on, and remember their ids."""
         for entry in entries:
             self._hashes.append(self._hash(entry.id))
             yield entry
 
-    def missing_among(self, ids: Iterable[str]) -> list[str]:
-        """Return those of ``ids`` that were not told of."""
+    def unseen(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that were not seen."""
         sorted_N = np.sort(np.array(self._hashes, np.uint64))
 
-        def is_told(item_id: str) -> bool:
+        def is_seen(item_id: str) -> bool:
             wanted = self._hash(item_id)
             place = int(np.searchsorted(sorted_N, np.uint64(wanted)))
             return place < len(sorted_N) and int(sorted_N[place]) == wanted
 
-        return [item_id for item_id in ids if not is_told(item_id)]
+        return [item_id for item_id in ids if not is_seen(item_id)]
 
     @staticmethod
     def _hash(item_id: str) -> int:
@@ -218,36 +228,32 @@ class Told:
         return int.from_bytes(digest, "little")
 
 
-def _slices(
-    entries: Iterator[Entry], gallery: Gallery, origins: Origins
-) -> Iterator[tuple[list[_Recalled], list[Wanted]]]:
+def in_slices(
+    entries: Iterator[ImageEntry], gallery: Gallery, origins: BuildOrigins
+) -> Iterator[list[KnownEntry]]:
     """Give the entries in slices to decode, with what is known of them."""
     while part := list(islice(entries, SLICE)):
         ids = [entry.id for entry in part]
-        stored, memories = gallery.existing(ids), origins.recall(ids)
-        recalled = [_Recalled(one, stored.get(one.id), memories.get(one.id)) for one in part]
-        yield (
-            recalled,
-            [Wanted(one.entry.data, known_contents(one.item, one.memory)) for one in recalled],
-        )
+        stored, records = gallery.existing(ids), origins.find(ids)
+        yield [KnownEntry(one, stored.get(one.id), records.get(one.id)) for one in part]
 
 
-def find_fault(item_id: str, claim: Claim) -> str | None:
-    """Return why a gallery would not store ``claim``; ``None``: it would."""
+def fault_of(item_id: str, state: ItemState) -> str | None:
+    """Return why a gallery would not store ``state``; ``None``: it would."""
     try:
         check_id(item_id)
-        check_label(claim.label)
-        encode_metadata(claim.metadata)
+        check_label(state.label)
+        encode_metadata(state.metadata)
     except VectorIndexError as error:
         return str(error)
     return None
 
 
-def _edited(gallery: Gallery, wanted: Decision) -> Iterator[NewItem]:
+def _edited(gallery: Gallery, decision: Decision) -> Iterator[NewItem]:
     """Give an item that keeps its image, with what is new beside it; nothing if it was deleted."""
     try:
-        vector_D = gallery.vector(wanted.entry.id)
-        yield _item(wanted, vector_D, _thumbnail(gallery, wanted.entry.id))
+        vector_D = gallery.vector(decision.entry.id)
+        yield _item(decision, vector_D, _thumbnail(gallery, decision.entry.id))
     except UnknownIdError:
         return
 
@@ -259,12 +265,14 @@ def _thumbnail(gallery: Gallery, item_id: str) -> Thumbnail | None:
         return None
 
 
-def _item(wanted: Decision, vector_D: NDArray[np.float32], thumbnail: Thumbnail | None) -> NewItem:
+def _item(
+    decision: Decision, vector_D: NDArray[np.float32], thumbnail: Thumbnail | None
+) -> NewItem:
     return NewItem(
-        id=wanted.entry.id,
+        id=decision.entry.id,
         vector_D=vector_D,
-        label=wanted.claim.label,
-        metadata=wanted.claim.metadata,
+        label=decision.state.label,
+        metadata=decision.state.metadata,
         thumbnail=thumbnail,
-        content_sha256=wanted.claim.content_sha256,
+        content_sha256=decision.state.content_sha256,
     )

@@ -4,22 +4,21 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import islice
+from contextlib import closing
 
-from index.decoding.decoder_pool import SLICE
-from index.decoding.file_decoder import content_of
+from index.decoding.file_decoder import read_content
 from index.gallery import Gallery
 from index.items.source_edits import decide
-from index.items.source_entries import Entry
-from index.operations.add_images import Told, find_fault
+from index.items.source_entries import ImageEntry
+from index.operations.add_images import SeenIds, fault_of, in_slices
 from index.operations.build_report import BuildReport
-from index.store.build_origins import Origins
+from index.store.build_origins import BuildOrigins
 from vision.image.limits import ImageLimits
 
 
-def preview(
+def preview_build(
     gallery: Gallery,
-    entries: Iterable[Entry],
+    entries: Iterable[ImageEntry],
     *,
     source: str,
     limits: ImageLimits,
@@ -34,30 +33,24 @@ def preview(
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
-    told = Told()
-    origins = Origins(gallery.folder, source)
-    try:
-        coming = told.of(entries)
-        while part := list(islice(coming, SLICE)):
-            ids = [entry.id for entry in part]
-            stored, memories = gallery.existing(ids), origins.recall(ids)
-            for entry in part:
-                data, fault = content_of(entry.data, limits=limits)
+    seen = SeenIds()
+    with closing(BuildOrigins(gallery.folder, source)) as origins:
+        for known_entries in in_slices(seen.of(entries), gallery, origins):
+            for known in known_entries:
+                data, fault = read_content(known.entry.data, limits=limits)
                 digest = hashlib.sha256(data).hexdigest()
-                decision = decide(entry, digest, stored.get(entry.id), memories.get(entry.id))
-                fault = fault or find_fault(entry.id, decision.claim)
+                decision = decide(known.entry, digest, known.item, known.record)
+                fault = fault or fault_of(known.entry.id, decision.state)
                 if fault is not None:
-                    refused.append((entry.id, fault))
+                    refused.append((known.entry.id, fault))
                     continue
                 outcomes["kept"] += decision.keeps_edits
                 if decision.is_unchanged:
                     outcomes["unchanged"] += 1
                 else:
                     outcomes["created" if decision.item is None else "replaced"] += 1
-            on_progress(len(part))
-        stale = told.missing_among(origins.brought())
-    finally:
-        origins.close()
+            on_progress(len(known_entries))
+        stale = seen.unseen(origins.built_ids())
     outcomes["pruned" if prune else "stale"] = len(stale)
     count = gallery.count + outcomes["created"] - outcomes["pruned"]
-    return BuildReport.of(outcomes, refused, count=count, started=started)
+    return BuildReport.from_outcomes(outcomes, refused, count=count, started=started)

@@ -20,7 +20,7 @@ TIMED_BLOCKS: Final = 3
 SUMMED_NUMBERS: Final = 2**22  # of vectors that are multiplied in double precision at a time
 
 
-class Links:
+class ConnectedComponents:
     """Which of ``count`` rows hang together. Memory does not grow with the links.
 
     Working pairs in costs milliseconds per 100,000 rows, however few they are, so they wait until
@@ -39,10 +39,10 @@ class Links:
             self._pending.append((left_P, right_P))
             self._pairs += len(left_P)
             if self._pairs >= PENDING:
-                self.settle()
+                self.update()
 
-    def settle(self) -> None:
-        """Work in what was added, so that ``apart`` knows of it."""
+    def update(self) -> None:
+        """Work in what was added, so that ``are_separate`` knows of it."""
         if not self._pairs:
             return
         # A fifth of a second that only looking for duplicates needs, and every server would pay.
@@ -57,35 +57,37 @@ class Links:
         self._group_N = joined_N[self._group_N]
         self._pending, self._pairs = [], 0
 
-    def apart(self, left_P: NDArray[np.int64], right_P: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def are_separate(
+        self, left_P: NDArray[np.int64], right_P: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
         """Return which pairs do not hang together, as far as links were worked in."""
-        apart: NDArray[np.bool_] = self._group_N[left_P] != self._group_N[right_P]
-        return apart
+        are_separate: NDArray[np.bool_] = self._group_N[left_P] != self._group_N[right_P]
+        return are_separate
 
     def groups(self) -> list[NDArray[np.int64]]:
         """Return the groups of two or more rows, each sorted."""
-        self.settle()
+        self.update()
         order = np.argsort(self._group_N, kind="stable")
         starts = np.flatnonzero(np.diff(self._group_N[order])) + 1
         return [rows for rows in np.split(order, starts) if len(rows) > 1]
 
 
-def link_near(
+def connect_near(
     vectors_UD: NDArray[np.float32],
     rows_U: NDArray[np.int64],
-    links: Links,
+    components: ConnectedComponents,
     *,
     min_score: float,
     on_progress: Callable[[float], None],
 ) -> None:
-    """Link all pairs that score at least ``min_score``; a score is what a search would say.
+    """Connect all pairs that score at least ``min_score``, as a search would score them.
 
     Every pair is multiplied once, in single precision and in blocks. That rounds by a few 1e-6, so
     the few that come out that close to ``min_score`` are multiplied again in double precision.
 
     Args:
         vectors_UD: unit vectors.
-        rows_U: the row of each in ``links``.
+        rows_U: the row of each in ``components``.
         links: changed.
         min_score: cosine.
         on_progress: told the share of the pairs that has been looked at.
@@ -102,22 +104,22 @@ def link_near(
                 continue
             one_P, other_P = np.divmod(places_P, products_BC.shape[1])
             one_P, other_P = one_P + top, other_P + left
-            wanted_P = (one_P < other_P) & links.apart(rows_U[one_P], rows_U[other_P])
+            wanted_P = (one_P < other_P) & components.are_separate(rows_U[one_P], rows_U[other_P])
             sure_P = products_BC.ravel()[places_P] >= min_score + ROUNDING
             sure, close = wanted_P & sure_P, np.flatnonzero(wanted_P & ~sure_P)
-            links.add(rows_U[one_P[sure]], rows_U[other_P[sure]])
+            components.add(rows_U[one_P[sure]], rows_U[other_P[sure]])
             for start in range(0, len(close), step):
                 some = close[start : start + step]
                 one_S, other_S = one_P[some], other_P[some]
                 enough = _scores(vectors_UD, one_S, other_S) >= np.float32(min_score)
-                links.add(rows_U[one_S[enough]], rows_U[other_S[enough]])
-        links.settle()
+                components.add(rows_U[one_S[enough]], rows_U[other_S[enough]])
+        components.update()
         done += len(block_BD) * (2 * (count - top) - len(block_BD))
         on_progress(done / count**2)
 
 
-def seconds_of_all_pairs(count: int, width: int) -> float:
-    """Return about how long ``link_near`` takes over ``count`` vectors of ``width`` numbers here.
+def estimate_all_pairs_s(count: int, width: int) -> float:
+    """Return about how long ``connect_near`` takes here for ``count`` vectors of ``width`` numbers.
 
     One block is multiplied: a few hundredths of a second.
     """

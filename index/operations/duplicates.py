@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.gallery import Gallery
-from index.operations.connected_components import Links, link_near, seconds_of_all_pairs
+from index.operations.connected_components import (
+    ConnectedComponents,
+    connect_near,
+    estimate_all_pairs_s,
+)
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
 from index.store.condition_queries import same_content
@@ -31,7 +35,7 @@ SCORED_ROWS: Final = 4_096  # of a group, at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class DuplicateItem:
     """One item of a group."""
 
     id: str
@@ -47,8 +51,10 @@ class Duplicates:
     first than what was asked for.
     """
 
-    exact: list[list[Member]]  # one content, byte for byte
-    near: list[list[Member]]  # linked by scores of at least ``min_score``; identical ones too
+    exact: list[list[DuplicateItem]]  # one content, byte for byte
+    near: list[
+        list[DuplicateItem]
+    ]  # linked by scores of at least ``min_score``; identical ones too
     min_score: float
     complete: bool  # whether all pairs were looked at, or what the search structure finds
     seq: int  # as of this operation
@@ -79,15 +85,17 @@ def find_duplicates(
         raise ValueError(f"min_score must be in [-1, 1], got {min_score}")
     info = gallery.info()
     with closing(_Items(gallery)) as items:
-        links, done = Links(len(items.ids)), 0.0
+        components, done = ConnectedComponents(len(items.ids)), 0.0
         if info.structure != "exact" and info.count > PAIRED_ROWS:
-            done = _link_neighbours(gallery, items, links, min_score, on_progress)
+            done = _connect_neighbours(gallery, items, components, min_score, on_progress)
         complete = done < 1
         if complete:
-            _link_all(items, links, min_score, lambda more: on_progress(done + (1 - done) * more))
+            _connect_all_pairs(
+                items, components, min_score, lambda more: on_progress(done + (1 - done) * more)
+            )
         found = Duplicates(
             exact=items.groups_of(items.same),
-            near=items.groups_of(links.groups()),
+            near=items.groups_of(components.groups()),
             min_score=min_score,
             complete=complete,
             seq=items.seq,
@@ -96,7 +104,7 @@ def find_duplicates(
     return found
 
 
-def find_same_content(gallery: Gallery) -> list[list[Member]]:
+def find_same_content(gallery: Gallery) -> list[list[DuplicateItem]]:
     """Return only what ``Duplicates.exact`` holds, without comparing vectors."""
     with closing(_Items(gallery)) as items:
         return items.groups_of(items.same)
@@ -140,15 +148,15 @@ class _Items:
         vectors = [decode_vector(data[place], width=self.width) for place in stored]
         return rows[stored], np.array(vectors, np.float32).reshape(len(stored), self.width)
 
-    def groups_of(self, groups: Sequence[NDArray[np.int64]]) -> list[list[Member]]:
+    def groups_of(self, groups: Sequence[NDArray[np.int64]]) -> list[list[DuplicateItem]]:
         """Return groups of rows as members, in the order that ``Duplicates`` promises."""
         made = [(rows, self._members(rows)) for rows in groups]
         made = [(rows, members) for rows, members in made if len(members) > 1]
         made.sort(key=lambda one: (-len(one[1]), int(one[0][0])))
         return [members for _, members in made]
 
-    def _members(self, rows: NDArray[np.int64]) -> list[Member]:
-        members: list[Member] = []
+    def _members(self, rows: NDArray[np.int64]) -> list[DuplicateItem]:
+        members: list[DuplicateItem] = []
         first_D: NDArray[np.float64] | None = None
         for start in range(0, len(rows), SCORED_ROWS):
             stored, vectors_ND = self.some(rows[start : start + SCORED_ROWS])
@@ -158,34 +166,39 @@ class _Items:
                 first_D = vectors_ND[0].astype(np.float64)
             scores = np.clip((vectors_ND * first_D).sum(axis=1), -1, 1).astype(np.float32)
             pairs = zip(stored.tolist(), scores.tolist(), strict=True)
-            members += [Member(self.ids[row], score) for row, score in pairs]
+            members += [DuplicateItem(self.ids[row], score) for row, score in pairs]
         return members[:1] + sorted(members[1:], key=lambda member: -member.score)
 
 
-def _link_all(
-    items: _Items, links: Links, min_score: float, on_progress: Callable[[float], None]
+def _connect_all_pairs(
+    items: _Items,
+    components: ConnectedComponents,
+    min_score: float,
+    on_progress: Callable[[float], None],
 ) -> None:
     rows_N, vectors_ND = items.load()
     if not len(rows_N):
         return
     as_bytes_N = vectors_ND.view(np.dtype((np.void, vectors_ND.shape[1] * 4))).ravel()
     _, first_U, which_N = np.unique(as_bytes_N, return_index=True, return_inverse=True)
-    links.add(rows_N, rows_N[first_U[which_N]])  # the same bytes: compared as one vector
+    components.add(rows_N, rows_N[first_U[which_N]])  # the same bytes: compared as one vector
     first_U = np.sort(first_U)
     vectors_UD = vectors_ND if len(first_U) == len(rows_N) else vectors_ND[first_U]
-    link_near(vectors_UD, rows_N[first_U], links, min_score=min_score, on_progress=on_progress)
+    connect_near(
+        vectors_UD, rows_N[first_U], components, min_score=min_score, on_progress=on_progress
+    )
 
 
-def _link_neighbours(
+def _connect_neighbours(
     gallery: Gallery,
     items: _Items,
-    links: Links,
+    components: ConnectedComponents,
     min_score: float,
     on_progress: Callable[[float], None],
 ) -> float:
     """Return the share of the items that was asked for: less than 1 when all pairs are quicker."""
     count, began_s = len(items.ids), time.perf_counter()
-    limit_s = seconds_of_all_pairs(count, items.width)
+    limit_s = estimate_all_pairs_s(count, items.width)
     for start in range(0, count, QUERIES):
         stop = min(start + QUERIES, count)
         rows_B, vectors_BD = items.some(np.arange(start, stop))
@@ -206,7 +219,7 @@ def _link_neighbours(
                     if hit.id in items.row_of
                 ]
                 one_P, other_P = np.array(pairs, np.int64).reshape(-1, 2).T
-                links.add(one_P, other_P)
+                components.add(one_P, other_P)
                 full += [place + at for at, hits in enumerate(found) if len(hits) == k]
             rows_B, vectors_BD = rows_B[full], vectors_BD[full]
             k *= GROWTH

@@ -28,7 +28,7 @@ ENDED: Final = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purge:
+class PurgeReport:
     """What a purge did."""
 
     seq: int  # whatever was deleted up to this operation is gone
@@ -37,7 +37,7 @@ class Purge:
     bytes_saved: int
 
 
-def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
+def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> PurgeReport:
     """Leave no bytes of deleted or replaced items in the gallery's folder.
 
     The structure is built anew, the older ones are deleted, the database is written anew, its
@@ -68,7 +68,7 @@ def purge(gallery: Gallery, *, on_stage: Callable[[str], None]) -> Purge:
     rewrite_database(gallery.folder)
     lists = _delete_records(gallery.folder / JOBS)
     saved = before - folder_bytes(gallery.folder)
-    return Purge(seq=seq, generations=removed, lists=lists, bytes_saved=saved)
+    return PurgeReport(seq=seq, generations=removed, lists=lists, bytes_saved=saved)
 
 
 def _delete_older(generations: Generations, *, than: int) -> int:

@@ -15,7 +15,7 @@ SHOWN_VALUES: Final = 5  # of a member, the most frequent ones
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class MetadataField:
     """One member of metadata; of an object, its path joined with dots."""
 
     name: str
@@ -25,15 +25,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class GalleryStatistics:
     """All items of one moment, counted."""
 
     labels: tuple[tuple[str, int], ...]  # most first, ties by name
     unlabelled: int
-    members: tuple[Member, ...]  # by name
+    fields: tuple[MetadataField, ...]  # by name
 
 
-def count_contents(gallery: Path) -> Contents:
+def gallery_statistics(gallery: Path) -> GalleryStatistics:
     """Return the counts of a gallery folder. Reads the label and the metadata's terms of all items.
 
     Raises:
@@ -43,16 +43,20 @@ def count_contents(gallery: Path) -> Contents:
     by_name = "SELECT name, count(DISTINCT key) FROM terms GROUP BY name ORDER BY name"
     with closing(Database(gallery / DATABASE_NAME)) as database, database.reading() as reader:
         counts = list(reader.execute(by_label))
-        members = [_member(reader, name, items) for name, items in list(reader.execute(by_name))]
+        fields = [
+            _metadata_field(reader, name, items) for name, items in list(reader.execute(by_name))
+        ]
     labels = tuple((label, count) for label, count in counts if label is not None)
-    return Contents(labels, sum(count for label, count in counts if label is None), tuple(members))
+    return GalleryStatistics(
+        labels, sum(count for label, count in counts if label is None), tuple(fields)
+    )
 
 
-def _member(reader: apsw.Connection, name: str, items: int) -> Member:
+def _metadata_field(reader: apsw.Connection, name: str, items: int) -> MetadataField:
     chosen = "FROM terms WHERE name = ? AND kind <> ? GROUP BY kind, value"
     values = reader.execute(f"SELECT count(*) FROM (SELECT 1 {chosen})", (name, OTHER)).get
     most = reader.execute(
         f"SELECT value, count(*) AS n {chosen} ORDER BY n DESC, kind, value LIMIT ?",
         (name, OTHER, SHOWN_VALUES),
     )
-    return Member(name, items, values, tuple((value, count) for value, count in most))
+    return MetadataField(name, items, values, tuple((value, count) for value, count in most))

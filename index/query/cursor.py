@@ -7,18 +7,18 @@ import zlib
 from typing import Final
 
 from index.errors import InvalidCursorError
-from index.items.item import shown
+from index.items.item import quoted
 
 _LAYOUT: Final = struct.Struct(">qI")  # last key, CRC-32 of its eight bytes
 
 
-def cursor_of(key: int) -> str:
+def encode_cursor(key: int) -> str:
     """Return the cursor of the page that ended with ``key``."""
     return base64.urlsafe_b64encode(_LAYOUT.pack(key, _checksum(key))).decode()
 
 
-def key_of(cursor: str) -> int:
-    """Return the key that ``cursor_of`` turned into ``cursor``.
+def decode_cursor(cursor: str) -> int:
+    """Return the key that ``encode_cursor`` turned into ``cursor``.
 
     Raises:
         InvalidCursorError: no page gave out this cursor.
@@ -26,9 +26,9 @@ def key_of(cursor: str) -> int:
     try:
         key, checksum = _LAYOUT.unpack(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, binascii.Error, struct.error) as error:
-        raise InvalidCursorError(f"no page gave out the cursor {shown(cursor)}") from error
-    if checksum != _checksum(key) or cursor != cursor_of(key):
-        raise InvalidCursorError(f"no page gave out the cursor {shown(cursor)}")
+        raise InvalidCursorError(f"no page gave out the cursor {quoted(cursor)}") from error
+    if checksum != _checksum(key) or cursor != encode_cursor(key):
+        raise InvalidCursorError(f"no page gave out the cursor {quoted(cursor)}")
     return int(key)
 
 

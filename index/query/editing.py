@@ -20,9 +20,9 @@ from index.items.item import (
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
-from index.items.preconditions import ANYTHING, Expected
+from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.query.searcher import Searcher
 from index.store.store import Store
 from index.store.transaction import Edit, WriteTransaction
@@ -71,7 +71,7 @@ def merge(target: Any, patch: Any) -> Any:
     return merged
 
 
-class Editing:
+class ItemEditor:
     """Changes of what a gallery stores. For any number of threads."""
 
     def __init__(self, store: Store, searcher: Searcher, *, clock: Callable[[], datetime]) -> None:
@@ -80,7 +80,11 @@ class Editing:
         self._clock = clock
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool = True, expected: Expected = ANYTHING
+        self,
+        items: Sequence[NewItem],
+        *,
+        upsert: bool = True,
+        expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
         """Store ``items`` in one durable transaction; when this returns, searches find them.
 
@@ -100,7 +104,9 @@ class Editing:
         created = self._clock().isoformat(timespec="milliseconds")
         return self._store.put(items, upsert=upsert, created=created, expected=expected)
 
-    def patch(self, item_id: str, patch: Patch, *, expected: Expected = ANYTHING) -> Item:
+    def patch(
+        self, item_id: str, patch: Patch, *, expected: Precondition = NO_PRECONDITION
+    ) -> Item:
         """Give an item another label and metadata, durably, and return it as it is then.
 
         Its vector, picture, content and time of storing stay; its seq is a new one, unless nothing
@@ -130,7 +136,7 @@ class Editing:
             if seq is not None:
                 return replace(patched, seq=seq)
 
-    def delete(self, item_id: str, *, expected: Expected = ANYTHING) -> None:
+    def delete(self, item_id: str, *, expected: Precondition = NO_PRECONDITION) -> None:
         """Delete one item, durably. Raises as ``patch``."""
         while True:
             item = self._item(item_id, expected)
@@ -159,26 +165,26 @@ class Editing:
             if deleted:
                 return deleted
 
-    def _item(self, item_id: str, expected: Expected) -> Item:
+    def _item(self, item_id: str, expected: Precondition) -> Item:
         check_id(item_id)
         item = self._store.items([item_id]).get(item_id)
         if item is None and expected.one_of is not None:
             raise unexpected_item(item_id, 0, expected)
         if item is None:
-            raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
         if not expected.holds(item.seq):
             raise unexpected_item(item_id, item.seq, expected)
         return item
 
 
-def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemError:
+def unexpected_item(item_id: str, seq: int, expected: Precondition) -> ChangedItemError:
     """Return what is said where an item is not as ``expected``; ``seq`` 0: there is none."""
     if not seq:
-        return ChangedItemError(f"no item has the id {shown(item_id)}, and one was expected")
+        return ChangedItemError(f"no item has the id {quoted(item_id)}, and one was expected")
     if expected.none_of == "any":
-        return ChangedItemError(f"there is an item {shown(item_id)}, and none was expected")
+        return ChangedItemError(f"there is an item {quoted(item_id)}, and none was expected")
     return ChangedItemError(
-        f"the item {shown(item_id)} is not what was expected: its seq is {seq} by now; read it "
+        f"the item {quoted(item_id)} is not what was expected: its seq is {seq} by now; read it "
         "again, and change what is there then"
     )
 
@@ -186,6 +192,6 @@ def unexpected_item(item_id: str, seq: int, expected: Expected) -> ChangedItemEr
 def _delete_all(transaction: WriteTransaction, *, items: Sequence[Item]) -> int:
     """Delete those of ``items`` that are as they were read, and return how many they are."""
     return sum(
-        transaction.delete(item.id, expected=Expected(one_of=frozenset([item.seq])))
+        transaction.delete(item.id, expected=Precondition(one_of=frozenset([item.seq])))
         for item in items
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, GroupKeyError
 from index.items.filter import Key, parse_key
-from index.items.item import is_text, shown
+from index.items.item import is_text, quoted
 from index.items.metadata_index import OTHER, TEXT, metadata_entries
 from index.store.condition_queries import METADATA_INDEX_VERSION
 
@@ -80,7 +80,7 @@ class Groups:
         return Groups(keys_N, codes_N, to=more.evaluated_to)
 
 
-class KnownGroups:
+class GroupCache:
     """Remembers the groups of the keys that were asked for last, and reads what came since.
 
     For any number of threads. The first question about a key costs about a second per million items
@@ -121,7 +121,7 @@ class KnownGroups:
         return known
 
 
-def code_of(kind: int, value: str | int | float) -> int:
+def group_code(kind: int, value: str | int | float) -> int:
     """Return the number of a group: 63 bits, another one in every process.
 
     Python's hash of text is keyed, so that nobody can make two values meet; by chance two of a
@@ -136,10 +136,10 @@ def read_groups(reader: apsw.Connection, key: Key, *, after: int) -> Groups:
     """Return the groups of all items above the key ``after``."""
     newest = reader.execute("SELECT max(key) FROM items").get or 0
     texts, counts, codes = [], [], []
-    for kind, value, text, count in _valued(reader, key, after, newest):
+    for kind, value, text, count in _read_values(reader, key, after, newest):
         texts.append(text)
         counts.append(count)
-        codes.append(code_of(kind, value))
+        codes.append(group_code(kind, value))
     keys_N = np.fromstring(" ".join(texts), np.int64, sep=" ") if texts else np.empty(0, np.int64)
     codes_N = np.repeat(np.array(codes, np.int64), np.array(counts, np.int64))
     order_N = np.argsort(keys_N, kind="stable")
@@ -152,7 +152,7 @@ def read_groups(reader: apsw.Connection, key: Key, *, after: int) -> Groups:
     return Groups(keys_N[chosen_N], codes_N[chosen_N], to=max(newest, after))
 
 
-def _valued(reader: apsw.Connection, key: Key, after: int, newest: int) -> Iterable[_Valued]:
+def _read_values(reader: apsw.Connection, key: Key, after: int, newest: int) -> Iterable[_Valued]:
     """Return the values under ``key`` and who has them: of items above ``after``, perhaps more."""
     if key == CONTENT:
         sql = "SELECT ?, content_sha256, key, 1 FROM items WHERE key > ?"
@@ -184,7 +184,7 @@ def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[
         try:
             entries = metadata_entries(metadata)
         except ValueError as error:
-            sentence = f"the metadata of item {shown(item_id)} is damaged"
+            sentence = f"the metadata of item {quoted(item_id)} is damaged"
             raise GalleryFolderError(sentence) from error
         for name, kind, value in entries:
             if name == key.name and kind < OTHER:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, StorageError
 from index.items.filter import Filter
-from index.items.item import Hit, Item, Itself, Page, RangeResult, SearchResult
+from index.items.item import Hit, Item, Page, QueryItem, RangeResult, SearchResult
 from index.items.metadata_index import TEXT
-from index.query.cursor import cursor_of, key_of
-from index.query.groups import CONTENT, KnownGroups, code_of
+from index.query.cursor import decode_cursor, encode_cursor
+from index.query.groups import CONTENT, GroupCache, group_code
 from index.query.item_cache import ItemCache
-from index.query.result_selection import EVERY_ITEM, Picker, Picking, picked
-from index.search.exact import Hits
+from index.query.result_selection import EVERY_ITEM, ResultSelection, ResultSelector, select_results
+from index.search.hits import Hits, at_least, led_by, scaled
 from index.snapshot.filter_cache import FilterCache, FilterMask
 from index.snapshot.follower import Follower
 from index.snapshot.snapshot import Snapshot
@@ -48,7 +48,7 @@ class Searcher:
             newest=lambda: follower.catch_up().seq,
             stored=lambda: follower.snapshot.count,
         )
-        self._groups = KnownGroups(store.reading, stored=lambda: follower.snapshot.count)
+        self._groups = GroupCache(store.reading, stored=lambda: follower.snapshot.count)
         self._items = ItemCache(store)
 
     def search(
@@ -59,9 +59,9 @@ class Searcher:
         filter: Filter | None = None,
         min_score: float | None = None,
         exact: bool = False,
-        itself: Itself | None = None,
+        query_item: QueryItem | None = None,
         factor: float = 1.0,
-        picking: Picking = EVERY_ITEM,
+        selection: ResultSelection = EVERY_ITEM,
     ) -> SearchResult:
         """Return the ``k`` nearest items of each query, best first, ties by the older item.
 
@@ -72,21 +72,21 @@ class Searcher:
             queries_QD: finite unit vectors.
             k, filter: at least 1; applied during the search, so that it never costs hits.
             min_score, exact: in [-1, 1], reached by every hit; look at every item.
-            itself: the stored item that the one query was made of: it comes first.
+            query_item: the stored item that the one query was made of: it comes first.
             factor: what cosines are multiplied with to be scores
                 (``vision.inference.query_weighting``).
-            picking: what is left out.
+            selection: what is left out.
 
         Raises:
-            UnknownIdError: ``itself`` is not stored.
+            UnknownIdError: ``query_item`` is not stored.
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
             GalleryFolderError: the database is damaged, or the index holds a key that neither the
                 items nor the log explain.
             StorageError: the database cannot be read; or it can only be read here, and others keep
                 changing it.
         """
-        own = None if itself is None else self._own_hit(queries_QD, itself)
-        reach = picking.offset + k
+        own = None if query_item is None else self._own_hit(queries_QD, query_item)
+        reach = selection.offset + k
 
         def attempt(snapshot: Snapshot) -> SearchResult | None:
             mask = self._mask(filter, snapshot)
@@ -96,18 +96,18 @@ class Searcher:
 
             def finish(hits: Hits) -> Hits:
                 hits = hits if first is None else led_by(*first, hits)
-                return hits if min_score is None else _at_least(hits, min_score, factor)
+                return hits if min_score is None else at_least(min_score, hits, factor)
 
-            if picking.is_plain:
+            if selection.is_plain:
                 nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
                 found = [finish(hits) for hits in nearest]
             else:
-                picker = self._picker(picking, snapshot, itself)
-                if first is not None and not picker.stays(np.array([first[0]])).all():
+                selector = self._selector(selection, snapshot, query_item)
+                if first is not None and not selector.is_kept(np.array([first[0]])).all():
                     first = None
                 found = [
-                    picked(
-                        *(snapshot, queries_QD[[row]], picker),
+                    select_results(
+                        *(snapshot, queries_QD[[row]], selector),
                         k=reach,
                         mask=mask,
                         exact=exact,
@@ -115,9 +115,9 @@ class Searcher:
                     )
                     for row in range(len(queries_QD))
                 ]
-            if picking.offset or factor != 1:
-                found = [_scaled(hits, factor, picking.offset) for hits in found]
-            return self._result(snapshot, found, left_out=picking.exclude)
+            if selection.offset or factor != 1:
+                found = [scaled(hits, factor, selection.offset) for hits in found]
+            return self._result(snapshot, found, left_out=selection.exclude)
 
         return self._until_settled(attempt)
 
@@ -142,7 +142,7 @@ class Searcher:
             hits, total = snapshot.range_search(
                 query_D, min_score=min_score / factor, limit=limit, mask=mask
             )
-            found = self._result(snapshot, [_scaled(hits, factor)])
+            found = self._result(snapshot, [scaled(hits, factor)])
             return None if found is None else RangeResult(found.hits[0], total, found.seq)
 
         return self._until_settled(attempt)
@@ -155,10 +155,10 @@ class Searcher:
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
-        after = 0 if cursor is None else key_of(cursor)
+        after = 0 if cursor is None else decode_cursor(cursor)
         found = self.passing(filter, lambda keys_S, _: self._page(keys_S, after, limit + 1))
         items = [item for _, item in found[:limit]]
-        return Page(items, cursor_of(found[limit - 1][0]) if len(found) > limit else None)
+        return Page(items, encode_cursor(found[limit - 1][0]) if len(found) > limit else None)
 
     def passing(
         self, filter: Filter | None, look: Callable[[NDArray[np.int64] | None, int], T]
@@ -192,10 +192,12 @@ class Searcher:
             keys_S = keys_S[limit:]
         return found[:limit]
 
-    def _own_hit(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int, float] | None:
+    def _own_hit(
+        self, queries_QD: NDArray[np.float32], query_item: QueryItem
+    ) -> tuple[int, float] | None:
         """Return the key of the item and its score; nothing when its vector is another by now."""
-        key, vector_D = self._store.vector(itself.id)
-        if not np.array_equal(vector_D, itself.vector_D):
+        key, vector_D = self._store.vector(query_item.id)
+        if not np.array_equal(vector_D, query_item.vector_D):
             return None
         if np.array_equal(queries_QD[0], vector_D):
             return key, 1.0
@@ -214,27 +216,29 @@ class Searcher:
             return True
         return self._follower.catch_up().removals == snapshot.removals
 
-    def _picker(self, picking: Picking, snapshot: Snapshot, itself: Itself | None) -> Picker:
+    def _selector(
+        self, selection: ResultSelection, snapshot: Snapshot, query_item: QueryItem | None
+    ) -> ResultSelector:
         """Return what tells hits from what is left out of all that ``snapshot`` has."""
-        shut = []
-        if picking.exclude_group is not None and itself is not None:
-            key, _ = self._store.vector(itself.id)
-            groups = self._groups.of(picking.exclude_group, up_to=max(key, snapshot.last_key))
-            shut.append((groups, int(groups.of(np.array([key]))[0])))
-        if picking.exclude_content is not None:
+        excluded_groups = []
+        if selection.exclude_group is not None and query_item is not None:
+            key, _ = self._store.vector(query_item.id)
+            groups = self._groups.of(selection.exclude_group, up_to=max(key, snapshot.last_key))
+            excluded_groups.append((groups, int(groups.of(np.array([key]))[0])))
+        if selection.exclude_content is not None:
             groups = self._groups.of(CONTENT, up_to=snapshot.last_key)
-            shut.append((groups, code_of(TEXT, picking.exclude_content)))
-        out = np.empty(0, np.int64)
-        if picking.exclude:
+            excluded_groups.append((groups, group_code(TEXT, selection.exclude_content)))
+        excluded_keys = np.empty(0, np.int64)
+        if selection.exclude:
             sql = "SELECT key FROM items WHERE id IN (SELECT value FROM json_each(?))"
             with self._store.reading() as reader:
-                out = keys_of(reader, sql, (json.dumps(sorted(picking.exclude)),))
-        by = picking.group_by
-        return Picker(
-            out=out,
-            shut=shut,
+                excluded_keys = keys_of(reader, sql, (json.dumps(sorted(selection.exclude)),))
+        by = selection.group_by
+        return ResultSelector(
+            excluded_keys=excluded_keys,
+            excluded_groups=excluded_groups,
             groups=None if by is None else self._groups.of(by, up_to=snapshot.last_key),
-            group_size=picking.group_size,
+            group_size=selection.group_size,
         )
 
     def _result(
@@ -289,25 +293,3 @@ class Searcher:
                 f"{self._store.folder} is damaged: its log and its items disagree; verify lists how"
             )
         return result
-
-
-def led_by(key: int, score: float, hits: Hits) -> Hits:
-    """Return as many ``hits``, with ``key``, by whose vector was asked, first."""
-    keys, scores = hits
-    others = keys != key
-    return (
-        np.concatenate([np.array([key]), keys[others]])[: len(keys)],
-        np.concatenate([np.array([score], np.float32), scores[others]])[: len(keys)],
-    )
-
-
-def _at_least(hits: Hits, min_score: float, factor: float) -> Hits:
-    keys, scores = hits
-    enough = int(np.count_nonzero(factor * scores >= min_score))
-    return keys[:enough], scores[:enough]
-
-
-def _scaled(hits: Hits, factor: float, offset: int = 0) -> Hits:
-    """Return the hits after the first ``offset``, their cosines made scores."""
-    keys, scores = hits
-    return keys[offset:], np.clip(factor * scores[offset:], -1, 1)

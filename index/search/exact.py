@@ -11,15 +11,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.search.hits import NO_HITS, Hits, merged
+
 # Candidates beyond k: FAISS and our own sum round differently (about 1e-6 at width 4,096), so the
 # candidates must reach this far below the k-th score before they are known to hold the best k.
 ROUNDING: Final = 4e-6
 SPARE: Final = 16
 BLOCK_NUMBERS: Final = 2**21  # of rows that are gathered or compared at a time: 8 MiB
 GATHER_QUERIES: Final = 8  # from so many on, gathering rows for the matrix product pays
-
-Hits = tuple[NDArray[np.int64], NDArray[np.float32]]  # keys and scores, best first
-NOTHING: Final[Hits] = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class Rows(Protocol):
@@ -68,7 +67,7 @@ def nearest(
     tombstones = rows.tombstones if among is None else 0
     k = min(k, scanned - tombstones)
     if not k:
-        return [NOTHING] * len(queries_QD)
+        return [NO_HITS] * len(queries_QD)
     fetch = min(k + tombstones + SPARE, scanned)
     if len(queries_QD) == 1:
         return [_nearest_of_one(rows, queries_QD, k, fetch, among)]
@@ -124,7 +123,7 @@ def range_search(
     """
     if among is None and rows.tombstones:
         among = rows.live_rows()
-    best, total, least = NOTHING, 0, np.float32(min_score)
+    best, total, least = NO_HITS, 0, np.float32(min_score)
     scanned = len(rows.keys_N) if among is None else len(among)
     step = _block_rows(query_D)
     for start in range(0, scanned, step):
@@ -143,14 +142,8 @@ def range_search(
             border = max(border, np.partition(products_S, -limit)[-limit] - np.float32(ROUNDING))
         keys, scores = ranked(rows, query_D, block[products_S >= border - ROUNDING])
         enough = int(np.searchsorted(-scores, -least, side="right"))
-        best = _best(best, (keys[:enough], scores[:enough]), limit)
+        best = merged((keys[:enough], scores[:enough]), best, k=limit)
     return best, total
-
-
-def _best(one: Hits, other: Hits, limit: int | None) -> Hits:
-    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
-    order = np.lexsort((keys, -scores))[:limit]
-    return keys[order], scores[order]
 
 
 def _block_rows(query_D: NDArray[np.float32]) -> int:

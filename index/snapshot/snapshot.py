@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.exact import NOTHING, Hits, Rows, nearest, range_search
+from index.search.exact import Rows, nearest, range_search
+from index.search.hits import NO_HITS, Hits, merged
 from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.search.vectors import unit_vectors
 from index.snapshot.filter_cache import FilterMask
 from index.snapshot.segments.delta_segment import DeltaSegment, DeltaSegmentView
-from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView, merged
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class Snapshot:
         self, queries_QD: NDArray[np.float32], k: int, mask: FilterMask | None
     ) -> list[Hits]:
         if not self.delta_count:
-            return [NOTHING] * len(queries_QD)
+            return [NO_HITS] * len(queries_QD)
         among = None if mask is None else mask.rows_of(self.delta)
         return nearest(self.delta, queries_QD, k=k, among=among)
 

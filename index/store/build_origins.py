@@ -1,4 +1,4 @@
-"""What builds have stored, from which source, and what that said: remembered in the database.
+"""What builds have stored, from which source, and what the source had: recorded in the database.
 
 The table is made by the first build that needs it; programs that do not know it leave it alone. A
 row goes with its item, and outlives edits of it.
@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
-from index.items.source_edits import Claim, Memory
+from index.items.source_edits import BuildRecord, ItemState
 from index.store.schema import DATABASE_NAME
 from index.store.sqlite.database import Database
 
@@ -31,8 +31,8 @@ SOURCE_DIGITS: Final = 16
 PURGED: Final = ""  # in the place of a content's digest
 
 
-class Origins:
-    """What the builds from one source said of the items of a gallery.
+class BuildOrigins:
+    """What the builds from one source had for the items of a gallery.
 
     A connection of its own: what it writes is no operation of the log, and no search sees it.
     """
@@ -43,33 +43,35 @@ class Origins:
             :SOURCE_DIGITS
         ]
 
-    def recall(self, ids: Sequence[str]) -> dict[str, Memory]:
-        """Return what builds last said of those of ``ids`` that any source has brought."""
-        wanted = "SELECT value FROM json_each(?)"
-        rows = self._rows(
-            f"SELECT id, source, content_sha256, label, metadata FROM built WHERE id IN ({wanted})",
-            json.dumps(list(ids)),
+    def find(self, ids: Sequence[str]) -> dict[str, BuildRecord]:
+        """Return the latest records of those of ``ids`` that any source has brought."""
+        sql = (
+            "SELECT id, source, content_sha256, label, metadata FROM built "
+            "WHERE id IN (SELECT value FROM json_each(?))"
         )
-        return {
-            item_id: Memory(_claim(*claim), source == self._source)
-            for item_id, source, *claim in rows
-        }
+        with self._database.reading() as reader:
+            if reader.execute(_IS_THERE).get is None:
+                return {}
+            return {
+                item_id: BuildRecord(_item_state(*state), source == self._source)
+                for item_id, source, *state in reader.execute(sql, (json.dumps(list(ids)),))
+            }
 
-    def remember(self, claims: Mapping[str, Claim]) -> None:
-        """Remember what this source says of items that have been stored.
+    def record(self, states: Mapping[str, ItemState]) -> None:
+        """Record what this source has for items that have been stored.
 
         Raises:
-            ReadOnlyError, DiskFullError, StorageError: nothing was remembered.
+            ReadOnlyError, DiskFullError, StorageError: nothing was recorded.
         """
         rows = [
             (
                 item_id,
                 self._source,
-                claim.content_sha256,
-                claim.label,
-                json.dumps(claim.metadata, ensure_ascii=False),
+                state.content_sha256,
+                state.label,
+                json.dumps(state.metadata, ensure_ascii=False),
             )
-            for item_id, claim in claims.items()
+            for item_id, state in states.items()
         ]
         # Only of items that are still there, and only what is news: a second build writes nothing.
         sql = (
@@ -82,7 +84,7 @@ class Origins:
             writer.execute(_TABLE)
             writer.executemany(sql, rows)
 
-    def brought(self) -> Iterator[str]:
+    def built_ids(self) -> Iterator[str]:
         """Give the ids of all items that this source was the last to bring, sorted."""
         sql = "SELECT id FROM built WHERE source = ? AND id IN (SELECT id FROM items) ORDER BY id"
         with self._database.reading() as reader:
@@ -94,17 +96,11 @@ class Origins:
         """Close the connection."""
         self._database.close()
 
-    def _rows(self, sql: str, value: str) -> list[tuple[Any, ...]]:
-        with self._database.reading() as reader:
-            if reader.execute(_IS_THERE).get is None:
-                return []
-            return list(reader.execute(sql, (value,)))
-
 
 def purge_edited(gallery: Path) -> None:
-    """Forget what sources said of items that hold something else by now.
+    """Delete what is recorded of items that hold something else by now.
 
-    The next build takes what it finds in the source for what was said: the edits stay.
+    The next build takes what it finds in the source for what was recorded: the edits stay.
 
     Raises:
         ReadOnlyError, DiskFullError, StorageError: nothing was changed.
@@ -117,20 +113,20 @@ def purge_edited(gallery: Path) -> None:
         if writer.execute(_IS_THERE).get is not None:
             edited = [
                 (PURGED, item_id)
-                for item_id, *claims in writer.execute(sql, (PURGED,))
-                if _claim(*claims[:3]) != _claim(*claims[3:])
+                for item_id, *states in writer.execute(sql, (PURGED,))
+                if _item_state(*states[:3]) != _item_state(*states[3:])
             ]
             forget_it = "UPDATE built SET content_sha256 = ?, label = NULL, metadata = '{}' "
             writer.executemany(f"{forget_it} WHERE id = ?", edited)
 
 
-def _claim(content_sha256: str, label: str | None, metadata: str) -> Claim | None:
+def _item_state(content_sha256: str, label: str | None, metadata: str) -> ItemState | None:
     if content_sha256 == PURGED:
         return None
-    return Claim(content_sha256, label, json.loads(metadata))
+    return ItemState(content_sha256, label, json.loads(metadata))
 
 
-def forget(cursor: apsw.Cursor, item_id: str) -> None:
-    """Remember nothing more of an item, inside the transaction that deletes it."""
+def delete_record(cursor: apsw.Cursor, item_id: str) -> None:
+    """Delete the record of an item, inside the transaction that deletes the item."""
     if cursor.execute(_IS_THERE).get is not None:
         cursor.execute("DELETE FROM built WHERE id = ?", (item_id,))

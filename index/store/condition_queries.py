@@ -23,7 +23,7 @@ from index.items.filter import (
     Value,
     holds,
 )
-from index.items.item import shown
+from index.items.item import quoted
 from index.items.metadata_index import NULL, OTHER, kind_of
 
 METADATA_INDEX_VERSION: Final = 3  # format of the database from which on it has every member
@@ -82,7 +82,7 @@ def scan_keys(reader: apsw.Connection, condition: Condition, *, after: int) -> N
             if holds(condition, item_id=item_id, label=label, metadata=metadata):
                 found.append(key)
         except ValueError as error:
-            sentence = f"the metadata of item {shown(item_id)} is damaged"
+            sentence = f"the metadata of item {quoted(item_id)} is damaged"
             raise GalleryFolderError(sentence) from error
     return np.array(found, np.int64)
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, NoThumbnailError, UnknownIdError
 from index.items.filter import Condition
-from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, item_of, shown
-from index.items.preconditions import ANYTHING, Expected
+from index.items.item import ITEM_COLUMNS, Item, NewItem, PutResult, quoted, read_item
+from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
@@ -41,11 +41,7 @@ from index.store.schema import (
     write_setting,
 )
 from index.store.sqlite.database import Database, translate_errors
-from index.store.transaction import (
-    WriteTransaction,
-    last_seq,
-    write_cost,
-)
+from index.store.transaction import WriteTransaction, last_seq, write_cost
 from vision.image.thumbnail import Thumbnail
 
 T = TypeVar("T")
@@ -102,15 +98,19 @@ class Store:
         self._writer.on_commit = work
 
     def put(
-        self, items: Sequence[NewItem], *, upsert: bool, created: str, expected: Expected = ANYTHING
+        self,
+        items: Sequence[NewItem],
+        *,
+        upsert: bool,
+        created: str,
+        expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
         """Store ``items``, all or none, and return what became of each, in order.
 
         Callers on several threads share transactions; all of them get the error of one.
 
         Raises:
-            InvalidIdError, InvalidMetadataError, BadVectorsError: an item is not storable; nothing
-                was written.
+            InvalidIdError, InvalidMetadataError, BadVectorsError: nothing was written.
             ReadOnlyError, DiskFullError: nothing was written.
             StorageError: nothing was written; or, on an I/O error, perhaps all: read-only from now.
         """
@@ -135,23 +135,19 @@ class Store:
     def items(self, ids: Sequence[str]) -> dict[str, Item]:
         """Return the items among ``ids`` that are stored, by id."""
         sql = f"SELECT {ITEM_COLUMNS} FROM items WHERE id IN (SELECT value FROM json_each(?))"
-        with self._database.reading() as reader:
-            items = [item_of(row) for row in reader.execute(sql, (json.dumps(list(ids)),))]
+        items = [read_item(row) for row in self._rows(sql, json.dumps(list(ids)))]
         return {item.id: item for item in items}
 
     def items_by_key(self, keys: NDArray[np.int64]) -> dict[int, Item]:
         """Return the items among ``keys`` that are stored, by key."""
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key IN (SELECT value FROM json_each(?))"
-        with self._database.reading() as reader:
-            rows = reader.execute(sql, (json.dumps(keys.tolist()),))
-            return {key: item_of(columns) for key, *columns in rows}
+        rows = self._rows(sql, json.dumps(keys.tolist()))
+        return {key: read_item(columns) for key, *columns in rows}
 
     def page(self, *, after: int, limit: int) -> list[tuple[int, Item]]:
         """Return up to ``limit`` (key, item) with keys above ``after``, by key."""
         sql = f"SELECT key, {ITEM_COLUMNS} FROM items WHERE key > ? ORDER BY key LIMIT ?"
-        with self._database.reading() as reader:
-            rows = reader.execute(sql, (after, limit))
-            return [(key, item_of(columns)) for key, *columns in rows]
+        return [(key, read_item(columns)) for key, *columns in self._rows(sql, after, limit)]
 
     def condition_keys(self, condition: Condition, *, after: int) -> NDArray[np.int64]:
         """Return the keys above ``after`` that ``selection.condition_keys`` says: int64 (N,)."""
@@ -171,10 +167,8 @@ class Store:
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors (D,) of those of ``ids`` that are stored, by id."""
         sql = "SELECT id, v.data FROM items JOIN vectors v USING (key) WHERE id IN "
-        with self._database.reading() as reader:
-            named = (json.dumps(list(ids)),)
-            rows = reader.execute(f"{sql}(SELECT value FROM json_each(?))", named)
-            return {name: decode_vector(data, width=self.binding.width) for name, data in rows}
+        rows = self._rows(f"{sql}(SELECT value FROM json_each(?))", json.dumps(list(ids)))
+        return {name: decode_vector(data, width=self.binding.width) for name, data in rows}
 
     def thumbnail(self, item_id: str) -> Thumbnail:
         """Return the stored thumbnail of an item.
@@ -187,7 +181,7 @@ class Store:
         thumbnail = Thumbnail(*self._row(sql, item_id))
         if thumbnail == NO_THUMBNAIL:
             raise NoThumbnailError(
-                f"the item {shown(item_id)} was stored as a vector, without a picture"
+                f"the item {quoted(item_id)} was stored as a vector, without a picture"
             )
         return thumbnail
 
@@ -224,8 +218,7 @@ class Store:
 
     def count(self) -> int:
         """Return the number of items; a few milliseconds for a million."""
-        with self._database.reading() as reader:
-            return int(reader.execute("SELECT count(*) FROM items").get)
+        return int(self._rows("SELECT count(*) FROM items")[0][0])
 
     def setting(self, name: str) -> str | None:
         """Return what ``name`` was last set to, ``None`` before that; ValueError: no such name."""
@@ -279,11 +272,15 @@ class Store:
         self._writer.on_commit = lambda: None  # it leads back here: a circle keeps files mapped
         self._database.close()
 
-    def _row(self, sql: str, item_id: str) -> tuple[Any, ...]:
+    def _rows(self, sql: str, *parameters: str | int) -> list[tuple[Any, ...]]:
         with self._database.reading() as reader:
-            for row in reader.execute(f"{sql} WHERE items.id = ?", (item_id,)):
-                return tuple(row)
-        raise UnknownIdError(f"no item has the id {shown(item_id)}")
+            return reader.execute(sql, parameters).fetchall()
+
+    def _row(self, sql: str, item_id: str) -> tuple[Any, ...]:
+        rows = self._rows(f"{sql} WHERE items.id = ?", item_id)
+        if not rows:
+            raise UnknownIdError(f"no item has the id {quoted(item_id)}")
+        return rows[0]
 
 
 def read_binding(folder: Path) -> Binding:

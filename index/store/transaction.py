@@ -18,9 +18,9 @@ from index.items.metadata_index import (
     metadata_entries,
     remove_metadata_entries,
 )
-from index.items.preconditions import ANYTHING, Expected
+from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
-from index.store.build_origins import forget
+from index.store.build_origins import delete_record
 from vision.image.thumbnail import Thumbnail
 
 _FIND: Final = "SELECT key, seq, created, label, metadata, content_sha256 FROM items WHERE id = ?"
@@ -71,12 +71,18 @@ class WriteTransaction:
         return self._seq - self._seq_before
 
     def put_all(
-        self, items: Sequence[PreparedItem], *, upsert: bool, expected: Expected = ANYTHING
+        self,
+        items: Sequence[PreparedItem],
+        *,
+        upsert: bool,
+        expected: Precondition = NO_PRECONDITION,
     ) -> list[PutResult]:
         """Store items one after another; an id that comes twice meets its earlier self."""
         return [self.put(item, upsert=upsert, expected=expected) for item in items]
 
-    def put(self, item: PreparedItem, *, upsert: bool, expected: Expected = ANYTHING) -> PutResult:
+    def put(
+        self, item: PreparedItem, *, upsert: bool, expected: Precondition = NO_PRECONDITION
+    ) -> PutResult:
         """Store an item, unless the same content, label and metadata are there already.
 
         Of an item that does not bring everything, the rest stays as it is stored.
@@ -91,7 +97,7 @@ class WriteTransaction:
         if old is not None:
             old_key, old_seq, _, *content = old
             is_same = content == [item.label, item.metadata, item.content_sha256]
-            if item.brings is not None:
+            if item.provided is not None:
                 item, is_same = self._completed(item, old)
             if is_same:
                 return PutResult(item.id, "unchanged", old_seq)
@@ -140,14 +146,14 @@ class WriteTransaction:
         self._log("delete", old_key)
         return seq
 
-    def delete(self, item_id: str, *, expected: Expected = ANYTHING) -> bool:
+    def delete(self, item_id: str, *, expected: Precondition = NO_PRECONDITION) -> bool:
         """Delete an item and return whether there was one, and the one that was ``expected``."""
         old = self._cursor.execute(_FIND, (item_id,)).get
         if old is None or not expected.holds(old[1]):
             return False
         key, _, _, _, metadata, _ = old
         self._remove(key, metadata)
-        forget(self._cursor, item_id)
+        delete_record(self._cursor, item_id)
         self._log("delete", key)
         return True
 
@@ -156,21 +162,21 @@ class WriteTransaction:
 
         A picture that is not brought stays, unless the source tells that its image is another one.
         """
-        assert item.brings is not None
+        assert item.provided is not None
         key, _, created, label, metadata, content_sha256 = old
         ((vector, media_type, picture),) = self._cursor.execute(_FIND_BYTES, (key,))
         thumbnail = NO_THUMBNAIL if media_type is None else Thumbnail(media_type, picture)
-        same_image = item.content_sha256 == content_sha256 or "content" not in item.brings
+        same_image = item.content_sha256 == content_sha256 or "content" not in item.provided
         kept: dict[str, Any] = {}
-        if "label" not in item.brings:
+        if "label" not in item.provided:
             kept["label"] = label
-        if "metadata" not in item.brings:
+        if "metadata" not in item.provided:
             kept |= {"metadata": metadata, "entries": frozenset(metadata_entries(metadata))}
-        if "content" not in item.brings and vector == item.vector:
+        if "content" not in item.provided and vector == item.vector:
             kept["content_sha256"] = content_sha256
-        if "picture" not in item.brings and same_image:
+        if "picture" not in item.provided and same_image:
             kept["thumbnail"] = thumbnail
-        if "created" not in item.brings:
+        if "created" not in item.provided:
             kept["created"] = created
         item = replace(item, **kept)
         content = (item.label, item.metadata, item.content_sha256, item.vector, item.thumbnail)

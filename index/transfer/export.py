@@ -10,22 +10,24 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import numpy as np
 
+from dataset.tables.parquet import load_pyarrow
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
 from index.gallery import Gallery
 from index.search.vectors import VECTOR_TYPE
 from index.store.sqlite.database import NO_ROOM
-from index.transfer.stored_items import Contents, Provenance, Stored, contents
+from index.transfer.stored_items import GalleryContents, Provenance, StoredItem, open_contents
 
 GROUP_ROWS: Final = 4_096  # in a row group: 8 MiB of vectors at width 512
-FACTS_KEY: Final = b"lookalike"  # of the Parquet file's own metadata
-FACTS_NAME: Final = "gallery.json"
+PROVENANCE_KEY: Final = b"lookalike"  # of the Parquet file's own metadata
+PROVENANCE_NAME: Final = "gallery.json"
 VECTORS_NAME: Final = "vectors.npy"
 TABLE_STEM: Final = "items"
 COLUMNS: Final = ("id", "label", "metadata", "content_sha256", "created")
@@ -46,9 +48,9 @@ def export_parquet(
         GalleryFolderError: ``path`` exists, or the gallery is damaged.
         DiskFullError, StorageError: it cannot be written. In every case nothing is left.
     """
-    pyarrow, parquet = load_pyarrow()
-    with contents(gallery.folder) as stored, _new(path) as made:
-        schema = _schema(pyarrow, stored.facts, thumbnails=thumbnails)
+    pyarrow, parquet = load_pyarrow(SourceError)
+    with open_contents(gallery.folder) as stored, _new(path) as made:
+        schema = _schema(pyarrow, stored.provenance, thumbnails=thumbnails)
         with made.open("xb") as file:
             with parquet.ParquetWriter(
                 file, schema, compression="zstd", use_dictionary=["label"]
@@ -57,7 +59,7 @@ def export_parquet(
                     writer.write_batch(_record_batch(pyarrow, schema, group))
                     on_progress(len(group))
             sync_file(file)
-        return stored.facts
+        return stored.provenance
 
 
 def export_folder(
@@ -68,7 +70,7 @@ def export_folder(
     ``vectors.npy`` is (N, D) float32; row n of it belongs to line n of ``items.jsonl``, or of
     ``items.csv`` after its heading. Raises as ``export_parquet``.
     """
-    with contents(gallery.folder) as stored, _new(folder) as made:
+    with open_contents(gallery.folder) as stored, _new(folder) as made:
         made.mkdir()
         with (
             (made / VECTORS_NAME).open("xb") as vectors,
@@ -79,7 +81,7 @@ def export_folder(
                 {
                     "descr": VECTOR_TYPE.str,
                     "fortran_order": False,
-                    "shape": (stored.facts.count, stored.facts.width),
+                    "shape": (stored.provenance.count, stored.provenance.width),
                 },
             )
             write = _csv_writer(lines) if table == "csv" else _json_writer(lines)
@@ -90,25 +92,11 @@ def export_folder(
                 on_progress(len(group))
             sync_file(vectors)
             sync_file(lines)
-        with (made / FACTS_NAME).open("x") as file:
-            json.dump(stored.facts.to_json(), file, indent=1)
+        with (made / PROVENANCE_NAME).open("x") as file:
+            json.dump(stored.provenance.to_json(), file, indent=1)
             sync_file(file)
         sync_folder(made)
-        return stored.facts
-
-
-def load_pyarrow() -> tuple[Any, Any]:
-    """Return ``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        SourceError: they are not installed.
-    """
-    try:
-        import pyarrow  # noqa: PLC0415 - an extra that few need
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise SourceError("Parquet needs pyarrow: pip install 'lookalike[parquet]'") from error
-    return pyarrow, parquet
+        return stored.provenance
 
 
 @contextmanager
@@ -133,27 +121,22 @@ def _new(path: Path) -> Iterator[Path]:
         raise StorageError(sentence) from error
 
 
-def _groups(stored: Contents, *, thumbnails: bool) -> Iterator[list[Stored]]:
-    group: list[Stored] = []
-    for item in stored.items(thumbnails=thumbnails):
-        group.append(item)
-        if len(group) == GROUP_ROWS:
-            yield group
-            group = []
-    if group:
+def _groups(stored: GalleryContents, *, thumbnails: bool) -> Iterator[list[StoredItem]]:
+    items = stored.items(thumbnails=thumbnails)
+    while group := list(islice(items, GROUP_ROWS)):
         yield group
 
 
-def _schema(pyarrow: Any, facts: Provenance, *, thumbnails: bool) -> Any:
+def _schema(pyarrow: Any, provenance: Provenance, *, thumbnails: bool) -> Any:
     fields = [pyarrow.field(name, pyarrow.string(), nullable=name == "label") for name in COLUMNS]
-    fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), facts.width)))
+    fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), provenance.width)))
     if thumbnails:
         fields.append(pyarrow.field("thumbnail_type", pyarrow.string()))
         fields.append(pyarrow.field("thumbnail", pyarrow.binary()))
-    return pyarrow.schema(fields, metadata={FACTS_KEY: json.dumps(facts.to_json())})
+    return pyarrow.schema(fields, metadata={PROVENANCE_KEY: json.dumps(provenance.to_json())})
 
 
-def _record_batch(pyarrow: Any, schema: Any, group: list[Stored]) -> Any:
+def _record_batch(pyarrow: Any, schema: Any, group: list[StoredItem]) -> Any:
     numbers = pyarrow.array(np.concatenate([item.vector_D for item in group]), pyarrow.float32())
     columns = [pyarrow.array([getattr(item, name) for item in group]) for name in COLUMNS]
     columns[1] = pyarrow.array([item.label for item in group], pyarrow.string())
@@ -168,19 +151,19 @@ def _record_batch(pyarrow: Any, schema: Any, group: list[Stored]) -> Any:
     return pyarrow.record_batch(columns, schema=schema)
 
 
-def _csv_writer(file: IO[str]) -> Callable[[Stored], None]:
+def _csv_writer(file: IO[str]) -> Callable[[StoredItem], None]:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
 
-    def write(item: Stored) -> None:
+    def write(item: StoredItem) -> None:
         # A label has at least one character, so an empty cell says that there is none.
         writer.writerow([getattr(item, name) for name in COLUMNS])
 
     return write
 
 
-def _json_writer(file: IO[str]) -> Callable[[Stored], None]:
-    def write(item: Stored) -> None:
+def _json_writer(file: IO[str]) -> Callable[[StoredItem], None]:
+    def write(item: StoredItem) -> None:
         members = {name: getattr(item, name) for name in COLUMNS}
         members["metadata"] = json.loads(item.metadata)
         file.write(json.dumps(members, ensure_ascii=False) + "\n")

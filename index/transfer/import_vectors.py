@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError, InvalidIdError, InvalidMetadataError, VectorIndexError
 from index.items.ids import check_id
 from index.items.item import (
+    ItemField,
     NewItem,
-    Part,
     PutResult,
     check_label,
     clean_label,
     encode_metadata,
-    shown,
+    quoted,
 )
 from index.operations.build_report import BuildReport
 from index.search.vectors import UNIT_TOLERANCE, VECTOR_TYPE, Parts
@@ -42,7 +42,7 @@ from index.transfer.vector_source import VectorEntry, VectorSource
 CHUNK: Final = 1_000  # items per transaction
 CHUNK_BYTES: Final = 2**19  # of metadata per transaction: others wait while it is indexed
 SHA256: Final = re.compile("[0-9a-f]{64}")
-PARTS: Final[tuple[Part, ...]] = ("label", "metadata", "picture", "created")
+ITEM_FIELDS: Final[tuple[ItemField, ...]] = ("label", "metadata", "picture", "created")
 
 
 class Destination(Protocol):
@@ -91,29 +91,29 @@ def store_vectors(
         DiskFullError, StorageError: the chunk at hand was not stored; the ones before it are.
         Whatever reading the source raises, with the same state.
     """
-    if source.facts is not None:
-        gallery.binding.check(source.facts.fingerprint, gallery.folder)
+    if source.provenance is not None:
+        gallery.binding.check(source.provenance.fingerprint, gallery.folder)
     started = time.perf_counter()
     outcomes: Counter[str] = Counter()
     left: Counter[str] = Counter()
     refused: list[_Refused] = []
-    wanted = _Wanted(gallery.binding.width, parts, normalize)
-    for chunk in _chunks(_checked(source.entries, wanted)):
-        items = [one.item for one in chunk if isinstance(one, _Sound)]
+    rules = _VectorRules(gallery.binding.width, parts, normalize)
+    for chunk in _chunks(_checked(source.entries, rules)):
+        items = [one.item for one in chunk if isinstance(one, _Accepted)]
         refused += [one for one in chunk if isinstance(one, _Refused)]
         results = gallery.put(items)
         outcomes.update(result.outcome for result in results)
         for item, result in zip(items, results, strict=True):
             if result.outcome != "created":
-                left.update(part for part in PARTS if part not in (item.brings or ()))
+                left.update(part for part in ITEM_FIELDS if part not in (item.provided or ()))
         on_progress(len(chunk))
     pairs = [(one.id, one.reason) for one in refused]
-    report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
+    report = BuildReport.from_outcomes(outcomes, pairs, count=gallery.count, started=started)
     rows = [one.row for one in refused]
     return replace(report, left_as_stored=dict(left), refused_rows=rows)
 
 
-class _Wanted(NamedTuple):
+class _VectorRules(NamedTuple):
     """What a vector has to be."""
 
     width: int
@@ -122,7 +122,7 @@ class _Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sound:
+class _Accepted:
     item: NewItem
     bytes: int  # of metadata
 
@@ -134,23 +134,25 @@ class _Refused:
     reason: str
 
 
-def _checked(entries: Iterable[VectorEntry], wanted: _Wanted) -> Iterator[_Sound | _Refused]:
+def _checked(entries: Iterable[VectorEntry], rules: _VectorRules) -> Iterator[_Accepted | _Refused]:
     """Give every entry as an item, or its id and why it is refused."""
     seen: set[str] = set()
     for row, entry in enumerate(entries, start=1):
         item_id = _text(entry.id)
         try:
-            sound = _item(entry, item_id, wanted)
-            if sound.item.id in seen:  # else each import would store first the one, then the other
-                raise InvalidIdError("its id came before")
+            accepted = _item(entry, item_id, rules)
+            if (
+                accepted.item.id in seen
+            ):  # else each import would store first the one, then the other
+                raise InvalidIdError("its id came in an earlier row")
         except VectorIndexError as error:
             yield _Refused(row, item_id or f"row {row}", str(error))
             continue
-        seen.add(sound.item.id)
-        yield sound
+        seen.add(accepted.item.id)
+        yield accepted
 
 
-def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
+def _item(entry: VectorEntry, item_id: str | None, rules: _VectorRules) -> _Accepted:
     """Return what is stored of an entry.
 
     Raises:
@@ -162,13 +164,13 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         raise BadVectorsError(entry.problem)
     label, metadata, created = _label(entry.label), _metadata(entry.metadata), _time(entry.created)
     encoded = encode_metadata({} if metadata is None else metadata)
-    vector_D = _vector(entry.vector, wanted)
+    vector_D = _vector(entry.vector, rules)
     content_sha256 = entry.content_sha256 or None
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
     ):
-        raise InvalidMetadataError(f"its content hash is none: {shown(content_sha256)}")
-    brought: dict[Part, object] = {
+        raise InvalidMetadataError(f"its content hash is not a SHA-256: {quoted(content_sha256)}")
+    brought: dict[ItemField, object] = {
         "label": label,
         "metadata": metadata,
         "picture": entry.thumbnail,
@@ -184,9 +186,9 @@ def _item(entry: VectorEntry, item_id: str | None, wanted: _Wanted) -> _Sound:
         content_sha256=content_sha256
         or hashlib.sha256(vector_D.astype(VECTOR_TYPE).tobytes()).hexdigest(),
         created=created,
-        brings=frozenset(part for part, value in brought.items() if value is not None),
+        provided=frozenset(part for part, value in brought.items() if value is not None),
     )
-    return _Sound(item, len(encoded.text))
+    return _Accepted(item, len(encoded.text))
 
 
 def _text(value: Any) -> str | None:
@@ -218,7 +220,7 @@ def _metadata(value: Any) -> Any:
     try:
         metadata = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise InvalidMetadataError(f"its metadata is not JSON: {shown(value)}") from error
+        raise InvalidMetadataError(f"its metadata is not JSON: {quoted(value)}") from error
     if metadata is None:
         raise InvalidMetadataError("metadata must be a JSON object, got null")
     return metadata
@@ -235,26 +237,26 @@ def _time(value: Any) -> str | None:
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidMetadataError(
-            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {shown(value)}"
+            f"its creation time is not of the form 2026-01-31T12:00:00+00:00: {quoted(value)}"
         ) from error
 
 
-def _vector(value: Any, wanted: _Wanted) -> NDArray[np.float32]:
+def _vector(value: Any, rules: _VectorRules) -> NDArray[np.float32]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadVectorsError(f"its vector is no list of numbers: {shown(value)}") from None
+            raise BadVectorsError(f"its vector is not a list of numbers: {quoted(value)}") from None
     try:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadVectorsError(f"its vector has {_no_number(value)}") from error
-    if numbers_D.shape != (wanted.width,):
+    if numbers_D.shape != (rules.width,):
         has = f"{len(numbers_D)} numbers" if numbers_D.ndim == 1 else "no row of numbers"
-        raise BadVectorsError(f"its vector has {has}, not {wanted.width}")
+        raise BadVectorsError(f"its vector has {has}, not {rules.width}")
     if not np.isfinite(numbers_D).all():
         raise BadVectorsError("its vector has numbers that are not finite")
-    if wanted.normalize:
+    if rules.normalize:
         largest = np.abs(numbers_D).max()  # first, so that no square is too large or too small
         if largest == 0:
             raise BadVectorsError("its vector is zero and has no direction")
@@ -265,8 +267,8 @@ def _vector(value: Any, wanted: _Wanted) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector_D.astype(np.float64)))
     if not abs(length - 1) <= UNIT_TOLERANCE:
         raise BadVectorsError(f"its vector has the length {length:.6g}, not 1")
-    if wanted.parts is not None:
-        wanted.parts.check(vector_D)
+    if rules.parts is not None:
+        rules.parts.check(vector_D)
     return vector_D
 
 
@@ -278,16 +280,16 @@ def _no_number(value: Any) -> str:
         try:
             float(number)
         except (ValueError, TypeError, OverflowError):
-            return f"something else than a number at {place}: {shown(number)}"
-    return "something else than numbers"
+            return f"something other than a number at {place}: {quoted(number)}"
+    return "something other than numbers"
 
 
-def _chunks(entries: Iterator[_Sound | _Refused]) -> Iterator[list[_Sound | _Refused]]:
-    chunk: list[_Sound | _Refused] = []
+def _chunks(entries: Iterator[_Accepted | _Refused]) -> Iterator[list[_Accepted | _Refused]]:
+    chunk: list[_Accepted | _Refused] = []
     size = 0
     for entry in entries:
         chunk.append(entry)
-        size += entry.bytes if isinstance(entry, _Sound) else 0
+        size += entry.bytes if isinstance(entry, _Accepted) else 0
         if len(chunk) == CHUNK or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, SourceError
-from index.items.item import shown
+from index.items.item import quoted
 from index.items.prepared_item import NO_THUMBNAIL
 from index.search.vectors import decode_vector
 from index.store.schema import DATABASE_NAME, check_format, read_meta
@@ -23,15 +23,12 @@ from index.store.sqlite.database import Database
 from index.store.transaction import last_seq
 from vision.image.thumbnail import Thumbnail
 
-_WITH_THUMBNAIL: Final = (
-    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, "
-    "t.media_type, t.data FROM items i LEFT JOIN vectors v USING (key) "
-    "LEFT JOIN thumbnails t USING (key) ORDER BY i.key"
+_ITEMS: Final = (
+    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, {} "
+    "FROM items i LEFT JOIN vectors v USING (key) {} ORDER BY i.key"
 )
-_WITHOUT: Final = (
-    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, "
-    "NULL, NULL FROM items i LEFT JOIN vectors v USING (key) ORDER BY i.key"
-)
+_WITH_THUMBNAIL: Final = _ITEMS.format("t.media_type, t.data", "LEFT JOIN thumbnails t USING (key)")
+_WITHOUT: Final = _ITEMS.format("NULL, NULL", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredItem:
     """One item with everything that is stored of it."""
 
     id: str
@@ -77,13 +74,13 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class GalleryContents:
     """A gallery at one moment."""
 
-    facts: Provenance
+    provenance: Provenance
     _reader: apsw.Connection
 
-    def items(self, *, thumbnails: bool) -> Iterator[Stored]:
+    def items(self, *, thumbnails: bool) -> Iterator[StoredItem]:
         """Give every item, oldest first.
 
         Raises:
@@ -101,23 +98,23 @@ class Contents:
         ) in self._reader.execute(_WITH_THUMBNAIL if thumbnails else _WITHOUT):
             if data is None or zlib.crc32(data) != crc32:
                 raise GalleryFolderError(
-                    f"the gallery is damaged: the vector of item {shown(item_id)} is not what was "
+                    f"the gallery is damaged: the vector of item {quoted(item_id)} is not what was "
                     "stored; verify lists all faults"
                 )
             thumbnail = None if picture[1] is None else Thumbnail(*picture)
-            yield Stored(
+            yield StoredItem(
                 id=item_id,
                 label=label,
                 metadata=metadata,
                 content_sha256=content,
                 created=created,
-                vector_D=decode_vector(data, width=self.facts.width),
+                vector_D=decode_vector(data, width=self.provenance.width),
                 thumbnail=None if thumbnail == NO_THUMBNAIL else thumbnail,
             )
 
 
 @contextmanager
-def contents(folder: Path) -> Iterator[Contents]:
+def open_contents(folder: Path) -> Iterator[GalleryContents]:
     """Give the block a gallery that does not change, whoever writes to it meanwhile.
 
     Raises:
@@ -130,11 +127,11 @@ def contents(folder: Path) -> Iterator[Contents]:
     with closing(Database(path)) as database, database.reading() as reader:
         check_format(reader, path)
         binding = read_meta(reader, path)
-        facts = Provenance(
+        provenance = Provenance(
             model_name=binding.model_name,
             fingerprint=binding.fingerprint,
             width=binding.width,
             count=binding.count,
             seq=last_seq(reader),
         )
-        yield Contents(facts, reader)
+        yield GalleryContents(provenance, reader)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.tables.parquet import load_pyarrow
 from index.errors import SourceError
-from index.items.item import shown
-from index.transfer.export import COLUMNS, FACTS_KEY, load_pyarrow
+from index.items.item import quoted
+from index.transfer.export import COLUMNS, PROVENANCE_KEY
 from index.transfer.stored_items import Provenance
 
 VECTOR: Final = "vector"
@@ -26,17 +27,17 @@ Cells = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ItemTable:
     """The rows of one file, read as they are asked for, once."""
 
     path: Path
     rows: Iterator[Cells]  # with ``vector``, where ``has_vectors``
     has_vectors: bool
     count: int | None = None  # rows, where the file says so
-    facts: Provenance | None = None  # of an export
+    provenance: Provenance | None = None  # of an export
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> ItemTable:
     """Return the rows of a ``.csv``, ``.jsonl`` or ``.parquet``.
 
     Raises:
@@ -45,13 +46,13 @@ def open_table(path: Path) -> Table:
     """
     opener = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}.get(path.suffix)
     if opener is None:
-        raise SourceError(f"{path} is no gallery, export, .parquet, .csv, .jsonl or .npy")
+        raise SourceError(f"{path} is not a gallery, export, .parquet, .csv, .jsonl or .npy")
     if not path.is_file():
-        raise SourceError(f"{path} is not there, or is no file")
+        raise SourceError(f"{path} is not there, or is not a file")
     return opener(path)
 
 
-def _open_csv(path: Path) -> Table:
+def _open_csv(path: Path) -> ItemTable:
     def rows() -> Iterator[Cells]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -59,7 +60,7 @@ def _open_csv(path: Path) -> Table:
                 next(reader)
                 for cells in reader:
                     if cells:  # a blank line is no row
-                        yield _csv_cells(names, numbers, cells)
+                        yield _csv_table(names, numbers, cells)
             except (csv.Error, OSError, ValueError) as error:
                 raise SourceError(f"{path}, line {reader.line_num}: {error}") from error
 
@@ -69,10 +70,10 @@ def _open_csv(path: Path) -> Table:
     except (csv.Error, OSError, ValueError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
     numbers = _number_columns(path, names)
-    return Table(path, rows(), has_vectors=bool(numbers) or VECTOR in names)
+    return ItemTable(path, rows(), has_vectors=bool(numbers) or VECTOR in names)
 
 
-def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
+def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
     row: Cells = dict(zip(names, cells, strict=False))
     if numbers:
         row[VECTOR] = [row.pop(name, "") for name in numbers]
@@ -83,7 +84,7 @@ def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Ce
     return row
 
 
-def _open_jsonl(path: Path) -> Table:
+def _open_jsonl(path: Path) -> ItemTable:
     def rows() -> Iterator[Cells]:
         read = 0
         try:
@@ -103,8 +104,8 @@ def _open_jsonl(path: Path) -> Table:
         raise SourceError(f"cannot read {path}: {error}") from error
     numbers = _number_columns(path, list(first))
     if numbers:
-        raise SourceError(f"{path}: unknown members, such as {shown(numbers[0])}")
-    return Table(path, rows(), has_vectors=VECTOR in first)
+        raise SourceError(f"{path}: unknown members, such as {quoted(numbers[0])}")
+    return ItemTable(path, rows(), has_vectors=VECTOR in first)
 
 
 def _jsonl_cells(line: bytes) -> Cells:
@@ -114,13 +115,13 @@ def _jsonl_cells(line: bytes) -> Cells:
     return cells
 
 
-def _open_parquet(path: Path) -> Table:
-    pyarrow, parquet = load_pyarrow()
+def _open_parquet(path: Path) -> ItemTable:
+    pyarrow, parquet = load_pyarrow(SourceError)
     faults = (pyarrow.ArrowException, OSError, ValueError)
     try:
         source = parquet.ParquetFile(path)
         schema = source.schema_arrow
-        facts = _parquet_facts(schema.metadata)
+        provenance = _parquet_provenance(schema.metadata)
     except faults as error:
         raise SourceError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     numbers = _number_columns(path, schema.names)
@@ -134,11 +135,13 @@ def _open_parquet(path: Path) -> Table:
             raise SourceError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
 
     has_vectors = bool(numbers) or VECTOR in schema.names
-    return Table(path, rows(), has_vectors, count=source.metadata.num_rows, facts=facts)
+    return ItemTable(
+        path, rows(), has_vectors, count=source.metadata.num_rows, provenance=provenance
+    )
 
 
-def _parquet_facts(metadata: dict[bytes, bytes] | None) -> Provenance | None:
-    text = (metadata or {}).get(FACTS_KEY)
+def _parquet_provenance(metadata: dict[bytes, bytes] | None) -> Provenance | None:
+    text = (metadata or {}).get(PROVENANCE_KEY)
     return None if text is None else Provenance.from_json(json.loads(text))
 
 
@@ -170,15 +173,15 @@ def _lists(pyarrow: Any, column: Any) -> Sequence[Any]:
 
 def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     if "id" not in names:
-        found = f"; it has {', '.join(map(shown, names[:SHOWN]))}" if names else ""
-        commas = " (cells are parted by commas)" if len(names) == 1 else ""
+        found = f"; it has {', '.join(map(quoted, names[:SHOWN]))}" if names else ""
+        commas = " (cells are separated by commas)" if len(names) == 1 else ""
         raise SourceError(f"{path} has no column id{found}{commas}")
     if len(set(names)) != len(names):
-        raise SourceError(f"{path} has a column twice")
+        raise SourceError(f"{path} has two columns of the same name")
     numbers = [name for name in names if name not in KNOWN]
     if numbers and VECTOR in names:
         raise SourceError(
-            f"{path} has both a column vector and {shown(numbers[0])}, which is not known; "
+            f"{path} has both a column vector and {quoted(numbers[0])}, which is not known; "
             "put what else belongs to an item into metadata"
         )
     return numbers

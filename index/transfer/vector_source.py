@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from index.errors import SourceError
 from index.store.schema import DATABASE_NAME
-from index.transfer.export import FACTS_NAME, TABLE_STEM, VECTORS_NAME
-from index.transfer.stored_items import Provenance, contents
-from index.transfer.table_reader import PROBLEM, Cells, Table, open_table
+from index.transfer.export import PROVENANCE_NAME, TABLE_STEM, VECTORS_NAME
+from index.transfer.stored_items import Provenance, open_contents
+from index.transfer.table_reader import PROBLEM, Cells, ItemTable, open_table
 from vision.image.thumbnail import Thumbnail
 
 THUMBNAIL_TYPES: Final = {"image/png": b"\x89PNG\r\n", "image/jpeg": b"\xff\xd8\xff"}
@@ -46,7 +46,7 @@ class VectorSource:
 
     name: str
     count: int | None  # ``None``: not known before the end
-    facts: Provenance | None  # whose vectors they are, where the source says so
+    provenance: Provenance | None  # whose vectors they are, where the source says so
     entries: Iterable[VectorEntry]
 
 
@@ -69,7 +69,7 @@ def open_vectors(
     if ids is not None and path.suffix != ".npy":
         raise SourceError(f"ids in a file of their own belong to a .npy, not to {path}")
     if vectors is not None and (path.is_dir() or path.suffix == ".npy"):
-        raise SourceError(f"{path} has vectors of its own; those in {vectors} cannot be taken")
+        raise SourceError(f"{path} has vectors of its own; those in {vectors} cannot be used")
     if (path / DATABASE_NAME).is_file():
         return _gallery(path)
     if (path / VECTORS_NAME).is_file():
@@ -85,7 +85,7 @@ def open_vectors(
         return _array(path, ids)
     table = open_table(path)
     if vectors is not None:
-        return _beside(path.name, table, vectors, facts=None)
+        return _with_vectors(path.name, table, vectors, provenance=None)
     if not table.has_vectors and path.suffix != ".jsonl":  # whose first line may lack one
         beside = path.parent / VECTORS_NAME
         hint = f"; those of the export are in {beside}: name {path.parent}"
@@ -93,16 +93,16 @@ def open_vectors(
             f"{path} has no vectors; a column 'vector', a column per number, or a .npy named as "
             f"vectors was expected{hint if beside.is_file() else ''}"
         )
-    entries = (_entry(cells, trusted=table.facts is not None) for cells in table.rows)
-    return VectorSource(path.name, table.count, table.facts, entries)
+    entries = (_entry(cells, trusted=table.provenance is not None) for cells in table.rows)
+    return VectorSource(path.name, table.count, table.provenance, entries)
 
 
 def _gallery(folder: Path) -> VectorSource:
-    with contents(folder) as stored:
-        facts = stored.facts
+    with open_contents(folder) as stored:
+        provenance = stored.provenance
 
     def entries() -> Iterator[VectorEntry]:
-        with contents(folder) as stored:
+        with open_contents(folder) as stored:
             for item in stored.items(thumbnails=True):
                 yield VectorEntry(
                     id=item.id,
@@ -114,7 +114,7 @@ def _gallery(folder: Path) -> VectorSource:
                     thumbnail=item.thumbnail,
                 )
 
-    return VectorSource(folder.name, facts.count, facts, entries())
+    return VectorSource(folder.name, provenance.count, provenance, entries())
 
 
 def _folder(folder: Path) -> VectorSource:
@@ -122,13 +122,15 @@ def _folder(folder: Path) -> VectorSource:
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
         raise SourceError(f"{folder} has no {tables[0].name} and no {tables[1].name}")
-    facts = None
-    if (folder / FACTS_NAME).is_file():
+    provenance = None
+    if (folder / PROVENANCE_NAME).is_file():
         try:
-            facts = Provenance.from_json(json.loads((folder / FACTS_NAME).read_bytes()))
+            provenance = Provenance.from_json(json.loads((folder / PROVENANCE_NAME).read_bytes()))
         except (OSError, ValueError) as error:
-            raise SourceError(f"cannot read {folder / FACTS_NAME}: {error}") from error
-    return _beside(folder.name, open_table(table), folder / VECTORS_NAME, facts=facts)
+            raise SourceError(f"cannot read {folder / PROVENANCE_NAME}: {error}") from error
+    return _with_vectors(
+        folder.name, open_table(table), folder / VECTORS_NAME, provenance=provenance
+    )
 
 
 def _array(path: Path, ids: Path) -> VectorSource:
@@ -144,32 +146,34 @@ def _array(path: Path, ids: Path) -> VectorSource:
     return VectorSource(path.name, len(names), None, entries)
 
 
-def _beside(name: str, table: Table, vectors: Path, *, facts: Provenance | None) -> VectorSource:
+def _with_vectors(
+    name: str, table: ItemTable, vectors: Path, *, provenance: Provenance | None
+) -> VectorSource:
     """Return the rows of a table with the vectors of another file, in the same order."""
     vectors_ND = _load(vectors)
     if table.has_vectors:
-        raise SourceError(f"{table.path} has vectors of its own; those in {vectors} are too many")
+        raise SourceError(f"{table.path} has vectors of its own; those in {vectors} cannot be used")
 
     def entries() -> Iterator[VectorEntry]:
         row = 0
         for row, cells in enumerate(table.rows, start=1):
             if row > len(vectors_ND):
                 break
-            yield _entry({**cells, "vector": vectors_ND[row - 1]}, trusted=facts is not None)
+            yield _entry({**cells, "vector": vectors_ND[row - 1]}, trusted=provenance is not None)
         if row != len(vectors_ND):
             raise SourceError(
                 f"{vectors} has {len(vectors_ND)} vectors, {table.path} has "
                 f"{'more' if row > len(vectors_ND) else row} rows"
             )
 
-    return VectorSource(name, len(vectors_ND), facts, entries())
+    return VectorSource(name, len(vectors_ND), provenance, entries())
 
 
 def _load(path: Path) -> NDArray[Any]:
     try:
         vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise SourceError(f"cannot read {path}: it is no .npy of numbers") from error
+        raise SourceError(f"cannot read {path}: it is not a .npy file of numbers") from error
     if not isinstance(vectors_ND, np.ndarray) or vectors_ND.ndim != 2:  # noqa: PLR2004 (two axes)
         raise SourceError(f"{path} must hold one row of numbers per vector")
     if vectors_ND.dtype.kind not in "fiu":

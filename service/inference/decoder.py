@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from index.decoding.decoder_program import Line
+from index.decoding.decoder_program import DecoderChannel
 from vision.errors import CorruptImageError, CostlyImageError
 from vision.formats.heic import load_library
 from vision.image.limits import ImageLimits
@@ -58,7 +58,7 @@ class PictureDecoder:
         side = self.preprocessing.size
         return (self.preprocessing.channels, side, side)
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Import all that will be needed, then give up what is not: files, memory, dumps."""
         Image.init()
         load_library()
@@ -74,7 +74,7 @@ class PictureDecoder:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # those that are open stay so
 
-    def answer(self, asked: Question, line: Line) -> Thumbnail | None:
+    def answer(self, asked: Question, channel: DecoderChannel) -> Thumbnail | None:
         """Write the picture's pixels into the memory; return its thumbnail, if one is wanted.
 
         Raises:
@@ -87,11 +87,11 @@ class PictureDecoder:
         resource.setrlimit(resource.RLIMIT_CPU, most)
 
         def tell(size: int) -> None:
-            line.connection.send(size)
-            line.connection.recv()
+            channel.connection.send(size)
+            channel.connection.recv()
 
         try:
-            return self._decoded(asked, line, tell)
+            return self._decoded(asked, channel, tell)
         except MemoryError as error:
             raise self._too_large() from error
         except CorruptImageError as error:
@@ -100,7 +100,7 @@ class PictureDecoder:
             raise
 
     def _decoded(
-        self, asked: Question, line: Line, before_pixels: Callable[[int], None]
+        self, asked: Question, channel: DecoderChannel, before_pixels: Callable[[int], None]
     ) -> Thumbnail | None:
         image = self.preprocessing.decode(
             asked.data, limits=self.limits, crop=asked.crop, before_pixels=before_pixels
@@ -114,7 +114,7 @@ class PictureDecoder:
                 limits=self.limits,
                 max_side=asked.thumbnail_side,
             )
-        pixels_CHW = np.frombuffer(line.memory, np.uint8, math.prod(self.shape))
+        pixels_CHW = np.frombuffer(channel.memory, np.uint8, math.prod(self.shape))
         pixels_CHW.reshape(self.shape)[...] = self.preprocessing.pixels(image, crop=asked.crop)
         return thumbnail
 

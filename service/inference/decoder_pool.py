@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.decoding.decoder_process import DecoderProcess, DiedError
-from service.http.admission import MemoryGate
+from index.decoding.decoder_process import DecoderDiedError, DecoderProcess
+from service.http.admission import MemoryLimiter
 from service.inference.decoder import PictureDecoder, Question
 from service.inference.task import DecodedImage, Task
 from vision.errors import CostlyImageError
@@ -27,10 +27,10 @@ MOST_PICTURES: Final = 1000  # that a process decodes; what its libraries lose g
 TRIES: Final = 2  # of a picture whose process was ended by something else than its own work
 
 
-class Decoders:
+class DecoderPool:
     """Processes that decode one picture each, for as many threads as ask."""
 
-    def __init__(self, job: PictureDecoder, gate: MemoryGate, *, timeout_s: float) -> None:
+    def __init__(self, job: PictureDecoder, gate: MemoryLimiter, *, timeout_s: float) -> None:
         """Start nothing yet.
 
         Args:
@@ -59,7 +59,7 @@ class Decoders:
             decoder = self._taken(anew=trial > 0)
             try:
                 return self._asked(decoder, question)
-            except DiedError as error:
+            except DecoderDiedError as error:
                 if error.cpu_s > cpu_s / 2:  # it is the picture, and not a busy machine
                     raise CostlyImageError(
                         f"decoding the image takes longer than {cpu_s:.1f} s of processor time, "
@@ -85,8 +85,8 @@ class Decoders:
         try:
             with self._gate.passage() as take:
                 within_s = _wall_s(question.cpu_s)
-                thumbnail = decoder.process.ask(question, within_s=within_s, before=take)
-        except DiedError:
+                thumbnail = decoder.process.ask(question, within_s=within_s, on_need=take)
+        except DecoderDiedError:
             decoder.left = 0
             raise
         return DecodedImage(pixels_CHW=decoder.pixels_CHW.copy(), thumbnail=thumbnail)

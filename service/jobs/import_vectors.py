@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from index.errors import SourceError
 from index.gallery import Gallery
-from index.items.item import shown
+from index.items.item import quoted
 from index.search.vectors import Parts
-from index.transfer.import_process import Import, Order
+from index.transfer.import_process import ImportProcess, ImportRequest
 from service.errors import InvalidParameterError, NoImportsFolderError
 from service.jobs.runner import JobContext, JobFunction
 from service.schemas.job_parameters import ImportJob
@@ -41,7 +41,7 @@ def import_job(
         name = getattr(options, field)
         if name is not None:
             check_import_file(imports, name, field=field)
-    order = Order(
+    request = ImportRequest(
         imports.absolute(),
         options.source,
         ids=options.ids,
@@ -52,7 +52,7 @@ def import_job(
 
     def work(context: JobContext) -> dict[str, Any]:
         context.set_stage("importing")
-        child = Import(gallery.folder, order)
+        child = ImportProcess(gallery.folder, request)
         context.on_stop(child.stop)
         return child.run(context.set_progress)
 
@@ -72,7 +72,7 @@ def check_import_file(folder: Path, name: str, *, field: str) -> None:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise InvalidParameterError(
             f"{field} is the name of a file in the folder for imports, not a path, got "
-            f"{shown(name)}"
+            f"{quoted(name)}"
         )
     path = folder / name
     try:
@@ -80,11 +80,11 @@ def check_import_file(folder: Path, name: str, *, field: str) -> None:
         inner = [one.lstat().st_mode for one in path.iterdir()] if stat.S_ISDIR(mode) else []
     except OSError as error:
         if error.errno in _MISSING:
-            raise SourceError(f"the folder for imports has no {shown(name)}") from error
-        raise SourceError(f"{shown(name)} cannot be read: {error.strerror}") from error
+            raise SourceError(f"the folder for imports has no {quoted(name)}") from error
+        raise SourceError(f"{quoted(name)} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a letter that no file system here has
-        raise SourceError(f"the folder for imports has no {shown(name)}") from error
+        raise SourceError(f"the folder for imports has no {quoted(name)}") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise SourceError(f"{shown(name)} is no file, but a symbolic link or something else")
+        raise SourceError(f"{quoted(name)} is no file, but a symbolic link or something else")
     if not all(stat.S_ISREG(one) or stat.S_ISDIR(one) for one in inner):
-        raise SourceError(f"{shown(name)} has a symbolic link or something else in it than files")
+        raise SourceError(f"{quoted(name)} has a symbolic link or something else in it than files")

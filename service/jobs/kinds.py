@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from index.gallery import Gallery
 from index.items.ids import NAME_PATTERN
-from index.items.item import shown
+from index.items.item import quoted
 from index.operations.duplicates import Duplicates, find_duplicates
 from index.search.vectors import Parts
 from index.transfer.backup import back_up
@@ -79,7 +79,7 @@ def backup_folder(backups: Path | None, name: str) -> Path:
     if not NAME_PATTERN.fullmatch(name):  # a name, so that it can be no path
         raise InvalidParameterError(
             "the name of a backup has 1 to 128 of the characters A-Z a-z 0-9 . _ : - "
-            f"and is not . or .., got {shown(name)}"
+            f"and is not . or .., got {quoted(name)}"
         )
     if backups is None:
         raise NoBackupsFolderError(

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from index.items.preconditions import Expected, Seqs
+from index.items.preconditions import Precondition, Seqs
 from service.errors import MalformedRequestError
 
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')  # RFC 9110, section 8.8.3
@@ -22,14 +22,14 @@ def tag_of(seq: int) -> str:
     return f'"{seq}"'
 
 
-def expected_of(headers: Headers) -> Expected:
+def expected_of(headers: Headers) -> Precondition:
     """Return what the request expects to be stored under the id that it changes.
 
     Raises:
         MalformedRequestError: a header that is neither ``*`` nor a list of entity tags.
     """
     # A weak tag promises the same meaning, not the same item: If-Match takes none (13.1.1).
-    return Expected(
+    return Precondition(
         one_of=_seqs(headers.getlist("if-match"), name="If-Match", takes_weak=False),
         none_of=_seqs(headers.getlist("if-none-match"), name="If-None-Match", takes_weak=True),
     )

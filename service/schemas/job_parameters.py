@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from index.items.item import shown
+from index.items.item import quoted
 from service.errors import InvalidJsonError, InvalidParameterError
 from service.schemas.edit_parameters import DeleteOptions
 from service.schemas.parameters import Bool, Cosine, Ids, Options, Recall
@@ -123,6 +123,6 @@ def parse_job(fields: dict[str, Any]) -> JobOptions:
         if "kind" not in fields:
             raise InvalidJsonError("'kind' is missing")
         raise InvalidParameterError(
-            f"kind cannot be used: it is one of {', '.join(JOBS)}, got {shown(kind)}"
+            f"kind cannot be used: it is one of {', '.join(JOBS)}, got {quoted(kind)}"
         )
     return JOBS[kind].parse(fields)

@@ -131,7 +131,7 @@ class KeyFile:
         try:
             self._ring = KeyRing.load(self._path)
         except ServiceConfigError as error:
-            logger.error("the key file cannot be reloaded, the previous keys stay valid: %s", error)  # noqa: TRY400 - a sentence
+            logger.error("the previous keys stay valid: %s", error)  # noqa: TRY400 - a sentence
         else:
             logger.info("the key file was reloaded: %d keys", len(self._ring))
 

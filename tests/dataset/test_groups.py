@@ -9,7 +9,7 @@ from pyarrow import parquet
 from dataset.errors import DatasetError
 from dataset.listing import Listing
 from dataset.source import list_source
-from index.items.source_entries import entries_of
+from index.items.source_entries import image_entries
 from tests.support.listings import found, write
 
 
@@ -73,7 +73,7 @@ def test_a_pattern_takes_what_names_of_one_folder_have_in_common(tmp_path: Path)
     ("group", "sentence"),
     [
         ("product", "'product' is neither 'folder' nor a pattern with parentheses"),
-        ("(", "is no regular expression: missing"),
+        ("(", "is not a regular expression: missing"),
         ("(?:x)y", "marks nothing: put parentheses around"),
         ("(z+)", "does not fit .*: no name of a file in it, without its ending, fits; one is 'a'"),
         ("folder", "does not fit .*: no image in it lies in a folder of its own thing"),
@@ -136,7 +136,7 @@ def test_a_group_that_is_no_text_is_refused_with_its_line(tmp_path: Path) -> Non
 
 def test_items_of_a_gallery_have_their_group_as_metadata(tmp_path: Path) -> None:
     listing = list_source(write(tmp_path, "hat/1/a.png", "hat/b.png"), group="folder")
-    assert [entry.metadata for entry in entries_of(listing)] == [
+    assert [entry.metadata for entry in image_entries(listing)] == [
         {"path": "hat/1/a.png", "group": "hat/1"},
         {"path": "hat/b.png"},
     ]

@@ -86,7 +86,8 @@ def commands() -> dict[str, set[str]]:
             if isinstance(one, typer.core.TyperGroup):
                 yield from walk(one, f"{before}{name} ")
             else:
-                yield f"{before}{name}", {flag for given in one.params for flag in given.opts}
+                options = one.get_params(typer.Context(one))
+                yield f"{before}{name}", {flag for given in options for flag in given.opts}
 
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 README_WORDS = 900
+FLOORS = ("files", "vision", "dataset", "index", "training", "service", "cli")
 # What only the command line and the training floor use, which a bento has not.
 NOT_SERVED = {
     *("rich", "typer"),
@@ -109,12 +111,16 @@ def test_every_error_code_is_documented_with_its_status(code: str) -> None:
     assert statuses == {int(row.split("|")[1])}
 
 
+def options_of_serve() -> list[Any]:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    return list(serve.get_params(typer.Context(serve)))
+
+
 @pytest.mark.parametrize(("name", "field"), ServiceSettings.model_fields.items())
 def test_a_setting_is_the_same_in_the_class_the_command_and_the_document(
     name: str, field: FieldInfo
 ) -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    (option,) = [one for one in serve.params if one.name == name]
+    (option,) = [one for one in options_of_serve() if one.name == name]
     (row,) = [line for line in API.splitlines() if f"`{PREFIX}{name.upper()}`" in line]
     _, _, default, text, _ = row.split("|")
 
@@ -136,10 +142,8 @@ def test_a_setting_is_the_same_in_the_class_the_command_and_the_document(
 
 
 def test_serve_has_no_other_options_than_settings_and_an_address() -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-
-    names = [option.name for option in serve.params]
-    assert names == [*ServiceSettings.model_fields, "host", "port"]
+    names = [option.name for option in options_of_serve()]
+    assert names == [*ServiceSettings.model_fields, "host", "port", "help"]
 
 
 def test_every_command_is_documented() -> None:
@@ -173,6 +177,19 @@ def test_links_within_the_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    """By its path, or by the end of it where the sentence says in which folder."""
+    tree = {
+        f"/{path.relative_to(ROOT)}"
+        for top in (*FLOORS, "tests", "benchmarks", "scripts")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    readable = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for document in readable:
+        for name in re.findall(r"(?<![\w/*.-])([\w/]+\.py)\b", document.read_text()):
+            assert any(path.endswith(f"/{name}") for path in tree), f"{document.name}: {name}"
 
 
 def test_every_package_that_is_imported_is_declared_and_explained() -> None:

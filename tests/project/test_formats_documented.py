@@ -5,10 +5,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from cli.serve import serve
+from cli.commands import app
 from cli.support.image_argument import ImageArgument
 from dataset.folders.file_content import IMAGE_ENDINGS
 from service.config import ServiceSettings
@@ -52,9 +51,8 @@ def test_the_document_lists_their_media_types(server: Server) -> None:
 
 def test_commands_name_them() -> None:
     assert in_words(FORMATS) in ImageArgument.__metadata__[0].help
-    app = typer.Typer()
-    app.command()(serve)
-    said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    environment = {"COLUMNS": "200", "TERM": "dumb"}
+    said = CliRunner().invoke(app, ["serve", "--help"], env=environment).stdout
     words = " ".join(said.replace("│", " ").split())
     assert ", ".join(one.key for one in FORMATS) in words
 
@@ -79,6 +77,6 @@ def test_settings_take_all_of_them_or_those_that_are_named(
 
     monkeypatch.setenv("LOOKALIKE_FORMATS", "jpeg,jxl")
     with pytest.raises(
-        ServiceConfigError, match=r"^LOOKALIKE_FORMATS cannot be used: .*'jxl' is no format"
+        ServiceConfigError, match=r"^LOOKALIKE_FORMATS cannot be used: .*'jxl' is not a format"
     ):
         ServiceSettings.from_environment()

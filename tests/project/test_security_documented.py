@@ -34,7 +34,7 @@ EXCEPTIONS = {
             "service.inference.engine.COST_S",
         ),
         *(
-            "service.inference.engine.LIGHT_BYTES",
+            "service.inference.image_decoder.LIGHT_BYTES",
             "service.inference.engine.LEAST_DECODERS",
             "service.inference.engine.QUICK_S",
         ),
@@ -82,7 +82,7 @@ EXCEPTIONS = {
     },
     "of what the server says, logs and traces": {
         *(
-            "service.http.gateway.CLIENT_WENT_AWAY",
+            "service.request.gateway.CLIENT_WENT_AWAY",
             "service.api.router.PACKED_BYTES",
             "service.api.pages.FOLDERS_KEPT",
         ),
@@ -97,7 +97,7 @@ EXCEPTIONS = {
         "service.worker.APART_BYTES",
         *("service.worker.OTHER_DESCRIPTORS", "service.inference.decoder.PIXEL_BYTES"),
         *("service.inference.decoder.BESIDE_BYTES", "service.inference.decoder_pool.MOST_PICTURES"),
-        *("service.inference.decoder_pool.TRIES", "index.decoding.decoder_pool.MOST"),
+        *("service.inference.decoder_pool.TRIES", "index.decoding.file_decoder_pool.MOST"),
     },
     "of the gallery's own files, and of how its structures are built and measured": {
         *(

@@ -264,17 +264,7 @@ class ModelSelection:
         return extraction.extract(parts, self._cv_data, self._recipe, self._progress)
 
     def _measured(self, name: str, figures: ValidationFigures, seconds: float, head: str) -> None:
-        self._keep(
-            Candidate(
-                name=name,
-                seconds=seconds,
-                head=head,
-                held_out_images=figures.images,
-                accuracy=figures.accuracy,
-                r_at_1=figures.r_at_1,
-                same_item=figures.same_item,
-            )
-        )
+        self._keep(Candidate.with_figures(name, figures, seconds=seconds, head=head))
 
     def _has_time_for(self, extractor: Extractor, usual_s: float) -> bool:
         """Return whether one more network can be tried, of which most take ``usual_s``."""

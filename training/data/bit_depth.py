@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.folders.file_content import read_file
+from dataset.folders.file_content import read_image_file
 from dataset.source import list_source
 from training.data.images.load import FASHION_MNIST
 from vision.errors import ImageError
@@ -58,9 +58,9 @@ def _largest_sample(path: Path) -> tuple[bool, int] | None:
         with path.open("rb") as file:
             head = file.read(HEAD)
         if sniff_format(head) is TIFF:  # it says so anywhere
-            head = read_file(path)
+            head = read_image_file(path)
         if not is_deep_gray(head) and not is_deep_colour(head):
             return None
-        return is_deep_gray(head), largest_sample(read_file(path))
+        return is_deep_gray(head), largest_sample(read_image_file(path))
     except (ImageError, *DECODER_ERRORS):
         return None

@@ -143,25 +143,20 @@ def load_dataset(
     parts_M = assign_parts(grouped)
     leaked = name_leaks(grouped.groups_M, grouped.photos_M, loaded.parts_M, loaded.names)
     held_L = np.array([name in hold_out for name in loaded.label_names], np.bool_)
-    parts_M[_seen_in_held_out(grouped, held_L)] = LEFT_OUT
+    held_M = _of_classes(loaded, held_L)
+    seen_M = held_M & np.isin(grouped.groups_M, grouped.groups_M[~held_M])  # in a known class, too
+    parts_M[seen_M] = LEFT_OUT
     if loaded.label_names:
         unlabelled_M = loaded.labels_M == UNLABELLED
         parts_M[unlabelled_M & (parts_M != Part.TRAIN)] = LEFT_OUT  # nothing to measure there
         parts_M[unlabelled_M & (parts_M == Part.TRAIN)] = WITHOUT_CLASS
     _check_classes(loaded, parts_M, held_L)
-    return _dataset(grouped, parts_M, leaked, held_L)
+    return _dataset(grouped, parts_M, leaked, held_L, seen_M)
 
 
-def _seen_in_held_out(grouped: GroupedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask (M,) of images of held-out classes, copies of which are in known classes."""
-    held_M = _of_held_out(grouped.loaded, held_L)
-    seen_M: NDArray[np.bool_] = held_M & np.isin(grouped.groups_M, grouped.groups_M[~held_M])
-    return seen_M
-
-
-def _of_held_out(loaded: LoadedImages, held_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask (M,) of the images of held-out classes."""
-    return np.append(held_L, False)[loaded.labels_M]  # UNLABELLED is the last place
+def _of_classes(loaded: LoadedImages, chosen_L: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (M,) of the images of some classes."""
+    return np.append(chosen_L, False)[loaded.labels_M]  # UNLABELLED is the last place
 
 
 def _check_classes(
@@ -183,7 +178,7 @@ def _check_classes(
     if lacking_L.any():
         names = [loaded.label_names[label] for label in np.flatnonzero(lacking_L)]
         those = f"class {names[0]!r}" if len(names) == 1 else f"classes {listed(names)}"
-        leaked = (parts_M[np.append(lacking_L, False)[loaded.labels_M]] == LEFT_OUT).any()
+        leaked = (parts_M[_of_classes(loaded, lacking_L)] == LEFT_OUT).any()
         missing = "training image that is in no other part" if leaked else "readable training image"
         raise DataError(
             f"{those} in {loaded.source} {'has' if len(names) == 1 else 'have'} no {missing}; "
@@ -208,9 +203,10 @@ def _dataset(
     parts_M: NDArray[np.int64],
     leaked: tuple[Leak, ...],
     held_L: NDArray[np.bool_],
+    seen_M: NDArray[np.bool_],
 ) -> Dataset:
     loaded = grouped.loaded
-    held_M = _of_held_out(loaded, held_L)
+    held_M = _of_classes(loaded, held_L)
     # The classes that stay and those held out are counted apart, each from 0.
     places_L = np.where(held_L, np.cumsum(held_L), np.cumsum(~held_L)) - 1
     labels_M = np.append(places_L, UNLABELLED)[loaded.labels_M].astype(np.int64)
@@ -245,7 +241,7 @@ def _dataset(
         )
     contradictions = find_contradictions(grouped.photos_M, loaded.labels_M, loaded.names)
     findings = collect_findings(grouped, leaked=leaked, contradictions=contradictions)
-    for position in np.flatnonzero(_seen_in_held_out(grouped, held_L)).tolist():
+    for position in np.flatnonzero(seen_M).tolist():
         findings.add(SEEN, loaded.names[position])
     for label, name in enumerate(names):
         if not (test.labels_N == label).any():

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.transfer.stored_items import Provenance, contents
+from index.transfer.stored_items import Provenance, open_contents
 from training.data.images.near_duplicates import link_groups, number_groups
 
 CONTENT_DIGITS: Final = (
@@ -46,8 +46,8 @@ def read_labelled_items(gallery: Path) -> LabelledItems:
     labels: list[str] = []
     found: list[int] = []
     groups: list[str | None] = []
-    with contents(gallery) as stored:
-        facts = stored.facts
+    with open_contents(gallery) as stored:
+        facts = stored.provenance
         vectors_ND = np.empty((facts.count, facts.width), np.float32)
         for item in stored.items(thumbnails=False):
             if item.label is not None:

@@ -110,7 +110,7 @@ def collect_findings(
     """Return what the listing found, and all that was found in the images themselves."""
     findings = Findings()
     findings.extend(grouped.loaded.findings)
-    findings.add_alike(
+    findings.add_similar(
         (f"left out, because it cannot be read: {reason}", str(path))
         for path, reason in grouped.loaded.decoded.unreadable
     )

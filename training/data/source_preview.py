@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.folders.file_content import read_file
+from dataset.folders.file_content import read_image_file
 from dataset.listing import ListedFile
 from dataset.source import list_source
 from training.data.images.fashion_mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
@@ -61,7 +61,7 @@ def preview_files(files: Sequence[ListedFile]) -> SourcePreview:
 
 def _gray_side(path: Path) -> int | None:
     """Return the longer side of a small gray picture; None if it is another one."""
-    data = read_file(path, limits=OWN_FILE_LIMITS)
+    data = read_image_file(path, limits=OWN_FILE_LIMITS)
     with Image.open(io.BytesIO(data)) as header:
         side = max(header.size)
     if side > SMALL:

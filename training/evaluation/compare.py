@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 from training.data.dataset import Dataset
 from training.data.unseen_images import held_out_classes
 from training.errors import DataError
-from training.evaluation.encodings import encode_parts, images_to_encode
-from training.evaluation.evaluate import Predictions, check_classes, predict_test_images
+from training.evaluation.evaluate import (
+    Predictions,
+    check_classes,
+    encode_parts,
+    images_to_encode,
+    predict_test_images,
+)
 from training.formatting import listed
 from training.statistics.calibration import calibration_error
 from training.statistics.latency import median_s

@@ -19,7 +19,6 @@ from training.evaluation.confidence_statements import (
     calibration_statement,
     class_statements,
 )
-from training.evaluation.encodings import encode_parts, images_to_encode
 from training.evaluation.item_retrieval import ItemSearch, search_items
 from training.evaluation.novelty import measure_novelty
 from training.evaluation.results import (
@@ -29,12 +28,14 @@ from training.evaluation.results import (
     ModelInfo,
     NoveltyFigures,
 )
+from training.evaluation.views import VIEWS
 from training.formatting import listed
 from training.statistics.latency import measure_speed
 from training.statistics.retrieval import Retrieval, measure_retrieval
+from training.statistics.same_item import MOST_PHOTOS
 from training.training_history import read_history
 from vision.inference.bulk_encoder import fastest_encoder
-from vision.inference.encoder import Encoding, ImageEncoder
+from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.inference.open_encoder import open_encoder, takes_export
 from vision.inference.runtime_name import RuntimeName
 from vision.inference.torch_encoder import TorchEncoder
@@ -155,6 +156,20 @@ def evaluate_model(
     return Measurement(
         evaluation=evaluation, predictions=predictions, queries=queries, gallery=gallery
     )
+
+
+def encode_parts(encoder: ImageEncoder, dataset: Dataset) -> tuple[Encoding, Encoding]:
+    """Return what the network says of the test images and of those that are searched."""
+    queries = encode_all(encoder, dataset.test.images_NCHW)
+    if dataset.train is dataset.test:
+        return queries, queries
+    return queries, encode_all(encoder, dataset.train.images_NCHW)
+
+
+def images_to_encode(dataset: Dataset) -> int:
+    """Return about how many images a measurement encodes, made views included."""
+    searched = 0 if dataset.train is dataset.test else len(dataset.train)
+    return len(dataset.test) + searched + VIEWS * min(MOST_PHOTOS, len(dataset.test))
 
 
 def _novelty(

@@ -21,6 +21,7 @@ from training.statistics.same_item import (
     find_others,
     find_views,
 )
+from training.statistics.significance import mean_interval
 from vision.inference.encoder import Encoding, ImageEncoder, encode_all
 from vision.inference.query_weighting import weight_queries
 from vision.model.manifest import Architecture
@@ -154,6 +155,6 @@ def _figures(
         r_at_1=found.r_at_1,
         r_at_1_interval=found.r_at_1_interval,
         r_at_10=found.r_at_10,
-        r_at_10_interval=found.r_at_10_interval,
+        r_at_10_interval=mean_interval(found.top_N, low=0, high=1),
         by_kind=by_kind,
     )

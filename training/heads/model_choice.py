@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from training.formatting import count, duration, listed, percent
 from training.heads.cross_validation import FittedHeads, ValidationFigures
@@ -24,6 +24,16 @@ class Candidate(Event):
     r_at_1: float | None = None  # search for the same class
     same_item: float | None = None  # search for the very thing
     not_tried: str | None = None  # why
+
+    @classmethod
+    def with_figures(
+        cls, name: str, figures: ValidationFigures, *, seconds: float, head: str
+    ) -> Self:
+        """Return a candidate that was measured."""
+        known = figures._asdict()
+        return cls(
+            name=name, seconds=seconds, head=head, held_out_images=known.pop("images"), **known
+        )
 
     def __str__(self) -> str:
         """Return the candidate in a line."""

@@ -51,7 +51,7 @@ def render_report(evaluation: "Evaluation", examples: "Examples", dataset: "Data
             searched=_searched(figures),
             guessing=math.log(len(names) or 1),  # the mean loss of equal probabilities, in nats
             hardest_first=sorted(classes, key=_hardness),
-            matrix=_matrix(confusion) if len(names) <= MOST_CELLS else None,
+            matrix=confusion if len(names) <= MOST_CELLS else None,
             pairs=confused_pairs(confusion)[:MOST_PAIRS],
             curves=_curves(figures["history"]),
             before=_reliability("before", figures["reliability_uncalibrated"]),
@@ -115,35 +115,24 @@ def _hardness(figure: dict[str, Any]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """Images of one class that were given one class."""
-
-    images: int
-    share: float  # of the images that have the class
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
     """A class that was taken for another one."""
 
     label: int  # the one the images have
     predicted: int
-    cell: Cell
-
-
-def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
-    return [[Cell(images, images / max(sum(row), 1)) for images in row] for row in confusion]
+    images: int
+    share: float  # of the images that have the class
 
 
 def confused_pairs(confusion: Sequence[Sequence[int]]) -> list[Pair]:
     """Return every pair of classes that was confused, the one of the most images first."""
     pairs = [
-        Pair(label, predicted, cell)
-        for label, row in enumerate(_matrix(confusion))
-        for predicted, cell in enumerate(row)
-        if predicted != label and cell.images
+        Pair(label, predicted, images, images / sum(row))
+        for label, row in enumerate(confusion)
+        for predicted, images in enumerate(row)
+        if predicted != label and images
     ]
-    return sorted(pairs, key=lambda pair: (-pair.cell.images, -pair.cell.share))
+    return sorted(pairs, key=lambda pair: (-pair.images, -pair.share))
 
 
 # -- learning curves

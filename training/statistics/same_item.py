@@ -56,11 +56,6 @@ class SameItem:
         """Share of the queries that have their thing among their ten nearest."""
         return float(self.top_N.mean())
 
-    @property
-    def r_at_10_interval(self) -> Interval:
-        """Its 95 % interval."""
-        return mean_interval(self.top_N, low=0, high=1)
-
 
 def choose_photos(contents_N: NDArray[np.uint64], *, most: int = MOST_PHOTOS) -> NDArray[np.int64]:
     """Return the positions of at most ``most`` photos, ascending, drawn by their contents alone.

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.ann_index import MEASURED_K, AnnIndex
-from index.search.exact import Hits, nearest
+from index.search.exact import nearest
+from index.search.hits import Hits
 from index.search.index_spec import IndexSpec
 from index.search.live_rows import LiveRows
 from index.search.policy import DEFAULT_POLICY, SearchPolicy
@@ -199,14 +200,3 @@ class ImmutableSegmentView:
             for query, found in zip(lost.tolist(), scanned, strict=True):
                 hits[query] = found
         return hits
-
-
-def merged(one: Hits, other: Hits, *, k: int | None) -> Hits:
-    """Return the best ``k``, or all, of two lists of hits, best first, ties by the smaller key."""
-    if not len(other[0]):
-        return one[0][:k], one[1][:k]
-    if not len(one[0]):
-        return other[0][:k], other[1][:k]
-    keys, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
-    order = np.lexsort((keys, -scores))[:k]
-    return keys[order], scores[order]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.crashes.crash_harness import cut_power, kill_workers
-from tests.support.crashes.crash_oracle import CrashCounts, Expected
+from tests.support.crashes.crash_oracle import CrashCounts, Precondition
 
 SHORT, LONG = 16, 240  # kills
 SHORT_CUTS, LONG_CUTS = 3, 60
@@ -60,9 +60,9 @@ def test_the_power_cuts_would_show_workers_that_do_not_wait_for_the_disk(tmp_pat
     assert any(lost(tmp_path / str(attempt)) for attempt in range(5))
 
 
-def heard(*events: list[Any]) -> tuple[Expected, CrashCounts]:
+def heard(*events: list[Any]) -> tuple[Precondition, CrashCounts]:
     """Return what is expected of a gallery of ``a`` 1 and ``b`` 1 after a group said this."""
-    expected, counts = Expected({"a": 1, "b": 1}), CrashCounts()
+    expected, counts = Precondition({"a": 1, "b": 1}), CrashCounts()
     expected.hear([(False, event) for event in events], counts)
     return expected, counts
 

@@ -12,9 +12,9 @@ import pytest
 from dataset.source import list_source
 from index.gallery import Gallery
 from index.items.item import NewItem
-from index.items.source_entries import entries_of
+from index.items.source_entries import image_entries
 from index.operations.add_images import build
-from index.operations.build_preview import preview
+from index.operations.build_preview import preview_build
 from index.operations.build_report import BuildReport
 from index.operations.purge import purge
 from index.store.schema import DATABASE_NAME
@@ -56,7 +56,7 @@ def run(gallery: Gallery, source: Path, *, prune: bool = False) -> BuildReport:
     listing = list_source(source)
     return build(
         gallery,
-        entries_of(listing),
+        image_entries(listing),
         source=str(source.resolve()),
         encoder=FakeEncoder(),
         limits=DEFAULT_LIMITS,
@@ -228,9 +228,9 @@ def test_a_preview_says_what_the_build_then_does_and_changes_nothing(
     (photos / "coat" / "4.png").write_bytes(png(51, SIZE))
     seq = gallery.seq
 
-    foreseen = preview(
+    foreseen = preview_build(
         gallery,
-        entries_of(list_source(photos)),
+        image_entries(list_source(photos)),
         source=str(photos.resolve()),
         limits=DEFAULT_LIMITS,
         on_progress=lambda _: None,

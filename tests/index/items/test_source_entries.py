@@ -7,10 +7,10 @@ import pytest
 
 from dataset.listing import ListedFile, Listing, Part
 from dataset.source import list_source
-from index.decoding.file_decoder import content_of
+from index.decoding.file_decoder import read_content
 from index.items.ids import check_id
 from index.items.item import MAX_METADATA_BYTES, encode_metadata
-from index.items.source_entries import Entry, entries_of, id_of_path
+from index.items.source_entries import ImageEntry, id_of_path, image_entries
 from tests.support.images.pngs import png
 from vision.image.limits import ImageLimits
 
@@ -24,8 +24,8 @@ def write(root: Path, *keys: str) -> Path:
     return root
 
 
-def entries(source: Path) -> list[Entry]:
-    return list(entries_of(list_source(source)))
+def entries(source: Path) -> list[ImageEntry]:
+    return list(image_entries(list_source(source)))
 
 
 def test_class_folders_give_labels_and_paths_give_ids(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_metadata_that_an_item_cannot_hold_is_left_out_and_said(tmp_path: Path) 
         metadata={"small": 1, "huge": "x" * MAX_METADATA_BYTES, "large": "y" * 9000},
     )
     listing = Listing(source=tmp_path, files=(file,))
-    (entry,) = entries_of(listing)
+    (entry,) = image_entries(listing)
     assert set(entry.metadata) == {"path", "split", "small", "large"}
     encode_metadata(entry.metadata)
     ((reason, examples),) = [(one.reason, one.examples) for one in listing.findings]
@@ -97,13 +97,13 @@ def test_paths_that_are_no_ids_get_a_hash_and_stay_apart() -> None:
 
 def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "b.png", "c.png")
-    listed = entries_of(list_source(tmp_path))
+    listed = image_entries(list_source(tmp_path))
     (tmp_path / "a.png").unlink()
     (tmp_path / "c.png").unlink()
     os.mkfifo(tmp_path / "c.png")
     limits = ImageLimits(max_bytes=MAX_BYTES)
 
-    (_, a), (b, fine), (_, pipe) = (content_of(entry.data, limits=limits) for entry in listed)
+    (_, a), (b, fine), (_, pipe) = (read_content(entry.data, limits=limits) for entry in listed)
 
     assert a == "the file cannot be read: No such file or directory"
     assert (b, fine) == ((tmp_path / "b.png").read_bytes(), None)
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_becomes_a_problem_and_not_an_end(tmp_path: Path) ->
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bytes(5 * MAX_BYTES))
     (entry,) = entries(tmp_path)
-    assert content_of(entry.data, limits=ImageLimits(max_bytes=MAX_BYTES)) == (
+    assert read_content(entry.data, limits=ImageLimits(max_bytes=MAX_BYTES)) == (
         b"",
         f"the image has {5 * MAX_BYTES} bytes; at most {MAX_BYTES} are allowed",
     )
@@ -127,7 +127,7 @@ def test_names_that_are_not_plain_text_are_shown_with_a_mark(tmp_path: Path, nam
         pass
 
     listing = list_source(tmp_path)
-    (entry,) = entries_of(listing)
+    (entry,) = image_entries(listing)
 
     assert entry.label == "cl\ufffdass"
     assert entry.metadata == {"path": "cl\ufffdass/\ufffd.png"}

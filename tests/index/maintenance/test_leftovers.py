@@ -15,7 +15,7 @@ import pytest
 from index.errors import RebuildError
 from index.gallery import Gallery
 from index.maintenance.compaction import SETTING, TARGET, compact
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.search.policy import SearchPolicy
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
@@ -52,7 +52,7 @@ def test_a_rebuild_that_is_stopped_changes_nothing_that_is_remembered(
     folder: Path, stage: str, tune: bool
 ) -> None:
     before = settings(folder)
-    rebuild = Rebuild(folder, 0.5, tune)
+    rebuild = RebuildProcess(folder, 0.5, tune)
 
     def stop(begun: str) -> None:
         if begun == stage:
@@ -86,7 +86,7 @@ def test_who_stops_a_rebuild_too_late_hears_that_it_was_made(
     def refuse(_: str) -> None:
         raise RuntimeError("the job was cancelled")
 
-    assert Rebuild(folder).run(refuse).generation == 7
+    assert RebuildProcess(folder).run(refuse).generation == 7
 
 
 def test_a_rebuild_that_ended_is_remembered_with_its_target(folder: Path) -> None:

@@ -21,7 +21,7 @@ from files import child_process
 from index.errors import RebuildBusyError, RebuildError
 from index.gallery import Gallery
 from index.maintenance.maintenance import is_rebuild_due
-from index.maintenance.rebuild_process import Rebuild
+from index.maintenance.rebuild_process import RebuildProcess
 from index.search.index_spec import EXACT
 from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.segments.generations import Generations
@@ -249,7 +249,7 @@ def test_a_rebuild_that_was_stopped_before_it_began_ends_at_once(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeProgram(monkeypatch, SLEEPS)
-    stopped = Rebuild(gallery.folder)
+    stopped = RebuildProcess(gallery.folder)
     stopped.stop()
 
     with pytest.raises(RebuildError, match="ended with status -15"):
@@ -382,14 +382,14 @@ def test_upkeep_goes_on_whatever_a_rebuild_meets(
     hurried: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = iter([RebuildBusyError("busy"), RebuildError("failed"), OSError("disk")])
-    real = Rebuild.run
+    real = RebuildProcess.run
 
-    def run(self: Rebuild, on_stage: Callable[[str], None]) -> Any:
+    def run(self: RebuildProcess, on_stage: Callable[[str], None]) -> Any:
         for fault in faults:
             raise fault
         return real(self, on_stage)
 
-    monkeypatch.setattr(Rebuild, "run", run)
+    monkeypatch.setattr(RebuildProcess, "run", run)
     hurried.start_maintenance()
 
     wait_until(lambda: hurried.info().generation == 1)

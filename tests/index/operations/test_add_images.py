@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from dataset.source import list_source
-from index.decoding.decoder_pool import AHEAD
+from index.decoding.file_decoder_pool import SLICES_AHEAD
 from index.errors import ModelMismatchError
 from index.gallery import Gallery
-from index.items.source_entries import Entry, entries_of
+from index.items.source_entries import ImageEntry, image_entries
 from index.operations.add_images import build
 from index.operations.build_report import BuildReport
 from tests.support.fakes import FakeEncoder
@@ -33,7 +33,7 @@ def make(folder: Path, encoder: FakeEncoder) -> Gallery:
 
 def run(
     gallery: Gallery,
-    entries: Iterable[Entry],
+    entries: Iterable[ImageEntry],
     encoder: FakeEncoder,
     progress: list[int],
     *,
@@ -51,9 +51,9 @@ def run(
     )
 
 
-def some_entries(count: int) -> list[Entry]:
+def some_entries(count: int) -> list[ImageEntry]:
     return [
-        Entry(id=f"i{n}", data=png(n, (28, 28)), label=f"l{n % 3}", metadata={"n": n})
+        ImageEntry(id=f"i{n}", data=png(n, (28, 28)), label=f"l{n % 3}", metadata={"n": n})
         for n in range(count)
     ]
 
@@ -137,15 +137,15 @@ def test_broken_images_are_listed_and_the_others_stored(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     good = png(1)
     entries = [
-        Entry(id="good", data=good),
-        Entry(id="empty", data=b""),
-        Entry(id="text", data=b"not an image"),
-        Entry(id="cut", data=good[: len(good) // 2]),
-        Entry(id="bomb", data=bomb_png(60_000, 60_000)),
-        Entry(id="bad/id", data=good),
-        Entry(id="bad-label", data=good, label="a\nb"),
-        Entry(id="unread", data=Path("/nowhere/at/all.png")),
-        Entry(id="good2", data=encoded(picture(2), "JPEG")),
+        ImageEntry(id="good", data=good),
+        ImageEntry(id="empty", data=b""),
+        ImageEntry(id="text", data=b"not an image"),
+        ImageEntry(id="cut", data=good[: len(good) // 2]),
+        ImageEntry(id="bomb", data=bomb_png(60_000, 60_000)),
+        ImageEntry(id="bad/id", data=good),
+        ImageEntry(id="bad-label", data=good, label="a\nb"),
+        ImageEntry(id="unread", data=Path("/nowhere/at/all.png")),
+        ImageEntry(id="good2", data=encoded(picture(2), "JPEG")),
     ]
     progress: list[int] = []
     with make(tmp_path / "g", encoder) as gallery:
@@ -165,14 +165,14 @@ def test_broken_images_are_listed_and_the_others_stored(tmp_path: Path) -> None:
 def test_changed_content_or_label_replaces_an_image(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     with make(tmp_path / "g", encoder) as gallery:
-        run(gallery, [Entry(id=name, data=png(1), label="x") for name in "abc"], encoder, [])
+        run(gallery, [ImageEntry(id=name, data=png(1), label="x") for name in "abc"], encoder, [])
 
         report = run(
             gallery,
             [
-                Entry(id="a", data=png(1), label="x"),
-                Entry(id="b", data=png(2), label="x"),
-                Entry(id="c", data=png(1), label="y"),
+                ImageEntry(id="a", data=png(1), label="x"),
+                ImageEntry(id="b", data=png(2), label="x"),
+                ImageEntry(id="c", data=png(1), label="y"),
             ],
             encoder,
             [],
@@ -190,7 +190,7 @@ def test_a_folder_becomes_a_gallery(tmp_path: Path) -> None:
         path.write_bytes(png(n))
     encoder = FakeEncoder()
     with make(tmp_path / "g", encoder) as gallery:
-        entries = entries_of(list_source(tmp_path / "images"))
+        entries = image_entries(list_source(tmp_path / "images"))
         report = run(gallery, entries, encoder, [])
 
         assert report.added == 4
@@ -206,7 +206,7 @@ def test_no_more_entries_are_read_than_are_in_work_and_in_two_transactions(
     read = 0
     ahead: list[int] = []
 
-    def entries() -> Iterator[Entry]:
+    def entries() -> Iterator[ImageEntry]:
         nonlocal read
         for entry in some_entries(120):
             read += 1
@@ -223,7 +223,7 @@ def test_no_more_entries_are_read_than_are_in_work_and_in_two_transactions(
         )
         assert gallery.count == 120
 
-    assert max(ahead) <= (AHEAD + 1) * 5 + 2 * 10
+    assert max(ahead) <= (SLICES_AHEAD + 1) * 5 + 2 * 10
 
 
 def test_a_build_with_another_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from index.gallery import Gallery
 from index.items.item import NewItem
 from index.operations import connected_components, duplicates
-from index.operations.connected_components import Links, link_near
-from index.operations.duplicates import Member, find_duplicates, find_same_content
+from index.operations.connected_components import ConnectedComponents, connect_near
+from index.operations.duplicates import DuplicateItem, find_duplicates, find_same_content
 from tests.support.fakes import new_item, unit, unit_vectors
 
 WIDTH = 8
@@ -100,13 +100,13 @@ def test_links_are_those_of_every_pair_compared(
         patch.setattr(connected_components, "BLOCK_ROWS", 16)
         patch.setattr(connected_components, "BLOCK_COLUMNS", 24)
         patch.setattr(connected_components, "PENDING", 50)
-        linked = Links(count)
+        linked = ConnectedComponents(count)
         rows = np.arange(count)
         for row in rows:  # the same bytes are the caller's to link
             for other in rows:
                 if vectors[row].tobytes() == vectors[other].tobytes():
                     linked.add(np.array([row]), np.array([other]))
-        link_near(vectors, rows, linked, min_score=min_score, on_progress=lambda _: None)
+        connect_near(vectors, rows, linked, min_score=min_score, on_progress=lambda _: None)
 
     groups = sorted([group.tolist() for group in linked.groups()], key=lambda one: (-len(one), one))
     assert groups == groups_by_hand(vectors, min_score)
@@ -169,7 +169,7 @@ def test_where_asking_for_neighbours_is_slower_all_pairs_are_looked_at(
     with_a_structure(gallery, monkeypatch)
     monkeypatch.setattr(duplicates, "QUERIES", 50)
     monkeypatch.setattr(duplicates, "GRACE_S", 0.0)
-    monkeypatch.setattr(duplicates, "seconds_of_all_pairs", lambda count, width: 1e-9)
+    monkeypatch.setattr(duplicates, "estimate_all_pairs_s", lambda count, width: 1e-9)
     vectors = crowd(300, 3, 0.001, seed=3)  # tight: each asks for a hundred neighbours
     put(gallery, vectors)
     progress: list[float] = []
@@ -208,8 +208,8 @@ def test_what_progress_raises_ends_the_work_within_a_batch(
 
 def test_the_time_of_all_pairs_grows_with_the_square_of_the_items() -> None:
     few, many = (
-        connected_components.seconds_of_all_pairs(10_000, 64),
-        connected_components.seconds_of_all_pairs(1_000_000, 64),
+        connected_components.estimate_all_pairs_s(10_000, 64),
+        connected_components.estimate_all_pairs_s(1_000_000, 64),
     )
 
     assert 0 < 100 * few < many
@@ -236,7 +236,7 @@ def test_items_of_one_content_are_exact_duplicates(gallery: Gallery) -> None:
     exact = found(gallery, min_score=1).exact
 
     assert [[member.id for member in group] for group in exact] == [["b", "e", "f"], ["a", "c"]]
-    assert exact[0][1] == Member("e", pytest.approx(1))
+    assert exact[0][1] == DuplicateItem("e", pytest.approx(1))
     assert find_same_content(gallery) == exact
 
 

@@ -15,9 +15,9 @@ from cli.commands import app
 from index.errors import DiskFullError, StorageError
 from index.gallery import Gallery
 from index.items.item import NewItem
-from index.items.source_edits import Claim
+from index.items.source_edits import ItemState
 from index.operations.purge import purge
-from index.store.build_origins import Origins
+from index.store.build_origins import BuildOrigins
 from index.transfer.backup import back_up
 from tests.support.fakes import unit_vectors
 from tests.support.segments import rebuilt, small_structures
@@ -127,7 +127,7 @@ def test_nothing_of_what_was_deleted_is_left_after_a_purge(
     conditions = [{"key": "id", "match": item(0).id}]
     named = {"kind": "delete", "state": "done", "parameters": {"filter": {"must": conditions}}}
     (jobs / "c.json").write_text(json.dumps(named))
-    refusals = [{"row": 1, "id": item(0).id, "reason": "its id came before"}]
+    refusals = [{"row": 1, "id": item(0).id, "reason": "its id came in an earlier row"}]
     refused = {"kind": "import", "state": "done", "result": {"refusals": refusals}}
     (jobs / "d.json").write_text(json.dumps(refused))
     (jobs / "b.json").write_text(json.dumps({"kind": "backup", "state": "done"}))
@@ -211,10 +211,10 @@ def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: 
         tmp_path / "g", model_name="fake", fingerprint="a1" * 32, width=WIDTH
     ) as gallery:
         gallery.put([item(n) for n in range(4)])
-        with closing(Origins(gallery.folder, "photos")) as origins:
-            origins.remember(
+        with closing(BuildOrigins(gallery.folder, "photos")) as origins:
+            origins.record(
                 {
-                    one.id: Claim(one.content_sha256, one.label, dict(one.metadata))
+                    one.id: ItemState(one.content_sha256, one.label, dict(one.metadata))
                     for one in map(item, range(4))
                 }
             )
@@ -224,12 +224,12 @@ def test_what_a_source_said_of_items_that_were_edited_since_is_purged(tmp_path: 
             purge(gallery, on_stage=quiet)
 
             assert found_in(gallery.folder, gone) == set()
-            claims = {item_id: one.claim for item_id, one in origins.recall(IDS).items()}
-            assert claims.pop(item(1).id) is None
-            assert claims == {
-                one.id: Claim.stored(gallery.get(one.id)) for one in map(item, (0, 2, 3))
+            states = {item_id: one.state for item_id, one in origins.find(IDS).items()}
+            assert states.pop(item(1).id) is None
+            assert states == {
+                one.id: ItemState.stored(gallery.get(one.id)) for one in map(item, (0, 2, 3))
             }
-            assert list(origins.brought()) == sorted(IDS)
+            assert list(origins.built_ids()) == sorted(IDS)
 
 
 def test_while_somebody_reads_an_older_state_a_purge_says_so(

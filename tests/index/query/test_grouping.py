@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 from index.errors import GroupKeyError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
-from index.items.item import Itself, NewItem, encode_metadata
+from index.items.item import NewItem, QueryItem, encode_metadata
 from index.items.metadata_index import add_metadata_entries, metadata_entries
 from index.query.groups import FEW, Groups, group_key, read_groups
-from index.query.result_selection import MAX_REACH, Picker, Picking, picked, places_within
+from index.query.result_selection import (
+    MAX_REACH,
+    ResultSelection,
+    ResultSelector,
+    places_within,
+    select_results,
+)
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import IndexSpec
 from index.search.vector_matrix import Matrix
@@ -78,12 +84,12 @@ def twin(
     return hits[offset : offset + k]
 
 
-def picking_of(asked: dict[str, Any]) -> Picking:
+def result_selection(asked: dict[str, Any]) -> ResultSelection:
     fields = {name: value for name, value in asked.items() if name in ("offset", "group_size")}
     for name in ("group_by", "exclude_group"):
         if asked.get(name):
             fields[name] = group_key(asked[name])
-    return Picking(
+    return ResultSelection(
         **fields,
         exclude=frozenset(asked.get("exclude", ())),
         exclude_content=asked.get("content"),
@@ -152,8 +158,8 @@ def test_hits_are_those_of_the_twin(
         asker.vector_D[np.newaxis],
         k=k,
         filter=wanted or None,
-        itself=Itself(asker.id, asker.vector_D),
-        picking=picking_of(asked),
+        query_item=QueryItem(asker.id, asker.vector_D),
+        selection=result_selection(asked),
     )
 
     expected = twin(small.items, among, asker, k=k, asked=asked)
@@ -162,12 +168,12 @@ def test_hits_are_those_of_the_twin(
 
 def test_a_score_that_every_hit_reaches_cuts_what_was_picked(small: Stored) -> None:
     asker = small.items[7]
-    picking = picking_of({"group_by": "group", "exclude": ["i7"]})
+    selection = result_selection({"group_by": "group", "exclude": ["i7"]})
     query = asker.vector_D[np.newaxis]
-    every = small.gallery.search(query, k=40, picking=picking).hits[0]
+    every = small.gallery.search(query, k=40, selection=selection).hits[0]
 
     for hit in every[::3]:
-        above = small.gallery.search(query, k=40, min_score=hit.score, picking=picking).hits[0]
+        above = small.gallery.search(query, k=40, min_score=hit.score, selection=selection).hits[0]
         assert above == [one for one in every if one.score >= hit.score]
 
 
@@ -202,17 +208,17 @@ def test_groups_follow_what_is_stored_later(tmp_path: Path) -> None:
     def stored(numbers: range, group: str) -> list[NewItem]:
         return [new_item(f"i{n}", seed=n, width=WIDTH, metadata={"group": group}) for n in numbers]
 
-    query, picking = unit_vectors(1, WIDTH, 3), picking_of({"group_by": "group"})
+    query, selection = unit_vectors(1, WIDTH, 3), result_selection({"group_by": "group"})
     with new_gallery(tmp_path / "g", stored(range(4), "a")) as gallery:
-        assert len(gallery.search(query, k=9, picking=picking).hits[0]) == 1
+        assert len(gallery.search(query, k=9, selection=selection).hits[0]) == 1
         gallery.put(stored(range(4, 7), "b"))
-        assert len(gallery.search(query, k=9, picking=picking).hits[0]) == 2
+        assert len(gallery.search(query, k=9, selection=selection).hits[0]) == 2
         gallery.put(stored(range(3, 4), "c"))  # replaced
-        assert len(gallery.search(query, k=9, picking=picking).hits[0]) == 3
+        assert len(gallery.search(query, k=9, selection=selection).hits[0]) == 3
         gallery.delete([f"i{n}" for n in range(4, 7)])
-        assert len(gallery.search(query, k=9, picking=picking).hits[0]) == 2
-        only = picking_of({"group_by": "group", "exclude": ["i3"]})
-        assert [hit.id for hit in gallery.search(query, k=9, picking=only).hits[0]] != ["i3"]
+        assert len(gallery.search(query, k=9, selection=selection).hits[0]) == 2
+        only = result_selection({"group_by": "group", "exclude": ["i3"]})
+        assert [hit.id for hit in gallery.search(query, k=9, selection=only).hits[0]] != ["i3"]
 
 
 ROWS = 4_000
@@ -245,7 +251,7 @@ def snapshot() -> Snapshot:
         spec=spec,
         ann_index=ann_index.with_unindexed_rows(NOTHING_OUT),
     )
-    writer = SnapshotWriter(16, base=base, seq=0)
+    writer = SnapshotWriter(16, segment=base, seq=0)
     removed = KEYS_N[::9].copy()
     writer.apply(seq=1, keys_N=KEYS_N[-200:], vectors_ND=vectors[-200:], removed=removed)
     return writer.snapshot
@@ -253,33 +259,37 @@ def snapshot() -> Snapshot:
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(
-    "picker",
+    "selector",
     [
-        Picker(out=NOTHING_OUT, shut=[], groups=MOST, group_size=1),
-        Picker(out=KEYS_N[:900:3], shut=[], groups=MOST, group_size=3),
-        Picker(out=NOTHING_OUT, shut=[(MOST, 0)], groups=None, group_size=1),
-        Picker(out=NOTHING_OUT, shut=[(KINDS, 0)], groups=MOST, group_size=1),
-        Picker(out=NOTHING_OUT, shut=[], groups=KINDS, group_size=40),
-        Picker(out=KEYS_N[:1_000], shut=[], groups=None, group_size=1),
+        ResultSelector(excluded_keys=NOTHING_OUT, excluded_groups=[], groups=MOST, group_size=1),
+        ResultSelector(excluded_keys=KEYS_N[:900:3], excluded_groups=[], groups=MOST, group_size=3),
+        ResultSelector(
+            excluded_keys=NOTHING_OUT, excluded_groups=[(MOST, 0)], groups=None, group_size=1
+        ),
+        ResultSelector(
+            excluded_keys=NOTHING_OUT, excluded_groups=[(KINDS, 0)], groups=MOST, group_size=1
+        ),
+        ResultSelector(excluded_keys=NOTHING_OUT, excluded_groups=[], groups=KINDS, group_size=40),
+        ResultSelector(excluded_keys=KEYS_N[:1_000], excluded_groups=[], groups=None, group_size=1),
     ],
     ids=["groups", "three of each", "without most", "only a few", "few groups", "without ids"],
 )
 def test_a_structure_finds_as_many_and_nearly_the_same(
-    snapshot: Snapshot, picker: Picker, exact: bool
+    snapshot: Snapshot, selector: ResultSelector, exact: bool
 ) -> None:
     for number in range(5):
         query_1D = unit_vectors(1, 16, seed=number)
         all_keys = snapshot.search(query_1D, k=ROWS, exact=True)[0]
-        expected = picker.pick(all_keys)[0][:60].tolist()
+        expected = selector.select(all_keys)[0][:60].tolist()
 
-        keys, scores = picked(
-            snapshot, query_1D, picker, k=60, mask=None, exact=exact, finish=lambda hits: hits
+        keys, scores = select_results(
+            snapshot, query_1D, selector, k=60, mask=None, exact=exact, finish=lambda hits: hits
         )
 
         found = keys.tolist()
         assert len(set(found)) == len(found) == len(expected)
         assert (np.diff(scores) <= 0).all()
-        assert (picker.pick((keys, scores))[0] == keys).all()
+        assert (selector.select((keys, scores))[0] == keys).all()
         if exact:
             assert found == expected
         else:
@@ -303,7 +313,9 @@ def test_when_many_are_not_enough_all_are_looked_at(tmp_path: Path) -> None:
         for n in range(count)
     ]
     with new_gallery(tmp_path / "g", items, 2) as gallery:
-        hits = gallery.search(vectors[:1], k=21, picking=picking_of({"group_by": "group"})).hits[0]
+        hits = gallery.search(
+            vectors[:1], k=21, selection=result_selection({"group_by": "group"})
+        ).hits[0]
 
     assert [hit.id for hit in hits[1:]] == [f"i{n}" for n in order[count - 20 :]]
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.errors import BadVectorsError
-from index.search.exact import Hits, nearest, range_search
+from index.search.exact import nearest, range_search
+from index.search.hits import Hits
 from index.snapshot.segments.delta_segment import MIN_TOMBSTONES, DeltaSegment
 from index.snapshot.segments.immutable_segment import ImmutableSegmentView
 from tests.support.fakes import unit_vectors

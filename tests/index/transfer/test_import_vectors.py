@@ -199,13 +199,13 @@ def test_after_edits_only_what_the_source_has_comes_back(
 
     report = imported(gallery, **given)
 
-    brings = write not in (as_vectors_alone, as_plain_csv)
-    assert counts(report) == (1, 1, COUNT - 2, 0) if brings else (1, 0, COUNT - 1, 0)
+    provided = write not in (as_vectors_alone, as_plain_csv)
+    assert counts(report) == (1, 1, COUNT - 2, 0) if provided else (1, 0, COUNT - 1, 0)
     after = state(gallery)
     label, metadata, _, created, vector, picture = after["i01"]
-    expected = before["i01"] if brings else ("edited", {"edited": True})
+    expected = before["i01"] if provided else ("edited", {"edited": True})
     assert (label, metadata) == tuple(expected[:2])
-    assert created == (THEN if brings else LATER).isoformat(timespec="milliseconds")
+    assert created == (THEN if provided else LATER).isoformat(timespec="milliseconds")
     assert (vector, picture) == before["i01"][4:], "its picture stays"
     untouched = before.keys() - {"i01", "i02"}
     assert {one: after[one] for one in untouched} == {one: before[one] for one in untouched}
@@ -353,14 +353,14 @@ def test_labels_are_stored_as_the_text_they_are(
         ({"created": "yesterday"}, "its creation time is not of the form"),
         ({"created": 5}, "its creation time is not of the form"),
         ({"vector": None}, "no row of numbers"),
-        ({"vector": ""}, "its vector is no list of numbers: ''"),
-        ({"vector": "1,2"}, "its vector is no list of numbers: '1,2'"),
-        ({"vector": ["a", *VECTOR[1:]]}, "something else than a number at 1: 'a'"),
+        ({"vector": ""}, "its vector is not a list of numbers: ''"),
+        ({"vector": "1,2"}, "its vector is not a list of numbers: '1,2'"),
+        ({"vector": ["a", *VECTOR[1:]]}, "something other than a number at 1: 'a'"),
         ({"vector": [*VECTOR[:-1], ""]}, "nothing as its number 8"),
         ({"vector": [*VECTOR[:-1], None]}, "not finite"),
         ({"vector": [*VECTOR[:-1], float("inf")]}, "not finite"),
         ({"vector": [VECTOR]}, "no row of numbers"),
-        ({"vector": {}}, "something else than numbers"),
+        ({"vector": {}}, "something other than numbers"),
         ({"id": None}, "an id is text, got None"),
         ({"id": ""}, "an id has at least one character"),
         ({"id": [1]}, "an id is text, got [1]"),
@@ -395,7 +395,7 @@ def test_ids_that_are_numbers_are_text(gallery: Gallery, tmp_path: Path) -> None
 
     report = imported(gallery, tmp_path / "x.jsonl")
 
-    assert (report.added, report.refused) == (3, [("7", "its id came before")])
+    assert (report.added, report.refused) == (3, [("7", "its id came in an earlier row")])
     assert set(gallery.existing(["7", "8", "9"])) == {"7", "8", "9"}
 
 

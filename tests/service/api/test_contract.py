@@ -79,7 +79,7 @@ def routes(client: httpx.Client) -> list[tuple[str, str]]:
 def test_bentoml_is_the_version_that_was_looked_through() -> None:
     assert importlib.metadata.version("bentoml") == BENTOML, (
         "BentoML changed: see that service/server/bento_supervisor.py still closes its control "
-        "ports and service/server/bento_hardening.py its pickles, that service/http/gateway.py "
+        "ports and service/server/bento_hardening.py its pickles, that service/request/gateway.py "
         "still stands before its routes, and run this whole file; "
         "read the notes on deserialisation and file downloads of the releases in between"
     )

@@ -63,17 +63,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def quotas(tmp_path: Path, clock: Clock) -> RateLimiter:
+def rate_limiter(tmp_path: Path, clock: Clock) -> RateLimiter:
     return RateLimiter(tmp_path / "quotas", secret="s", clock=clock)
 
 
 @pytest.fixture
-def gate(tmp_path: Path, clock: Clock, quotas: RateLimiter) -> Callable[..., Authorizer]:
-    """Make a gate of these keys."""
+def authorizer(
+    tmp_path: Path, clock: Clock, rate_limiter: RateLimiter
+) -> Callable[..., Authorizer]:
+    """Make an authorizer of these keys."""
 
     def make(*keys: NewKey, wrong: int | None = None) -> Authorizer:
         path = write(tmp_path / "keys.toml", *(key.lines for key in keys))
-        return Authorizer(quotas, KeyFile(path, clock=clock), wrong_keys_per_minute=wrong)
+        return Authorizer(rate_limiter, KeyFile(path, clock=clock), wrong_keys_per_minute=wrong)
 
     return make
 
@@ -137,9 +139,9 @@ def test_a_token_pasted_where_its_digest_belongs_is_not_repeated(tmp_path: Path)
 # Rights and ends
 
 
-def test_no_right_implies_another(gate: Callable[..., Authorizer]) -> None:
+def test_no_right_implies_another(authorizer: Callable[..., Authorizer]) -> None:
     keys = {right: make_key(right, [right]) for right in RIGHTS}
-    one = gate(*keys.values())
+    one = authorizer(*keys.values())
     may: dict[tuple[str, str], set[Right]] = {
         ("GET", "/v1/model"): {"read"},
         ("POST", "/v1/search"): {"read"},
@@ -167,11 +169,11 @@ def test_no_right_implies_another(gate: Callable[..., Authorizer]) -> None:
                     one.admit(request(path, method), bearer(key))
 
 
-def test_a_key_ends_when_its_time_is_over(gate: Callable[..., Authorizer]) -> None:
+def test_a_key_ends_when_its_time_is_over(authorizer: Callable[..., Authorizer]) -> None:
     now = datetime.now(UTC)
     over = make_key("over", ["read"], expires=now)
     soon = make_key("soon", ["read"], expires=now + timedelta(hours=1))
-    one = gate(over, soon)
+    one = authorizer(over, soon)
 
     assert one.admit(request(), bearer(soon)) == "soon"
     with pytest.raises(UnauthorizedError, match="expired"):
@@ -191,10 +193,10 @@ def test_an_end_that_is_no_moment_refuses_the_file(tmp_path: Path, expires: str)
     [None, "", "Bearer", "Bearer  ", "Basic {}", "{}", "Bearer x{}", "Bearer {}x", "bearer{}"],
 )
 def test_only_the_key_itself_after_the_word_bearer_is_a_key(
-    gate: Callable[..., Authorizer], header: str | None
+    authorizer: Callable[..., Authorizer], header: str | None
 ) -> None:
     key = make_key("shop", ["read"])
-    one = gate(key)
+    one = authorizer(key)
 
     assert one.admit(request(), f"bearer  {key.token} ") == "shop"
     with pytest.raises(UnauthorizedError):
@@ -204,8 +206,10 @@ def test_only_the_key_itself_after_the_word_bearer_is_a_key(
 @pytest.mark.parametrize(
     "path", ["/page", "/doc", "/livez/", "//livez", "/v1/../livez", "/metrics", "/openapi.json", ""]
 )
-def test_only_probes_and_static_files_are_open(gate: Callable[..., Authorizer], path: str) -> None:
-    one = gate(make_key("shop", ["read"]))
+def test_only_probes_and_static_files_are_open(
+    authorizer: Callable[..., Authorizer], path: str
+) -> None:
+    one = authorizer(make_key("shop", ["read"]))
 
     for open_path in ("/", "/livez", "/readyz", "/docs", "/docs/swagger-ui.css", "/page/page.js"):
         assert one.admit(request(open_path), None) is None
@@ -216,10 +220,10 @@ def test_only_probes_and_static_files_are_open(gate: Callable[..., Authorizer], 
 # RateLimiter
 
 
-def test_keys_of_one_name_share_its_quota(gate: Callable[..., Authorizer]) -> None:
+def test_keys_of_one_name_share_its_quota(authorizer: Callable[..., Authorizer]) -> None:
     old, new = make_key("shop", ["read"]), make_key("shop", ["read"])
     limit = "requests_per_minute = 3\n"
-    one = gate(NewKey(old.token, old.lines + limit), NewKey(new.token, new.lines + limit))
+    one = authorizer(NewKey(old.token, old.lines + limit), NewKey(new.token, new.lines + limit))
 
     for key in (old, new, old):
         one.admit(request(), bearer(key))
@@ -236,32 +240,32 @@ def test_waiting_as_long_as_told_is_enough_and_a_minute_never_holds_more(
     tmp_path_factory: pytest.TempPathFactory, per_minute: int, steps: list[float]
 ) -> None:
     clock = Clock()
-    quotas = RateLimiter(tmp_path_factory.mktemp("q") / "quotas", secret="s", clock=clock)
+    rate_limiter = RateLimiter(tmp_path_factory.mktemp("q") / "quotas", secret="s", clock=clock)
     taken: list[float] = []
     waits: list[int] = []
     for step in steps:
         clock.seconds += step
         try:
-            quotas.count("a", per_minute, "enough")
+            rate_limiter.count("a", per_minute, "enough")
         except TooManyRequestsError as refused:
             waits.append(refused.retry_after_s)
             clock.seconds += refused.retry_after_s
-            quotas.count("a", per_minute, "enough")
+            rate_limiter.count("a", per_minute, "enough")
         taken.append(clock.seconds // MINUTE)
 
     assert all(1 <= wait <= MINUTE + 1 for wait in waits)
     assert all(taken.count(minute) <= per_minute for minute in taken)
 
 
-def test_a_quota_comes_back_and_is_nobody_elses(quotas: RateLimiter, clock: Clock) -> None:
+def test_a_quota_comes_back_and_is_nobody_elses(rate_limiter: RateLimiter, clock: Clock) -> None:
     for _ in range(5):
-        quotas.count("a", 5, "enough")
+        rate_limiter.count("a", 5, "enough")
     with pytest.raises(TooManyRequestsError, match="enough"):
-        quotas.count("a", 5, "enough")
-    quotas.count("b", 5, "enough")
+        rate_limiter.count("a", 5, "enough")
+    rate_limiter.count("b", 5, "enough")
     clock.seconds += 2 * MINUTE
     for _ in range(5):
-        quotas.count("a", 5, "enough")
+        rate_limiter.count("a", 5, "enough")
 
 
 def test_processes_at_once_let_through_exactly_what_the_quota_says(tmp_path: Path) -> None:
@@ -269,9 +273,9 @@ def test_processes_at_once_let_through_exactly_what_the_quota_says(tmp_path: Pat
         "import sys; from pathlib import Path\n"
         "from service.security.rate_limits import RateLimiter\n"
         "from service.errors import TooManyRequestsError\n"
-        "quotas, taken = RateLimiter(Path(sys.argv[1]), secret='s', clock=lambda: 60000.0), 0\n"
+        "limiter, taken = RateLimiter(Path(sys.argv[1]), secret='s', clock=lambda: 60000.0), 0\n"
         "for _ in range(3000):\n"
-        "    try: quotas.count('a', 5000, ''); taken += 1\n"
+        "    try: limiter.count('a', 5000, ''); taken += 1\n"
         "    except TooManyRequestsError: pass\n"
         "print(taken)"
     )
@@ -284,18 +288,20 @@ def test_processes_at_once_let_through_exactly_what_the_quota_says(tmp_path: Pat
     assert sum(int(one.communicate(timeout=60)[0]) for one in running) == 5000
 
 
-def test_many_addresses_cost_no_more_memory_than_few(quotas: RateLimiter, tmp_path: Path) -> None:
+def test_many_addresses_cost_no_more_memory_than_few(
+    rate_limiter: RateLimiter, tmp_path: Path
+) -> None:
     before = (tmp_path / "quotas").stat().st_size
     for number in range(20_000):
-        quotas.count(f"address {number}", 100, "enough")
+        rate_limiter.count(f"address {number}", 100, "enough")
 
     assert (tmp_path / "quotas").stat().st_size == before == 2**20 + 2**16
 
 
 def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(
-    quotas: RateLimiter,
+    rate_limiter: RateLimiter,
 ) -> None:
-    one = Authorizer(quotas, requests_per_minute=2)
+    one = Authorizer(rate_limiter, requests_per_minute=2)
     clients = {
         "192.0.2.1": "192.0.2.1",
         "192.0.2.2": "192.0.2.2",
@@ -312,8 +318,8 @@ def test_without_keys_an_address_has_a_quota_and_ipv6_counts_by_network(
     one.admit({**request(), "client": None}, None)
 
 
-def test_every_image_of_a_request_counts(quotas: RateLimiter) -> None:
-    one = Authorizer(quotas, requests_per_minute=10)
+def test_every_image_of_a_request_counts(rate_limiter: RateLimiter) -> None:
+    one = Authorizer(rate_limiter, requests_per_minute=10)
     first, second = request(), request()
     one.admit(first, None)
     first["charge"](cost=7)
@@ -367,24 +373,24 @@ def test_a_key_that_was_shown_to_one_worker_is_known_to_all(tmp_path: Path, cloc
     ],
 )
 def test_only_a_trusted_proxy_is_believed_about_its_clients(
-    quotas: RateLimiter, peer: str, forwarded: list[str], counted: str
+    rate_limiter: RateLimiter, peer: str, forwarded: list[str], counted: str
 ) -> None:
     one = Authorizer(
-        quotas, requests_per_minute=1, proxies=TrustedProxies([ip_network("10.0.0.0/8")])
+        rate_limiter, requests_per_minute=1, proxies=TrustedProxies([ip_network("10.0.0.0/8")])
     )
     headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
 
     one.admit({**request(address=peer), "headers": headers}, None)
 
     with pytest.raises(TooManyRequestsError):
-        quotas.check(f"address {counted}", 1, "counted")
+        rate_limiter.check(f"address {counted}", 1, "counted")
 
 
 def test_guessing_is_slowed_and_those_who_work_behind_the_same_address_go_on(
-    gate: Callable[..., Authorizer], clock: Clock
+    authorizer: Callable[..., Authorizer], clock: Clock
 ) -> None:
     known, unseen = make_key("known", ["read"]), make_key("unseen", ["read"])
-    one = gate(known, unseen, wrong=5)
+    one = authorizer(known, unseen, wrong=5)
     one.admit(request(), bearer(known))
     for number in range(5):
         with pytest.raises(UnauthorizedError):

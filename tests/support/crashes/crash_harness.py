@@ -17,7 +17,7 @@ from index.maintenance.compaction import SETTING, TARGET, TunedSpec, compact
 from index.search.index_spec import IndexSpec
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
-from tests.support.crashes.crash_oracle import CrashCounts, Expected
+from tests.support.crashes.crash_oracle import CrashCounts, Precondition
 from tests.support.crashes.crash_worker_main import IDS, WIDTH, item_of, wrong_hits
 from tests.support.crashes.crash_workers import CrashWorkers
 from tests.support.fakes import unit_vectors
@@ -38,7 +38,7 @@ def kill_workers(folder: Path, *, cycles: int, longest_s: float, **orders: Any) 
     counts = CrashCounts()
     rng = random.Random(cycles)
     started = time.monotonic()
-    expected = Expected(create(folder))
+    expected = Precondition(create(folder))
     begun = time.monotonic()
     rebuild(folder)
     longest_s = max(longest_s, 2 * (time.monotonic() - begun))  # some rebuilds shall come to an end
@@ -64,7 +64,7 @@ def cut_power(place: Path, *, cycles: int, longest_s: float, **orders: Any) -> C
     started = time.monotonic()
     with loop_disk(place / "disk", megabytes=64) as disk, CrashWorkers(place) as workers:
         folder = disk.folder / "gallery"
-        expected = Expected(create(folder))
+        expected = Precondition(create(folder))
         for cycle in range(cycles):
             with workers.at_work(folder, cycle=cycle, **orders) as group:
                 time.sleep(rng.uniform(0, longest_s))
@@ -161,7 +161,7 @@ def wrong_answers(gallery: Gallery, *, seed: int = 0) -> list[str]:
     return wrong
 
 
-def look(folder: Path, expected: Expected, counts: CrashCounts) -> None:
+def look(folder: Path, expected: Precondition, counts: CrashCounts) -> None:
     """Open what a group left, and hold it against what it said."""
     snapshots = folder / "snapshots"
     counts.unfinished += len(list(snapshots.glob(".gen-*")))

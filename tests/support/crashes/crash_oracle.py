@@ -32,7 +32,7 @@ class CrashCounts:
         )
 
 
-class Expected:
+class Precondition:
     """What must be stored: the acknowledged, and of each thread some of what it tried since."""
 
     def __init__(self, stored: dict[str, int]) -> None:

@@ -447,12 +447,12 @@ def test_many_classes_get_a_list_of_confusions_instead_of_a_table(
 
 def test_confused_pairs_come_with_the_most_images_first() -> None:
     pairs = confused_pairs([[5, 1, 0], [4, 0, 0], [0, 1, 1]])
-    assert [(pair.label, pair.predicted, pair.cell.images) for pair in pairs] == [
+    assert [(pair.label, pair.predicted, pair.images) for pair in pairs] == [
         (1, 0, 4),
         (2, 1, 1),
         (0, 1, 1),
     ]
-    assert pairs[0].cell.share == 1
+    assert pairs[0].share == 1
 
 
 def test_grid_lines_are_round_numbers_around_the_values() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.findings import Findings
-from dataset.folders.file_content import read_file
+from dataset.folders.file_content import read_image_file
 from training.data.images.photo_hashes import (
     PhotoHashArrays,
     PhotoHashes,
@@ -60,7 +60,7 @@ def decode_images(
     def decode(position: int) -> PhotoHashes | Unreadable:
         path = paths[position]
         try:
-            data = read_file(path)
+            data = read_image_file(path)
             picture = preprocessing.decode(data, limits=OWN_FILE_LIMITS)
         except ImageError as error:
             return Unreadable(path, str(error))
@@ -97,8 +97,8 @@ def _check_readable(unreadable: Sequence[Unreadable], total: int) -> None:
         raise DataError(f"{which}, {unreadable[0].path}: {unreadable[0].reason}")
     if len(unreadable) > MOST_UNREADABLE * total:
         reasons = Findings()
-        reasons.add_alike((reason, str(path)) for path, reason in unreadable)
-        first, *_ = reasons.frequent_first()
+        reasons.add_similar((reason, str(path)) for path, reason in unreadable)
+        first, *_ = reasons.most_frequent_first()
         raise DataError(
             f"{len(unreadable):,} of the {total:,} files cannot be read as images; {first.count:,} "
             f"of them: {first.reason}, such as {first.examples[0]}; mend them, or take them out"

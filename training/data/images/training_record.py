@@ -41,9 +41,7 @@ class TrainingRecord:
     def of(cls, *parts: LabelledImages) -> Self:
         """Return what a training looked at."""
         contents_N = np.concatenate([part.contents_N for part in parts])
-        phashes_N = np.concatenate([part.phashes_N for part in parts])
-        contents_K, first_K = np.unique(contents_N, return_index=True)
-        return cls(contents_K=contents_K, phashes_K=phashes_N[first_K])
+        return cls._of_each(contents_N, np.concatenate([part.phashes_N for part in parts]))
 
     @classmethod
     def empty(cls) -> Self:
@@ -53,9 +51,13 @@ class TrainingRecord:
     def union(self, other: Self) -> Self:
         """Return what either has learnt from."""
         contents_N = np.concatenate([self.contents_K, other.contents_K])
+        return self._of_each(contents_N, np.concatenate([self.phashes_K, other.phashes_K]))
+
+    @classmethod
+    def _of_each(cls, contents_N: NDArray[np.uint64], phashes_N: NDArray[np.uint64]) -> Self:
+        """Return each image once; of equal files the first."""
         contents_K, first_K = np.unique(contents_N, return_index=True)
-        phashes_N = np.concatenate([self.phashes_K, other.phashes_K])
-        return type(self)(contents_K=contents_K, phashes_K=phashes_N[first_K])
+        return cls(contents_K=contents_K, phashes_K=phashes_N[first_K])
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes: equal ones for equal images, in whatever order they came."""

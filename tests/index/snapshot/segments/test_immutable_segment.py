@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.search.autotune import autotune
-from index.search.exact import Hits, nearest
+from index.search.exact import nearest
+from index.search.hits import Hits, merged
 from index.search.index_spec import EXACT, IndexSpec
 from index.search.live_rows import LiveRows
 from index.search.policy import SearchPolicy
 from index.search.tuning_sample import hold_out
-from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView, merged
+from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import unit_vectors
 from tests.support.segments import GRAPH, QUANTIZED, SPECS, base_of, best, clustered, scores_of
 

@@ -14,61 +14,63 @@ import pytest
 
 from files.module_command import ROOT
 from index.decoding import decoder_process
-from index.decoding.decoder_pool import AHEAD, DIED, Crew
-from index.decoding.file_decoder import Decoder, Seen, Wanted
+from index.decoding.file_decoder import DecodeResult, FileDecoder, FileToDecode
+from index.decoding.file_decoder_pool import ENDED_PROCESS, SLICES_AHEAD, FileDecoderPool
 from tests.support.images.pngs import png
 from vision.image.limits import DEFAULT_LIMITS
 from vision.image.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(size=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-DECODER = Decoder(PREPROCESSING, DEFAULT_LIMITS, 64)
+DECODER = FileDecoder(PREPROCESSING, DEFAULT_LIMITS, 64)
 
 
-def slices(count: int, *, each: int = 5) -> list[tuple[int, list[Wanted]]]:
+def slices(count: int, *, each: int = 5) -> list[tuple[int, list[FileToDecode]]]:
     """Return slices with a broken picture, and one that is known, in each."""
     made = []
     for number in range(count):
-        pictures = [Wanted(png(number * each + one, (12, 12))) for one in range(each)]
-        pictures[1] = Wanted(b"no picture")
+        pictures = [FileToDecode(png(number * each + one, (12, 12))) for one in range(each)]
+        pictures[1] = FileToDecode(b"no picture")
         (known,) = DECODER.decode([pictures[3]], np.empty((1, *DECODER.shape), np.uint8))
-        pictures[3] = Wanted(pictures[3].content, (known.content_sha256,))
+        pictures[3] = FileToDecode(pictures[3].content, (known.content_sha256,))
         made.append((number, pictures))
     return made
 
 
-def here(wanted: list[Wanted]) -> tuple[list[Seen], bytes]:
+def here(wanted: list[FileToDecode]) -> tuple[list[DecodeResult], bytes]:
     pixels_BCHW = np.empty((len(wanted), *DECODER.shape), np.uint8)
-    seen = DECODER.decode(wanted, pixels_BCHW)
-    return seen, pixels_BCHW[: sum(one.row is not None for one in seen)].tobytes()
+    results = DECODER.decode(wanted, pixels_BCHW)
+    return results, pixels_BCHW[: sum(one.row is not None for one in results)].tobytes()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 12])
 def test_slices_come_in_order_with_what_decoding_them_here_gives(count: int) -> None:
     asked = slices(count)
-    with Crew(DECODER, processes=2) as crew:
-        given = [(part, (seen, pixels.tobytes())) for part, seen, pixels in crew.decoded(asked)]
+    with FileDecoderPool(DECODER, processes=2) as pool:
+        given = [
+            (part, (results, pixels.tobytes())) for part, results, pixels in pool.decode(asked)
+        ]
 
     assert given == [(part, here(wanted)) for part, wanted in asked]
     if given:
-        seen = given[0][1][0]
-        assert [one.row for one in seen] == [0, None, 1, None, 2]
-        assert [one.problem is None for one in seen] == [True, False, True, True, True]
-        assert [one.thumbnail is None for one in seen] == [False, True, False, True, False]
+        results = given[0][1][0]
+        assert [one.row for one in results] == [0, None, 1, None, 2]
+        assert [one.problem is None for one in results] == [True, False, True, True, True]
+        assert [one.thumbnail is None for one in results] == [False, True, False, True, False]
 
 
 def test_slices_are_read_only_as_far_ahead_as_there_is_room() -> None:
     read = 0
 
-    def coming() -> Iterator[tuple[int, list[Wanted]]]:
+    def coming() -> Iterator[tuple[int, list[FileToDecode]]]:
         nonlocal read
         for one in slices(20, each=4):
             read += 1
             yield one
 
-    with Crew(DECODER, processes=2) as crew:
-        ahead = [read - part for part, _, _ in crew.decoded(coming())]
+    with FileDecoderPool(DECODER, processes=2) as pool:
+        ahead = [read - part for part, _, _ in pool.decode(coming())]
 
-    assert max(ahead) == 2 * AHEAD + 1
+    assert max(ahead) == 2 * SLICES_AHEAD + 1
 
 
 def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
@@ -81,25 +83,25 @@ def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder, decoder_program\n"
-        "read = decoder.content_of\n"
-        "def content_of(content, **more):\n"
+        "from index.decoding import decoder_program, file_decoder\n"
+        "read = file_decoder.read_content\n"
+        "def read_content(content, **more):\n"
         "    if getattr(content, 'name', '') == 'deadly.png': os.kill(os.getpid(), 9)\n"
         "    return read(content, **more)\n"
-        "decoder.content_of = content_of\n"
+        "file_decoder.read_content = read_content\n"
         "decoder_program.main(*map(int, sys.argv[1:]))\n"
     )
     monkeypatch.setattr(
         decoder_process, "module_command", lambda _, *fds: [sys.executable, str(script), *fds]
     )
     asked = slices(4)
-    asked[2][1][2] = Wanted(deadly)
+    asked[2][1][2] = FileToDecode(deadly)
 
-    with Crew(DECODER, processes=1) as crew:
-        given = [(seen, pixels.tobytes()) for _, seen, pixels in crew.decoded(asked)]
+    with FileDecoderPool(DECODER, processes=1) as pool:
+        given = [(results, pixels.tobytes()) for _, results, pixels in pool.decode(asked)]
 
     told = given[2][0][2]
-    assert (told.row, told.thumbnail, told.problem) == (None, None, DIED)
+    assert (told.row, told.thumbnail, told.problem) == (None, None, ENDED_PROCESS)
     wanted = asked[2][1]
     others = here([one for one in wanted if one.content != deadly])
     assert [one.content_sha256 for one in given[2][0] if one != told] == [
@@ -117,10 +119,10 @@ def test_processes_that_never_start_are_said(monkeypatch: pytest.MonkeyPatch) ->
     )
 
     with (
-        Crew(DECODER, processes=1) as crew,
+        FileDecoderPool(DECODER, processes=1) as pool,
         pytest.raises(RuntimeError, match="ended with code 3"),
     ):
-        list(crew.decoded(slices(2)))
+        list(pool.decode(slices(2)))
 
 
 def test_an_error_in_the_middle_ends_all_processes_and_closes_what_was_open() -> None:
@@ -128,8 +130,8 @@ def test_an_error_in_the_middle_ends_all_processes_and_closes_what_was_open() ->
     files, others = len(os.listdir("/proc/self/fd")), children_of(os.getpid())
 
     def interrupted() -> None:
-        with Crew(DECODER, processes=2) as crew:
-            for part, _, _ in crew.decoded(slices(12)):
+        with FileDecoderPool(DECODER, processes=2) as pool:
+            for part, _, _ in pool.decode(slices(12)):
                 if part == 1:
                     raise KeyboardInterrupt
 
@@ -146,10 +148,10 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     script.write_text(
         "import sys, time\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.index.decoding.test_decoder_pool import DECODER, slices\n"
-        "from index.decoding.decoder_pool import Crew\n"
-        "with Crew(DECODER, processes=2) as crew:\n"
-        "    for _ in crew.decoded(slices(12)):\n"
+        "from tests.index.decoding.test_file_decoder_pool import DECODER, slices\n"
+        "from index.decoding.file_decoder_pool import FileDecoderPool\n"
+        "with FileDecoderPool(DECODER, processes=2) as pool:\n"
+        "    for _ in pool.decode(slices(12)):\n"
         "        print('working', flush=True)\n"
         "        time.sleep(60)\n"
     )

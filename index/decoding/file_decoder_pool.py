@@ -1,8 +1,8 @@
-"""Files in, decoded in processes ahead of whoever uses them; slices of pixels out, in order.
+"""Files in, decoded in processes ahead of their use; slices of pixels out, in order.
 
 Memory is bounded: only so many slices are in work, and their pixels lie in memory shared with the
 processes, which has no name and goes with the last of them. A process that dies is replaced, and
-the file that it died of is told as one that cannot be decoded.
+the file that it died of is reported as one that cannot be decoded.
 
 Shape suffixes: B images of a slice, C channels, H x W pixels.
 """
@@ -20,13 +20,15 @@ from typing import Final, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.decoding.decoder_process import DecoderProcess, DiedError
-from index.decoding.file_decoder import Decoder, Seen, Wanted, content_of
+from index.decoding.decoder_process import DecoderDiedError, DecoderProcess
+from index.decoding.file_decoder import DecodeResult, FileDecoder, FileToDecode, read_content
 
 SLICE: Final = 64  # files that are decoded together, and that the network sees at once
-MOST: Final = 16  # processes
-AHEAD: Final = 2  # slices in work for each process: one is decoded, one waits for its turn
-DIED: Final = "decoding it ended the process that did it; it may take more memory than there is"
+MAX_PROCESSES: Final = 16
+SLICES_AHEAD: Final = 2  # in work for each process: one is decoded, one waits for its turn
+ENDED_PROCESS: Final = (
+    "decoding it ended the decoding process; it may need more memory than there is"
+)
 
 T = TypeVar("T")
 
@@ -35,21 +37,21 @@ class DecodedFiles(NamedTuple, Generic[T]):
     """A slice of files, decoded."""
 
     part: T  # what was given with them
-    seen: list[Seen]  # in their order
+    results: list[DecodeResult]  # in their order
     pixels_BCHW: NDArray[np.uint8]  # of those that could be decoded; only until the next slice
 
 
-class Crew:
+class FileDecoderPool:
     """Processes that decode ahead, started when a second slice comes, ended with the block.
 
     A single slice is decoded here: a process would take longer to start. For one thread.
     """
 
-    def __init__(self, decoder: Decoder, *, processes: int) -> None:
+    def __init__(self, decoder: FileDecoder, *, processes: int) -> None:
         self._decoder = decoder
         self._size = int(np.prod(decoder.shape))  # bytes of an image
-        self._processes = max(1, min(processes, MOST))
-        self._slots = self._processes * AHEAD + 1  # the one more is being looked at
+        self._processes = max(1, min(processes, MAX_PROCESSES))
+        self._slots = self._processes * SLICES_AHEAD + 1  # the one more is being looked at
         self._pool: ThreadPoolExecutor | None = None  # a thread for each process, to wait for it
         self._workers: list[DecoderProcess] = []
         self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
@@ -72,7 +74,9 @@ class Crew:
         for worker in self._workers:
             worker.close()
 
-    def decoded(self, slices: Iterable[tuple[T, Sequence[Wanted]]]) -> Iterator[DecodedFiles[T]]:
+    def decode(
+        self, slices: Iterable[tuple[T, Sequence[FileToDecode]]]
+    ) -> Iterator[DecodedFiles[T]]:
         """Give slice after slice of at most ``SLICE`` files each, as they came.
 
         Args:
@@ -85,81 +89,75 @@ class Crew:
         coming = iter(slices)
         first = list(islice(coming, 2))
         if len(first) == 1:
-            part, wanted = first[0]
-            pixels_BCHW = np.empty((len(wanted), *self._decoder.shape), np.uint8)
-            seen = self._decoder.decode(wanted, pixels_BCHW)
-            yield DecodedFiles(part, seen, pixels_BCHW[: _rows(seen)])
+            part, files = first[0]
+            pixels_BCHW = np.empty((len(files), *self._decoder.shape), np.uint8)
+            results = self._decoder.decode(files, pixels_BCHW)
+            yield DecodedFiles(part, results, pixels_BCHW[: _decoded_count(results)])
             return
-        pool = self._started()
-        working: deque[tuple[T, int, Future[list[Seen]]]] = deque()
-        for number, (part, wanted) in enumerate(chain(first, coming)):
+        pool = self._start()
+        working: deque[tuple[T, int, Future[list[DecodeResult]]]] = deque()
+        for number, (part, files) in enumerate(chain(first, coming)):
             if len(working) == self._slots - 1:
-                yield self._taken(*working.popleft())
+                yield self._collect(*working.popleft())
             slot = number % self._slots
-            working.append((part, slot, pool.submit(self._decode, slot, wanted)))
+            working.append((part, slot, pool.submit(self._decode, slot, files)))
         while working:
-            yield self._taken(*working.popleft())
+            yield self._collect(*working.popleft())
 
-    def _taken(self, part: T, slot: int, future: Future[list[Seen]]) -> DecodedFiles[T]:
-        seen = future.result()
+    def _collect(self, part: T, slot: int, future: Future[list[DecodeResult]]) -> DecodedFiles[T]:
+        results = future.result()
         start = slot * SLICE * self._size
-        rows = _rows(seen)
+        rows = _decoded_count(results)
         pixels = self._pixels[start : start + rows * self._size]
-        return DecodedFiles(part, seen, pixels.reshape(rows, *self._decoder.shape))
+        return DecodedFiles(part, results, pixels.reshape(rows, *self._decoder.shape))
 
-    def _started(self) -> ThreadPoolExecutor:
+    def _start(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._shared = os.memfd_create("pixels")
             os.ftruncate(self._shared, self._slots * SLICE * self._size)
             self._pixels = np.frombuffer(mmap.mmap(self._shared, 0), np.uint8)
             self._pool = ThreadPoolExecutor(self._processes, thread_name_prefix="decode")
             for _ in range(self._processes):
-                self._idle.put(self._hired())
+                self._idle.put(self._start_worker())
         return self._pool
 
-    def _hired(self) -> DecoderProcess:
+    def _start_worker(self) -> DecoderProcess:
         worker = DecoderProcess(self._decoder, self._shared)
         self._workers.append(worker)
         if self._is_closing:
             worker.kill()
         return worker
 
-    def _decode(self, slot: int, wanted: Sequence[Wanted]) -> list[Seen]:
+    def _decode(self, slot: int, files: Sequence[FileToDecode]) -> list[DecodeResult]:
         """Have a slice decoded; one after the other where a process died of them."""
         worker = self._idle.get()
+        results: list[DecodeResult] = []
         try:
-            return _told(worker, wanted, slot * SLICE)
-        except DiedError:
-            worker = self._replaced(worker)
-            seen: list[Seen] = []
-            for one in wanted:
-                row = _rows(seen)
+            results = worker.ask((list(files), slot * SLICE))
+        except DecoderDiedError:
+            worker = self._replace(worker)
+            for one in files:
+                row = _decoded_count(results)
                 try:
-                    (result,) = _told(worker, [one], slot * SLICE + row)
-                    seen.append(result._replace(row=None if result.row is None else row))
-                except DiedError:
-                    worker = self._replaced(worker)
-                    data, problem = content_of(one.content, limits=self._decoder.limits)
+                    (result,) = worker.ask(([one], slot * SLICE + row))
+                    results.append(result._replace(row=None if result.row is None else row))
+                except DecoderDiedError:
+                    worker = self._replace(worker)
+                    data, problem = read_content(one.content, limits=self._decoder.limits)
                     digest = hashlib.sha256(data).hexdigest()
-                    seen.append(Seen(digest, None, None, problem or DIED))
-            return seen
+                    results.append(DecodeResult(digest, None, None, problem or ENDED_PROCESS))
         finally:
             self._idle.put(worker)
+        return results
 
-    def _replaced(self, worker: DecoderProcess) -> DecoderProcess:
+    def _replace(self, worker: DecoderProcess) -> DecoderProcess:
         self._workers.remove(worker)
         worker.kill()
         worker.close()
         if self._is_closing:
-            raise DiedError
-        return self._hired()
+            raise DecoderDiedError
+        return self._start_worker()
 
 
-def _told(worker: DecoderProcess, wanted: Sequence[Wanted], first: int) -> list[Seen]:
-    """Return what became of ``wanted``, whose pixels are in shared memory from row ``first``."""
-    seen: list[Seen] = worker.ask((list(wanted), first))
-    return seen
-
-
-def _rows(seen: Sequence[Seen]) -> int:
-    return sum(one.row is not None for one in seen)
+def _decoded_count(results: Sequence[DecodeResult]) -> int:
+    return sum(one.row is not None for one in results)
