@@ -9,7 +9,7 @@ from index.items.item import Item
 from index.snapshot.filter_cache import SPARE
 from index.store.store import Store
 
-MAX_ITEMS: Final = 65_536  # items; about 30 MB with a little metadata
+KEPT_ITEMS: Final = 65_536  # items; about 30 MB with a little metadata
 
 
 class ItemCache:
@@ -33,7 +33,7 @@ class ItemCache:
         if len(read) < len(set(missing)):
             return None
         with self._lock:
-            if len(self._items) + len(read) > min(MAX_ITEMS, 2 * stored + SPARE):
+            if len(self._items) + len(read) > min(KEPT_ITEMS, 2 * stored + SPARE):
                 self._items = {}
             self._items.update(read)
         return {**{key: items[key] for key in keys if key in items}, **read}
