@@ -97,9 +97,10 @@ EXCEPTIONS = {
         "service.worker.APART_BYTES",
         *("service.worker.OTHER_DESCRIPTORS", "service.inference.decoder.PIXEL_BYTES"),
         *("service.inference.decoder.BESIDE_BYTES", "service.inference.decoder_pool.MOST_PICTURES"),
-        *("service.inference.decoder_pool.TRIES", "index.decoding.file_decoder_pool.MOST"),
+        *("service.inference.decoder_pool.TRIES", "index.decoding.file_decoder_pool.MAX_PROCESSES"),
     },
     "of the gallery's own files, and of how its structures are built and measured": {
+        "index.query.item_cache.MAX_ITEMS",
         *(
             "index.store.sqlite.write_ahead_log.LONG_BYTES",
             "index.store.sqlite.write_ahead_log.WAIT_AGAIN_BYTES",
