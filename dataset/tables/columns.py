@@ -53,7 +53,7 @@ def find_columns(table: RawTable) -> Columns:
     """Return which columns of ``table`` count.
 
     Raises:
-        DatasetError: there is none of paths, or it cannot be told which of several it is.
+        DatasetError: there is no column of paths, or several that may be it.
     """
     path = _find_usual(table, PATH)
     if path is None:

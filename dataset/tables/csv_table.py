@@ -1,6 +1,6 @@
 """A CSV file in any of its usual dialects in, its header and rows of text out.
 
-What the file does not say is guessed, and the guess is told: its encoding where it is no UTF-8,
+What the file does not say is guessed, and the guess is reported: its encoding where it is no UTF-8,
 and what stands between its cells.
 """
 
@@ -60,7 +60,7 @@ def read_csv(
 
     Args:
         path: of the file.
-        findings: told what was guessed.
+        findings: get what was guessed.
         is_header: whether these are the names of columns; tells the separator.
 
     Raises:

@@ -8,6 +8,7 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 """
 
 import hashlib
+import math
 import mmap
 import os
 from collections import deque
@@ -49,7 +50,8 @@ class FileDecoderPool:
 
     def __init__(self, decoder: FileDecoder, *, processes: int) -> None:
         self._decoder = decoder
-        self._size = int(np.prod(decoder.shape))  # bytes of an image
+        self._shape = decoder.preprocessing.batch_shape
+        self._size = math.prod(self._shape(1))  # bytes of an image
         self._processes = max(1, min(processes, MAX_PROCESSES))
         self._slots = self._processes * SLICES_AHEAD + 1  # the one more is being looked at
         self._pool: ThreadPoolExecutor | None = None  # a thread for each process, to wait for it
@@ -90,7 +92,7 @@ class FileDecoderPool:
         first = list(islice(coming, 2))
         if len(first) == 1:
             part, files = first[0]
-            pixels_BCHW = np.empty((len(files), *self._decoder.shape), np.uint8)
+            pixels_BCHW = np.empty(self._shape(len(files)), np.uint8)
             results = self._decoder.decode(files, pixels_BCHW)
             yield DecodedFiles(part, results, pixels_BCHW[: _decoded_count(results)])
             return
@@ -109,7 +111,7 @@ class FileDecoderPool:
         start = slot * SLICE * self._size
         rows = _decoded_count(results)
         pixels = self._pixels[start : start + rows * self._size]
-        return DecodedFiles(part, results, pixels.reshape(rows, *self._decoder.shape))
+        return DecodedFiles(part, results, pixels.reshape(self._shape(rows)))
 
     def _start(self) -> ThreadPoolExecutor:
         if self._pool is None:

@@ -23,11 +23,6 @@ class ItemState:
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, entry: ImageEntry, content_sha256: str) -> Self:
-        """Return the state of ``entry``, a file with this content."""
-        return cls(content_sha256, entry.label, entry.metadata)
-
-    @classmethod
     def stored(cls, item: Item) -> Self:
         """Return the state of a stored ``item``."""
         return cls(item.content_sha256, item.label, item.metadata)
@@ -93,7 +88,7 @@ def decide(
     entry: ImageEntry, content_sha256: str, item: Item | None, record: BuildRecord | None
 ) -> Decision:
     """Return what is to be stored of an entry, given what is stored and what is recorded."""
-    source_state = ItemState.of(entry, content_sha256)
+    source_state = ItemState(content_sha256, entry.label, entry.metadata)
     is_new = record is None or not record.is_same_source or record.state != source_state
     if item is None:
         return Decision(entry, source_state, source_state, item, is_new=is_new or item is None)

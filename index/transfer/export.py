@@ -84,7 +84,7 @@ def export_folder(
                     "shape": (stored.provenance.count, stored.provenance.width),
                 },
             )
-            write = _csv_writer(lines) if table == "csv" else _json_writer(lines)
+            write = _item_writer(lines, table)
             for group in _groups(stored, thumbnails=False):
                 for item in group:
                     vectors.write(item.vector_D.astype(VECTOR_TYPE).tobytes())
@@ -151,18 +151,14 @@ def _record_batch(pyarrow: Any, schema: Any, group: list[StoredItem]) -> Any:
     return pyarrow.record_batch(columns, schema=schema)
 
 
-def _csv_writer(file: IO[str]) -> Callable[[StoredItem], None]:
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-
-    def write(item: StoredItem) -> None:
+def _item_writer(file: IO[str], table: Literal["csv", "jsonl"]) -> Callable[[StoredItem], object]:
+    """Return what writes an item to ``file``; of a CSV the heading is written now."""
+    if table == "csv":
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
         # A label has at least one character, so an empty cell says that there is none.
-        writer.writerow([getattr(item, name) for name in COLUMNS])
+        return lambda item: writer.writerow([getattr(item, name) for name in COLUMNS])
 
-    return write
-
-
-def _json_writer(file: IO[str]) -> Callable[[StoredItem], None]:
     def write(item: StoredItem) -> None:
         members = {name: getattr(item, name) for name in COLUMNS}
         members["metadata"] = json.loads(item.metadata)

@@ -58,7 +58,7 @@ class ImportProcess(ChildProcess):
         """Run it to its end and return its report as JSON, as the API describes it.
 
         Args:
-            on_progress: told the share that was dealt with, in [0, 1].
+            on_progress: called with the share that was dealt with, in [0, 1].
 
         Raises:
             SourceError: it cannot be read, or holds vectors of another model.

@@ -8,6 +8,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,27 +54,26 @@ def open_table(path: Path) -> ItemTable:
 
 
 def _open_csv(path: Path) -> ItemTable:
-    def rows() -> Iterator[Cells]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                next(reader)
-                for cells in reader:
-                    if cells:  # a blank line is no row
-                        yield _csv_table(names, numbers, cells)
-            except (csv.Error, OSError, ValueError) as error:
-                raise SourceError(f"{path}, line {reader.line_num}: {error}") from error
+    lines = _csv_lines(path)
+    names = next(lines, [])
+    numbers = _number_columns(path, names)
+    rows = (_csv_cells(names, numbers, cells) for cells in lines if cells)  # a blank line is no row
+    return ItemTable(path, rows, has_vectors=bool(numbers) or VECTOR in names)
 
+
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, strict=True), [])
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                yield cells
+                line = reader.line_num + 1
     except (csv.Error, OSError, ValueError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-    numbers = _number_columns(path, names)
-    return ItemTable(path, rows(), has_vectors=bool(numbers) or VECTOR in names)
+        raise _unreadable(path, line, error) from error
 
 
-def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
+def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
     row: Cells = dict(zip(names, cells, strict=False))
     if numbers:
         row[VECTOR] = [row.pop(name, "") for name in numbers]
@@ -85,27 +85,33 @@ def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Ce
 
 
 def _open_jsonl(path: Path) -> ItemTable:
-    def rows() -> Iterator[Cells]:
-        read = 0
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    read += 1
-                    if line.strip():
-                        yield _jsonl_cells(line)
-        except (OSError, ValueError, RecursionError) as error:
-            raise SourceError(f"{path}, line {read}: {error}") from error
+    rows = _jsonl_rows(path)
+    first = next(rows, None)
+    members = ["id"] if first is None else list(first)  # of an empty table
+    unknown = _number_columns(path, members)
+    if unknown:
+        raise SourceError(f"{path}: unknown members, such as {quoted(unknown[0])}")
+    return ItemTable(
+        path, rows if first is None else chain([first], rows), has_vectors=VECTOR in members
+    )
 
+
+def _jsonl_rows(path: Path) -> Iterator[Cells]:
+    line = 0
     try:
         with path.open("rb") as file:
-            line = file.readline()
-        first = _jsonl_cells(line) if line else {"id": None}  # an empty table
+            for text in file:
+                line += 1
+                if text.strip():
+                    yield _jsonl_cells(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-    numbers = _number_columns(path, list(first))
-    if numbers:
-        raise SourceError(f"{path}: unknown members, such as {quoted(numbers[0])}")
-    return ItemTable(path, rows(), has_vectors=VECTOR in first)
+        raise _unreadable(path, line, error) from error
+
+
+def _unreadable(path: Path, line: int, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path}, line {line}: {error}" if line > 1 else f"cannot read {path}: {error}"
+    )
 
 
 def _jsonl_cells(line: bytes) -> Cells:

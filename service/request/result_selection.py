@@ -1,4 +1,4 @@
-"""What a search leaves out: a query with its options in, the gallery's picking out."""
+"""What a search leaves out: a query with its options in, the gallery's result selection out."""
 
 from index.items.ids import check_id
 from index.query.groups import GROUP_KEY, group_key

@@ -30,14 +30,14 @@ def slices(count: int, *, each: int = 5) -> list[tuple[int, list[FileToDecode]]]
     for number in range(count):
         pictures = [FileToDecode(png(number * each + one, (12, 12))) for one in range(each)]
         pictures[1] = FileToDecode(b"no picture")
-        (known,) = DECODER.decode([pictures[3]], np.empty((1, *DECODER.shape), np.uint8))
+        (known,) = DECODER.decode([pictures[3]], np.empty(PREPROCESSING.batch_shape(1), np.uint8))
         pictures[3] = FileToDecode(pictures[3].content, (known.content_sha256,))
         made.append((number, pictures))
     return made
 
 
 def here(wanted: list[FileToDecode]) -> tuple[list[DecodeResult], bytes]:
-    pixels_BCHW = np.empty((len(wanted), *DECODER.shape), np.uint8)
+    pixels_BCHW = np.empty(PREPROCESSING.batch_shape(len(wanted)), np.uint8)
     results = DECODER.decode(wanted, pixels_BCHW)
     return results, pixels_BCHW[: sum(one.row is not None for one in results)].tobytes()
 
