@@ -162,7 +162,7 @@ def test_nothing_is_missed_and_nothing_deleted_is_found_while_structures_are_reb
                     assert len({hit.id for hit in hits}) == k, "one id twice"
                     assert restriction is None or {hit.label for hit in hits} == {"l1"}
             base = at._follower.snapshot.immutable
-            searches["exact" if base is None else base.base.spec.kind] += 1
+            searches["exact" if base is None else base.segment.spec.kind] += 1
 
     def structured() -> int:
         return searches["graph"] + searches["quantized"]
@@ -302,7 +302,7 @@ from pathlib import Path
 from index.open_gallery import open_or_create
 from index.gallery import Gallery
 from tests.support.fakes import new_item
-with Gallery.open(Path(sys.argv[1]), fingerprint=None, policy=SMALL) as gallery:
+with Gallery.open(Path(sys.argv[1]), fingerprint=None) as gallery:
     for n in range(15):
         gallery.put([new_item(f"theirs{n}", seed=1000 + n)])
     gallery.delete(["theirs0"])

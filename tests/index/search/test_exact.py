@@ -154,7 +154,7 @@ def test_a_view_taken_earlier_does_not_change() -> None:
 
     assert view.keys_N.tolist() == list(range(1, 201))
     np.testing.assert_array_equal(view.vectors_ND, vectors[:200])
-    assert view.live == 200
+    assert view.live_count == 200
 
 
 @settings(deadline=None, max_examples=60)

@@ -387,12 +387,12 @@ from pathlib import Path
 from index.store import migration
 from index.store.store import Store
 def die(writer):
-    migration.fill_terms(writer)
+    migration.fill_metadata_index(writer)
     assert writer.execute("SELECT count(*) FROM terms").get > 4 * 5
     writer.cache_flush()
     os.kill(os.getpid(), signal.SIGKILL)
 def half(writer):
-    writer.execute(migration.TERMS_TABLE)
+    writer.execute(migration.METADATA_INDEX_TABLE)
     die(writer)
 migration._from_2_to_3 = half
 Store.open(Path(sys.argv[1]))

@@ -33,7 +33,7 @@ def kill_workers(folder: Path, *, cycles: int, longest_s: float, **orders: Any) 
     """Let workers work on a new gallery, each until it is killed, and look at what they leave.
 
     In turn: all processes at once; first the one that rebuilds, then the others; all at once;
-    and a group whose rebuilds are upkeep's own, and are killed one by one before all the others.
+    and a group whose gallery rebuilds by itself: those are killed one by one before all the others.
     """
     counts = CrashCounts()
     rng = random.Random(cycles)

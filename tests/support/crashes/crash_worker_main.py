@@ -67,7 +67,7 @@ class Orders:
     cycle: int  # decides everything that is random, and the versions
     mode: Mode = "honest"
     threads: int = 3
-    background: bool = False  # rebuilds come from the gallery's own upkeep, not from a loop
+    background: bool = False  # rebuilds come from the gallery itself, not from a loop
 
     @classmethod
     def read(cls, line: str) -> Self:
@@ -177,7 +177,7 @@ def _murder(gallery: Gallery, rng: random.Random) -> None:
 
 
 def _rebuild(orders: Orders) -> None:
-    """Rebuild again and again, as the process would that upkeep starts; but it is warm."""
+    """Rebuild again and again, as the process would that the gallery starts; but it is warm."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.argv = ["index.maintenance.rebuild_process", orders.folder, "{}", str(os.getppid())]
     while True:

@@ -53,7 +53,7 @@ class WorkerGroup:
         assert not self._reader.is_alive(), "one of the group lives on, with the pipe"
 
     def _kill_orphans(self) -> None:
-        """Kill the rebuilds that upkeep began, which are in groups of their own."""
+        """Kill the rebuilds that the gallery began, which are in groups of their own."""
         deadline = time.monotonic() + 0.05  # for one that was being started
         while time.monotonic() < deadline:
             for process in Path("/proc").glob("[0-9]*"):
