@@ -303,8 +303,8 @@ def test_a_killed_rebuild_leaves_nothing_that_stays(tmp_path: Path) -> None:
         def kill(stage: str) -> None:
             if stage == "writing":
                 (running,) = gallery._maintenance._running
-                assert running._child._process is not None
-                running._child._process.kill()
+                assert running._process is not None
+                running._process.kill()
 
         with pytest.raises(RebuildError, match="ended with status -9"):
             gallery.rebuild(on_stage=kill)
