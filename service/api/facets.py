@@ -6,7 +6,7 @@ from index.items.filter import parse_filter
 from service.api.openapi import json_request, problem_responses
 from service.request.context import RequestContext, json_response
 from service.schemas.edit_parameters import FacetOptions
-from service.schemas.responses import FacetAnswer, FacetValue, FacetValues
+from service.schemas.responses import FacetAnswer, FacetValues
 
 router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_responses())
 
@@ -21,10 +21,10 @@ async def count_items(request: RequestContext) -> Response:
     """Count the items a filter holds for, and their labels or other values; exact."""
     engine = request.check_room()
     options = await request.receive_options(FacetOptions)
-    wanted = None if options.filter is None else parse_filter(options.filter)
+    parsed = None if options.filter is None else parse_filter(options.filter)
     with request.admit(scans=1 + len(options.keys)):
         counts = await engine.at_length(
-            lambda: engine.gallery.facets(wanted, keys=options.keys, limit=options.limit)
+            lambda: engine.gallery.facets(parsed, keys=options.keys, limit=options.limit)
         )
     return json_response(
         FacetAnswer(
@@ -32,12 +32,7 @@ async def count_items(request: RequestContext) -> Response:
             seq=counts.seq,
             count=counts.count,
             facets=[
-                FacetValues(
-                    key=facet.key,
-                    values=[FacetValue(value=one.value, count=one.count) for one in facet.values],
-                    distinct=facet.distinct,
-                )
-                for facet in counts.facets
+                FacetValues.model_validate(facet, from_attributes=True) for facet in counts.facets
             ],
         )
     )

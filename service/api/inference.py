@@ -54,7 +54,7 @@ async def classify(request: RequestContext) -> Response:
             request_id=request.id,
             model=engine.model_name,
             seq=engine.gallery.seq,
-            timings_ms=request.record.timings(),
+            timings_ms=request.timings(),
             **name_class(encoded, engine, k=options.k),
         )
     )
@@ -73,7 +73,7 @@ def check_classes(manifest: Manifest) -> None:
 async def _classify_many(request: RequestContext, *, k: int) -> Response:
     engine = request.engine
     outcomes = _with_failures(request, await _encode_all(request))
-    timings_ms = request.record.timings()
+    timings_ms = request.timings()
 
     def named() -> Response:  # to judge each takes 0.1 ms
         results: list[ClassifyResult | Failure] = [
@@ -119,7 +119,7 @@ async def embed(request: RequestContext) -> Response:
     answer = Embeddings(
         request_id=request.id,
         model=engine.model_name,
-        timings_ms=request.record.timings(),
+        timings_ms=request.timings(),
         results=results,
     )
     if len(results) == 1:

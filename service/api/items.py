@@ -75,7 +75,7 @@ async def put_item(request: RequestContext, item_id: str) -> Response:
             outcome=result.outcome,
             seq=result.seq,
             model=engine.model_name,
-            timings_ms=request.record.timings(),
+            timings_ms=request.timings(),
         ),
         status=status,
     )

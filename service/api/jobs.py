@@ -14,7 +14,7 @@ from service.schemas.job_parameters import parse_job
 from service.schemas.parameters import NoOptions
 from service.schemas.responses import Job, JobAnswer, JobList, JobSummary
 
-router = APIRouter(prefix="/v1/jobs", tags=["JobRunner"], responses=problem_responses())
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], responses=problem_responses())
 
 
 @router.post(
@@ -45,7 +45,7 @@ async def begin_job(request: RequestContext) -> Response:
     return answer
 
 
-@router.get("", summary="JobRunner", openapi_extra=query_request(NoOptions), response_model=JobList)
+@router.get("", summary="Jobs", openapi_extra=query_request(NoOptions), response_model=JobList)
 async def list_jobs(request: RequestContext) -> Response:
     """List the newest hundred jobs of all workers, the newest first, without their results."""
     engine = request.engine

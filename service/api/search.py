@@ -48,7 +48,7 @@ async def search(request: RequestContext) -> Response:
     if asks_several(request):
         return await _search_many(request)
     result, vectors = await run_search(request, SearchOptions, _search)
-    timings_ms = request.record.timings()
+    timings_ms = request.timings()
 
     def make() -> SearchAnswer:
         return SearchAnswer(
@@ -82,7 +82,7 @@ async def _search_many(request: RequestContext) -> Response:
         request_id=request.id,
         model=request.engine.model_name,
         seq=min(seqs),
-        timings_ms=request.record.timings(),
+        timings_ms=request.timings(),
         results=results,
     )
     return await engine.at_length(lambda: json_response(answer, status=status_of(results)))
@@ -97,7 +97,7 @@ async def _search_many(request: RequestContext) -> Response:
 async def search_range(request: RequestContext) -> Response:
     """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
     result = await run_search(request, RangeOptions, _range_search)
-    timings_ms = request.record.timings()
+    timings_ms = request.timings()
     return await request.answer_at_length(
         lambda: RangeAnswer(
             request_id=request.id,
@@ -125,7 +125,7 @@ async def search_vote(request: RequestContext) -> Response:
             request_id=request.id,
             model=request.engine.model_name,
             seq=result.seq,
-            timings_ms=request.record.timings(),
+            timings_ms=request.timings(),
             label=votes[0]["label"] if votes else None,
             votes=votes,
             hits=found_items(result.hits[0]),

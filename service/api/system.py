@@ -41,28 +41,10 @@ async def get_model(request: RequestContext) -> Response:
 async def get_gallery(request: RequestContext) -> Response:
     """Say which gallery is open, how many items it holds and how new this view of it is."""
     engine = request.engine
-    info = await engine.read(engine.gallery.info)
+    facts = asdict(await engine.read(engine.gallery.info))
+    fingerprint = facts.pop("fingerprint")
     return json_response(
-        GalleryAnswer(
-            request_id=request.id,
-            name=info.name,
-            count=info.count,
-            seq=info.seq,
-            structure=info.structure,
-            recall=info.recall,
-            recall_low=info.recall_low,
-            recall_high=info.recall_high,
-            recall_queries=info.recall_queries,
-            note=info.note,
-            generation=info.generation,
-            recent=info.recent,
-            state=info.state,
-            reason=info.reason,
-            model_name=info.model_name,
-            model_fingerprint=info.fingerprint,
-            width=info.width,
-            bytes_on_disk=info.bytes_on_disk,
-        )
+        GalleryAnswer(request_id=request.id, model_fingerprint=fingerprint, **facts)
     )
 
 

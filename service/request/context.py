@@ -31,10 +31,10 @@ from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
 from service.request.worker_context import WorkerContext
 from service.schemas.parameters import Options
-from service.schemas.query_responses import Failure, QueryAnswer
+from service.schemas.query_responses import Failure, QueryAnswer, Timings
 from service.schemas.responses import Answer
 from service.security.security_headers import Header, with_security_headers
-from service.telemetry.request_record import RequestRecord
+from service.telemetry.request_record import RequestRecord, to_ms
 from vision.errors import ImageError
 
 Kind = TypeVar("Kind", bound=Options)
@@ -226,6 +226,26 @@ class RequestContext(Request):
             return await self.engine.write(function)
         finally:
             self.record.note_stage("write", begun=begun)
+
+    def timings(self) -> Timings:
+        """Return where the time went, milliseconds; of several images the longest wait."""
+        queue_s = decode_s = encode_s = search_s = 0.0
+        for stage, _, seconds in self.record.stages:
+            if stage == "queue":
+                queue_s = max(queue_s, seconds)
+            elif stage == "decode":
+                decode_s += seconds
+            elif stage == "encode":
+                encode_s += seconds
+            elif stage == "search":
+                search_s += seconds
+        return Timings(
+            queue=to_ms(queue_s),
+            decode=to_ms(decode_s),
+            encode=to_ms(encode_s),
+            search=to_ms(search_s),
+            total=to_ms(time.perf_counter() - self.record.received),
+        )
 
     async def answer_at_length(self, make: Callable[[], Answer | QueryAnswer]) -> Response:
         """Return what ``make`` returns as JSON, both done on a thread.

@@ -1,10 +1,7 @@
 """What one request did: its steps write it down, and log, metrics and traces are made from it."""
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-if TYPE_CHECKING:  # it brings numpy, which the supervising process does without
-    from service.schemas.query_responses import Timings
+from typing import Any, Final, Literal
 
 Stage = Literal["body", "queue", "decode", "encode", "search", "write"]
 STAGES: Final[tuple[Stage, ...]] = ("body", "queue", "decode", "encode", "search", "write")
@@ -13,7 +10,7 @@ STAGES: Final[tuple[Stage, ...]] = ("body", "queue", "decode", "encode", "search
 class RequestRecord:
     """One request's time in each stage, its images and problems, and the bytes of its two bodies.
 
-    Every duration is noted once, here: the timings of an answer are sums over the stages, too.
+    Every duration is noted once, here: the timings in an answer are sums over the stages, too.
     """
 
     __slots__ = (
@@ -67,26 +64,6 @@ class RequestRecord:
             ("encode", begun, encode_s),
         )
 
-    def timings(self) -> "Timings":
-        """Return where the time went, milliseconds; of several images the longest wait."""
-        queue_s = decode_s = encode_s = search_s = 0.0
-        for stage, _, seconds in self.stages:
-            if stage == "queue":
-                queue_s = max(queue_s, seconds)
-            elif stage == "decode":
-                decode_s += seconds
-            elif stage == "encode":
-                encode_s += seconds
-            elif stage == "search":
-                search_s += seconds
-        return {
-            "queue": _ms(queue_s),
-            "decode": _ms(decode_s),
-            "encode": _ms(encode_s),
-            "search": _ms(search_s),
-            "total": _ms(time.perf_counter() - self.received),
-        }
-
     def log_fields(self, *, worker: int) -> dict[str, Any]:
         """Return what the log says of a request that has ended; stages summed over its images."""
         fields: dict[str, Any] = {
@@ -95,7 +72,7 @@ class RequestRecord:
             "method": self.method,
             "route": self.route,
             "status": self.status,
-            "total_ms": _ms(self.seconds),
+            "total_ms": to_ms(self.seconds),
             **self._milliseconds(),
             "images": self.images,
             "bytes_in": self.bytes_in,
@@ -114,11 +91,12 @@ class RequestRecord:
         for stage, _, seconds in self.stages:
             name = _LOG_NAMES[stage]
             sums[name] = sums.get(name, 0.0) + seconds
-        return {name: _ms(seconds) for name, seconds in sums.items()}
+        return {name: to_ms(seconds) for name, seconds in sums.items()}
 
 
 _LOG_NAMES: Final[dict[Stage, str]] = {stage: f"{stage}_ms" for stage in STAGES}
 
 
-def _ms(seconds: float) -> float:
+def to_ms(seconds: float) -> float:
+    """Return ``seconds`` as milliseconds, to the microsecond."""
     return round(seconds * 1000, 3)

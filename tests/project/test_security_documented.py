@@ -83,7 +83,7 @@ EXCEPTIONS = {
     "of what the server says, logs and traces": {
         *(
             "service.request.gateway.CLIENT_WENT_AWAY",
-            "service.api.router.PACKED_BYTES",
+            "service.request.lifecycle.PACKED_BYTES",
             "service.api.pages.FOLDERS_KEPT",
         ),
         *(

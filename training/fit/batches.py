@@ -9,8 +9,8 @@ of a unit.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,20 +33,35 @@ from vision.networks.normalization import Normalization
 USUAL_PROCESSES = 8  # that train together, at most
 
 
-class Batches(Protocol):
-    """What an epoch learns from."""
+class Batches(ABC):
+    """What an epoch learns from, in batches of nearly equal size."""
+
+    def __init__(self, labels_N: Tensor, *, batch_size: int, processes: ProcessGroup) -> None:
+        self._labels_N = labels_N
+        self._batch_size = _whole_batch(batch_size, len(labels_N), processes)
+        self._processes = processes
 
     def __len__(self) -> int:
-        """Batches in a pass, of nearly equal size."""
+        """Batches in a pass."""
+        return _count(len(self._labels_N), self._batch_size, self._processes)
 
+    @abstractmethod
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's inputs and labels of every batch, once through."""
 
+    @abstractmethod
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every input once as it is, in order, with labels (B,)."""
+        """Yield every input once as it is, in order, with labels (B,); the last may be fewer."""
+
+    def _shuffled_rows(self, generator: Generator) -> list[Tensor]:
+        order_N = torch.randperm(len(self._labels_N), generator=generator)
+        return _deal(order_N, self._batch_size, self._processes)
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self._processes.device, non_blocking=True)
 
 
-class ImageBatches:
+class ImageBatches(Batches):
     """Cuts images into batches; every pass has a new order and new augmentations."""
 
     def __init__(
@@ -58,22 +73,16 @@ class ImageBatches:
         batch_size: int,
         processes: ProcessGroup,
     ) -> None:
+        labels_N = torch.from_numpy(images.labels_N)
+        super().__init__(labels_N, batch_size=batch_size, processes=processes)
         self._images_NCHW = _on_device_if_small(images.images_NCHW, processes.device)
-        self._labels_N = torch.from_numpy(images.labels_N)
         self._num_labels = len(images.label_names)
         self._augmentation = augmentation
-        self._batch_size = _whole_batch(batch_size, len(images), processes)
-        self._processes = processes
         self._normalise = Normalization(preprocessing, processes.device)
-
-    def __len__(self) -> int:
-        """Batches in a pass."""
-        return _count(len(self._labels_N), self._batch_size, self._processes)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
-        order_N = torch.randperm(len(self._labels_N), generator=generator)
-        for batch_B in _deal(order_N, self._batch_size, self._processes):
+        for batch_B in self._shuffled_rows(generator):
             images_BCHW = augment(self._pick(batch_B), self._augmentation, generator)
             labels_B = self._to_device(self._labels_N[batch_B])
             if not self._augmentation.mixes:
@@ -101,30 +110,20 @@ class ImageBatches:
             return self._images_NCHW[self._to_device(batch_B)]
         return self._to_device(torch.from_numpy(self._images_NCHW[batch_B.numpy()]))
 
-    def _to_device(self, rows: Tensor) -> Tensor:
-        return rows.to(self._processes.device, non_blocking=True)
 
-
-class FeatureBatches:
+class FeatureBatches(Batches):
     """Cuts features into batches; the epochs take turns with the views."""
 
     def __init__(
         self, features_VNF: Tensor, labels_N: Tensor, *, batch_size: int, processes: ProcessGroup
     ) -> None:
+        super().__init__(labels_N, batch_size=batch_size, processes=processes)
         self.features_VNF = features_VNF  # on the CPU
-        self._labels_N = labels_N
-        self._batch_size = _whole_batch(batch_size, len(labels_N), processes)
-        self._processes = processes
-
-    def __len__(self) -> int:
-        """Batches in a pass."""
-        return _count(len(self._labels_N), self._batch_size, self._processes)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (B, F) and labels (B,)."""
-        order_N = torch.randperm(len(self._labels_N), generator=generator)
         features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
-        for batch_B in _deal(order_N, self._batch_size, self._processes):
+        for batch_B in self._shuffled_rows(generator):
             mine_B = self._processes.shard(batch_B)
             yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
 
@@ -136,9 +135,6 @@ class FeatureBatches:
             strict=True,
         ):
             yield self._to_device(features_BF), self._to_device(labels_B)
-
-    def _to_device(self, rows: Tensor) -> Tensor:
-        return rows.to(self._processes.device, non_blocking=True)
 
 
 def make_batches(

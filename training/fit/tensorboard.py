@@ -1,5 +1,6 @@
 """A progress callback that writes what TensorBoard shows: ``tensorboard --logdir FOLDER``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +8,10 @@ from training.errors import TrainingError
 from training.progress import EpochMetrics, Event, StepMetrics, TrainingStarted
 
 STEPS_APART: Final = 10  # steps between two points of a curve
+SHOWN: Final = {
+    "step": ("loss", "accuracy", "gradient_norm", "learning_rate"),
+    "epoch": ("loss", "accuracy", "seconds", "validation_loss", "validation_accuracy"),
+}
 
 
 class TensorBoard:
@@ -38,40 +43,18 @@ class TensorBoard:
             case StepMetrics():
                 self._step += 1
                 if self._step % STEPS_APART == 0:
-                    self._write_step(event)
+                    figures = {**asdict(event), "accuracy": event.correct / event.images}
+                    self._write("step", figures, self._step)
             case EpochMetrics():
-                self._write_epoch(event)
+                self._write("epoch", asdict(event), event.epoch)
+                self._writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
 
-    def _write_step(self, step: StepMetrics) -> None:
-        self._write(
-            {
-                "step/loss": step.loss,
-                "step/accuracy": step.correct / step.images,
-                "step/gradient_norm": step.gradient_norm,
-                "step/learning_rate": step.learning_rate,
-            },
-            self._step,
-        )
-
-    def _write_epoch(self, epoch: EpochMetrics) -> None:
-        """Write the epoch, and everything to disk."""
-        figures = {
-            "epoch/loss": epoch.loss,
-            "epoch/accuracy": epoch.accuracy,
-            "epoch/seconds": epoch.seconds,
-        }
-        if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
-            figures |= {
-                "epoch/validation_loss": epoch.validation_loss,
-                "epoch/validation_accuracy": epoch.validation_accuracy,
-            }
-        self._write(figures, epoch.epoch)
-        self._writer.flush()
-
-    def _write(self, figures: dict[str, float], step: int) -> None:
-        for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+    def _write(self, of: str, figures: dict[str, float | None], at: int) -> None:
+        for name in SHOWN[of]:
+            value = figures[name]
+            if value is not None:
+                self._writer.add_scalar(f"{of}/{name}", value, at)

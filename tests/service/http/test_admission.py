@@ -362,7 +362,7 @@ def test_bombs_at_once_leave_the_worker_alive_and_its_memory_bounded(
         def send(data: bytes) -> None:
             answers.append(httpx.post(f"{server.url}/v1/classify", content=data, timeout=900))
 
-        threads = [threading.Thread(target=send, args=(bombs[n % 2],)) for n in range(8)]
+        threads = [threading.Thread(target=send, args=(bombs[n % 2],)) for n in range(4)]
         for thread in threads:
             thread.start()
         with server.client() as client:

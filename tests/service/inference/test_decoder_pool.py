@@ -209,7 +209,7 @@ def frail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str) -> None:
     script.write_text(
         "import sys, time\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder_program\n"
+        "from index.decoding import decoder_program\n"
         "from vision.image.preprocessing import Preprocessing\n"
         "pixels = Preprocessing.pixels\n"
         "def frail(self, image, **more):\n"

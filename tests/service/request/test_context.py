@@ -89,7 +89,7 @@ def test_several_images_are_booked_their_shares_of_each_batch() -> None:
     booked = encode_ms(request)
     assert len(booked) == request.record.images == 40
     assert 5 * BATCH_S * 1000 <= sum(booked) <= elapsed_ms, "not each image its whole batch"
-    assert request.record.timings()["encode"] == pytest.approx(sum(booked), abs=0.01)
+    assert request.timings()["encode"] == pytest.approx(sum(booked), abs=0.01)
     request.record.seconds = 1.0
     assert request.record.log_fields(worker=1)["encode_ms"] == pytest.approx(sum(booked), abs=0.01)
 
@@ -98,14 +98,14 @@ def test_one_image_is_booked_the_batch_that_it_waited_for() -> None:
     for request in encoded([1] * 16):
         (booked,) = encode_ms(request)
         assert booked >= BATCH_S * 1000
-        assert request.record.timings()["encode"] == pytest.approx(booked, abs=0.01)
+        assert request.timings()["encode"] == pytest.approx(booked, abs=0.01)
 
 
 def test_the_wait_of_several_images_is_the_longest() -> None:
     (request,) = encoded([40])
 
     waits = [1000 * seconds for stage, _, seconds in request.record.stages if stage == "queue"]
-    assert request.record.timings()["queue"] == pytest.approx(max(waits), abs=0.01)
+    assert request.timings()["queue"] == pytest.approx(max(waits), abs=0.01)
     assert max(waits) >= 3 * BATCH_S * 1000
 
 
