@@ -170,7 +170,7 @@ def measure_interface(arguments: argparse.Namespace) -> None:
         assert snapshot.immutable is not None
         ann_index = snapshot.immutable.segment.ann_index
         assert ann_index is not None
-        parameters = ann_index._how(10, None, 1.0)
+        parameters = ann_index._search_parameters(10, None, 1.0)
         ways: dict[str, Callable[[np.ndarray], object]] = {
             "FAISS": lambda q: ann_index._refined.search(q, 10, params=parameters),
             "snapshot: keys and scores": lambda q: snapshot.search(q, k=10),

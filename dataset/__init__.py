@@ -1,1 +1,1 @@
-"""What a person points at in, a list of files with classes, parts and metadata out."""
+"""A folder or table of images in, a list of files with classes, parts and metadata out."""

@@ -1,8 +1,8 @@
-"""What can go wrong between what a person points at and a list of its files.
+"""What can go wrong between a source of images and the list of its files.
 
-DatasetError    a folder or table is missing, damaged, empty, or says two things at once
+DatasetError    a folder or table is missing, damaged, empty, or contradicts itself
 """
 
 
 class DatasetError(Exception):
-    """Base of this floor's errors: a source cannot be read, or says two things at once."""
+    """Base of this floor's errors: a source cannot be read, or contradicts itself."""

@@ -1,6 +1,6 @@
-"""Paths of images and what ``--group`` says in, the thing that each of them shows out.
+"""Paths of images and what ``--group`` says in, the item that each of them shows out.
 
-Several photos of one thing, a product or a person, are a *group*. Training and measuring keep them
+Several photos of one item, a product or a person, are a *group*. Training and measuring keep them
 in one part of the data, and search is measured by how they find each other.
 """
 
@@ -14,7 +14,7 @@ from dataset.errors import DatasetError
 from dataset.findings import Findings
 from dataset.listing import ListedFile
 
-FOLDER: Final = "folder"  # what --group says where every thing has a folder of its own
+FOLDER: Final = "folder"  # what --group says where every item has a folder of its own
 ALONE: Final = "an image of no group: stands for itself"
 SHOWN: Final = 60  # characters of a pattern or name in a sentence
 
@@ -27,7 +27,7 @@ def is_pattern(group: str) -> bool:
 
 
 def folders_are_items(group: str | None, paths: Sequence[Steps]) -> bool:
-    """Return whether the first folders hold a thing each, and so are no classes."""
+    """Return whether the first folders hold one item each, and so are no classes."""
     return group == FOLDER and max(map(len, paths)) == len(("thing", "image"))
 
 
@@ -75,7 +75,7 @@ def with_groups(
     Args:
         files: the files.
         groups: of each.
-        findings: told of groups of several photos, and of photos without a group.
+        findings: get the groups of several photos, and photos without a group.
         by: what the groups were read from.
     """
     photos = Counter(group for group in groups if group is not None)
@@ -94,9 +94,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"--group {pattern[:SHOWN]!r} is no regular expression: {error}") from (
-            error
-        )
+        raise DatasetError(
+            f"--group {pattern[:SHOWN]!r} is not a regular expression: {error}"
+        ) from (error)
     if not expression.groups:
         raise DatasetError(
             f"--group {pattern[:SHOWN]!r} marks nothing: put parentheses around what photos of "

@@ -74,7 +74,7 @@ def report_similar_names(names: Iterable[str], findings: Findings) -> None:
         if len(ways) > 1:
             findings.add(
                 "class names that differ only in spaces around them or in how their letters are "
-                "composed: taken for one class",
+                "composed: treated as one class",
                 " and ".join(ascii(way) if way != label else repr(way) for way in sorted(ways)),
             )
     for _, labels in sorted(cases.items()):

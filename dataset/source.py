@@ -1,4 +1,4 @@
-"""What a person names with ``--data``, a folder or a table, in; its listing out."""
+"""The folder or table that ``--data`` names in, its listing out."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def list_source(source: Path, *, group: str | None = None) -> Listing:
             column of a table; ``None``: a table's column ``group``, if it has one.
 
     Raises:
-        DatasetError: it is missing, cannot be read, holds no images, or says two things at once.
+        DatasetError: it is missing, cannot be read, holds no images, or contradicts itself.
     """
     read = list_table if is_table(source) else list_folder
     return read(source, group=group)

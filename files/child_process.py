@@ -1,7 +1,7 @@
 """A module of this package at work in a process of its own: what it says comes in, line by line.
 
 The module prints JSON objects, one per line. What it is at comes first; the last line says what it
-``made``, or why not.
+``made``, or why not. It ends with the process that started it.
 """
 
 import json
@@ -9,30 +9,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from files.module_command import module_command, module_environment
+from files.processes import end_with_parent
 
 Message = dict[str, Any]
 
 
-@dataclass(slots=True, eq=False)
 class ChildProcess:
-    """One run of the process. ``stop`` may be called from another thread."""
+    """One run of a module. ``stop`` may be called from another thread."""
 
-    command: list[str]
-    folder: Path | None = None  # that it runs in; ``None``: this process's
-    _process: "subprocess.Popen[str] | None" = None
-    _stopped: bool = False
+    def __init__(self, module: str, *arguments: str, folder: Path | None = None) -> None:
+        """Start nothing yet; ``folder`` is where it will run, ``None``: where this process does."""
+        self._command = module_command(module, *arguments, str(os.getpid()))
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
 
-    @classmethod
-    def of(cls, module: str, *arguments: str, folder: Path | None = None) -> "ChildProcess":
-        """Return the run of ``module`` with ``arguments``."""
-        return cls(module_command(module, *arguments), folder)
-
-    def run(self, on_message: Callable[[Message], object]) -> tuple[Message, int]:
+    def listen(self, on_message: Callable[[Message], object]) -> tuple[Message, int]:
         """Run it to its end and return the last message, empty if there was none, and the status.
 
         Should ``on_message`` raise, the process is ended, and that is raised, unless by then the
@@ -42,12 +38,12 @@ class ChildProcess:
             OSError: it cannot be started.
         """
         self._process = subprocess.Popen(
-            self.command,
+            self._command,
             stdout=subprocess.PIPE,
             text=True,
             errors="replace",
             env=module_environment(),
-            cwd=self.folder,
+            cwd=self._folder,
             process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
         )
         with self._process as process:
@@ -60,9 +56,7 @@ class ChildProcess:
                     message = _message(line)
                     last = message or last
                     on_message(message)
-            except (
-                BaseException
-            ) as error:  # of ``on_message``, or an interrupt: nobody waits for it any more
+            except BaseException as error:  # of ``on_message``, or an interrupt: nobody waits
                 process.terminate()
                 rest = [_message(line) for line in process.stdout]
                 last = rest[-1] if rest else {}
@@ -75,6 +69,21 @@ class ChildProcess:
         self._stopped = True
         if self._process is not None:
             self._process.terminate()
+
+
+def serve_parent(work: Callable[..., Message], *, niceness: int) -> int:
+    """Do ``work`` within the process, as long as its parent lives; return the exit status.
+
+    Args:
+        work: takes the arguments that ``ChildProcess`` was given; its message comes last.
+        niceness: steps of the scheduler below the parent.
+    """
+    *arguments, parent = sys.argv[1:]
+    end_with_parent(int(parent))
+    os.nice(niceness)
+    message = work(*arguments)
+    send_message(message)
+    return 0 if "made" in message else 1
 
 
 def send_message(message: Message) -> None:

@@ -63,9 +63,12 @@ def write_bytes(path: Path, pieces: Iterable[Buffer]) -> FileDigest:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file, in place of one that is there; a reader sees the one or the other, whole.
 
+    Its folder is not made: whoever removed one wants nothing there.
+
     Raises:
-        OSError: it cannot be written; what was there is as it was.
+        OSError: it cannot be written, or has no folder; what was there is as it was.
     """
+    path.parent.stat()
     with unfinished(path) as folder:
         write_bytes(folder / path.name, [data])
         (folder / path.name).replace(path)

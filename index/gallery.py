@@ -15,8 +15,8 @@ from index.errors import UnknownIdError
 from index.items.ids import check_id
 from index.items.item import Item, quoted
 from index.maintenance.maintenance import Maintenance
-from index.query.counting import Counting
-from index.query.editing import Editing
+from index.query.counting import ItemCounter
+from index.query.editing import ItemEditor
 from index.query.searcher import Searcher
 from index.search.policy import DEFAULT_POLICY, SearchPolicy
 from index.snapshot.follower import Follower
@@ -52,7 +52,7 @@ class Gallery:
         follower = Follower(store, generations, policy)
         store.after_commits(follower.catch_up)
         searcher = Searcher(store, follower)
-        editing = Editing(store, searcher, clock=clock)
+        editing = ItemEditor(store, searcher, clock=clock)
         maintenance = Maintenance(store, generations, follower, policy)
         self._store, self._follower, self._maintenance = store, follower, maintenance
         self._generations, self._searcher = generations, searcher
@@ -60,7 +60,7 @@ class Gallery:
         self.search = searcher.search
         self.range_search = searcher.range_search
         self.page = searcher.page
-        self.facets = Counting(store, searcher).of
+        self.facets = ItemCounter(store, searcher).of
         self.put = editing.put
         self.patch = editing.patch
         self.delete_item = editing.delete

@@ -44,7 +44,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 @bentoml.service(
     name="lookalike",
     workers=worker_count(ServiceSettings.from_environment()),
-    # Ours, in front.py and body.py, do the same for less and by route template.
+    # Ours, in service/telemetry, do the same for less and by route template.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
@@ -88,15 +88,15 @@ class Lookalike:
         await self._worker.stop()
 
 
-def make_front(inner: "ASGIApp") -> "ASGIApp":
-    """Return what stands before BentoML's own application in a worker."""
-    from service.http.gateway import Front  # noqa: PLC0415
-    from service.worker import desk  # noqa: PLC0415
+def stand_before(inner: "ASGIApp") -> "ASGIApp":
+    """Return the gateway, which stands before BentoML's own application in a worker."""
+    from service.worker import gateway  # noqa: PLC0415
 
-    return Front(inner, desk=desk)
+    gateway.inner = inner
+    return gateway
 
 
-Lookalike.add_asgi_middleware(make_front)  # type: ignore[attr-defined]
+Lookalike.add_asgi_middleware(stand_before)  # type: ignore[attr-defined]
 # A worker of BentoML imports this module, and then lets uvicorn choose by this entry.
 HTTP_PROTOCOLS["auto"] = "service.worker:Connection"
 

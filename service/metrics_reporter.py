@@ -10,7 +10,7 @@ from typing import Final
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
-from service.request.exchange import WorkerState
+from service.request.worker_context import WorkerContext
 from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import NO_LABELS, Labels, MetricsSnapshot, Series
 from service.telemetry.shared_metrics import SharedMetrics, prometheus_text
@@ -27,17 +27,16 @@ class MetricsReporter:
 
     def __init__(
         self,
-        state: WorkerState,
+        context: WorkerContext,
         shared: SharedMetrics,
         *,
         log: LogQueue,
         predecessor: MetricsSnapshot,
-        worker: int,
     ) -> None:
-        self._state = state
+        self._context = context
         self._shared = shared
         self._log = log
-        self._worker = (str(worker),)
+        self._worker = (str(context.number),)
         self._started = time.time()
         self._cpu_before = _value(predecessor, _CPU, self._worker)
         self._dropped_before = _value(predecessor, _DROPPED, NO_LABELS)
@@ -73,8 +72,8 @@ class MetricsReporter:
         return snapshot
 
     def _snapshot(self) -> MetricsSnapshot:
-        snapshot = self._state.metrics.snapshot() | self._worker_metrics()
-        engine = self._state.engine
+        snapshot = self._context.metrics.snapshot() | self._worker_metrics()
+        engine = self._context.engine
         if engine is not None:
             snapshot |= _engine_gauges(engine) | self._gallery_gauges(engine.gallery)
         return snapshot
@@ -82,7 +81,7 @@ class MetricsReporter:
     def _worker_metrics(self) -> MetricsSnapshot:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         of_worker = {
-            "lookalike_worker_ready": float(self._state.unready_reason() is None),
+            "lookalike_worker_ready": float(self._context.unready_reason() is None),
             "lookalike_worker_start_timestamp_seconds": self._started,
             "lookalike_worker_uptime_seconds": time.time() - self._started,
             "lookalike_worker_resident_bytes": float(pages * _PAGE_BYTES),
@@ -91,10 +90,11 @@ class MetricsReporter:
             _CPU: self._cpu_before + time.process_time(),
         }
         loading: Series = {
-            (*self._worker, stage): [took] for stage, took in [*self._state.loading.seconds.items()]
+            (*self._worker, stage): [took]
+            for stage, took in [*self._context.loading.seconds.items()]
         }
         return {
-            "lookalike_requests_in_progress": _total(self._state.metrics.in_progress),
+            "lookalike_requests_in_progress": _total(self._context.metrics.in_progress),
             "lookalike_worker_load_seconds": loading,
             _DROPPED: _total(self._dropped_before + self._log.dropped),
             **{name: {self._worker: [value]} for name, value in of_worker.items()},
@@ -148,7 +148,7 @@ def _engine_gauges(engine: Engine) -> MetricsSnapshot:
             ("quick",): [float(engine.quick.limit)],
             ("costly",): [float(engine.costly.limit)],
         },
-        "lookalike_images_in_progress": _total(engine.pipeline.under_way),
+        "lookalike_images_in_progress": _total(engine.batcher.under_way),
         "lookalike_jobs_running": {
             (kind,): [float(count)] for kind, count in engine.jobs.running().items()
         },

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from service.api.application import create_application, load, unload
+from service.api.application import create_router, load, unload
 from service.config import ServiceSettings
-from service.http.admission import BodyBudget
-from service.http.gateway import Desk
 from service.metrics_reporter import MetricsReporter
-from service.request.exchange import WorkerState
+from service.request.gateway import Gateway
+from service.request.worker_context import WorkerContext
 from service.security.allowed_hosts import AllowedHosts
 from service.security.api_keys import KeyFile
 from service.security.authorization import Authorizer
@@ -23,9 +22,9 @@ from service.security.rate_limits import RateLimiter
 from service.security.trusted_proxies import TrustedProxies
 from service.server.bento_hardening import refuse_pickles
 from service.server.connection import WorkerProtocol
-from service.server.connection_limits import Neighbours
-from service.server.deadlines import Watch
-from service.server.listening import Reception
+from service.server.connection_limits import ConnectionLimits
+from service.server.deadlines import DeadlineTimer
+from service.server.listening import ProbeListener
 from service.server.ready_workers import ReadyWorkers
 from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import WorkerMetrics
@@ -46,24 +45,24 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_TRIM_THRESHOLD: Final = -1
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
 SETTLE_S: Final = 0.1  # for handshakes to end; a round trip
-desk = Desk()
+gateway = Gateway()
 
 
 class Connection(WorkerProtocol):
-    """A connection of this service: it calls the front, past all that BentoML puts around it."""
+    """A connection of this service: it calls the gateway, past all that BentoML puts around it."""
 
-    desk = desk
-    watch = Watch()
-    neighbours = Neighbours()
+    application = gateway
+    watch = DeadlineTimer()
+    neighbours = ConnectionLimits()
 
 
 class Worker:
-    """A process that answers requests. Start one; there is one ``desk`` per process."""
+    """A process that answers requests. Start one; there is one ``gateway`` per process."""
 
     def __init__(
-        self, state: WorkerState, reporter: MetricsReporter, loading: "asyncio.Task[None]"
+        self, context: WorkerContext, reporter: MetricsReporter, loading: "asyncio.Task[None]"
     ) -> None:
-        self._state = state
+        self._context = context
         self._reporter = reporter
         self._loading = loading
 
@@ -94,54 +93,55 @@ class Worker:
         refuse_pickles()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         _limit_heaps()
-        desk.settings = settings
         _allow_descriptors(settings.max_connections)
-        Connection.neighbours.most = settings.max_connections
-        Connection.neighbours.proxies = desk.proxies = TrustedProxies(settings.trusted_proxies)
-        has_keys = settings.api_keys_file is not None
-        desk.root_path = settings.root_path
-        desk.hosts = AllowedHosts(settings.allowed_hosts, desk.proxies, has_keys=has_keys)
-        desk.log = log
         shared = shared_folder(server_id)
         shared.mkdir(mode=0o700, exist_ok=True)
-        desk.authorizer = _create_authorizer(settings, shared / "quotas", secret=server_id)
-        desk.cors = Cors(settings.cors_origins) if settings.cors_origins else None
-        desk.tracing = start_tracing(settings)
-        desk.worker = index
         shared_metrics = SharedMetrics(server_id, index)
         predecessor = shared_metrics.predecessor()
-        desk.metrics = WorkerMetrics(predecessor)
-        state = WorkerState(settings, desk.metrics, BodyBudget(settings.max_bodies_bytes))
-        state.proxies = desk.proxies
-        reporter = MetricsReporter(
-            state, shared_metrics, log=log, predecessor=predecessor, worker=index
-        )
-        state.prometheus_text = reporter.prometheus_text
-        reporter.start()
-        reception = Reception.of_this_process()
-        _announce_stop(state, drain_s=settings.drain_s)
         ready_workers = ReadyWorkers(shared, size=size)
-        state.server_readiness = ready_workers.readiness
-        loading = asyncio.create_task(load(state, model_folder, on_loaded=ready_workers.add))
-        desk.application = create_application(state)
-        await reception.hold(ready_workers, lambda: state.engine is not None)
-        return cls(state, reporter, loading)
+        proxies = TrustedProxies(settings.trusted_proxies)
+        has_keys = settings.api_keys_file is not None
+        context = WorkerContext(
+            settings=settings,
+            router=create_router(),
+            number=index,
+            server_readiness=ready_workers.readiness,
+            proxies=proxies,
+            hosts=AllowedHosts(settings.allowed_hosts, proxies, has_keys=has_keys),
+            cors=Cors(settings.cors_origins) if settings.cors_origins else None,
+            authorizer=_create_authorizer(settings, proxies, shared / "quotas", secret=server_id),
+            metrics=WorkerMetrics(predecessor),
+            log=log,
+            tracing=start_tracing(settings),
+        )
+        reporter = MetricsReporter(context, shared_metrics, log=log, predecessor=predecessor)
+        context.prometheus_text = reporter.prometheus_text
+        gateway.worker = context
+        Connection.settings = settings
+        Connection.neighbours.most = settings.max_connections
+        Connection.neighbours.proxies = proxies
+        reporter.start()
+        listener = ProbeListener.of_this_process()
+        _announce_stop(context, drain_s=settings.drain_s)
+        loading = asyncio.create_task(load(context, model_folder, on_loaded=ready_workers.add))
+        await listener.hold(ready_workers, lambda: context.engine is not None)
+        return cls(context, reporter, loading)
 
     async def stop(self) -> None:
         """Close the gallery after the last request."""
-        await unload(self._state, self._loading)
+        await unload(self._context, self._loading)
         await asyncio.to_thread(self._end_reports)
 
     def _end_reports(self) -> None:
         """Hand out what was counted, traced and logged, to whoever takes it in time."""
         self._reporter.close()
-        if desk.tracing is not None:
-            desk.tracing.close()
-        if desk.log is not None:
-            desk.log.flush()
+        if self._context.tracing is not None:
+            self._context.tracing.close()
+        if self._context.log is not None:
+            self._context.log.flush()
 
 
-def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
+def _announce_stop(context: WorkerContext, *, drain_s: float) -> None:
     """Have ``/readyz`` say that the service stops from the signal to do so on.
 
     The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out, and
@@ -153,7 +153,7 @@ def _announce_stop(state: WorkerState, *, drain_s: float) -> None:
         return
 
     def announce(number: int, frame: FrameType | None) -> None:
-        state.is_stopping = desk.is_stopping = True
+        context.is_stopping = Connection.is_stopping = True
         loop.call_soon_threadsafe(loop.call_later, drain_s + SETTLE_S, stop, number, None)
 
     for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C comes to all processes at once
@@ -182,7 +182,7 @@ def _allow_descriptors(connections: int) -> None:
 
 
 def _create_authorizer(
-    settings: ServiceSettings, counts: Path, *, secret: str
+    settings: ServiceSettings, proxies: TrustedProxies, counts: Path, *, secret: str
 ) -> Authorizer | None:
     """Return what the settings ask of requests; None: nothing. All workers share ``counts``.
 
@@ -196,5 +196,5 @@ def _create_authorizer(
         keys=None if settings.api_keys_file is None else KeyFile(settings.api_keys_file),
         requests_per_minute=settings.requests_per_minute,
         wrong_keys_per_minute=settings.wrong_keys_per_minute or None,
-        proxies=desk.proxies,
+        proxies=proxies,
     )

@@ -11,7 +11,7 @@ from cli.gallery.build_report import (
     print_serve_command,
     write_failures,
 )
-from cli.support.console import make_table, print_info, print_json, stdout
+from cli.support.console import make_table, print_info, print_result
 from cli.support.dataset_loading import print_findings
 from cli.support.gallery_filling import (
     add_images,
@@ -146,10 +146,9 @@ def remove(
         removed = [item_id for item_id, was_there in zip(ids, deleted, strict=True) if was_there]
         count = opened.count
     unknown = [item_id for item_id in ids if item_id not in removed]
-    if as_json:
-        print_json({"removed": removed, "unknown": unknown, "count": count})
-    else:
-        stdout.print(f"removed {len(removed)}; the gallery holds {count} images")
+    document = {"removed": removed, "unknown": unknown, "count": count}
+    text = f"removed {len(removed)}; the gallery holds {count} images"
+    print_result(document, text, as_json=as_json)
     if unknown:
         raise UnknownIdError(f"not in {gallery}: {', '.join(unknown)}")
 
@@ -169,11 +168,8 @@ def verify(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         store.close()
         if not problems:
             raise
-    if as_json:
-        print_json({"ok": not problems, "problems": problems})
-    elif problems:
-        stdout.print(make_table(f"{len(problems)} faults", ("",), [(one,) for one in problems]))
-    else:
-        stdout.print("no faults")
+    faults = make_table(f"{len(problems)} faults", ("",), [(one,) for one in problems])
+    document = {"ok": not problems, "problems": problems}
+    print_result(document, faults if problems else "no faults", as_json=as_json)
     if problems:
         raise typer.Exit(FOUND_DAMAGE)

@@ -10,6 +10,7 @@ from cli.support.console import (
     make_table,
     print_info,
     print_json,
+    print_result,
     share_progress,
     stage_progress,
     stdout,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = 20  # the rest is counted; --json lists all
 SHOWN_MEMBERS = 6
 
+ItemArgument = Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)]
+LabelOption = Annotated[
+    str | None, typer.Option(help="New label; by default it stays.", show_default=False)
+]
 RecallOption = Annotated[
     float | None,
     typer.Option(
@@ -45,12 +50,10 @@ RecallOption = Annotated[
 
 def replace(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     image: ImageArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     metadata: Annotated[
         dict[str, Any] | None,
         json_object_option(help="New metadata, a JSON object; by default it stays."),
@@ -79,19 +82,14 @@ def replace(
                 )
             ]
         )
-    if as_json:
-        print_json(asdict(result))
-    else:
-        stdout.print(f"{result.id}: {result.outcome}")
+    print_result(asdict(result), f"{result.id}: {result.outcome}", as_json=as_json)
 
 
 def edit(
     gallery: GalleryArgument,
-    item_id: Annotated[str, typer.Argument(metavar="ID", help="Item id.", show_default=False)],
+    item_id: ItemArgument,
     *,
-    label: Annotated[
-        str | None, typer.Option(help="New label; by default it stays.", show_default=False)
-    ] = None,
+    label: LabelOption = None,
     no_label: Annotated[bool, typer.Option("--no-label", help="Remove the label.")] = False,
     metadata: Annotated[
         dict[str, Any] | None,
@@ -111,11 +109,9 @@ def edit(
 
     with open_gallery(gallery) as opened:
         item = opened.patch(item_id, Patch(changes))
-    if as_json:
-        print_json(asdict(item))
-    else:
-        metadata_text = json.dumps(item.metadata, ensure_ascii=False)
-        stdout.print(f"{item.id}: label {item.label or 'none'}, metadata {metadata_text}")
+    metadata_text = json.dumps(item.metadata, ensure_ascii=False)
+    text = f"{item.id}: label {item.label or 'none'}, metadata {metadata_text}"
+    print_result(asdict(item), text, as_json=as_json)
 
 
 def rebuild(
@@ -128,10 +124,7 @@ def rebuild(
 
     with open_gallery(gallery) as opened, stage_progress() as show:
         made = opened.rebuild(target=recall, on_stage=show)
-    if as_json:
-        print_json(made.to_json())
-    else:
-        stdout.print(_summary(made))
+    print_result(made.to_json(), _summary(made), as_json=as_json)
 
 
 def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
@@ -151,11 +144,9 @@ def compact(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         show("giving room back")
         saved = vacuum(gallery)
         on_disk = opened.info().bytes_on_disk
-    if as_json:
-        print_json({**made.to_json(), "bytes_saved": saved, "bytes_on_disk": on_disk})
-    else:
-        stdout.print(_summary(made))
-        stdout.print(f"{saved / 2**20:,.1f} MiB given back, {on_disk / 2**20:,.1f} MiB on disk")
+    document = {**made.to_json(), "bytes_saved": saved, "bytes_on_disk": on_disk}
+    room = f"{saved / 2**20:,.1f} MiB given back, {on_disk / 2**20:,.1f} MiB on disk"
+    print_result(document, f"{_summary(made)}\n{room}", as_json=as_json)
 
 
 def tune(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from cli.support.console import print_json, stage_progress, stdout
+from cli.support.console import print_result, stage_progress
 from cli.support.gallery_filling import open_gallery
 from cli.support.options import GalleryArgument, JsonOption
 from training.formatting import plural
@@ -21,12 +21,10 @@ def purge(gallery: GalleryArgument, as_json: JsonOption = False) -> None:
         stage_progress() as show,
     ):
         purged = purge_of(opened, on_stage=show)
-    if as_json:
-        print_json(asdict(purged))
-        return
-    stdout.print(
+    text = (
         f"nothing that was deleted up to operation {purged.seq:,} is left; "
         f"{plural(purged.generations, 'older structure')} and "
         f"{plural(purged.lists, 'record')} of jobs deleted, "
         f"{purged.bytes_saved / 2**20:,.1f} MiB given back"
     )
+    print_result(asdict(purged), text, as_json=as_json)

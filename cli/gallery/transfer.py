@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.gallery.build_report import print_report
-from cli.support.console import item_progress, print_info, print_json, share_progress, stdout
+from cli.support.console import (
+    item_progress,
+    print_info,
+    print_json,
+    print_result,
+    share_progress,
+    stdout,
+)
 from cli.support.gallery_filling import open_gallery, rebuild_if_due
 from cli.support.options import GalleryArgument, JsonOption
 from index.errors import GalleryFolderError
@@ -55,13 +62,12 @@ def export(
             provenance = export_parquet(opened, out, thumbnails=thumbnails, on_progress=show)
         else:
             provenance = export_folder(opened, out, table=kind, on_progress=show)
-    if as_json:
-        print_json({"out": str(out), "format": kind, **provenance.to_json()})
-    else:
-        stdout.print(
-            f"{out}: {provenance.count:,} items of {provenance.width} numbers, "
-            f"as of operation {provenance.seq:,}"
-        )
+    text = (
+        f"{out}: {provenance.count:,} items of {provenance.width} numbers, "
+        f"as of operation {provenance.seq:,}"
+    )
+    document = {"out": str(out), "format": kind, **provenance.to_json()}
+    print_result(document, text, as_json=as_json)
 
 
 def import_(
@@ -128,10 +134,8 @@ def backup(
     with open_gallery(gallery) as opened, share_progress("copying") as show:
         back_up(opened, out, on_progress=show)
     count = read_binding(out).count
-    if as_json:
-        print_json({"out": str(out), "count": count})
-    else:
-        stdout.print(f"{out}: {count:,} items, checked")
+    document = {"out": str(out), "count": count}
+    print_result(document, f"{out}: {count:,} items, checked", as_json=as_json)
 
 
 def restore(

@@ -132,6 +132,14 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(text + "\n")
 
 
+def print_result(document: dict[str, Any], text: str | Table, *, as_json: bool) -> None:
+    """Print a result on standard output, as JSON or for people."""
+    if as_json:
+        print_json(document)
+    else:
+        stdout.print(text)
+
+
 def print_info(text: str | Table) -> None:
     """Print what is not a result on standard error, unless in a ``quiet`` block.
 

@@ -1,4 +1,4 @@
-"""What ``lookalike search`` leaves out, and what counts: options in, a picking and queries out."""
+"""What ``lookalike search`` leaves out, and what counts: options in, selection and queries out."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final

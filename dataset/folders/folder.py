@@ -2,7 +2,7 @@
 
 ``FOLDER/class/…/image`` has the class as label; ``FOLDER/part/class/…/image`` the class too, where
 the parts have usual names (``train``, ``valid``, ``Test``, …). Images that lie in no class folder
-have no label. Folders that hold one thing each (``--group folder``) are no classes.
+have no label. Folders that hold one item each (``--group folder``) are no classes.
 """
 
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ def list_folder(folder: Path, *, group: str | None = None) -> Listing:
         group: as in ``dataset.source``.
 
     Raises:
-        DatasetError: it is missing, cannot be read, or holds none; or it cannot be told whether
-            some of its folders are parts or classes.
+        DatasetError: it is missing, cannot be read, or holds none; or it is ambiguous
+            whether some of its folders are parts or classes.
     """
     findings = Findings()
     tree = walk(folder, findings)
@@ -114,7 +114,7 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
     """Return which of the first folders are parts; none where they are classes.
 
     Raises:
-        DatasetError: it cannot be told.
+        DatasetError: that is ambiguous.
     """
     classes: dict[str, set[str]] = {}  # folders inside the first folders
     for steps in paths:
@@ -131,21 +131,18 @@ def _parts(folder: Path, paths: Iterable[tuple[str, ...]], findings: Findings) -
     found = {parts[name] for name in with_classes}
     inside = {name for part in with_classes for name in classes[part]}
     if Part.TRAIN in found or len(found) > 1 or inside & set(others):
+        look = "look like parts" if len(with_classes) > 1 else "looks like a part"
         raise DatasetError(
-            f"{folder} holds {_listed(with_classes)}, which {_look(with_classes)} of the data with "
-            f"class folders inside, beside {_listed(others)}, which is no usual name of a part: "
+            f"{folder} holds {_listed(with_classes)}, which {look} of the data with "
+            f"class folders inside, beside {_listed(others)}, which is not a usual name of a part: "
             "move the classes into the parts, or what is neither out of the folder; a class of "
             "such a name needs another one"
         )
     for name in parts:
         findings.add(
-            "a folder called like a part, beside folders that are not: taken for a class", name
+            "a folder called like a part, beside folders that are not: treated as a class", name
         )
     return {}
-
-
-def _look(names: list[str]) -> str:
-    return "look like parts" if len(names) > 1 else "looks like a part"
 
 
 def _report_same_parts(parts: dict[str, Part], findings: Findings) -> None:
@@ -170,7 +167,7 @@ def _report_parts_inside(
     for first, second in sorted(inside):
         if parse_part(second) is not None:
             findings.add(
-                "a folder called like a part inside a part: taken for a class", f"{first}/{second}"
+                "a folder called like a part inside a part: treated as a class", f"{first}/{second}"
             )
 
 
@@ -181,7 +178,7 @@ def _report_part_like_names(paths: Iterable[tuple[str, ...]], findings: Findings
     if len(frozenset().union(*named.values())) > 1:
         for name in sorted(name for name in named if parse_part(name) is None):
             findings.add(
-                "a folder with a part's name in its own: taken for a class; if it is a part, "
+                "a folder with a part's name in its own: treated as a class; if it is a part, "
                 "call it train, validation or test",
                 name,
             )
@@ -199,7 +196,7 @@ def _report_odd_nesting(paths: Iterable[tuple[str, ...]], findings: Findings) ->
             seconds.add((steps[0], steps[1]))
     if len(firsts) == 1 and "" not in firsts and not in_first:
         findings.add(
-            "the only folder, with folders inside: taken for a class; if those inside are the "
+            "the only folder, with folders inside: treated as a class; if those inside are the "
             "classes, name this one as the data",
             *firsts,
         )

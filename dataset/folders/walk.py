@@ -18,7 +18,7 @@ from dataset.folders.file_content import NOT_AN_IMAGE, describe_non_image
 from dataset.folders.junk_files import describe_junk
 
 UNREADABLE: Final = "a folder that cannot be read"
-BROKEN: Final = "a link that leads nowhere"
+BROKEN: Final = "a broken link"
 CIRCLE: Final = "a link that leads in a circle: not followed"
 AGAIN: Final = "a link to what is read already: taken once"
 ABOVE: Final = "a link to a folder that this one lies in: not followed"

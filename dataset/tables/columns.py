@@ -53,7 +53,7 @@ def find_columns(table: RawTable) -> Columns:
     """Return which columns of ``table`` count.
 
     Raises:
-        DatasetError: there is none of paths, or it cannot be told which of several it is.
+        DatasetError: there is no column of paths, or several that may be it.
     """
     path = _find_usual(table, PATH)
     if path is None:
@@ -72,29 +72,22 @@ def find_column(table: RawTable, name: str) -> int | None:
     Raises:
         DatasetError: there are several.
     """
-    found = _columns_called(table.names, name)
-    if len(found) > 1:
-        raise _ambiguous(table, name, found)
-    return found[0] if found else None
+    return _only(table, name, _columns_called(table.names, name))
 
 
 def _find_usual(table: RawTable, what: str) -> int | None:
     """Return the column of ``what``, if there is one."""
-    for found in (_columns_called(table.names, what), _columns_also_called(table.names, what)):
-        if len(found) > 1:
-            raise _ambiguous(table, what, found)
-        if found:
-            return found[0]
-    return None
+    called = find_column(table, what)
+    if called is not None:
+        return called
+    return _only(table, what, _columns_also_called(table.names, what))
 
 
 def _split(table: RawTable) -> int | None:
     """Return the column of parts; one that is not called ``split`` must hold names of parts."""
-    called = _columns_called(table.names, SPLIT)
-    if len(called) > 1:
-        raise _ambiguous(table, SPLIT, called)
-    if called:
-        return called[0]
+    called = find_column(table, SPLIT)
+    if called is not None:
+        return called
     found = [
         column
         for column in _columns_also_called(table.names, SPLIT)
@@ -103,9 +96,7 @@ def _split(table: RawTable) -> int | None:
             for row in table.rows
         )
     ]
-    if len(found) > 1:
-        raise _ambiguous(table, SPLIT, found)
-    return found[0] if found else None
+    return _only(table, SPLIT, found)
 
 
 def _columns_called(names: Sequence[str], what: str) -> list[int]:
@@ -122,12 +113,19 @@ def _columns_also_called(names: Sequence[str], what: str) -> list[int]:
     ]
 
 
-def _ambiguous(table: RawTable, what: str, columns: Sequence[int]) -> DatasetError:
+def _only(table: RawTable, what: str, columns: Sequence[int]) -> int | None:
+    """Return the one column that may be ``what``; ``None``: there is none.
+
+    Raises:
+        DatasetError: there are several.
+    """
+    if len(columns) <= 1:
+        return columns[0] if columns else None
     names = {table.names[column] for column in columns}
     if len(names) == 1:
-        return DatasetError(f"{table.path} has the column {names.pop()!r} {len(columns)} times")
+        raise DatasetError(f"{table.path} has the column {names.pop()!r} {len(columns)} times")
     listed = " and ".join(repr(table.names[column]) for column in columns)
-    return DatasetError(
+    raise DatasetError(
         f"{table.path} has the columns {listed}, each of which may be the {what}: "
         f"rename the one that is to {what!r}"
     )

@@ -1,6 +1,6 @@
 """A CSV file in any of its usual dialects in, its header and rows of text out.
 
-What the file does not say is guessed, and the guess is told: its encoding where it is no UTF-8,
+What the file does not say is guessed, and the guess is reported: its encoding where it is no UTF-8,
 and what stands between its cells.
 """
 
@@ -48,6 +48,11 @@ class RawTable:
         return f"{self.unit} {self.numbers[row]} of {self.path}"
 
 
+def is_empty(cell: Any) -> bool:
+    """Return whether a cell says nothing."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
 def read_csv(
     path: Path, findings: Findings, *, is_header: Callable[[Sequence[str]], bool]
 ) -> RawTable:
@@ -55,7 +60,7 @@ def read_csv(
 
     Args:
         path: of the file.
-        findings: told what was guessed.
+        findings: get what was guessed.
         is_header: whether these are the names of columns; tells the separator.
 
     Raises:
@@ -90,7 +95,9 @@ def read_csv(
             rows.append(cells)
             numbers.append(reader.line_num)
     except csv.Error as error:
-        raise DatasetError(f"line {reader.line_num} of {path} is not CSV: {error}") from error
+        raise DatasetError(
+            f"line {reader.line_num} of {path} is not a CSV file: {error}"
+        ) from error
     if odd and is_header(names):  # else its first line may not be the header at all
         more = f", and {len(odd) - SHOWN} lines more" if len(odd) > SHOWN else ""
         columns = f"{len(names)} column{'s' if len(names) > 1 else ''}"
@@ -151,7 +158,7 @@ def _text(path: Path, findings: Findings) -> str:
             f"{path} is not text in UTF-8, UTF-16 or Windows-1252; save the table as UTF-8"
         ) from error
     if "\0" in text.partition("\n")[0]:
-        raise DatasetError(f"{path} is no text, and so no table; a CSV file was expected")
+        raise DatasetError(f"{path} is not text, and so not a table; a CSV file was expected")
     if encoding in GUESSED:
         findings.add(f"a table that is not UTF-8: read as {GUESSED[encoding]}", path.name)
     return text.lstrip("\ufeff")  # a second mark, as a program of its own adds one

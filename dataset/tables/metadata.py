@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dataset.findings import Findings
-from dataset.tables.csv_table import RawTable
+from dataset.tables.csv_table import RawTable, is_empty
 
 # Not with zeros before it, which a number of an article may have, nor too long to be exact.
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
@@ -31,7 +31,7 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
         if column in used:
             continue
         cells = [row[column] for row in table.rows]
-        if all(_is_empty(cell) for cell in cells):
+        if all(is_empty(cell) for cell in cells):
             continue
         if not name or name in seen:
             what = "that has another's name" if name else "without a name"
@@ -40,7 +40,7 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
         seen.add(name)
         read = _reader(table, name, cells, findings)
         for row, cell in enumerate(cells):
-            if not _is_empty(cell):
+            if not is_empty(cell):
                 try:
                     metadata[row][_clean_text(name)] = read(cell)
                 except (ValueError, OverflowError):
@@ -50,17 +50,13 @@ def read_metadata(table: RawTable, used: set[int], findings: Findings) -> list[d
     return metadata
 
 
-def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
 def _reader(
     table: RawTable, name: str, cells: Sequence[Any], findings: Findings
 ) -> Callable[[Any], Any]:
     """Return what turns a cell of the column into metadata."""
     if not table.separator:
         return _json_value
-    filled = [cell.strip() for cell in cells if not _is_empty(cell)]
+    filled = [cell.strip() for cell in cells if not is_empty(cell)]
     if all(_INTEGER.fullmatch(cell) for cell in filled):
         return int
     if all(_FLOAT.fullmatch(cell) for cell in filled):

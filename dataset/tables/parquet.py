@@ -14,13 +14,7 @@ def read_parquet(path: Path) -> RawTable:
     Raises:
         DatasetError: pyarrow is not installed, or the file cannot be read or is damaged.
     """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra that few need
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise DatasetError(
-            "reading Parquet needs pyarrow: pip install 'lookalike[parquet]'"
-        ) from error
+    pyarrow, parquet = load_pyarrow(DatasetError)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -29,9 +23,9 @@ def read_parquet(path: Path) -> RawTable:
         try:
             table = parquet.ParquetFile(file).read()
             columns = [[_value(cell) for cell in column.to_pylist()] for column in table.columns]
-        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text not UTF-8
+        except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: text not UTF-8
             reason = str(error).splitlines()[0].rstrip(".")
-            raise DatasetError(f"{path} is not Parquet, or damaged: {reason}") from error
+            raise DatasetError(f"{path} is not a Parquet file, or is damaged: {reason}") from error
     return RawTable(
         path=path,
         names=tuple(name.strip() for name in table.column_names),
@@ -39,6 +33,16 @@ def read_parquet(path: Path) -> RawTable:
         numbers=range(1, table.num_rows + 1),
         unit="row",
     )
+
+
+def load_pyarrow(missing: type[Exception]) -> tuple[Any, Any]:
+    """Return ``pyarrow`` and ``pyarrow.parquet``; raise ``missing`` where they are not there."""
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra that few need
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise missing("Parquet needs pyarrow: pip install 'lookalike[parquet]'") from error
+    return pyarrow, parquet
 
 
 def _value(cell: Any) -> Any:

@@ -22,7 +22,7 @@ from dataset.tables.columns import (
     find_columns,
     has_path,
 )
-from dataset.tables.csv_table import RawTable, read_csv
+from dataset.tables.csv_table import RawTable, is_empty, read_csv
 from dataset.tables.metadata import read_metadata
 from dataset.tables.parquet import read_parquet
 
@@ -48,7 +48,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
         group: as in ``dataset.source``.
 
     Raises:
-        DatasetError: the table is missing, damaged or empty, says two things at once, has cells
+        DatasetError: the table is missing, damaged or empty, contradicts itself, has cells
             that are no paths, labels or parts, or most of its files are not there.
     """
     findings = Findings()
@@ -72,7 +72,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
     folder = str(table.parent)
     real_folders: dict[str, str] = {}
     for row, cell in enumerate(paths):
-        if _is_empty(cell):
+        if is_empty(cell):
             findings.add("a row without a path: left out", raw.place(row))
             continue
         found = _find(folder, cell)
@@ -104,7 +104,7 @@ def list_table(table: Path, *, group: str | None = None) -> Listing:
 
 def _check_paths(raw: RawTable, paths: Sequence[Any]) -> None:
     for row, cell in enumerate(paths):
-        if not _is_empty(cell) and (not isinstance(cell, str) or "\0" in cell):
+        if not is_empty(cell) and (not isinstance(cell, str) or "\0" in cell):
             raise DatasetError(
                 f"{raw.place(row)} has the {PATH} {cell!r}; a file's path was expected"
             )
@@ -120,7 +120,7 @@ def _texts(raw: RawTable, column: int | None, what: str) -> list[str | None]:
         cell = row[column]
         if isinstance(cell, float) and cell.is_integer():  # so pandas writes whole numbers
             cell = int(cell)
-        if _is_empty(cell):
+        if is_empty(cell):
             texts.append(None)
         elif isinstance(cell, str) or type(cell) is int:  # True is no label
             texts.append(str(cell))
@@ -151,14 +151,14 @@ def _group_column(raw: RawTable, columns: Columns, group: str | None) -> int | N
 
 def _parts(raw: RawTable, columns: Columns, findings: Findings) -> list[Part | None]:
     """Return the part of each row; rows that name none are for training if others do name one."""
-    if columns.split is None or all(_is_empty(row[columns.split]) for row in raw.rows):
+    if columns.split is None or all(is_empty(row[columns.split]) for row in raw.rows):
         return [None] * len(raw.rows)
     parts: list[Part | None] = []
     unknown: dict[str, list[str]] = {}
     for number, row in enumerate(raw.rows):
         cell = row[columns.split]
-        if _is_empty(cell):
-            findings.add(f"a row without a {SPLIT}: taken for training", raw.place(number))
+        if is_empty(cell):
+            findings.add(f"a row without a {SPLIT}: used for training", raw.place(number))
             parts.append(Part.TRAIN)
             continue
         part = parse_part(cell) if isinstance(cell, str) else None
@@ -209,7 +209,7 @@ def _merged(first: ListedFile, again: ListedFile, findings: Findings) -> ListedF
     if first.part is None or again.part is None or first.part >= again.part:
         return first
     findings.add(
-        "a file in two parts: kept in the one that is measured with",
+        "a file in two parts: kept in the one that is evaluated on",
         f"{first.key}: {first.part.name.lower()} and {again.part.name.lower()}",
     )
     return replace(first, part=again.part)
@@ -221,7 +221,7 @@ def _report_missing(table: Path, missing: list[str], there: int, findings: Findi
         raise DatasetError(
             f"{len(missing)} of the {total} files that {table} names are not there, such as "
             f"{missing[0]!r}; their paths start at {table.parent}: put the table there where its "
-            "files are, or mend its paths"
+            "files are, or correct its paths"
         )
     for cell in missing:
         findings.add("a file that a table names is not there", cell)
@@ -229,10 +229,6 @@ def _report_missing(table: Path, missing: list[str], there: int, findings: Findi
 
 def _normalized(text: str | None) -> str | None:
     return None if text is None else normalize_label(text)
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _first_sentences(sentences: list[str]) -> str:

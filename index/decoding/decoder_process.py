@@ -1,4 +1,4 @@
-"""A decoding process, seen from whoever asks it: questions in, answers out, or how it died."""
+"""A decoding process, seen from its parent: questions in, answers out, or how it died."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ class DecoderDiedError(Exception):
 
 
 class DecoderProcess:
-    """One process, in a group of its own: Ctrl-C at the terminal is the parent's affair.
+    """One process, in a group of its own: Ctrl-C at the terminal reaches the parent alone.
 
     It ends by itself when the socket to it does, and so with its parent, however that ends.
     """
@@ -64,15 +64,15 @@ class DecoderProcess:
         """Return the answer to ``question``.
 
         Args:
-            question: as the job wants it.
-            within_s: until which the answer is there; the process is ended otherwise.
-            before: called with each whole number that comes before the answer, such as the memory
+            question: as the task takes it.
+            within_s: time for the answer; the process is killed where it takes longer.
+            on_need: called with each whole number that comes before the answer, such as the memory
                 that is needed; the process waits until it returns, and its time does not count.
 
         Raises:
             DiedError: the process ended, or was ended.
-            RuntimeError: it never came to life.
-            Whatever the job raises.
+            RuntimeError: it did not start.
+            Whatever the task raises.
         """
         if not self._is_ready:
             self._await_start()
@@ -130,11 +130,11 @@ class DecoderProcess:
     def _await_start(self) -> None:
         try:
             if not self._connection.poll(START_S):
-                raise RuntimeError(f"a process to decode in did not start in {START_S:.0f} s")
+                raise RuntimeError(f"a decoding process did not start within {START_S:.0f} s")
             self._connection.recv()
         except (EOFError, OSError) as error:
             code = self._process.wait(START_S)
             if code < 0:  # killed
                 raise DecoderDiedError from error
-            raise RuntimeError(f"a process to decode in ended with code {code}") from error
+            raise RuntimeError(f"a decoding process ended with code {code}") from error
         self._is_ready = True

@@ -1,4 +1,4 @@
-"""The program of a decoding process: a job in, then questions in and answers out.
+"""The program of a decoding process: a task in, then questions in and answers out.
 
 Run as ``python -m index.decoding.decoder_program SOCKET PIXELS``, with two open files of
 ``index.decoding.decoder_process``. It ends when nobody can ask it any more.
@@ -18,7 +18,7 @@ NICENESS: Final = 5  # steps of the scheduler; a core that is wanted by both goe
 
 
 class DecoderChannel(NamedTuple):
-    """What a decoding process shares with whoever asks it."""
+    """What a decoding process shares with its parent."""
 
     connection: Connection
     memory: mmap.mmap  # for pixels, until the process ends
@@ -36,7 +36,7 @@ class DecoderTask(Protocol):
 
 
 def main(socket: int, pixels: int) -> None:
-    """Serve whoever holds the other end of ``socket``; ``pixels`` is the memory shared with it."""
+    """Answer the questions from ``socket``; ``pixels`` is memory shared with the parent."""
     harden_pillow()
     os.nice(NICENESS)
     with Connection(socket) as connection:
@@ -47,7 +47,7 @@ def main(socket: int, pixels: int) -> None:
             connection.send(None)
             while True:
                 connection.send(_answer(task, connection.recv(), channel))
-        except (EOFError, ConnectionError):  # whoever asked has ended, in whatever way
+        except (EOFError, ConnectionError):  # the parent has ended, in whatever way
             return
 
 

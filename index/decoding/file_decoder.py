@@ -7,6 +7,7 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 
 import fcntl
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class FileToDecode(NamedTuple):
 
 
 class DecodeResult(NamedTuple):
-    """What became of one file."""
+    """What decoding one file gave."""
 
     content_sha256: str
     row: int | None  # of its pixels among those of the slice
@@ -53,12 +54,6 @@ class FileDecoder:
     limits: ImageLimits
     thumbnail_side: int | None  # pixels; ``None``: no thumbnails are made
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The pixels of one image, (C, H, W)."""
-        side = self.preprocessing.size
-        return (self.preprocessing.channels, side, side)
-
     def decode(
         self,
         files: Sequence[FileToDecode],
@@ -68,7 +63,7 @@ class FileDecoder:
     ) -> list[DecodeResult]:
         """Decode files one after another; write pixels into the first rows of ``pixels_BCHW``.
 
-        ``before_pixels`` is told the memory that each takes, as by
+        ``before_pixels`` is called with the memory that each takes, as by
         ``vision.image.decode.decode_image``.
         """
         row = 0
@@ -93,16 +88,17 @@ class FileDecoder:
         return results
 
     def prepare(self) -> None:
-        """Begin; there is nothing to prepare."""
+        """Do nothing: there is nothing to prepare."""
 
     def answer(
         self, question: tuple[Sequence[FileToDecode], int], channel: DecoderChannel
     ) -> list[DecodeResult]:
-        """Decode a slice of files; their pixels begin at the row of memory that is asked for."""
+        """Decode a slice of files; their pixels go to memory from the row that is asked for."""
         files, first = question
-        size = int(np.prod(self.shape))
+        shape = self.preprocessing.batch_shape(len(files))
+        size = math.prod(shape[1:])
         rows_BCHW = np.frombuffer(channel.memory, np.uint8, len(files) * size, first * size)
-        rows_BCHW = rows_BCHW.reshape(len(files), *self.shape)
+        rows_BCHW = rows_BCHW.reshape(shape)
         with _one_large(channel.file) as before_pixels:
             return self.decode(files, rows_BCHW, before_pixels=before_pixels)
 
@@ -128,7 +124,7 @@ def read_content(content: bytes | Path, *, limits: ImageLimits) -> tuple[bytes, 
 
 @contextmanager
 def _one_large(file: int) -> Iterator[Callable[[int], None]]:
-    """Give what lets large pictures of all processes wait for one another, by a lock on ``file``.
+    """Give a function that lets large pictures of all processes wait for one another, by a lock.
 
     The kernel gives the lock back, also of a process that is killed.
     """

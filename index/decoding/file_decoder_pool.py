@@ -8,6 +8,7 @@ Shape suffixes: B images of a slice, C channels, H x W pixels.
 """
 
 import hashlib
+import math
 import mmap
 import os
 from collections import deque
@@ -27,7 +28,7 @@ SLICE: Final = 64  # files that are decoded together, and that the network sees 
 MAX_PROCESSES: Final = 16
 SLICES_AHEAD: Final = 2  # in work for each process: one is decoded, one waits for its turn
 ENDED_PROCESS: Final = (
-    "decoding it ended the process that did it; it may take more memory than there is"
+    "decoding it ended the decoding process; it may need more memory than there is"
 )
 
 T = TypeVar("T")
@@ -49,7 +50,8 @@ class FileDecoderPool:
 
     def __init__(self, decoder: FileDecoder, *, processes: int) -> None:
         self._decoder = decoder
-        self._size = int(np.prod(decoder.shape))  # bytes of an image
+        self._shape = decoder.preprocessing.batch_shape
+        self._size = math.prod(self._shape(1))  # bytes of an image
         self._processes = max(1, min(processes, MAX_PROCESSES))
         self._slots = self._processes * SLICES_AHEAD + 1  # the one more is being looked at
         self._pool: ThreadPoolExecutor | None = None  # a thread for each process, to wait for it
@@ -90,7 +92,7 @@ class FileDecoderPool:
         first = list(islice(coming, 2))
         if len(first) == 1:
             part, files = first[0]
-            pixels_BCHW = np.empty((len(files), *self._decoder.shape), np.uint8)
+            pixels_BCHW = np.empty(self._shape(len(files)), np.uint8)
             results = self._decoder.decode(files, pixels_BCHW)
             yield DecodedFiles(part, results, pixels_BCHW[: _decoded_count(results)])
             return
@@ -109,7 +111,7 @@ class FileDecoderPool:
         start = slot * SLICE * self._size
         rows = _decoded_count(results)
         pixels = self._pixels[start : start + rows * self._size]
-        return DecodedFiles(part, results, pixels.reshape(rows, *self._decoder.shape))
+        return DecodedFiles(part, results, pixels.reshape(self._shape(rows)))
 
     def _start(self) -> ThreadPoolExecutor:
         if self._pool is None:
@@ -131,24 +133,24 @@ class FileDecoderPool:
     def _decode(self, slot: int, files: Sequence[FileToDecode]) -> list[DecodeResult]:
         """Have a slice decoded; one after the other where a process died of them."""
         worker = self._idle.get()
+        results: list[DecodeResult] = []
         try:
-            return _ask(worker, files, slot * SLICE)
+            results = worker.ask((list(files), slot * SLICE))
         except DecoderDiedError:
             worker = self._replace(worker)
-            results: list[DecodeResult] = []
             for one in files:
                 row = _decoded_count(results)
                 try:
-                    (result,) = _ask(worker, [one], slot * SLICE + row)
+                    (result,) = worker.ask(([one], slot * SLICE + row))
                     results.append(result._replace(row=None if result.row is None else row))
                 except DecoderDiedError:
                     worker = self._replace(worker)
                     data, problem = read_content(one.content, limits=self._decoder.limits)
                     digest = hashlib.sha256(data).hexdigest()
                     results.append(DecodeResult(digest, None, None, problem or ENDED_PROCESS))
-            return results
         finally:
             self._idle.put(worker)
+        return results
 
     def _replace(self, worker: DecoderProcess) -> DecoderProcess:
         self._workers.remove(worker)
@@ -157,12 +159,6 @@ class FileDecoderPool:
         if self._is_closing:
             raise DecoderDiedError
         return self._start_worker()
-
-
-def _ask(worker: DecoderProcess, files: Sequence[FileToDecode], first: int) -> list[DecodeResult]:
-    """Return what became of ``files``, whose pixels are in shared memory from row ``first``."""
-    results: list[DecodeResult] = worker.ask((list(files), first))
-    return results
 
 
 def _decoded_count(results: Sequence[DecodeResult]) -> int:

@@ -39,7 +39,7 @@ _FAULTS: Final[tuple[tuple[str, Callable[[str], object]], ...]] = (  # each assu
         lambda item_id: item_id in {".", ".."},
     ),
     (
-        "an id has no '/', because clients and proxies take addresses apart there",
+        "an id has no '/', because clients and proxies split addresses there",
         lambda item_id: "/" in item_id,
     ),
     (

@@ -97,7 +97,7 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]  # shared with other answers: not to be changed
 
 
-class Itself(NamedTuple):
+class QueryItem(NamedTuple):
     """The stored item that a query asks by, and its vector (D,) as it was read."""
 
     id: str

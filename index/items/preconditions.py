@@ -24,7 +24,6 @@ class Precondition:
 
 
 NO_PRECONDITION: Final = Precondition()
-NOT_STORED: Final = Precondition(none_of="any")
 
 
 def _is_in(seq: int | None, seqs: Seqs) -> bool:

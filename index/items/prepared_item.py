@@ -31,9 +31,7 @@ class PreparedItem:
     entries: frozenset[MetadataEntry]
     vector: bytes
     thumbnail: Thumbnail
-    provided: (
-        frozenset[ItemField] | None
-    )  # the rest stays as stored; None: all
+    provided: frozenset[ItemField] | None  # the other fields stay as stored; ``None``: all
 
     @classmethod
     def of(cls, item: NewItem, *, width: int, created: str) -> Self:

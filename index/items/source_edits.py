@@ -1,8 +1,8 @@
-"""What a build stores of an item that is there already: the source's news and a person's edits.
+"""What a build stores of an item that is there already: a three-way merge of source and edits.
 
-A build remembers what its source said of every item. What the source says now is compared with
-that, not with the item: so an edit of the item is no difference, and lives on until the source has
-something new to say about the same thing.
+A build records what its source had for every item. What the source has now is compared with that
+record, not with the item: so an edit of the item is no difference, and stays until the source
+itself changes in the same place.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,21 @@ _NOTHING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """What a source says of an item."""
+    """What an item is made of, beside its vector: as a source has it, or as it is stored."""
 
     content_sha256: str
     label: str | None
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, entry: ImageEntry, content_sha256: str) -> Self:
-        """Return what ``entry`` says."""
-        return cls(content_sha256, entry.label, entry.metadata)
-
-    @classmethod
     def stored(cls, item: Item) -> Self:
-        """Return what ``item`` holds."""
+        """Return the state of a stored ``item``."""
         return cls(item.content_sha256, item.label, item.metadata)
 
     def before_records(self, item: Item) -> "ItemState":
-        """Return what was said of ``item``, stored by a program that did not remember it.
+        """Return what the source had for ``item``, built by a program that kept no records.
 
-        Until version 0.4.0 builds took the first folder for the label, and told the path alone.
+        Until version 0.4.0 builds took the first folder for the label, and stored the path alone.
         Any other label is an edit.
         """
         path = self.metadata.get(PATH)
@@ -49,21 +44,21 @@ class ItemState:
 
 
 class BuildRecord(NamedTuple):
-    """What was said of an item, and whether the same source said it."""
+    """What a source had for an item when it was last built, and whether it was this source."""
 
     state: ItemState | None  # ``None``: purged, since the item was edited
-    is_ours: bool
+    is_same_source: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a build makes of an entry."""
+    """What a build does with an entry."""
 
     entry: ImageEntry
     state: ItemState  # to be stored
-    source_state: ItemState  # by the entry
+    source_state: ItemState  # of the entry
     item: Item | None  # that is there
-    is_new: bool  # what is said is to be remembered
+    is_new: bool  # the source's state is to be recorded
 
     @property
     def is_unchanged(self) -> bool:
@@ -77,7 +72,7 @@ class Decision:
 
     @property
     def keeps_edits(self) -> bool:
-        """Whether something else is stored than the entry says."""
+        """Whether something else is stored than the source has."""
         return self.state != self.source_state
 
 
@@ -85,16 +80,16 @@ def known_contents(item: Item | None, record: BuildRecord | None) -> tuple[str, 
     """Return the hashes of contents that change no image: with those a file need not be decoded."""
     if item is None:
         return ()
-    source_state = () if record is None or record.state is None else (record.state.content_sha256,)
-    return (item.content_sha256, *source_state)
+    recorded = () if record is None or record.state is None else (record.state.content_sha256,)
+    return (item.content_sha256, *recorded)
 
 
 def decide(
     entry: ImageEntry, content_sha256: str, item: Item | None, record: BuildRecord | None
 ) -> Decision:
-    """Return what is to be stored of an entry, given what is there and what was said of it."""
-    source_state = ItemState.of(entry, content_sha256)
-    is_new = record is None or not record.is_ours or record.state != source_state
+    """Return what is to be stored of an entry, given what is stored and what is recorded."""
+    source_state = ItemState(content_sha256, entry.label, entry.metadata)
+    is_new = record is None or not record.is_same_source or record.state != source_state
     if item is None:
         return Decision(entry, source_state, source_state, item, is_new=is_new or item is None)
     before = source_state.before_records(item) if record is None else record.state or source_state
@@ -102,14 +97,14 @@ def decide(
 
 
 def merge(new: ItemState, before: ItemState, item: Item) -> ItemState:
-    """Return what is to be stored of ``item``: as it is, but for what is new.
+    """Return what is to be stored of ``item``: as it is, but for what changed in the source.
 
-    A changed file brings its image, label and metadata with it. What the source never said stays
+    A changed file brings its image, label and metadata with it. What the source never had stays
     in every case.
 
     Args:
-        new: what the source says now.
-        before: what it said when it was last built from.
+        new: what the source has now.
+        before: what it had when it was last built from.
         item: as it is stored, edits included.
     """
     changed = new.content_sha256 != before.content_sha256
@@ -118,11 +113,11 @@ def merge(new: ItemState, before: ItemState, item: Item) -> ItemState:
         label = new.label
     metadata = dict(item.metadata)
     for name in before.metadata.keys() | new.metadata.keys():
-        source_state = new.metadata.get(name, _NOTHING)
-        if not changed and source_state == before.metadata.get(name, _NOTHING):
+        value = new.metadata.get(name, _NOTHING)
+        if not changed and value == before.metadata.get(name, _NOTHING):
             continue
-        if source_state is _NOTHING:
+        if value is _NOTHING:
             metadata.pop(name, None)
         else:
-            metadata[name] = source_state
+            metadata[name] = value
     return ItemState(new.content_sha256 if changed else item.content_sha256, label, metadata)

@@ -42,12 +42,17 @@ CHUNK_BYTES: Final = 32 * 2**20  # of thumbnails, likewise: two transactions are
 
 
 @dataclass(frozen=True, slots=True)
-class _KnownEntry:
+class KnownEntry:
     """An entry, and what is known of it."""
 
     entry: ImageEntry
     item: Item | None  # that is stored
-    record: BuildRecord | None  # of what was said of it
+    record: BuildRecord | None  # of the last build
+
+    @property
+    def to_decode(self) -> FileToDecode:
+        """The file, and which contents of it need no decoding."""
+        return FileToDecode(self.entry.data, known_contents(self.item, self.record))
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class _Chunk:
     entries: int = 0  # dealt with, stored or not
     bytes: int = 0  # of thumbnails
     items: list[NewItem] = field(default_factory=list)
-    new_states: dict[str, ItemState] = field(default_factory=dict)  # to be remembered, by id
+    new_states: dict[str, ItemState] = field(default_factory=dict)  # to be recorded, by id
 
     @property
     def is_full(self) -> bool:
@@ -102,15 +107,18 @@ def build(
     with closing(BuildOrigins(gallery.folder, source)) as origins:
         work = _Work(gallery, origins, encoder)
         with FileDecoderPool(decoder, processes=processes) as pool, work:
-            slices = _slices(seen.of(entries), gallery, origins)
-            for part, results, pixels_BCHW in pool.decode(slices):
+            slices = in_slices(seen.of(entries), gallery, origins)
+            to_decode = ((part, [one.to_decode for one in part]) for part in slices)
+            for part, results, pixels_BCHW in pool.decode(to_decode):
                 work.do(part, results, pixels_BCHW)
                 on_progress(len(part))
         stale = seen.unseen(origins.built_ids())
         for start in range(0, len(stale) if prune else 0, CHUNK):
             work.outcomes["pruned"] += sum(gallery.delete(stale[start : start + CHUNK]))
     work.outcomes["stale"] = 0 if prune else len(stale)
-    return BuildReport.of(work.outcomes, work.refused, count=gallery.count, started=started)
+    return BuildReport.from_outcomes(
+        work.outcomes, work.refused, count=gallery.count, started=started
+    )
 
 
 class _Work:
@@ -142,7 +150,7 @@ class _Work:
             self._lane.shutdown()
 
     def do(
-        self, part: list[_KnownEntry], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
+        self, part: list[KnownEntry], results: list[DecodeResult], pixels_BCHW: NDArray[np.uint8]
     ) -> None:
         """Encode what has been decoded of a slice, and store it with what else is new."""
         chunk = self._chunk
@@ -189,22 +197,22 @@ class _Work:
 
 
 class SeenIds:
-    """Which ids a source has told of, in 8 bytes each.
+    """Which ids a source has, in 8 bytes each.
 
-    Of a million ids, one that was not told of is taken for told once in ten million times.
+    Of a million ids, one that was not seen is taken for seen once in ten million times.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self._hashes = array("Q", map(self._hash, ids))
 
     def of(self, entries: Iterable[ImageEntry]) -> Iterator[ImageEntry]:
-        """Give the entries on, and remember that they were told of."""
+        """Pass the entries on, and remember their ids."""
         for entry in entries:
             self._hashes.append(self._hash(entry.id))
             yield entry
 
     def unseen(self, ids: Iterable[str]) -> list[str]:
-        """Return those of ``ids`` that were not told of."""
+        """Return those of ``ids`` that were not seen."""
         sorted_N = np.sort(np.array(self._hashes, np.uint64))
 
         def is_seen(item_id: str) -> bool:
@@ -220,18 +228,14 @@ class SeenIds:
         return int.from_bytes(digest, "little")
 
 
-def _slices(
+def in_slices(
     entries: Iterator[ImageEntry], gallery: Gallery, origins: BuildOrigins
-) -> Iterator[tuple[list[_KnownEntry], list[FileToDecode]]]:
+) -> Iterator[list[KnownEntry]]:
     """Give the entries in slices to decode, with what is known of them."""
     while part := list(islice(entries, SLICE)):
         ids = [entry.id for entry in part]
         stored, records = gallery.existing(ids), origins.find(ids)
-        known = [_KnownEntry(one, stored.get(one.id), records.get(one.id)) for one in part]
-        yield (
-            known,
-            [FileToDecode(one.entry.data, known_contents(one.item, one.record)) for one in known],
-        )
+        yield [KnownEntry(one, stored.get(one.id), records.get(one.id)) for one in part]
 
 
 def fault_of(item_id: str, state: ItemState) -> str | None:

@@ -4,14 +4,13 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import islice
+from contextlib import closing
 
 from index.decoding.file_decoder import read_content
-from index.decoding.file_decoder_pool import SLICE
 from index.gallery import Gallery
 from index.items.source_edits import decide
 from index.items.source_entries import ImageEntry
-from index.operations.add_images import SeenIds, fault_of
+from index.operations.add_images import SeenIds, fault_of, in_slices
 from index.operations.build_report import BuildReport
 from index.store.build_origins import BuildOrigins
 from vision.image.limits import ImageLimits
@@ -35,29 +34,23 @@ def preview_build(
     outcomes: Counter[str] = Counter()
     refused: list[tuple[str, str]] = []
     seen = SeenIds()
-    origins = BuildOrigins(gallery.folder, source)
-    try:
-        coming = seen.of(entries)
-        while part := list(islice(coming, SLICE)):
-            ids = [entry.id for entry in part]
-            stored, records = gallery.existing(ids), origins.find(ids)
-            for entry in part:
-                data, fault = read_content(entry.data, limits=limits)
+    with closing(BuildOrigins(gallery.folder, source)) as origins:
+        for known_entries in in_slices(seen.of(entries), gallery, origins):
+            for known in known_entries:
+                data, fault = read_content(known.entry.data, limits=limits)
                 digest = hashlib.sha256(data).hexdigest()
-                decision = decide(entry, digest, stored.get(entry.id), records.get(entry.id))
-                fault = fault or fault_of(entry.id, decision.state)
+                decision = decide(known.entry, digest, known.item, known.record)
+                fault = fault or fault_of(known.entry.id, decision.state)
                 if fault is not None:
-                    refused.append((entry.id, fault))
+                    refused.append((known.entry.id, fault))
                     continue
                 outcomes["kept"] += decision.keeps_edits
                 if decision.is_unchanged:
                     outcomes["unchanged"] += 1
                 else:
                     outcomes["created" if decision.item is None else "replaced"] += 1
-            on_progress(len(part))
+            on_progress(len(known_entries))
         stale = seen.unseen(origins.built_ids())
-    finally:
-        origins.close()
     outcomes["pruned" if prune else "stale"] = len(stale)
     count = gallery.count + outcomes["created"] - outcomes["pruned"]
-    return BuildReport.of(outcomes, refused, count=count, started=started)
+    return BuildReport.from_outcomes(outcomes, refused, count=count, started=started)

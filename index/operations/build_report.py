@@ -26,7 +26,7 @@ class BuildReport:
     refused_rows: list[int] = field(default_factory=list)  # of an import: the row of each refused
 
     @classmethod
-    def of(
+    def from_outcomes(
         cls,
         outcomes: Counter[str],
         refused: list[tuple[str, str]],
@@ -34,7 +34,14 @@ class BuildReport:
         count: int,
         started: float,
     ) -> Self:
-        """Return the report of work that began at ``started``, a ``time.perf_counter``."""
+        """Return the report of a build or an import that is done.
+
+        Args:
+            outcomes: how many items had which outcome.
+            refused: id and reason, in the order of the entries.
+            count: images in the gallery now.
+            started: when the work began, by ``time.perf_counter``.
+        """
         return cls(
             added=outcomes["created"],
             replaced=outcomes["replaced"],

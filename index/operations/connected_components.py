@@ -21,7 +21,7 @@ SUMMED_NUMBERS: Final = 2**22  # of vectors that are multiplied in double precis
 
 
 class ConnectedComponents:
-    """Which of ``count`` rows hang together. Memory does not grow with the links.
+    """Which of ``count`` rows are connected. Memory does not grow with the pairs.
 
     Working pairs in costs milliseconds per 100,000 rows, however few they are, so they wait until
     there are many.
@@ -42,7 +42,7 @@ class ConnectedComponents:
                 self.update()
 
     def update(self) -> None:
-        """Work in what was added, so that ``are_separate`` knows of it."""
+        """Work in the pairs that were added, so that ``are_separate`` knows of them."""
         if not self._pairs:
             return
         # A fifth of a second that only looking for duplicates needs, and every server would pay.
@@ -60,9 +60,9 @@ class ConnectedComponents:
     def are_separate(
         self, left_P: NDArray[np.int64], right_P: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Return which pairs do not hang together, as far as links were worked in."""
-        are_separate: NDArray[np.bool_] = self._group_N[left_P] != self._group_N[right_P]
-        return are_separate
+        """Return which pairs are not connected, as far as pairs were worked in."""
+        separate: NDArray[np.bool_] = self._group_N[left_P] != self._group_N[right_P]
+        return separate
 
     def groups(self) -> list[NDArray[np.int64]]:
         """Return the groups of two or more rows, each sorted."""
@@ -90,7 +90,7 @@ def connect_near(
         rows_U: the row of each in ``components``.
         links: changed.
         min_score: cosine.
-        on_progress: told the share of the pairs that has been looked at.
+        on_progress: called with the share of the pairs that has been looked at.
     """
     count, done = len(vectors_UD), 0
     step = max(1, SUMMED_NUMBERS // vectors_UD.shape[1])

@@ -52,9 +52,7 @@ class Duplicates:
     """
 
     exact: list[list[DuplicateItem]]  # one content, byte for byte
-    near: list[
-        list[DuplicateItem]
-    ]  # linked by scores of at least ``min_score``; identical ones too
+    near: list[list[DuplicateItem]]  # linked by scores of at least ``min_score``, or identical
     min_score: float
     complete: bool  # whether all pairs were looked at, or what the search structure finds
     seq: int  # as of this operation
@@ -74,8 +72,8 @@ def find_duplicates(
     Args:
         gallery: others may write to it meanwhile.
         min_score: cosine in [-1, 1] from which two items are linked.
-        on_progress: told the share of the work that is done, in [0, 1], several times a second;
-            what it raises ends the work.
+        on_progress: called with the share of the work that is done, in [0, 1], several times a
+            second; what it raises ends the work.
 
     Raises:
         ValueError: ``min_score`` is not in [-1, 1].

@@ -54,7 +54,7 @@ class Counts:
     seq: int  # the newest operation that was counted
 
 
-class Counting:
+class ItemCounter:
     """Counts what a gallery stores. For any number of threads."""
 
     def __init__(self, store: Store, searcher: Searcher) -> None:

@@ -71,7 +71,7 @@ def merge(target: Any, patch: Any) -> Any:
     return merged
 
 
-class Editing:
+class ItemEditor:
     """Changes of what a gallery stores. For any number of threads."""
 
     def __init__(self, store: Store, searcher: Searcher, *, clock: Callable[[], datetime]) -> None:

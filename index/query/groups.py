@@ -1,7 +1,7 @@
 """Which items belong together: a key of label, metadata or content in, a number per item out.
 
 An item's group is the one text, number or boolean that it has under the key. An item without one,
-or with a list of several, is a group of its own. Values are told apart as filters do it: text is
+or with a list of several, is a group of its own. Values are distinguished as in filters: text is
 never a number, and 1 is 1.0.
 
 Shape suffixes: N items with a group, S items that are asked about.
@@ -155,27 +155,21 @@ def read_groups(reader: apsw.Connection, key: Key, *, after: int) -> Groups:
 def _read_values(reader: apsw.Connection, key: Key, after: int, newest: int) -> Iterable[_Valued]:
     """Return the values under ``key`` and who has them: of items above ``after``, perhaps more."""
     if key == CONTENT:
-        sql = "SELECT ?, content_sha256, key, 1 FROM items WHERE key > ?"
-        return (
-            (kind, text, str(item), 1) for kind, text, item, _ in _rows(reader, sql, TEXT, after)
-        )
+        sql = "SELECT ?, content_sha256, CAST(key AS TEXT), 1 FROM items WHERE key > ?"
+        return reader.execute(sql, (TEXT, after))
     if key.column:
         sql = (
             "SELECT ?, label, group_concat(key, ' '), count(*) FROM items "
             "WHERE label IS NOT NULL AND key > ? GROUP BY label"
         )
-        return _rows(reader, sql, TEXT, after)
+        return reader.execute(sql, (TEXT, after))
     if newest - after <= FEW or reader.pragma("user_version") < METADATA_INDEX_VERSION:
         return _read_one_by_one(reader, key, after)
     sql = (
         "SELECT kind, value, group_concat(key, ' '), count(*) FROM terms "
         "WHERE name = ? AND kind < ? GROUP BY kind, value"
     )
-    return _rows(reader, sql, key.name, OTHER)
-
-
-def _rows(reader: apsw.Connection, sql: str, *parameters: str | int) -> Iterator[_Valued]:
-    yield from reader.execute(sql, parameters)
+    return reader.execute(sql, (key.name, OTHER))
 
 
 def _read_one_by_one(reader: apsw.Connection, key: Key, after: int) -> Iterator[_Valued]:

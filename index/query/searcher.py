@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index.errors import GalleryFolderError, StorageError
 from index.items.filter import Filter
-from index.items.item import Hit, Item, Itself, Page, RangeResult, SearchResult
+from index.items.item import Hit, Item, Page, QueryItem, RangeResult, SearchResult
 from index.items.metadata_index import TEXT
 from index.query.cursor import decode_cursor, encode_cursor
 from index.query.groups import CONTENT, GroupCache, group_code
@@ -59,7 +59,7 @@ class Searcher:
         filter: Filter | None = None,
         min_score: float | None = None,
         exact: bool = False,
-        itself: Itself | None = None,
+        query_item: QueryItem | None = None,
         factor: float = 1.0,
         selection: ResultSelection = EVERY_ITEM,
     ) -> SearchResult:
@@ -72,20 +72,20 @@ class Searcher:
             queries_QD: finite unit vectors.
             k, filter: at least 1; applied during the search, so that it never costs hits.
             min_score, exact: in [-1, 1], reached by every hit; look at every item.
-            itself: the stored item that the one query was made of: it comes first.
+            query_item: the stored item that the one query was made of: it comes first.
             factor: what cosines are multiplied with to be scores
                 (``vision.inference.query_weighting``).
             selection: what is left out.
 
         Raises:
-            UnknownIdError: ``itself`` is not stored.
+            UnknownIdError: ``query_item`` is not stored.
             BadVectorsError: not of shape (Q, width), not finite, or not of unit length.
             GalleryFolderError: the database is damaged, or the index holds a key that neither the
                 items nor the log explain.
             StorageError: the database cannot be read; or it can only be read here, and others keep
                 changing it.
         """
-        own = None if itself is None else self._own_hit(queries_QD, itself)
+        own = None if query_item is None else self._own_hit(queries_QD, query_item)
         reach = selection.offset + k
 
         def attempt(snapshot: Snapshot) -> SearchResult | None:
@@ -102,7 +102,7 @@ class Searcher:
                 nearest = snapshot.search(queries_QD, k=reach, mask=mask, exact=exact)
                 found = [finish(hits) for hits in nearest]
             else:
-                selector = self._selector(selection, snapshot, itself)
+                selector = self._selector(selection, snapshot, query_item)
                 if first is not None and not selector.is_kept(np.array([first[0]])).all():
                     first = None
                 found = [
@@ -192,10 +192,12 @@ class Searcher:
             keys_S = keys_S[limit:]
         return found[:limit]
 
-    def _own_hit(self, queries_QD: NDArray[np.float32], itself: Itself) -> tuple[int, float] | None:
+    def _own_hit(
+        self, queries_QD: NDArray[np.float32], query_item: QueryItem
+    ) -> tuple[int, float] | None:
         """Return the key of the item and its score; nothing when its vector is another by now."""
-        key, vector_D = self._store.vector(itself.id)
-        if not np.array_equal(vector_D, itself.vector_D):
+        key, vector_D = self._store.vector(query_item.id)
+        if not np.array_equal(vector_D, query_item.vector_D):
             return None
         if np.array_equal(queries_QD[0], vector_D):
             return key, 1.0
@@ -215,12 +217,12 @@ class Searcher:
         return self._follower.catch_up().removals == snapshot.removals
 
     def _selector(
-        self, selection: ResultSelection, snapshot: Snapshot, itself: Itself | None
+        self, selection: ResultSelection, snapshot: Snapshot, query_item: QueryItem | None
     ) -> ResultSelector:
         """Return what tells hits from what is left out of all that ``snapshot`` has."""
         excluded_groups = []
-        if selection.exclude_group is not None and itself is not None:
-            key, _ = self._store.vector(itself.id)
+        if selection.exclude_group is not None and query_item is not None:
+            key, _ = self._store.vector(query_item.id)
             groups = self._groups.of(selection.exclude_group, up_to=max(key, snapshot.last_key))
             excluded_groups.append((groups, int(groups.of(np.array([key]))[0])))
         if selection.exclude_content is not None:

@@ -204,7 +204,7 @@ class AnnIndex:
             k,
             faiss.swig_ptr(scores_QK),
             faiss.swig_ptr(rows_QK),
-            self._how(k, live, share),
+            self._search_parameters(k, live, share),
         )
         np.multiply(scores_QK, _MINUS_HALF, scores_QK)
         np.add(scores_QK, _ONE, scores_QK)
@@ -214,34 +214,28 @@ class AnnIndex:
             self.unindexed.work_in(queries_QD, scores_QK, rows_QK, live)
         return scores_QK, rows_QK
 
-    def _how(self, k: int, live: LiveRows | None, share: float) -> Any:
+    def _search_parameters(self, k: int, live: LiveRows | None, share: float) -> Any:
         """Return FAISS's parameters of a search; making them costs as much as a tenth of it."""
         known = self._parameters if live is None else live.parameters
         parameters = known.get((k, share))
-        if parameters is None:
-            parameters = known[k, share] = self._new_parameters(self.search_depth(k, share), live)
+        if parameters is not None:
+            return parameters
+        depth, selector = self.search_depth(k, share), None if live is None else live.selector
+        if self.spec.kind == "graph":
+            inner = faiss.SearchParametersHNSW(efSearch=depth, sel=selector)
+        else:
+            inner = faiss.SearchParametersIVF(nprobe=depth, sel=selector)
+        if isinstance(self.index, faiss.IndexPreTransform):
+            inner = faiss.SearchParametersPreTransform(index_params=inner)
+        known[k, share] = parameters = faiss.IndexRefineSearchParameters(
+            k_factor=self.spec.k_factor, base_index_params=inner
+        )
         return parameters
 
     def search_depth(self, k: int, share: float) -> int:
         """Return how hard to look for ``k`` hits when only a ``share`` of the rows counts."""
         more = max(1.0, k / MEASURED_K) ** (1.0 if self.spec.kind == "graph" else 0.5)
         return min(MAX_SEARCH_DEPTH, int(self.spec.search_depth * more / share))
-
-    def _new_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
-        inner = self._inner_parameters(search_depth, live)
-        return faiss.IndexRefineSearchParameters(
-            k_factor=self.spec.k_factor, base_index_params=inner
-        )
-
-    def _inner_parameters(self, search_depth: int, live: LiveRows | None) -> Any:
-        selector = None if live is None else live.selector
-        if self.spec.kind == "graph":
-            inner = faiss.SearchParametersHNSW(efSearch=search_depth, sel=selector)
-        else:
-            inner = faiss.SearchParametersIVF(nprobe=search_depth, sel=selector)
-        if isinstance(self.index, faiss.IndexPreTransform):
-            inner = faiss.SearchParametersPreTransform(index_params=inner)
-        return inner
 
 
 def _quantized_index(

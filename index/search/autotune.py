@@ -49,7 +49,9 @@ def autotune(
         What was measured, and the ANN index, without the rows that were held out; none of exact.
     """
     if spec.kind == "exact":
-        return _measure_exact(sample, target), None
+        microseconds = round(_scan_microseconds(sample), 1)
+        spec = replace(EXACT, recall_target=target, microseconds=microseconds)
+        return TuningTrial(spec, True, 0.0), None
     started = time.perf_counter()
     ann_index = AnnIndex.build(sample.matrix, spec, count=sample.built)
     build_s = time.perf_counter() - started
@@ -62,7 +64,11 @@ def autotune(
         if len(found) > 1 and found[-2].reached and _cost(found[-1]) > _cost(found[-2]):
             break  # to refine more costs more from here on
     reached_by = [trial for trial in found if trial.reached]
-    best = min(reached_by, key=_cost) if reached_by else max(found, key=_low)
+    best = (
+        min(reached_by, key=_cost)
+        if reached_by
+        else max(found, key=lambda trial: trial.spec.recall_low or 0.0)
+    )
     return best, ann_index.with_spec(best.spec)
 
 
@@ -152,16 +158,6 @@ def _least_search_depth(
 
 def _cost(trial: TuningTrial) -> float:
     return np.inf if trial.spec.microseconds is None else trial.spec.microseconds
-
-
-def _low(trial: TuningTrial) -> float:
-    return trial.spec.recall_low or 0.0
-
-
-def _measure_exact(sample: Sample, target: float) -> TuningTrial:
-    microseconds = round(_scan_microseconds(sample), 1)
-    spec = replace(EXACT, recall_target=target, microseconds=microseconds)
-    return TuningTrial(spec, True, 0.0)
 
 
 def _scan_microseconds(sample: Sample) -> float:

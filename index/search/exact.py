@@ -69,25 +69,11 @@ def nearest(
     if not k:
         return [NO_HITS] * len(queries_QD)
     fetch = min(k + tombstones + SPARE, scanned)
-    if len(queries_QD) == 1:
-        return [_nearest_of_one(rows, queries_QD, k, fetch, among)]
     scores_QF, rows_QF = _fetch(rows.vectors_ND, queries_QD, fetch, among)
     return [
         _settled(rows, query_D, k, (scores_F, rows_F), among)
         for query_D, scores_F, rows_F in zip(queries_QD, scores_QF, rows_QF, strict=True)
     ]
-
-
-def _nearest_of_one(
-    rows: Rows,
-    query_1D: NDArray[np.float32],
-    k: int,
-    fetch: int,
-    among: NDArray[np.int64] | None,
-) -> Hits:
-    """As ``nearest`` for one query, without what several cost."""
-    scores_1F, rows_1F = _fetch(rows.vectors_ND, query_1D, fetch, among)
-    return _settled(rows, query_1D[0], k, (scores_1F[0], rows_1F[0]), among)
 
 
 def _settled(

@@ -1,4 +1,4 @@
-"""What builds have stored, from which source, and what that said: remembered in the database.
+"""What builds have stored, from which source, and what the source had: recorded in the database.
 
 The table is made by the first build that needs it; programs that do not know it leave it alone. A
 row goes with its item, and outlives edits of it.
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
@@ -32,7 +32,7 @@ PURGED: Final = ""  # in the place of a content's digest
 
 
 class BuildOrigins:
-    """What the builds from one source said of the items of a gallery.
+    """What the builds from one source had for the items of a gallery.
 
     A connection of its own: what it writes is no operation of the log, and no search sees it.
     """
@@ -44,22 +44,24 @@ class BuildOrigins:
         ]
 
     def find(self, ids: Sequence[str]) -> dict[str, BuildRecord]:
-        """Return what builds last said of those of ``ids`` that any source has brought."""
-        wanted = "SELECT value FROM json_each(?)"
-        rows = self._rows(
-            f"SELECT id, source, content_sha256, label, metadata FROM built WHERE id IN ({wanted})",
-            json.dumps(list(ids)),
+        """Return the latest records of those of ``ids`` that any source has brought."""
+        sql = (
+            "SELECT id, source, content_sha256, label, metadata FROM built "
+            "WHERE id IN (SELECT value FROM json_each(?))"
         )
-        return {
-            item_id: BuildRecord(_item_state(*state), source == self._source)
-            for item_id, source, *state in rows
-        }
+        with self._database.reading() as reader:
+            if reader.execute(_IS_THERE).get is None:
+                return {}
+            return {
+                item_id: BuildRecord(_item_state(*state), source == self._source)
+                for item_id, source, *state in reader.execute(sql, (json.dumps(list(ids)),))
+            }
 
     def record(self, states: Mapping[str, ItemState]) -> None:
-        """Remember what this source says of items that have been stored.
+        """Record what this source has for items that have been stored.
 
         Raises:
-            ReadOnlyError, DiskFullError, StorageError: nothing was remembered.
+            ReadOnlyError, DiskFullError, StorageError: nothing was recorded.
         """
         rows = [
             (
@@ -94,17 +96,11 @@ class BuildOrigins:
         """Close the connection."""
         self._database.close()
 
-    def _rows(self, sql: str, value: str) -> list[tuple[Any, ...]]:
-        with self._database.reading() as reader:
-            if reader.execute(_IS_THERE).get is None:
-                return []
-            return list(reader.execute(sql, (value,)))
-
 
 def purge_edited(gallery: Path) -> None:
-    """Forget what sources said of items that hold something else by now.
+    """Delete what is recorded of items that hold something else by now.
 
-    The next build takes what it finds in the source for what was said: the edits stay.
+    The next build takes what it finds in the source for what was recorded: the edits stay.
 
     Raises:
         ReadOnlyError, DiskFullError, StorageError: nothing was changed.
@@ -130,7 +126,7 @@ def _item_state(content_sha256: str, label: str | None, metadata: str) -> ItemSt
     return ItemState(content_sha256, label, json.loads(metadata))
 
 
-def forget(cursor: apsw.Cursor, item_id: str) -> None:
-    """Remember nothing more of an item, inside the transaction that deletes it."""
+def delete_record(cursor: apsw.Cursor, item_id: str) -> None:
+    """Delete the record of an item, inside the transaction that deletes the item."""
     if cursor.execute(_IS_THERE).get is not None:
         cursor.execute("DELETE FROM built WHERE id = ?", (item_id,))

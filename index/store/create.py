@@ -7,18 +7,8 @@ from pathlib import Path
 from files.durable import sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, StorageError, VectorIndexError
-from index.store.schema import DATABASE_NAME, Binding, write_empty
+from index.store.schema import DATABASE_NAME
 from index.store.sqlite.database import check_sqlite_version
-
-
-def create_folder(folder: Path, binding: Binding) -> None:
-    """Make a gallery without items in ``folder``, which must not exist, or be empty.
-
-    Raises:
-        GalleryFolderError: something is in the way.
-        DiskFullError, StorageError: it cannot be written.
-    """
-    fill_folder(folder, lambda path: write_empty(path, binding))
 
 
 def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:

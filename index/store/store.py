@@ -26,8 +26,8 @@ from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
 from index.search.vectors import decode_vector
 from index.store.bulk_read import load_vectors
-from index.store.condition_queries import condition_keys, same_content
-from index.store.create import create_folder
+from index.store.condition_queries import condition_keys
+from index.store.create import fill_folder
 from index.store.group_commit import MAX_ITEMS, GroupWriter
 from index.store.migration import migrate
 from index.store.oplog import Operation, cut_operations, log_start, read_operations
@@ -38,6 +38,7 @@ from index.store.schema import (
     check_setting,
     read_meta,
     read_setting,
+    write_empty,
     write_setting,
 )
 from index.store.sqlite.database import Database, translate_errors
@@ -70,7 +71,7 @@ class Store:
             DiskFullError, StorageError: it cannot be written.
         """
         binding = replace(binding, database_id=uuid4().hex)
-        create_folder(folder, binding)
+        fill_folder(folder, lambda path: write_empty(path, binding))
         return cls(folder, binding)
 
     @classmethod
@@ -153,11 +154,6 @@ class Store:
         """Return the keys above ``after`` that ``selection.condition_keys`` says: int64 (N,)."""
         with self._database.reading() as reader:
             return condition_keys(reader, condition, after=after)
-
-    def same_content(self) -> list[list[str]]:
-        """Return the ids that share one content, two or more, oldest first; oldest group first."""
-        with self._database.reading() as reader:
-            return same_content(reader)
 
     def vector(self, item_id: str) -> tuple[int, NDArray[np.float32]]:
         """Return the key and the vector (D,) of an item; raises UnknownIdError."""

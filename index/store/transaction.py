@@ -20,7 +20,7 @@ from index.items.metadata_index import (
 )
 from index.items.preconditions import NO_PRECONDITION, Precondition
 from index.items.prepared_item import NO_THUMBNAIL, PreparedItem
-from index.store.build_origins import forget
+from index.store.build_origins import delete_record
 from vision.image.thumbnail import Thumbnail
 
 _FIND: Final = "SELECT key, seq, created, label, metadata, content_sha256 FROM items WHERE id = ?"
@@ -153,7 +153,7 @@ class WriteTransaction:
             return False
         key, _, _, _, metadata, _ = old
         self._remove(key, metadata)
-        forget(self._cursor, item_id)
+        delete_record(self._cursor, item_id)
         self._log("delete", key)
         return True
 

@@ -46,7 +46,7 @@ def back_up(gallery: Gallery, folder: Path, *, on_progress: Callable[[float], No
     Args:
         gallery: any number of threads and processes may be writing to it.
         folder: must not exist, or be empty; parents are made.
-        on_progress: told the share of the work that is done, in [0, 1].
+        on_progress: called with the share of the work that is done, in [0, 1].
 
     Raises:
         GalleryFolderError: something is in the way of ``folder``, or the gallery is damaged.
@@ -66,7 +66,7 @@ def restore(backup: Path, folder: Path, *, on_progress: Callable[[float], None])
     Args:
         backup: a backup, also on a disk that cannot be written to.
         folder: must not exist, or be empty; parents are made.
-        on_progress: told the share of the work that is done, in [0, 1].
+        on_progress: called with the share of the work that is done, in [0, 1].
 
     Raises:
         GalleryFolderError: ``backup`` is none, or damaged; or something is in the way.

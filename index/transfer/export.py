@@ -10,11 +10,13 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import numpy as np
 
+from dataset.tables.parquet import load_pyarrow
 from files.durable import sync_file, sync_folder
 from files.unfinished import unfinished
 from index.errors import DiskFullError, GalleryFolderError, SourceError, StorageError
@@ -46,7 +48,7 @@ def export_parquet(
         GalleryFolderError: ``path`` exists, or the gallery is damaged.
         DiskFullError, StorageError: it cannot be written. In every case nothing is left.
     """
-    pyarrow, parquet = load_pyarrow()
+    pyarrow, parquet = load_pyarrow(SourceError)
     with open_contents(gallery.folder) as stored, _new(path) as made:
         schema = _schema(pyarrow, stored.provenance, thumbnails=thumbnails)
         with made.open("xb") as file:
@@ -82,7 +84,7 @@ def export_folder(
                     "shape": (stored.provenance.count, stored.provenance.width),
                 },
             )
-            write = _csv_writer(lines) if table == "csv" else _json_writer(lines)
+            write = _item_writer(lines, table)
             for group in _groups(stored, thumbnails=False):
                 for item in group:
                     vectors.write(item.vector_D.astype(VECTOR_TYPE).tobytes())
@@ -95,20 +97,6 @@ def export_folder(
             sync_file(file)
         sync_folder(made)
         return stored.provenance
-
-
-def load_pyarrow() -> tuple[Any, Any]:
-    """Return ``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        SourceError: they are not installed.
-    """
-    try:
-        import pyarrow  # noqa: PLC0415 - an extra that few need
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise SourceError("Parquet needs pyarrow: pip install 'lookalike[parquet]'") from error
-    return pyarrow, parquet
 
 
 @contextmanager
@@ -134,13 +122,8 @@ def _new(path: Path) -> Iterator[Path]:
 
 
 def _groups(stored: GalleryContents, *, thumbnails: bool) -> Iterator[list[StoredItem]]:
-    group: list[StoredItem] = []
-    for item in stored.items(thumbnails=thumbnails):
-        group.append(item)
-        if len(group) == GROUP_ROWS:
-            yield group
-            group = []
-    if group:
+    items = stored.items(thumbnails=thumbnails)
+    while group := list(islice(items, GROUP_ROWS)):
         yield group
 
 
@@ -168,18 +151,14 @@ def _record_batch(pyarrow: Any, schema: Any, group: list[StoredItem]) -> Any:
     return pyarrow.record_batch(columns, schema=schema)
 
 
-def _csv_writer(file: IO[str]) -> Callable[[StoredItem], None]:
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-
-    def write(item: StoredItem) -> None:
+def _item_writer(file: IO[str], table: Literal["csv", "jsonl"]) -> Callable[[StoredItem], object]:
+    """Return what writes an item to ``file``; of a CSV the heading is written now."""
+    if table == "csv":
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
         # A label has at least one character, so an empty cell says that there is none.
-        writer.writerow([getattr(item, name) for name in COLUMNS])
+        return lambda item: writer.writerow([getattr(item, name) for name in COLUMNS])
 
-    return write
-
-
-def _json_writer(file: IO[str]) -> Callable[[StoredItem], None]:
     def write(item: StoredItem) -> None:
         members = {name: getattr(item, name) for name in COLUMNS}
         members["metadata"] = json.loads(item.metadata)

@@ -1,24 +1,21 @@
 """An import in a process of its own: neither its work nor its memory is the server's.
 
-The module, run with its order as JSON and its parent's process id, says on its standard output how
-far it is, one JSON object per line, and at the end what it made or why not. Nothing of the gallery
-is loaded: it is only written to.
+The module reports how far it is, and at the end what it made or why not (``files.child_process``).
+Nothing of the gallery is loaded: it is only written to.
 """
 
-import argparse
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from dataset.text import printable
-from files.child_process import ChildProcess, Message, send_message
-from files.processes import end_with_parent
+from files.child_process import ChildProcess, Message, send_message, serve_parent
 from index import errors
 from index.errors import GalleryFolderError, ImportEndedError, SourceError, VectorIndexError
 from index.items.item import NewItem, PutResult
@@ -47,24 +44,21 @@ class ImportRequest:
     parts: Parts | None = None  # of the model's vectors, where they have two
 
 
-class ImportProcess:
-    """One run of the process. ``stop`` may be called from another thread."""
+class ImportProcess(ChildProcess):
+    """One run of the process. Stopped, it leaves what it stored before."""
 
     def __init__(self, gallery: Path, request: ImportRequest) -> None:
+        """Start nothing yet."""
+        options = {**asdict(request), "gallery": str(gallery.absolute())}
+        folder = options.pop("folder")
+        super().__init__("index.transfer.import_process", json.dumps(options), folder=folder)
         self._source = request.source
-        names = {
-            one.name: getattr(request, one.name) for one in fields(request) if one.name != "folder"
-        }
-        wanted = json.dumps({"gallery": str(gallery.absolute()), **names})
-        self._child = ChildProcess.of(
-            "index.transfer.import_process", wanted, str(os.getpid()), folder=request.folder
-        )
 
     def run(self, on_progress: Callable[[float], None]) -> dict[str, Any]:
         """Run it to its end and return its report as JSON, as the API describes it.
 
         Args:
-            on_progress: told the share that was dealt with, in [0, 1].
+            on_progress: called with the share that was dealt with, in [0, 1].
 
         Raises:
             SourceError: it cannot be read, or holds vectors of another model.
@@ -73,12 +67,12 @@ class ImportProcess:
             In every case what was stored before that stays, in parts of 1,000 items.
         """
 
-        def hear(message: Message) -> None:
+        def on_message(message: Message) -> None:
             if "share" in message:
                 on_progress(message["share"])
 
         try:
-            last, status = self._child.run(hear)
+            last, status = self.listen(on_message)
         except OSError as error:
             raise ImportEndedError(f"{self._source} could not be imported: {error}") from error
         if "made" in last:
@@ -91,36 +85,24 @@ class ImportProcess:
             "stored stays, and the same import goes on where it was"
         )
 
-    def stop(self) -> None:
-        """End the process, if it runs: what it stored before stays."""
-        self._child.stop()
-
 
 def main() -> int:
-    """Import what the command line orders, for as long as the given parent lives."""
-    parser = argparse.ArgumentParser(prog="index.transfer.import_process")
-    parser.add_argument("request", type=json.loads)
-    parser.add_argument("parent", type=int)
-    arguments = parser.parse_args()
-    end_with_parent(arguments.parent)
-    os.nice(NICENESS)
+    """Import what the command line asks for, for as long as the parent lives."""
+    return serve_parent(_import, niceness=NICENESS)
+
+
+def _import(options: str) -> Message:
     try:
-        made = _report(_run(**arguments.request))
+        return {"made": _report(_store(**json.loads(options)))}
     except GalleryFolderError as error:  # of the source: the gallery itself is being served
-        send_message({"error": str(error), "kind": SourceError.__name__})
-        return 1
+        return {"error": str(error), "kind": SourceError.__name__}
     except VectorIndexError as error:
-        send_message({"error": str(error), "kind": type(error).__name__})
-        return 1
+        return {"error": str(error), "kind": type(error).__name__}
     except (OSError, MemoryError) as error:
-        why = str(error) or type(error).__name__
-        send_message({"error": why, "kind": ImportEndedError.__name__})
-        return 1
-    send_message({"made": made})
-    return 0
+        return {"error": str(error) or type(error).__name__, "kind": ImportEndedError.__name__}
 
 
-def _run(
+def _store(
     gallery: str,
     source: str,
     ids: str | None,
@@ -137,22 +119,19 @@ def _run(
     total = opened.count if opened.count is not None else _lines(Path(source))
     done = 0
 
-    def show(more: int) -> None:
+    def on_progress(more: int) -> None:
         nonlocal done
         done += more
         send_message({"share": min(done / total, 1.0)})
 
-    store = Store.open(Path(gallery))
-    try:
+    with closing(Store.open(Path(gallery))) as store:
         return store_vectors(
             _ImportTarget(store),
             opened,
             normalize=normalize,
-            on_progress=show,
+            on_progress=on_progress,
             parts=None if parts is None else Parts(*parts),
         )
-    finally:
-        store.close()
 
 
 class _ImportTarget:

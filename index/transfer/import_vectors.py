@@ -108,7 +108,7 @@ def store_vectors(
                 left.update(part for part in ITEM_FIELDS if part not in (item.provided or ()))
         on_progress(len(chunk))
     pairs = [(one.id, one.reason) for one in refused]
-    report = BuildReport.of(outcomes, pairs, count=gallery.count, started=started)
+    report = BuildReport.from_outcomes(outcomes, pairs, count=gallery.count, started=started)
     rows = [one.row for one in refused]
     return replace(report, left_as_stored=dict(left), refused_rows=rows)
 
@@ -144,7 +144,7 @@ def _checked(entries: Iterable[VectorEntry], rules: _VectorRules) -> Iterator[_A
             if (
                 accepted.item.id in seen
             ):  # else each import would store first the one, then the other
-                raise InvalidIdError("its id came before")
+                raise InvalidIdError("its id came in an earlier row")
         except VectorIndexError as error:
             yield _Refused(row, item_id or f"row {row}", str(error))
             continue
@@ -169,7 +169,7 @@ def _item(entry: VectorEntry, item_id: str | None, rules: _VectorRules) -> _Acce
     if content_sha256 is not None and (
         not isinstance(content_sha256, str) or not SHA256.fullmatch(content_sha256)
     ):
-        raise InvalidMetadataError(f"its content hash is none: {quoted(content_sha256)}")
+        raise InvalidMetadataError(f"its content hash is not a SHA-256: {quoted(content_sha256)}")
     brought: dict[ItemField, object] = {
         "label": label,
         "metadata": metadata,
@@ -246,7 +246,7 @@ def _vector(value: Any, rules: _VectorRules) -> NDArray[np.float32]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadVectorsError(f"its vector is no list of numbers: {quoted(value)}") from None
+            raise BadVectorsError(f"its vector is not a list of numbers: {quoted(value)}") from None
     try:
         numbers_D = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
@@ -280,8 +280,8 @@ def _no_number(value: Any) -> str:
         try:
             float(number)
         except (ValueError, TypeError, OverflowError):
-            return f"something else than a number at {place}: {quoted(number)}"
-    return "something else than numbers"
+            return f"something other than a number at {place}: {quoted(number)}"
+    return "something other than numbers"
 
 
 def _chunks(entries: Iterator[_Accepted | _Refused]) -> Iterator[list[_Accepted | _Refused]]:

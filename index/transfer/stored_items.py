@@ -23,15 +23,12 @@ from index.store.sqlite.database import Database
 from index.store.transaction import last_seq
 from vision.image.thumbnail import Thumbnail
 
-_WITH_THUMBNAIL: Final = (
-    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, "
-    "t.media_type, t.data FROM items i LEFT JOIN vectors v USING (key) "
-    "LEFT JOIN thumbnails t USING (key) ORDER BY i.key"
+_ITEMS: Final = (
+    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, {} "
+    "FROM items i LEFT JOIN vectors v USING (key) {} ORDER BY i.key"
 )
-_WITHOUT: Final = (
-    "SELECT i.id, i.label, i.metadata, i.content_sha256, i.created, v.data, v.crc32, "
-    "NULL, NULL FROM items i LEFT JOIN vectors v USING (key) ORDER BY i.key"
-)
+_WITH_THUMBNAIL: Final = _ITEMS.format("t.media_type, t.data", "LEFT JOIN thumbnails t USING (key)")
+_WITHOUT: Final = _ITEMS.format("NULL, NULL", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

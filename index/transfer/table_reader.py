@@ -8,12 +8,14 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.tables.parquet import load_pyarrow
 from index.errors import SourceError
 from index.items.item import quoted
-from index.transfer.export import COLUMNS, PROVENANCE_KEY, load_pyarrow
+from index.transfer.export import COLUMNS, PROVENANCE_KEY
 from index.transfer.stored_items import Provenance
 
 VECTOR: Final = "vector"
@@ -45,34 +47,33 @@ def open_table(path: Path) -> ItemTable:
     """
     opener = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}.get(path.suffix)
     if opener is None:
-        raise SourceError(f"{path} is no gallery, export, .parquet, .csv, .jsonl or .npy")
+        raise SourceError(f"{path} is not a gallery, export, .parquet, .csv, .jsonl or .npy")
     if not path.is_file():
-        raise SourceError(f"{path} is not there, or is no file")
+        raise SourceError(f"{path} is not there, or is not a file")
     return opener(path)
 
 
 def _open_csv(path: Path) -> ItemTable:
-    def rows() -> Iterator[Cells]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                next(reader)
-                for cells in reader:
-                    if cells:  # a blank line is no row
-                        yield _csv_table(names, numbers, cells)
-            except (csv.Error, OSError, ValueError) as error:
-                raise SourceError(f"{path}, line {reader.line_num}: {error}") from error
+    lines = _csv_lines(path)
+    names = next(lines, [])
+    numbers = _number_columns(path, names)
+    rows = (_csv_cells(names, numbers, cells) for cells in lines if cells)  # a blank line is no row
+    return ItemTable(path, rows, has_vectors=bool(numbers) or VECTOR in names)
 
+
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, strict=True), [])
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                yield cells
+                line = reader.line_num + 1
     except (csv.Error, OSError, ValueError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-    numbers = _number_columns(path, names)
-    return ItemTable(path, rows(), has_vectors=bool(numbers) or VECTOR in names)
+        raise _unreadable(path, line, error) from error
 
 
-def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
+def _csv_cells(names: list[str], numbers: Sequence[str], cells: list[str]) -> Cells:
     row: Cells = dict(zip(names, cells, strict=False))
     if numbers:
         row[VECTOR] = [row.pop(name, "") for name in numbers]
@@ -84,27 +85,33 @@ def _csv_table(names: list[str], numbers: Sequence[str], cells: list[str]) -> Ce
 
 
 def _open_jsonl(path: Path) -> ItemTable:
-    def rows() -> Iterator[Cells]:
-        read = 0
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    read += 1
-                    if line.strip():
-                        yield _jsonl_cells(line)
-        except (OSError, ValueError, RecursionError) as error:
-            raise SourceError(f"{path}, line {read}: {error}") from error
+    rows = _jsonl_rows(path)
+    first = next(rows, None)
+    members = ["id"] if first is None else list(first)  # of an empty table
+    unknown = _number_columns(path, members)
+    if unknown:
+        raise SourceError(f"{path}: unknown members, such as {quoted(unknown[0])}")
+    return ItemTable(
+        path, rows if first is None else chain([first], rows), has_vectors=VECTOR in members
+    )
 
+
+def _jsonl_rows(path: Path) -> Iterator[Cells]:
+    line = 0
     try:
         with path.open("rb") as file:
-            line = file.readline()
-        first = _jsonl_cells(line) if line else {"id": None}  # an empty table
+            for text in file:
+                line += 1
+                if text.strip():
+                    yield _jsonl_cells(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-    numbers = _number_columns(path, list(first))
-    if numbers:
-        raise SourceError(f"{path}: unknown members, such as {quoted(numbers[0])}")
-    return ItemTable(path, rows(), has_vectors=VECTOR in first)
+        raise _unreadable(path, line, error) from error
+
+
+def _unreadable(path: Path, line: int, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path}, line {line}: {error}" if line > 1 else f"cannot read {path}: {error}"
+    )
 
 
 def _jsonl_cells(line: bytes) -> Cells:
@@ -115,7 +122,7 @@ def _jsonl_cells(line: bytes) -> Cells:
 
 
 def _open_parquet(path: Path) -> ItemTable:
-    pyarrow, parquet = load_pyarrow()
+    pyarrow, parquet = load_pyarrow(SourceError)
     faults = (pyarrow.ArrowException, OSError, ValueError)
     try:
         source = parquet.ParquetFile(path)
@@ -173,10 +180,10 @@ def _lists(pyarrow: Any, column: Any) -> Sequence[Any]:
 def _number_columns(path: Path, names: Sequence[str]) -> list[str]:
     if "id" not in names:
         found = f"; it has {', '.join(map(quoted, names[:SHOWN]))}" if names else ""
-        commas = " (cells are parted by commas)" if len(names) == 1 else ""
+        commas = " (cells are separated by commas)" if len(names) == 1 else ""
         raise SourceError(f"{path} has no column id{found}{commas}")
     if len(set(names)) != len(names):
-        raise SourceError(f"{path} has a column twice")
+        raise SourceError(f"{path} has two columns of the same name")
     numbers = [name for name in names if name not in KNOWN]
     if numbers and VECTOR in names:
         raise SourceError(

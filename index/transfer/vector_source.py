@@ -69,7 +69,7 @@ def open_vectors(
     if ids is not None and path.suffix != ".npy":
         raise SourceError(f"ids in a file of their own belong to a .npy, not to {path}")
     if vectors is not None and (path.is_dir() or path.suffix == ".npy"):
-        raise SourceError(f"{path} has vectors of its own; those in {vectors} cannot be taken")
+        raise SourceError(f"{path} has vectors of its own; those in {vectors} cannot be used")
     if (path / DATABASE_NAME).is_file():
         return _gallery(path)
     if (path / VECTORS_NAME).is_file():
@@ -152,7 +152,7 @@ def _with_vectors(
     """Return the rows of a table with the vectors of another file, in the same order."""
     vectors_ND = _load(vectors)
     if table.has_vectors:
-        raise SourceError(f"{table.path} has vectors of its own; those in {vectors} are too many")
+        raise SourceError(f"{table.path} has vectors of its own; those in {vectors} cannot be used")
 
     def entries() -> Iterator[VectorEntry]:
         row = 0
@@ -173,7 +173,7 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         vectors_ND = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise SourceError(f"cannot read {path}: it is no .npy of numbers") from error
+        raise SourceError(f"cannot read {path}: it is not a .npy file of numbers") from error
     if not isinstance(vectors_ND, np.ndarray) or vectors_ND.ndim != 2:  # noqa: PLR2004 (two axes)
         raise SourceError(f"{path} must hold one row of numbers per vector")
     if vectors_ND.dtype.kind not in "fiu":

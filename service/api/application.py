@@ -14,16 +14,16 @@ from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import complete_document
 from service.api.pages import page_routes
-from service.api.router import Dispatch
 from service.inference.engine import Engine
-from service.request.exchange import WorkerState
+from service.request.router import Router
+from service.request.worker_context import WorkerContext
 from vision.errors import VisionError
 
 logger = logging.getLogger("lookalike.service")
 
 
-def create_application(state: WorkerState) -> Dispatch:
-    """Return the application with all its routes; nothing is loaded yet."""
+def create_router() -> Router:
+    """Return all routes; nothing is loaded yet."""
     routers = [
         module.router
         for module in (
@@ -33,7 +33,7 @@ def create_application(state: WorkerState) -> Dispatch:
     ]
     routes = [route for router in routers for route in router.routes]
     pages = page_routes(_document(routers))
-    return Dispatch([route for route in (*routes, *pages) if isinstance(route, APIRoute)], state)
+    return Router([route for route in (*routes, *pages) if isinstance(route, APIRoute)])
 
 
 def _document(routers: list[APIRouter]) -> dict[str, Any]:
@@ -48,24 +48,24 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     return complete_document(application.openapi())
 
 
-async def load(state: WorkerState, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
+async def load(worker: WorkerContext, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
     try:
-        state.engine = await Engine.start(
-            state.settings,
+        worker.engine = await Engine.start(
+            worker.settings,
             model_folder,
-            on_batch=state.metrics.count_batch,
-            loading=state.loading,
-            watchdog=state.watchdog,
+            on_batch=worker.metrics.count_batch,
+            loading=worker.loading,
+            watchdog=worker.watchdog,
         )
         _leave_alone_what_stays()
         on_loaded()
     except (VisionError, VectorIndexError) as error:
         logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
-        state.loading.fail(str(error), folders=[model_folder, state.settings.gallery])
+        worker.loading.fail(str(error), folders=[model_folder, worker.settings.gallery])
     except Exception:
         logger.exception("the service cannot start")
-        state.loading.fail("an unexpected error; the log has it", folders=[])
+        worker.loading.fail("an unexpected error; the log has it", folders=[])
 
 
 def _leave_alone_what_stays() -> None:
@@ -74,9 +74,9 @@ def _leave_alone_what_stays() -> None:
     gc.freeze()
 
 
-async def unload(state: WorkerState, loading: "asyncio.Task[None]") -> None:
+async def unload(worker: WorkerContext, loading: "asyncio.Task[None]") -> None:
     """Finish what was begun and close what ``load`` opened."""
     await loading
-    engine, state.engine = state.engine, None  # so that nobody looks at a closed gallery
+    engine, worker.engine = worker.engine, None  # so that nobody looks at a closed gallery
     if engine is not None:
         await engine.close()

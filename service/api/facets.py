@@ -1,12 +1,12 @@
 """The route that counts items, and what they say."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from index.items.filter import parse_filter
 from service.api.openapi import json_request, problem_responses
-from service.request.exchange import answer_with, free_engine, receive_options
+from service.request.context import RequestContext, json_response
 from service.schemas.edit_parameters import FacetOptions
-from service.schemas.responses import FacetAnswer, FacetValue, FacetValues
+from service.schemas.responses import FacetAnswer, FacetValues
 
 router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_responses())
 
@@ -17,27 +17,22 @@ router = APIRouter(prefix="/v1/facets", tags=["Items"], responses=problem_respon
     openapi_extra=json_request(FacetOptions, required=False),
     response_model=FacetAnswer,
 )
-async def count_items(request: Request) -> Response:
+async def count_items(request: RequestContext) -> Response:
     """Count the items a filter holds for, and their labels or other values; exact."""
-    engine = free_engine(request)
-    options = await receive_options(request, FacetOptions)
-    wanted = None if options.filter is None else parse_filter(options.filter)
-    with engine.admit(scans=1 + len(options.keys)):
+    engine = request.check_room()
+    options = await request.receive_options(FacetOptions)
+    parsed = None if options.filter is None else parse_filter(options.filter)
+    with request.admit(scans=1 + len(options.keys)):
         counts = await engine.at_length(
-            lambda: engine.gallery.facets(wanted, keys=options.keys, limit=options.limit)
+            lambda: engine.gallery.facets(parsed, keys=options.keys, limit=options.limit)
         )
-    return answer_with(
+    return json_response(
         FacetAnswer(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             seq=counts.seq,
             count=counts.count,
             facets=[
-                FacetValues(
-                    key=facet.key,
-                    values=[FacetValue(value=one.value, count=one.count) for one in facet.values],
-                    distinct=facet.distinct,
-                )
-                for facet in counts.facets
+                FacetValues.model_validate(facet, from_attributes=True) for facet in counts.facets
             ],
         )
     )

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from service.api.openapi import image_request, problem_responses
 from service.errors import MissingImageError, NoClassesError
-from service.http.problem_details import describe
 from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
-from service.request.exchange import Stopwatch, answer_with, free_engine, receive
+from service.request.context import RequestContext, json_response
 from service.schemas.parameters import MAX_IMAGES, ClassifyOptions, EmbedOptions
 from service.schemas.query_responses import (
     Classification,
@@ -40,25 +39,22 @@ router = APIRouter(prefix="/v1", tags=["Queries"], responses=problem_responses()
     response_model=Classification | Classifications,
     responses={207: {"model": Classifications, "description": "One of several images failed"}},
 )
-async def classify(request: Request) -> Response:
+async def classify(request: RequestContext) -> Response:
     """Say what the image is, with calibrated probabilities; of several images, what each is."""
-    engine = free_engine(request)
-    submission = await receive(request)
-    watch = Stopwatch()
-    options = ClassifyOptions.parse(submission.fields)
+    engine = await request.receive_images()
+    options = ClassifyOptions.parse(request.fields)
     check_classes(engine.manifest)
-    if len(submission.images) > 1:
-        return await _classify_many(request, engine, submission.images, k=options.k, watch=watch)
-    task = Task.of(submission.image)
-    with engine.admit([task]):
-        encoded = await engine.pipeline(task)
-    watch.add(encoded)
-    return answer_with(
+    if len(request.images) > 1:
+        return await _classify_many(request, k=options.k)
+    task = Task.of(request.image)
+    with request.admit([task]):
+        encoded = await request.encode_one(task)
+    return json_response(
         Classification(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             model=engine.model_name,
             seq=engine.gallery.seq,
-            timings_ms=watch.stop(),
+            timings_ms=request.timings(),
             **name_class(encoded, engine, k=options.k),
         )
     )
@@ -74,11 +70,10 @@ def check_classes(manifest: Manifest) -> None:
         )
 
 
-async def _classify_many(
-    request: Request, engine: Engine, images: list[bytes], *, k: int, watch: Stopwatch
-) -> Response:
-    outcomes = _described(await _encode_all(engine, images, watch))
-    timings_ms = watch.stop()
+async def _classify_many(request: RequestContext, *, k: int) -> Response:
+    engine = request.engine
+    outcomes = _with_failures(request, await _encode_all(request))
+    timings_ms = request.timings()
 
     def named() -> Response:  # to judge each takes 0.1 ms
         results: list[ClassifyResult | Failure] = [
@@ -88,13 +83,13 @@ async def _classify_many(
             for outcome in outcomes
         ]
         answer = Classifications(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             model=engine.model_name,
             seq=engine.gallery.seq,
             timings_ms=timings_ms,
             results=results,
         )
-        return answer_with(answer, status=status_of(results))
+        return json_response(answer, status=status_of(results))
 
     return await engine.at_length(named)
 
@@ -106,48 +101,45 @@ async def _classify_many(
     response_model=Embeddings,
     responses={207: {"model": Embeddings, "description": "An image failed"}},
 )
-async def embed(request: Request) -> Response:
+async def embed(request: RequestContext) -> Response:
     """Turn images into unit vectors; of several images each has its own status."""
-    engine = free_engine(request)
-    submission = await receive(request)
-    watch = Stopwatch()
-    EmbedOptions.parse(submission.fields)
-    if not submission.images:
+    engine = await request.receive_images()
+    EmbedOptions.parse(request.fields)
+    if not request.images:
         raise MissingImageError("no image came: send one or several as 'image'")
-    outcomes = await _encode_all(engine, submission.images, watch)
+    outcomes = await _encode_all(request)
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise outcomes[0]
     results = [
         EmbedResult(status=200, vector=outcome.vector_D)
         if isinstance(outcome, Encoded)
         else outcome
-        for outcome in _described(outcomes)
+        for outcome in _with_failures(request, outcomes)
     ]
     answer = Embeddings(
-        request_id=request.scope["request_id"],
+        request_id=request.id,
         model=engine.model_name,
-        timings_ms=watch.stop(),
+        timings_ms=request.timings(),
         results=results,
     )
     if len(results) == 1:
-        return answer_with(answer, status=status_of(results))
-    return await engine.at_length(lambda: answer_with(answer, status=status_of(results)))
+        return json_response(answer, status=status_of(results))
+    return await engine.at_length(lambda: json_response(answer, status=status_of(results)))
 
 
-async def _encode_all(
-    engine: Engine, images: list[bytes], watch: Stopwatch
-) -> list[Encoded | Exception]:
-    """Return what became of each image, in order, and count the times of those that went well."""
-    tasks = [Task.of(data) for data in images]
-    with engine.admit(tasks):
-        outcomes = await engine.pipeline.encode_all(tasks)
-    watch.add_many(outcome for outcome in outcomes if not isinstance(outcome, Exception))
-    return outcomes
+async def _encode_all(request: RequestContext) -> list[Encoded | Exception]:
+    """Return what became of each image, in order."""
+    tasks = [Task.of(data) for data in request.images]
+    with request.admit(tasks):
+        return await request.encode(tasks)
 
 
-def _described(outcomes: list[Encoded | Exception]) -> list[Encoded | Failure]:
+def _with_failures(
+    request: RequestContext, outcomes: list[Encoded | Exception]
+) -> list[Encoded | Failure]:
     return [
-        describe(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes
+        request.fail_item(outcome) if isinstance(outcome, Exception) else outcome
+        for outcome in outcomes
     ]
 
 

@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from index.items.filter import parse_filter
 from index.items.ids import check_id
@@ -14,15 +14,7 @@ from service.errors import AmbiguousQueryError
 from service.http.negotiation import is_not_modified
 from service.inference.task import Task
 from service.request.bulk_items import conflict, entries_of, store_all, tasks_of
-from service.request.exchange import (
-    Stopwatch,
-    answer_with,
-    charge,
-    free_engine,
-    ready_engine,
-    receive,
-    receive_options,
-)
+from service.request.context import RequestContext, json_response
 from service.request.new_item import check_item, new_bare_item, new_item, vector_to_store
 from service.request.preconditions import expected_of, tag_of
 from service.schemas.parameters import BulkOptions, ItemOptions, NoOptions, PageOptions
@@ -45,48 +37,45 @@ router = APIRouter(prefix="/v1/items", tags=["Items"], responses=problem_respons
     response_model=StoreAnswer,
     responses={201: {"model": StoreAnswer, "description": "Created"}},
 )
-async def put_item(request: Request, item_id: str) -> Response:
+async def put_item(request: RequestContext, item_id: str) -> Response:
     """Store an image, or a vector without one, under an id; answered once it is on disk.
 
     What is there is replaced.
     """
-    engine = free_engine(request)
-    submission = await receive(request)
-    watch = Stopwatch()
-    options = ItemOptions.parse(submission.fields)
+    engine = await request.receive_images()
+    options = ItemOptions.parse(request.fields)
     label = options.label
     metadata = check_item(item_id, label=label, metadata=options.metadata)
     expected = expected_of(request.headers)
     tasks: list[Task] = []
     if options.vector is None:
-        data = submission.image
+        data = request.image
         tasks = [Task.of(data, with_thumbnail=True)]
-    elif submission.images:
+    elif request.images:
         raise AmbiguousQueryError("send an image or a vector, not both")
     else:
         vector_D = vector_to_store(options.vector, engine.manifest.architecture)
-    with engine.admit(tasks):
+    with request.admit(tasks):
         if options.vector is None:
-            encoded = await engine.pipeline(tasks[0])
-            watch.add(encoded)
+            encoded = await request.encode_one(tasks[0])
             item = new_item(item_id, data, encoded, label=label, metadata=metadata)
         else:
             item = new_bare_item(item_id, vector_D, label=label, metadata=metadata)
         put = partial(engine.gallery.put, [item], upsert=options.upsert, expected=expected)
-        (result,) = await engine.write(put)
+        (result,) = await request.write(put)
     if result.outcome == "conflict":
         raise conflict(item_id)
     if result.outcome == "unexpected":
         raise unexpected_item(item_id, result.seq, expected)
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
-    answer = answer_with(
+    answer = json_response(
         StoreAnswer(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             id=item_id,
             outcome=result.outcome,
             seq=result.seq,
             model=engine.model_name,
-            timings_ms=watch.stop(),
+            timings_ms=request.timings(),
         ),
         status=status,
     )
@@ -100,15 +89,15 @@ async def put_item(request: Request, item_id: str) -> Response:
     openapi_extra=query_request(NoOptions),
     response_model=ItemAnswer,
 )
-async def get_item(request: Request, item_id: str) -> Response:
+async def get_item(request: RequestContext, item_id: str) -> Response:
     """Show one item."""
-    engine = ready_engine(request)
-    await receive_options(request, NoOptions)
+    engine = request.engine
+    await request.receive_options(NoOptions)
     item = await engine.read(lambda: engine.gallery.get(item_id))
     tag = tag_of(item.seq)
     if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
-    answer = answer_with(ItemAnswer(request_id=request.scope["request_id"], **stored_item(item)))
+    answer = json_response(ItemAnswer(request_id=request.id, **stored_item(item)))
     answer.headers["ETag"] = tag
     return answer
 
@@ -119,14 +108,15 @@ async def get_item(request: Request, item_id: str) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}},
 )
-async def get_thumbnail(request: Request, item_id: str) -> Response:
+async def get_thumbnail(request: RequestContext, item_id: str) -> Response:
     """Show one item's picture, its longest side at most 256 pixels."""
-    engine = ready_engine(request)
-    await receive_options(request, NoOptions)
+    engine = request.engine
+    await request.receive_options(NoOptions)
     thumbnail = await engine.read(lambda: engine.gallery.thumbnail(item_id))
     tag = f'"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}"'
+    cors = request.worker.cors
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if "cors" in request.scope and request.scope["cors"].allows_embedding(request.headers):
+    if cors is not None and cors.allows_embedding(request.headers):
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if is_not_modified(tag, request.headers):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -134,17 +124,15 @@ async def get_thumbnail(request: Request, item_id: str) -> Response:
 
 
 @router.delete("/{item_id}", summary="Delete one item", response_model=DeleteAnswer)
-async def delete_item(request: Request, item_id: str) -> Response:
+async def delete_item(request: RequestContext, item_id: str) -> Response:
     """Delete one item; answered once that is on disk."""
-    engine = free_engine(request)
+    engine = request.check_room()
     check_id(item_id)
     expected = expected_of(request.headers)
-    await receive_options(request, NoOptions)
-    with engine.admit():
-        await engine.write(lambda: engine.gallery.delete_item(item_id, expected=expected))
-    return answer_with(
-        DeleteAnswer(request_id=request.scope["request_id"], id=item_id, seq=engine.gallery.seq)
-    )
+    await request.receive_options(NoOptions)
+    with request.admit():
+        await request.write(lambda: engine.gallery.delete_item(item_id, expected=expected))
+    return json_response(DeleteAnswer(request_id=request.id, id=item_id, seq=engine.gallery.seq))
 
 
 @router.get(
@@ -153,17 +141,17 @@ async def delete_item(request: Request, item_id: str) -> Response:
     openapi_extra=query_request(PageOptions),
     response_model=ItemPage,
 )
-async def list_items(request: Request) -> Response:
+async def list_items(request: RequestContext) -> Response:
     """Page through the items in the order they were stored."""
-    engine = ready_engine(request)
-    options = await receive_options(request, PageOptions)
+    engine = request.engine
+    options = await request.receive_options(PageOptions)
     wanted = parse_filter(options.filter) if options.filter is not None else None
 
     def read() -> Response:  # a thousand items take longer than the event loop may be kept
         page = engine.gallery.page(limit=options.limit, cursor=options.cursor, filter=wanted)
-        return answer_with(
+        return json_response(
             ItemPage(
-                request_id=request.scope["request_id"],
+                request_id=request.id,
                 seq=engine.gallery.seq,
                 items=[stored_item(item) for item in page.items],
                 next_cursor=page.next_cursor,
@@ -180,18 +168,17 @@ async def list_items(request: Request) -> Response:
     status_code=HTTPStatus.MULTI_STATUS,
     response_model=BulkAnswer,
 )
-async def put_items(request: Request) -> Response:
+async def put_items(request: RequestContext) -> Response:
     """Store many images, or vectors; each item has its own status, what is stored is on disk."""
-    engine = free_engine(request)
-    submission = await receive(request)
-    options = BulkOptions.parse(submission.fields)
-    charge(request, images=len(options.items))
-    entries = entries_of(options.items, submission.images, engine.manifest.architecture)
+    engine = await request.receive_images()
+    options = BulkOptions.parse(request.fields)
+    request.charge(images=len(options.items))
+    entries = entries_of(options.items, request.images, engine.manifest.architecture)
     tasks = tasks_of(entries)
     sound = sum(entry.error is None for entry in entries)
-    with engine.admit(tasks, others=sound - len(tasks)):
-        results = await store_all(engine, entries, tasks, upsert=options.upsert)
-    return answer_with(
-        BulkAnswer(request_id=request.scope["request_id"], seq=engine.gallery.seq, results=results),
+    with request.admit(tasks, others=sound - len(tasks)):
+        results = await store_all(request, entries, tasks, upsert=options.upsert)
+    return json_response(
+        BulkAnswer(request_id=request.id, seq=engine.gallery.seq, results=results),
         status=HTTPStatus.MULTI_STATUS,
     )

@@ -15,12 +15,11 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final, Self
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from service.http.negotiation import accepts_gzip, is_not_modified
-from service.request.exchange import worker_state
+from service.request.context import RequestContext
 from service.security.security_headers import API_CONTENT_POLICY
 
 MEDIA_TYPES: Final = {
@@ -71,7 +70,7 @@ class Asset:
         packed = gzip.compress(plain, mtime=0)
         return cls(plain, packed, tag, MEDIA_TYPES[suffix], policy, cache_control)
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: RequestContext) -> Response:
         """Return the file, compressed where the client takes it, or 304 when it has it already."""
         is_packed = accepts_gzip(request.headers)
         # Two encodings are two representations, and need two tags (RFC 9110, 8.8.3.3).
@@ -81,7 +80,7 @@ class Asset:
             "Content-Security-Policy": self.policy,
             "ETag": tag,
             "Vary": "Accept-Encoding",
-        }  # what every answer has, nosniff among it, is put on at the front
+        }  # what every answer has, nosniff among it, is put on by RequestContext.send
         if is_not_modified(tag, request.headers):
             return Response(status_code=304, headers=headers)
         if is_packed:
@@ -111,8 +110,8 @@ def page_routes(document: dict[str, Any]) -> list[BaseRoute]:
             json.dumps({**document, **servers}).encode(), "json", cache_control="no-store"
         )
 
-    async def answer_document(request: Request) -> Response:
-        state = worker_state(request)
+    async def answer_document(request: RequestContext) -> Response:
+        state = request.worker
         path = state.proxies.prefix(request.scope) or state.settings.root_path
         return (await asyncio.to_thread(document_under, path)).answer(request)
 
@@ -121,7 +120,7 @@ def page_routes(document: dict[str, Any]) -> list[BaseRoute]:
 
 
 def _add(router: APIRouter, path: str, asset: Asset) -> None:
-    async def answer(request: Request) -> Response:
+    async def answer(request: RequestContext) -> Response:
         return asset.answer(request)
 
     router.add_api_route(path, answer, methods=["GET", "HEAD"])

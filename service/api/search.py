@@ -4,20 +4,18 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from index.items.item import Hit, RangeResult, SearchResult
 from index.query.knn_vote import vote
 from service.api.inference import status_of
 from service.api.openapi import image_request, problem_responses
-from service.http.problem_details import describe
-from service.http.request_body import Submission
-from service.inference.engine import Engine
-from service.request.exchange import answer_at_length, answer_with, charge, free_engine, receive
+from service.request.context import RequestContext, json_response
+from service.request.lifecycle import run_search
 from service.request.result_selection import result_selection
-from service.request.search_queries import asks_several, run_queries
-from service.request.search_query import Query, run_query, run_submitted
+from service.request.search_queries import asks_several, run_searches
+from service.request.search_query import SearchQuery
 from service.schemas.query_parameters import MAX_QUERIES, RangeOptions, SearchOptions, VoteOptions
 from service.schemas.query_responses import (
     Failure,
@@ -41,53 +39,53 @@ router = APIRouter(prefix="/v1/search", tags=["Queries"], responses=problem_resp
     response_model=SearchAnswer | SearchAnswers,
     responses={207: {"model": SearchAnswers, "description": "One of several queries failed"}},
 )
-async def search(request: Request) -> Response:
+async def search(request: RequestContext) -> Response:
     """Find the stored items most like an image, a stored item (``id``) or a ``vector``.
 
     Several images, or ``queries``, are answered in ``results``, each with its own status.
     """
-    engine = free_engine(request)
-    submission = await receive(request)
-    if asks_several(submission):
-        return await _search_many(request, engine, submission)
-    (result, vectors), _, watch = await run_submitted(engine, submission, SearchOptions, _nearest)
-    timings_ms = watch.stop()
+    await request.receive_images()
+    if asks_several(request):
+        return await _search_many(request)
+    result, vectors = await run_search(request, SearchOptions, _search)
+    timings_ms = request.timings()
 
     def make() -> SearchAnswer:
         return SearchAnswer(
-            request_id=request.scope["request_id"],
-            model=engine.model_name,
+            request_id=request.id,
+            model=request.engine.model_name,
             seq=result.seq,
             timings_ms=timings_ms,
             hits=found_items(result.hits[0], vectors),
         )
 
     if len(result.hits[0]) > MANY_HITS:
-        return await answer_at_length(engine, make)
-    return answer_with(make())
+        return await request.answer_at_length(make)
+    return json_response(make())
 
 
-async def _search_many(request: Request, engine: Engine, submission: Submission) -> Response:
-    queries = submission.fields.get("queries")
-    charge(request, images=len(queries) if isinstance(queries, list) else 1)
-    found, watch = await run_queries(engine, submission, _nearest)
+async def _search_many(request: RequestContext) -> Response:
+    engine = request.engine
+    queries = request.fields.get("queries")
+    request.charge(images=len(queries) if isinstance(queries, list) else 1)
+    found = await run_searches(request, _search)
     seqs = [engine.gallery.seq]
     results: list[SearchResultOf | Failure] = []
     for outcome in found:
         if isinstance(outcome, Exception):
-            results.append(describe(outcome))
+            results.append(request.fail_item(outcome))
             continue
         result, vectors = outcome
         seqs.append(result.seq)
         results.append(SearchResultOf(status=200, hits=found_items(result.hits[0], vectors)))
     answer = SearchAnswers(
-        request_id=request.scope["request_id"],
-        model=engine.model_name,
+        request_id=request.id,
+        model=request.engine.model_name,
         seq=min(seqs),
-        timings_ms=watch.stop(),
+        timings_ms=request.timings(),
         results=results,
     )
-    return await engine.at_length(lambda: answer_with(answer, status=status_of(results)))
+    return await engine.at_length(lambda: json_response(answer, status=status_of(results)))
 
 
 @router.post(
@@ -96,15 +94,14 @@ async def _search_many(request: Request, engine: Engine, submission: Submission)
     openapi_extra=image_request(RangeOptions),
     response_model=RangeAnswer,
 )
-async def search_range(request: Request) -> Response:
+async def search_range(request: RequestContext) -> Response:
     """Find all stored items that score at least ``min_score``; exact, it looks at every item."""
-    result, engine, watch = await run_query(request, RangeOptions, _above)
-    timings_ms = watch.stop()
-    return await answer_at_length(
-        engine,
+    result = await run_search(request, RangeOptions, _range_search)
+    timings_ms = request.timings()
+    return await request.answer_at_length(
         lambda: RangeAnswer(
-            request_id=request.scope["request_id"],
-            model=engine.model_name,
+            request_id=request.id,
+            model=request.engine.model_name,
             seq=result.seq,
             timings_ms=timings_ms,
             hits=found_items(result.hits),
@@ -119,16 +116,16 @@ async def search_range(request: Request) -> Response:
     openapi_extra=image_request(VoteOptions),
     response_model=VoteAnswer,
 )
-async def search_vote(request: Request) -> Response:
+async def search_vote(request: RequestContext) -> Response:
     """Let the labels of the nearest items vote; an item asked for by ``id`` has no vote itself."""
-    result, engine, watch = await run_query(request, VoteOptions, _electorate)
+    result = await run_search(request, VoteOptions, _search_for_vote)
     votes = [LabelShare(label=one.label, share=one.share) for one in vote(result.hits[0])]
-    return answer_with(
+    return json_response(
         VoteAnswer(
-            request_id=request.scope["request_id"],
-            model=engine.model_name,
+            request_id=request.id,
+            model=request.engine.model_name,
             seq=result.seq,
-            timings_ms=watch.stop(),
+            timings_ms=request.timings(),
             label=votes[0]["label"] if votes else None,
             votes=votes,
             hits=found_items(result.hits[0]),
@@ -149,7 +146,7 @@ def found_items(
     return found
 
 
-def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
+def _search(query: SearchQuery[SearchOptions]) -> tuple[SearchResult, list[NDArray[np.float32]]]:
     gallery, options, selection = query.gallery, query.options, result_selection(query)
     while True:
         result = gallery.search(
@@ -158,7 +155,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
             filter=query.filter,
             min_score=options.min_score,
             exact=options.exact,
-            itself=query.itself,
+            query_item=query.query_item,
             factor=query.factor,
             selection=selection,
         )
@@ -170,7 +167,7 @@ def _nearest(query: Query[SearchOptions]) -> tuple[SearchResult, list[NDArray[np
         # One was deleted meanwhile: the next search no longer finds it.
 
 
-def _above(query: Query[RangeOptions]) -> RangeResult:
+def _range_search(query: SearchQuery[RangeOptions]) -> RangeResult:
     options = query.options
     return query.gallery.range_search(
         query.vector_D,
@@ -181,13 +178,13 @@ def _above(query: Query[RangeOptions]) -> RangeResult:
     )
 
 
-def _electorate(query: Query[VoteOptions]) -> SearchResult:
+def _search_for_vote(query: SearchQuery[VoteOptions]) -> SearchResult:
     k, asked_for = query.options.k, query.options.id
     found = query.gallery.search(
         query.vector_D[np.newaxis],
         k=k + (asked_for is not None),
         filter=query.filter,
-        itself=query.itself,
+        query_item=query.query_item,
         factor=query.factor,
     )
     others = [hit for hit in found.hits[0] if hit.id != asked_for]

@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import asdict
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
-from service.request.exchange import answer_with, ready_engine, worker_state
+from service.request.context import RequestContext, json_response
 from service.schemas.responses import GalleryAnswer, Health, ModelAnswer, Readiness, RuntimeInfo
 from service.telemetry.health import READ_ONLY, checks
 from service.telemetry.shared_metrics import CONTENT_TYPE
@@ -16,13 +16,13 @@ router = APIRouter(tags=["Service"], responses=problem_responses())
 
 
 @router.get("/v1/model", summary="The model", response_model=ModelAnswer)
-async def get_model(request: Request) -> Response:
+async def get_model(request: RequestContext) -> Response:
     """Say which model is loaded, what it was trained for and how good it was measured to be."""
-    engine = ready_engine(request)
+    engine = request.engine
     manifest = engine.manifest
-    return answer_with(
+    return json_response(
         ModelAnswer(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             name=manifest.name,
             fingerprint=manifest.fingerprint,
             labels=list(manifest.labels),
@@ -38,65 +38,47 @@ async def get_model(request: Request) -> Response:
 
 
 @router.get("/v1/gallery", summary="The gallery", response_model=GalleryAnswer)
-async def get_gallery(request: Request) -> Response:
+async def get_gallery(request: RequestContext) -> Response:
     """Say which gallery is open, how many items it holds and how new this view of it is."""
-    engine = ready_engine(request)
-    info = await engine.read(engine.gallery.info)
-    return answer_with(
-        GalleryAnswer(
-            request_id=request.scope["request_id"],
-            name=info.name,
-            count=info.count,
-            seq=info.seq,
-            structure=info.structure,
-            recall=info.recall,
-            recall_low=info.recall_low,
-            recall_high=info.recall_high,
-            recall_queries=info.recall_queries,
-            note=info.note,
-            generation=info.generation,
-            recent=info.recent,
-            state=info.state,
-            reason=info.reason,
-            model_name=info.model_name,
-            model_fingerprint=info.fingerprint,
-            width=info.width,
-            bytes_on_disk=info.bytes_on_disk,
-        )
+    engine = request.engine
+    facts = asdict(await engine.read(engine.gallery.info))
+    fingerprint = facts.pop("fingerprint")
+    return json_response(
+        GalleryAnswer(request_id=request.id, model_fingerprint=fingerprint, **facts)
     )
 
 
 @router.get("/livez", summary="Is the process alive?", response_model=Health)
-async def livez(request: Request) -> Response:
+async def livez(request: RequestContext) -> Response:
     """Say that the process answers; 503 when a thread is stuck, and only a restart helps."""
-    reason = worker_state(request).stuck_reason()
+    reason = request.worker.stuck_reason()
     if reason is not None:
         raise StuckError(reason)
-    return answer_with(Health(request_id=request.scope["request_id"], status="ok"))
+    return json_response(Health(request_id=request.id, status="ok"))
 
 
 @router.get("/readyz", summary="Is everything loaded?", response_model=Readiness)
-async def readyz(request: Request) -> Response:
+async def readyz(request: RequestContext) -> Response:
     """Say that searches work, and whether writes do; 503 with the reason while they do not."""
-    state = worker_state(request)
-    gallery = state.engine.gallery if state.engine is not None else None
+    worker = request.worker
+    gallery = worker.engine.gallery if worker.engine is not None else None
     is_read_only = gallery is not None and gallery.read_only_reason is not None
-    server = state.server_readiness()
+    server = worker.server_readiness()
     found = checks(
-        state.loading,
-        state.watchdog,
-        is_stopping=state.is_stopping,
+        worker.loading,
+        worker.watchdog,
+        is_stopping=worker.is_stopping,
         is_read_only=is_read_only,
         has_trouble=gallery is not None and gallery.maintenance_error is not None,
         server=server,
     )
-    reason = state.unready_reason() or (None if server.has_started else server.reason)
+    reason = worker.unready_reason() or (None if server.has_started else server.reason)
     if reason is not None:
-        unready = StoppingError if state.is_stopping else NotReadyError
-        raise unready(reason, retry_after_s=state.retry_after_s, checks=found)
-    return answer_with(
+        unready = StoppingError if worker.is_stopping else NotReadyError
+        raise unready(reason, retry_after_s=worker.retry_after_s, checks=found)
+    return json_response(
         Readiness(
-            request_id=request.scope["request_id"],
+            request_id=request.id,
             status="ok",
             gallery="read-only" if is_read_only else "writable",
             reason=READ_ONLY if is_read_only else None,
@@ -111,7 +93,7 @@ async def readyz(request: Request) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )
-async def metrics(request: Request) -> Response:
+async def metrics(request: RequestContext) -> Response:
     """Give Prometheus the numbers of all workers, also while this one loads."""
-    text = await asyncio.to_thread(worker_state(request).prometheus_text)
+    text = await asyncio.to_thread(request.worker.prometheus_text)
     return Response(text, media_type=CONTENT_TYPE)

@@ -133,7 +133,7 @@ class Admission:
         self._completed = self._completed * kept + cost
 
 
-class BodyBudget:
+class BodyMemoryBudget:
     """The bytes of all bodies that a worker holds; used on one event loop."""
 
     def __init__(self, limit: int) -> None:
@@ -176,7 +176,7 @@ class BodyBudget:
 class Reservation:
     """One request's share of the budget."""
 
-    def __init__(self, budget: BodyBudget, caller: str) -> None:
+    def __init__(self, budget: BodyMemoryBudget, caller: str) -> None:
         self.bytes = 0
         self._budget = budget
         self._caller = caller
@@ -193,7 +193,7 @@ class Reservation:
             self.bytes = size
 
 
-class MemoryGate:
+class MemoryLimiter:
     """Lets threads decode as long as their estimated memory fits a budget; first come, first go."""
 
     def __init__(self, limit: int) -> None:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from index import errors as index_errors
 from service import errors
 from service.schemas.query_responses import Failure
-from service.telemetry.request_record import note_problem
 from vision import errors as vision_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -98,10 +97,9 @@ def find_problem(error: Exception) -> tuple[HTTPStatus, str]:
     return _INTERNAL
 
 
-def describe(error: Exception) -> Failure:
+def to_failure(error: Exception) -> Failure:
     """Return what is said of a failed item or job."""
     status, code = find_problem(error)
-    note_problem(code, of_item=True, is_refusal=isinstance(error, vision_errors.ImageError))
     if (status, code) == _INTERNAL:
         logger.error("unexpected error in one of many items, or in a job", exc_info=error)
         return Failure(status=int(status), code=code, detail=_INTERNAL_SENTENCE)
@@ -111,7 +109,6 @@ def describe(error: Exception) -> Failure:
 def problem_response(error: Exception, *, request_id: str) -> Response:
     """Return the whole answer for ``error``; an unexpected one is logged and answered with 500."""
     status, code = find_problem(error)
-    note_problem(code, of_item=False, is_refusal=isinstance(error, vision_errors.ImageError))
     detail = str(error)
     if (status, code) == _INTERNAL:
         logger.error("unexpected error, request %s", request_id, exc_info=error)

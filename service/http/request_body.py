@@ -9,7 +9,6 @@ import base64
 import binascii
 import mmap
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -23,7 +22,6 @@ from service.errors import (
     InvalidParameterError,
     ListTooLongError,
     MalformedRequestError,
-    MissingImageError,
     SlowRequestError,
     UnexpectedFieldError,
     UnsupportedBodyError,
@@ -50,54 +48,37 @@ _PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # or else it would be s
 _WITHOUT_BODY: Final = ("GET", "HEAD", "DELETE")  # many clients name a type all the same
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a client sent: encoded images in order, and every other field by name."""
-
-    images: list[bytes]
-    fields: dict[str, Any]  # Text from forms and queries, typed values from JSON
-
-    @property
-    def image(self) -> bytes:
-        """The one image.
-
-        Raises:
-            MissingImageError: there is none.
-            AmbiguousQueryError: there are several.
-        """
-        if not self.images:
-            raise MissingImageError(
-                "no image came: send it as the body, as the form field 'image', or in JSON"
-            )
-        if len(self.images) > 1:
-            raise AmbiguousQueryError(f"one image is needed, {len(self.images)} came")
-        return self.images[0]
-
-
-async def read_submission(
+async def read_request(
     request: Request, *, max_bytes: int, held: Reservation, turn: asyncio.Lock
-) -> Submission:
-    """Return the images and fields of ``request``, whose bytes are counted in ``held``.
+) -> tuple[list[bytes], dict[str, Any]]:
+    """Return the encoded images of ``request`` in order, and every other field by its name.
 
-    Large bodies are taken apart one at a time, each at its ``turn``, and then the event loop is
-    everybody else's for as long as that took.
+    Fields are ``Text`` from forms and queries, and typed values from JSON. Large bodies are taken
+    apart one at a time, each at its ``turn``, and then the event loop is everybody else's for as
+    long as that took.
+
+    Args:
+        request: as it arrives.
+        max_bytes: of its body.
+        held: where these bytes are counted.
+        turn: of large bodies.
 
     Raises:
         RequestError: the body is too large, or cannot be read.
     """
     body = await read_body(request, max_bytes=max_bytes, held=held)
     if len(body) <= LARGE_BYTES:
-        return _submission(request, body)
+        return _parse(request, body)
     await turn.acquire()
     begun = time.perf_counter()
     try:
-        return _submission(request, body)
+        return _parse(request, body)
     finally:
         taken_s = time.perf_counter() - begun
         asyncio.get_running_loop().call_later(taken_s, turn.release)
 
 
-def _submission(request: Request, body: bytes) -> Submission:
+def _parse(request: Request, body: bytes) -> tuple[list[bytes], dict[str, Any]]:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if body and encoding != "identity":
         raise UnsupportedBodyError(
@@ -131,7 +112,7 @@ def _submission(request: Request, body: bytes) -> Submission:
         )
     if len(images) > MAX_IMAGES:
         raise ListTooLongError(f"{len(images)} images came; at most {MAX_IMAGES} in one request")
-    return Submission(images, fields)
+    return images, fields
 
 
 async def read_body(request: Request, *, max_bytes: int, held: Reservation) -> bytes:

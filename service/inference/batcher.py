@@ -1,6 +1,6 @@
-"""Encoded images in, vectors out: one lane for the network, decoders beside it, greedy batches.
+"""Encoded images in, vectors out: one thread for the network, decoders beside it, greedy batches.
 
-    one light image ───────────► waiting ──decoded by the network's lane──┐
+    one light image ───────────► waiting ──decoded by the network thread──┐
                                    ▲   │                                  ├──► batch ──► event loop
     several ──► turns ──► 2 batches┘   └──decoding threads──► ready ──────┤
     heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
@@ -24,17 +24,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.fair_queue import Turns
-from service.inference.image_job import Call, ImageJob, Outcome, results_of
-from service.inference.priority_queue import Precedence
+from service.inference.fair_queue import FairQueue
+from service.inference.image_job import EncodeCall, ImageJob, Outcome, results_of
+from service.inference.priority_queue import PriorityQueue
 from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
-from service.inference.worker_thread import Lane
-from service.telemetry.request_record import current_caller
+from service.inference.worker_thread import WorkerThread
+from service.telemetry.watchdog import Watchdog
 from vision.formats.decoding_cost import decoding_cost
 from vision.inference.encoder import Encoding
 
 
-class Pipeline:
+class Batcher:
     """Decoding threads and one network thread behind two queues.
 
     Made and called on one event loop. The number of callers is bounded by whoever admits requests.
@@ -45,6 +45,7 @@ class Pipeline:
         *,
         decode: Callable[[Task, bool], DecodedImage],
         encode: Callable[[NDArray[np.uint8]], Encoding],
+        watchdog: Watchdog,
         decode_threads: int,
         heavy_threads: int,
         decodes_itself: bool,
@@ -55,51 +56,41 @@ class Pipeline:
         # Told whether to raise HeavyImage rather than take long; if not, it only waits for others.
         self._decode = decode
         self._encode = encode
+        self._watchdog = watchdog
         self._max_batch = max_batch
         self._on_batch = on_batch  # told the size of every batch
-        # Up to so many images of a batch the network's lane decodes by itself.
+        # Up to so many images of a batch the network's thread decodes by itself.
         self._own_decodes = max_batch if decodes_itself else 1
         self._is_quick = is_quick
         self._loop = asyncio.get_running_loop()
         self._under_way = 0  # submitted and not delivered; the event loop's alone
-        self._waiting: Precedence[ImageJob] = Precedence()
-        self._heavy: Turns[ImageJob] = Turns()
-        self._bulk: Turns[ImageJob] = Turns()
+        self._waiting: PriorityQueue[ImageJob] = PriorityQueue()
+        self._heavy: FairQueue[ImageJob] = FairQueue()
+        self._bulk: FairQueue[ImageJob] = FairQueue()
         self._bulk_waiting = 0  # in turns; the event loop's alone, as is the next
         self._bulk_under_way = 0
-        self._ready: Precedence[ImageJob] = Precedence()
+        self._ready: PriorityQueue[ImageJob] = PriorityQueue()
         self._thread = threading.get_ident()
-        self._network = Lane("network", self._run_batch)
+        self._network = WorkerThread("network", self._run_batch)
         self._decoders = [  # of light images
-            Lane(f"decode-{number}", self._decode_light)
+            WorkerThread(f"decode-{number}", self._decode_light)
             for number in range(0 if decodes_itself else decode_threads)
         ]
         self._heavy_decoders = [
-            Lane(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
+            WorkerThread(f"heavy-{number}", self._decode_heavy) for number in range(heavy_threads)
         ]
-        for lane in self._lanes:
-            lane.start()
+        for thread in self._threads:
+            thread.start()
 
-    async def __call__(self, task: Task) -> Encoded:
-        """Return what the network says about ``task``.
-
-        Raises:
-            ImageError, CropError: the image cannot be used.
-        """
-        (result,) = await self.encode_all([task])
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def encode_all(self, tasks: Sequence[Task]) -> list[Encoded | Exception]:
-        """Return what became of each task, in order; a broken image fails alone.
+    async def encode(self, tasks: Sequence[Task], *, caller: str) -> list[Encoded | Exception]:
+        """Return what became of each task of ``caller``, in order; a broken image fails alone.
 
         At most two batches of images that came with others are under way, whoever sent them, so
         that those who send one need not wait for more.
         """
         if not tasks:
             return []
-        call = Call(self._loop.create_future(), [None] * len(tasks), len(tasks), current_caller())
+        call = EncodeCall(self._loop.create_future(), [None] * len(tasks), len(tasks), caller)
         now = time.perf_counter()
         for place, task in enumerate(tasks):
             job = ImageJob(task, call, place, now)
@@ -124,11 +115,11 @@ class Pipeline:
         await self._loop.run_in_executor(None, self._join)
 
     def _join(self) -> None:
-        for lane in self._lanes:  # each leaves its work to those behind it
-            lane.join()
+        for thread in self._threads:  # each leaves its work to those behind it
+            thread.join()
 
     @property
-    def _lanes(self) -> tuple[Lane, ...]:
+    def _threads(self) -> tuple[WorkerThread, ...]:
         return (*self._decoders, *self._heavy_decoders, self._network)
 
     def _submit(self, job: ImageJob) -> None:
@@ -188,7 +179,8 @@ class Pipeline:
             return False
         started = time.perf_counter()
         try:
-            job.decoded = self._decode(job.task, light_only)
+            with self._watchdog.track("decode"):
+                job.decoded = self._decode(job.task, light_only)
         except HeavyImage:
             if job.is_bulk:  # this call comes before the one that delivers it
                 self._loop.call_soon_threadsafe(self._leave_bulk, job)
@@ -207,7 +199,8 @@ class Pipeline:
         started = time.perf_counter()
         results: list[Outcome]
         try:
-            encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
+            with self._watchdog.track("network"):
+                encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
         except Exception as error:
             results = [(job, error) for job in jobs]
         else:
@@ -254,8 +247,8 @@ class Pipeline:
                 call.future.set_result([result for result in call.results if result is not None])
 
 
-def _wake_one(lanes: list[Lane]) -> None:
-    any(lane.wake() for lane in lanes)
+def _wake_one(threads: list[WorkerThread]) -> None:
+    any(thread.wake() for thread in threads)
 
 
 def _ms_since(started: float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.decoding.decoder_process import DecoderDiedError, DecoderProcess
-from service.http.admission import MemoryGate
+from service.http.admission import MemoryLimiter
 from service.inference.decoder import PictureDecoder, Question
 from service.inference.task import DecodedImage, Task
 from vision.errors import CostlyImageError
@@ -27,10 +27,10 @@ MOST_PICTURES: Final = 1000  # that a process decodes; what its libraries lose g
 TRIES: Final = 2  # of a picture whose process was ended by something else than its own work
 
 
-class Decoders:
+class DecoderPool:
     """Processes that decode one picture each, for as many threads as ask."""
 
-    def __init__(self, job: PictureDecoder, gate: MemoryGate, *, timeout_s: float) -> None:
+    def __init__(self, job: PictureDecoder, gate: MemoryLimiter, *, timeout_s: float) -> None:
         """Start nothing yet.
 
         Args:

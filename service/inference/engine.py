@@ -16,34 +16,30 @@ import numpy as np
 from index.decoding.file_decoder_pool import MAX_PROCESSES
 from index.gallery import Gallery
 from service.config import ServiceSettings
-from service.http.admission import Admission, MemoryGate
-from service.inference.batcher import Pipeline
+from service.http.admission import Admission, MemoryLimiter
+from service.inference.batcher import Batcher
 from service.inference.decoder import PictureDecoder
-from service.inference.decoder_pool import Decoders
+from service.inference.decoder_pool import DecoderPool
+from service.inference.image_decoder import ImageDecoder
 from service.inference.open_gallery import open_gallery
-from service.inference.task import DecodedImage, HeavyImage, Task
-from service.inference.wait_for_writes import Newest
+from service.inference.task import Task
+from service.inference.wait_for_writes import WriteWaiter
 from service.jobs.records import JobRecords
 from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
 from service.server.worker_count import cores, worker_count
 from service.telemetry.health import Loading
-from service.telemetry.request_record import current_caller, note_stage
 from service.telemetry.watchdog import Watchdog
 from vision.formats.decoding_cost import decoding_cost
 from vision.formats.detect import formats_called
 from vision.image.decode import harden_pillow
 from vision.image.limits import ImageLimits
-from vision.image.thumbnail import Thumbnail, thumbnail_of
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
-from vision.model.manifest import Manifest
 from vision.model.open_set import OpenSetDetector, read_detector
 
 logger = logging.getLogger("lookalike.service")
 T = TypeVar("T")
-# Memory of decoding up to which the network's thread decodes by itself: a photo of 2 megapixels.
-LIGHT_BYTES: Final = 16 * 2**20
 LEAST_DECODERS: Final = 2  # processes, where they are needed: one picture does not stop all others
 # For one image: what a lone one may keep the event loop for, beside its decoding.
 QUICK_S: Final = 0.002
@@ -58,7 +54,7 @@ COSTLY_WAITS: Final = 10  # as long as others may wait who ask for more than one
 class Engine:
     """The loaded model and gallery of one worker.
 
-    Images go through ``pipeline``; gallery reads run on a few threads, and gallery writes on many,
+    Images go through ``batcher``; gallery reads run on a few threads, and gallery writes on many,
     because writes that wait for the disk at the same time share a commit.
     """
 
@@ -69,8 +65,8 @@ class Engine:
         encoder: ImageEncoder,
         references: OpenSetDetector | None,
         gallery: Gallery,
-        pipeline: Pipeline,
-        decoders: Decoders,
+        batcher: Batcher,
+        decoders: DecoderPool,
         watchdog: Watchdog,
     ) -> None:
         self.settings = settings
@@ -79,11 +75,11 @@ class Engine:
         self.runtime = encoder.runtime
         self.references = references
         self.gallery = gallery
-        self.pipeline = pipeline
+        self.batcher = batcher
         self.jobs = JobRunner(JobRecords(gallery.folder / "jobs", clock=_now), clock=_now)
         self.quick = Admission(settings.max_queue, max_wait_s=settings.max_wait_s)
         self.costly = Admission(settings.max_queue, max_wait_s=COSTLY_WAITS * settings.max_wait_s)
-        self.newest = Newest(partial(self.read, gallery.catch_up))
+        self.write_waiter = WriteWaiter(partial(self.read, gallery.catch_up))
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
         self._watchdog = watchdog
@@ -129,23 +125,15 @@ class Engine:
             max_pixels=settings.max_pixels,
             formats=formats_called(settings.formats),
         )
-        decoders = Decoders(
+        decoders = DecoderPool(
             PictureDecoder(manifest.preprocessing, limits),
-            MemoryGate(settings.decode_memory_bytes),
+            MemoryLimiter(settings.decode_memory_bytes),
             timeout_s=settings.decode_timeout_s,
         )
-        pipeline = Pipeline(
-            decode=watchdog.track(
-                "decode",
-                partial(
-                    _decode,
-                    manifest=manifest,
-                    limits=limits,
-                    gallery=gallery,
-                    decoders=decoders,
-                ),
-            ),
-            encode=watchdog.track("network", encoder.encode),
+        batcher = Batcher(
+            decode=ImageDecoder(manifest.preprocessing, limits, gallery, decoders).decode,
+            encode=encoder.encode,
+            watchdog=watchdog,
             decode_threads=own_cores,
             heavy_threads=min(max(own_cores, LEAST_DECODERS), MAX_PROCESSES),
             decodes_itself=own_cores == 1,
@@ -158,7 +146,7 @@ class Engine:
             encoder=encoder,
             references=references,
             gallery=gallery,
-            pipeline=pipeline,
+            batcher=batcher,
             decoders=decoders,
             watchdog=watchdog,
         )
@@ -181,11 +169,12 @@ class Engine:
         return engine
 
     def admit(
-        self, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
+        self, caller: str, tasks: Sequence[Task] = (), *, others: int = 0, scans: int = 0
     ) -> AbstractContextManager[None]:
         """Return a place among the quick requests or among the costly ones, which wait apart.
 
         Args:
+            caller: whose the request is.
             tasks: the images.
             others: how many queries or items there are without an image.
             scans: how many times the request looks at all items one by one.
@@ -197,9 +186,9 @@ class Engine:
         for task in tasks:
             cost += 1 if task.is_cheap else 2 + decoding_cost(task.data) // COST_PIXELS
         if cost == 1:
-            return self.quick.admit(current_caller())
+            return self.quick.admit(caller)
         # Changes alone, which cost nothing here, wait for the disk and not for the network.
-        return self.costly.admit(current_caller(), cost=max(1, cost))
+        return self.costly.admit(caller, cost=max(1, cost))
 
     async def read(self, function: Callable[[], T]) -> T:
         """Run a gallery read on one of the reading threads."""
@@ -214,17 +203,16 @@ class Engine:
 
         Writes of one request that must keep their order belong in one ``function``.
         """
-        begun = time.perf_counter()
-        work = self._watchdog.track("write", function)
-        future = asyncio.get_running_loop().run_in_executor(self._writers, work)
-        try:
-            return await asyncio.shield(future)
-        finally:
-            note_stage("write", begun=begun)
+        work = partial(self._tracked_write, function)
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writers, work))
+
+    def _tracked_write(self, function: Callable[[], T]) -> T:
+        with self._watchdog.track("write"):
+            return function()
 
     async def close(self) -> None:
         """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
-        await self.pipeline.close()
+        await self.batcher.close()
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
@@ -255,43 +243,6 @@ def _time_one(encoder: ImageEncoder) -> float:
     started = time.perf_counter()
     encoder.encode(np.zeros(shape, np.uint8))
     return time.perf_counter() - started
-
-
-def _decode(
-    task: Task,
-    light_only: bool,
-    *,
-    manifest: Manifest,
-    limits: ImageLimits,
-    gallery: Gallery,
-    decoders: Decoders,
-) -> DecodedImage:
-    if not light_only:
-        return decoders.decode(task, thumbnail_side=gallery.thumbnail_side)
-    preprocessing = manifest.preprocessing
-    image = preprocessing.decode(
-        task.data,
-        limits=limits,
-        crop=task.crop,
-        before_pixels=_leave_large,
-        before_repair=_leave_damaged,
-    )
-    thumbnail: Thumbnail | None = None
-    if task.with_thumbnail:
-        thumbnail = thumbnail_of(
-            task.data, image, preprocessing, limits=limits, max_side=gallery.thumbnail_side
-        )
-    pixels_CHW = preprocessing.pixels(image, crop=task.crop)
-    return DecodedImage(pixels_CHW=pixels_CHW, thumbnail=thumbnail)
-
-
-def _leave_large(size: int) -> None:
-    if size > LIGHT_BYTES:  # lighter ones are not counted: they come one at a time
-        raise HeavyImage
-
-
-def _leave_damaged() -> None:
-    raise HeavyImage
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """A queue for each call of each caller; used by several threads.
 
     Each piece of work has a price. Callers take turns so that all get the same price done, as in

@@ -1,4 +1,4 @@
-"""An image on its way through the pipeline, and the call that it belongs to.
+"""An image on its way through the batcher, and the call that it belongs to.
 
 Shape suffixes: B images, C channels, H x W pixels.
 """
@@ -18,7 +18,7 @@ class ImageJob:
     """One image of a call, on its way."""
 
     task: Task
-    call: "Call"
+    call: "EncodeCall"
     place: int  # in the call's results
     submitted: float
     is_bulk: bool = False  # it has one of the places of bulk
@@ -33,7 +33,7 @@ class ImageJob:
 
 
 @dataclass(slots=True)
-class Call:
+class EncodeCall:
     """The images that one caller waits for; used on the event loop alone, but for ``future``."""
 
     future: "asyncio.Future[list[Encoded | Exception]]"

@@ -7,7 +7,7 @@ T = TypeVar("T")
 BULK_TURN: Final = 4  # of so many places one is bulk's, where there is any
 
 
-class Precedence(Generic[T]):
+class PriorityQueue(Generic[T]):
     """First come, first served, but for bulk; used by several threads without a lock."""
 
     def __init__(self) -> None:

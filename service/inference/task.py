@@ -1,4 +1,4 @@
-"""One image on its way through the pipeline: what is asked, what is decoded, what comes out.
+"""One image on its way through the batcher: what is asked, what is decoded, what comes out.
 
 Shape suffixes: C channels, H x W pixels, D vector width, L labels.
 """

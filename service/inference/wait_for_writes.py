@@ -7,7 +7,7 @@ from typing import Final
 POLL_S: Final = 0.005  # between two looks at what was written
 
 
-class Newest:
+class WriteWaiter:
     """Looks at the gallery's newest write while anybody waits for one; used on one event loop."""
 
     def __init__(self, look: Callable[[], Awaitable[int]]) -> None:

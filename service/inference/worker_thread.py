@@ -11,7 +11,7 @@ from queue import SimpleQueue
 Work = Callable[[], bool]
 
 
-class Lane:
+class WorkerThread:
     """A thread that works until there is nothing to do, then sleeps until it is woken."""
 
     def __init__(self, name: str, work: Work) -> None:

@@ -22,7 +22,7 @@ from files.durable import replace_file, sync_folder
 from files.locks import is_locked, locked, take_lock
 from index.errors import DiskFullError, StorageError
 from service.errors import JobConflictError, JobInterruptedError, UnknownJobError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.schemas.responses import Job, JobKind
 
 KEPT: Final = 100  # records, the newest
@@ -72,8 +72,9 @@ class JobRecords:
 
     def all(self) -> list[Job]:
         """Return all jobs there are records of, the newest first."""
-        jobs = [self._read(path) for path in self.folder.glob("*.json")]
-        return sorted((job for job in jobs if job is not None), key=_creation_order, reverse=True)
+        read = map(self._read, self.folder.glob("*.json"))
+        jobs = [job for job in read if job is not None]
+        return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
 
     def get(self, job_id: str) -> Job:
         """Return one job.
@@ -154,7 +155,7 @@ class JobRecords:
             update={
                 "state": "failed",
                 "ended": self._clock().isoformat(timespec="milliseconds"),
-                "problem": describe(lost),
+                "problem": to_failure(lost),
             }
         )
         try:
@@ -181,10 +182,6 @@ class JobRecords:
             sync_folder(self.folder.parent)
         with locked(self.folder / "begin", wait=True):
             yield
-
-
-def _creation_order(job: Job) -> tuple[str, str]:
-    return job.created, job.id
 
 
 def _load(path: Path) -> Job | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from index.errors import StorageError
 from service.errors import JobInterruptedError
-from service.http.problem_details import describe
+from service.http.problem_details import to_failure
 from service.jobs.records import JobLease, JobRecords
 from service.schemas.responses import Job, JobKind
 
@@ -160,7 +160,7 @@ class JobRunner:
             why = error
             if context.stop_reason == "closing":
                 why = JobInterruptedError("the service was stopped before the job had ended")
-            return {"state": "failed", "problem": describe(why)}
+            return {"state": "failed", "problem": to_failure(why)}
         return {"state": "done", "progress": 1.0, "result": result}
 
     def _watch(self, lease: JobLease, context: JobContext, ended: threading.Event) -> None:

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from index.errors import VectorIndexError
 from index.items.item import NO_METADATA, EncodedMetadata, NewItem, PutResult
 from service.errors import AmbiguousQueryError, IdConflictError, MissingImageError, RequestError
-from service.http.problem_details import describe
 from service.http.request_body import decode_image_text
-from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
+from service.request.context import RequestContext
 from service.request.new_item import check_item, new_bare_item, new_item, vector_to_store
 from service.schemas.parameters import BulkItem
 from service.schemas.responses import BulkResult
-from service.telemetry.request_record import note_image
 from vision.model.manifest import Architecture
 
 
@@ -102,7 +100,7 @@ def tasks_of(entries: list[Entry]) -> list[Task]:
 
 
 async def store_all(
-    engine: Engine, entries: list[Entry], tasks: list[Task], *, upsert: bool
+    request: RequestContext, entries: list[Entry], tasks: list[Task], *, upsert: bool
 ) -> list[BulkResult]:
     """Store all that can be stored in one durable transaction, and return the result of each.
 
@@ -111,33 +109,21 @@ async def store_all(
     Raises:
         VectorIndexError: nothing could be written.
     """
-    encoded = iter(await _encoded(engine, tasks))
+    encoded = iter(await request.encode(tasks))
     pending = [_storable(entry, next(encoded) if _is_image(entry) else None) for entry in entries]
     items = [one for one in pending if isinstance(one, NewItem)]
-    stored = iter(await engine.write(partial(engine.gallery.put, items, upsert=upsert)))
+    put = partial(request.engine.gallery.put, items, upsert=upsert)
+    stored = iter(await request.write(put))
     return [
-        _stored_result(next(stored))
+        _stored_result(request, next(stored))
         if isinstance(one, NewItem)
-        else BulkResult(id=entry.id, **describe(one))
+        else BulkResult(id=entry.id, **request.fail_item(one))
         for entry, one in zip(entries, pending, strict=True)
     ]
 
 
 def _is_image(entry: Entry) -> bool:
     return entry.error is None and isinstance(entry.source, bytes)
-
-
-async def _encoded(engine: Engine, tasks: list[Task]) -> list[Encoded | Exception]:
-    """Return what became of the images, in order."""
-    outcomes = await engine.pipeline.encode_all(tasks)
-    for outcome in outcomes:
-        if isinstance(outcome, Encoded):
-            note_image(
-                queue_ms=outcome.queue_ms,
-                decode_ms=outcome.decode_ms,
-                encode_ms=outcome.encode_share_ms,
-            )
-    return outcomes
 
 
 def _storable(entry: Entry, encoded: Encoded | Exception | None) -> NewItem | Exception:
@@ -153,9 +139,9 @@ def _storable(entry: Entry, encoded: Encoded | Exception | None) -> NewItem | Ex
     return new_bare_item(str(entry.id), entry.source, label=label, metadata=metadata)
 
 
-def _stored_result(result: PutResult) -> BulkResult:
+def _stored_result(request: RequestContext, result: PutResult) -> BulkResult:
     if result.outcome == "conflict":
-        return BulkResult(id=result.id, **describe(conflict(result.id)))
+        return BulkResult(id=result.id, **request.fail_item(conflict(result.id)))
     status = HTTPStatus.CREATED if result.outcome == "created" else HTTPStatus.OK
     return BulkResult(id=result.id, status=status, outcome=result.outcome)
 

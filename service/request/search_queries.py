@@ -6,6 +6,7 @@ clients come in between.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 from index.errors import BadVectorsError, InvalidIdError, UnknownIdError
 from index.items.filter import parse_filter
 from service.errors import AmbiguousQueryError, ListTooLongError, MissingImageError, RequestError
-from service.http.request_body import Submission, decode_image_text
+from service.http.request_body import decode_image_text
 from service.inference.engine import Engine
 from service.inference.task import Encoded, Task
-from service.request.exchange import Stopwatch
+from service.request.context import RequestContext
 from service.request.search_query import (
-    Query,
+    SearchQuery,
     box_of,
     check_kind,
-    find,
-    query_of,
+    make_query,
     see_write,
     stored_or_given,
 )
@@ -49,41 +49,42 @@ class _Source:
     image: bytes | None
 
 
-def asks_several(submission: Submission) -> bool:
-    """Whether a request to search has several queries."""
-    return len(submission.images) > 1 or submission.fields.get("queries") is not None
+def asks_several(request: RequestContext) -> bool:
+    """Whether a request to search, whose body has come, has several queries."""
+    return len(request.images) > 1 or request.fields.get("queries") is not None
 
 
-async def run_queries(
-    engine: Engine, submission: Submission, look: Callable[[Query[SearchOptions]], Found]
-) -> tuple[list[Found | Exception], Stopwatch]:
-    """Return what ``look`` finds for each query, or why it cannot; the stopwatch still runs.
+async def run_searches(
+    request: RequestContext, find: Callable[[SearchQuery[SearchOptions]], Found]
+) -> list[Found | Exception]:
+    """Return what ``find``, called on a reading thread, finds for each query, or why it cannot.
 
     Raises:
         RequestError, VectorIndexError: what all the queries have in common cannot be used.
     """
-    watch = Stopwatch()
-    options = SearchOptions.parse(submission.fields)
-    wanted = parse_filter(options.filter) if options.filter is not None else None
-    sources = _sources(submission, options)
+    engine = request.engine
+    options = SearchOptions.parse(request.fields)
+    condition = parse_filter(options.filter) if options.filter is not None else None
+    sources = _sources(request.images, options)
     _check_hits(len(sources), options)
     check_kind(engine, options.kind)
     await see_write(engine, options.min_seq)
     tasks = _tasks(sources)
     scans = len(sources) if options.is_exhaustive else 0
-    with engine.admit(tasks, others=len(sources) - len(tasks), scans=scans):
-        encoded = iter(await _encoded(engine, tasks, watch))
+    with request.admit(tasks, others=len(sources) - len(tasks), scans=scans):
+        encoded = iter(await request.encode(tasks))
         found: list[Found | Exception] = []
         for source in sources:
             try:
                 if isinstance(source, Exception):
                     raise source
                 vector_D = await _vector(engine, source, encoded)
-                query = query_of(engine, vector_D, source.image, source.options, wanted)
-                found.append(await find(engine, query, look, watch))
+                query = make_query(engine, vector_D, source.image, source.options, condition)
+                search = partial(find, query)
+                found.append(await request.search(search, is_exhaustive=options.is_exhaustive))
             except _OF_ONE as error:
                 found.append(error)
-    return found, watch
+    return found
 
 
 def _check_hits(queries: int, options: SearchOptions) -> None:
@@ -95,18 +96,18 @@ def _check_hits(queries: int, options: SearchOptions) -> None:
         )
 
 
-def _sources(submission: Submission, options: SearchOptions) -> list[_Source | Exception]:
+def _sources(images: list[bytes], options: SearchOptions) -> list[_Source | Exception]:
     """Return the source of each query, or what is wrong with it."""
     if options.id is not None or options.vector is not None:
         raise AmbiguousQueryError("send queries or several images, and no other source beside them")
     shared = options.model_copy(update={"queries": None})
     if options.queries is None:
-        if len(submission.images) > MAX_QUERIES:
+        if len(images) > MAX_QUERIES:
             raise ListTooLongError(
-                f"a search has at most {MAX_QUERIES} queries, got {len(submission.images)} images"
+                f"a search has at most {MAX_QUERIES} queries, got {len(images)} images"
             )
-        return [_Source(shared, image) for image in submission.images]
-    if submission.images:
+        return [_Source(shared, image) for image in images]
+    if images:
         raise AmbiguousQueryError("send images or queries, not both: a query may have an image")
     return [_source(value, shared) for value in options.queries]
 
@@ -132,15 +133,6 @@ def _tasks(sources: list[_Source | Exception]) -> list[Task]:
         for source in sources
         if isinstance(source, _Source) and source.image is not None
     ]
-
-
-async def _encoded(
-    engine: Engine, tasks: list[Task], watch: Stopwatch
-) -> list[Encoded | Exception]:
-    """Return what became of the images, in order."""
-    outcomes = await engine.pipeline.encode_all(tasks)
-    watch.add_many(outcome for outcome in outcomes if isinstance(outcome, Encoded))
-    return outcomes
 
 
 async def _vector(

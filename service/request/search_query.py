@@ -3,122 +3,69 @@
 Every route that searches reads its query here. Shape suffix: D vector width.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Generic, TypeVar
 
 import numpy as np
-from fastapi import Request
 from numpy.typing import NDArray
 
 from index.errors import BadVectorsError
 from index.gallery import Gallery
-from index.items.filter import Filter, parse_filter
-from index.items.item import Itself
+from index.items.filter import Filter
+from index.items.item import QueryItem
 from service.errors import (
     AmbiguousQueryError,
     InvalidKindError,
     MissingImageError,
     NotReadyError,
 )
-from service.http.request_body import Submission
 from service.inference.engine import Engine
-from service.inference.task import Task
-from service.request.exchange import Stopwatch, free_engine, receive
 from service.schemas.query_parameters import CropOption, QueryOptions
-from service.telemetry.request_record import note_stage
 from vision.image.preprocessing import CropBox
 from vision.inference.query_weighting import weight_queries
 
 MIN_SEQ_WAIT_S = 1.0  # how long a search waits for the write it must see
 
 Asked = TypeVar("Asked", bound=QueryOptions)
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Query(Generic[Asked]):
+class SearchQuery(Generic[Asked]):
     """What to look for, and where."""
 
     gallery: Gallery
     vector_D: NDArray[np.float32]  # unit length
     factor: float  # of its scores
-    itself: Itself | None  # the stored item that it was made of
+    query_item: QueryItem | None  # the stored item that it was made of
     content_sha256: str | None  # of the image that it was made of
     filter: Filter | None
     options: Asked
 
 
-async def run_query(
-    request: Request, kind: type[Asked], look: Callable[[Query[Asked]], Found]
-) -> tuple[Found, Engine, Stopwatch]:
-    """Return what ``look``, called on a reading thread, finds; the stopwatch still runs.
-
-    Raises:
-        RequestError, VectorIndexError, ImageError: the request asks for nothing that can be found.
-    """
-    engine = free_engine(request)
-    return await run_submitted(engine, await receive(request), kind, look)
-
-
-async def run_submitted(
-    engine: Engine,
-    submission: Submission,
-    kind: type[Asked],
-    look: Callable[[Query[Asked]], Found],
-) -> tuple[Found, Engine, Stopwatch]:
-    """Return what ``run_query`` does of a request that has been read."""
-    watch = Stopwatch()
-    options = kind.parse(submission.fields)
-    wanted = parse_filter(options.filter) if options.filter is not None else None
-    _check_one_source(submission, options)
-    check_kind(engine, options.kind)
-    await see_write(engine, options.min_seq)
-    image = submission.image if submission.images else None
-    tasks = [] if image is None else [Task.of(image, crop=box_of(options.crop))]
-    with engine.admit(tasks, others=1 - len(tasks), scans=int(options.is_exhaustive)):
-        vector_D = await _vector(engine, tasks, options, watch)
-        query = query_of(engine, vector_D, image, options, wanted)
-        found = await find(engine, query, look, watch)
-    return found, engine, watch
-
-
-def query_of(
+def make_query(
     engine: Engine,
     vector_D: NDArray[np.float32],
     image: bytes | None,
     options: Asked,
-    wanted: Filter | None,
-) -> Query[Asked]:
+    condition: Filter | None,
+) -> SearchQuery[Asked]:
     """Return what to look for, given a vector (D,) that was made of ``image`` or of an item."""
     weighed_D, factor = _weighed(engine, vector_D, options.kind)
-    return Query(
+    return SearchQuery(
         gallery=engine.gallery,
         vector_D=weighed_D,
         factor=factor,
-        itself=None if options.id is None else Itself(options.id, vector_D),
+        query_item=None if options.id is None else QueryItem(options.id, vector_D),
         content_sha256=None if image is None else sha256(image).hexdigest(),
-        filter=wanted,
+        filter=condition,
         options=options,
     )
 
 
-async def find(
-    engine: Engine, query: Query[Asked], look: Callable[[Query[Asked]], Found], watch: Stopwatch
-) -> Found:
-    """Return what ``look``, called on a reading thread, finds."""
-    searched = time.perf_counter()
-    run = engine.at_length if query.options.is_exhaustive else engine.read
-    found = await run(lambda: look(query))
-    watch.search_ms += (time.perf_counter() - searched) * 1000
-    note_stage("search", begun=searched)
-    return found
-
-
-def _check_one_source(submission: Submission, options: QueryOptions) -> None:
-    sources = len(submission.images) + (options.id is not None) + (options.vector is not None)
+def check_one_source(images: list[bytes], options: QueryOptions) -> None:
+    """Accept a query of one image, id or vector."""
+    sources = len(images) + (options.id is not None) + (options.vector is not None)
     if sources == 0:
         raise MissingImageError("nothing to search by: send an image, an id or a vector")
     if sources > 1:
@@ -142,18 +89,8 @@ async def see_write(engine: Engine, min_seq: int | None) -> None:
     """
     if min_seq is None:
         return
-    if not await engine.newest.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
+    if not await engine.write_waiter.wait_for(min_seq, timeout_s=MIN_SEQ_WAIT_S):
         raise NotReadyError(f"write {min_seq} has not arrived; the newest is {engine.gallery.seq}")
-
-
-async def _vector(
-    engine: Engine, tasks: list[Task], options: QueryOptions, watch: Stopwatch
-) -> NDArray[np.float32]:
-    if not tasks:
-        return await stored_or_given(engine, options)
-    encoded = await engine.pipeline(tasks[0])
-    watch.add(encoded)
-    return encoded.vector_D
 
 
 async def stored_or_given(engine: Engine, options: QueryOptions) -> NDArray[np.float32]:

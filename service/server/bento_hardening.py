@@ -1,6 +1,7 @@
 """BentoML's unpickling of requests, which we do not need, made impossible.
 
-Requests never reach BentoML's own routes (front.py), so that none is unpickled is a second wall.
+Requests never reach BentoML's own routes (``request/gateway.py``), so that none is unpickled is a
+second wall.
 ``tests/service/api/test_contract.py`` tells when a new version undoes it.
 """
 

@@ -1,8 +1,8 @@
 """The HTTP/1.1 connections of a worker: uvicorn's, with deadlines, limits and our own answers.
 
 Nothing that a client sends, sends slowly, or leaves out keeps a connection, memory or a worker's
-time for longer than the settings say. What is wrong with HTTP itself is answered by the front too,
-in the shape of every other problem.
+time for longer than the settings say. What is wrong with HTTP itself is answered by the gateway,
+too, in the shape of every other problem.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.config import ServiceSettings
 from service.errors import (
     MalformedRequestError,
     OverloadedError,
@@ -22,12 +23,11 @@ from service.errors import (
     SlowRequestError,
     TimedOutError,
 )
-from service.http.gateway import Desk
-from service.server.connection_limits import Neighbours
-from service.server.deadlines import Arrival, Phase, Watch
+from service.server.connection_limits import ConnectionLimits
+from service.server.deadlines import Arrival, DeadlineTimer, Phase
 from service.server.parser import RequestParser
-from service.server.request_cycle import Cycle
-from service.server.request_head import MAX_HEADER_BYTES, Head, headers_too_large
+from service.server.request_cycle import Application, RequestResponseCycle
+from service.server.request_head import MAX_HEADER_BYTES, RequestHead, headers_too_large
 
 MAX_PIPELINED: Final = 16  # requests sent before the answer to the first
 STOPPING_S: Final = 1.0  # for a request that is on its way when the server is told to stop
@@ -37,14 +37,16 @@ LINGER_S: Final = 2.0  # for a client to read why, before a connection with unre
 class WorkerProtocol(HttpToolsProtocol):
     """One connection.
 
-    Used through a subclass that names ``desk``; its settings count from the start of the worker.
+    Used through a subclass that says what all connections of a worker share, before it listens.
     """
 
-    desk: ClassVar[Desk]
-    watch: ClassVar[Watch]
-    neighbours: ClassVar[Neighbours]
+    application: ClassVar[Application]
+    settings: ClassVar[ServiceSettings]
+    is_stopping: ClassVar[bool] = False  # each answer is the last one of its connection
+    watch: ClassVar[DeadlineTimer]
+    neighbours: ClassVar[ConnectionLimits]
     parser: RequestParser  # type: ignore[assignment]
-    cycle: Cycle | None  # type: ignore[assignment]  # the request that arrived last
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # the request that arrived last
 
     def __init__(
         self,
@@ -54,19 +56,15 @@ class WorkerProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        assert self.desk.front is not None  # made before the server listens
-        assert self.desk.settings is not None
-        self.front = self.desk.front
-        self.settings = self.desk.settings
         self.parser = RequestParser(self)
         self.default_headers = server_state.default_headers
-        self.active: Cycle | None = None  # the request that is being answered
-        self.waiting: list[Cycle] = []  # those sent before its answer
+        self.active: RequestResponseCycle | None = None  # the request that is being answered
+        self.waiting: list[RequestResponseCycle] = []  # those sent before its answer
         self.phase = Phase.IDLE
         self.entered = 0.0  # when it began; the loop's clock, seconds
         self.deadline = math.inf  # of the phase; the loop's clock, seconds
         self._read_by = math.inf  # when the client must have read what was written
-        self.head = Head()
+        self.head = RequestHead()
         self._head_begun = False
         self._arrival = Arrival(self.settings.body_timeout_s)
         self._is_deaf = False  # what still comes is not looked at
@@ -120,7 +118,7 @@ class WorkerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Take note that a request begins."""
-        self.head = Head()
+        self.head = RequestHead()
         self._head_begun = True
         if self.phase is Phase.IDLE:
             if self.active is None:  # the time runs since the connection was opened
@@ -150,8 +148,8 @@ class WorkerProtocol(HttpToolsProtocol):
         self._head_begun = False
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
-        goes_on = self.parser.should_keep_alive() and not self.desk.is_stopping
-        self.cycle = Cycle(
+        goes_on = self.parser.should_keep_alive() and not self.is_stopping
+        self.cycle = RequestResponseCycle(
             self,
             self.head.scope(method, version, self._about_connection()),
             keep_alive=goes_on and version == "1.1",
@@ -252,23 +250,23 @@ class WorkerProtocol(HttpToolsProtocol):
             return
         method = self.parser.get_method().decode("ascii")
         scope = self.head.refused_scope(method, self._about_connection(), error)
-        self._line_up(Cycle(self, scope, keep_alive=False, expects_100=False))
+        self._line_up(RequestResponseCycle(self, scope, keep_alive=False, expects_100=False))
 
-    def _line_up(self, cycle: Cycle) -> None:
+    def _line_up(self, cycle: RequestResponseCycle) -> None:
         if self.active is None or self.active.response_complete:
             self._start(cycle)
         else:
             self.flow.pause_reading()
             self.waiting.append(cycle)
 
-    def _start(self, cycle: Cycle) -> None:
+    def _start(self, cycle: RequestResponseCycle) -> None:
         self.active = cycle
         if cycle.more_body:
             self._enter(Phase.BODY, self.settings.body_timeout_s)
             self._arrival.begin(self.entered)
         else:
             self._enter(Phase.WORK, self.settings.request_timeout_s)
-        task = cycle.start(self.front)
+        task = cycle.start(self.application)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

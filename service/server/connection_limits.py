@@ -15,7 +15,7 @@ from service.server.deadlines import Phase
 SHARE: Final = 0.75  # of all connections, that one address may have
 
 
-class Neighbour(Protocol):
+class CountedConnection(Protocol):
     """An open connection."""
 
     transport: asyncio.Transport
@@ -25,16 +25,16 @@ class Neighbour(Protocol):
     entered: float  # when it entered its phase; the loop's clock, seconds
 
 
-class Neighbours:
+class ConnectionLimits:
     """Counts the connections of each address; used on one event loop."""
 
     def __init__(self) -> None:
         self.most = 0  # connections; set before the worker listens
         self.proxies = TrustedProxies()  # behind which are many clients
-        self._open: dict[Neighbour, None] = {}
+        self._open: dict[CountedConnection, None] = {}
         self._of: Counter[str] = Counter()
 
-    def enter(self, connection: Neighbour) -> RetryableError | None:
+    def enter(self, connection: CountedConnection) -> RetryableError | None:
         """Count one more, close an idle one where that makes room, or return why there is none."""
         address = _address(connection)
         self._open[connection] = None
@@ -52,7 +52,7 @@ class Neighbours:
             return OverloadedError("too many connections are open; try again shortly")
         return None
 
-    def leave(self, connection: Neighbour) -> None:
+    def leave(self, connection: CountedConnection) -> None:
         """Count one fewer; nothing happens when it was never counted."""
         if connection in self._open:
             del self._open[connection]
@@ -62,11 +62,11 @@ class Neighbours:
                 del self._of[address]
 
 
-def _address(connection: Neighbour) -> str:
+def _address(connection: CountedConnection) -> str:
     return connection.client[0] if connection.client else ""
 
 
-def _give_up_idlest(connections: Collection[Neighbour], *, but: Neighbour) -> bool:
+def _give_up_idlest(connections: Collection[CountedConnection], *, but: CountedConnection) -> bool:
     """Close the one that has waited longest for a request, and return whether there was one."""
     idle = [one for one in connections if one.phase is Phase.IDLE and one is not but]
     if not idle:

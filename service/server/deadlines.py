@@ -77,7 +77,7 @@ class Watched(Protocol):
         """End what took too long."""
 
 
-class Watch:
+class DeadlineTimer:
     """Looks at a worker's connections a few times a second.
 
     One timer for all of them: a request that ends in time costs no timer of its own.

@@ -18,7 +18,7 @@ from service.server.ready_workers import ReadyWorkers
 LOOK_S: Final = 0.05  # between two looks at who is ready
 
 
-class Reception:
+class ProbeListener:
     """A second door to uvicorn's server, for the time in which that one does not listen yet.
 
     What comes in is a connection of that server like any other, and outlives the door.

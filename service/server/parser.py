@@ -11,13 +11,13 @@ from typing import Protocol
 
 import httptools
 
-from service.server.request_head import Head
+from service.server.request_head import RequestHead
 
 
 class Listener(Protocol):
     """What is told of requests, as httptools calls it."""
 
-    head: Head  # of the request under way
+    head: RequestHead  # of the request under way
 
     @property
     def parser(self) -> "RequestParser":

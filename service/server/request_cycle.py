@@ -4,12 +4,10 @@ import asyncio
 import logging
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-from starlette.types import ASGIApp, Message, Scope
-
-if TYPE_CHECKING:
-    from service.server.connection import WorkerProtocol
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 
 logger = logging.getLogger("lookalike.service")
 
@@ -20,7 +18,25 @@ _UNSAFE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a h
 _BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
-class Cycle:
+class Application(Protocol):
+    """What answers requests (ASGI)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+
+class Connection(Protocol):
+    """What a request is read from, and its answer written to."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    default_headers: list[tuple[bytes, bytes]]
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or close."""
+
+
+class RequestResponseCycle:
     """A request that arrives piece by piece, and the answer that is written to it.
 
     ``stop`` is how a deadline ends it: the task is cancelled, and the application, which finds the
@@ -28,7 +44,7 @@ class Cycle:
     """
 
     def __init__(
-        self, connection: "WorkerProtocol", scope: Scope, *, keep_alive: bool, expects_100: bool
+        self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_100: bool
     ) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
@@ -46,7 +62,7 @@ class Cycle:
         self._is_chunked = False
         self._left: int | None = None  # of the declared answer, bytes
 
-    def start(self, app: ASGIApp) -> asyncio.Task[None]:
+    def start(self, app: Application) -> asyncio.Task[None]:
         """Let ``app`` answer, and return its task."""
         self._task = asyncio.get_running_loop().create_task(self._run(app))
         return self._task
@@ -65,7 +81,7 @@ class Cycle:
         if self._task is not None and not self.response_complete:
             self._task.cancel()
 
-    async def _run(self, app: ASGIApp) -> None:
+    async def _run(self, app: Application) -> None:
         self._is_running = True
         try:
             await app(self.scope, self.receive, self.send)

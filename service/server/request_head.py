@@ -22,7 +22,7 @@ _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _HOST: Final = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?")  # RFC 3986, 3.2
 
 
-class Head:
+class RequestHead:
     """Grows by what comes, and refuses to grow past the limits.
 
     Past them it goes on for a while without keeping what comes: so the refusal is for the right
@@ -143,7 +143,7 @@ class Head:
         self, method: str, connection: dict[str, Any], refusal: RequestError
     ) -> Scope:
         """Return the scope of what is refused: of its own ``fault`` the route, and who asks."""
-        known = self if refusal is self.fault else Head()
+        known = self if refusal is self.fault else RequestHead()
         try:
             raw_path = httptools.parse_url(known.url).path or b"/"
         except httptools.HttpParserInvalidURLError:  # there is none, or its end is missing

@@ -21,7 +21,7 @@ READ_ONLY: Final = (
     "was; /v1/gallery says which: mend that, then restart the service"
 )
 _UPKEEP: Final = "the search structure could not be brought up to date; the log says why"
-_STOPPING: Final = "the service is stopping"
+STOPPING: Final = "the service is stopping"
 _LOADING_NOW: Final[dict[LoadingStage, str]] = {
     "model": "the model is being loaded",
     "gallery": "the gallery is being loaded",
@@ -147,7 +147,7 @@ def checks(
         "writing": writing or OK,
         "upkeep": _UPKEEP if has_trouble else OK,
         "workers": server.reason or OK,
-        "accepting": _STOPPING if is_stopping else OK,
+        "accepting": STOPPING if is_stopping else OK,
     }
 
 

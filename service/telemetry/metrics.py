@@ -8,7 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.telemetry.request_record import Account
+from service.telemetry.request_record import RequestRecord
 
 Labels = tuple[str, ...]  # values, in the order of the metric's label names
 Values = list[float]  # one; of a histogram: how many per bucket, the last +Inf, then the sum
@@ -227,22 +227,21 @@ class WorkerMetrics:
         )
         self.in_progress = 0  # requests; changed by the gateway
 
-    def count_request(
-        self, *, method: str, route: str, status: int, seconds: float, account: Account
-    ) -> None:
-        """Count one request that has been answered; ``route`` is a template, never a path."""
-        _add(self._requests, (method if method in _METHODS else "other", route, str(status)))
-        _observe(self._seconds, (route,), _REQUEST_BOUNDS, seconds)
-        for stage, _, stage_seconds in account.stages:
+    def count_request(self, record: RequestRecord) -> None:
+        """Count one request that has been answered."""
+        method = record.method if record.method in _METHODS else "other"
+        _add(self._requests, (method, record.route, str(record.status)))
+        _observe(self._seconds, (record.route,), _REQUEST_BOUNDS, record.seconds)
+        for stage, _, stage_seconds in record.stages:
             _observe(self._stages, (stage,), _STAGE_BOUNDS, stage_seconds)
-        self._images[0] += account.images
-        self._received[0] += account.bytes_in
-        self._sent[0] += account.bytes_out
-        if account.problem is not None:
-            _add(self._problems, (account.problem,))
-        for code in account.item_problems:
+        self._images[0] += record.images
+        self._received[0] += record.bytes_in
+        self._sent[0] += record.bytes_out
+        if record.problem is not None:
+            _add(self._problems, (record.problem,))
+        for code in record.item_problems:
             _add(self._problems, (code,))
-        for code in account.refusals:
+        for code in record.refusals:
             _add(self._refusals, (code,))
 
     def count_batch(self, images: int) -> None:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.telemetry.request_record import Account
+from service.telemetry.request_record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -51,27 +51,12 @@ class Tracing:
         self._tracer = provider.get_tracer("lookalike")
         self._propagator = TraceContextTextMapPropagator()
 
-    def record(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        began: float,
-        headers: Headers,
-        request_id: str,
-        account: Account,
-    ) -> str | None:
+    def send(self, record: RequestRecord, headers: Headers) -> str | None:
         """Make the spans of a request that ends now, and return the trace's id.
 
         Args:
-            method: of the request.
-            route: its template.
-            status: of the answer.
-            began: a time of ``perf_counter``.
+            record: of the request; its stages become spans.
             headers: of the request; ``traceparent`` says which trace it belongs to.
-            request_id: goes into the span.
-            account: its stages become spans.
 
         Returns:
             The id, 32 hexadecimal digits; ``None`` when the request was not picked for tracing.
@@ -83,27 +68,27 @@ class Tracing:
             return int((clock_s + ahead_s) * 1e9)
 
         span = self._tracer.start_span(
-            f"{method} {route}",
+            f"{record.method} {record.route}",
             context=self._propagator.extract(headers),
             kind=trace.SpanKind.SERVER,
-            start_time=moment(began),
+            start_time=moment(record.started),
         )
         if not span.is_recording():
             return None
         attributes: dict[str, Any] = {
-            "http.request.method": method,
-            "http.route": route,
-            "http.response.status_code": status,
-            "lookalike.request_id": request_id,
-            "lookalike.images": account.images,
+            "http.request.method": record.method,
+            "http.route": record.route,
+            "http.response.status_code": record.status,
+            "lookalike.request_id": record.request_id,
+            "lookalike.images": record.images,
         }
-        if account.problem is not None:
-            attributes["error.type"] = account.problem
+        if record.problem is not None:
+            attributes["error.type"] = record.problem
         span.set_attributes(attributes)
-        if status >= 500:  # noqa: PLR2004 - the first status that says the fault is ours
+        if record.status >= 500:  # noqa: PLR2004 - the first status that says the fault is ours
             span.set_status(trace.StatusCode.ERROR)
         within = trace.set_span_in_context(span)
-        for stage, begun, seconds in account.stages[:MAX_STAGES]:
+        for stage, begun, seconds in record.stages[:MAX_STAGES]:
             part = self._tracer.start_span(stage, context=within, start_time=moment(begun))
             part.end(moment(begun + seconds))
         span.end(moment(time.perf_counter()))

@@ -190,7 +190,7 @@ def test_one_class_in_two_compositions_or_with_spaces_is_merged_and_that_is_said
     assert listing.labels == ("café", "hat")
     assert len(listing.files) == 4
     ((reason, (count, _)),) = found(listing).items()
-    assert (reason.endswith("taken for one class"), count) == (True, 2)
+    assert (reason.endswith("treated as one class"), count) == (True, 2)
 
 
 def test_classes_that_differ_in_case_stay_apart_and_that_is_said(tmp_path: Path) -> None:
@@ -431,5 +431,5 @@ def test_a_folder_called_like_a_part_beside_the_classes_of_a_part_is_said(tmp_pa
     write(tmp_path, "train/train/hat/a.png", "train/coat/b.png", "test/coat/c.png")
     listing = list_folder(tmp_path)
     assert claims(listing)["train/train/hat/a.png"] == ("train", Part.TRAIN)
-    reason = "a folder called like a part inside a part: taken for a class"
+    reason = "a folder called like a part inside a part: treated as a class"
     assert found(listing) == {reason: (1, ("train/train",))}

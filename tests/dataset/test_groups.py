@@ -73,7 +73,7 @@ def test_a_pattern_takes_what_names_of_one_folder_have_in_common(tmp_path: Path)
     ("group", "sentence"),
     [
         ("product", "'product' is neither 'folder' nor a pattern with parentheses"),
-        ("(", "is no regular expression: missing"),
+        ("(", "is not a regular expression: missing"),
         ("(?:x)y", "marks nothing: put parentheses around"),
         ("(z+)", "does not fit .*: no name of a file in it, without its ending, fits; one is 'a'"),
         ("folder", "does not fit .*: no image in it lies in a folder of its own thing"),

@@ -164,7 +164,7 @@ def test_empty_cells_are_no_label_and_the_training_part(tmp_path: Path) -> None:
     listing = listed(files(tmp_path), "path,label,split\na.png,,\nb.png,hat,val\n,hat,train\n")
     assert claims(listing) == [("a.png", None, Part.TRAIN), ("b.png", "hat", Part.VALIDATION)]
     assert reasons(listing) == {
-        "a row without a split: taken for training": 1,
+        "a row without a split: used for training": 1,
         "a row without a path: left out": 1,
     }
 
@@ -282,7 +282,7 @@ def test_a_file_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
     assert claims(listing) == [("a.png", "hat", Part.TEST), ("b.png", "hat", Part.TRAIN)]
     assert reasons(listing) == {
         "a file that a table names twice: taken once": 1,
-        "a file in two parts: kept in the one that is measured with": 1,
+        "a file in two parts: kept in the one that is evaluated on": 1,
         "a file with two labels: the first one counts": 1,
     }
 
@@ -324,7 +324,10 @@ def test_a_few_missing_files_are_a_finding_and_many_stop(tmp_path: Path) -> None
         ),
         (b"path,label\na\0,bag\n", r"line 2 of .* has the path 'a\\x00'; a file's path was"),
         (b"path,label\na,b\nc,\x81\n", r"images.csv is not text in UTF-8, UTF-16 or Windows-1252"),
-        (b'path,label\na,"b\n', r"line 2 of .*images.csv is not CSV: unexpected end of data"),
+        (
+            b'path,label\na,"b\n',
+            r"line 2 of .*images.csv is not a CSV file: unexpected end of data",
+        ),
         (
             b"path,split\na,fold1\nb,fold2\nc,train\n",
             r"line 2 of .* has the split 'fold1'; line 3 .* 'fold2'; one of train, validation, te",
@@ -364,7 +367,9 @@ def test_a_parquet_file_that_says_too_little_is_refused_with_its_row(
 
 def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path: Path) -> None:
     wrong = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
-    with pytest.raises(DatasetError, match=r"images.parquet is not Parquet, or damaged: .*utf-?8"):
+    with pytest.raises(
+        DatasetError, match=r"images.parquet is not a Parquet file, or is damaged: .*utf-?8"
+    ):
         listed_parquet(tmp_path, {"path": ["a"], "label": wrong})
 
 
@@ -374,7 +379,9 @@ def test_what_is_not_parquet_is_refused(tmp_path: Path, keep: float) -> None:
     parquet.write_table(pa.table({"path": ["a"]}), table)
     data = table.read_bytes()
     table.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
-    with pytest.raises(DatasetError, match=r"images.parquet is not Parquet, or damaged: \w"):
+    with pytest.raises(
+        DatasetError, match=r"images.parquet is not a Parquet file, or is damaged: \w"
+    ):
         list_table(table)
 
 
@@ -389,7 +396,7 @@ def test_without_pyarrow_a_sentence_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        DatasetError, match=r"^reading Parquet needs pyarrow: pip install 'lookalike\[parquet\]'$"
+        DatasetError, match=r"^Parquet needs pyarrow: pip install 'lookalike\[parquet\]'$"
     ):
         list_table(tmp_path / "images.parquet")
 

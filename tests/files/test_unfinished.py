@@ -108,3 +108,10 @@ def test_backups_at_the_same_time_leave_each_other_alone(tmp_path: Path) -> None
 
         back_up(gallery, tmp_path / "outer", on_progress=another)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g", "inner", "outer"]
+
+
+def test_a_file_whose_folder_was_removed_does_not_bring_it_back(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        replace_file(tmp_path / "gone" / "record.json", b"{}")
+
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ EXCEPTIONS = {
             "service.inference.engine.COST_S",
         ),
         *(
-            "service.inference.engine.LIGHT_BYTES",
+            "service.inference.image_decoder.LIGHT_BYTES",
             "service.inference.engine.LEAST_DECODERS",
             "service.inference.engine.QUICK_S",
         ),
@@ -82,8 +82,8 @@ EXCEPTIONS = {
     },
     "of what the server says, logs and traces": {
         *(
-            "service.http.gateway.CLIENT_WENT_AWAY",
-            "service.api.router.PACKED_BYTES",
+            "service.request.gateway.CLIENT_WENT_AWAY",
+            "service.request.lifecycle.PACKED_BYTES",
             "service.api.pages.FOLDERS_KEPT",
         ),
         *(

@@ -31,7 +31,7 @@ while opened:
 """
 EXPORTED = """
 from tests.vision.export.test_export_model import export
-for precision in ("int8", "auto"):
+for precision in ("int8", "fp32"):
     export(folder, precision=precision)
 """
 

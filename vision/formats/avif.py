@@ -62,7 +62,7 @@ def _items(data: bytes, meta: Span | None) -> list[bytes]:
     if meta is None:
         return []
     check_held(data, meta)
-    coded = {item.number: b"" for item in items(data, meta) if item.words.startswith(b"av01")}
+    coded = {number: b"" for number, words in items(data, meta) if words.startswith(b"av01")}
     for number, (start, end) in extents(data, meta):
         if number in coded:
             coded[number] += data[start:end]

@@ -13,7 +13,7 @@ from typing import Final
 from vision.errors import CostlyImageError
 from vision.formats.detect import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, Format, sniff_format
 from vision.formats.jpeg import Frame, count_scans, read_frame, too_many
-from vision.formats.tiff import part_size, picture_size
+from vision.formats.tiff import read_directory
 
 MAX_COST: Final = 2**31
 # A progressive picture has some 10 scans, and hardly any program writes more than 20.
@@ -199,7 +199,8 @@ def _webp_cost(data: bytes) -> int:
 
 
 def _tiff_cost(data: bytes) -> int:
-    return max(width * height for width, height in (picture_size(data), part_size(data)))
+    directory = read_directory(data)
+    return max(width * height for width, height in (directory.size, directory.tile_size))
 
 
 def _boxed_cost(data: bytes) -> int:

@@ -67,7 +67,7 @@ def _check_words(data: bytes, meta: Span) -> None:
         CorruptImageError: they are not.
     """
     try:
-        for item in items(data, meta):
-            item.words.decode()
+        for _, words in items(data, meta):
+            words.decode()
     except UnicodeDecodeError as error:
         raise CorruptImageError("the HEIC image has items whose type is not text") from error

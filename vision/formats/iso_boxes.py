@@ -24,13 +24,6 @@ class Span(NamedTuple):
     end: int
 
 
-class Extent(NamedTuple):
-    """A piece of an item's data."""
-
-    item: int
-    where: Span
-
-
 class Reader:
     """Whole numbers, one after another, of a part of a file."""
 
@@ -94,8 +87,10 @@ def meta_of(data: bytes) -> Span | None:
     return None if meta is None else Span(meta.start + FULL, meta.end)
 
 
-def extents(data: bytes, meta: Span) -> Iterator[Extent]:
-    """Yield the pieces of all items (``iloc``); of method 2 and of length 0, all of the file.
+def extents(data: bytes, meta: Span) -> Iterator[tuple[int, Span]]:
+    """Yield each piece of an item (``iloc``) and whose it is, by the item's number.
+
+    Of method 2 and of length 0 it is all of the file.
 
     Raises:
         struct.error: the box is damaged.
@@ -119,16 +114,9 @@ def extents(data: bytes, meta: Span) -> Iterator[Extent]:
                 reader.number(index)
             first, count = start + reader.number(offset), reader.number(length)
             if count == 0 or method > _IN_BOX:
-                yield Extent(item, Span(0, len(data)))
+                yield item, Span(0, len(data))
             else:
-                yield Extent(item, Span(first, first + count))
-
-
-class Item(NamedTuple):
-    """What the file says of an item."""
-
-    number: int
-    words: bytes  # its type, of 4 bytes, and behind it names, each ended by a zero byte
+                yield item, Span(first, first + count)
 
 
 def check_held(data: bytes, meta: Span) -> None:
@@ -138,14 +126,14 @@ def check_held(data: bytes, meta: Span) -> None:
         struct.error: they do, or it cannot be told.
     """
     held = 0
-    for extent in extents(data, meta):
-        held += extent.where.end - extent.where.start
+    for _, piece in extents(data, meta):
+        held += piece.end - piece.start
         if held > _MOST_HELD * len(data):
             raise struct.error("the items have more bytes than the file")
 
 
-def items(data: bytes, meta: Span) -> Iterator[Item]:
-    """Yield the items of the file (``iinf``)."""
+def items(data: bytes, meta: Span) -> Iterator[tuple[int, bytes]]:
+    """Yield number and words of each item (``iinf``): its type, of 4 bytes, and names behind it."""
     table = find(data, meta, b"iinf")
     if table is None:
         return
@@ -155,7 +143,7 @@ def items(data: bytes, meta: Span) -> Iterator[Item]:
             at = entry.start + FULL
             wide = 4 if data[entry.start] >= _WIDE_ENTRIES else 2
             number = int.from_bytes(data[at : min(at + wide, entry.end)], "big")
-            yield Item(number, data[at + wide + 2 : entry.end])
+            yield number, data[at + wide + 2 : entry.end]
 
 
 def declared_sizes(data: bytes, meta: Span) -> list[tuple[int, int]]:

@@ -56,10 +56,24 @@ class Directory(NamedTuple):
         """Whether a pixel is one sample."""
         return len(self.values.get(Tag.BitsPerSample, (1,))) == 1
 
+    @property
+    def has_size(self) -> bool:
+        """Whether it says how wide and high the picture is."""
+        return {Tag.ImageWidth, Tag.ImageLength} <= self.values.keys()
 
-def unreadable(data: bytes) -> str | None:
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first picture; 0 where it says none."""
+        return self.one(Tag.ImageWidth), self.one(Tag.ImageLength)
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """Width and height of what is decoded at once, a tile; it may lie about the picture."""
+        return self.one(Tag.TileWidth), self.one(Tag.TileLength)
+
+
+def unreadable(data: bytes, directory: Directory) -> str | None:
     """Return what ``data`` is where its pixels cannot be read rightly; ``None`` where they can."""
-    directory = read_directory(data)
     if (kind := _raw_kind(data, directory)) is not None:
         return "a raw picture of a camera" + ("" if kind == "RAW" else f" ({kind})")
     if directory.bits > _FULL:
@@ -68,23 +82,6 @@ def unreadable(data: bytes) -> str | None:
     if compression not in _COMPRESSIONS:
         return f"a TIFF picture of a compression that is not read ({compression})"
     return None
-
-
-def has_sizes(data: bytes) -> bool:
-    """Say whether the directory is there, and says how wide and high the picture is."""
-    return {Tag.ImageWidth, Tag.ImageLength} <= read_directory(data).values.keys()
-
-
-def picture_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of the first picture; 0 where it says none."""
-    directory = read_directory(data)
-    return directory.one(Tag.ImageWidth), directory.one(Tag.ImageLength)
-
-
-def part_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of what is decoded at once, a tile; it may lie about the picture."""
-    directory = read_directory(data)
-    return directory.one(Tag.TileWidth), directory.one(Tag.TileLength)
 
 
 def stored_bits(image: Image.Image) -> int:

@@ -22,7 +22,7 @@ from vision.formats.detect import AVIF, HEIC, JPEG, PNG, TIFF, Format
 from vision.formats.heic import declared_size, open_heic
 from vision.formats.jpeg import Frame, read_frame
 from vision.formats.repair import repaired
-from vision.formats.tiff import has_sizes, is_white_zero, part_size, stored_bits, unreadable
+from vision.formats.tiff import is_white_zero, read_directory, stored_bits, unreadable
 from vision.formats.unsupported import conversion_advice
 from vision.image.bit_depth import FULL, depth_of
 from vision.image.limits import MOST_PIXELS, ImageLimits
@@ -128,9 +128,10 @@ class Decoding(NamedTuple):
         if self.image_format is AVIF:
             return coded_size(data)
         if self.image_format is TIFF:
-            if (kind := unreadable(data)) is not None:
+            directory = read_directory(data)
+            if (kind := unreadable(data, directory)) is not None:
                 raise UnsupportedImageError(conversion_advice(kind, self.limits.formats))
-            return part_size(data)
+            return directory.tile_size
         return 0, 0
 
     def _counted(self, data: bytes) -> Frame | None:
@@ -155,7 +156,7 @@ class Decoding(NamedTuple):
         try:
             return Image.open(io.BytesIO(data), formats=(self.image_format.pillow_name,))
         except UnidentifiedImageError as error:
-            if self.image_format is not TIFF or not has_sizes(data):
+            if self.image_format is not TIFF or not read_directory(data).has_size:
                 raise
             kind = "a TIFF picture of a kind that is not read"
             raise UnsupportedImageError(conversion_advice(kind, self.limits.formats)) from error

@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         return twin
 
     @property
-    def accepts_size_one_size(self) -> bool:
+    def has_fixed_size(self) -> bool:
         """Whether images of twice the pixels are not taken: the network is bound to its size."""
         return not self.accepts_size(2 * self.side)
 

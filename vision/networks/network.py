@@ -89,7 +89,7 @@ def build_network(architecture: Architecture, preprocessing: Preprocessing) -> N
         )
     if architecture.network.partition(":")[0] in LIBRARIES:
         return _on_backbone(architecture, preprocessing)
-    builder = _BUILDERS.get(architecture.network)
+    smallest, builder = _BUILDERS.get(architecture.network, (0, None))
     if builder is None:
         known = ", ".join((*sorted(_BUILDERS), *(f"{library}:NAME" for library in LIBRARIES)))
         raise ValueError(f"unknown network {architecture.network!r}; known are {known}")
@@ -105,6 +105,11 @@ def build_network(architecture: Architecture, preprocessing: Preprocessing) -> N
         )
     if architecture.mirrored:
         raise ValueError(f"network {architecture.network!r} does not look at mirror images")
+    if preprocessing.size < smallest:
+        raise ValueError(
+            f"{architecture.network} needs images of at least {smallest} pixels, "
+            f"not {preprocessing.size}"
+        )
     return builder(architecture, preprocessing)
 
 
@@ -160,10 +165,6 @@ def _projection(features: int, width: int) -> nn.Module:
 
 def _wide_resnet(architecture: Architecture, preprocessing: Preprocessing) -> Network:
     """Return WRN-28-10 (``vision.networks.wide_resnet``): 36.5 million parameters, for a GPU."""
-    if preprocessing.size < WIDE_SMALLEST:
-        raise ValueError(
-            f"wide-resnet needs images of at least {WIDE_SMALLEST} pixels, not {preprocessing.size}"
-        )
     features = WideResNet(preprocessing.channels)
     return Network(
         features,
@@ -181,10 +182,6 @@ def _deck_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Netwo
     """
     if architecture.width != DECK_WIDTH:
         raise ValueError(f"deck-cnn has width {DECK_WIDTH}, not {architecture.width}")
-    if preprocessing.size < DECK_SMALLEST:
-        raise ValueError(
-            f"deck-cnn needs images of at least {DECK_SMALLEST} pixels, not {preprocessing.size}"
-        )
     map_side = ((preprocessing.size - 2) // 2 - 2) // 2
     features = nn.Sequential(
         nn.Conv2d(preprocessing.channels, 16, kernel_size=3),
@@ -216,10 +213,6 @@ def _cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
     A convolution with stride 2, then stages until the side is below 7 pixels, each half as large
     and wider than the one before, then the mean over what pixels are left.
     """
-    if preprocessing.size < CNN_SMALLEST:
-        raise ValueError(
-            f"cnn needs images of at least {CNN_SMALLEST} pixels, not {preprocessing.size}"
-        )
     channels = CNN_CHANNELS[0]
     layers: list[nn.Module] = [
         nn.Conv2d(preprocessing.channels, channels, 5, stride=2, padding=2, bias=False),
@@ -284,8 +277,9 @@ class _MeanPool(nn.Module):
         return images_BCHW.mean(dim=(2, 3))
 
 
-_BUILDERS: Final[dict[str, Callable[[Architecture, Preprocessing], Network]]] = {
-    "deck-cnn": _deck_cnn,
-    "cnn": _cnn,
-    "wide-resnet": _wide_resnet,
+# The smallest image that each takes, pixels, and what makes it.
+_BUILDERS: Final[dict[str, tuple[int, Callable[[Architecture, Preprocessing], Network]]]] = {
+    "deck-cnn": (DECK_SMALLEST, _deck_cnn),
+    "cnn": (CNN_SMALLEST, _cnn),
+    "wide-resnet": (WIDE_SMALLEST, _wide_resnet),
 }

@@ -30,14 +30,14 @@ def slices(count: int, *, each: int = 5) -> list[tuple[int, list[FileToDecode]]]
     for number in range(count):
         pictures = [FileToDecode(png(number * each + one, (12, 12))) for one in range(each)]
         pictures[1] = FileToDecode(b"no picture")
-        (known,) = DECODER.decode([pictures[3]], np.empty((1, *DECODER.shape), np.uint8))
+        (known,) = DECODER.decode([pictures[3]], np.empty(PREPROCESSING.batch_shape(1), np.uint8))
         pictures[3] = FileToDecode(pictures[3].content, (known.content_sha256,))
         made.append((number, pictures))
     return made
 
 
 def here(wanted: list[FileToDecode]) -> tuple[list[DecodeResult], bytes]:
-    pixels_BCHW = np.empty((len(wanted), *DECODER.shape), np.uint8)
+    pixels_BCHW = np.empty(PREPROCESSING.batch_shape(len(wanted)), np.uint8)
     results = DECODER.decode(wanted, pixels_BCHW)
     return results, pixels_BCHW[: sum(one.row is not None for one in results)].tobytes()
 
@@ -83,12 +83,12 @@ def test_a_picture_that_ends_its_process_is_told_and_the_others_are_decoded(
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder, decoder_program\n"
-        "read = decoder.content_of\n"
-        "def content_of(content, **more):\n"
+        "from index.decoding import decoder_program, file_decoder\n"
+        "read = file_decoder.read_content\n"
+        "def read_content(content, **more):\n"
         "    if getattr(content, 'name', '') == 'deadly.png': os.kill(os.getpid(), 9)\n"
         "    return read(content, **more)\n"
-        "decoder.content_of = content_of\n"
+        "file_decoder.read_content = read_content\n"
         "decoder_program.main(*map(int, sys.argv[1:]))\n"
     )
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from index.gallery import Gallery
 from tests.support.crashes.crash_harness import create, rebuild, wrong_answers
 from tests.support.crashes.crash_worker_main import item_of
 
-SHORT, LONG = 45, 240
+SHORT, LONG = 28, 240  # corruptions; the short form has two of each kind
 
 
 @dataclass(frozen=True)

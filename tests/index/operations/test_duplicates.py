@@ -169,7 +169,7 @@ def test_where_asking_for_neighbours_is_slower_all_pairs_are_looked_at(
     with_a_structure(gallery, monkeypatch)
     monkeypatch.setattr(duplicates, "QUERIES", 50)
     monkeypatch.setattr(duplicates, "GRACE_S", 0.0)
-    monkeypatch.setattr(duplicates, "seconds_of_all_pairs", lambda count, width: 1e-9)
+    monkeypatch.setattr(duplicates, "estimate_all_pairs_s", lambda count, width: 1e-9)
     vectors = crowd(300, 3, 0.001, seed=3)  # tight: each asks for a hundred neighbours
     put(gallery, vectors)
     progress: list[float] = []
@@ -208,8 +208,8 @@ def test_what_progress_raises_ends_the_work_within_a_batch(
 
 def test_the_time_of_all_pairs_grows_with_the_square_of_the_items() -> None:
     few, many = (
-        connected_components.seconds_of_all_pairs(10_000, 64),
-        connected_components.seconds_of_all_pairs(1_000_000, 64),
+        connected_components.estimate_all_pairs_s(10_000, 64),
+        connected_components.estimate_all_pairs_s(1_000_000, 64),
     )
 
     assert 0 < 100 * few < many

@@ -127,7 +127,7 @@ def test_nothing_of_what_was_deleted_is_left_after_a_purge(
     conditions = [{"key": "id", "match": item(0).id}]
     named = {"kind": "delete", "state": "done", "parameters": {"filter": {"must": conditions}}}
     (jobs / "c.json").write_text(json.dumps(named))
-    refusals = [{"row": 1, "id": item(0).id, "reason": "its id came before"}]
+    refusals = [{"row": 1, "id": item(0).id, "reason": "its id came in an earlier row"}]
     refused = {"kind": "import", "state": "done", "result": {"refusals": refusals}}
     (jobs / "d.json").write_text(json.dumps(refused))
     (jobs / "b.json").write_text(json.dumps({"kind": "backup", "state": "done"}))

@@ -12,7 +12,7 @@ from index.errors import ChangedItemError, InvalidMetadataError, UnknownIdError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import NewItem
-from index.items.preconditions import NOT_STORED, Precondition
+from index.items.preconditions import Precondition
 from index.query.editing import Patch, merge
 from tests.support.images.pngs import png
 from vision.image.thumbnail import Thumbnail
@@ -142,13 +142,13 @@ def test_a_change_of_another_item_than_was_expected_is_refused(gallery: Gallery)
     with pytest.raises(UnknownIdError):
         gallery.delete_item("nobody")
     (put,) = gallery.put([new_item("i1", 5)], upsert=True, expected=seq_is(seq))
-    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=NOT_STORED)
+    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=Precondition(none_of="any"))
 
     assert (put.outcome, made.outcome) == ("unexpected", "unexpected")
     assert gallery.get("i1").label == "hat"
     assert put.seq == gallery.get("i1").seq
     gallery.delete_item("i1", expected=seq_is(seq, put.seq))
-    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=NOT_STORED)
+    (made,) = gallery.put([new_item("i1", 5)], upsert=True, expected=Precondition(none_of="any"))
     assert (made.outcome, made.seq) == ("created", gallery.get("i1").seq)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from index.errors import GroupKeyError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
-from index.items.item import Itself, NewItem, encode_metadata
+from index.items.item import NewItem, QueryItem, encode_metadata
 from index.items.metadata_index import add_metadata_entries, metadata_entries
 from index.query.groups import FEW, Groups, group_key, read_groups
 from index.query.result_selection import (
@@ -158,7 +158,7 @@ def test_hits_are_those_of_the_twin(
         asker.vector_D[np.newaxis],
         k=k,
         filter=wanted or None,
-        itself=Itself(asker.id, asker.vector_D),
+        query_item=QueryItem(asker.id, asker.vector_D),
         selection=result_selection(asked),
     )
 

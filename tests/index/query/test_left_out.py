@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from files.durable import write_bytes
 from index.gallery import Gallery
-from index.items.item import Itself, NewItem
+from index.items.item import NewItem, QueryItem
 from index.search.ann_index import AnnIndex
 from index.search.index_spec import IndexSpec
 from index.search.unindexed_rows import COMPARED_NUMBERS
@@ -294,7 +294,7 @@ def test_every_item_of_a_large_homogeneous_gallery_finds_itself(
         assert strangers(gallery, vectors_ND, list(range(count))) == []
         for one in unlike:
             hit = gallery.search(
-                vectors_ND[[one]], k=1, itself=Itself(str(one), vectors_ND[one])
+                vectors_ND[[one]], k=1, query_item=QueryItem(str(one), vectors_ND[one])
             ).hits[0][0]
             assert (hit.id, hit.score) == (str(one), 1)
 
@@ -329,7 +329,9 @@ def test_among_equals_an_item_asked_for_by_its_id_comes_first(tmp_path: Path) ->
     vectors_ND = np.repeat(unit_vectors(1, 8, seed=0), 50, axis=0)
     with filled(tmp_path / "g", vectors_ND) as gallery:
         for k in (1, 3, 50):
-            hits = gallery.search(vectors_ND[:1], k=k, itself=Itself("37", vectors_ND[0])).hits[0]
+            hits = gallery.search(
+                vectors_ND[:1], k=k, query_item=QueryItem("37", vectors_ND[0])
+            ).hits[0]
 
             assert hits[0].id == "37"
             assert len({hit.id for hit in hits}) == len(hits) == k
@@ -341,7 +343,9 @@ def test_only_its_own_vector_puts_an_item_first(tmp_path: Path) -> None:
     vectors_ND = unit_vectors(50, 8, seed=0)
     with filled(tmp_path / "g", vectors_ND) as gallery:
         assert (
-            gallery.search(vectors_ND[[5]], k=1, itself=Itself("37", vectors_ND[5])).hits[0][0].id
+            gallery.search(vectors_ND[[5]], k=1, query_item=QueryItem("37", vectors_ND[5]))
+            .hits[0][0]
+            .id
             == "5"
         )
 

@@ -50,7 +50,7 @@ def test_a_snapshot_answers_as_sorting_all_its_rows_would(
     pool_ND[::7] = pool_ND[0]  # ties, within a part and between them
     in_base = 0 if spec is None else data.draw(st.sampled_from([64, 200]))
     base = None if spec is None else base_of(pool_ND[:in_base], spec)
-    writer, twin = SnapshotWriter(WIDTH, base=base, seq=5), Twin()
+    writer, twin = SnapshotWriter(WIDTH, segment=base, seq=5), Twin()
     twin.vectors = {key: pool_ND[key - 1] for key in range(1, in_base + 1)}
     last, seq = in_base, 5
     for _ in range(data.draw(st.integers(0, 5))):
@@ -110,7 +110,7 @@ def test_a_snapshot_answers_as_sorting_all_its_rows_would(
 def mixed() -> Snapshot:
     """A snapshot with rows in a base under a graph, and rows that came since."""
     vectors_ND, _ = clustered(300, WIDTH, seed=0)
-    writer = SnapshotWriter(WIDTH, base=base_of(vectors_ND[:200], GRAPH), seq=200)
+    writer = SnapshotWriter(WIDTH, segment=base_of(vectors_ND[:200], GRAPH), seq=200)
     writer.apply(
         seq=301,
         keys_N=np.arange(201, 301),
@@ -137,7 +137,7 @@ def test_queries_that_are_no_unit_vectors_of_the_width_are_refused(
 ) -> None:
     queries_QD = spoil(unit_vectors(2, WIDTH, seed=0))
 
-    for snapshot in (mixed(), SnapshotWriter(WIDTH, base=None, seq=0).snapshot):
+    for snapshot in (mixed(), SnapshotWriter(WIDTH, segment=None, seq=0).snapshot):
         with pytest.raises(BadVectorsError, match=sentence):
             snapshot.search(queries_QD, k=1)
         with pytest.raises(BadVectorsError, match=sentence):
@@ -169,7 +169,7 @@ def test_queries_of_another_layout_or_precision_find_the_same() -> None:
 
 def test_a_snapshot_that_is_held_does_not_change_while_rows_come_and_go() -> None:
     vectors_ND, _ = clustered(600, WIDTH, seed=0)
-    writer = SnapshotWriter(WIDTH, base=base_of(vectors_ND[:200], GRAPH), seq=200)
+    writer = SnapshotWriter(WIDTH, segment=base_of(vectors_ND[:200], GRAPH), seq=200)
     held = writer.snapshot
     before = held.search(vectors_ND[:20], k=10)
 
@@ -187,7 +187,7 @@ def test_a_snapshot_that_is_held_does_not_change_while_rows_come_and_go() -> Non
 
 
 def test_a_change_that_is_refused_leaves_the_snapshot_as_it_was() -> None:
-    writer = SnapshotWriter(WIDTH, base=None, seq=0)
+    writer = SnapshotWriter(WIDTH, segment=None, seq=0)
     writer.apply(seq=1, keys_N=np.array([4]), vectors_ND=unit_vectors(1, WIDTH, 0), removed=NO_KEYS)
     before = writer.snapshot
 
@@ -201,7 +201,7 @@ def test_a_change_that_is_refused_leaves_the_snapshot_as_it_was() -> None:
 
 
 def test_removals_are_counted_whether_or_not_the_keys_are_known() -> None:
-    writer = SnapshotWriter(WIDTH, base=None, seq=0)
+    writer = SnapshotWriter(WIDTH, segment=None, seq=0)
     for seq, removed in enumerate(([], [7], [7, 8], [])):
         writer.apply(
             seq=seq, keys_N=NO_KEYS, vectors_ND=NO_VECTORS, removed=np.array(removed, np.int64)

@@ -21,7 +21,7 @@ from index.items.filter import IsNull, Key, Match, Range
 from index.items.item import NewItem, PutResult
 from index.maintenance.verify import store_problems
 from index.store import group_commit as writer_module
-from index.store.condition_queries import scan_keys
+from index.store.condition_queries import same_content, scan_keys
 from index.store.schema import Binding
 from index.store.store import Store, read_binding
 from index.store.transaction import WriteTransaction
@@ -384,7 +384,7 @@ def test_many_may_open_a_gallery_of_version_1_at_once(version_1: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from index import migration
+from index.store import migration
 from index.store.store import Store
 def die(writer):
     migration.fill_terms(writer)
@@ -584,12 +584,14 @@ def test_keys_vectors_and_counts_are_those_of_what_is_stored(store: Store) -> No
 
 
 def test_ids_of_the_same_content_are_found_oldest_first(store: Store) -> None:
-    assert store.same_content() == []
+    with store.reading() as reader:
+        assert same_content(reader) == []
     seeds = {"z": 1, "y": 2, "x": 3, "b": 2, "a": 1, "c": 2}
     put(store, *[new_item(item_id, seed=seed) for item_id, seed in seeds.items()])
     put(store, new_item("y", seed=2, label="replaced, so newer"))
 
-    assert store.same_content() == [["z", "a"], ["b", "c", "y"]]
+    with store.reading() as reader:
+        assert same_content(reader) == [["z", "a"], ["b", "c", "y"]]
 
 
 def test_few_new_items_are_read_and_many_are_looked_up(

@@ -353,14 +353,14 @@ def test_labels_are_stored_as_the_text_they_are(
         ({"created": "yesterday"}, "its creation time is not of the form"),
         ({"created": 5}, "its creation time is not of the form"),
         ({"vector": None}, "no row of numbers"),
-        ({"vector": ""}, "its vector is no list of numbers: ''"),
-        ({"vector": "1,2"}, "its vector is no list of numbers: '1,2'"),
-        ({"vector": ["a", *VECTOR[1:]]}, "something else than a number at 1: 'a'"),
+        ({"vector": ""}, "its vector is not a list of numbers: ''"),
+        ({"vector": "1,2"}, "its vector is not a list of numbers: '1,2'"),
+        ({"vector": ["a", *VECTOR[1:]]}, "something other than a number at 1: 'a'"),
         ({"vector": [*VECTOR[:-1], ""]}, "nothing as its number 8"),
         ({"vector": [*VECTOR[:-1], None]}, "not finite"),
         ({"vector": [*VECTOR[:-1], float("inf")]}, "not finite"),
         ({"vector": [VECTOR]}, "no row of numbers"),
-        ({"vector": {}}, "something else than numbers"),
+        ({"vector": {}}, "something other than numbers"),
         ({"id": None}, "an id is text, got None"),
         ({"id": ""}, "an id has at least one character"),
         ({"id": [1]}, "an id is text, got [1]"),
@@ -395,7 +395,7 @@ def test_ids_that_are_numbers_are_text(gallery: Gallery, tmp_path: Path) -> None
 
     report = imported(gallery, tmp_path / "x.jsonl")
 
-    assert (report.added, report.refused) == (3, [("7", "its id came before")])
+    assert (report.added, report.refused) == (3, [("7", "its id came in an earlier row")])
     assert set(gallery.existing(["7", "8", "9"])) == {"7", "8", "9"}
 
 

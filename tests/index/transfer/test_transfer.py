@@ -343,7 +343,7 @@ def test_rows_that_cannot_be_stored_are_listed_and_the_others_stored(
         "long": "its vector has the length",
         "wide": "has 9 numbers, not 8",
         "none": "no row of numbers",
-        "text": "something else than a number at 1: 'x'",
+        "text": "something other than a number at 1: 'x'",
         "flat": "no row of numbers",
         "bad/id": "an id has no '/'",
         "row 11": "an id is text",
@@ -390,7 +390,7 @@ def test_vectors_of_another_model_are_refused(gallery: Gallery, tmp_path: Path) 
     [
         ("x.csv", "", "no column id"),
         ("x.csv", "name,v\na,1\n", "no column id"),
-        ("x.csv", "id,id\na,1\n", "a column twice"),
+        ("x.csv", "id,id\na,1\n", "two columns of the same name"),
         ("x.csv", "id,vector,size\na,[1],3\n", "which is not known"),
         ("x.csv", 'id,v\na,"1\n', "line"),
         ("x.csv", "id,v\n\xff", None),

@@ -76,10 +76,22 @@ def routes(client: httpx.Client) -> list[tuple[str, str]]:
     ]
 
 
+def test_routes_are_grouped_under_words_for_readers(client: httpx.Client) -> None:
+    """They are the headings of /docs: no names of classes."""
+    paths = client.get("/openapi.json").json()["paths"]
+    operations = [operation for methods in paths.values() for operation in methods.values()]
+
+    assert {tag for operation in operations for tag in operation["tags"]} == {
+        *("Queries", "Items", "Jobs", "Service")
+    }
+    for operation in operations:
+        assert not re.search(r"[a-z][A-Z]", operation["summary"].replace("OpenAPI", "")), operation
+
+
 def test_bentoml_is_the_version_that_was_looked_through() -> None:
     assert importlib.metadata.version("bentoml") == BENTOML, (
         "BentoML changed: see that service/server/bento_supervisor.py still closes its control "
-        "ports and service/server/bento_hardening.py its pickles, that service/http/gateway.py "
+        "ports and service/server/bento_hardening.py its pickles, that service/request/gateway.py "
         "still stands before its routes, and run this whole file; "
         "read the notes on deserialisation and file downloads of the releases in between"
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.requests import Request
 
 from service.errors import BodyTooLargeError, OverloadedError, SlowRequestError
-from service.http.admission import BUSY, Admission, BodyBudget, MemoryGate
+from service.http.admission import BUSY, Admission, BodyMemoryBudget, MemoryLimiter
 from service.http.request_body import read_body
 from tests.support.galleries import write_gallery
 from tests.support.images.pngs import encoded, png
@@ -220,13 +220,13 @@ def request_of(chunks: list[bytes], **headers: str) -> Request:
     return Request({"type": "http", "headers": raw}, receive)
 
 
-def read(budget: BodyBudget, request: Request) -> bytes:
+def read(budget: BodyMemoryBudget, request: Request) -> bytes:
     with budget.reserve("") as held:
         return asyncio.run(read_body(request, max_bytes=1000, held=held))
 
 
 def test_a_body_is_counted_while_it_is_held() -> None:
-    budget = BodyBudget(1500)
+    budget = BodyMemoryBudget(1500)
     with budget.reserve("") as first:
         asyncio.run(read_body(request_of([b"a" * 900]), max_bytes=1000, held=first))
         assert budget.held == 900
@@ -238,7 +238,7 @@ def test_a_body_is_counted_while_it_is_held() -> None:
 
 
 def test_a_body_is_counted_as_it_comes_and_not_as_it_is_announced() -> None:
-    budget = BodyBudget(1500)
+    budget = BodyMemoryBudget(1500)
     with budget.reserve("") as first:
         first.grow_to(900)
         with pytest.raises(SlowRequestError, match="went away"):
@@ -251,7 +251,7 @@ def test_a_body_is_counted_as_it_comes_and_not_as_it_is_announced() -> None:
 
 
 def test_one_caller_cannot_hold_all_the_bytes_there_are() -> None:
-    budget = BodyBudget(1000)
+    budget = BodyMemoryBudget(1000)
     with ExitStack() as held:
         for _ in range(10):
             held.enter_context(budget.reserve("flood")).grow_to(100)
@@ -272,13 +272,13 @@ def test_a_large_body_comes_whole_whether_its_length_was_told_or_not() -> None:
     data = bytes(range(256)) * 8192  # 2 MiB
     pieces = [data[at : at + 65536] for at in range(0, len(data), 65536)]
     for told in ({"content_length": str(len(data))}, {}):
-        with BodyBudget(2**22).reserve("") as held:
+        with BodyMemoryBudget(2**22).reserve("") as held:
             body = asyncio.run(read_body(request_of(pieces, **told), max_bytes=2**22, held=held))
         assert body == data
 
 
 def test_threads_wait_until_there_is_memory_and_the_largest_goes_alone() -> None:
-    gate = MemoryGate(100)
+    gate = MemoryLimiter(100)
     most = 0
 
     def work(wanted: int) -> None:
@@ -301,7 +301,7 @@ def test_threads_wait_until_there_is_memory_and_the_largest_goes_alone() -> None
 
 
 def test_memory_is_given_back_when_decoding_fails() -> None:
-    gate = MemoryGate(100)
+    gate = MemoryLimiter(100)
     with pytest.raises(CorruptImageError), gate.passage() as take:
         decode_image(png(1)[:600], before_pixels=take)
 
@@ -362,7 +362,7 @@ def test_bombs_at_once_leave_the_worker_alive_and_its_memory_bounded(
         def send(data: bytes) -> None:
             answers.append(httpx.post(f"{server.url}/v1/classify", content=data, timeout=900))
 
-        threads = [threading.Thread(target=send, args=(bombs[n % 2],)) for n in range(8)]
+        threads = [threading.Thread(target=send, args=(bombs[n % 2],)) for n in range(4)]
         for thread in threads:
             thread.start()
         with server.client() as client:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.inference.batcher import Pipeline
+from service.inference.batcher import Batcher
 from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
+from service.telemetry.watchdog import Watchdog
 from vision.errors import CorruptImageError
 from vision.inference.encoder import Encoding
 
@@ -39,10 +40,11 @@ class SlowEncoder:
         return encode(pixels_BCHW)
 
 
-def pipeline(**changes: object) -> Pipeline:
+def batcher(**changes: object) -> Batcher:
     settings: dict[str, object] = {
         "decode": decode,
         "encode": encode,
+        "watchdog": Watchdog(),
         "decode_threads": 2,
         "heavy_threads": 1,
         "decodes_itself": False,
@@ -50,7 +52,7 @@ def pipeline(**changes: object) -> Pipeline:
         "max_batch": 8,
         "on_batch": lambda _: None,
     }
-    return Pipeline(**{**settings, **changes})  # type: ignore[arg-type]
+    return Batcher(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def heavy_until(gate: threading.Event) -> Callable[[Task, bool], DecodedImage]:
@@ -66,16 +68,21 @@ def heavy_until(gate: threading.Event) -> Callable[[Task, bool], DecodedImage]:
     return heavy_decode
 
 
+async def one(work: Batcher, data: bytes) -> Encoded:
+    (outcome,) = await work.encode([Task(data=data, is_cheap=True)], caller="")
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 def value(encoded: Encoded) -> int:
     return int(encoded.vector_D[0])
 
 
 def test_everybody_gets_the_answer_to_his_own_image() -> None:
     async def scenario() -> list[int]:
-        work = pipeline()
-        answers = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(100))
-        )
+        work = batcher()
+        answers = await asyncio.gather(*(one(work, bytes([n])) for n in range(100)))
         await work.close()
         return [value(answer) for answer in answers]
 
@@ -87,8 +94,8 @@ def test_batches_form_while_the_network_is_busy_and_are_bounded() -> None:
     sizes: list[int] = []
 
     async def scenario() -> None:
-        work = pipeline(encode=encoder, on_batch=sizes.append)
-        waiting = [asyncio.create_task(work(Task(data=b"a", is_cheap=True))) for _ in range(30)]
+        work = batcher(encode=encoder, on_batch=sizes.append)
+        waiting = [asyncio.create_task(one(work, b"a")) for _ in range(30)]
         await asyncio.sleep(0.2)
         encoder.allowed.set()
         await asyncio.gather(*waiting)
@@ -104,12 +111,12 @@ def test_batches_form_while_the_network_is_busy_and_are_bounded() -> None:
 
 def test_a_lone_request_does_not_wait_for_company() -> None:
     async def scenario() -> float:
-        work = pipeline()
-        await work(Task(data=b"a", is_cheap=True))
+        work = batcher()
+        await one(work, b"a")
         seconds = []
         for _ in range(20):
             started = time.perf_counter()
-            await work(Task(data=b"a", is_cheap=True))
+            await one(work, b"a")
             seconds.append(time.perf_counter() - started)
         await work.close()
         return min(seconds)  # others may have been held up by what else the machine does
@@ -119,9 +126,9 @@ def test_a_lone_request_does_not_wait_for_company() -> None:
 
 def test_a_broken_image_fails_alone() -> None:
     async def scenario() -> list[object]:
-        work = pipeline()
+        work = batcher()
         answers = await asyncio.gather(
-            *(work(Task(data=data, is_cheap=True)) for data in (b"a", b"x", b"b")),
+            *(one(work, data) for data in (b"a", b"x", b"b")),
             return_exceptions=True,
         )
         await work.close()
@@ -144,10 +151,10 @@ def test_a_network_that_fails_fails_its_batch_and_serves_the_next() -> None:
         return encode(pixels_BCHW)
 
     async def scenario() -> int:
-        work = pipeline(encode=fail_once)
+        work = batcher(encode=fail_once)
         with pytest.raises(RuntimeError, match="out of memory"):
-            await work(Task(data=b"a", is_cheap=True))
-        answer = await work(Task(data=b"b", is_cheap=True))
+            await one(work, b"a")
+        answer = await one(work, b"b")
         await work.close()
         return value(answer)
 
@@ -164,10 +171,10 @@ def test_a_caller_who_went_away_is_not_decoded_for() -> None:
         return decode(task, light_only)
 
     async def scenario() -> None:
-        work = pipeline(decode=slow_decode, decode_threads=1)
+        work = batcher(decode=slow_decode, decode_threads=1)
         # The first takes the short way, the second the one decoder; the third waits for it.
-        stay = [asyncio.create_task(work(Task(data=data, is_cheap=True))) for data in (b"a", b"c")]
-        leaves = asyncio.create_task(work(Task(data=b"b", is_cheap=True)))
+        stay = [asyncio.create_task(one(work, data)) for data in (b"a", b"c")]
+        leaves = asyncio.create_task(one(work, b"b"))
         await asyncio.sleep(0.05)
         leaves.cancel()
         await asyncio.sleep(0.05)
@@ -184,10 +191,10 @@ def test_a_caller_who_went_away_is_not_encoded_for() -> None:
     encoder = SlowEncoder()
 
     async def scenario() -> None:
-        work = pipeline(encode=encoder)
-        stays = asyncio.create_task(work(Task(data=b"a", is_cheap=True)))
+        work = batcher(encode=encoder)
+        stays = asyncio.create_task(one(work, b"a"))
         await asyncio.sleep(0.05)  # the network has it
-        leave = [asyncio.create_task(work(Task(data=b"b", is_cheap=True))) for _ in range(5)]
+        leave = [asyncio.create_task(one(work, b"b")) for _ in range(5)]
         await asyncio.sleep(0.2)  # decoded by now, and waiting for the network
         for task in leave:
             task.cancel()
@@ -205,10 +212,8 @@ def test_closing_finishes_what_was_begun() -> None:
     encoder = SlowEncoder()
 
     async def scenario() -> list[int]:
-        work = pipeline(encode=encoder)
-        waiting = [
-            asyncio.create_task(work(Task(data=bytes([n]), is_cheap=True))) for n in range(20)
-        ]
+        work = batcher(encode=encoder)
+        waiting = [asyncio.create_task(one(work, bytes([n]))) for n in range(20)]
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(work.close())
         await asyncio.sleep(0.05)
@@ -226,8 +231,8 @@ def test_the_times_of_the_stages_are_told() -> None:
         return encode(pixels_BCHW)
 
     async def scenario() -> Encoded:
-        work = pipeline(encode=slow)
-        answer = await work(Task(data=b"a", is_cheap=True))
+        work = batcher(encode=slow)
+        answer = await one(work, b"a")
         await work.close()
         return answer
 
@@ -248,12 +253,10 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
         return decode(task, light_only)
 
     async def scenario() -> list[int]:
-        work = pipeline(
+        work = batcher(
             decode=noting_decode, decodes_itself=True, decode_threads=1, on_batch=sizes.append
         )
-        answers = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(20))
-        )
+        answers = await asyncio.gather(*(one(work, bytes([n])) for n in range(20)))
         await work.close()
         return [value(answer) for answer in answers]
 
@@ -270,11 +273,9 @@ def test_a_heavy_image_holds_up_nobody(decodes_itself: bool, is_quick: bool) -> 
     heavy_decode = heavy_until(gate)
 
     async def scenario() -> tuple[list[int], int]:
-        work = pipeline(decode=heavy_decode, decodes_itself=decodes_itself, is_quick=is_quick)
-        heavy = asyncio.create_task(work(Task(data=b"h", is_cheap=True)))
-        light = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(20))
-        )
+        work = batcher(decode=heavy_decode, decodes_itself=decodes_itself, is_quick=is_quick)
+        heavy = asyncio.create_task(one(work, b"h"))
+        light = await asyncio.gather(*(one(work, bytes([n])) for n in range(20)))
         assert not heavy.done()
         gate.set()
         last = await heavy
@@ -290,9 +291,9 @@ def test_images_of_one_call_come_back_in_their_order_and_fail_alone(count: int) 
     tasks = [Task(data=b"x" if n == 3 else bytes([n]), is_cheap=True) for n in range(count)]
 
     async def scenario() -> list[Encoded | Exception]:
-        work = pipeline()
-        outcomes = await work.encode_all(tasks)
-        assert await work.encode_all([]) == []
+        work = batcher()
+        outcomes = await work.encode(tasks, caller="")
+        assert await work.encode([], caller="") == []
         await work.close()
         return outcomes
 
@@ -309,10 +310,10 @@ def test_a_large_call_leaves_room_for_others() -> None:
     done: list[str] = []
 
     async def scenario() -> None:
-        work = pipeline(encode=encoder)
+        work = batcher(encode=encoder)
 
         async def note(name: str, count: int) -> None:
-            await work.encode_all([Task(data=b"a", is_cheap=True)] * count)
+            await work.encode([Task(data=b"a", is_cheap=True)] * count, caller="")
             done.append(name)
 
         await asyncio.gather(note("large", 2000), note("small", 1))
@@ -332,15 +333,17 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
         return decode(task, light_only)
 
     async def scenario() -> int:
-        work = pipeline(encode=encoder, decode=noting_decode)
+        work = batcher(encode=encoder, decode=noting_decode)
         large = [
-            asyncio.create_task(work.encode_all([Task(data=bytes([n]), is_cheap=True)] * 300))
+            asyncio.create_task(
+                work.encode([Task(data=bytes([n]), is_cheap=True)] * 300, caller="")
+            )
             for n in range(20)
         ]
         await asyncio.sleep(0.1)
         most = work.under_way
         large[0].cancel()
-        single = asyncio.create_task(work(Task(data=b"s", is_cheap=True)))
+        single = asyncio.create_task(one(work, b"s"))
         await asyncio.sleep(0.1)
         encoder.allowed.set()
         await single
@@ -360,13 +363,13 @@ def test_images_that_turn_out_heavy_keep_no_place_from_other_calls() -> None:
     heavy_decode = heavy_until(gate)
 
     async def scenario() -> None:
-        work = pipeline(decode=heavy_decode)
+        work = batcher(decode=heavy_decode)
         heavy = [
-            asyncio.create_task(work.encode_all([Task(data=b"h", is_cheap=is_cheap)] * 100))
+            asyncio.create_task(work.encode([Task(data=b"h", is_cheap=is_cheap)] * 100, caller=""))
             for is_cheap in (True, False)
         ]
         await asyncio.sleep(0.1)
-        light = await work.encode_all([Task(data=b"l", is_cheap=True)] * 100)
+        light = await work.encode([Task(data=b"l", is_cheap=True)] * 100, caller="")
         assert [value(one) for one in light if isinstance(one, Encoded)] == [ord("l")] * 100
         assert not any(call.done() for call in heavy)
         gate.set()
@@ -386,12 +389,10 @@ def test_a_lone_image_of_a_quick_network_takes_no_thread_and_company_does() -> N
         return encode(pixels_BCHW)
 
     async def scenario() -> list[int]:
-        work = pipeline(encode=noting_encode, is_quick=True)
-        alone = [await work(Task(data=bytes([n]), is_cheap=True)) for n in range(3)]
+        work = batcher(encode=noting_encode, is_quick=True)
+        alone = [await one(work, bytes([n])) for n in range(3)]
         assert threads == ["MainThread"] * 3
-        together = await asyncio.gather(
-            *(work(Task(data=bytes([n]), is_cheap=True)) for n in range(3, 50))
-        )
+        together = await asyncio.gather(*(one(work, bytes([n])) for n in range(3, 50)))
         assert set(threads[3:]) == {"network"}
         await work.close()
         return [value(answer) for answer in (*alone, *together)]

@@ -15,9 +15,9 @@ import pytest
 
 from files.module_command import ROOT
 from index.decoding import decoder_process
-from service.http.admission import MemoryGate
+from service.http.admission import MemoryLimiter
 from service.inference.decoder import PictureDecoder
-from service.inference.decoder_pool import Decoders
+from service.inference.decoder_pool import DecoderPool
 from service.inference.task import Task
 from tests.support.images.hostile_images import (
     animation,
@@ -29,6 +29,7 @@ from tests.support.images.hostile_images import (
     repeated_scans,
 )
 from tests.support.images.pngs import encoded, picture, png
+from tests.support.paths import DATA
 from vision.errors import CostlyImageError, ImageError
 from vision.formats.decoding_cost import is_cheap
 from vision.formats.detect import FORMATS, HEIC
@@ -41,9 +42,11 @@ SIDE = 128  # of thumbnails
 
 
 @contextmanager
-def started(*, timeout_s: float = 10, limits: ImageLimits = DEFAULT_LIMITS) -> Iterator[Decoders]:
-    decoders = Decoders(
-        PictureDecoder(PREPROCESSING, limits), MemoryGate(2**30), timeout_s=timeout_s
+def started(
+    *, timeout_s: float = 10, limits: ImageLimits = DEFAULT_LIMITS
+) -> Iterator[DecoderPool]:
+    decoders = DecoderPool(
+        PictureDecoder(PREPROCESSING, limits), MemoryLimiter(2**30), timeout_s=timeout_s
     )
     try:
         yield decoders
@@ -52,7 +55,7 @@ def started(*, timeout_s: float = 10, limits: ImageLimits = DEFAULT_LIMITS) -> I
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
+def decoders() -> Iterator[DecoderPool]:
     with started() as running:
         yield running
 
@@ -71,7 +74,7 @@ def processes() -> list[int]:
 @pytest.mark.parametrize("image_format", [one.pillow_name for one in FORMATS if one is not HEIC])
 @pytest.mark.parametrize("with_thumbnail", [True, False])
 def test_each_format_gives_the_pixels_that_decoding_here_gives(
-    decoders: Decoders, image_format: str, with_thumbnail: bool
+    decoders: DecoderPool, image_format: str, with_thumbnail: bool
 ) -> None:
     data = encoded(picture(3, (300, 200)), image_format)
     crop = None if with_thumbnail else CropBox(top=0.1, left=0.2, bottom=0.9, right=0.7)
@@ -89,9 +92,9 @@ def test_each_format_gives_the_pixels_that_decoding_here_gives(
 
 @pytest.mark.parametrize("name", ["phone", "mirrored", "gray"])
 def test_a_heic_picture_gives_the_pixels_that_decoding_here_gives(
-    decoders: Decoders, name: str
+    decoders: DecoderPool, name: str
 ) -> None:
-    data = (ROOT / "tests" / f"{name}.heic").read_bytes()
+    data = (DATA / f"{name}.heic").read_bytes()
 
     decoded = decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
 
@@ -111,7 +114,7 @@ def test_a_heic_picture_gives_the_pixels_that_decoding_here_gives(
     ids=["scans", "baseline-scans", "segments", "chunks", "profiles"],
 )
 def test_what_has_more_parts_than_pictures_have_is_refused_before_it_is_decoded(
-    decoders: Decoders, data: bytes, sentence: str
+    decoders: DecoderPool, data: bytes, sentence: str
 ) -> None:
     assert not is_cheap(data)
     with pytest.raises(CostlyImageError, match=sentence):
@@ -134,7 +137,7 @@ def test_what_has_more_parts_than_pictures_have_is_refused_before_it_is_decoded(
     ids=["palette", "scans", "segments", "zTXt", "iTXt", "gif", "webp", "apng", "pages"],
 )
 def test_what_is_large_but_within_the_limits_is_decoded_away_from_the_event_loop(
-    decoders: Decoders, data: bytes
+    decoders: DecoderPool, data: bytes
 ) -> None:
     assert not is_cheap(data)
     decoded = decoders.decode(Task(data=data, is_cheap=False), thumbnail_side=SIDE)
@@ -142,7 +145,7 @@ def test_what_is_large_but_within_the_limits_is_decoded_away_from_the_event_loop
     np.testing.assert_array_equal(decoded.pixels_CHW, expected)
 
 
-def test_a_process_holds_no_file_but_its_line_and_can_open_none(decoders: Decoders) -> None:
+def test_a_process_holds_no_file_but_its_line_and_can_open_none(decoders: DecoderPool) -> None:
     decoders.decode(Task(data=png(1), is_cheap=False), thumbnail_side=SIDE)
     (pid,) = processes()
 
@@ -171,7 +174,7 @@ def test_an_avif_picture_gets_no_thread_for_each_core() -> None:
     assert done.returncode == 41
 
 
-def test_a_refusal_is_the_one_that_decoding_here_gives(decoders: Decoders) -> None:
+def test_a_refusal_is_the_one_that_decoding_here_gives(decoders: DecoderPool) -> None:
     for data in (b"no picture", png(1)[:60], png(1)[:-400]):
         with pytest.raises(ImageError) as here:
             PREPROCESSING.decode(data)
@@ -206,7 +209,7 @@ def frail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str) -> None:
     script.write_text(
         "import sys, time\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from index import decoder_program\n"
+        "from index.decoding import decoder_program\n"
         "from vision.image.preprocessing import Preprocessing\n"
         "pixels = Preprocessing.pixels\n"
         "def frail(self, image, **more):\n"
@@ -267,8 +270,8 @@ def test_processes_are_replaced_after_some_pictures_and_end_with_the_service(
 
 
 def test_pictures_wait_for_memory_before_their_pixels_are_decoded() -> None:
-    gate = MemoryGate(100 * 2**20)
-    own = Decoders(PictureDecoder(PREPROCESSING, DEFAULT_LIMITS), gate, timeout_s=10)
+    gate = MemoryLimiter(100 * 2**20)
+    own = DecoderPool(PictureDecoder(PREPROCESSING, DEFAULT_LIMITS), gate, timeout_s=10)
     done = threading.Event()
 
     def decode() -> None:

@@ -1,9 +1,9 @@
 """What came alone goes before bulk, which has its turns."""
 
-from service.inference.priority_queue import Precedence
+from service.inference.priority_queue import PriorityQueue
 
 
-def emptied(queue: Precedence[str]) -> str:
+def emptied(queue: PriorityQueue[str]) -> str:
     order = ""
     while (work := queue.pop()) is not None:
         order += work
@@ -11,7 +11,7 @@ def emptied(queue: Precedence[str]) -> str:
 
 
 def test_singles_go_first_and_bulk_has_every_fourth_place() -> None:
-    queue: Precedence[str] = Precedence()
+    queue: PriorityQueue[str] = PriorityQueue()
     for letter in "ABCD":
         queue.put(letter, is_bulk=True)
     for letter in "abcdefgh":
@@ -22,7 +22,7 @@ def test_singles_go_first_and_bulk_has_every_fourth_place() -> None:
 
 
 def test_each_kind_keeps_its_order() -> None:
-    queue: Precedence[str] = Precedence()
+    queue: PriorityQueue[str] = PriorityQueue()
     for letter in "ABCD":
         queue.put(letter, is_bulk=True)
 

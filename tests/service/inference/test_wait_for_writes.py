@@ -9,7 +9,7 @@ import pytest
 
 from index.errors import StorageError
 from index.gallery import Gallery
-from service.inference.wait_for_writes import Newest
+from service.inference.wait_for_writes import WriteWaiter
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
 
 
@@ -19,11 +19,11 @@ def on_a_thread(look: Callable[[], int]) -> Callable[[], Awaitable[int]]:
 
 def test_waiting_ends_when_the_write_arrives_or_when_time_is_up(tmp_path: Path) -> None:
     async def wait(ours: Gallery, theirs: Gallery) -> None:
-        newest = Newest(on_a_thread(ours.catch_up))
-        assert not await newest.wait_for(1, timeout_s=0.05)
+        waiter = WriteWaiter(on_a_thread(ours.catch_up))
+        assert not await waiter.wait_for(1, timeout_s=0.05)
 
-        waiting = [asyncio.create_task(newest.wait_for(1, timeout_s=30)) for _ in range(100)]
-        never = asyncio.create_task(newest.wait_for(2, timeout_s=1))
+        waiting = [asyncio.create_task(waiter.wait_for(1, timeout_s=30)) for _ in range(100)]
+        never = asyncio.create_task(waiter.wait_for(2, timeout_s=1))
         await asyncio.sleep(0.05)
         assert not any(one.done() for one in waiting)
         theirs.put([item_of("a", 1)])
@@ -31,7 +31,7 @@ def test_waiting_ends_when_the_write_arrives_or_when_time_is_up(tmp_path: Path) 
         assert await asyncio.gather(*waiting) == [True] * 100
         assert ours.count == 1
         assert not await never
-        assert await newest.wait_for(1, timeout_s=30), "it looks again after a pause"
+        assert await waiter.wait_for(1, timeout_s=30), "it looks again after a pause"
 
     with (
         Gallery.create(
@@ -48,8 +48,8 @@ def test_everybody_who_waits_hears_that_the_log_cannot_be_read() -> None:
         raise StorageError("the disk is gone")
 
     async def wait() -> list[bool | BaseException]:
-        newest = Newest(on_a_thread(look))
-        asked = [newest.wait_for(1, timeout_s=30) for _ in range(3)]
+        waiter = WriteWaiter(on_a_thread(look))
+        asked = [waiter.wait_for(1, timeout_s=30) for _ in range(3)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     heard = asyncio.run(wait())

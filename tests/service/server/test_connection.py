@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from uvicorn.config import Config
 
-from service.http.gateway import Desk, Front
+from service.request.gateway import Gateway
 from service.server.connection import LINGER_S, MAX_PIPELINED, WorkerProtocol
 from service.server.connection_limits import SHARE
 from service.server.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
@@ -82,7 +82,7 @@ def code_of(answer: bytes) -> tuple[int, str]:
 def test_a_worker_of_bentoml_uses_our_connections() -> None:
     from service import app  # noqa: PLC0415 - BentoML's own way: the service first, then uvicorn
 
-    config = Config(Front(app.Lookalike, desk=Desk()), log_config=None)
+    config = Config(app.stand_before(Gateway()), log_config=None)
     config.load()
 
     assert config.http_protocol_class is Connection

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.api.application import create_application
+from service.api.application import create_router
 from service.config import ServiceSettings
-from service.http.admission import BodyBudget
-from service.http.gateway import Desk, Front
-from service.inference.batcher import Pipeline
+from service.inference.batcher import Batcher
 from service.inference.task import Task
-from service.request.exchange import WorkerState
+from service.request.gateway import Gateway
+from service.request.worker_context import WorkerContext
 from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, hide_folders
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.watchdog import STUCK_S, Watchdog
 from tests.support.fakes import FakeEncoder
 from tests.support.galleries import write_gallery
@@ -110,10 +108,11 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     watchdog, release, begun = Watchdog(clock=clock), threading.Event(), threading.Event()
 
     def work() -> None:
-        begun.set()
-        release.wait(timeout=60)
+        with watchdog.track(activity):
+            begun.set()
+            release.wait(timeout=60)
 
-    thread = threading.Thread(target=watchdog.track(activity, work))
+    thread = threading.Thread(target=work)
     thread.start()
     assert begun.wait(timeout=60)
     clock.now = STUCK_S - 1
@@ -125,17 +124,17 @@ def test_work_that_does_not_end_is_seen_until_it_does(activity: Any) -> None:
     thread.join(timeout=60)
 
     assert not watchdog.is_stuck(activity)
-    with pytest.raises(ZeroDivisionError):
-        watchdog.track(activity, lambda: 1 / 0)()
+    with pytest.raises(ZeroDivisionError), watchdog.track(activity):
+        raise ZeroDivisionError
     assert watchdog.longest_s(activity) == 0
 
 
 def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> None:
     clock, release, begun = Clock(), threading.Event(), threading.Event()
-    state = WorkerState(
-        ServiceSettings(), WorkerMetrics(), BodyBudget(1), watchdog=Watchdog(clock=clock)
+    context = WorkerContext(
+        settings=ServiceSettings(), router=create_router(), watchdog=Watchdog(clock=clock)
     )
-    state.loading.end()
+    context.loading.end()
     encoder = FakeEncoder()
 
     def encode(pixels_BCHW: NDArray[np.uint8]) -> Encoding:
@@ -144,23 +143,23 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
         return encoder.encode(pixels_BCHW)
 
     async def probe() -> list[httpx.Response]:
-        pipeline = Pipeline(
+        batcher = Batcher(
             decode=lambda task, light_only: _decoded(encoder, task),
-            encode=state.watchdog.track("network", encode),
+            encode=encode,
+            watchdog=context.watchdog,
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
             is_quick=False,
             max_batch=2,
-            on_batch=state.metrics.count_batch,
+            on_batch=context.metrics.count_batch,
         )
-        application = create_application(state)
-        desk = Desk()
-        desk.application, desk.metrics = application, state.metrics
-        transport = httpx.ASGITransport(Front(application, desk=desk))
+        transport = httpx.ASGITransport(Gateway(context))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             answers = [await client.get("/livez")]
-            waiting = asyncio.create_task(pipeline(Task(data=png(1), is_cheap=True)))
+            waiting = asyncio.create_task(
+                batcher.encode([Task(data=png(1), is_cheap=True)], caller="")
+            )
             await asyncio.to_thread(begun.wait)
             answers.append(await client.get("/livez"))
             clock.now = STUCK_S + 1
@@ -168,7 +167,7 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
             release.set()
             await waiting
             answers.append(await client.get("/livez"))
-        await pipeline.close()
+        await batcher.close()
         return answers
 
     well, at_work, stuck, unready, well_again = asyncio.run(probe())
@@ -182,11 +181,11 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
 
 
 def _decoded(encoder: FakeEncoder, task: Task) -> Any:
-    from service.inference.batcher import Decoded  # noqa: PLC0415
+    from service.inference.batcher import DecodedImage  # noqa: PLC0415
 
     preprocessing = encoder.manifest.preprocessing
     image = preprocessing.decode(task.data)
-    return Decoded(pixels_CHW=preprocessing.pixels(image), thumbnail=None)
+    return DecodedImage(pixels_CHW=preprocessing.pixels(image), thumbnail=None)
 
 
 def test_a_server_tells_how_far_it_is_until_it_is_ready(model: Path, tmp_path: Path) -> None:

@@ -17,13 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from files.processes import started_ticks
 from service.telemetry.metrics import METRICS, MetricsSnapshot, WorkerMetrics
-from service.telemetry.request_record import (
-    Account,
-    note_image,
-    note_problem,
-    note_stage,
-    open_account,
-)
+from service.telemetry.request_record import RequestRecord
 from service.telemetry.shared_metrics import (
     SharedMetrics,
     prometheus_text,
@@ -54,9 +48,9 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def count(metrics: WorkerMetrics, *, seconds: float = 0.1, method: str = "GET") -> None:
-    metrics.count_request(
-        method=method, route="/v1/gallery", status=200, seconds=seconds, account=Account()
-    )
+    record = RequestRecord(method=method)
+    record.route, record.status, record.seconds = "/v1/gallery", 200, seconds
+    metrics.count_request(record)
 
 
 def snapshot(metrics: WorkerMetrics, **gauges: float) -> MetricsSnapshot:
@@ -169,15 +163,15 @@ def test_methods_that_nobody_uses_share_a_label() -> None:
     assert value(text, "lookalike_requests_total", **labels) == 50
 
 
-def test_an_account_is_counted_by_stage_code_and_image() -> None:
-    account = open_account()
-    note_stage("write", begun=time.perf_counter() - 0.2)
-    note_image(queue_ms=1, decode_ms=2, encode_ms=3)
-    note_problem("corrupt_image", of_item=True, is_refusal=True)
-    note_problem("id_conflict", of_item=True, is_refusal=False)
+def test_a_record_is_counted_by_stage_code_and_image() -> None:
+    record = RequestRecord(method="POST")
+    record.note_stage("write", begun=time.perf_counter() - 0.2)
+    record.note_image(queue_ms=1, decode_ms=2, encode_ms=3)
+    record.item_problems = ["corrupt_image", "id_conflict"]
+    record.refusals = ["corrupt_image"]
     metrics = WorkerMetrics()
 
-    metrics.count_request(method="POST", route="/x", status=207, seconds=1, account=account)
+    metrics.count_request(record)
 
     text = prometheus_text([snapshot(metrics)]).decode()
     assert value(text, "lookalike_images_total") == 1

@@ -179,7 +179,7 @@ def _murder(gallery: Gallery, rng: random.Random) -> None:
 def _rebuild(orders: Orders) -> None:
     """Rebuild again and again, as the process would that upkeep starts; but it is warm."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.argv = ["index.maintenance.rebuild_process", orders.folder, str(os.getppid())]
+    sys.argv = ["index.maintenance.rebuild_process", orders.folder, "{}", str(os.getppid())]
     while True:
         index.maintenance.rebuild_process.main()
         time.sleep(0.01)

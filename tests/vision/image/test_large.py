@@ -87,7 +87,7 @@ def most_bytes():
 
 harden_pillow()
 Image.init()
-decode_image(open("tests/phone.heic", "rb").read())
+decode_image(open("tests/data/phone.heic", "rb").read())
 data = open(sys.argv[1], "rb").read()
 told, before = [], most_bytes()
 size = decode_image(

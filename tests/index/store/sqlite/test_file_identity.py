@@ -107,7 +107,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from index.gallery import Gallery
 from tests.support.crashes.crash_worker_main import item_of
-from tests.index.store import test_file_identity
+from tests.index.store.sqlite import test_file_identity
 gallery = Gallery.open(Path({str(folder)!r}), fingerprint=None)
 gallery.put([item_of("before", 100)])
 test_file_identity.{event.__name__}(gallery.folder)

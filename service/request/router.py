@@ -1,39 +1,27 @@
-"""A request in, the answer of its route out: FastAPI documents the routes, and this calls them.
+"""A path and a method in, the route that FastAPI documents out.
 
 FastAPI's own way to an endpoint leads through ten layers for what our endpoints do not use
 (dependencies, validation, exit stacks, redirects): two fifths of the time the event loop spent.
 """
 
-import asyncio
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from fastapi.routing import APIRoute
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from index.errors import InvalidIdError
 from service.errors import MethodNotAllowedError, NotFoundError
-from service.http.negotiation import accepts_gzip, compress_gzip
-from service.request.exchange import STATE, WorkerState
-from service.telemetry.request_record import current_caller
-
-JSON: Final = "application/json"
-JOBS: Final = "/v1/jobs"
-PACKED_BYTES: Final = 32 * 2**10  # of an answer that is worth packing
-PROBES: Final = ("/livez", "/readyz", "/metrics")  # answered whatever else there is to do
+from service.telemetry.request_record import RequestRecord
 
 _BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-class Dispatch:
-    """The routes of one worker, as an ASGI application; it raises what an endpoint raises."""
+class Router:
+    """The routes of the service."""
 
-    def __init__(self, routes: Sequence[APIRoute], state: WorkerState) -> None:
-        self.state = state
+    def __init__(self, routes: Sequence[APIRoute]) -> None:
         self._fixed = {route.path: _Methods(routes, route.path) for route in routes}
         self._patterns = [
             (route.path_regex, self._fixed.pop(route.path))
@@ -41,38 +29,23 @@ class Dispatch:
             if route.param_convertors and route.path in self._fixed
         ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whose ``scope["route"]`` then is its route.
+    def match(self, scope: Scope, record: RequestRecord) -> tuple[APIRoute, dict[str, str]]:
+        """Return the route of a request, and the parameters in its path; ``record`` notes it.
 
         Raises:
-            NotFoundError, MethodNotAllowedError: no such route.
-            OverloadedError: there is too much to read already.
+            NotFoundError, MethodNotAllowedError: there is no such route.
+            InvalidIdError: a parameter is not encoded as an address is.
         """
         methods, parameters = self._find(scope["path"], scope["method"])
-        scope["route"] = methods.any_route  # the path of its template is in the log in any case
+        record.route = methods.path  # also of a request that is refused here
         if parameters and "%" in scope["path"] and _BROKEN.search(scope["raw_path"]):
             raise InvalidIdError("in an address two hexadecimal digits follow a %: %25 is one")
-        route = methods.pick(scope["method"])
-        scope["route"] = route
-        scope[STATE] = self.state
-        with self._admitted(route), self.state.bodies.reserve(current_caller()) as scope["held"]:
-            request = Request(scope, receive)
-            response: Response = await route.endpoint(request, **parameters)
-            if len(response.body) >= PACKED_BYTES:
-                await _pack(response, request)
-        await response(scope, receive, send)
-
-    def _admitted(self, route: APIRoute) -> AbstractContextManager[None]:
-        """Take a place for reading, until the answer is made; others take theirs with the image."""
-        is_for_reading = "GET" in (route.methods or ()) or route.path.startswith(JOBS)
-        if not is_for_reading or route.path in PROBES:
-            return nullcontext()
-        return self.state.reading.admit(current_caller())
+        return methods.pick(scope["method"]), parameters
 
     def template(self, path: str, method: str) -> str | None:
         """Return the route's path that ``path`` is one of; None: there is none."""
         try:
-            return self._find(path, method)[0].any_route.path
+            return self._find(path, method)[0].path
         except NotFoundError:
             return None
 
@@ -90,22 +63,11 @@ class Dispatch:
         raise NotFoundError("there is nothing at this path; /docs lists the routes")
 
 
-async def _pack(response: Response, request: Request) -> None:
-    """Make a long answer of JSON shorter for a client that takes it so."""
-    if response.media_type != JSON or "etag" in response.headers:  # one tag is of one form
-        return
-    response.headers["Vary"] = "Accept-Encoding"
-    if not accepts_gzip(request.headers):
-        return
-    response.body = await asyncio.to_thread(compress_gzip, bytes(response.body))
-    response.headers["Content-Encoding"] = "gzip"
-    response.headers["Content-Length"] = str(len(response.body))
-
-
 class _Methods:
     """The routes of one path, by method."""
 
     def __init__(self, routes: Sequence[APIRoute], path: str) -> None:
+        self.path = path
         self._routes = {
             method: route
             for route in routes
@@ -114,7 +76,6 @@ class _Methods:
         }
         if "GET" in self._routes:  # the connection leaves the body of its answer away
             self._routes.setdefault("HEAD", self._routes["GET"])
-        self.any_route = next(iter(self._routes.values()))
 
     def take(self, method: str) -> bool:
         """Whether one of them takes ``method``."""
