@@ -31,7 +31,7 @@ from index.transfer.import_vectors import store_vectors
 from index.transfer.stored_items import Provenance
 from index.transfer.vector_source import open_vectors
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 from vision.image.thumbnail import Thumbnail
 
 WIDTH = 8

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cli.evaluate import evaluate as evaluate_command
 from files.durable import replace_file
-from tests.support.labelled_gallery import labelled
+from tests.support.galleries.labelled_gallery import labelled
 from tests.support.models import manifest
 from training.data.dataset import Dataset, HeldOut
 from training.data.images.labelled_images import LabelledImages
