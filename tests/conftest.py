@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from service.security.api_keys import make_key
+from tests.support.commands.newcomer import made_once, make_demo, make_photo_model
 from tests.support.models import write_model
-from tests.support.newcomer import made_once, make_demo, make_photo_model
 from tests.support.server.gallery_servers import gallery_server, server_with_folders
 from tests.support.server.servers import Server, StrictServer
 

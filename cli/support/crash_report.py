@@ -51,7 +51,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> str:
         f"folder: {_folder()}",
         f"python: {sys.version}",
         f"platform: {platform.platform()}",
-        *(f"{name}: {version}" for name in PACKAGES if (version := _version(name))),
+        *(f"{name}: {version}" for name in PACKAGES if (version := installed_version(name))),
         "",
         *traceback.format_exception(error),
     ]
@@ -71,7 +71,8 @@ def error_location(error: BaseException) -> str:
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "an unknown place"
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ from cli.up.gallery_sync import GallerySync
 from cli.up.inventory import Inventory, Row
 from cli.up.workspace import NETWORK, Workspace, filesystem_of
 from dataset.errors import DatasetError
-from dataset.listing import ListedFile, Listing
+from dataset.listing import ListedFile
 from dataset.source import list_source
 from dataset.tables.table import is_table
 from index.errors import VectorIndexError
@@ -87,7 +87,7 @@ class Watcher:
         now = Inventory.of(listing)
         news = self._gallery_sync.changed_files(listing, now)
         settled = [file for file in news if self._has_settled(file, now)]
-        gone = self._stale_ids(listing)
+        gone = self._gallery_sync.stale_ids(listing) if self._prune else set()
         pruned = bool(gone) and gone <= self._gone and not listing.unread
         self._seen = {file.key: now.rows.get(file.key) for file in news}
         self._gone = gone
@@ -103,9 +103,6 @@ class Watcher:
     def _has_settled(self, file: ListedFile, now: Inventory) -> bool:
         row = now.rows.get(file.key)
         return row is not None and row == self._seen.get(file.key)
-
-    def _stale_ids(self, listing: Listing) -> set[str]:
-        return self._gallery_sync.stale_ids(listing) if self._prune else set()
 
 
 def scan_times(source: Path, watcher: Watcher, stopping: threading.Event) -> Iterator[None]:

@@ -6,9 +6,9 @@ What was indexed is remembered in the workspace: file by file, as the file syste
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
+from cli.support.crash_report import installed_version
 from cli.support.gallery_filling import add_images, set_thumbnail_side, usable_cores
 from cli.support.image_source import ImageSource, open_image_source
 from cli.up.inventory import Inventory
@@ -69,6 +69,7 @@ class GallerySync:
         self.state = state
         self._workspace = workspace
         self._device = device
+        self._program = installed_version("lookalike") or "0"
         self._thumbnail = thumbnail  # longest side of pictures to be kept, pixels
         self._fingerprint = read_manifest(workspace.model).fingerprint
         self._gallery: Gallery | None = None
@@ -90,7 +91,7 @@ class GallerySync:
 
     def changed_files(self, listing: Listing, now: Inventory) -> list[ListedFile]:
         """Return the files that were added or changed since they were taken in."""
-        return self._indexed.changed(now, listing, program_version())
+        return self._indexed.changed(now, listing, self._program)
 
     def stale_ids(self, listing: Listing) -> set[str]:
         """Return the ids in the gallery that the source brought, and no longer has."""
@@ -134,7 +135,7 @@ class GallerySync:
         unread = {key for key in refused if reasons[id_of_path(key)].startswith(UNREADABLE)}
         new = sorted(read - refused - stored)
         self._indexed = self._indexed.after(
-            now.settled, read, refused=refused, unread=unread, program=program_version()
+            now.settled, read, refused=refused, unread=unread, program=self._program
         )
         self._remember(self._indexed)
         remembered = {key for key, row in self._indexed.rows.items() if row.refused_by}
@@ -198,14 +199,6 @@ class GallerySync:
         return open_encoder(
             self._workspace.model, device=self._device, runtime="auto", threads=usable_cores()
         )
-
-
-def program_version() -> str:
-    """Return the version of this program."""
-    try:
-        return version("lookalike")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _identity(listing: Listing) -> str:

@@ -10,6 +10,7 @@ from service.schemas.parameters import ID_SCHEMA, MAX_IMAGES, BulkItem, BulkOpti
 from service.schemas.responses import ProblemAnswer
 from vision.formats.detect import FORMATS
 
+# What /docs fills in and sends when nobody changes it, which changes nothing.
 _EXAMPLES = {
     "crop": {"top": 0.0, "left": 0.0, "bottom": 1.0, "right": 1.0},
     "exclude": [],
@@ -235,18 +236,14 @@ def _query(properties: dict[str, Any]) -> list[dict[str, Any]]:
             "required": False,
             "description": schema.get("description", ""),
             **(
-                {"content": {"application/json": {"schema": schema, **_example(name)}}}
+                {"content": {"application/json": {"schema": schema, **example}}}
                 if _is_compound(schema)
                 else {"schema": _without_null(schema)}
             ),
         }
         for name, schema in properties.items()
+        for example in [{"example": _EXAMPLES[name]} if name in _EXAMPLES else {}]
     ]
-
-
-def _example(name: str) -> dict[str, Any]:
-    """Return what /docs fills in and sends when nobody changes it, which changes nothing."""
-    return {"example": _EXAMPLES[name]} if name in _EXAMPLES else {}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from service.security.api_keys import KeyRing
-from tests.support.galleries import write_gallery
+from tests.support.commands.run_command import lookalike
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
-from tests.support.run_command import lookalike
 from tests.support.server.servers import Server, answered
 from tests.vision.export.test_export_model import export
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cli.export_model import sample_of
+from tests.support.commands.run_command import lookalike
 from tests.support.images.pngs import png, write_photographs
 from tests.support.models import manifest, write_model
-from tests.support.run_command import lookalike
 from training.data.dataset import load_dataset
 from training.data.images.training_record import TrainingRecord
 from training.data.unseen_images import load_unseen

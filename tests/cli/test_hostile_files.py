@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from cli.commands import app
 from cli.support.console import PlainConsole, print_info, print_json, progress, stdout
+from tests.support.commands.run_command import lookalike
 from tests.support.images.pngs import picture
 from tests.support.paths import ROOT
-from tests.support.run_command import lookalike
 
 LABELS = (
     "coat [/old]",

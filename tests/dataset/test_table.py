@@ -429,7 +429,7 @@ def test_lines_before_the_header_are_told_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(500), b"PK\3\4" + bytes(500)])
 def test_what_is_no_text_is_refused_without_showing_it(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(DatasetError, match="no text, and so no table") as refusal:
+    with pytest.raises(DatasetError, match="not text, and so not a table") as refusal:
         listed(files(tmp_path), data)
     assert "\0" not in str(refusal.value)
 

@@ -12,7 +12,7 @@ from files.module_command import module_environment
 from index.gallery import Gallery
 from service.telemetry.shared_metrics import started_ticks
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.server.servers import (
     ROOT,
     Server,

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from scripts.locks import read_lock
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     ROOT,

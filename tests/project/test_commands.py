@@ -10,9 +10,9 @@ import pytest
 import typer
 
 from cli.commands import app
+from tests.support.commands.newcomer import run_all
+from tests.support.commands.run_command import lookalike
 from tests.support.images.pngs import encoded, picture
-from tests.support.newcomer import run_all
-from tests.support.run_command import lookalike
 from tests.support.server.servers import answered, running_server
 
 

@@ -21,8 +21,8 @@ import pytest
 
 from tests.project.test_commands import commands
 from tests.project.test_docs import bare_items, write_shop
+from tests.support.commands.run_command import COMMAND_S, lookalike
 from tests.support.images.pngs import encoded, picture
-from tests.support.run_command import COMMAND_S, lookalike
 from tests.support.server.servers import (
     ROOT,
     Server,
@@ -60,7 +60,7 @@ MAY_END_WITH_1 = ("lookalike compare models/frozen models/tuned",)
 LONG = (
     "torchrun",
     "lookalike up photos",  # tests/cli/up/test_up_first.py runs it by default
-    "lookalike train --data photos",  # tests/support/newcomer.py, as the export
+    "lookalike train --data photos",  # tests/support/commands/newcomer.py, as the export
     "lookalike export models/photos",
     "lookalike index classes photos-lookalike",
     "lookalike serve --model classed",

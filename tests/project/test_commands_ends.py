@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.run_command import lookalike
+from tests.support.commands.run_command import lookalike
 from tests.support.server.servers import ROOT, clean_environment
 
 PROGRAM = """

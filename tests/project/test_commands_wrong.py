@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fork_server import drop_privileges
-from tests.support.run_command import COMMAND_S, lookalike, start
+from tests.support.commands.fork_server import drop_privileges
+from tests.support.commands.run_command import COMMAND_S, lookalike, start
 from tests.support.server.servers import clean_environment
 
 # What is typed, the exit code, and what the sentence says. MODEL and GALLERY are those of photos;

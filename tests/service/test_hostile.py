@@ -24,7 +24,7 @@ import pytest
 from index.gallery import Gallery
 from index.items.item import NewItem
 from service.security.api_keys import make_key
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.processes import Meter, fair_usage
 from tests.support.server import servers
 from tests.support.server.attacks import REFUSED, Kind, attack

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.faults.loop_filesystems import small_filesystem
+from tests.support.galleries.labelled_gallery import labelled
 from tests.support.images.pngs import picture
-from tests.support.labelled_gallery import labelled
-from tests.support.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
 from training.data.dataset import Dataset, load_dataset
 from training.data.images.fashion_mnist import PACKAGE_FOLDER

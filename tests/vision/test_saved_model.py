@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 from tests.support.models import LABELS, manifest, write_model
 from vision.errors import DeviceError, ModelFolderError
 from vision.inference.torch_encoder import TorchEncoder, pick_device

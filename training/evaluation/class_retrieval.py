@@ -17,12 +17,9 @@ def class_search_figures(retrieval: Retrieval) -> ClassSearchFigures:
     """Return the figures of a search, with intervals."""
     first_Q = retrieval.first_Q
     return ClassSearchFigures(
-        r_at_1=retrieval.r_at_1,
+        **retrieval.means,
         r_at_1_interval=share_interval(int(first_Q.sum()), len(first_Q)),
-        precision_at_10=retrieval.precision_at_10,
-        map=retrieval.map,
         map_interval=mean_interval(retrieval.average_precision_Q, low=0, high=1),
-        map_at_r=retrieval.map_at_r,
     )
 
 
@@ -54,16 +51,6 @@ def held_out_figures(
     return HeldOutFigures(
         classes=held_out.test.label_names,
         images=len(held_out.test),
-        among_held_out=_search_figures(among_held_out, len(gallery_KD)),
-        among_all=_search_figures(among_all, len(known) + len(gallery_KD)),
-    )
-
-
-def _search_figures(retrieval: Retrieval, gallery_images: int) -> SearchFigures:
-    return SearchFigures(
-        gallery_images=gallery_images,
-        r_at_1=retrieval.r_at_1,
-        precision_at_10=retrieval.precision_at_10,
-        map=retrieval.map,
-        map_at_r=retrieval.map_at_r,
+        among_held_out=SearchFigures(gallery_images=len(gallery_KD), **among_held_out.means),
+        among_all=SearchFigures(gallery_images=len(known) + len(gallery_KD), **among_all.means),
     )

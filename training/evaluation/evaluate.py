@@ -70,12 +70,7 @@ class Predictions:
         if self.correct_N is not None:
             numbers["accuracy"] = self.correct_N
         if self.retrieval is not None:
-            numbers |= {
-                "r_at_1": self.retrieval.first_Q,
-                "precision_at_10": self.retrieval.precision_Q,
-                "map": self.retrieval.average_precision_Q,
-                "map_at_r": self.retrieval.average_precision_at_r_Q,
-            }
+            numbers |= self.retrieval.per_query
         return {**numbers, "same_item": self.items.first_N}
 
 

@@ -134,7 +134,7 @@ def _by_kind(
                 gallery.vectors_BD,
                 dataset.train.labels_N,
                 group_keys=(dataset.test.group_keys_N, dataset.train.group_keys_N),
-            ).r_at_1
+            ).means["r_at_1"]
         figures.append(
             KindFigures(kind=kind, own=kind == own, same_item=found.r_at_1, same_class=same_class)
         )

@@ -34,24 +34,19 @@ class Retrieval:
     average_precision_at_r_Q: NDArray[np.float64]
 
     @property
-    def r_at_1(self) -> float:
-        """Share of the queries whose nearest gallery vector is of their class."""
-        return float(self.first_Q.mean())
+    def per_query(self) -> dict[str, NDArray[np.bool_] | NDArray[np.float64]]:
+        """A number in [0, 1] for each query, by the name of the figure it is the mean of."""
+        return {
+            "r_at_1": self.first_Q,
+            "precision_at_10": self.precision_Q,
+            "map": self.average_precision_Q,
+            "map_at_r": self.average_precision_at_r_Q,
+        }
 
     @property
-    def precision_at_10(self) -> float:
-        """Mean share of the right class among the ten nearest."""
-        return float(self.precision_Q.mean())
-
-    @property
-    def map(self) -> float:
-        """Mean average precision."""
-        return float(self.average_precision_Q.mean())
-
-    @property
-    def map_at_r(self) -> float:
-        """Mean average precision at R."""
-        return float(self.average_precision_at_r_Q.mean())
+    def means(self) -> dict[str, float]:
+        """The figures themselves."""
+        return {name: float(numbers_Q.mean()) for name, numbers_Q in self.per_query.items()}
 
 
 def measure_retrieval(

@@ -18,7 +18,7 @@ from cli.commands import app
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.galleries import STORED, write_gallery
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import children, clean_environment
 

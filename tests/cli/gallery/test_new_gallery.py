@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.run_command import lookalike
+from tests.support.commands.run_command import lookalike
 from vision.model.manifest import read_manifest
 
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from cli.up.workspace import State, Workspace
+from tests.support.commands.up_runs import kill_when, page_of, sentence_of, stages_of, up, write_few
+from tests.support.faults.loop_filesystems import small_filesystem
 from tests.support.images.pngs import encoded, picture
-from tests.support.loop_filesystems import small_filesystem
-from tests.support.up_runs import kill_when, page_of, sentence_of, stages_of, up, write_few
 from tests.vision.export.test_export_model import export
 
 MADE = 20

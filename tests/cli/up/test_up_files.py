@@ -11,7 +11,7 @@ from cli.up.workspace import STATE_NAME, State, Workspace, filesystem_of
 from dataset.errors import DatasetError
 from dataset.folders.folder import list_folder
 from dataset.listing import Listing
-from tests.support.up_runs import write_few
+from tests.support.commands.up_runs import write_few
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.run_command import COMMAND_S
+from tests.support.commands.run_command import COMMAND_S
+from tests.support.commands.up_runs import QUICK, kill_when, sentence_of, stages_of, up, write_few
 from tests.support.server.servers import clean_environment
-from tests.support.up_runs import QUICK, kill_when, sentence_of, stages_of, up, write_few
 
 PHOTOS = 20
 

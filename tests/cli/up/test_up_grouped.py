@@ -13,7 +13,7 @@ from dataset.errors import DatasetError
 from dataset.listing import ListedFile
 from index.gallery import Gallery
 from tests.cli.up.test_up import Made, photo
-from tests.support.up_runs import sentence_of, stages_of, up
+from tests.support.commands.up_runs import sentence_of, stages_of, up
 
 
 @pytest.fixture

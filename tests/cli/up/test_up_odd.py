@@ -18,11 +18,11 @@ from dataset.errors import DatasetError
 from dataset.source import list_source
 from files.durable import replace_file
 from tests.cli.up.test_up import Made, photo
+from tests.support.commands.run_command import lookalike
+from tests.support.commands.up_runs import sentence_of, up
+from tests.support.faults.loop_filesystems import mount_read_only, small_filesystem
 from tests.support.images.pngs import encoded, picture
-from tests.support.loop_filesystems import mount_read_only, small_filesystem
 from tests.support.paths import DATA
-from tests.support.run_command import lookalike
-from tests.support.up_runs import sentence_of, up
 from training.auto.feature_cache import FeatureStore
 from training.errors import WeightsError
 from training.fit.initialization.pretrained import _fetched_by_timm as fetched_by_timm

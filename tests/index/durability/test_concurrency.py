@@ -17,8 +17,8 @@ from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.open_gallery import open_or_create
 from tests.support.fakes import new_item, unit_vectors
+from tests.support.galleries.segments import SMALL, rebuilt, small_structures
 from tests.support.paths import ROOT
-from tests.support.segments import SMALL, rebuilt, small_structures
 
 WIDTH = 8
 RUN_S = 2.0

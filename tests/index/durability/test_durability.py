@@ -14,7 +14,7 @@ from index.gallery import Gallery
 from index.maintenance.verify import store_problems
 from index.store.store import Store, read_binding
 from tests.support.fakes import new_item
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 
 WIDTH = 8
 NOT_A_NUMBER = "0000c07f" * WIDTH  # a vector of NaN, float32, little-endian

@@ -16,8 +16,8 @@ from index.items.item import NewItem, PutResult
 from index.maintenance.verify import store_problems
 from index.store.schema import Binding
 from index.store.store import Store
-from tests.support.failing_vfs import CODES, Faults, FaultyFile, faulty_files
 from tests.support.fakes import new_item
+from tests.support.faults.failing_vfs import CODES, Faults, FaultyFile, faulty_files
 
 WIDTH = 8
 GROUP = 4  # callers who share transactions

@@ -24,7 +24,7 @@ from index.errors import UnknownIdError
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import SMALL, rebuilt, small_structures
+from tests.support.galleries.segments import SMALL, rebuilt, small_structures
 
 WIDTH = 8
 THREADS = 8

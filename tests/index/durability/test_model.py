@@ -24,7 +24,7 @@ from index.gallery import Gallery
 from index.items.filter import parse_filter
 from index.items.item import Hit, NewItem
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import SMALL, best, rebuilt, scores_of, small_structures
+from tests.support.galleries.segments import SMALL, best, rebuilt, scores_of, small_structures
 
 WIDTH = 8
 IDS = [f"i{number}" for number in range(400)]

@@ -19,7 +19,7 @@ from index.store.condition_queries import condition_keys, distinct, scan_keys
 from index.store.schema import FORMAT_VERSION, TABLES
 from index.store.transaction import WriteTransaction
 from tests.support.fakes import new_item
-from tests.support.filter_twins import METADATA, TEXT, Items, conditions, holds, named
+from tests.support.galleries.filter_twins import METADATA, TEXT, Items, conditions, holds, named
 
 
 def stored(items: Items) -> apsw.Connection:

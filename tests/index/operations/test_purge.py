@@ -20,7 +20,7 @@ from index.operations.purge import purge
 from index.store.build_origins import BuildOrigins
 from index.transfer.backup import back_up
 from tests.support.fakes import unit_vectors
-from tests.support.segments import rebuilt, small_structures
+from tests.support.galleries.segments import rebuilt, small_structures
 from vision.image.thumbnail import Thumbnail
 
 WIDTH = 8

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from index.gallery import Gallery
 from index.items.filter import parse_filter
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.filter_twins import METADATA, TEXT, Items, filters, named, passes
-from tests.support.segments import SMALL, rebuilt, small_structures
+from tests.support.galleries.filter_twins import METADATA, TEXT, Items, filters, named, passes
+from tests.support.galleries.segments import SMALL, rebuilt, small_structures
 
 LABELS = st.none() | TEXT.filter(bool)
 ITEMS = st.lists(st.tuples(LABELS, METADATA), max_size=8)

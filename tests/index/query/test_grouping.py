@@ -32,7 +32,7 @@ from index.snapshot.segments.immutable_segment import ImmutableSegment
 from index.snapshot.snapshot import Snapshot, SnapshotWriter
 from index.store.schema import FORMAT_VERSION, TABLES
 from tests.support.fakes import clustered_vectors, new_item, unit_vectors
-from tests.support.filter_twins import KEYS, METADATA, Named, composed, kind, values_of
+from tests.support.galleries.filter_twins import KEYS, METADATA, Named, composed, kind, values_of
 
 WIDTH = 4
 # Few values, so that groups are shared, and each trap: 1 and "1" and true, lists, null, objects.

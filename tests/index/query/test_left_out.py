@@ -20,8 +20,15 @@ from index.search.unindexed_rows import COMPARED_NUMBERS
 from index.search.vector_matrix import Matrix
 from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import new_item, unit, unit_vectors
-from tests.support.index_worlds import WORLDS, Rows, homogeneous, near_twins, one_hot, vectors_of
-from tests.support.segments import measured_base, rebuilt, scores_of
+from tests.support.galleries.index_worlds import (
+    WORLDS,
+    Rows,
+    homogeneous,
+    near_twins,
+    one_hot,
+    vectors_of,
+)
+from tests.support.galleries.segments import measured_base, rebuilt, scores_of
 
 ROWS = 400
 WIDTHS = [2, 3, 17, 64]
@@ -355,7 +362,7 @@ def test_a_generation_of_a_version_that_did_not_look_for_what_it_misses_is_scann
 ) -> None:
     from index.snapshot.segments.generation_manifest import decode_manifest, encode_manifest  # noqa: PLC0415
     from index.snapshot.segments.generations import Generations  # noqa: PLC0415
-    from tests.support.segments import small_structures  # noqa: PLC0415
+    from tests.support.galleries.segments import small_structures  # noqa: PLC0415
 
     small_structures(monkeypatch)
     vectors_ND = unit_vectors(300, 8, seed=0)

@@ -18,7 +18,7 @@ from index.query.searcher import ATTEMPTS, READ_ONLY_ATTEMPTS
 from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import SMALL, rebuilt, small_structures
+from tests.support.galleries.segments import SMALL, rebuilt, small_structures
 
 KEPT = parse_filter({"must": [{"key": "label", "match": "kept"}]})
 QUERY = unit_vectors(1, 8, seed=5)

@@ -13,7 +13,7 @@ from index.search.ann_index import MAX_SEARCH_DEPTH, MEASURED_K, AnnIndex
 from index.search.index_spec import IndexSpec
 from index.search.live_rows import LiveRows
 from index.search.vector_matrix import Matrix
-from tests.support.segments import SPECS, clustered, scores_of
+from tests.support.galleries.segments import SPECS, clustered, scores_of
 
 ROWS = 2000
 WIDTH = 16

@@ -27,7 +27,7 @@ from index.search.tuning_sample import MAX_SHARE, Queries, Sample, hold_out, que
 from index.search.vector_matrix import Matrix
 from index.store.store import Store
 from tests.support.fakes import new_item
-from tests.support.segments import (
+from tests.support.galleries.segments import (
     GRAPH,
     QUANTIZED,
     SPECS,

@@ -24,7 +24,7 @@ from index.store.sqlite.write_ahead_log import truncate_wal
 from index.transfer.backup import back_up
 from index.transfer.export import export_parquet
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.segments import rebuilt, small_structures
+from tests.support.galleries.segments import rebuilt, small_structures
 from vision.image.thumbnail import Thumbnail
 
 WIDTH = 8

@@ -14,7 +14,7 @@ from index.search.hits import Hits
 from index.snapshot.segments.delta_segment import MIN_TOMBSTONES, DeltaSegment
 from index.snapshot.segments.immutable_segment import ImmutableSegmentView
 from tests.support.fakes import unit_vectors
-from tests.support.segments import base_of
+from tests.support.galleries.segments import base_of
 
 
 def keys_of(*keys: int) -> np.ndarray:

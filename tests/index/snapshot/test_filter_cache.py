@@ -14,7 +14,7 @@ from index.items.filter import Condition, Exists, Filter, IsNull, Key, Match, Ra
 from index.snapshot.filter_cache import SPARE, FilterCache, FilterMask
 from index.snapshot.segments.delta_segment import DeltaSegment
 from tests.support.fakes import unit_vectors
-from tests.support.segments import base_of
+from tests.support.galleries.segments import base_of
 
 VALUES: list[Any] = ["absent", None, 0, 1, 2, 2.5, True, False, "1", "a", ["a", 1], [True, "b"]]
 CONDITIONS = [

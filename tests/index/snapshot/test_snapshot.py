@@ -14,7 +14,7 @@ from index.search.index_spec import EXACT, IndexSpec
 from index.snapshot.filter_cache import FilterMask
 from index.snapshot.snapshot import Snapshot, SnapshotWriter
 from tests.support.fakes import unit_vectors
-from tests.support.segments import GRAPH, SPECS, base_of, best, clustered, scores_of
+from tests.support.galleries.segments import GRAPH, SPECS, base_of, best, clustered, scores_of
 
 WIDTH = 16
 NO_KEYS = np.empty(0, np.int64)

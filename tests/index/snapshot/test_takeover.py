@@ -16,7 +16,7 @@ from index.search.policy import SearchPolicy
 from index.snapshot.segments.generations import Generations
 from index.snapshot.segments.immutable_segment import ImmutableSegment
 from tests.support.fakes import new_item
-from tests.support.segments import rebuilt, small_structures
+from tests.support.galleries.segments import rebuilt, small_structures
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from index.items.item import NewItem
 from index.store.vacuum import check_room, check_room_to_vacuum, free_bytes, vacuum
 from index.transfer.backup import back_up, restore
 from tests.support.fakes import new_item
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 from vision.image.thumbnail import Thumbnail
 
 MEGABYTE = 2**20

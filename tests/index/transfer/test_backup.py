@@ -18,7 +18,7 @@ from index.store.store import read_binding
 from index.transfer import backup as backups
 from index.transfer.backup import back_up, restore
 from tests.support.fakes import new_item
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 
 WIDTH = 8
 

@@ -451,7 +451,7 @@ def test_metadata_that_is_long_to_index_is_stored_in_shorter_transactions(
     put = gallery.put
 
     def counting(items: Any, **settings: Any) -> Any:
-        written.append(sum(len(one.metadata["tags"]) for one in items))
+        written.append(sum(len(json.loads(one.metadata.text)["tags"]) for one in items))
         return put(items, **settings)
 
     monkeypatch.setattr(gallery, "put", counting)

@@ -31,7 +31,7 @@ from index.transfer.import_vectors import store_vectors
 from index.transfer.stored_items import Provenance
 from index.transfer.vector_source import open_vectors
 from tests.support.fakes import new_item, unit_vectors
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 from vision.image.thumbnail import Thumbnail
 
 WIDTH = 8
@@ -350,7 +350,7 @@ def test_rows_that_cannot_be_stored_are_listed_and_the_others_stored(
         "labelled": "a label has",
         "listed": "must be a JSON object",
         "broken": "not JSON",
-        "good": "came before",
+        "good": "came in an earlier row",
     }.items():
         assert part in reasons[item_id], item_id
     assert "huge" in reasons
@@ -398,7 +398,7 @@ def test_vectors_of_another_model_are_refused(gallery: Gallery, tmp_path: Path) 
         ("x.jsonl", '{"id": "a"}\n{', "line 2"),
         ("x.parquet", "PAR1 but no more", "cannot read"),
         ("x.npy", "no array", "ids"),
-        ("x.txt", "a", "is no gallery, export"),
+        ("x.txt", "a", "is not a gallery, export"),
         ("folder/picture.png", "a", None),
     ],
 )

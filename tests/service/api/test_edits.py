@@ -12,7 +12,7 @@ import pytest
 
 from index.gallery import Gallery
 from index.items.item import NewItem
-from tests.support.galleries import STORED, write_gallery
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import Server, answered, running_server
 

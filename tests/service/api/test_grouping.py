@@ -11,7 +11,7 @@ import pytest
 
 from index.gallery import Gallery
 from index.items.item import NewItem
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import answered, running_server
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from tests.service.api.test_page import browser, visit_of  # noqa: F401 (a fixture)
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.models import write_model
 from tests.support.server.servers import Server, answered, running_server

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.gallery import Gallery
 from tests.support.fakes import clustered_vectors
-from tests.support.galleries import write_vectors
+from tests.support.galleries.small_galleries import write_vectors
 from tests.support.images.pngs import png
 from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import Server, answered, running_server

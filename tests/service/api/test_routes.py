@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.galleries import STORED
+from tests.support.galleries.small_galleries import STORED
 from tests.support.images.pngs import encoded, picture, png
 from tests.support.models import LABELS
 from tests.support.server.servers import Server, answered

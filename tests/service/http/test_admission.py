@@ -15,7 +15,7 @@ from starlette.requests import Request
 from service.errors import BodyTooLargeError, OverloadedError, SlowRequestError
 from service.http.admission import BUSY, Admission, BodyMemoryBudget, MemoryLimiter
 from service.http.request_body import read_body
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import encoded, png
 from tests.support.server.servers import running_server
 from vision.errors import CorruptImageError

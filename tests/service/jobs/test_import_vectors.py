@@ -19,7 +19,7 @@ from index.transfer.backup import back_up
 from index.transfer.export import export_folder
 from service.schemas.responses import Job
 from tests.support.fakes import unit_vectors
-from tests.support.galleries import STORED
+from tests.support.galleries.small_galleries import STORED
 from tests.support.server.gallery_servers import server_with_folders
 from tests.support.server.servers import Server
 

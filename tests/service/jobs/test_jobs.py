@@ -27,7 +27,7 @@ from service.errors import JobConflictError, UnknownJobError
 from service.jobs.records import KEPT, JobRecords
 from service.jobs.runner import JobContext, JobRunner
 from tests.support.fakes import clustered_vectors
-from tests.support.galleries import STORED, write_gallery, write_vectors
+from tests.support.galleries.small_galleries import STORED, write_gallery, write_vectors
 from tests.support.images.pngs import png
 from tests.support.server.gallery_servers import gallery_server, server_with_folders
 from tests.support.server.servers import Server, running_server

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 
 from index.gallery import Gallery
-from tests.support.galleries import STORED, write_gallery
+from tests.support.faults.loop_filesystems import small_filesystem
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.images.pngs import png
-from tests.support.loop_filesystems import small_filesystem
 from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import (
     ROOT,

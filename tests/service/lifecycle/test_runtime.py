@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     ROOT,

@@ -7,7 +7,7 @@ import httpx
 
 from index.gallery import Gallery
 from index.store.schema import DATABASE_NAME
-from tests.support.galleries import STORED, write_gallery
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import Server, answered, running_server
 

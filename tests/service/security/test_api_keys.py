@@ -28,7 +28,7 @@ from service.security.api_keys import RIGHTS, KeyFile, NewKey, Right, make_key
 from service.security.authorization import Authorizer
 from service.security.rate_limits import RateLimiter
 from service.security.trusted_proxies import TrustedProxies
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.server.servers import ROOT, Server, clean_environment, running_server
 
 MINUTE = 60.0

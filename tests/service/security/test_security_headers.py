@@ -16,7 +16,7 @@ from service.errors import CrossSiteError, ServiceConfigError
 from service.security.api_keys import make_key
 from service.security.cors import Cors, refuse_other_sites
 from service.security.trusted_proxies import Site
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import Server, StrictServer, running_server
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
 from tests.support.server.gallery_servers import gallery_server

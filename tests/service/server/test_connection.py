@@ -20,7 +20,7 @@ from service.server.connection import LINGER_S, MAX_PIPELINED, WorkerProtocol
 from service.server.connection_limits import SHARE
 from service.server.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from service.worker import Connection
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import encoded, png
 from tests.support.server.gallery_servers import gallery_server
 from tests.support.server.servers import Server, running_server

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from index.gallery import Gallery
-from tests.support.galleries import STORED, write_gallery
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.models import write_model
 from tests.support.server.servers import (
     ROOT,

@@ -25,7 +25,7 @@ from service.telemetry.health import ServerReadiness
 from service.telemetry.shared_metrics import shared_folder, started_ticks
 from tests.service.jobs.test_jobs import begin, rebuilding, wait_for
 from tests.support.fakes import clustered_vectors
-from tests.support.galleries import write_vectors
+from tests.support.galleries.small_galleries import write_vectors
 from tests.support.images.pngs import png
 from tests.support.processes import family
 from tests.support.server.load_generator import Client, Reply, request_bytes, run

@@ -21,7 +21,7 @@ from service.request.worker_context import WorkerContext
 from service.telemetry.health import LOADING, OK, READ_ONLY, Loading, checks, hide_folders
 from service.telemetry.watchdog import STUCK_S, Watchdog
 from tests.support.fakes import FakeEncoder
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import running_server
 from vision.inference.encoder import Encoding

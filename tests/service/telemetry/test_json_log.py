@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from service.telemetry.json_log import LogHandler, LogQueue
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import (
     Server,

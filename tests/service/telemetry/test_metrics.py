@@ -24,7 +24,7 @@ from service.telemetry.shared_metrics import (
     remove_shared_folder,
     shared_folder,
 )
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import ROOT, Server, running_server
 

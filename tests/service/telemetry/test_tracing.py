@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
 from service.telemetry.tracing import check_tracing, start_tracing
-from tests.support.galleries import write_gallery
+from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.server.servers import ROOT, clean_environment, running_server
 

@@ -21,7 +21,7 @@ from tests.support.crashes.crash_oracle import CrashCounts, Precondition
 from tests.support.crashes.crash_worker_main import IDS, WIDTH, item_of, wrong_hits
 from tests.support.crashes.crash_workers import CrashWorkers
 from tests.support.fakes import unit_vectors
-from tests.support.loop_filesystems import loop_disk
+from tests.support.faults.loop_filesystems import loop_disk
 
 GRAPH: Final = IndexSpec(kind="graph", factory="HNSW8_SQ8", construction=40, k_factor=4)
 QUERIES: Final = 20

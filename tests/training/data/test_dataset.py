@@ -21,10 +21,10 @@ from torchvision.datasets.utils import calculate_md5
 
 from dataset.errors import DatasetError
 from dataset.listing import Part
+from tests.support.faults.loop_filesystems import small_filesystem
+from tests.support.galleries.labelled_gallery import labelled
 from tests.support.images.pngs import picture
-from tests.support.labelled_gallery import labelled
 from tests.support.learners import images_done
-from tests.support.loop_filesystems import small_filesystem
 from training.data.dataset import load_dataset
 from training.data.images import fashion_mnist, pixel_buffer
 from training.data.images.decode_files import fit_grey_images

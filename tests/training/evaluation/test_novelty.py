@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.labelled_gallery import labelled
+from tests.support.galleries.labelled_gallery import labelled
 from training.evaluation.novelty import (
     REFUSED,
     area_under_curve,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.labelled_gallery import labelled
+from tests.support.galleries.labelled_gallery import labelled
 from training.distributed import ProcessGroup
 from training.fit.batches import Batches, FeatureBatches, ImageBatches
 from training.recipes.recipe import Augmentation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.labelled_gallery import labelled
+from tests.support.galleries.labelled_gallery import labelled
 from training.heads.cross_validation import CrossValidationData, ExtractedFeatures
 from training.heads.item_head import fit_item_head, same_item
 from training.recipes.auto_recipe import AutoRecipe, assign_folds, auto_recipe

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.support.labelled_gallery import labelled
+from tests.support.galleries.labelled_gallery import labelled
 from tests.support.models import write_model
 from training.data.dataset import Dataset
 from training.data.images.labelled_images import LabelledImages

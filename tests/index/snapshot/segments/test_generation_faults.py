@@ -13,8 +13,8 @@ from index.snapshot.segments.generations import Generations
 from index.store.store import Store
 from tests.support.crashes.crash_harness import create, rebuild, wrong_answers
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
-from tests.support.failing_io import FaultyFiles, Kind, faulty_files
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.failing_io import FaultyFiles, Kind, faulty_files
+from tests.support.faults.loop_filesystems import small_filesystem
 
 LEAST_STEPS = 30  # that writing a generation takes
 

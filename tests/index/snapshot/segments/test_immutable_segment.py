@@ -17,7 +17,15 @@ from index.search.policy import SearchPolicy
 from index.search.tuning_sample import hold_out
 from index.snapshot.segments.immutable_segment import ImmutableSegment, ImmutableSegmentView
 from tests.support.fakes import unit_vectors
-from tests.support.segments import GRAPH, QUANTIZED, SPECS, base_of, best, clustered, scores_of
+from tests.support.galleries.segments import (
+    GRAPH,
+    QUANTIZED,
+    SPECS,
+    base_of,
+    best,
+    clustered,
+    scores_of,
+)
 
 ROWS = 30_000
 WIDTH = 32

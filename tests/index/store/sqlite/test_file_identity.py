@@ -17,7 +17,7 @@ from index.gallery import Gallery
 from index.search.policy import SearchPolicy
 from index.transfer.backup import back_up
 from tests.support.crashes.crash_worker_main import WIDTH, item_of
-from tests.support.loop_filesystems import small_filesystem
+from tests.support.faults.loop_filesystems import small_filesystem
 from tests.support.paths import ROOT
 
 ITEMS = 20

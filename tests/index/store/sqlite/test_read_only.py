@@ -28,9 +28,9 @@ from index.transfer.backup import back_up, restore
 from index.transfer.export import export_folder
 from tests.support.crashes.crash_harness import lay_out
 from tests.support.crashes.crash_worker_main import IDS, item_of
-from tests.support.galleries import STORED, write_gallery
+from tests.support.faults.loop_filesystems import mount_read_only, small_filesystem
+from tests.support.galleries.small_galleries import STORED, write_gallery
 from tests.support.images.pngs import png
-from tests.support.loop_filesystems import mount_read_only, small_filesystem
 from tests.support.paths import ROOT
 from tests.support.server.servers import running_server
 

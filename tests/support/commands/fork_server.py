@@ -1,6 +1,6 @@
 """A process that has loaded the libraries, and forks a process for each command that is asked for.
 
-    python -m tests.support.fork_server
+    python -m tests.support.commands.fork_server
 
 Python's start and torch's import take two seconds of a core, a fork some milliseconds. What is
 forked is a process as any: of its own memory, streams, working folder, signals and exit code. The

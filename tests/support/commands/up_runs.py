@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.commands.run_command import COMMAND_S, Command, lookalike, start
 from tests.support.images.pngs import encoded, picture
 from tests.support.processes import family
-from tests.support.run_command import COMMAND_S, Command, lookalike, start
 from tests.support.server.servers import free_port
 
 QUICK = ("--budget", "5s")  # for a training that need not be good

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from cli.evaluate import REPORT_PAGE
+from tests.support.commands.run_command import lookalike
 from tests.support.images.pngs import picture
-from tests.support.run_command import lookalike
 from training.data.dataset import load_dataset
 from training.data.images.load import FASHION_MNIST
 from training.recipes.built_in import cnn

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from tests.support.fork_server import Order
+from tests.support.commands.fork_server import Order
 from tests.support.paths import ROOT
 from tests.support.server.servers import clean_environment
 
@@ -122,7 +122,7 @@ def _fork_server() -> socket.socket:
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server"],
+            [sys.executable, "-m", "tests.support.commands.fork_server"],
             stdin=theirs,
             cwd=ROOT,
             env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
