@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.items.item import Item
-from index.query.item_cache import MAX_ITEMS, ItemCache
+from index.query.item_cache import KEPT_ITEMS, ItemCache
 from index.snapshot.filter_cache import SPARE
 
 
@@ -44,9 +44,9 @@ def test_items_that_are_there_are_read_once() -> None:
 
 def test_however_many_are_there_only_so_many_are_remembered() -> None:
     remembered = ItemCache(Shelf())  # type: ignore[arg-type]
-    for start in range(0, 2 * MAX_ITEMS, SPARE):
+    for start in range(0, 2 * KEPT_ITEMS, SPARE):
         keys = list(range(start, start + SPARE))
-        items = remembered.of(keys, stored=2 * MAX_ITEMS)
+        items = remembered.of(keys, stored=2 * KEPT_ITEMS)
 
         assert items is not None
-        assert len(items) <= MAX_ITEMS + SPARE
+        assert len(items) <= KEPT_ITEMS + SPARE
