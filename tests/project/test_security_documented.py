@@ -100,7 +100,6 @@ EXCEPTIONS = {
         *("service.inference.decoder_pool.TRIES", "index.decoding.file_decoder_pool.MAX_PROCESSES"),
     },
     "of the gallery's own files, and of how its structures are built and measured": {
-        "index.query.item_cache.MAX_ITEMS",
         *(
             "index.store.sqlite.write_ahead_log.LONG_BYTES",
             "index.store.sqlite.write_ahead_log.WAIT_AGAIN_BYTES",
