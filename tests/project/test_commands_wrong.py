@@ -53,7 +53,7 @@ WRONG = {
     "index build MODEL --data photos --out text.txt": (1, "a file is in the way"),
     "index build MODEL --data photos --out text.txt/below": (1, "text.txt/below"),
     "index export GALLERY text.txt": (1, "text.txt: it is there already"),
-    "index import GALLERY text.txt": (1, "text.txt is no gallery"),
+    "index import GALLERY text.txt": (1, "text.txt is not a gallery"),
     "index import GALLERY photos": (1, "photos is neither a gallery nor an export"),
     "index backup GALLERY photos": (1, "photos: the folder is not empty"),
     "index restore empty made": (1, "empty is not a backup"),

@@ -47,6 +47,7 @@ os.kill(os.getpid(), 9)
 USE = """
 import os, sys
 from pathlib import Path
+import scipy.sparse.csgraph  # what is imported later may lie where nobody else may read
 from tests.index.store.sqlite.test_read_only import use
 os.setgroups([])
 os.setgid(65_534)
