@@ -156,7 +156,7 @@ def test_the_commands_of_a_gallery_show_every_name_as_it_is(
         ["train", "--metric-loss", "[/x]"],
         ["evaluate", "[/nowhere]"],
         ["classify", "[/nowhere]", "[/x].png"],
-        ["search", "[/nowhere]", "[/x].png", "--filter", '{"[/x]"'],
+        ["search", "[/nowhere]", "[/x].png", "--filter", '{"must": "[/x]"}'],
         ["index", "info", "[/nowhere]"],
         ["[/no-such-command]"],
     ],
@@ -216,7 +216,7 @@ def test_a_file_name_that_is_no_text_can_be_said(capsys: pytest.CaptureFixture[s
 
 def test_no_command_prints_past_the_console() -> None:
     """Markup is switched off in one place; what goes around it would read labels as markup."""
-    for path in sorted((ROOT / "cli").glob("*.py")):
+    for path in sorted((ROOT / "cli").rglob("*.py")):
         if path.name == "console.py":
             continue
         text = path.read_text(encoding="utf-8")

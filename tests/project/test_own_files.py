@@ -14,6 +14,7 @@ from tests.cli.test_cli import lookalike
 from tests.support.images.pngs import picture
 from tests.support.paths import DATA
 from training.data.images.decode_files import decode_images
+from training.progress import ignore
 from vision.formats.detect import FORMATS, in_words
 from vision.image.limits import OWN_FILE_LIMITS
 from vision.image.preprocessing import Preprocessing
@@ -83,7 +84,7 @@ def test_training_reads_large_files_and_tells_of_those_it_does_not(tmp_path: Pat
     preprocessing = Preprocessing(size=16, channels=1, mean=(0.5,), std=(0.5,))
     paths = [tmp_path / "scan.png", tmp_path / "film.jpg"]
 
-    decoded = decode_images(paths, preprocessing, lambda _done, _total: None)
+    decoded = decode_images(paths, preprocessing, ignore)
 
     assert decoded.readable_M.tolist() == [0]
     assert decoded.images_NCHW[0].tolist() == [[[99] * 16] * 16]

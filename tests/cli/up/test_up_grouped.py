@@ -85,7 +85,7 @@ def test_what_is_asked_for_with_a_new_training_holds_also_after_an_interruption(
 def test_a_pattern_that_fits_nothing_is_told_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(photo(1))
-    for group, said in {"(x)": "does not fit", "(": "no regular expression"}.items():
+    for group, said in {"(x)": "does not fit", "(": "not a regular expression"}.items():
         done = up("photos", "--group", group, cwd=tmp_path)
         assert done.returncode == 1
         assert said in sentence_of(done)
