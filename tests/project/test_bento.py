@@ -111,7 +111,9 @@ def test_the_bento_holds_what_serving_needs_and_nothing_else(home: Path) -> None
     (source,) = home.glob("bentos/lookalike/*/src")
 
     assert {path.name for path in source.iterdir() if path.is_dir()} == {
+        "files",
         "vision",
+        "dataset",
         "index",
         "service",
     }
