@@ -166,7 +166,7 @@ def test_an_avif_picture_gets_no_thread_for_each_core() -> None:
     script = (
         "from tests.service.inference.test_decoder_pool import *\n"
         "from PIL import AvifImagePlugin\n"
-        "PictureDecoder(PREPROCESSING, DEFAULT_LIMITS).begin()\n"
+        "PictureDecoder(PREPROCESSING, DEFAULT_LIMITS).prepare()\n"
         "sys.exit(40 + AvifImagePlugin.DEFAULT_MAX_THREADS)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
