@@ -24,7 +24,7 @@ def test_openvino_computes_what_torch_does(mirrored: bool, monkeypatch: pytest.M
 
     monkeypatch.setattr(encoders, "FEW_PIXELS", 0)
     quick = feature_encoder(backbone, SEEN, cpu, images=len(images))
-    assert type(quick).__name__ == "_ByOpenVino"
+    assert type(quick).__name__ == "_OpenVinoFeatures"
     told: list[int] = []
     np.testing.assert_allclose(quick.encode(images, told.append), by_torch, rtol=1e-3, atol=1e-3)
     assert told[-1] == len(images)
