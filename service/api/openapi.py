@@ -122,7 +122,8 @@ def job_request() -> dict[str, Any]:
 
 def query_request(options: type[Options]) -> dict[str, Any]:
     """Return the OpenAPI description of a route that takes query parameters only."""
-    return {"parameters": _query(_properties(options))}
+    required = options.model_json_schema().get("required", ())
+    return {"parameters": _query(_properties(options), required)}
 
 
 def problem_responses() -> dict[int | str, dict[str, Any]]:
@@ -227,13 +228,13 @@ def _is_compound(value: dict[str, Any]) -> bool:
     return bool(kinds & {"array", "object"})
 
 
-def _query(properties: dict[str, Any]) -> list[dict[str, Any]]:
+def _query(properties: dict[str, Any], required: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the parameters as queries carry them: lists and objects as JSON text."""
     return [
         {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in required,
             "description": schema.get("description", ""),
             **(
                 {"content": {"application/json": {"schema": schema, **example}}}

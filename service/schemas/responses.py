@@ -1,4 +1,4 @@
-"""The shapes of all other answers: asked for seldom, or read back (jobs); see query_answers.py.
+"""The shapes of all other answers: asked for seldom, or read back (jobs); see query_responses.py.
 
 They are the contract, and /openapi.json is made from them.
 """

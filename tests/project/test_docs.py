@@ -20,6 +20,7 @@ from service.http.problem_details import PROBLEMS
 from tests.support.images.pngs import encoded, picture
 from tests.support.paths import ROOT
 from tests.support.server.servers import Server
+from training.recipes.built_in import RECIPE_NAMES
 
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
@@ -149,6 +150,11 @@ def test_serve_has_no_other_options_than_settings_and_an_address() -> None:
 def test_every_command_is_documented() -> None:
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         assert re.search(rf"lookalike {name}\b|· `{name}`", COMMANDS), name
+
+
+def test_every_recipe_is_documented() -> None:
+    for name in RECIPE_NAMES:
+        assert f"`{name}`" in (ROOT / "docs" / "training.md").read_text(), name
 
 
 def test_the_readme_is_short_enough_for_a_newcomer() -> None:

@@ -125,7 +125,7 @@ def edit_the_manifest(folder: Path, parts: Parts, rng: random.Random) -> None:
     old, new = rng.choice(
         [
             *[('"seq": ', '"seq": 1'), ('"count": 1', '"count": 2'), ('"width": 8', '"width": 4')],
-            *[('"k_factor": 4', '"k_factor": 1'), ('"format": 1', '"format": 2'), ("{", "[")],
+            *[('"k_factor": ', '"k_factor": 1'), ('"format": 1', '"format": 2'), ("{", "[")],
             *[('"kind": "graph"', '"kind": "exact"'), (text, ""), (text, "{}"), (text, "null")],
         ]
     )

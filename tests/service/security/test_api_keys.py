@@ -13,10 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Scope
 
+from service.api import edits, facets, inference, items, jobs, search, system
 from service.errors import (
     ForbiddenError,
     ListTooLongError,
@@ -167,6 +169,31 @@ def test_no_right_implies_another(authorizer: Callable[..., Authorizer]) -> None
             else:
                 with pytest.raises(ForbiddenError):
                     one.admit(request(path, method), bearer(key))
+
+
+READING_POSTS = {
+    *("/v1/classify", "/v1/embed", "/v1/facets"),
+    *("/v1/search", "/v1/search/range", "/v1/search/vote"),
+}
+
+
+def test_every_route_that_writes_needs_the_right_to(authorizer: Callable[..., Authorizer]) -> None:
+    """A new POST that stores something is open to keys that may read, unless it is told."""
+    reader = make_key("reader", ["read"])
+    one = authorizer(reader)
+    writing = [
+        (method, route.path.replace("{", "").replace("}", ""))
+        for module in (edits, facets, inference, items, jobs, search, system)
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+        if method != "GET" and route.path not in READING_POSTS
+    ]
+
+    assert len(writing) >= 6
+    for method, path in writing:
+        with pytest.raises(ForbiddenError):
+            one.admit(request(path, method), bearer(reader))
 
 
 def test_a_key_ends_when_its_time_is_over(authorizer: Callable[..., Authorizer]) -> None:
