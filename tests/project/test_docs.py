@@ -163,7 +163,11 @@ def test_the_readme_is_short_enough_for_a_newcomer() -> None:
 
 def test_make_help_tells_every_target() -> None:
     told = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
