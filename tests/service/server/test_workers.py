@@ -67,6 +67,24 @@ class Kill:
         return Counter(r.status for r in self.replies if r.status not in (0, 200))
 
 
+def start_lanes(url: str, over: asyncio.Event, replies: list[Reply]) -> list[asyncio.Task[None]]:
+    """Ask until ``over`` is set: by connections that stay, and by new ones."""
+
+    async def keep() -> None:
+        async with Client(url) as client:
+            while not over.is_set():
+                replies.append(await client.request(CLASSIFY))
+                await asyncio.sleep(PAUSE_S)
+
+    async def come_anew() -> None:
+        while not over.is_set():
+            async with Client(url) as client:
+                replies.append(await client.request(CLASSIFY))
+            await asyncio.sleep(PAUSE_S)
+
+    return [asyncio.create_task(lane()) for lane in [keep, come_anew] * LANES]
+
+
 def kill_one(server: Server, ready_workers: ReadyWorkers) -> Kill:
     """Send requests, on kept and on new connections, while one worker of two is killed."""
 
@@ -75,19 +93,7 @@ def kill_one(server: Server, ready_workers: ReadyWorkers) -> Kill:
         replies: list[Reply] = []
         over = asyncio.Event()
 
-        async def keep() -> None:
-            async with Client(server.url) as client:
-                while not over.is_set():
-                    replies.append(await client.request(CLASSIFY))
-                    await asyncio.sleep(PAUSE_S)
-
-        async def come_anew() -> None:
-            while not over.is_set():
-                async with Client(server.url) as client:
-                    replies.append(await client.request(CLASSIFY))
-                await asyncio.sleep(PAUSE_S)
-
-        lanes = [asyncio.create_task(lane()) for lane in [keep, come_anew] * LANES]
+        lanes = start_lanes(server.url, over, replies)
         await asyncio.sleep(1)
         victim = server.workers()[0]
         killed = loop.time()
@@ -201,19 +207,7 @@ def watch_start(server: Server) -> Start:
         readiness: list[Reply] = []
         over = asyncio.Event()
 
-        async def keep() -> None:
-            async with Client(server.url) as client:
-                while not over.is_set():
-                    replies.append(await client.request(CLASSIFY))
-                    await asyncio.sleep(PAUSE_S)
-
-        async def come_anew() -> None:
-            while not over.is_set():
-                async with Client(server.url) as client:
-                    replies.append(await client.request(CLASSIFY))
-                await asyncio.sleep(PAUSE_S)
-
-        lanes = [asyncio.create_task(lane()) for lane in [keep, come_anew] * LANES]
+        lanes = start_lanes(server.url, over, replies)
         while True:
             async with Client(server.url) as client:
                 alive = await client.request(LIVEZ)
