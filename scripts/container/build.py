@@ -10,20 +10,25 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import yaml  # type: ignore[import-untyped]
 
-from scripts.container.engine import ContainerError, image_name, pick_engine, run
+from scripts.container.engine import (
+    CONTAINERFILE,
+    ContainerError,
+    default_base,
+    image_name,
+    pick_engine,
+    run,
+)
 from scripts.locks import ROOT
 from vision.errors import VisionError
 from vision.inference.openvino_encoder import RUNTIME
 from vision.model.export_folder import read_export
 from vision.model.manifest import read_manifest
 
-PARTS: Final = ROOT / "container"
 BENTOFILES: Final = {"cpu": "bentofile-cpu.yaml", "gpu": "bentofile.yaml"}
 MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 LABEL: Final = "org.opencontainers.image"  # of the OCI's image specification, annotations
@@ -63,7 +68,7 @@ def lay_context(bento: Path, model: Path, kind: str, context: Path) -> None:
     lines = (bento / "env/python/requirements.txt").read_text().rstrip().splitlines()[:-1]
     (context / "requirements.txt").write_text("\n".join(lines) + "\n")
     other = {"cpu": "unused-gpu.txt", "gpu": "-"}[kind]
-    for part in PARTS.iterdir():
+    for part in CONTAINERFILE.parent.iterdir():
         if part.is_file() and part.name != other:
             shutil.copy(part, context)
 
@@ -99,16 +104,10 @@ def labels(bento: Path, model: Path, kind: str, base: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def build_image(
-    kind: str,
-    context: Path,
-    *,
-    engine: str,
-    base: str,
-    said: dict[str, str],
-    options: Sequence[str] = (),
-) -> str:
+def build_image(kind: str, context: Path, *, engine: str, base: str, said: dict[str, str]) -> str:
     """Build the image of a kind; return its name, which has the version in it.
+
+    The certificate that ``PIP_CERT`` names for pip serves there as well.
 
     Raises:
         ContainerError: the engine could not.
@@ -118,18 +117,14 @@ def build_image(
     command += [f"BASE={base}", "--tag", name, "--tag", image_name(kind)]
     if engine != "docker":  # the OCI's own format has no HEALTHCHECK
         command += ["--format", "docker", "--layers"]
+    if certificate := os.environ.get("PIP_CERT"):
+        command += ["--secret", f"id=cert,src={certificate}"]
     for key, value in said.items():
         command += ["--label", f"{key}={value}"]
-    done = subprocess.run([*command, *options, str(context)], check=False)
+    done = subprocess.run([*command, str(context)], check=False)
     if done.returncode != 0:
         raise ContainerError(f"{engine} could not build the image; what it said is above")
     return name
-
-
-def default_base() -> str:
-    """Return the base that the Containerfile names."""
-    text = (PARTS / "Containerfile").read_text()
-    return text.partition("ARG BASE=")[2].partition("\n")[0]
 
 
 def _revision() -> str:
@@ -147,16 +142,14 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--engine", default="", help="docker, podman or buildah")
     parser.add_argument("--base", default="", help="base image, instead of the Containerfile's")
-    given, options = parser.parse_known_args()  # the others are the engine's
+    given = parser.parse_args()
     work, base = ROOT / "build" / "container" / given.kind, given.base or default_base()
     try:
         engine = pick_engine(given.engine)
         bento, model = build_bento(given.kind, given.model, work / "bentoml")
         lay_context(bento, model, given.kind, work / "context")
         said = labels(bento, model, given.kind, base)
-        name = build_image(
-            *(given.kind, work / "context"), engine=engine, base=base, said=said, options=options
-        )
+        name = build_image(given.kind, work / "context", engine=engine, base=base, said=said)
     except (ContainerError, VisionError) as error:
         print(f"No image: {error}", file=sys.stderr)
         return 1

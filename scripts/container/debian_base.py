@@ -1,7 +1,8 @@
-"""The base image without a registry: Debian's packages in, ``localhost/debian:bookworm-slim`` out.
+"""The base image, also where no registry is reached: made of Debian's own packages there.
 
-It holds what `docker.io/library/debian:bookworm-slim` does, made by debootstrap (as root) from this
-machine's Debian mirror; for machines that reach no registry, and for `make container-check` there.
+``localhost/debian:bookworm-slim`` holds what the registry's image of that name does. debootstrap
+makes it, as root, from this machine's Debian mirror. ``python -m scripts.container.debian_base``
+prints the name of the base to use.
 """
 
 import re
@@ -10,14 +11,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from scripts.container.engine import ContainerError, pick_engine, run
+from scripts.container.engine import ContainerError, default_base, pick_engine, run
 from scripts.locks import ROOT
 
 NAME: Final = "localhost/debian:bookworm-slim"
 SUITE: Final = "bookworm"
 MIRROR: Final = "http://deb.debian.org/debian"
 # What the slim images of Debian leave out, and what no image keeps.
-LEFT_OUT: Final = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
+LEFT_OUT: Final = ("usr/share/man", "usr/share/info", "usr/share/locale")
 FORGOTTEN: Final = ("var/cache/apt", "var/lib/apt/lists", "var/log/apt")
 
 
@@ -29,6 +30,19 @@ def mirror() -> str:
         ):
             return found[0]
     return MIRROR
+
+
+def find_base(engine: str, work: Path) -> str:
+    """Return the name of the Containerfile's base if it can be had, else of one that is made.
+
+    Raises:
+        ContainerError: there is neither.
+    """
+    try:
+        run(engine, "pull", default_base())
+    except ContainerError:
+        return make_base(engine, work)
+    return default_base()
 
 
 def make_base(engine: str, work: Path) -> str:
@@ -50,7 +64,11 @@ def make_base(engine: str, work: Path) -> str:
     )
     (root / "etc/dpkg/dpkg.cfg.d/docker").write_text(
         "".join(f"path-exclude /{folder}/*\n" for folder in LEFT_OUT)
+        + "path-exclude /usr/share/doc/*\npath-include /usr/share/doc/*/copyright\n"
     )
+    for file in (root / "usr/share/doc").rglob("*"):
+        if file.is_file() and file.name != "copyright":
+            file.unlink()
     for folder in (*LEFT_OUT, *FORGOTTEN):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
@@ -65,7 +83,7 @@ def main() -> int:
     """Make the base; return the exit code."""
     try:
         engine = pick_engine(sys.argv[1] if len(sys.argv) > 1 else "")
-        print(make_base(engine, ROOT / "build" / "container" / "base"))
+        print(find_base(engine, ROOT / "build" / "container" / "base"))
     except (ContainerError, OSError) as error:
         print(f"No base image: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,9 @@ import shutil
 import subprocess
 from typing import Final
 
+from scripts.locks import ROOT
+
+CONTAINERFILE: Final = ROOT / "container" / "Containerfile"
 ENGINES: Final = ("docker", "podman", "buildah")  # the first that is installed, unless one is named
 
 
@@ -12,17 +15,26 @@ class ContainerError(Exception):
 
 
 def pick_engine(named: str) -> str:
-    """Return the engine to use: the one named, or the first that is installed.
+    """Return the engine to use: the one named, or the first that is installed and answers.
 
     Raises:
-        ContainerError: it is not installed, or none is.
+        ContainerError: it does not, or none does.
     """
     for engine in (named,) if named else ENGINES:
         if shutil.which(engine):
-            return engine
+            answers = subprocess.run([engine, "info"], capture_output=True, check=False)
+            if answers.returncode == 0:
+                return engine
     raise ContainerError(
-        f"{named} is not installed" if named else f"none of {', '.join(ENGINES)} is installed"
+        f"{named} is not installed, or does not run"
+        if named
+        else f"none of {', '.join(ENGINES)} is installed and runs"
     )
+
+
+def default_base() -> str:
+    """Return the base image that the Containerfile names."""
+    return CONTAINERFILE.read_text().partition("ARG BASE=")[2].partition("\n")[0]
 
 
 def image_name(kind: str) -> str:
