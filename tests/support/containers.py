@@ -23,13 +23,12 @@ HARDENED = (
 # podman's default limits need a capability that root in a container has not.
 PODMAN = ("--cgroups=disabled", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 # Asks the server inside: method, path and type as arguments, the body on standard input.
-ASK = """
+ASK = r"""
 import http.client, sys
 connection = http.client.HTTPConnection("127.0.0.1", 3000, timeout=30)
 connection.request(sys.argv[1], sys.argv[2], sys.stdin.buffer.read(), {"Content-Type": sys.argv[3]})
 answer = connection.getresponse()
-print(answer.status)
-sys.stdout.buffer.write(answer.read())
+sys.stdout.buffer.write(b"%d\n%s" % (answer.status, answer.read()))
 """
 
 
