@@ -26,7 +26,7 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 # Three processes for two cores: many tests wait, for time-outs and for servers. One that dies ends
 # the run with the name of its test; replaced, it would leave the others waiting.
 test: install ## the whole default test suite
-	@scripts/system-packages dataset-fashion-mnist chromium nginx-light
+	@scripts/system-packages dataset-fashion-mnist chromium nginx-light prometheus
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19

@@ -19,7 +19,7 @@ new_key() { # name, rights: prints the key and its lines for the key file, as JS
     $lookalike new-key "$1" --rights "$2" --json
 }
 key_of() { printf '%s\n' "$1" | sed -n 's/^ *"key": "\(.*\)",$/\1/p'; }
-lines_of() { printf '%b\n' "$(printf '%s\n' "$1" | sed -n 's/^ *"lines": "\(.*\)"$/\1/p')"; }
+lines_of() { printf '%b\n' "$(printf '%s\n' "$1" | sed -n 's/^ *"lines": "\(.*\)"$/\1/p' | sed 's/\\"/"/g')"; }
 
 if [ ! -e secrets/api-keys.toml ]; then
     scraper=$(new_key prometheus metrics)
