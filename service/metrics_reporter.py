@@ -150,7 +150,7 @@ class MetricsReporter:
 
 
 def _engine_gauges(engine: Engine) -> MetricsSnapshot:
-    manifest = engine.manifest
+    manifest, running = engine.manifest, engine.jobs.running()
     model: Labels = (
         manifest.name,
         manifest.fingerprint,
@@ -169,9 +169,7 @@ def _engine_gauges(engine: Engine) -> MetricsSnapshot:
             ("costly",): [float(engine.costly.limit)],
         },
         "lookalike_images_in_progress": _total(engine.batcher.under_way),
-        "lookalike_jobs_running": {
-            (kind,): [float(count)] for kind, count in engine.jobs.running().items()
-        },
+        "lookalike_jobs_running": {(kind,): [float(running[kind])] for kind in get_args(JobKind)},
     }
 
 
