@@ -92,7 +92,8 @@ class WorkerReplacement:
         self._failures += count
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (self._failures - 1))
         self._resumes = self._clock() + wait_s
-        logger.error("a worker could not start; the next try is in %.0f s", wait_s)
+        if self.reason_to_end() is None:
+            logger.error("a worker could not start; the next try is in %.0f s", wait_s)
 
     def _go_on_replacing(self, ready: set[int], *, has_failed: bool) -> None:
         """Tell old workers to end, as many as there are more that can answer than there need be."""
