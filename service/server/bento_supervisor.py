@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from bentoml._internal.utils import circus
 
+from files.filesystem import storage_warning
 from files.resource_limits import limit_threads, resource_limits
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
@@ -64,6 +65,8 @@ class _Arbiter(circus.Arbiter):
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
         logger.info("this server may use %s", resource_limits())
+        if (warning := storage_warning(settings.gallery)) is not None:
+            logger.warning("%s", warning)
         self._why_it_ended: str | None = None
         if settings.unix_socket is not None:
             options["sockets"] = [
