@@ -4,7 +4,6 @@ Nothing heavy is imported above: from the first line on, Ctrl-C ends with a sent
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -108,10 +107,9 @@ def _known_message(error: BaseException) -> str | None:
 
 
 def _is_left_out(module: str) -> bool:
-    """Return whether a whole package is missing that is not ours: the containers leave some out."""
+    """Return whether a whole package is missing that is not ours: the images leave some out."""
     ours = {path.name for path in Path(__file__).parents[1].iterdir()}
-    package = module.partition(".")[0]
-    return package not in ours and importlib.util.find_spec(package) is None
+    return bool(module) and "." not in module and module not in ours
 
 
 def _report_bug(error: BaseException) -> None:

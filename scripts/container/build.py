@@ -26,7 +26,7 @@ from scripts.container.engine import (
 from scripts.locks import ROOT
 from vision.errors import VisionError
 from vision.inference.openvino_encoder import RUNTIME
-from vision.model.export_folder import read_export
+from vision.model.export_folder import has_export, read_export
 from vision.model.manifest import read_manifest
 
 BENTOFILES: Final = {"cpu": "bentofile-cpu.yaml", "gpu": "bentofile.yaml"}
@@ -43,11 +43,16 @@ def build_bento(kind: str, model: Path, home: Path) -> tuple[Path, Path]:
         home: of BentoML, which is made anew.
 
     Raises:
-        ContainerError: one of the commands failed.
-        VisionError: the model cannot be used, or has no export, without which a CPU has no runtime.
+        ContainerError: one of the commands failed, or a model for CPUs has no export.
+        VisionError: the model or its export cannot be used.
     """
     manifest = read_manifest(model)
     if kind == "cpu":
+        if not has_export(model, RUNTIME):
+            raise ContainerError(
+                f"{model} has no export, and without torch nothing else computes: "
+                "run `lookalike export` on it first"
+            )
         read_export(model, manifest, RUNTIME)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)

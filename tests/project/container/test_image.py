@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from scripts.container.build import version
 from scripts.locks import read_lock
-from tests.support.containers import (
+from tests.project.container.running import (
     GRACE_S,
     IMAGE,
     Container,
