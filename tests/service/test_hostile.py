@@ -33,7 +33,7 @@ from tests.support.server.hostile_requests import ITEMS, kinds
 from tests.support.server.load_generator import Reply, run
 from tests.support.server.ordinary_requests import Ordinary, ordinary
 from tests.support.server.servers import ROOT, Server, running_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 from vision.model.manifest import read_manifest
 
 CROWD = 20

@@ -23,8 +23,8 @@ from tests.support.server.load_generator import (
     run,
 )
 from tests.support.server.servers import Server, running_server
+from tests.support.server.targets_table import Target, missed, print_table
 from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")

@@ -30,8 +30,8 @@ from tests.support.server.slow_clients import (
     SlowClient,
     slow_clients,
 )
+from tests.support.server.targets_table import Target, missed, print_table
 from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
 
 CLASSIFY = request_bytes(
     "POST", "/v1/classify", encoded(picture(7, (400, 300)), "JPEG"), Content_Type="image/jpeg"
