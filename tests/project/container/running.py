@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def ends(
 @contextmanager
 def new_volume() -> Iterator[str]:
     """Make a volume, which is removed at the end."""
-    name = said("volume", "create")
+    name = said("volume", "create", f"lookalike-check-{uuid.uuid4().hex}")
     try:
         yield name
     finally:

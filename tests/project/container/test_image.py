@@ -230,8 +230,7 @@ def test_the_commands_are_there() -> None:
     "command",
     [
         ("train", "--data", "/data", "--out", "/data/model"),
-        ("export", "/app/model"),
-        ("up", "/app/model"),
+        ("demo", "--out", "/data/demo"),
     ],
 )
 def test_a_command_that_trains_says_what_it_lacks(command: tuple[str, ...]) -> None:
@@ -278,7 +277,7 @@ def test_a_volume_that_is_not_writable_ends_with_a_sentence(tmp_path: Path) -> N
 def test_without_a_volume_there_is_a_warning() -> None:
     with container() as running:
         running.wait_until_ready()
-        assert "mount a" in running.logs()
+        assert "lies on a volume without a name" in running.logs()
 
 
 def test_a_gallery_of_another_model_is_refused(volume: str, served: Container) -> None:
