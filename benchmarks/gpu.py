@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import commit, describe_machine, spread
 from vision.image.preprocessing import Preprocessing
-from vision.inference.cuda_encoder import CudaEncoder
+from vision.inference.cuda.encoder import CudaEncoder
 from vision.inference.encoder import Encoding
 from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import EMBEDDING_LAYER, Architecture, Manifest
