@@ -38,7 +38,7 @@ class BatchBuffers(NamedTuple):
 
 
 class InFlight(NamedTuple):
-    """What belongs to one turn under way: the same on the host and on the device."""
+    """What belongs to one batch under way: the same on the host and on the device."""
 
     host: BatchBuffers
     device: BatchBuffers

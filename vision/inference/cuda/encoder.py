@@ -6,7 +6,7 @@ Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,26 +33,24 @@ from vision.networks.precision import fastest_precision, in_precision
 from vision.networks.saved_model import load_model
 
 logger = logging.getLogger("lookalike.vision")
-TURNS: Final = 2  # under way at once: one is copied while the other is computed
+UNDER_WAY: Final = 2  # batches at once: one is copied while the other is computed
 SHORT: Final[dict[torch.dtype, ShortPrecision]] = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
 DTYPES: Final = {short: dtype for dtype, short in SHORT.items()}
-_Turn = tuple[slice, BatchBuffers, Event]
 
 
 class CudaEncoder:
     """A trained network on one GPU.
 
     A batch passes through memory that is there once and for all: pinned memory of the host, which
-    the GPU copies by itself, and the input and output of the graphs. It is cut into turns of sizes
-    that were recorded, as is quickest; the last one is padded, and what its padding holds is never
-    looked at. Answers are copies. Before ``warm_up``, or where recording fails, the same work is
-    launched piece by piece.
-
-    Where memory runs out, batches go on in smaller turns, and larger ones are tried again later.
+    the GPU copies by itself, and the input and output of the graphs. It is computed in turns of
+    sizes that were recorded, as is quickest; the last one is padded, and what its padding holds is
+    never looked at. Answers are copies. Before ``warm_up``, or where recording fails, the same work
+    is launched piece by piece. Where memory runs out, turns are smaller, and larger ones are tried
+    again later.
 
     Not for several threads at once: give it one lane. A process has its own context on the GPU
     (0.3 to 0.5 GB), its own weights and its own graphs; ``warm_up`` logs the size of the last two.
@@ -89,10 +87,10 @@ class CudaEncoder:
         self._is_chosen = is_chosen
         self._compute = Computation(manifest, precision, self._device)
         self._fixed = BatchBuffers.empty(manifest, self.batch_size, self._device)
-        self._turns = [
-            InFlight.empty(manifest, self.batch_size, self._device) for _ in range(TURNS)
-        ]
-        self._lane = threading.Lock()  # of the fixed memory: the graphs' thread wants it at times
+        self._places = deque(
+            InFlight.empty(manifest, self.batch_size, self._device) for _ in range(UNDER_WAY)
+        )
+        self._lane = threading.Lock()  # of launches on the fixed memory, also by the graphs' thread
         self._graphs = GraphRecorder(self._compute, network, streams, self._fixed, self._lane)
         self._memory = MemoryLimit()
         self._tried = 0  # images in the turn that was begun last
@@ -147,7 +145,6 @@ class CudaEncoder:
             is_chosen=choice is not None,
         )
 
-    @torch.inference_mode()
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
 
@@ -158,20 +155,52 @@ class CudaEncoder:
             DeviceMemoryError: there is no memory left for even one image; later there may be.
             DeviceLostError: the GPU does not answer this process any more, which has to end.
         """
-        count = len(pixels_BCHW)
-        answer = Encoding(
-            np.empty((count, self.manifest.architecture.width), np.float32),
-            np.empty((count, len(self.manifest.labels)), np.float32),
-        )
-        done = 0
-        with self._lane:
-            while done < count:
-                try:
-                    for finished in self._encode_from(done, pixels_BCHW, answer):
-                        done = finished
-                except RuntimeError as error:
-                    self._survive(error)
-        return answer
+        under_way: deque[Callable[[], Encoding]] = deque()
+        parts: list[Encoding] = []
+        for start in range(0, len(pixels_BCHW), self.batch_size):
+            if len(under_way) == UNDER_WAY:
+                parts.append(under_way.popleft()())
+            under_way.append(self.start(pixels_BCHW[start : start + self.batch_size]))
+        parts.extend(finish() for finish in under_way)
+        if len(parts) == 1:
+            return parts[0]
+        return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    @torch.inference_mode()
+    def start(self, pixels_BCHW: NDArray[np.uint8]) -> Callable[[], Encoding]:
+        """Begin with a batch of at most ``batch_size`` images; return what waits for its answer.
+
+        At most two are under way at once, and they are finished in the order in which they were
+        begun. The pixels must stay as they are until then: should memory run out, they are read
+        again. Both calls raise what ``encode`` raises.
+        """
+        self._places.rotate()
+        place = self._places[0]
+        end: Event | None = None
+        try:
+            end = self._launch(place, pixels_BCHW)
+        except RuntimeError as error:
+            self._survive(error)
+        return partial(self._finish, place, pixels_BCHW, end)
+
+    @torch.inference_mode()
+    def _finish(
+        self, place: InFlight, pixels_BCHW: NDArray[np.uint8], end: Event | None
+    ) -> Encoding:
+        while True:  # each failure for want of memory halves what is tried, or raises
+            try:
+                if end is None:
+                    end = self._launch(place, pixels_BCHW)
+                end.synchronize()
+            except RuntimeError as error:
+                self._survive(error)
+                end = None
+                continue
+            count = len(pixels_BCHW)
+            return Encoding(
+                place.host.vectors_BD[:count].numpy().copy(),
+                place.host.probabilities_BL[:count].numpy().copy(),
+            )
 
     @torch.inference_mode()
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
@@ -204,51 +233,33 @@ class CudaEncoder:
         if self._remembered is not None:
             self._remembered.write(GpuChoice(precision=self._precision, fuses_relu=fuses_relu))
 
-    def _encode_from(
-        self, done: int, pixels_BCHW: NDArray[np.uint8], answer: Encoding
-    ) -> Iterator[int]:
-        """Encode what is left after ``done`` images; yield how many are finished, turn by turn."""
-        begun, count = done, len(pixels_BCHW)
-        plan = self._graphs.plan(self._memory.most(self.batch_size))
-        under_way: deque[_Turn] = deque()
-        free = deque(self._turns)
-        while begun < count or under_way:
-            if begun < count and free:
-                self._tried = size = plan.turn(count - begun)
-                rows = slice(begun, min(begun + size, count))
-                turn = free[0]
-                end = self._start(turn, size, pixels_BCHW[rows])
-                under_way.append((rows, turn.host, end))
-                free.rotate(-1)
-                begun = rows.stop
-                if len(under_way) < TURNS:
-                    continue
-            rows, host, end = under_way.popleft()
-            end.synchronize()
-            length = rows.stop - rows.start
-            answer.vectors_BD[rows] = host.vectors_BD[:length].numpy()
-            answer.probabilities_BL[rows] = host.probabilities_BL[:length].numpy()
-            yield rows.stop
-
-    def _start(self, turn: InFlight, size: int, pixels_BCHW: NDArray[np.uint8]) -> Event:
-        """Send up to ``size`` images on their way; return the end of that work."""
+    def _launch(self, place: InFlight, pixels_BCHW: NDArray[np.uint8]) -> Event:
+        """Send a batch on its way through ``place``; return the end of that work."""
         count = len(pixels_BCHW)
-        turn.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
+        place.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
         run = self._streams.run
-        uploaded = run("upload", partial(turn.upload, count))
-        computed = run("compute", partial(self._run, turn.device, size, count), after=uploaded)
-        return run("download", partial(turn.download, count), after=computed)
+        uploaded = run("upload", partial(place.upload, count))
+        computed = run("compute", partial(self._run, place.device, count), after=uploaded)
+        return run("download", partial(place.download, count), after=computed)
 
-    def _run(self, batch: BatchBuffers, size: int, count: int) -> None:
-        """Compute a batch that lies on the device, and put the answer there."""
-        self._fixed.pixels_BCHW[:count].copy_(batch.pixels_BCHW[:count])
-        replay = self._graphs.replays.get(size)
-        if replay is None:
-            self._compute(self._graphs.network, self._fixed, count)
-        else:
-            replay()
-        batch.vectors_BD[:count].copy_(self._fixed.vectors_BD[:count])
-        batch.probabilities_BL[:count].copy_(self._fixed.probabilities_BL[:count])
+    def _run(self, batch: BatchBuffers, count: int) -> None:
+        """Compute a batch that lies on the device, turn by turn, and put the answers there."""
+        plan = self._graphs.plan(self._memory.most(self.batch_size))
+        begun = 0
+        while begun < count:
+            self._tried = size = plan.turn(count - begun)
+            rows = slice(begun, min(begun + size, count))
+            length = rows.stop - rows.start
+            with self._lane:
+                self._fixed.pixels_BCHW[:length].copy_(batch.pixels_BCHW[rows])
+                replay = self._graphs.replays.get(size)
+                if replay is None:
+                    self._compute(self._graphs.network, self._fixed, length)
+                else:
+                    replay()
+                batch.vectors_BD[rows].copy_(self._fixed.vectors_BD[:length])
+                batch.probabilities_BL[rows].copy_(self._fixed.probabilities_BL[:length])
+            begun = rows.stop
 
     def _survive(self, error: RuntimeError) -> None:
         """See to it that what is left of a batch can be tried again, or say why it cannot.

@@ -53,7 +53,7 @@ class GraphRecorder:
             network: what it is done with, at first.
             streams: on which it is done.
             fixed: the memory that graphs read and write.
-            lane: held by whoever uses that memory.
+            lane: held by whoever launches work on that memory.
         """
         self.network = network
         self.replays: dict[int, Callable[[], object]] = {}  # by number of images
@@ -150,7 +150,7 @@ class GraphRecorder:
         return self._streams.capture(partial(self._compute, network, self._fixed, size))
 
     def _take(self, size: int, replay: Callable[[], object]) -> None:
-        """Measure a graph, and use it from now on."""
+        """Measure a graph, and use it from now on; the one before has ended by then."""
         with self._lane:
             self.seconds = {**self.seconds, size: self._streams.seconds(replay)}
             self.replays[size] = replay

@@ -159,6 +159,20 @@ def test_an_answer_stays_when_the_next_batches_use_the_same_memory() -> None:
     np.testing.assert_array_equal(first.probabilities_BL, kept[1])
 
 
+def test_a_batch_begins_while_the_one_before_is_under_way() -> None:
+    ours = encoder()
+    batches = [pixels(count, count) for count in (3, 256, 40, 1)]
+    under_way = deque([ours.start(batches[0])])
+    answers = []
+    for batch in batches[1:]:
+        under_way.append(ours.start(batch))
+        answers.append(under_way.popleft()())
+    answers.append(under_way.popleft()())
+
+    for batch, answer in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(answer.vectors_BD, plain().encode(batch).vectors_BD, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 3, 17, 130])
 def test_what_an_earlier_batch_left_in_the_padding_changes_nothing(count: int) -> None:
     fresh, used = encoder(), encoder()

@@ -100,15 +100,20 @@ def test_a_batch_that_does_not_fit_goes_on_in_halves(caplog: pytest.LogCaptureFi
     assert "no memory for 200 images at once: going on with 100" in caplog.text
 
 
-def test_what_was_finished_before_is_not_done_again() -> None:
-    features = Greedy()
+def test_batches_of_a_pipeline_fail_and_go_on_in_their_order() -> None:
+    features = Greedy(room=20)
     ours = encoder_of(features)
-    done = ours.encode(pixels(256 + 256 + 40)).vectors_BD  # whole turns, before memory is short
+    batches = [pixels(40, seed) for seed in range(4)]
+    under_way = [ours.start(batches[0]), ours.start(batches[1])]
+    answers = [under_way[0]()]
+    for batch in batches[2:]:
+        under_way = [under_way[1], ours.start(batch)]
+        answers.append(under_way[0]())
+    answers.append(under_way[1]())
 
-    features.sizes.clear()
-    features.room = 128
-    np.testing.assert_allclose(ours.encode(pixels(552)).vectors_BD, done, atol=1e-5)
-    assert sum(features.sizes) == 552
+    for batch, answer in zip(batches, answers, strict=True):
+        expected_BD = plain().encode(batch).vectors_BD
+        np.testing.assert_allclose(answer.vectors_BD, expected_BD, atol=1e-5)
 
 
 def test_the_smaller_size_is_remembered_and_larger_ones_are_tried_again_later(
