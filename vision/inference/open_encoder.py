@@ -30,7 +30,7 @@ def open_encoder(folder: Path, *, device: str, runtime: RuntimeName, threads: in
         return OpenVinoEncoder.load(folder, read_manifest(folder), threads=threads)
     import torch  # noqa: PLC0415 - seconds
 
-    from vision.inference.cuda.encoder import CudaEncoder  # noqa: PLC0415
+    from vision.inference.cuda_encoder import CudaEncoder  # noqa: PLC0415
     from vision.inference.torch_encoder import TorchEncoder, pick_device  # noqa: PLC0415
 
     # Torch's threads wait for one another by spinning, so a server that decodes and speaks HTTP on

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.cli.test_cli import lookalike
 from tests.support.models import manifest, write_model
 from tests.vision.export.test_export_model import export
-from tests.vision.inference.cuda.test_encoder import LateStreams
+from tests.vision.inference.test_cuda_encoder import LateStreams
 from vision.image.preprocessing import Preprocessing
-from vision.inference.cuda.encoder import CudaEncoder
+from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.encoder import ImageEncoder, encode_all
 from vision.inference.open_encoder import open_encoder
 from vision.networks.saved_model import load_model

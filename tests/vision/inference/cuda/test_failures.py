@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.models import manifest, write_model
-from tests.vision.inference.cuda.test_encoder import CPU, network, on_a_gpu, pixels, plain
+from tests.vision.inference.test_cuda_encoder import CPU, network, on_a_gpu, pixels, plain
 from vision.errors import DeviceError, DeviceLostError, DeviceMemoryError
-from vision.inference.cuda import encoder as cuda_encoder
+from vision.inference import cuda_encoder
 from vision.inference.cuda import failures
-from vision.inference.cuda.encoder import CudaEncoder
+from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.cuda.failures import RETRY_S, MemoryLimit, is_out_of_memory
 from vision.inference.cuda.streams import Event, StreamName
 
@@ -240,7 +240,7 @@ def test_a_device_side_fault_is_told_as_a_lost_device(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np, torch; from pathlib import Path\n"
         "from vision.errors import DeviceLostError\n"
-        "from vision.inference.cuda.encoder import CudaEncoder\n"
+        "from vision.inference.cuda_encoder import CudaEncoder\n"
         "encoder = CudaEncoder.load(Path(sys.argv[1]))\n"
         "torch.zeros(2, device='cuda')[torch.tensor([2**20], device='cuda')]\n"
         "try: encoder.encode(np.zeros((1, 3, 28, 28), np.uint8))\n"

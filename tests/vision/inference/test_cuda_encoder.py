@@ -19,7 +19,7 @@ from tests.support.models import manifest, write_model
 from tests.support.server.servers import ROOT
 from vision.errors import DeviceError
 from vision.inference.cuda.batch_plan import SIZES
-from vision.inference.cuda.encoder import CudaEncoder
+from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.cuda.streams import STREAM_NAMES, Event, StreamName
 from vision.inference.open_encoder import open_encoder
 from vision.inference.torch_encoder import TorchEncoder
@@ -403,7 +403,7 @@ def test_two_processes_share_a_gpu(tmp_path: Path) -> None:
     np.save(tmp_path / "pixels.npy", pixels(LARGEST))
     code = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from vision.inference.cuda.encoder import CudaEncoder\n"
+        "from vision.inference.cuda_encoder import CudaEncoder\n"
         "folder = Path(sys.argv[1]); encoder = CudaEncoder.load(folder / 'model')\n"
         "encoder.warm_up((1, 32)); images = np.load(folder / 'pixels.npy')\n"
         "for _ in range(500): vectors = encoder.encode(images).vectors_BD\n"
