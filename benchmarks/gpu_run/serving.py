@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from benchmarks.serving.rivals.lineup import OURS, RIVALS, Rival
 from benchmarks.serving.servers import Server, free_port, running
 
 CONNECTIONS = 128
+WARM_UP_S = 1.0
 GUIDE = ("bentoml", "bentoml-batched")
 PHASES = """
 import sys, time
@@ -54,12 +56,11 @@ def measure_http(results: Results, folder: Path, *, dry: bool) -> None:
                 continue
             with started(rival, model_folder(folder, name), folder, picture) as server:
                 upload = rival.upload_of(picture)
-                put_under_load(
-                    server, rival.path, upload, connections=connections, seconds=seconds / 4
+                load_with = partial(
+                    put_under_load, server, rival.path, upload, connections=connections
                 )
-                load = put_under_load(
-                    server, rival.path, upload, connections=connections, seconds=seconds
-                )
+                load_with(seconds=WARM_UP_S)
+                load = load_with(seconds=seconds)
             rates[rival.name] = load.rate
             results.add(
                 f"http {name}",

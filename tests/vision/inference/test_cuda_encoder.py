@@ -19,8 +19,8 @@ from tests.support.models import manifest, write_model
 from tests.support.server.servers import ROOT
 from vision.errors import DeviceError
 from vision.inference.cuda.batch_plan import SIZES
-from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.cuda.streams import STREAM_NAMES, Event, StreamName
+from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.open_encoder import open_encoder
 from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.network import Network, build_network

@@ -18,9 +18,9 @@ from tests.vision.inference.test_cuda_encoder import CPU, network, on_a_gpu, pix
 from vision.errors import DeviceError, DeviceLostError, DeviceMemoryError
 from vision.inference import cuda_encoder
 from vision.inference.cuda import failures
-from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.cuda.failures import RETRY_S, MemoryLimit, is_out_of_memory
 from vision.inference.cuda.streams import Event, StreamName
+from vision.inference.cuda_encoder import CudaEncoder
 
 
 class Done:
