@@ -18,13 +18,13 @@ _IN_MEMORY: Final = frozenset(("tmpfs", "ramfs"))
 # Files and variables by which Docker, Podman, systemd, Kubernetes and BentoML's images can be told.
 _MARKS: Final = (".dockerenv", "run/.containerenv", "run/systemd/container")
 _VARIABLES: Final = ("container", "KUBERNETES_SERVICE_HOST", "BENTOML_CONTAINERIZED")
-# What an engine mounts where the image names a volume and nobody else did; with it the container goes.
+# An engine mounts this where the image names a volume and nobody else did.
 _UNNAMED_VOLUME: Final = re.compile(r"/volumes/[0-9a-f]{64}/_data$")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # of a mount point, see proc(5)
 
 
 class Mount(NamedTuple):
-    """Where a file system is mounted, its kind as the kernel calls it, which folder of it that is."""
+    """Where a file system is mounted, its kind as the kernel calls it, and which folder of it."""
 
     point: str
     kind: str

@@ -39,9 +39,13 @@ def engine() -> str:
     return pick_engine(os.environ.get("CONTAINER", ""))
 
 
-def run(*command: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+def run(
+    *command: str, stdin: bytes = b"", timeout_s: float | None = None
+) -> "subprocess.CompletedProcess[bytes]":
     """Run a command of the engine."""
-    return subprocess.run([engine(), *command], input=stdin, capture_output=True, check=False)
+    return subprocess.run(
+        [engine(), *command], input=stdin, capture_output=True, check=False, timeout=timeout_s
+    )
 
 
 def said(*command: str) -> str:
@@ -135,7 +139,12 @@ def ends(
     more: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Run a container that ends by itself; return its exit code and what it said."""
-    done = run("run", "--rm", *options(volume, user, environment or {}, more), IMAGE, *command)
+    name = f"lookalike-check-{uuid.uuid4().hex}"
+    chosen = ["--name", name, *options(volume, user, environment or {}, more)]
+    try:
+        done = run("run", "--rm", *chosen, IMAGE, *command, timeout_s=START_S)
+    finally:
+        run("rm", "--force", "--volumes", name)
     lines = (done.stdout + done.stderr).decode().splitlines()
     # podman without systemd says twice that it starts no timer for HEALTHCHECK.
     return done.returncode, "\n".join(line for line in lines if "systemd" not in line)

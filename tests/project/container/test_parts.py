@@ -19,7 +19,6 @@ from scripts.locks import read_lock
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
 from tests.support.server.servers import Server, clean_environment, free_port
-from tests.vision.export.test_export_model import export
 from vision.model.manifest import read_manifest
 
 INSTRUCTIONS = [
@@ -56,13 +55,6 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "env" / "python" / "requirements.txt").write_text(f"{lock}bentoml==1.4.39\n")
     described = {"name": "lookalike-cpu", "version": "abc", "labels": {"project": "lookalike"}}
     (folder / "bento.yaml").write_text(yaml.safe_dump(described))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(shutil.copytree(model, tmp_path_factory.mktemp("exported") / "model"))
-    export(folder)
     return folder
 
 
