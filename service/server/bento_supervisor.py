@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bentoml._internal.utils import circus
+from tornado import gen
 
 from files.filesystem import storage_warning
 from files.resource_limits import limit_threads, resource_limits
@@ -85,13 +86,16 @@ class _Arbiter(circus.Arbiter):
         if self._stopping:
             return None
         self.reap_processes()
-        may_start = [one.look() for one in self._replacements]
+        held = [one.watcher for one in self._replacements if not one.look()]
         reasons = [one.reason_to_end() for one in self._replacements]
         self._why_it_ended = next((one for one in reasons if one is not None), None)
         if self._why_it_ended is not None:
             logger.error("%s", self._why_it_ended)
             return self.stop()
-        return super().manage_watchers() if all(may_start) else None
+        if not held:
+            return super().manage_watchers()
+        others = [one for one in self.iter_watchers() if one not in held]
+        return gen.multi([one.manage_processes() for one in others])
 
     def reload(self, graceful: bool = True, sequential: bool = False) -> None:
         """On SIGHUP, replace all workers, one after another; BentoML would at once."""
