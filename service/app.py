@@ -16,7 +16,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from files.processes import end_with_parent
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.server.worker_count import worker_count
+from service.server.worker_count import has_encoder_process, worker_count
 from service.telemetry.shared_metrics import remove_shared_folder
 
 if TYPE_CHECKING:
@@ -58,8 +58,14 @@ class Lookalike:
         from service.server.bento_supervisor import adapt_supervisor  # noqa: PLC0415
         from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
-        atexit.register(configure_logging(ServiceSettings.from_environment().log_level).flush)
-        adapt_supervisor()
+        settings = ServiceSettings.from_environment()
+        atexit.register(configure_logging(settings.log_level).flush)
+        beside = None
+        if has_encoder_process(settings):
+            from service.encoding.supervision import encoder_process  # noqa: PLC0415
+
+            beside = partial(encoder_process, model_folder(settings), SERVER_ID)
+        adapt_supervisor(beside)
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
@@ -73,6 +79,7 @@ class Lookalike:
         from service.worker import Worker  # noqa: PLC0415
 
         settings = ServiceSettings.from_environment()
+        encoder_socket = os.environ.get("LOOKALIKE_ENCODER_SOCKET")
         self._worker = await Worker.start(
             settings,
             model_folder(settings),
@@ -80,6 +87,7 @@ class Lookalike:
             server_id=SERVER_ID,
             index=bentoml.server_context.worker_index or 1,
             size=int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1")),
+            encoder_socket=None if encoder_socket is None else Path(encoder_socket),
         )
 
     @bentoml.on_shutdown

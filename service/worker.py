@@ -76,6 +76,7 @@ class Worker:
         server_id: str,
         index: int,
         size: int,
+        encoder_socket: Path | None,
     ) -> Self:
         """Load the model and the gallery; come back once requests can be answered.
 
@@ -86,6 +87,7 @@ class Worker:
             server_id: the same for all workers of a server.
             index: of this one among them, from 1.
             size: how many there are to be.
+            encoder_socket: of the process that computes for all; None: each does for itself.
 
         Raises:
             ServiceConfigError: the key file cannot be used.
@@ -123,7 +125,9 @@ class Worker:
         reporter.start()
         listener = ProbeListener.of_this_process()
         _announce_stop(context, drain_s=settings.drain_s)
-        loading = asyncio.create_task(load(context, model_folder, on_loaded=ready_workers.add))
+        loading = asyncio.create_task(
+            load(context, model_folder, encoder_socket, on_loaded=ready_workers.add)
+        )
         await listener.hold(ready_workers, lambda: context.engine is not None)
         return cls(context, reporter, loading)
 

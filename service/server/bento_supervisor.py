@@ -10,7 +10,8 @@ import contextlib
 import ctypes
 import socket
 import struct
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from bentoml._internal.utils import circus
 
@@ -19,6 +20,7 @@ from service.errors import ServiceConfigError
 from service.server.unix_socket import UnixListener
 
 CHECK_S: Final = 1
+ENCODER_SOCKET: Final = "LOOKALIKE_ENCODER_SOCKET"  # the variable that tells workers where it is
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
 # Classic BPF on the TCP header (bpf(4)): code, jump if so, jump if not, value.
 _NO_SYN: Final = (
@@ -29,8 +31,18 @@ _NO_SYN: Final = (
 )
 
 
+class EncoderProcess(NamedTuple):
+    """What runs beside the workers, and computes for them."""
+
+    watcher: Any  # circus's
+    listener: Any  # a CircusSocket: where workers connect
+
+
 class _Arbiter(circus.Arbiter):
     """BentoML's supervisor, whose commands come from its own process only: by signals."""
+
+    # Makes what runs beside so many workers; None: nothing does.
+    beside: Callable[[int], EncoderProcess] | None = None
 
     def __init__(
         self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
@@ -45,7 +57,21 @@ class _Arbiter(circus.Arbiter):
         path = ServiceSettings.from_environment().unix_socket
         if path is not None:
             options["sockets"] = [UnixListener(path, one) for one in options["sockets"]]
+        self._add_encoder_process(watchers, options["sockets"])
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
+
+    def _add_encoder_process(self, watchers: list[Any], sockets: list[Any]) -> None:
+        """Have one process compute for all workers, and tell them where it is; if there is one."""
+        process = None
+        if self.beside is not None:
+            process = self.beside(sum(watcher.numprocesses for watcher in watchers))
+        for watcher in watchers:
+            watcher.env.pop(ENCODER_SOCKET, None)
+            if process is not None:
+                watcher.env[ENCODER_SOCKET] = process.listener.path
+        if process is not None:
+            watchers.append(process.watcher)
+            sockets.append(process.listener)
 
     def stop(self) -> Any:
         """Stop the workers, and let nobody connect whom none of them would accept any more."""
@@ -76,6 +102,11 @@ def refuse_connections(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
 
 
-def adapt_supervisor() -> None:
-    """Have BentoML make our supervisor when it makes one in this process."""
+def adapt_supervisor(beside: Callable[[int], EncoderProcess] | None = None) -> None:
+    """Have BentoML make our supervisor when it makes one in this process.
+
+    Args:
+        beside: makes the process that computes for so many workers; None: they do it themselves.
+    """
+    _Arbiter.beside = beside
     circus.Arbiter = _Arbiter  # type: ignore[misc] # BentoML offers no other way

@@ -79,6 +79,24 @@ _ALL: Final = (
     MetricSpec(
         "lookalike_batch_images", "Images that the network took at once.", bounds=_BATCH_BOUNDS
     ),
+    MetricSpec(
+        "lookalike_encoder_busy_seconds_total",
+        "Time in which networks had a batch to compute, summed over all that there are.",
+    ),
+    MetricSpec(
+        "lookalike_encoders",
+        "Processes with a network that is ready: each worker, or one for all of them.",
+    ),
+    MetricSpec(
+        "lookalike_encoder_start_timestamp_seconds",
+        "When the process with the network of all workers had loaded it; Unix time.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_encoder_resident_bytes",
+        "Memory of the process with the network of all workers that is in RAM.",
+        over_workers="max",
+    ),
     MetricSpec("lookalike_received_bytes_total", "Bytes of request bodies."),
     MetricSpec("lookalike_sent_bytes_total", "Bytes of answers, without their headers."),
     MetricSpec("lookalike_requests_in_progress", "Requests begun and not answered."),
@@ -217,12 +235,13 @@ class WorkerMetrics:
         self._seconds = self._metrics["lookalike_request_seconds"]
         self._stages = self._metrics["lookalike_stage_seconds"]
         self._batches = self._metrics["lookalike_batch_images"]
-        self._images, self._received, self._sent = (
+        self._images, self._received, self._sent, self._busy = (
             self._metrics[name].setdefault(NO_LABELS, [0.0])  # shown from the start
             for name in (
                 "lookalike_images_total",
                 "lookalike_received_bytes_total",
                 "lookalike_sent_bytes_total",
+                "lookalike_encoder_busy_seconds_total",
             )
         )
         self.in_progress = 0  # requests; changed by the gateway
@@ -244,8 +263,9 @@ class WorkerMetrics:
         for code in record.refusals:
             _add(self._refusals, (code,))
 
-    def count_batch(self, images: int) -> None:
-        """Count one batch of the network; on its thread."""
+    def count_batch(self, images: int, busy_s: float) -> None:
+        """Count one batch of the network, which was busy for so long; on its thread."""
+        self._busy[0] += busy_s
         _observe(self._batches, NO_LABELS, _BATCH_BOUNDS, images)
 
     def snapshot(self) -> MetricsSnapshot:

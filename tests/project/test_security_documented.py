@@ -27,7 +27,7 @@ EXCEPTIONS = {
             "service.http.admission.MEMORY_S",
             "service.http.admission.LONE_SHARE",
         ),
-        *("service.http.admission.PATIENCE", "service.inference.priority_queue.BULK_TURN"),
+        *("service.http.admission.PATIENCE", "service.encoding.priority_queue.BULK_TURN"),
         *(
             "service.inference.engine.COST_PIXELS",
             "service.inference.engine.COST_ITEMS",
