@@ -19,18 +19,18 @@ import httpx
 
 from benchmarks.machine import commit, describe_machine, spread
 from benchmarks.serving.load import Upload, put_under_load
+from benchmarks.serving.pictures import small
 from benchmarks.serving.servers import Server, free_port, running
 from benchmarks.serving.stand_in import IMAGE_S
 from service.server.worker_count import cores
-from tests.support.images.pngs import png
 
 KINDS = {  # what is sent: the path, images a request, connections
     "alone": ("/v1/classify", 1, 1),
     "1 a request, 32": ("/v1/classify", 1, 32),
     "1 a request, 64": ("/v1/classify", 1, 64),
     "1 a request, 128": ("/v1/classify", 1, 128),
-    "8 a request, 32": ("/v1/classify/batch", 8, 32),
-    "32 a request, 16": ("/v1/classify/batch", 32, 16),
+    "8 a request, 32": ("/v1/classify", 8, 32),
+    "32 a request, 16": ("/v1/classify", 32, 16),
 }
 BUSY = re.compile(r"^lookalike_encoder_busy_seconds_total (\S+)$", re.MULTILINE)
 
@@ -86,7 +86,7 @@ def main() -> None:
 def measure(server: Server, name: str, seconds: float) -> tuple[float, ...]:
     """Return images/s, the busy share, p50 and p99 in ms, two times in µs an image, and errors."""
     path, images, connections = KINDS[name]
-    picture = png(1)
+    picture = small(1)
     upload = Upload.raw(picture) if images == 1 else Upload.form([picture] * images)
     before = busy_s(server)
     load = put_under_load(server, path, upload, connections=connections, seconds=seconds)

@@ -212,8 +212,9 @@ class EncoderServer:
     def _begin(self) -> None:
         pieces: list[_Piece] = []
         images = 0
-        while (piece := self._next or self._waiting.pop()) is not None:
-            self._next = None
+        while self._images_waiting:
+            piece, self._next = self._next or self._waiting.pop(), None
+            assert piece is not None  # its images were counted
             count = len(piece.pixels_BCHW)
             if pieces and images + count > self._most:
                 self._next = piece
