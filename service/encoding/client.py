@@ -22,6 +22,7 @@ from service.encoding.lane import EncodedBatch
 from service.encoding.messages import MEMORY, MOST_BYTES, Answer, Greeting, Request
 from service.encoding.shared_batch import BatchShape, SharedBatch
 from service.errors import NetworkLostError, StoppingError
+from service.telemetry.health import hide_folders
 from vision.errors import ModelFolderError
 from vision.inference.encoder import Encoding
 from vision.model.manifest import read_manifest
@@ -55,6 +56,7 @@ class EncoderClient:
         """
         self.manifest = read_manifest(model_folder)
         self._path = path
+        self._model_folder = model_folder
         self._is_closing = False
         self._gives_up = gives_up
         self.unavailable_reason: str | None = None  # None: all lanes are connected
@@ -104,7 +106,8 @@ class EncoderClient:
             except StoppingError:
                 return
             except Exception as error:  # another model, or one that cannot be loaded any more
-                self.unavailable_reason = f"the network cannot be used any more: {error}"
+                reason = hide_folders(str(error), [self._model_folder])
+                self.unavailable_reason = f"the network cannot be used any more: {reason}"
                 logger.exception("the network cannot be used any more; restart the service")
                 return
             self.unavailable_reason = None

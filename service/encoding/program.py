@@ -63,8 +63,9 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
     listener = socket.socket(fileno=descriptor)
     try:
         encoder = load()
+        encoder.warm_up((1, settings.max_batch or encoder.batch_size))
+        # It may have found out only now what it is quickest with.
         most = min(settings.max_batch or encoder.batch_size, encoder.batch_size)
-        encoder.warm_up((1, most))
         greeting = _greeting(encoder, most)
     except Exception as error:
         if isinstance(error, VisionError):
