@@ -57,7 +57,7 @@ class _Arbiter(circus.Arbiter):
         path = ServiceSettings.from_environment().unix_socket
         if path is not None:
             options["sockets"] = [UnixListener(path, one) for one in options["sockets"]]
-        self._add_encoder_process(watchers, options["sockets"])
+        self._add_encoder_process(watchers, options.setdefault("sockets", []))
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
     def _add_encoder_process(self, watchers: list[Any], sockets: list[Any]) -> None:

@@ -39,6 +39,8 @@ EXCEPTIONS = {
             "service.inference.engine.QUICK_S",
         ),
         *("service.inference.engine.WRITERS", "service.api.search.MANY_HITS"),
+        *("service.encoding.client.LANES", "service.encoding.server.PIPELINED"),
+        *("service.encoding.program.LEAST_IMAGES", "service.encoding.program.AHEAD"),
         *(
             "index.store.group_commit.MAX_REQUESTS",
             "index.store.group_commit.MAX_ITEMS",
@@ -79,6 +81,8 @@ EXCEPTIONS = {
             "index.search.autotune.ROUND_S",
         ),
         *("index.decoding.decoder_process.START_S", "index.decoding.decoder_process.STALL_S"),
+        *("service.encoding.client.LOOK_S", "service.encoding.client.AGAIN_S"),
+        *("service.encoding.client.RETRY_S", "service.encoding.program.PERIOD_S"),
     },
     "of what the server says, logs and traces": {
         *(
@@ -91,9 +95,11 @@ EXCEPTIONS = {
             "service.schemas.validation_messages.MAX_SHOWN",
         ),
         *("service.telemetry.json_log.QUEUE_LINES", "service.telemetry.tracing.MAX_STAGES"),
+        *("service.encoding.messages.MOST_BYTES", "service.encoding.messages.MOST_LETTERS"),
     },
     "of the processes that the server starts": {
         *("service.server.worker_count.MOST_WORKERS", "service.worker.HEAPS"),
+        *("service.server.worker_count.MOST_FRONTS", "service.encoding.server.FAILURES"),
         "service.worker.APART_BYTES",
         *("service.worker.OTHER_DESCRIPTORS", "service.inference.decoder.PIXEL_BYTES"),
         *("service.inference.decoder.BESIDE_BYTES", "service.inference.decoder_pool.MOST_PICTURES"),
