@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from service.encoding.messages import MOST_BYTES, Answer, Greeting, Request, failure
 from service.encoding.priority_queue import PriorityQueue
 from service.encoding.shared_batch import BatchShape, SharedBatch
-from vision.errors import VisionError
+from vision.errors import DeviceLostError, VisionError
 from vision.inference.encoder import Encoding, ImageEncoder, PipelinedEncoder
 
 FAILURES: Final = 3  # in a row, of which nobody knows why: the device may be past use
@@ -36,7 +36,7 @@ logger = logging.getLogger("lookalike.service")
 
 
 class NetworkFailedError(Exception):
-    """The network fails again and again; a new process may do better."""
+    """This process cannot go on computing; a new one may."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +125,7 @@ class EncoderServer:
         """Serve.
 
         Raises:
-            NetworkFailedError: the network has failed several times in a row.
+            NetworkFailedError: this process cannot go on computing.
         """
         while self._lanes or not self._is_stopping:
             is_idle = not self._under_way and not self._images_waiting
@@ -273,10 +273,13 @@ class EncoderServer:
         """Tell those who wait for ``batch`` why it failed.
 
         Raises:
-            NetworkFailedError: it was the last of several whose failure nobody expected.
+            NetworkFailedError: the device is lost, or it was the last of several failures in a row
+                that nobody expected.
         """
         for piece in batch.pieces:
             _send(piece.lane, failure(error))
+        if isinstance(error, DeviceLostError):
+            raise NetworkFailedError("the device is lost") from error
         if isinstance(error, VisionError):  # it says what is the matter
             logger.warning("a batch of %d images failed: %s", batch.images, error)
             return

@@ -1,7 +1,7 @@
 """A whole server whose network is in a process of its own, as on a GPU, and whatever may end in it.
 
-The real network, on the CPU, by way of ``benchmarks.serving.apart``; with the stand-in for what
-takes time.
+The real network, on the CPU, by way of ``benchmarks.serving.apart``; a stand-in for what a GPU may
+do.
 """
 
 import os
@@ -18,10 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.telemetry.shared_metrics import shared_folder
+from tests.service.encoding.failing_network import GRAY, WHITE
 from tests.support.galleries.small_galleries import write_gallery
-from tests.support.images.pngs import png
+from tests.support.images.pngs import encoded, png
 from tests.support.server.load_generator import request_bytes
 from tests.support.server.servers import (
     Server,
@@ -33,7 +35,7 @@ from tests.support.server.servers import (
 )
 
 REAL = ("benchmarks.serving.apart", "service.encoding.program")
-STAND_IN = ("benchmarks.serving.apart", "benchmarks.serving.stand_in")
+FAILING = ("benchmarks.serving.apart", "tests.service.encoding.failing_network")
 WITHIN_S = 60.0
 
 
@@ -76,6 +78,10 @@ def until(condition: Callable[[], object]) -> None:
 def value(server: Server, name: str) -> float:
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def plain(shade: int) -> Image.Image:
+    return Image.new("L", (28, 28), shade)
 
 
 class Traffic:
@@ -240,10 +246,10 @@ def _reason(server: Server) -> str:
 def test_under_more_than_it_can_do_it_refuses_and_stops_as_it_should(
     model: Path, tmp_path: Path
 ) -> None:
-    """One server of the stand-in: too many at once, clients that go away, and the end of it all."""
+    """A stand-in for a GPU: too many at once, clients that go away, a GPU that fails, the end."""
     options = ("--workers", "2", "--max-queue", "8", "--max-wait-s", "0.05")
     with running_server(
-        model, tmp_path / "gallery", tmp_path / "log.txt", *options, program=STAND_IN
+        model, tmp_path / "gallery", tmp_path / "log.txt", *options, program=FAILING
     ) as server:
         shared = shared_by(server)
         left = [*children(server.process.pid)]
@@ -256,6 +262,12 @@ def test_under_more_than_it_can_do_it_refuses_and_stops_as_it_should(
         assert {status for status in traffic.answers if traffic.answers[status]} == {200, 503}
         assert {one.json()["code"] for one in traffic.told} == {"overloaded"}
         assert httpx.post(f"{server.url}/v1/embed", content=png(1)).status_code == 200
+        for shade, code in ((GRAY, "out_of_memory"), (WHITE, "device_lost")):
+            failed = httpx.post(f"{server.url}/v1/embed", content=encoded(plain(shade)))
+            assert (failed.status_code, failed.json()["code"]) == (503, code)
+            assert int(failed.headers["Retry-After"]) > 0
+        wait_until_ready(server)  # another process took the place of the one whose GPU was lost
+        left += children(server.process.pid)
         with Traffic(server, connections=4) as traffic:
             until(lambda: traffic.answers[200] > 20)
             assert server.stop() == 0

@@ -23,7 +23,7 @@ from service.encoding.messages import MEMORY, MOST_BYTES, Greeting, Request
 from service.encoding.server import EncoderServer, NetworkFailedError
 from service.encoding.shared_batch import BatchShape, SharedBatch
 from service.errors import NetworkLostError, StoppingError
-from vision.errors import DeviceError, ModelFolderError
+from vision.errors import DeviceLostError, DeviceMemoryError, ModelFolderError
 from vision.inference.encoder import Encoding, Runtime
 
 WITHIN_S = 20.0
@@ -240,7 +240,10 @@ def test_an_error_of_the_encoder_reaches_those_who_wait_and_nobody_after(
     encoder = GatedEncoder(model)
     with served(tmp_path, encoder, model) as (_, (worker,)):
         images = pictures(encoder, [1])
-        for error, kind in ((DeviceError("full"), DeviceError), (ValueError("x"), RuntimeError)):
+        for error, kind in (
+            (DeviceMemoryError("full"), DeviceMemoryError),
+            (ValueError("x"), RuntimeError),
+        ):
             encoder.error = error
             with pytest.raises(kind):
                 worker.lanes[0](images, is_bulk=False)
@@ -249,16 +252,23 @@ def test_an_error_of_the_encoder_reaches_those_who_wait_and_nobody_after(
         assert worker.unavailable_reason is None
 
 
-def test_a_network_that_fails_again_and_again_is_given_up_and_the_next_is_found(
-    model: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("error", "times", "kind"),
+    [
+        (RuntimeError("an illegal memory access was encountered"), 3, RuntimeError),
+        (DeviceLostError("the GPU no longer answers"), 1, DeviceLostError),
+    ],
+)
+def test_a_network_past_use_is_given_up_and_the_next_one_found(
+    model: Path, tmp_path: Path, error: Exception, times: int, kind: type[Exception]
 ) -> None:
     encoder = GatedEncoder(model)
-    encoder.error = RuntimeError("an illegal memory access was encountered")
+    encoder.error = error
     running = Running(tmp_path, encoder)
     worker = EncoderClient(running.path, model, gives_up=lambda: False)
     images = pictures(encoder, [1, 2])
-    for _ in range(3):
-        with pytest.raises(RuntimeError, match="has logged why"):
+    for _ in range(times):
+        with pytest.raises(kind):
             worker.lanes[0](images, is_bulk=False)
     until(lambda: worker.unavailable_reason is not None)
     assert running.error is not None
