@@ -16,7 +16,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from files.processes import end_with_parent
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.server.worker_count import has_encoder_process, worker_count
+from service.server.worker_count import has_encoder_process
 from service.telemetry.shared_metrics import remove_shared_folder
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 
 @bentoml.service(
     name="lookalike",
-    workers=worker_count(ServiceSettings.from_environment()),
+    workers=ServiceSettings.from_environment().workers or 1,  # the supervisor may count them
     # Ours, in service/telemetry, do the same for less and by route template.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -60,12 +60,12 @@ class Lookalike:
 
         settings = ServiceSettings.from_environment()
         atexit.register(configure_logging(settings.log_level).flush)
-        beside = None
+        model, beside = model_folder(settings), None
         if has_encoder_process(settings):
             from service.encoding.supervision import encoder_process  # noqa: PLC0415
 
-            beside = partial(encoder_process, model_folder(settings), SERVER_ID)
-        adapt_supervisor(beside)
+            beside = partial(encoder_process, model, SERVER_ID)
+        adapt_supervisor(SERVER_ID, model, beside)
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
@@ -76,19 +76,22 @@ class Lookalike:
     @bentoml.on_startup
     async def start(self) -> None:
         """Begin to answer."""
-        from service.worker import Worker  # noqa: PLC0415
+        from service.worker import Worker, end_failed_start  # noqa: PLC0415
 
         settings = ServiceSettings.from_environment()
         encoder_socket = os.environ.get("LOOKALIKE_ENCODER_SOCKET")
-        self._worker = await Worker.start(
-            settings,
-            model_folder(settings),
-            log=self._log,
-            server_id=SERVER_ID,
-            index=bentoml.server_context.worker_index or 1,
-            size=int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1")),
-            encoder_socket=None if encoder_socket is None else Path(encoder_socket),
-        )
+        try:
+            self._worker = await Worker.start(
+                settings,
+                model_folder(settings),
+                log=self._log,
+                server_id=SERVER_ID,
+                index=bentoml.server_context.worker_index or 1,
+                size=settings.workers or 1,  # in a worker the supervisor has said it
+                encoder_socket=None if encoder_socket is None else Path(encoder_socket),
+            )
+        except ServiceConfigError as error:
+            end_failed_start(SERVER_ID, self._log, str(error))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ from benchmarks.serving.load import Upload, put_under_load
 from benchmarks.serving.pictures import small
 from benchmarks.serving.servers import Server, free_port, running
 from benchmarks.serving.stand_in import IMAGE_S
-from service.server.worker_count import cores
+from files.resource_limits import usable_cores
 
 KINDS = {  # what is sent: the path, images a request, connections
     "alone": ("/v1/classify", 1, 1),
@@ -40,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gallery", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=cores(), help="processes before the GPU")
+    parser.add_argument(
+        "--workers", type=int, default=usable_cores(), help="processes before the GPU"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))

@@ -56,6 +56,7 @@ async def load(
     encoder_socket: Path | None = None,
     *,
     on_loaded: Callable[[], None],
+    on_failed: Callable[[str], None],
 ) -> None:
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
     try:
@@ -76,11 +77,12 @@ async def load(
         _leave_alone_what_stays()
         on_loaded()
     except (VisionError, VectorIndexError) as error:
-        logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
         worker.loading.fail(str(error), folders=[model_folder, worker.settings.gallery])
+        on_failed(str(error))
     except Exception:
-        logger.exception("the service cannot start")
+        logger.exception("an unexpected error")
         worker.loading.fail("an unexpected error; the log has it", folders=[])
+        on_failed("an unexpected error; the log has it")
 
 
 def _leave_alone_what_stays() -> None:

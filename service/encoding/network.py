@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from files.resource_limits import usable_cores
 from service.config import ServiceSettings
 from service.encoding.client import EncoderClient
 from service.encoding.lane import Lane, OwnNetwork
-from service.server.worker_count import cores, worker_count
+from service.server.worker_count import worker_count
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
 
@@ -65,7 +66,7 @@ def open_network(
         model_folder,
         device=settings.device,
         runtime=settings.runtime,
-        threads=max(1, cores() // worker_count(settings) // 2),
+        threads=max(1, usable_cores() // worker_count(settings) // 2),
     )
     encoder.warm_up((1, settings.max_batch or encoder.batch_size))
     return Network(encoder, [OwnNetwork(encoder.encode, on_batch)])

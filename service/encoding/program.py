@@ -20,14 +20,15 @@ from typing import Final, NoReturn
 import numpy as np
 
 from files.processes import end_with_parent
+from files.resource_limits import usable_cores
 from service.config import ServiceSettings
 from service.encoding.client import LANES
 from service.encoding.messages import Greeting, failure
 from service.encoding.server import EncoderServer, NetworkFailedError
-from service.server.worker_count import cores
 from service.telemetry.json_log import configure_logging
-from service.telemetry.metrics import NO_LABELS, WorkerMetrics
+from service.telemetry.metrics import NO_LABELS
 from service.telemetry.shared_metrics import SharedMetrics
+from service.telemetry.worker_metrics import WorkerMetrics
 from vision.errors import VisionError
 from vision.inference.encoder import ImageEncoder
 from vision.inference.open_encoder import open_encoder
@@ -47,7 +48,7 @@ def main(descriptor: int, model_folder: Path) -> int:
         model_folder,
         device=settings.device,
         runtime=settings.runtime,
-        threads=max(1, cores() // 2),
+        threads=max(1, usable_cores() // 2),
     )
     return run(descriptor, load, settings)
 
@@ -66,7 +67,7 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
         encoder.warm_up((1, settings.max_batch or encoder.batch_size))
         # It may have found out only now what it is quickest with.
         most = min(settings.max_batch or encoder.batch_size, encoder.batch_size)
-        greeting = _greeting(encoder, most)
+        greeting = _greeting(encoder, most, workers=settings.workers or 1)
     except Exception as error:
         if isinstance(error, VisionError):
             logger.error("the network cannot be loaded: %s", error)  # noqa: TRY400 - a sentence
@@ -93,11 +94,10 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
     return 0
 
 
-def _greeting(encoder: ImageEncoder, most: int) -> Greeting:
+def _greeting(encoder: ImageEncoder, most: int, *, workers: int) -> Greeting:
     vectors_BD, probabilities_BL = encoder.encode(
         np.zeros(encoder.manifest.preprocessing.batch_shape(1), np.uint8)
     )
-    workers = int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1"))
     share = -(-AHEAD * most // (LANES * workers))
     return Greeting(
         fingerprint=encoder.manifest.fingerprint,

@@ -51,7 +51,7 @@ def encoder_process(model_folder: Path, server_id: str, workers: int) -> Encoder
         name=SOCKET,
         cmd=program[0],
         args=program[1:],
-        env=module_environment(LOOKALIKE_SERVER_SIZE=str(workers)),
+        env=module_environment(LOOKALIKE_WORKERS=str(workers)),
     )
     watcher.respawn = True  # in a container, too: workers wait for it
     return EncoderProcess(watcher, EncoderListener(server_id))

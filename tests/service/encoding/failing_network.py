@@ -1,4 +1,4 @@
-"""A network whose device fails by an image: for a gray one it has no memory, a white one kills it."""
+"""A network whose device fails by the image: it has no memory for a gray one, a white one ends it."""
 
 import sys
 from pathlib import Path

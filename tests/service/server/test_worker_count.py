@@ -17,7 +17,8 @@ def settings(**given: object) -> ServiceSettings:
 
 @pytest.fixture(params=[1, 2, 16, 64])
 def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(module, "cores", lambda: request.param)
+    monkeypatch.setattr(module, "usable_cores", lambda: request.param)
+    monkeypatch.setattr(module, "usable_memory_bytes", lambda: None)
     return int(request.param)
 
 
