@@ -1,4 +1,4 @@
-"""A network whose device fails by the image: it has no memory for a gray one, a white one ends it."""
+"""A network that fails by the image: there is no memory for a gray one, and a white one ends it."""
 
 import sys
 from pathlib import Path
