@@ -313,6 +313,8 @@ def test_a_gpu_is_asked_for_and_nothing_else_is_computed_on() -> None:
         environment(render("gpu-values", "settings.device=cuda:0"))["LOOKALIKE_DEVICE"] == "cuda:0"
     )
     assert "nvidia.com/gpu" not in json.dumps(render("default"))
+    plain = server(render("default"))["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert plain.endswith("-cpu")
 
 
 def test_only_named_peers_reach_the_server_and_it_calls_nobody() -> None:

@@ -126,7 +126,6 @@ spec:
       volumeMounts:
         - {name: gallery, mountPath: /data{{ if $reads }}, readOnly: true{{ end }}}
         - {name: temporary, mountPath: /tmp}
-        - {name: shared-memory, mountPath: /dev/shm}
         {{- if .Values.model.existingClaim }}
         - {name: model, mountPath: /model, readOnly: true}
         {{- end }}
@@ -145,8 +144,6 @@ spec:
       {{- end }}
     - name: temporary
       emptyDir: {sizeLimit: {{ .Values.temporary }}}
-    - name: shared-memory
-      emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
     {{- if .Values.gallery.restoreFrom }}
     - name: backups
       persistentVolumeClaim: {claimName: {{ include "lookalike.backupClaim" . }}}
