@@ -136,7 +136,7 @@ def test_a_training_does_not_go_on_on_another_kind_of_device() -> None:
     trainer = session_of(FROZEN)
     checkpoint = trainer.checkpoint({})
     elsewhere = replace(checkpoint, state={**checkpoint.state, "device": "cuda"})
-    with pytest.raises(CheckpointError, match="began on cuda .* go on with --device cuda, or"):
+    with pytest.raises(CheckpointError, match=r"began on cuda .* --device cuda, or"):
         session_of(FROZEN).restore(elsewhere)
 
 

@@ -60,7 +60,8 @@ class TrainableModel(nn.Module):
         loss = losses_B.mean()
         if self.metric is not None:
             everything = self._processes.all_gather(vectors_BD), self._processes.all_gather(labels)
-            loss = loss + self._metric_weight * self.metric(*everything)
+            with torch.autocast(vectors_BD.device.type, enabled=False):  # near 1 cosines lose most
+                loss = loss + self._metric_weight * self.metric(*everything)
         return loss, logits_BL
 
     def set_trainable(self, fine_tuning: FineTuning | None, *, epoch: int) -> bool:
