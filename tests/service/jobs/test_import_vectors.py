@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ from service.schemas.responses import Job
 from tests.support.fakes import unit_vectors
 from tests.support.galleries.small_galleries import STORED
 from tests.support.server.gallery_servers import server_with_folders
+from tests.support.server.jobs import ENDED, ended, wait_for
 from tests.support.server.servers import Server
 
 WIDTH = 256
 MANY = 5_000
 MORE = 20_000  # rows of a file that takes some seconds
-ENDED = ("done", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +57,9 @@ def begin(client: httpx.Client, source: str, **more: object) -> str:
     return job_id
 
 
-def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    job: dict[str, Any] = {}
-
-    def has_ended() -> bool:
-        job.update(client.get(f"/v1/jobs/{job_id}").json())
-        return job["state"] in ENDED
-
-    wait_for(has_ended)
-    return job
-
-
 def imported(client: httpx.Client, source: str, **more: object) -> dict[str, Any]:
     """Return the job that imported ``source``, which has ended."""
     return ended(client, begin(client, source, **more))
-
-
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def count(client: httpx.Client) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,10 +30,10 @@ from tests.support.fakes import clustered_vectors
 from tests.support.galleries.small_galleries import STORED, write_gallery, write_vectors
 from tests.support.images.pngs import png
 from tests.support.server.gallery_servers import gallery_server, server_with_folders
+from tests.support.server.jobs import ENDED, ended, wait_for
 from tests.support.server.servers import Server, running_server
 
 PNG = {"Content-Type": "image/png"}
-ENDED = ("done", "failed", "cancelled")
 MANY = 2_000  # items, from 1,000 on a structure is measured
 
 
@@ -59,18 +59,6 @@ def begin(client: httpx.Client, kind: str, **parameters: object) -> dict[str, An
     return job
 
 
-def ended(client: httpx.Client, job_id: str, *, timeout_s: float = 60) -> dict[str, Any]:
-    """Wait until the job has ended, and return it."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
-        if job["state"] in ENDED:
-            assert job["ended"] is not None
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"not ended after {timeout_s} s: {job}")
-
-
 def rebuilding(server: Server) -> list[int]:
     """Return the processes that build a structure for the server's workers."""
     return [
@@ -87,13 +75,6 @@ def _words(path: Path) -> list[str]:
         return path.read_text().replace("\0", " ").split()
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return []
-
-
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_rebuilds_fail_no_search_and_no_write_and_tell_their_stages(
