@@ -46,7 +46,7 @@ class DeviceRows:
             yield self._sent(self._rows_N[places_B.numpy()])
 
     def _sent(self, rows_B: NDArray[Any]) -> Tensor:
-        rows = torch.from_numpy(np.ascontiguousarray(rows_B))
+        rows = torch.from_numpy(np.require(rows_B, requirements=["C", "W"]))
         if self._device.type == "cuda":
             rows = rows.pin_memory()  # else the copy waits for all that was asked for before
         return rows.to(self._device, non_blocking=True)

@@ -39,7 +39,7 @@ def said(*arguments: str) -> dict[str, Any]:
     ("recipe", "options"),
     [
         ("cnn-fast", ["--epochs", "6", "--batch-size", "8", "--learning-rate", "0.1"]),
-        ("vgg19-scratch", ["--epochs", "2", "--batch-size", "8", "--learning-rate", "0.01"]),
+        ("vgg19-scratch", ["--epochs", "1", "--batch-size", "8"]),
     ],
 )
 def test_images_become_a_model_that_is_exported_and_classifies(
