@@ -7,7 +7,6 @@ import numpy as np
 import typer
 
 from cli.support.console import make_table, print_info, print_json, stdout
-from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import load_image
 from cli.support.image_collection import (
     Document,
@@ -18,6 +17,7 @@ from cli.support.image_collection import (
     write_results,
 )
 from cli.support.options import DeviceOption, JsonOption, ModelArgument, RuntimeOption
+from files.resource_limits import usable_cores
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest
 from vision.model.open_set import OpenSetDetector, judge, read_detector

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cli.support.console import print_info, print_json
 from cli.support.dataset_loading import load_to_evaluate
-from cli.support.gallery_filling import usable_cores
 from cli.support.options import DataOption, GroupOption, JsonOption, ModelArgument
+from files.resource_limits import usable_cores
 from training.errors import DataError
 from vision.model.export_folder import ExportManifest, PrecisionOption, precision_name
 

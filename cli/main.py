@@ -44,10 +44,12 @@ def _run() -> int:
     """Return the exit code of the command."""
     from cli.commands import app  # noqa: PLC0415
     from cli.support.console import disable_output  # noqa: PLC0415
+    from files.resource_limits import limit_threads  # noqa: PLC0415
 
     if _is_secondary_process():
         disable_output()
     _print_warnings()
+    limit_threads(os.environ)
     os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what happens to lie in this folder
     try:
         app()

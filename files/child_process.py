@@ -14,6 +14,7 @@ from typing import Any
 
 from files.module_command import module_command, module_environment
 from files.processes import end_with_parent
+from files.resource_limits import limit_threads
 
 Message = dict[str, Any]
 
@@ -37,12 +38,14 @@ class ChildProcess:
         Raises:
             OSError: it cannot be started.
         """
+        environment = module_environment()
+        limit_threads(environment)
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=module_environment(),
+            env=environment,
             cwd=self._folder,
             process_group=0,  # Ctrl-C reaches who started it, and ends it with ``stop``
         )

@@ -16,7 +16,6 @@ from uvicorn.config import HTTP_PROTOCOLS
 from files.processes import end_with_parent
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.server.worker_count import worker_count
 from service.telemetry.shared_metrics import remove_shared_folder
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 
 @bentoml.service(
     name="lookalike",
-    workers=worker_count(ServiceSettings.from_environment()),
+    workers=ServiceSettings.from_environment().workers or 1,  # the supervisor may count them
     # Ours, in service/telemetry, do the same for less and by route template.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -58,8 +57,9 @@ class Lookalike:
         from service.server.bento_supervisor import adapt_supervisor  # noqa: PLC0415
         from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
-        atexit.register(configure_logging(ServiceSettings.from_environment().log_level).flush)
-        adapt_supervisor()
+        settings = ServiceSettings.from_environment()
+        atexit.register(configure_logging(settings.log_level).flush)
+        adapt_supervisor(SERVER_ID, model_folder(settings))
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
@@ -70,17 +70,20 @@ class Lookalike:
     @bentoml.on_startup
     async def start(self) -> None:
         """Begin to answer."""
-        from service.worker import Worker  # noqa: PLC0415
+        from service.worker import Worker, end_failed_start  # noqa: PLC0415
 
         settings = ServiceSettings.from_environment()
-        self._worker = await Worker.start(
-            settings,
-            model_folder(settings),
-            log=self._log,
-            server_id=SERVER_ID,
-            index=bentoml.server_context.worker_index or 1,
-            size=int(os.environ.get("LOOKALIKE_SERVER_SIZE", "1")),
-        )
+        try:
+            self._worker = await Worker.start(
+                settings,
+                model_folder(settings),
+                log=self._log,
+                server_id=SERVER_ID,
+                index=bentoml.server_context.worker_index or 1,
+                size=settings.workers or 1,  # in a worker the supervisor has said it
+            )
+        except ServiceConfigError as error:
+            end_failed_start(SERVER_ID, self._log, str(error))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

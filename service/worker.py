@@ -2,12 +2,14 @@
 
 import asyncio
 import ctypes
+import logging
+import os
 import resource
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 from service.api.application import create_router, load, unload
 from service.config import ServiceSettings
@@ -27,9 +29,9 @@ from service.server.deadlines import DeadlineTimer
 from service.server.listening import ProbeListener
 from service.server.ready_workers import ReadyWorkers
 from service.telemetry.json_log import LogQueue
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
+from service.telemetry.worker_metrics import WorkerMetrics
 
 # How long one thread may keep the interpreter while another wants it. The network needs it back
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.
@@ -44,8 +46,10 @@ _M_ARENA_MAX: Final = -8  # of glibc's malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 _M_TRIM_THRESHOLD: Final = -1
 OTHER_DESCRIPTORS: Final = 512  # files, sockets and threads' pipes beside the connections
+START_FAILED: Final = 3  # exit code, as uvicorn's
 SETTLE_S: Final = 0.1  # for handshakes to end; a round trip
 gateway = Gateway()
+logger = logging.getLogger("lookalike.service")
 
 
 class Connection(WorkerProtocol):
@@ -78,6 +82,8 @@ class Worker:
         size: int,
     ) -> Self:
         """Load the model and the gallery; come back once requests can be answered.
+
+        Where they cannot be loaded, the process ends: the supervisor knows why, and what then.
 
         Args:
             settings: of the service.
@@ -123,8 +129,16 @@ class Worker:
         reporter.start()
         listener = ProbeListener.of_this_process()
         _announce_stop(context, drain_s=settings.drain_s)
-        loading = asyncio.create_task(load(context, model_folder, on_loaded=ready_workers.add))
-        await listener.hold(ready_workers, lambda: context.engine is not None)
+        failures: list[str] = []
+        loading = asyncio.create_task(
+            load(context, model_folder, on_loaded=ready_workers.add, on_failed=failures.append)
+        )
+        await listener.hold(
+            ready_workers,
+            lambda: context.engine is not None or bool(failures),
+        )
+        if failures:
+            end_failed_start(server_id, log, failures[0])
         return cls(context, reporter, loading)
 
     async def stop(self) -> None:
@@ -141,11 +155,20 @@ class Worker:
             self._context.log.flush()
 
 
+def end_failed_start(server_id: str, log: LogQueue, sentence: str) -> NoReturn:
+    """End this process, which can never answer, and say why: in the log, and to the supervisor."""
+    logger.error("the service cannot start: %s", sentence)
+    ReadyWorkers(shared_folder(server_id), size=0).fail(sentence)
+    log.flush()
+    os._exit(START_FAILED)
+
+
 def _announce_stop(context: WorkerContext, *, drain_s: float) -> None:
     """Have ``/readyz`` say that the service stops from the signal to do so on.
 
     The server goes on listening for ``drain_s`` seconds, in which a load balancer can find out, and
     for as long as it takes to accept those who connected before the supervisor let nobody more in.
+    A worker that alone is told to end, by SIGHUP, says nothing there: the service goes on.
     """
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)  # uvicorn's
@@ -156,8 +179,13 @@ def _announce_stop(context: WorkerContext, *, drain_s: float) -> None:
         context.is_stopping = Connection.is_stopping = True
         loop.call_soon_threadsafe(loop.call_later, drain_s + SETTLE_S, stop, number, None)
 
+    def retire(number: int, frame: FrameType | None) -> None:
+        Connection.is_stopping = True
+        loop.call_soon_threadsafe(loop.call_later, SETTLE_S, stop, signal.SIGTERM, None)
+
     for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C comes to all processes at once
         signal.signal(number, announce)
+    signal.signal(signal.SIGHUP, retire)  # another worker has taken this one's place
 
 
 def _limit_heaps() -> None:

@@ -19,7 +19,6 @@ from cli.support.gallery_filling import (
     open_gallery,
     preview_images,
     set_thumbnail_side,
-    usable_cores,
 )
 from cli.support.image_source import open_image_source
 from cli.support.options import (
@@ -33,6 +32,7 @@ from cli.support.options import (
     RuntimeOption,
     ThumbnailOption,
 )
+from files.resource_limits import usable_cores
 from index.errors import GalleryFolderError, UnknownIdError
 from vision.inference.open_encoder import open_encoder
 from vision.model.manifest import read_manifest

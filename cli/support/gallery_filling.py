@@ -1,11 +1,11 @@
 """Images into a gallery, with progress: what the commands that fill one have in common."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.support.console import item_progress, print_info
 from cli.support.image_source import ImageSource
+from files.resource_limits import usable_cores
 from index.errors import GalleryFolderError, RebuildError
 from vision.image.decode import harden_pillow
 from vision.image.limits import OWN_FILE_LIMITS
@@ -128,8 +128,3 @@ def find_model_folder(gallery: Path, model: Path | None) -> Path:
         folder = Path(binding.model_folder)
     binding.check(read_manifest(folder).fingerprint, gallery)  # before the seconds torch takes
     return folder
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -17,7 +17,6 @@ import typer
 
 from cli.support.console import item_progress, print_info, print_json
 from cli.support.dataset_loading import print_findings
-from cli.support.gallery_filling import usable_cores
 from cli.support.image_argument import require_file
 from dataset.findings import Findings
 from dataset.listing import ListedFile
@@ -25,6 +24,7 @@ from dataset.source import list_source
 from dataset.tables.table import is_table
 from dataset.text import printable
 from files.durable import sync_file, sync_folder
+from files.resource_limits import usable_cores
 from files.unfinished import unfinished
 from vision.image.decode import harden_pillow
 from vision.image.limits import OWN_FILE_LIMITS

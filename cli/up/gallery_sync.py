@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from cli.support.crash_report import installed_version
-from cli.support.gallery_filling import add_images, set_thumbnail_side, usable_cores
+from cli.support.gallery_filling import add_images, set_thumbnail_side
 from cli.support.image_source import ImageSource, open_image_source
 from cli.up.inventory import Inventory
 from cli.up.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
+from files.resource_limits import usable_cores
 from index.decoding.file_decoder import UNREADABLE
 from index.items.source_entries import id_of_path, image_entries
 from index.store.schema import DATABASE_NAME

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.support.gallery_filling import usable_cores
+from files.resource_limits import usable_cores
 from training.formatting import HOUR_S, MINUTE_S
 from training.recipes.recipe import Recipe
 

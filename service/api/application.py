@@ -48,7 +48,13 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     return complete_document(application.openapi())
 
 
-async def load(worker: WorkerContext, model_folder: Path, *, on_loaded: Callable[[], None]) -> None:
+async def load(
+    worker: WorkerContext,
+    model_folder: Path,
+    *,
+    on_loaded: Callable[[], None],
+    on_failed: Callable[[str], None],
+) -> None:
     """Load the model and the gallery; until it is done, and if it fails, ``/readyz`` says why."""
     try:
         worker.engine = await Engine.start(
@@ -61,11 +67,12 @@ async def load(worker: WorkerContext, model_folder: Path, *, on_loaded: Callable
         _leave_alone_what_stays()
         on_loaded()
     except (VisionError, VectorIndexError) as error:
-        logger.error("the service cannot start: %s", error)  # noqa: TRY400 - a sentence is enough
         worker.loading.fail(str(error), folders=[model_folder, worker.settings.gallery])
+        on_failed(str(error))
     except Exception:
-        logger.exception("the service cannot start")
+        logger.exception("an unexpected error")
         worker.loading.fail("an unexpected error; the log has it", folders=[])
+        on_failed("an unexpected error; the log has it")
 
 
 def _leave_alone_what_stays() -> None:

@@ -13,6 +13,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 
+from files.resource_limits import usable_cores
 from index.decoding.file_decoder_pool import MAX_PROCESSES
 from index.gallery import Gallery
 from service.config import ServiceSettings
@@ -27,7 +28,7 @@ from service.inference.wait_for_writes import WriteWaiter
 from service.jobs.records import JobRecords
 from service.jobs.runner import JobRunner
 from service.schemas.query_responses import ModelName
-from service.server.worker_count import cores, worker_count
+from service.server.worker_count import fit_memory, worker_count
 from service.telemetry.health import Loading
 from service.telemetry.watchdog import Watchdog
 from vision.formats.decoding_cost import decoding_cost
@@ -48,6 +49,7 @@ WRITERS: Final = 32  # that wait for the disk together
 COST_PIXELS: Final = 2**20
 COST_ITEMS: Final = 10_000
 COST_S: Final = 0.02  # of decoding or looking, until some were seen
+DECODING_SHARE: Final = 0.25  # of the memory that the server may take, at most
 COSTLY_WAITS: Final = 10  # as long as others may wait who ask for more than one usual image
 
 
@@ -83,8 +85,8 @@ class Engine:
         self.model_name = ModelName(name=manifest.name, fingerprint=manifest.fingerprint)
         self._decoders = decoders
         self._watchdog = watchdog
-        self._readers = ThreadPoolExecutor(cores(), thread_name_prefix="search")
-        self._long = ThreadPoolExecutor(max(1, cores() // 2), thread_name_prefix="length")
+        self._readers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="search")
+        self._long = ThreadPoolExecutor(max(1, usable_cores() // 2), thread_name_prefix="length")
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 
     @classmethod
@@ -110,7 +112,7 @@ class Engine:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
         """
         loop = asyncio.get_running_loop()
-        own_cores = max(1, cores() // worker_count(settings))
+        own_cores = max(1, usable_cores() // worker_count(settings))
         encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
         manifest = encoder.manifest
         references = await loop.run_in_executor(None, read_detector, model_folder, manifest)
@@ -127,7 +129,13 @@ class Engine:
         )
         decoders = DecoderPool(
             PictureDecoder(manifest.preprocessing, limits),
-            MemoryLimiter(settings.decode_memory_bytes),
+            MemoryLimiter(
+                fit_memory(
+                    settings.decode_memory_bytes,
+                    share=DECODING_SHARE,
+                    workers=worker_count(settings),
+                )
+            ),
             timeout_s=settings.decode_timeout_s,
         )
         batcher = Batcher(
@@ -230,7 +238,7 @@ def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder
         model_folder,
         device=settings.device,
         runtime=settings.runtime,
-        threads=max(1, cores() // worker_count(settings) // 2),
+        threads=max(1, usable_cores() // worker_count(settings) // 2),
     )
     encoder.warm_up((1, settings.max_batch or encoder.batch_size))
     return encoder

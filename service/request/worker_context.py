@@ -13,14 +13,16 @@ from service.security.allowed_hosts import AllowedHosts
 from service.security.authorization import Authorizer
 from service.security.cors import Cors
 from service.security.trusted_proxies import TrustedProxies
+from service.server.worker_count import fit_memory, worker_count
 from service.telemetry.health import STOPPING, Loading, ServerReadiness, stuck_reason
 from service.telemetry.json_log import LogQueue
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracing
 from service.telemetry.watchdog import Watchdog
+from service.telemetry.worker_metrics import WorkerMetrics
 
 READS: Final = 256  # requests that only read, under way in one worker
 READS_WAIT_S: Final = 1.0  # what the last of them waits at most
+BODIES_SHARE: Final = 0.125  # of the memory that the server may take, at most
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +58,11 @@ class WorkerContext:
     prometheus_text: Callable[[], bytes] = bytes  # of all workers; may wait for the disk
 
     def __post_init__(self) -> None:
-        self.bodies = BodyMemoryBudget(self.settings.max_bodies_bytes)
+        settings = self.settings
+        fitting = fit_memory(
+            settings.max_bodies_bytes, share=BODIES_SHARE, workers=worker_count(settings)
+        )
+        self.bodies = BodyMemoryBudget(max(fitting, settings.max_body_bytes))
 
     @property
     def retry_after_s(self) -> int:

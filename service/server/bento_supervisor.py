@@ -1,22 +1,34 @@
 """The process that supervises the workers, which is BentoML's: what of it we change.
 
 Its control ports are closed. They are on loopback, but take commands from every local user, whoever
-it is. And it looks at its workers every second: with BentoML's ten, which no option changes, a
-server of two workers would be half a server for that long after one died.
+it is. It looks at its workers every second: with BentoML's ten, which no option changes, a server
+of two workers would be half a server for that long after one died. And it replaces workers as
+``worker_replacement`` says, which BentoML in a container does not, and elsewhere without end.
 ``tests/service/api/test_contract.py`` tells when a new version undoes this.
 """
 
 import contextlib
 import ctypes
+import logging
 import socket
 import struct
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from bentoml._internal.utils import circus
 
+from files.filesystem import storage_warning
+from files.resource_limits import limit_threads, resource_limits
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
+from service.server.ready_workers import ReadyWorkers
 from service.server.unix_socket import UnixListener
+from service.server.worker_count import worker_count
+from service.server.worker_replacement import WorkerReplacement
+from service.telemetry.shared_metrics import shared_folder
+
+logger = logging.getLogger("lookalike.service")
 
 CHECK_S: Final = 1
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
@@ -32,6 +44,9 @@ _NO_SYN: Final = (
 class _Arbiter(circus.Arbiter):
     """BentoML's supervisor, whose commands come from its own process only: by signals."""
 
+    server_id: str  # of the server that it supervises
+    model: Path | None  # folder of the model that it serves
+
     def __init__(
         self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
     ) -> None:
@@ -40,12 +55,48 @@ class _Arbiter(circus.Arbiter):
                 "--reload needs a control port, which this service never opens"
             )
         options["check_delay"] = CHECK_S
-        for watcher in watchers:  # as many workers as there will be, whoever said how many
-            watcher.env["LOOKALIKE_SERVER_SIZE"] = str(watcher.numprocesses)
-        path = ServiceSettings.from_environment().unix_socket
-        if path is not None:
-            options["sockets"] = [UnixListener(path, one) for one in options["sockets"]]
+        settings = ServiceSettings.from_environment()
+        ready_workers = ReadyWorkers(shared_folder(self.server_id), size=0)
+        self._replacements = []
+        for watcher in watchers:
+            if watcher.numprocesses == 1:  # nobody else said how many
+                watcher.numprocesses = worker_count(settings, self.model)
+            watcher.env["LOOKALIKE_WORKERS"] = str(watcher.numprocesses)
+            limit_threads(watcher.env)
+            self._replacements.append(WorkerReplacement(watcher, ready_workers))
+        logger.info("this server may use %s", resource_limits())
+        if (warning := storage_warning(settings.gallery)) is not None:
+            logger.warning("%s", warning)
+        self._why_it_ended: str | None = None
+        if settings.unix_socket is not None:
+            options["sockets"] = [
+                UnixListener(settings.unix_socket, one) for one in options["sockets"]
+            ]
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
+
+    def start(self, cb: Callable[[Any], Any] | None = None) -> None:
+        """Supervise until told to stop, or until no worker can be had: then exit with 1."""
+        super().start(cb)
+        if self._why_it_ended is not None:
+            raise SystemExit(1)
+
+    def manage_watchers(self) -> Any:
+        """Start the workers that are missing, unless one has just failed to start."""
+        if self._stopping:
+            return None
+        self.reap_processes()
+        may_start = [one.look() for one in self._replacements]
+        reasons = [one.reason_to_end() for one in self._replacements]
+        self._why_it_ended = next((one for one in reasons if one is not None), None)
+        if self._why_it_ended is not None:
+            logger.error("%s", self._why_it_ended)
+            return self.stop()
+        return super().manage_watchers() if all(may_start) else None
+
+    def reload(self, graceful: bool = True, sequential: bool = False) -> None:
+        """On SIGHUP, replace all workers, one after another; BentoML would at once."""
+        for one in self._replacements:
+            one.replace_all()
 
     def stop(self) -> Any:
         """Stop the workers, and let nobody connect whom none of them would accept any more."""
@@ -76,6 +127,12 @@ def refuse_connections(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
 
 
-def adapt_supervisor() -> None:
-    """Have BentoML make our supervisor when it makes one in this process."""
+def adapt_supervisor(server_id: str, model: Path | None) -> None:
+    """Have BentoML make our supervisor when it makes one in this process.
+
+    Args:
+        server_id: the same in all processes of the server.
+        model: folder of the model that is served.
+    """
+    _Arbiter.server_id, _Arbiter.model = server_id, model
     circus.Arbiter = _Arbiter  # type: ignore[misc] # BentoML offers no other way

@@ -30,11 +30,29 @@ class ReadyWorkers:
         pid = os.getpid()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         (self._folder / f"ready.{pid}.{started_ticks(pid)}").touch()
+        (self._folder / "failure").unlink(missing_ok=True)
 
     def pids(self) -> set[int]:
         """Return the processes that can answer."""
         names = [path.name.split(".") for path in self._folder.glob("ready.*")]
         return {int(pid) for _, pid, ticks in names if is_alive(int(pid), int(ticks))}
+
+    def was_ready(self, pid: int) -> bool:
+        """Return whether a process could answer, which may have ended since."""
+        return any(self._folder.glob(f"ready.{pid}.*"))
+
+    def fail(self, sentence: str) -> None:
+        """Note why a worker will never be able to answer."""
+        with suppress(OSError):  # the log says it too
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            (self._folder / "failure").write_text(sentence)
+
+    def failure(self) -> str | None:
+        """Return why a worker could not start, since the last that could; ``None``: none said."""
+        try:
+            return (self._folder / "failure").read_text()
+        except OSError:
+            return None
 
     def readiness(self) -> ServerReadiness:
         """Return how many can answer, of how many, and whether all of them could once."""

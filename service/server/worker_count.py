@@ -1,20 +1,28 @@
-"""How many workers a server has, and how many of the machine's cores each of them counts on."""
+"""How many workers a server has, and how much memory each of them may fill."""
 
-import os
+from pathlib import Path
 from typing import Final
 
+from files.resource_limits import usable_cores, usable_memory_bytes
 from service.config import ServiceSettings
 
 # By default; each has some 150 MB of its own.
 MOST_WORKERS: Final = 8
+# What a worker may need: the network and its libraries, the bodies and the images that it may hold
+# at once (``max_bodies_bytes``, ``decode_memory_bytes``); a large gallery needs more.
+WORKER_BYTES: Final = 2**29
 
 
-def worker_count(settings: ServiceSettings) -> int:
+def worker_count(settings: ServiceSettings, model: Path | None = None) -> int:
     """Return how many workers a server with ``settings`` has.
 
-    By default one per core for an exported network: workers share no interpreter, so small images
-    are answered twice as often by two. With torch it is one, which takes 700 MB, and uses a GPU
-    best alone. A model packed in a bento is not looked at.
+    By default one per core for an exported network, as far as there is memory: workers share no
+    interpreter, so small images are answered twice as often by two. With torch it is one, which
+    takes 700 MB, and uses a GPU best alone.
+
+    Args:
+        settings: of the service.
+        model: the folder of the model to serve, ``None``: that of the settings.
 
     Raises:
         DeviceError: the runtime does not know the device.
@@ -24,12 +32,21 @@ def worker_count(settings: ServiceSettings) -> int:
     # The supervising process needs it only where nobody counted before.
     from vision.inference.open_encoder import takes_export  # noqa: PLC0415
 
-    model, device, runtime = settings.model, settings.device, settings.runtime
+    model, device, runtime = model or settings.model, settings.device, settings.runtime
     if model is None or not takes_export(model, device=device, runtime=runtime):
         return 1
-    return min(cores(), MOST_WORKERS)
+    memory_bytes = usable_memory_bytes()
+    most = MOST_WORKERS if memory_bytes is None else memory_bytes // WORKER_BYTES
+    return max(1, min(usable_cores(), MOST_WORKERS, most))
 
 
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+def fit_memory(wanted: int, *, share: float, workers: int) -> int:
+    """Return ``wanted`` bytes, or what is left for each of ``workers`` of a share of all memory.
+
+    Args:
+        wanted: by one worker.
+        share: of the memory that this server may take, in [0, 1], for all workers together.
+        workers: how many there are.
+    """
+    memory_bytes = usable_memory_bytes()
+    return wanted if memory_bytes is None else min(wanted, int(share * memory_bytes / workers))

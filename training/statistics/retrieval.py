@@ -3,7 +3,6 @@
 Shape suffixes: Q queries, K gallery vectors, D vector width, R gallery vectors of one class.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from files.resource_limits import usable_cores
 
 TOP: Final = 10  # hits that precision_at_10 looks at
 CHUNK_BYTES: Final = 128 * 2**20  # of scores at a time
@@ -72,7 +73,7 @@ def measure_retrieval(
     figures_Q4 = np.zeros((len(queries_QD), 4))
     rows = max(1, CHUNK_BYTES // (4 * len(gallery_KD)))
     # numpy sorts and searches without the interpreter's lock, so threads are enough
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(queries_QD), rows):
             chunk = slice(start, start + rows)
             scores_QK = queries_QD[chunk] @ gallery_KD.T

@@ -8,7 +8,6 @@ ways to look at each.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from files.resource_limits import usable_cores
 from vision.image.preprocessing import Preprocessing
 from vision.inference.openvino_import import core, openvino
 from vision.networks.backbone import Backbone
@@ -94,7 +94,7 @@ class _OpenVinoFeatures:
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
         self._width = backbone.width
         self._mirrored = backbone.mirrored
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": cores,

@@ -145,6 +145,32 @@ def running_server(
 
 
 @contextmanager
+def running_bento_server(log: Path, *, wait: bool = True, **environment: str) -> Iterator[Server]:
+    """Start the service by BentoML's own command, wait until it is ready, and stop it after."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bentoml", "serve", "service.app:Lookalike"),
+                f"--port={port}",
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(**environment),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        if wait:
+            wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            server.stop()
+
+
+@contextmanager
 def running_at(
     path: Path, model: Path, gallery: Path, log: Path, *options: str
 ) -> Iterator[Server]:

@@ -8,7 +8,6 @@ Shape suffixes: M images, P pairs, B images of a block, T bytes of a thumbnail, 
 channels.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from files.resource_limits import usable_cores
 from training.data.images.photo_hashes import NO_PHASH, PhotoHashArrays
 
 # Chosen on 3,409 photos of clothes, 5.8 million pairs: no false pair, and every copy of quality 30
@@ -88,7 +88,7 @@ def _near_pairs(hashes: PhotoHashArrays) -> NDArray[np.int64]:
     phashes = hashes.phashes_M[looking]
     found = [np.zeros((0, 2), np.int64)]
     # numpy counts bits without the interpreter's lock, so threads are enough
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for pairs_P2 in pool.map(
             lambda start: _alike(phashes, start), range(0, len(phashes), BLOCK)
         ):

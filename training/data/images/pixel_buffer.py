@@ -11,11 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from files.resource_limits import usable_memory_bytes
 from training.errors import DataError
 
 # Above this the pixels lie in a temporary file, and the operating system keeps what it has room
 # for: 28,000 RGB images of 224 x 224 are the first that do.
 MAX_BYTES_IN_MEMORY: Final = 4 * 2**30
+MAX_SHARE: Final = 0.25  # of the memory that this process may use: training needs some as well
 
 
 def pixel_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -25,7 +27,9 @@ def pixel_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         DataError: the folder for temporary files has no room for it.
     """
     size = math.prod(shape)
-    if size <= MAX_BYTES_IN_MEMORY:
+    memory_bytes = usable_memory_bytes()
+    share = math.inf if memory_bytes is None else MAX_SHARE * memory_bytes
+    if size <= min(MAX_BYTES_IN_MEMORY, share):
         return np.empty(shape, np.uint8)
     try:
         with tempfile.TemporaryFile() as file:
