@@ -42,8 +42,7 @@ from vision.networks.network import Network
 class Trainer:
     """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
 
-    Weights and dropout draw from torch's global generator, which the caller seeds; the order of
-    images and augmentations from one of its own, on the device.
+    Weights and dropout draw from torch's global generator, which the caller seeds.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class Trainer:
 
         Args:
             recipe: the set-up, its precision chosen.
-            network: new, or with pretrained weights; it is moved to the world's device.
+            network: new, or with pretrained weights; it is moved to the processes' device.
             images: what to learn from.
             validation: what to hold against it; None: the share of the images the recipe says.
-            world: the processes that train together.
+            processes: those that train together.
             progress: told of images that a frozen backbone has embedded, of steps and epochs.
 
         Raises:
