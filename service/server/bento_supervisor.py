@@ -14,15 +14,18 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from bentoml._internal.utils import circus
+from circus.sockets import CircusSocket  # type: ignore[import-untyped]
 
 from files.resource_limits import limit_threads, resource_limits
+from files.version import VERSION
 from service.config import ServiceSettings
-from service.errors import ServiceConfigError
+from service.errors import ServiceConfigError, SettingError
+from service.security.listening_address import check_port, choose_host, warn_if_open
 from service.server.ready_workers import ReadyWorkers
-from service.server.unix_socket import UnixListener
+from service.server.unix_socket import UnixListener, check_path
 from service.server.worker_count import worker_count
 from service.server.worker_replacement import WorkerReplacement
 from service.telemetry.shared_metrics import shared_folder
@@ -65,10 +68,10 @@ class _Arbiter(circus.Arbiter):
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
         logger.info("this server may use %s", resource_limits())
         self._why_it_ended: str | None = None
-        if settings.unix_socket is not None:
-            options["sockets"] = [
-                UnixListener(settings.unix_socket, one) for one in options["sockets"]
-            ]
+        try:
+            options["sockets"] = [_listener(one, settings) for one in options["sockets"]]
+        except ServiceConfigError as error:
+            refuse_start(error)
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
@@ -105,6 +108,35 @@ class _Arbiter(circus.Arbiter):
             with contextlib.suppress(OSError):  # not TCP, or not Linux
                 refuse_connections(listener)
             listener.close()  # the workers have it open still, and the path of a Unix socket goes
+
+
+def _listener(address: CircusSocket, settings: ServiceSettings) -> CircusSocket:
+    """Return what to listen on in place of ``address``, which BentoML's server would listen on.
+
+    Raises:
+        ServiceConfigError: nothing can listen there.
+    """
+    if settings.unix_socket is not None:
+        check_path(settings.unix_socket)
+        logger.info("lookalike %s starts, behind %s", VERSION, settings.unix_socket)
+        return UnixListener(settings.unix_socket, address)
+    address.host = choose_host(address.host)
+    check_port(address.host, address.port)
+    logger.info("lookalike %s starts, on %s port %d", VERSION, address.host, address.port)
+    warn_if_open(address.host, has_keys=settings.api_keys_file is not None)
+    return address
+
+
+def refuse_start(error: Exception) -> NoReturn:
+    """End this process, which cannot start, and say why.
+
+    The exit code is 2 for the value of a setting, as of a command that is used wrongly, and else 1.
+    """
+    sentence = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        sentence = f"{error.filename}: {error.strerror}"
+    logger.error("the service cannot start: %s", sentence)
+    raise SystemExit(2 if isinstance(error, SettingError) else 1)
 
 
 def refuse_connections(listener: socket.socket) -> None:
