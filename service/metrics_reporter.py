@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from files.version import VERSION
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
@@ -94,6 +95,7 @@ class MetricsReporter:
             for stage, took in [*self._context.loading.seconds.items()]
         }
         return {
+            "lookalike_build_info": {(VERSION,): [1.0]},
             "lookalike_requests_in_progress": _total(self._context.metrics.in_progress),
             "lookalike_worker_load_seconds": loading,
             _DROPPED: _total(self._dropped_before + self._log.dropped),

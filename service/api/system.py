@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 
+from files.version import VERSION
 from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.context import RequestContext, json_response
@@ -23,6 +24,7 @@ async def get_model(request: RequestContext) -> Response:
     return json_response(
         ModelAnswer(
             request_id=request.id,
+            version=VERSION,
             name=manifest.name,
             fingerprint=manifest.fingerprint,
             labels=list(manifest.labels),

@@ -22,8 +22,7 @@ QUEUE_LINES: Final = 8192  # two seconds of the busiest worker
 # interpreter away from requests. What is worth a warning is written at once.
 DELAY_S: Final = 0.05
 FLUSH_S: Final = 2.0  # at shutdown, for whoever reads our standard error to catch up
-# Loggers with handlers of their own: a command's, and those of libraries, which would block on a full
-# pipe.
+# Loggers with handlers of their own, which would block on a full pipe: a command's, libraries'.
 _OTHERS: Final = ("lookalike", "bentoml", "uvicorn", "uvicorn.error", "circus")
 
 
