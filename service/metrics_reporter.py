@@ -39,10 +39,12 @@ class MetricsReporter:
         self._log = log
         self._worker = (str(context.number),)
         self._started = time.time()
+        self._began = time.monotonic()  # what lasts is measured with a clock that nobody sets
         self._cpu_before = _value(predecessor, _CPU, self._worker)
         self._dropped_before = _value(predecessor, _DROPPED, NO_LABELS)
         self._generation = 0  # in use at the last look
         self._generation_loaded = self._started
+        self._generation_built: float | None = None  # on the monotonic clock
         self._trouble: str | None = None  # with the gallery, at the last look
         self._looking = threading.Lock()
         self._ended = threading.Event()
@@ -84,7 +86,7 @@ class MetricsReporter:
         of_worker = {
             "lookalike_worker_ready": float(self._context.unready_reason() is None),
             "lookalike_worker_start_timestamp_seconds": self._started,
-            "lookalike_worker_uptime_seconds": time.time() - self._started,
+            "lookalike_worker_uptime_seconds": time.monotonic() - self._began,
             "lookalike_worker_resident_bytes": float(pages * _PAGE_BYTES),
             "lookalike_worker_threads": float(len(os.listdir("/proc/self/task"))),
             "lookalike_worker_open_files": float(len(os.listdir("/proc/self/fd"))),
@@ -115,9 +117,11 @@ class MetricsReporter:
         self._trouble = None
         if info.generation != self._generation:
             self._generation, self._generation_loaded = info.generation, time.time()
-        built = gallery.generation_built()
-        if built is not None:
-            age_s = max(0.0, time.time() - built)
+            built = gallery.generation_built()
+            age_s = None if built is None else max(0.0, time.time() - built)
+            self._generation_built = None if age_s is None else time.monotonic() - age_s
+        if self._generation_built is not None:
+            age_s = time.monotonic() - self._generation_built
             gauges["lookalike_gallery_generation_age_seconds"] = _total(age_s)
         return gauges | {
             "lookalike_gallery_items": _total(info.count),

@@ -14,11 +14,12 @@ from typing import Final
 from cli.support.console import print_info
 from cli.up.gallery_sync import GallerySync
 from cli.up.inventory import Inventory, Row
-from cli.up.workspace import NETWORK, Workspace, filesystem_of
+from cli.up.workspace import Workspace
 from dataset.errors import DatasetError
 from dataset.listing import ListedFile
 from dataset.source import list_source
 from dataset.tables.table import is_table
+from files.filesystem import NETWORK, mount_of
 from index.errors import VectorIndexError
 from vision.errors import VisionError
 
@@ -123,7 +124,7 @@ def scan_times(source: Path, watcher: Watcher, stopping: threading.Event) -> Ite
 
 def _has_change_events(source: Path) -> bool:
     """Return whether the system tells of changes: not those of a network, nor a table's files."""
-    return not is_table(source) and filesystem_of(source) not in NETWORK
+    return not is_table(source) and mount_of(source).kind not in NETWORK
 
 
 def _change_events(source: Path, stopping: threading.Event) -> Iterator[bool]:

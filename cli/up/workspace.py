@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from dataset.errors import DatasetError
 from files.durable import replace_file
+from files.filesystem import NETWORK, mount_of
 from files.locks import take_lock
 from training.data.images.load import FASHION_MNIST
 
@@ -24,13 +25,6 @@ FILES_NAME: Final = "files.jsonl"
 LOCK_NAME: Final = "lock"
 READY_NAME: Final = "ready"  # in ``next``: it may be put in its place
 ENDING: Final = "-lookalike"  # of the default, behind the source's name
-# File systems of other machines: SQLite's locks do not hold there, and no word comes of changes.
-NETWORK: Final = frozenset(
-    (
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "virtiofs", "vboxsf"),
-        *("ceph", "glusterfs", "lustre", "beegfs", "drvfs", "prl_fs", "davfs", "vmhgfs"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +231,7 @@ class Workspace:
         name = place.stem if place.is_file() else place.name
         if not name:
             raise DatasetError(f"say where to keep what is made of {place}, with --out")
-        if (kind := filesystem_of(place.parent)) in NETWORK:
+        if (kind := mount_of(place.parent).kind) in NETWORK:
             raise DatasetError(
                 f"{place.parent} is on another machine ({kind}), where a gallery's locks do not "
                 f"hold: keep it on a disk of this one, for example with --out {name}{ENDING}"
@@ -247,19 +241,3 @@ class Workspace:
             return folder.relative_to(Path.cwd())  # as a person would write it
         except (ValueError, OSError):
             return folder
-
-
-def filesystem_of(path: Path) -> str:
-    """Return the kind of file system that ``path`` lies on, as the kernel calls it; or ''."""
-    best, kind = -1, ""
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
-        real = path.resolve()
-    except OSError:
-        return ""
-    for line in lines.splitlines():
-        before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
-        if real.is_relative_to(point) and len(point) >= best:  # of several there, the last
-            best, kind = len(point), after.split(" ")[0]
-    return kind.removeprefix("fuse.") if kind != "fuse.sshfs" else "sshfs"

@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 
 from fastapi import APIRouter, Response
 
+from files.filesystem import storage_warning
 from files.version import VERSION
 from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
@@ -44,10 +46,9 @@ async def get_gallery(request: RequestContext) -> Response:
     """Say which gallery is open, how many items it holds and how new this view of it is."""
     engine = request.engine
     facts = asdict(await engine.read(engine.gallery.info))
-    fingerprint = facts.pop("fingerprint")
-    return json_response(
-        GalleryAnswer(request_id=request.id, model_fingerprint=fingerprint, **facts)
-    )
+    facts["model_fingerprint"] = facts.pop("fingerprint")
+    facts["storage_note"] = await engine.read(partial(storage_warning, engine.gallery.folder))
+    return json_response(GalleryAnswer(request_id=request.id, **facts))
 
 
 @router.get("/livez", summary="Is the process alive?", response_model=Health)

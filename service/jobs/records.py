@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from service.http.problem_details import to_failure
 from service.schemas.responses import Job, JobKind
 
 KEPT: Final = 100  # records, the newest
+STAMP: Final = "%Y%m%dT%H%M%S"  # at the beginning of an id: the second in which the job began
+STAMP_CHARACTERS: Final = 15
 ACTIVE: Final = ("queued", "running")
 _CONFLICTS: Final[dict[JobKind, set[JobKind]]] = {  # besides another of its own kind
     "rebuild": {"tune"},
@@ -74,7 +76,7 @@ class JobRecords:
         """Return all jobs there are records of, the newest first."""
         read = map(self._read, self.folder.glob("*.json"))
         jobs = [job for job in read if job is not None]
-        return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
+        return sorted(jobs, key=_order, reverse=True)
 
     def get(self, job_id: str) -> Job:
         """Return one job.
@@ -103,7 +105,7 @@ class JobRecords:
                         f"the job {job.id} ({job.kind}) is {job.state}; wait for it, or cancel it"
                     )
             self._prune(jobs)
-            return self._lease(kind, parameters)
+            return self._lease(kind, parameters, newest=jobs[0] if jobs else None)
 
     def cancel(self, job_id: str) -> Job:
         """Ask to cancel a job, unless it has ended, and return it as it is now.
@@ -118,16 +120,21 @@ class JobRecords:
                 (self.folder / f"{job.id}.cancel").touch()
         return job
 
-    def _lease(self, kind: JobKind, parameters: dict[str, Any]) -> JobLease:
+    def _lease(self, kind: JobKind, parameters: dict[str, Any], *, newest: Job | None) -> JobLease:
         now = self._clock()
+        created, stamp = now.isoformat(timespec="milliseconds"), now.strftime(STAMP)
+        if newest is not None and (stamp, created) < _order(newest)[:2]:
+            # The clock was set back: the newest job must not be the first to be forgotten.
+            before = datetime.strptime(newest.id[:STAMP_CHARACTERS], STAMP)
+            stamp = (before + timedelta(seconds=1)).strftime(STAMP)
         job = Job(
-            id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+            id=f"{stamp}-{secrets.token_hex(4)}",
             kind=kind,
             parameters=parameters,
             state="queued",
             stage=None,
             progress=None,
-            created=now.isoformat(timespec="milliseconds"),
+            created=created,
             started=None,
             ended=None,
             problem=None,
@@ -182,6 +189,10 @@ class JobRecords:
             sync_folder(self.folder.parent)
         with locked(self.folder / "begin", wait=True):
             yield
+
+
+def _order(job: Job) -> tuple[str, str, str]:
+    return job.id[:STAMP_CHARACTERS], job.created, job.id
 
 
 def _load(path: Path) -> Job | None:

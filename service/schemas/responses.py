@@ -201,6 +201,7 @@ class GalleryAnswer(Answer):
     recent: int = Field(description="items stored since, which every search looks at")
     state: State = Field(description="whether items can be stored; reason says why not")
     reason: str | None = Field(description="why it is read-only")
+    storage_note: str | None = Field(description="what threatens what is stored, where it lies")
     model_name: str
     model_fingerprint: str
     width: int

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 from bentoml._internal.utils import circus
 from circus.sockets import CircusSocket  # type: ignore[import-untyped]
 
+from files.filesystem import storage_warning
 from files.resource_limits import limit_threads, resource_limits
 from files.version import VERSION
 from service.config import ServiceSettings
@@ -67,6 +68,8 @@ class _Arbiter(circus.Arbiter):
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
         logger.info("this server may use %s", resource_limits())
+        if (warning := storage_warning(settings.gallery)) is not None:
+            logger.warning("%s", warning)
         self._why_it_ended: str | None = None
         try:
             options["sockets"] = [_listener(one, settings) for one in options["sockets"]]

@@ -103,12 +103,12 @@ class WorkerReplacement:
             self._is_replacing = False
         serving = self._running - self._retired
         spare = len((ready | self._old) & serving) - self._size
-        for pid in sorted(self._old, key=self._started)[: max(0, spare)]:
+        for pid in self._in_order(self._old)[: max(0, spare)]:
             self._retire(pid)
         if self._old:
             return
         self._watcher.numprocesses = self._size
-        for pid in sorted(serving - self._retired, key=self._started)[: -self._size]:
+        for pid in self._in_order(serving - self._retired)[: -self._size]:
             self._retire(pid)
         if self._is_replacing and not self._retired:
             self._is_replacing = False
@@ -119,8 +119,10 @@ class WorkerReplacement:
         process = self._watcher.processes[pid]
         process.send_signal(signal.SIGHUP)
         process.stopping = True  # or circus would tell it again, and do nothing else until it ends
+        process.started = 0.0  # the oldest to circus, also where the clock was set back since
         self._old.discard(pid)
         self._retired.add(pid)
 
-    def _started(self, pid: int) -> float:
-        return float(self._watcher.processes[pid].started)
+    def _in_order(self, pids: set[int]) -> list[int]:
+        """Return workers in the order in which they were started."""
+        return [pid for pid in self._watcher.processes if pid in pids]

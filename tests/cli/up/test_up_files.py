@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.up.inventory import Inventory, Row
-from cli.up.workspace import STATE_NAME, State, Workspace, filesystem_of
+from cli.up.workspace import STATE_NAME, State, Workspace
 from dataset.errors import DatasetError
 from dataset.folders.folder import list_folder
 from dataset.listing import Listing
@@ -137,7 +137,3 @@ def test_an_exchange_that_is_interrupted_is_finished_by_the_next(
         assert (tmp_path / name / "words").read_text() == "new"
         assert (tmp_path / "before" / name / "words").read_text() == "old"
     assert not (tmp_path / "next").exists()
-
-
-def test_the_file_system_is_that_of_the_nearest_mount() -> None:
-    assert filesystem_of(Path("/proc/self")) == "proc"

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from files.filesystem import storage_warning
 from service.server.worker_replacement import (
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
@@ -242,6 +243,20 @@ def test_a_killed_worker_is_replaced_in_a_container(contained: Server) -> None:
     assert told.status_code == 200
     assert told.json()["checks"]["workers"].startswith("1 of 2 workers can answer")
     wait_until_replaced(contained, {victim})
+
+
+def test_a_gallery_that_goes_with_its_container_is_told(
+    contained: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = contained.log.parent / "gallery"
+    monkeypatch.setenv("BENTOML_CONTAINERIZED", "true")
+    expected = storage_warning(gallery)  # none where temporary files have a disk of their own
+    assert httpx.get(f"{contained.url}/v1/gallery").json()["storage_note"] == expected
+    lines = [json.loads(line) for line in contained.log.read_text().splitlines()]
+    told = [one["message"] for one in lines if one["level"] == "warning"]
+    assert [one for one in told if str(gallery) in one and "volume" in one] == (
+        [] if expected is None else [expected]
+    )
 
 
 def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(contained: Server) -> None:
