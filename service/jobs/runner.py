@@ -102,6 +102,7 @@ class JobRunner:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._ended: Counter[tuple[str, str]] = Counter()
 
     def start(self, kind: JobKind, parameters: dict[str, Any], function: JobFunction) -> Job:
         """Begin a job and return its record, which is on disk.
@@ -125,6 +126,11 @@ class JobRunner:
             names = [thread.name for thread in self._threads if thread.is_alive()]
         return Counter(name.removeprefix(_THREAD) for name in names)
 
+    def ended(self) -> Counter[tuple[str, str]]:
+        """Return how many jobs of this process have ended, by kind and last state."""
+        with self._lock:
+            return self._ended.copy()
+
     def close(self) -> None:
         """Stop the jobs of this process, and wait until they have stopped."""
         self._closing.set()
@@ -138,14 +144,18 @@ class JobRunner:
         context, ended = JobContext(lease), threading.Event()
         watcher = threading.Thread(target=self._watch, args=(lease, context, ended), daemon=True)
         watcher.start()
+        state = "failed"
         try:
             lease.save(state="running", started=self._now())
             last = self._outcome(context, function)
             lease.save(**last, ended=self._now())
+            state = lease.job.state
             logger.info("job %s (%s) is %s", lease.job.id, lease.job.kind, lease.job.state)
         except StorageError as error:  # without its lock, the record says that it was interrupted
             logger.error("job %s: %s", lease.job.id, error)  # noqa: TRY400 - a sentence is enough
         finally:
+            with self._lock:
+                self._ended[lease.job.kind, state] += 1
             ended.set()
             watcher.join()
             lease.release()

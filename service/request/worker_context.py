@@ -16,9 +16,9 @@ from service.security.trusted_proxies import TrustedProxies
 from service.server.worker_count import fit_memory, worker_count
 from service.telemetry.health import STOPPING, Loading, ServerReadiness, stuck_reason
 from service.telemetry.json_log import LogQueue
-from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracing
 from service.telemetry.watchdog import Watchdog
+from service.telemetry.worker_metrics import WorkerMetrics
 
 READS: Final = 256  # requests that only read, under way in one worker
 READS_WAIT_S: Final = 1.0  # what the last of them waits at most

@@ -114,6 +114,7 @@ class KeyFile:
         self._checked = clock()
         self._identity = _identity(path)
         self._ring = KeyRing.load(path)
+        self.is_failing = False  # the file has changed, and cannot be used
 
     def ring(self) -> KeyRing:
         """Return the valid keys; checks the file for changes at most once a second."""
@@ -132,7 +133,9 @@ class KeyFile:
             self._ring = KeyRing.load(self._path)
         except ServiceConfigError as error:
             logger.error("the previous keys stay valid: %s", error)  # noqa: TRY400 - a sentence
+            self.is_failing = True
         else:
+            self.is_failing = False
             logger.info("the key file was reloaded: %d keys", len(self._ring))
 
 

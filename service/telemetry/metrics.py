@@ -1,14 +1,10 @@
-"""Every metric there is, and the counting of one worker: request records in, a snapshot out.
+"""Every metric there is: its name, kind, labels and meaning, as docs/metrics.md lists them.
 
-docs/metrics.md shows the list to operators. Plain dictionaries and lists, because counting runs for
-every request (docs/decisions/0038-metrics.md); ``shared_metrics.py`` adds up the workers.
+``worker_metrics.py`` counts, and ``shared_metrics.py`` adds up the workers.
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final, Literal
-
-from service.telemetry.request_record import RequestRecord
 
 Labels = tuple[str, ...]  # values, in the order of the metric's label names
 Values = list[float]  # one; of a histogram: how many per bucket, the last +Inf, then the sum
@@ -16,13 +12,12 @@ Series = dict[Labels, Values]
 MetricsSnapshot = dict[str, Series]  # by the metric's name
 
 NO_LABELS: Final[Labels] = ()
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_REQUEST_BOUNDS: Final = (
+REQUEST_BOUNDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-_STAGE_BOUNDS: Final = (0.00025, 0.0005, *_REQUEST_BOUNDS)
-_BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+STAGE_BOUNDS: Final = (0.00025, 0.0005, *REQUEST_BOUNDS)
+BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +58,13 @@ _ALL: Final = (
         "lookalike_request_seconds",
         "From the request's headers read to the answer's last byte.",
         labels=("route",),
-        bounds=_REQUEST_BOUNDS,
+        bounds=REQUEST_BOUNDS,
     ),
     MetricSpec(
         "lookalike_stage_seconds",
         "Time in body, search and write, per request; in queue, decode and encode, per image.",
         labels=("stage",),
-        bounds=_STAGE_BOUNDS,
+        bounds=STAGE_BOUNDS,
     ),
     MetricSpec(
         "lookalike_problems_total",
@@ -83,7 +78,7 @@ _ALL: Final = (
     ),
     MetricSpec("lookalike_images_total", "Images that went through the network."),
     MetricSpec(
-        "lookalike_batch_images", "Images that the network took at once.", bounds=_BATCH_BOUNDS
+        "lookalike_batch_images", "Images that the network took at once.", bounds=BATCH_BOUNDS
     ),
     MetricSpec("lookalike_received_bytes_total", "Bytes of request bodies."),
     MetricSpec("lookalike_sent_bytes_total", "Bytes of answers, without their headers."),
@@ -108,6 +103,11 @@ _ALL: Final = (
         "lookalike_jobs_running",
         "Jobs that the server is at.",
         labels=("kind",),
+    ),
+    MetricSpec(
+        "lookalike_jobs_ended_total",
+        "Jobs that have ended; state: done, failed or cancelled.",
+        labels=("kind", "state"),
     ),
     MetricSpec(
         "lookalike_gallery_items",
@@ -150,9 +150,35 @@ _ALL: Final = (
         over_workers="max",
     ),
     MetricSpec(
+        "lookalike_gallery_upkeep_failing",
+        "1 when the search structure could not be brought up to date; the log says why; else 0.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_gallery_disk_size_bytes",
+        "Size of the file system that the gallery is on.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_gallery_disk_free_bytes",
+        "What of that the service may still fill.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_key_file_failing",
+        "1 when the changed key file cannot be used, and the keys before stay valid; else 0; "
+        "missing without a key file.",
+        over_workers="max",
+    ),
+    MetricSpec(
         "lookalike_model_info",
         "1, with what is known of the model in the labels.",
         labels=("name", "fingerprint", "runtime", "precision", "device"),
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_workers_expected",
+        "Workers that there are to be.",
         over_workers="max",
     ),
     MetricSpec(
@@ -202,78 +228,3 @@ _ALL: Final = (
 )
 
 METRICS: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in _ALL}
-
-
-class WorkerMetrics:
-    """One worker's counters and histograms, from where a worker before it left off.
-
-    Each of them is changed by one thread alone: requests by the event loop, batches by the
-    network's. Any thread may take a snapshot.
-    """
-
-    def __init__(self, predecessor: MetricsSnapshot | None = None) -> None:
-        self._metrics = {
-            name: _copy((predecessor or {}).get(name, {}))
-            for name, spec in METRICS.items()
-            if spec.kind != "gauge"
-        }
-        self._requests = self._metrics["lookalike_requests_total"]
-        self._problems = self._metrics["lookalike_problems_total"]
-        self._refusals = self._metrics["lookalike_image_refusals_total"]
-        self._seconds = self._metrics["lookalike_request_seconds"]
-        self._stages = self._metrics["lookalike_stage_seconds"]
-        self._batches = self._metrics["lookalike_batch_images"]
-        self._images, self._received, self._sent = (
-            self._metrics[name].setdefault(NO_LABELS, [0.0])  # shown from the start
-            for name in (
-                "lookalike_images_total",
-                "lookalike_received_bytes_total",
-                "lookalike_sent_bytes_total",
-            )
-        )
-        self.in_progress = 0  # requests; changed by the gateway
-
-    def count_request(self, record: RequestRecord) -> None:
-        """Count one request that has been answered."""
-        method = record.method if record.method in _METHODS else "other"
-        _add(self._requests, (method, record.route, str(record.status)))
-        _observe(self._seconds, (record.route,), _REQUEST_BOUNDS, record.seconds)
-        for stage, _, stage_seconds in record.stages:
-            _observe(self._stages, (stage,), _STAGE_BOUNDS, stage_seconds)
-        self._images[0] += record.images
-        self._received[0] += record.bytes_in
-        self._sent[0] += record.bytes_out
-        if record.problem is not None:
-            _add(self._problems, (record.problem,))
-        for code in record.item_problems:
-            _add(self._problems, (code,))
-        for code in record.refusals:
-            _add(self._refusals, (code,))
-
-    def count_batch(self, images: int) -> None:
-        """Count one batch of the network; on its thread."""
-        _observe(self._batches, NO_LABELS, _BATCH_BOUNDS, images)
-
-    def snapshot(self) -> MetricsSnapshot:
-        """Return a copy of what was counted until now."""
-        return {name: _copy(series) for name, series in self._metrics.items()}
-
-
-def _copy(series: Series) -> Series:
-    return {labels: [*values] for labels, values in [*series.items()]}  # a list first: it may grow
-
-
-def _add(series: Series, labels: Labels) -> None:
-    values = series.get(labels)
-    if values is None:
-        series[labels] = [1.0]
-    else:
-        values[0] += 1.0
-
-
-def _observe(series: Series, labels: Labels, bounds: tuple[float, ...], value: float) -> None:
-    counts = series.get(labels)
-    if counts is None:
-        counts = series[labels] = [0.0] * (len(bounds) + 2)
-    counts[bisect_left(bounds, value)] += 1.0
-    counts[-1] += value

@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.cases import wire
 from tests.support.cases.smuggling import CASES, HIDDEN, LAST, Ambiguous, Outcome
-from tests.support.server.nginx import running_nginx
+from tests.support.deployment.nginx import running_nginx
 from tests.support.server.servers import Server, free_port
 
 # What nginx does with a body that is not all there, and with names that are none.

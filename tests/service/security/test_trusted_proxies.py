@@ -1,7 +1,6 @@
-"""Behind a real nginx, as docs/proxies.md has it: plain, TLS, a path, a socket, Host rewritten."""
+"""Behind a real nginx, as docs/proxies.md has it: plain, a path, a socket, TLS, Host rewritten."""
 
 import re
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,18 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.support.deployment.nginx import DEPLOYED, deployed_nginx, running_nginx
 from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
 from tests.support.paths import ROOT
 from tests.support.server.gallery_servers import gallery_server
-from tests.support.server.nginx import make_certificate, running_nginx
 from tests.support.server.servers import Server, open_folder, running_at
 
 PNG = {"Content-Type": "image/png"}
 DOCUMENT = ROOT / "docs" / "proxies.md"
 UPSTREAM = "127.0.0.1:3000"  # where the document has the service
 SOCKET = "/run/lookalike/socket"
-WAYS = ("plain", "TLS", "path", "socket")  # the blocks of the document, in its order
+WAYS = ("plain", "path", "socket")  # the blocks of the document, in its order
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,13 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield running
 
 
-def documented(way: str, server: Server, **files: Path) -> tuple[str, str]:
+def documented(way: str, server: Server, *, socket: Path | None = None) -> tuple[str, str]:
     """Return the lines of the document for `http` and `server`, with this machine's addresses."""
     blocks = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == len(WAYS)
     block = blocks[WAYS.index(way)].replace(UPSTREAM, server.url.removeprefix("http://"))
-    block = block.replace(SOCKET, str(files.pop("socket", "")))
-    for name, path in files.items():
-        block = block.replace(f"/etc/ssl/{name}.pem", str(path))
+    block = block.replace(SOCKET, str(socket))
+    block = block.replace("include proxy.conf;", f"include {DEPLOYED / 'proxy.conf'};")
     upstream, _, rest = block.partition("server {")
     kept = [line for line in rest.rsplit("}", 1)[0].splitlines() if "listen" not in line]
     return upstream, "\n".join(line for line in kept if "server_name" not in line)
@@ -69,23 +67,24 @@ def socket_path(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield shown / "s"
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=(*WAYS, "TLS"))
 def proxied(
     request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxied]:
-    folder = tmp_path_factory.mktemp("nginx")
-    certificate = trust = None
-    files: dict[str, Path] = {}
+    folder = tmp_path_factory.mktemp("nginx") / "n"
     if request.param == "TLS":
-        certificate, key = make_certificate(folder)
-        files = {"certificate": certificate, "key": key}
-        trust = ssl.create_default_context(cafile=certificate)
-    if request.param == "socket":
-        files = {"socket": request.getfixturevalue("socket_path")}
-    http, lines = documented(request.param, server, **files)
-    with running_nginx(folder / "n", lines, http=http, certificate=certificate) as root:
+        with (
+            deployed_nginx(folder, server.url.removeprefix("http://")) as nginx,
+            nginx.client() as client,
+        ):
+            yield Proxied(client, nginx.url)
+        return
+    at_socket = request.param == "socket"
+    socket = request.getfixturevalue("socket_path") if at_socket else None
+    http, lines = documented(request.param, server, socket=socket)
+    with running_nginx(folder, lines, http=http) as root:
         url = root + ("/visual" if request.param == "path" else "")
-        with httpx.Client(base_url=url, timeout=30, verify=trust or True) as client:
+        with httpx.Client(base_url=url, timeout=30) as client:
             yield Proxied(client, url)
 
 
@@ -200,6 +199,13 @@ def test_a_page_that_has_its_name_point_here_cannot_pass_for_the_proxy(server: S
             read = client.get("/v1/items", headers=headers)
         for answer in (stored, read):
             assert (answer.status_code, answer.json()["code"]) == (403, "host_not_allowed")
+
+
+def test_metrics_are_not_for_the_public(proxied: Proxied) -> None:
+    answer = proxied.client.get("/metrics")
+
+    assert answer.status_code == 404
+    assert "lookalike_" not in answer.text
 
 
 def test_a_large_body_is_refused_with_a_problem_or_by_the_proxy(proxied: Proxied) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from service.errors import ServiceConfigError
 from service.server.unix_socket import MAX_PATH_BYTES, check_path
+from tests.support.deployment.nginx import running_nginx
 from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.nginx import running_nginx
 from tests.support.server.servers import (
     clean_environment,
     client_at,

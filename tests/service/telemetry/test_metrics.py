@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from files.processes import started_ticks
-from service.telemetry.metrics import METRICS, MetricsSnapshot, WorkerMetrics
+from service.telemetry.metrics import METRICS, MetricsSnapshot
 from service.telemetry.request_record import RequestRecord
 from service.telemetry.shared_metrics import (
     SharedMetrics,
@@ -24,9 +24,10 @@ from service.telemetry.shared_metrics import (
     remove_shared_folder,
     shared_folder,
 )
+from service.telemetry.worker_metrics import WorkerMetrics
 from tests.support.galleries.small_galleries import write_gallery
 from tests.support.images.pngs import png
-from tests.support.server.servers import ROOT, Server, running_server
+from tests.support.server.servers import ROOT, Server, StrictServer, running_server
 
 PNG = {"Content-Type": "image/png"}
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
@@ -212,6 +213,7 @@ def test_the_exposition_of_a_server_is_what_the_page_lists(server: Server) -> No
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(documented()[name][1]), sample
     assert shown == {name: kind for name, (kind, _, _) in documented().items()}
+    assert ("lookalike_key_file_failing", frozenset()) not in values(text), "there is none"
 
 
 def test_a_server_counts_stages_images_refusals_and_its_own_state(server: Server) -> None:
@@ -254,6 +256,40 @@ def test_a_server_counts_stages_images_refusals_and_its_own_state(server: Server
     (info,) = [key for key in values(after) if key[0] == "lookalike_model_info"]
     assert dict(info[1])["fingerprint"] == model["fingerprint"]
     assert dict(info[1])["device"] == model["device"]
+
+
+def test_a_server_says_what_an_operator_is_to_be_told(strict_server: StrictServer) -> None:
+    """Room on the disk, jobs that ended, workers that there should be, and a key file's faults."""
+
+    def read() -> str:
+        headers = strict_server.headers("reader")
+        return httpx.get(f"{strict_server.url}/metrics", headers=headers).text
+
+    def wait_for(name: str, number: float, **labels: str) -> None:
+        deadline = time.monotonic() + 30
+        while value(read(), name, **labels) != number:
+            assert time.monotonic() < deadline, read()
+            time.sleep(0.1)
+
+    before = read()
+    free = value(before, "lookalike_gallery_disk_free_bytes")
+    assert 0 < free < value(before, "lookalike_gallery_disk_size_bytes")
+    assert value(before, "lookalike_workers_expected") == 1
+    assert value(before, "lookalike_gallery_upkeep_failing") == 0
+    shown = {frozenset(labels) for name, labels in values(before) if name.endswith("ended_total")}
+    assert len(shown) == 6 * 3, "all from the start"
+
+    job = {"kind": "duplicates", "min_score": 0.999}
+    headers = strict_server.headers("admin")
+    httpx.post(f"{strict_server.url}/v1/jobs", json=job, headers=headers).raise_for_status()
+    wait_for("lookalike_jobs_ended_total", 1, kind="duplicates", state="done")
+
+    file = strict_server.running.log.parent / "keys.toml"
+    lines = file.read_text()
+    file.write_text("no keys")
+    wait_for("lookalike_key_file_failing", 1)
+    file.write_text(lines)
+    wait_for("lookalike_key_file_failing", 0)
 
 
 def test_metrics_are_given_while_the_worker_loads(model: Path, tmp_path: Path) -> None:
