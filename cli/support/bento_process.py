@@ -88,7 +88,7 @@ def _find_home() -> None:
     if "BENTOML_HOME" in os.environ:
         return
     home = Path(os.path.expanduser("~")) / "bentoml"
-    if not os.access(home if home.exists() else home.parent, os.W_OK | os.X_OK):
+    if not any(os.access(one, os.W_OK | os.X_OK) for one in (home, home.parent)):
         place = Path(tempfile.gettempdir()) / f"lookalike-bentoml-{os.getuid()}"
         os.environ["BENTOML_HOME"] = str(place)
 

@@ -54,8 +54,8 @@ class _Arbiter(circus.Arbiter):
         self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
     ) -> None:
         if options.get("plugins"):
-            raise ServiceConfigError(
-                "--reload needs a control port, which this service never opens"
+            refuse_start(
+                SettingError("--reload needs a control port, which this service never opens")
             )
         options["check_delay"] = CHECK_S
         settings = ServiceSettings.from_environment()
@@ -67,7 +67,6 @@ class _Arbiter(circus.Arbiter):
             watcher.env["LOOKALIKE_WORKERS"] = str(watcher.numprocesses)
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
-        logger.info("this server may use %s", resource_limits())
         if (warning := storage_warning(settings.gallery)) is not None:
             logger.warning("%s", warning)
         self._why_it_ended: str | None = None
@@ -75,11 +74,16 @@ class _Arbiter(circus.Arbiter):
             options["sockets"] = [_listener(one, settings) for one in options["sockets"]]
         except ServiceConfigError as error:
             refuse_start(error)
+        logger.info("this server may use %s", resource_limits())
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
         """Supervise until told to stop, or until no worker can be had: then exit with 1."""
-        super().start(cb)
+        try:
+            super().start(cb)
+        except RuntimeError:  # circus could start no process at all, and has logged why
+            logger.error("the service ends: no worker can be started; the lines above say why")  # noqa: TRY400
+            raise SystemExit(1) from None
         if self._why_it_ended is not None:
             raise SystemExit(1)
 
