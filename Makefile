@@ -124,8 +124,9 @@ bench-search: install ## searches beside other libraries, which it installs
 		$(BIN)/python -m benchmarks.search --set $$what --cache build/sets || exit 1; done
 	$(BIN)/python -m benchmarks.search --filtered --rows 200000 --cache build/sets
 
-bench-gpu: install ## images per second on a GPU: torch in float32 beside the encoder that serves
-	$(BIN)/python -m benchmarks.gpu
+bench-gpu: install ## all that wants a GPU, in ten minutes: encoder, server, start, training
+	@scripts/system-packages wrk dataset-fashion-mnist
+	$(BIN)/python -m benchmarks.gpu_run --out build/gpu-run
 
 clean: ## everything that the other targets made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

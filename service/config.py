@@ -131,8 +131,8 @@ class ServiceSettings(BaseSettings):
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="Largest batch of the network, images; by default 16 with an export, "
-        "otherwise 32.",
+        description="Largest batch of the network, images; by default 16 with an export, 32 with "
+        "torch on a CPU, on a GPU up to 256 by what was measured.",
     )
     device: str = Field("auto", description="Where to compute: auto, cpu, cuda or cuda:N.")
     runtime: RuntimeName = Field("auto", description=RUNTIME_HELP)

@@ -77,6 +77,8 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.StoppingError: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
     errors.StuckError: (HTTPStatus.SERVICE_UNAVAILABLE, "stuck"),
     errors.JobInterruptedError: (HTTPStatus.SERVICE_UNAVAILABLE, "job_interrupted"),
+    vision_errors.DeviceMemoryError: (HTTPStatus.SERVICE_UNAVAILABLE, "out_of_memory"),
+    vision_errors.DeviceLostError: (HTTPStatus.SERVICE_UNAVAILABLE, "device_lost"),
     index_errors.ImportEndedError: (HTTPStatus.SERVICE_UNAVAILABLE, "job_interrupted"),
     index_errors.RebuildError: (HTTPStatus.SERVICE_UNAVAILABLE, "rebuild_failed"),
     index_errors.StorageError: (HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed"),

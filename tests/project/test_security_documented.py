@@ -90,10 +90,17 @@ EXCEPTIONS = {
             "service.schemas.image_fields.MAX_SHOWN",
             "service.schemas.validation_messages.MAX_SHOWN",
         ),
+        "service.jobs.records.STAMP_CHARACTERS",
         *("service.telemetry.json_log.QUEUE_LINES", "service.telemetry.tracing.MAX_STAGES"),
     },
     "of the processes that the server starts": {
         *("service.server.worker_count.MOST_WORKERS", "service.worker.HEAPS"),
+        *("service.server.worker_count.WORKER_BYTES", "service.worker.START_FAILED"),
+        *(
+            "service.server.worker_replacement.FIRST_WAIT_S",
+            "service.server.worker_replacement.LONGEST_WAIT_S",
+            "service.server.worker_replacement.MOST_FAILURES",
+        ),
         "service.worker.APART_BYTES",
         *("service.worker.OTHER_DESCRIPTORS", "service.inference.decoder.PIXEL_BYTES"),
         *("service.inference.decoder.BESIDE_BYTES", "service.inference.decoder_pool.MOST_PICTURES"),
@@ -157,6 +164,8 @@ EXCEPTIONS = {
             "vision.image.memory_cost.STRIP_BYTES",
         ),
         "vision.formats.repair.MAX_CHUNKS",
+        "service.inference.engine.DECODING_SHARE",
+        "service.request.worker_context.BODIES_SHARE",
     },
     "how much of a damaged picture may be missing": {
         *("vision.formats.repair.MAX_MISSING", "vision.formats.repair.MAX_PADDING"),

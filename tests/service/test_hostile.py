@@ -27,13 +27,13 @@ from service.security.api_keys import make_key
 from tests.support.galleries.small_galleries import write_gallery
 from tests.support.processes import Meter, fair_usage
 from tests.support.server import servers
-from tests.support.server.attacks import REFUSED, Kind, attack
 from tests.support.server.generator_process import LATE_MS, apart, lateness_ms, punctual
-from tests.support.server.hostile_requests import ITEMS, kinds
+from tests.support.server.hostile.attacks import REFUSED, Kind, attack
+from tests.support.server.hostile.hostile_requests import ITEMS, kinds
 from tests.support.server.load_generator import Reply, run
 from tests.support.server.ordinary_requests import Ordinary, ordinary
 from tests.support.server.servers import ROOT, Server, running_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 from vision.model.manifest import read_manifest
 
 CROWD = 20

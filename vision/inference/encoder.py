@@ -83,7 +83,7 @@ def encode_all(
     """
     if batch is None:
         batch = encoder.batch_size
-        if encoder.runtime.name == "torch":  # its batch size is what serving gains from
+        if encoder.runtime.name == "torch" and encoder.device_name == "cpu":  # that is for serving
             batch = images_at_once(encoder.manifest.preprocessing.size)
     parts = [
         encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))

@@ -9,11 +9,11 @@ import pytest
 from index.gallery import Gallery
 from tests.support.images.pngs import png
 from tests.support.processes import Meter, Usage, growth, slope_per_minute
+from tests.support.server.hostile.unsafe_server import unsafe_server
 from tests.support.server.load_generator import Client, run
 from tests.support.server.mixed_traffic import Seen, mixed_traffic
 from tests.support.server.servers import Server, running_server
-from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 
 LANES = 8
 PAUSE_S = 0.05  # of each lane, after each request: what was stored is remembered, within a bound

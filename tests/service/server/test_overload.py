@@ -11,6 +11,7 @@ import pytest
 from tests.support.images.pngs import encoded, picture
 from tests.support.models import write_model
 from tests.support.server.generator_process import LATE_MS, TRIES, apart, lateness_ms, punctual
+from tests.support.server.hostile.unsafe_server import unsafe_server
 from tests.support.server.load_generator import (
     Client,
     Reply,
@@ -23,8 +24,7 @@ from tests.support.server.load_generator import (
     run,
 )
 from tests.support.server.servers import Server, running_server
-from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")

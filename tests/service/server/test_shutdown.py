@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.images.pngs import encoded, picture
 from tests.support.server.gallery_servers import gallery_server
+from tests.support.server.hostile.unsafe_server import unsafe_server
 from tests.support.server.load_generator import Client, Connection, Reply, request_bytes, run
 from tests.support.server.servers import Server, running_server, wait_until_ready
-from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 
 PHOTO = encoded(picture(7, (400, 300)), "JPEG")
 CLASSIFY = request_bytes("POST", "/v1/classify", PHOTO, Content_Type="image/jpeg")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.images.pngs import encoded, picture
 from tests.support.server.generator_process import LATE_MS, lateness_ms, punctual
+from tests.support.server.hostile.unsafe_server import unsafe_server
 from tests.support.server.load_generator import (
     Client,
     Reply,
@@ -30,8 +31,7 @@ from tests.support.server.slow_clients import (
     SlowClient,
     slow_clients,
 )
-from tests.support.server.unsafe_server import unsafe_server
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 
 CLASSIFY = request_bytes(
     "POST", "/v1/classify", encoded(picture(7, (400, 300)), "JPEG"), Content_Type="image/jpeg"

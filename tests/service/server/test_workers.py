@@ -37,7 +37,7 @@ from tests.support.server.servers import (
     running_server,
     serve_command,
 )
-from tests.support.targets_table import Target, missed, print_table
+from tests.support.server.targets_table import Target, missed, print_table
 
 PNG = {"Content-Type": "image/png"}
 LIVEZ, READYZ = (request_bytes("GET", path) for path in ("/livez", "/readyz"))

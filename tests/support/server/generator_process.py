@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 import pytest
 
 from tests.support.server.load_generator import Reply, percentile
-from tests.support.targets_table import Target, print_table
+from tests.support.server.targets_table import Target, print_table
 
 T = TypeVar("T")
 LATE_MS: Final = 10.0  # p99: a sixth of what a lone request takes in the test of an overload

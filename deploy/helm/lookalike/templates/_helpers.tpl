@@ -23,7 +23,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{- $tag := printf "%s%s" .Chart.AppVersion (ternary "-gpu" "" .Values.gpu.enabled) -}}
+{{- $tag := printf "%s%s" .Chart.AppVersion (ternary "-gpu" "-cpu" .Values.gpu.enabled) -}}
 {{ .Values.image.repository }}:{{ default $tag .Values.image.tag }}
 {{- end -}}
 {{- end -}}

@@ -24,7 +24,7 @@ from tests.support.images.hostile_images import (
 )
 from tests.support.images.pngs import bomb_png, encoded, picture, png
 from tests.support.paths import DATA
-from tests.support.server.attacks import CLOSED, NUMBER, Kind, form, image, json_request
+from tests.support.server.hostile.attacks import CLOSED, NUMBER, Kind, form, image, json_request
 from tests.support.server.load_generator import request_bytes
 
 HEIC: Final = DATA / "gray.heic"

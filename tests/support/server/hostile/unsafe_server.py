@@ -1,6 +1,6 @@
 """A server without any of our care, to see that the tests of it can fail.
 
-    python -m tests.support.server.unsafe_server --port 4000 [--leak]
+    python -m tests.support.server.hostile.unsafe_server --port 4000 [--leak]
 
 It takes everything, works on one request after the other, never closes a connection that says
 nothing, and stops after a second, whatever is left. With ``--leak`` every request leaves memory,
@@ -66,7 +66,7 @@ def unsafe_server(log: Path, *options: str) -> Iterator[Server]:
     command = [
         sys.executable,
         "-m",
-        "tests.support.server.unsafe_server",
+        "tests.support.server.hostile.unsafe_server",
         "--port",
         str(port),
         *options,

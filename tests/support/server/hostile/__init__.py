@@ -1,0 +1,1 @@
+"""Hostile requests, and a server that they can hurt."""
