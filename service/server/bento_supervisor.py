@@ -34,6 +34,7 @@ from service.telemetry.shared_metrics import shared_folder
 logger = logging.getLogger("lookalike.service")
 
 CHECK_S: Final = 1
+AGAIN_S: Final = 0.1  # until a stop is tried once more
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
 # Classic BPF on the TCP header (bpf(4)): code, jump if so, jump if not, value.
 _NO_SYN: Final = (
@@ -67,14 +68,14 @@ class _Arbiter(circus.Arbiter):
             watcher.env["LOOKALIKE_WORKERS"] = str(watcher.numprocesses)
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
-        if (warning := storage_warning(settings.gallery)) is not None:
-            logger.warning("%s", warning)
         self._why_it_ended: str | None = None
         try:
             options["sockets"] = [_listener(one, settings) for one in options["sockets"]]
         except ServiceConfigError as error:
             refuse_start(error)
         logger.info("this server may use %s", resource_limits())
+        if (warning := storage_warning(settings.gallery)) is not None:
+            logger.warning("%s", warning)
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
@@ -106,7 +107,15 @@ class _Arbiter(circus.Arbiter):
             one.replace_all()
 
     def stop(self) -> Any:
-        """Stop the workers, and let nobody connect whom none of them would accept any more."""
+        """Stop the workers, and let nobody connect whom none of them would accept any more.
+
+        While circus starts workers it refuses to stop, and forgets that it was told to.
+        """
+        if self._stopping:
+            return None
+        if self._exclusive_running_command is not None:
+            self.loop.call_later(AGAIN_S, self.stop)
+            return None
         self.loop.call_later(ServiceSettings.from_environment().drain_s, self._shut)
         return super().stop()
 
