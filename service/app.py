@@ -59,17 +59,23 @@ class Lookalike:
         """Prepare the process that supervises the workers, before it opens anything."""
         from service.preflight import check_start  # noqa: PLC0415
         from service.server.bento_supervisor import adapt_supervisor, refuse_start  # noqa: PLC0415
+        from service.server.worker_count import has_encoder_process  # noqa: PLC0415
         from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
         atexit.register(configure_logging("info").flush)
+        beside = None
         try:
             settings = ServiceSettings.from_environment()
             logging.getLogger("lookalike").setLevel(settings.log_level.upper())
             model = model_folder(settings)
             check_start(settings, model)
+            if has_encoder_process(settings):
+                from service.encoding.supervision import encoder_process  # noqa: PLC0415
+
+                beside = partial(encoder_process, model, SERVER_ID)
         except (ServiceConfigError, VisionError, VectorIndexError, OSError) as error:
             refuse_start(error)
-        adapt_supervisor(SERVER_ID, model)
+        adapt_supervisor(SERVER_ID, model, beside)
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
@@ -83,6 +89,7 @@ class Lookalike:
         from service.worker import Worker, end_failed_start  # noqa: PLC0415
 
         settings = ServiceSettings.from_environment()
+        encoder_socket = os.environ.get("LOOKALIKE_ENCODER_SOCKET")
         try:
             self._worker = await Worker.start(
                 settings,
@@ -91,6 +98,7 @@ class Lookalike:
                 server_id=SERVER_ID,
                 index=bentoml.server_context.worker_index or 1,
                 size=settings.workers or 1,  # in a worker the supervisor has said it
+                encoder_socket=None if encoder_socket is None else Path(encoder_socket),
             )
         except ServiceConfigError as error:
             end_failed_start(SERVER_ID, self._log, str(error))

@@ -49,8 +49,8 @@ class ServiceSettings(BaseSettings):
     workers: int | None = Field(
         None,
         ge=1,
-        description="Worker processes; by default one per core for an exported network, otherwise "
-        "one.",
+        description="Worker processes; by default one per core for an exported network, one per "
+        "core but one on a GPU, otherwise one.",
     )
     api_keys_file: Path | None = Field(
         None, description="TOML file of API keys; without it everybody may do everything."

@@ -74,6 +74,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str]]] = {
     errors.OverloadedError: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
     errors.TimedOutError: (HTTPStatus.SERVICE_UNAVAILABLE, "timed_out"),
     errors.NotReadyError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
+    errors.NetworkLostError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"),
     errors.StoppingError: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
     errors.StuckError: (HTTPStatus.SERVICE_UNAVAILABLE, "stuck"),
     errors.JobInterruptedError: (HTTPStatus.SERVICE_UNAVAILABLE, "job_interrupted"),

@@ -258,6 +258,8 @@ def test_a_gallery_that_is_written_to_has_one_pod_and_no_budget() -> None:
     objects = render("full-values")
     assert server(objects)["kind"] == "StatefulSet"
     assert server(objects)["spec"]["replicas"] == 1
+    # So that a rollback replaces a pod that never became ready (Kubernetes' docs: forced rollback).
+    assert server(objects)["spec"]["podManagementPolicy"] == "Parallel"
     kinds = {one["kind"] for one in objects}
     assert not kinds & {"PodDisruptionBudget", "HorizontalPodAutoscaler", "Deployment"}
     for one in objects:

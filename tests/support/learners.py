@@ -9,7 +9,7 @@ import torch
 from training.distributed import ProcessGroup
 from training.fit.objective import TrainableModel
 from training.progress import EpochMetrics, Event, ImagesDone
-from training.recipes.built_in import cnn
+from training.recipes.from_scratch import cnn
 from training.recipes.recipe import Recipe
 from vision.image.preprocessing import Preprocessing
 from vision.networks.network import build_network

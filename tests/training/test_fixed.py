@@ -72,7 +72,7 @@ def test_the_checkpoint_of_a_fine_tuning_leaves_out_the_groups_that_never_learn(
     folder = stopped(HALF, tmp_path / "m")
     [tensors] = folder.glob("*.safetensors")
     names = safetensors.torch.load_file(tensors).keys()
-    for start in ("learner.network.", "average.module.", "best."):
+    for start in ("learner.network.", "average.", "best."):
         assert f"{start}features.body.conv5.0.weight" in names
         assert f"{start}features.body.conv5.1.running_mean" in names
         assert f"{start}features.body.conv1.0.weight" not in names
@@ -132,13 +132,21 @@ def test_other_pretrained_weights_are_refused_on_resuming(tmp_path: Path) -> Non
         train(second, coloured(), out=tmp_path / "m", device="cpu", resume=True)
 
 
-def test_a_checkpoint_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+def test_a_training_does_not_go_on_on_another_kind_of_device() -> None:
+    trainer = session_of(FROZEN)
+    checkpoint = trainer.checkpoint({})
+    elsewhere = replace(checkpoint, state={**checkpoint.state, "device": "cuda"})
+    with pytest.raises(CheckpointError, match=r"began on cuda .* --device cuda, or"):
+        session_of(FROZEN).restore(elsewhere)
 
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_checkpoint_of_an_earlier_version_says_what_to_do(version: int, tmp_path: Path) -> None:
     folder = stopped(FROZEN, tmp_path / "m")
     path = folder / STATE_NAME
     fields = json.loads(path.read_bytes())
     del fields["sha256"]
-    fields["format_version"] = 1
+    fields["format_version"] = version
     path.write_bytes(with_checksum(fields, by_name, name="sha256"))
     with pytest.raises(CheckpointError, match="another version of this program"):
         train(FROZEN, coloured(), out=tmp_path / "m", device="cpu", resume=True)

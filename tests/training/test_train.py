@@ -26,7 +26,7 @@ from training.errors import CheckpointError, DivergenceError
 from training.evaluation.evaluate import evaluate_model
 from training.fit.checkpoint import CheckpointFolder
 from training.progress import EpochMetrics, Event, StepMetrics, TrainingStarted
-from training.recipes.built_in import cnn, cnn_photos, deck_cnn
+from training.recipes.from_scratch import cnn, cnn_photos, deck_cnn
 from training.recipes.recipe import Precision, Recipe
 from training.train import train
 from vision.errors import ModelFolderError

@@ -24,6 +24,7 @@ from training.data.images.labelled_images import LabelledImages
 from training.errors import DivergenceError
 from training.fit.augment import augment, mix, relit
 from training.fit.checkpoint import Checkpoint, CheckpointFolder
+from training.fit.device_rows import DeviceRows
 from training.fit.initialization.named_tensors import (
     load_optimizer,
     optimizer_tensors,
@@ -75,6 +76,9 @@ class FineTuner:
         """Prepare to learn from the images at ``positions``; ``folder`` is the training's."""
         self._extractor, self._images, self._tuning = extractor, images, tuning
         self._positions = positions
+        self._pixels = DeviceRows(images.images_NCHW, device)
+        self._places_N = torch.from_numpy(positions).to(device)
+        self._labels_N = torch.from_numpy(images.labels_N[positions]).to(device)
         self._state = CheckpointFolder(folder / FOLDER)
         self._device, self._seed = device, seed
         whole = build_backbone(extractor.network, "penultimate")
@@ -96,7 +100,9 @@ class FineTuner:
             scale=min(1.0, tuning.side / extractor.preprocessing.size),
             cutmix=1.0,
         )
-        self._optimizer = torch.optim.AdamW(self._groups(), weight_decay=tuning.weight_decay)
+        self._optimizer = torch.optim.AdamW(
+            self._groups(), weight_decay=tuning.weight_decay, fused=True
+        )
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._steps = math.ceil(len(positions) / tuning.batch_size)  # of an epoch
 
@@ -108,14 +114,15 @@ class FineTuner:
         with self._state as state:
             if state.exists():
                 return int(state.load(self._subject()).state["epochs"])
-        generator = Generator().manual_seed(self._seed)
+        generator = Generator(self._device).manual_seed(self._seed)
         before = copy.deepcopy((self._network.state_dict(), self._optimizer.state_dict()))
         weights = copy.deepcopy(self._classifier.state_dict())
         took_s = math.inf
-        rows = torch.arange(len(self._positions))[: self._tuning.batch_size]
+        rows = torch.arange(len(self._positions), device=self._device)[: self._tuning.batch_size]
         for number in range(TIMED + 1):
             began = time.perf_counter()
-            self._step(rows, generator, rate=0.0)
+            (pixels,) = self._pixels.pick([self._places_N[rows]])
+            self._step(pixels, rows, generator, rate=0.0, mixed=True).item()  # waits for the device
             if number:  # the first one is slower
                 took_s = min(took_s, time.perf_counter() - began)
         self._network.load_state_dict(before[0])
@@ -156,8 +163,9 @@ class FineTuner:
         """
         self._network.eval()
         features: list[NDArray[np.float32]] = []
-        for rows_B in torch.split(torch.arange(len(self._positions)), self._tuning.batch_size):
-            images_BCHW = self._normalise(self._pixels(rows_B).to(self._device))
+        parts = list(torch.split(self._places_N, self._tuning.batch_size))
+        for pixels_BCHW in self._pixels.pick(parts):
+            images_BCHW = self._normalise(pixels_BCHW)
             side = self._augmentation.side(images_BCHW.shape[-1])
             small_BCHW = interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
             small_BCHW = small_BCHW.to(self._dtype).contiguous(memory_format=torch.channels_last)
@@ -178,41 +186,44 @@ class FineTuner:
 
     def _epoch(self, epoch: int, epochs: int, average: FusedLite) -> float:
         """Learn from every image once; return the mean loss, nats."""
-        generator = Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        generator = Generator(self._device).manual_seed(self._seed * 1_000_003 + epoch)
         torch.manual_seed(self._seed * 1_000_003 + epoch)  # which blocks are left out
-        order_N = torch.randperm(len(self._positions), generator=generator)
-        losses: list[float] = []
+        order_N = torch.randperm(len(self._positions), generator=generator, device=self._device)
+        host = Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        mixed = torch.rand(self._steps, generator=host) < self._tuning.mixed
+        losses: list[Tensor] = []  # on the device: a step that told its own would wait for it
         # Batches of nearly equal size: however few images there are, all of them are learnt from.
-        for number, rows_B in enumerate(torch.tensor_split(order_N, self._steps)):
+        batches = list(torch.tensor_split(order_N, self._steps))
+        pixels = self._pixels.pick([self._places_N[rows_B] for rows_B in batches])
+        means = list[Tensor](average.parameters())
+        values = list[Tensor](self._network.parameters())
+        for number, (pixels_BCHW, rows_B, mixes) in enumerate(
+            zip(pixels, batches, mixed.tolist(), strict=True)
+        ):
             step = epoch * self._steps + number
-            losses.append(self._step(rows_B, generator, rate=_rate(step, epochs * self._steps)))
+            rate = _rate(step, epochs * self._steps)
+            losses.append(self._step(pixels_BCHW, rows_B, generator, rate=rate, mixed=mixes))
             decay = min(self._tuning.average, (1 + step) / (10 + step))
             with torch.no_grad():
-                for kept, new in zip(average.parameters(), self._network.parameters(), strict=True):
-                    kept.lerp_(new, 1 - decay)
-        if not all(map(math.isfinite, losses)):
+                torch._foreach_lerp_(means, values, 1 - decay)
+        mean = float(torch.stack(losses).double().mean())
+        if not math.isfinite(mean):
             raise DivergenceError(
                 f"{self._extractor} learns no more: the loss of epoch {epoch + 1} is not a number"
             )
-        return sum(losses) / len(losses)
+        return mean
 
-    def _step(self, rows_B: Tensor, generator: Generator, *, rate: float) -> float:
-        """Learn from one batch; return the loss, nats."""
+    def _step(
+        self, pixels_BCHW: Tensor, rows_B: Tensor, generator: Generator, *, rate: float, mixed: bool
+    ) -> Tensor:
+        """Learn from one batch; return the loss, nats, on the device."""
         tuning = self._tuning
-        pixels = self._pixels(rows_B)
-        labels_B = torch.from_numpy(self._images.labels_N[self._positions[rows_B.numpy()]])
-        changed_BCHW = augment(pixels, self._augmentation, generator)
-        lit_BCHW = relit(changed_BCHW.float(), generator).to(self._device)
-        images_BCHW = self._normalise(lit_BCHW)
-        targets: Tensor = labels_B.to(self._device)
-        if len(rows_B) > 1 and torch.rand((), generator=generator) < tuning.mixed:
-            images_BCHW, targets = mix(
-                images_BCHW,
-                targets,
-                self._augmentation,
-                num_labels=len(self._images.label_names),
-                generator=generator,
-            )
+        changed_BCHW = augment(pixels_BCHW, self._augmentation, generator)
+        images_BCHW = self._normalise(relit(changed_BCHW.float(), generator))
+        targets = self._labels_N[rows_B]
+        if len(rows_B) > 1 and mixed:
+            labels = len(self._images.label_names)
+            images_BCHW, targets = mix(images_BCHW, targets, labels, self._augmentation, generator)
         for group, highest in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = highest * rate
         self._network.train()
@@ -222,10 +233,7 @@ class FineTuner:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        return loss.item()
-
-    def _pixels(self, rows_B: Tensor) -> Tensor:
-        return torch.from_numpy(self._images.images_NCHW[self._positions[rows_B.numpy()]])
+        return loss.detach()
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups: lower stages learn more slowly, the classifier faster."""

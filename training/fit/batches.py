@@ -1,8 +1,10 @@
 """One epoch of training batches: shuffled, augmented, on the device, this process's share.
 
-The images stay in memory as they are (uint8); each batch is cut out and changed as a whole, which
-costs 1 to 2 % of a training step of a small network, so no worker processes are needed. A frozen
-backbone's features are computed once and take the images' place.
+The images stay in memory as they are (uint8), on a GPU if they fit there; each batch is cut out and
+changed as a whole, which costs 1 to 2 % of a training step of a small network, so no worker
+processes are needed. A frozen backbone's features are computed once and take the images' place.
+What is drawn is drawn on the device, and nothing waits for it; where the images lie elsewhere, the
+order is fetched once an epoch.
 
 Shape suffixes: V views, N images in all, B in a batch, C channels, H x W pixels, F features, U
 of a unit.
@@ -11,16 +13,17 @@ of a unit.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from training.data.images.labelled_images import LabelledImages
 from training.distributed import ProcessGroup
 from training.errors import RecipeError
 from training.fit.augment import augment, mix
+from training.fit.device_rows import DeviceRows
 from training.fit.optimizer import DTYPES
 from training.fit.preflight import FEWEST_NORMALISED
 from training.progress import ImagesDone, Progress
@@ -30,14 +33,14 @@ from vision.inference.encoder import images_at_once
 from vision.networks.network import Network
 from vision.networks.normalization import Normalization
 
-USUAL_PROCESSES = 8  # that train together, at most
+USUAL_PROCESSES: Final = 8  # that train together, at most
 
 
 class Batches(ABC):
     """What an epoch learns from, in batches of nearly equal size."""
 
     def __init__(self, labels_N: Tensor, *, batch_size: int, processes: ProcessGroup) -> None:
-        self._labels_N = labels_N
+        self._labels_N = labels_N.to(processes.device)
         self._batch_size = _whole_batch(batch_size, len(labels_N), processes)
         self._processes = processes
 
@@ -54,11 +57,9 @@ class Batches(ABC):
         """Yield every input once as it is, in order, with labels (B,); the last may be fewer."""
 
     def _shuffled_rows(self, generator: Generator) -> list[Tensor]:
-        order_N = torch.randperm(len(self._labels_N), generator=generator)
+        """Return the places of each batch's inputs, on the generator's device."""
+        order_N = torch.randperm(len(self._labels_N), generator=generator, device=generator.device)
         return _deal(order_N, self._batch_size, self._processes)
-
-    def _to_device(self, rows: Tensor) -> Tensor:
-        return rows.to(self._processes.device, non_blocking=True)
 
 
 class ImageBatches(Batches):
@@ -75,40 +76,32 @@ class ImageBatches(Batches):
     ) -> None:
         labels_N = torch.from_numpy(images.labels_N)
         super().__init__(labels_N, batch_size=batch_size, processes=processes)
-        self._images_NCHW = _on_device_if_small(images.images_NCHW, processes.device)
+        self._images = DeviceRows(images.images_NCHW, processes.device)
         self._num_labels = len(images.label_names)
         self._augmentation = augmentation
         self._normalise = Normalization(preprocessing, processes.device)
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (B, C, H, W), channels last, and labels (B,) or shares (B, L)."""
-        for batch_B in self._shuffled_rows(generator):
-            images_BCHW = augment(self._pick(batch_B), self._augmentation, generator)
-            labels_B = self._to_device(self._labels_N[batch_B])
+        rows = self._shuffled_rows(generator)
+        for batch_B, pixels_BCHW in zip(rows, self._images.pick(rows), strict=True):
+            images_BCHW = augment(pixels_BCHW, self._augmentation, generator)
+            labels_B = self._labels_N[batch_B]
             if not self._augmentation.mixes:
                 shared_BCHW = self._processes.shard(images_BCHW)
                 yield self._normalise(shared_BCHW), self._processes.shard(labels_B)
                 continue
+            normal_BCHW = self._normalise(images_BCHW)
             mixed_BCHW, shares_BL = mix(
-                self._normalise(images_BCHW),
-                labels_B,
-                self._augmentation,
-                num_labels=self._num_labels,
-                generator=generator,
+                normal_BCHW, labels_B, self._num_labels, self._augmentation, generator
             )
             yield self._processes.shard(mixed_BCHW), self._processes.shard(shares_BL)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once as it is, in order; the last batch may be smaller."""
-        for batch_B in torch.split(torch.arange(len(self._labels_N)), self._batch_size):
-            labels_B = self._to_device(self._labels_N[batch_B])
-            yield self._normalise(self._pick(batch_B)), labels_B
-
-    def _pick(self, batch_B: Tensor) -> Tensor:
-        """Return the images at these places, on the device."""
-        if isinstance(self._images_NCHW, Tensor):
-            return self._images_NCHW[self._to_device(batch_B)]
-        return self._to_device(torch.from_numpy(self._images_NCHW[batch_B.numpy()]))
+        for start in range(0, len(self._labels_N), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield self._normalise(self._images.part(part)), self._labels_N[part]
 
 
 class FeatureBatches(Batches):
@@ -119,22 +112,23 @@ class FeatureBatches(Batches):
     ) -> None:
         super().__init__(labels_N, batch_size=batch_size, processes=processes)
         self.features_VNF = features_VNF  # on the CPU
+        self._views = [
+            DeviceRows(features_NF.numpy(), processes.device, of_bytes=features_VNF.nbytes)
+            for features_NF in features_VNF
+        ]
 
     def shuffled(self, epoch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (B, F) and labels (B,)."""
-        features_NF = self.features_VNF[(epoch - 1) % len(self.features_VNF)]
-        for batch_B in self._shuffled_rows(generator):
-            mine_B = self._processes.shard(batch_B)
-            yield self._to_device(features_NF[mine_B]), self._to_device(self._labels_N[mine_B])
+        view = self._views[(epoch - 1) % len(self._views)]
+        mine = [self._processes.shard(batch_B) for batch_B in self._shuffled_rows(generator)]
+        for mine_B, features_BF in zip(mine, view.pick(mine), strict=True):
+            yield features_BF, self._labels_N[mine_B]
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the first view's features once, in order; the last batch may be smaller."""
-        for features_BF, labels_B in zip(
-            torch.split(self.features_VNF[0], self._batch_size),
-            torch.split(self._labels_N, self._batch_size),
-            strict=True,
-        ):
-            yield self._to_device(features_BF), self._to_device(labels_B)
+        for start in range(0, len(self._labels_N), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield self._views[0].part(part), self._labels_N[part]
 
 
 def make_batches(
@@ -199,27 +193,15 @@ def embed(
     for view in range(views):
         for start in range(0, len(images), batch):
             rows = np.ascontiguousarray(images.images_NCHW[start : start + batch])
-            images_BCHW = torch.from_numpy(rows)
+            images_BCHW = torch.from_numpy(rows).to(device)
             if view > 0:
                 images_BCHW = augment(images_BCHW, augmentation, generator)
             with mixed:
-                features_BF = backbone(normalise(images_BCHW.to(device)))
+                features_BF = backbone(normalise(images_BCHW))
             features.append(features_BF.float().cpu())
             done = view * len(images) + start + len(features_BF)
             progress(ImagesDone("embedding images", done, views * len(images)))
     return torch.cat(features).view(views, len(images), -1)
-
-
-def _on_device_if_small(
-    images_NCHW: NDArray[np.uint8], device: torch.device
-) -> Tensor | NDArray[np.uint8]:
-    """Return the images on a GPU if they fill less than a quarter of it, else as they are."""
-    if device.type != "cuda":
-        return images_NCHW
-    room = torch.cuda.get_device_properties(device).total_memory // 4
-    if images_NCHW.nbytes > room:
-        return images_NCHW
-    return torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
 
 
 def _count(images: int, batch_size: int, processes: ProcessGroup) -> int:

@@ -27,7 +27,8 @@ from training.errors import CheckpointError, UnfitCheckpointError
 
 STATE_NAME: Final = "state.json"
 LOCK_NAME: Final = "lock"
-FORMAT_VERSION: Final = 3  # 2: an epoch had fewer steps; 1 held the tensors that never change, too
+# 3: random numbers were the CPU's; 2: an epoch had fewer steps; 1 held what never changes, too
+FORMAT_VERSION: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from training.distributed import ProcessGroup
 from training.errors import RecipeError
+from training.fit.metric_loss import build_metric_loss
 from training.recipes.recipe import FineTuning, Recipe
 from vision.networks.network import Network
-
-CONTRAST_TEMPERATURE = 0.1  # Khosla et al. 2020 (arXiv:2004.11362), section 4
-COSINE_MARGIN, COSINE_SCALE = 0.1, 16.0  # Wang et al. 2018 (arXiv:1801.09414) has 0.35 and 64
 
 
 class TrainableModel(nn.Module):
@@ -62,7 +60,8 @@ class TrainableModel(nn.Module):
         loss = losses_B.mean()
         if self.metric is not None:
             everything = self._processes.all_gather(vectors_BD), self._processes.all_gather(labels)
-            loss = loss + self._metric_weight * self.metric(*everything)
+            with torch.autocast(vectors_BD.device.type, enabled=False):  # near 1 cosines lose most
+                loss = loss + self._metric_weight * self.metric(*everything)
         return loss, logits_BL
 
     def set_trainable(self, fine_tuning: FineTuning | None, *, epoch: int) -> bool:
@@ -98,7 +97,10 @@ class TrainableModel(nn.Module):
         return self
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """Return optimizer groups: rates by depth; only matrices and kernels decay."""
+        """Return optimizer groups, the head's first: its rate is the one reported.
+
+        Rates are by depth; only matrices and kernels decay.
+        """
         tuning = recipe.fine_tuning
         rates = {
             id(parameter): tuning.group_rate(group)
@@ -110,32 +112,23 @@ class TrainableModel(nn.Module):
         grouped: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             decays = parameter.ndim > 1 and not name.startswith("metric.")
-            grouped.setdefault((rates.get(id(parameter), 1.0), decays), []).append(parameter)
+            rate = rates.get(id(parameter), 1.0)
+            if name.startswith("network.features.") and name.endswith(".bias"):
+                rate *= recipe.bias_rate
+            grouped.setdefault((rate, decays), []).append(parameter)
         return [
             {
                 "params": parameters,
                 "lr": rate * recipe.learning_rate,
                 "weight_decay": recipe.weight_decay if decays else 0.0,
             }
-            for (rate, decays), parameters in sorted(grouped.items(), key=lambda item: item[0])
-        ][::-1]  # the head first: its rate is the one reported
+            for (rate, decays), parameters in sorted(grouped.items(), key=_head_first)
+        ]
 
 
-def build_metric_loss(recipe: Recipe, num_labels: int) -> nn.Module | None:
-    """Return the loss on vectors (B, D) and labels (B,) that the recipe names."""
-    from pytorch_metric_learning import losses  # noqa: PLC0415 - slow, and not always needed
-
-    match recipe.metric_loss:
-        case "none":
-            return None
-        case "supervised-contrastive":
-            loss = losses.SupConLoss(temperature=CONTRAST_TEMPERATURE)
-        case "cosface":
-            loss = losses.CosFaceLoss(
-                num_labels, recipe.width, margin=COSINE_MARGIN, scale=COSINE_SCALE
-            )
-    assert isinstance(loss, nn.Module)
-    return loss
+def _head_first(item: tuple[tuple[float, bool], list[nn.Parameter]]) -> tuple[bool, float, bool]:
+    (rate, decays), _ = item
+    return rate != 1.0, -rate, not decays
 
 
 def balanced_weights(counts_L: NDArray[np.int64], balance: float) -> Tensor:

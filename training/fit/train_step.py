@@ -1,10 +1,12 @@
-"""One optimisation step. No files, no printing, no globals.
+"""One optimisation step that never waits for the device. No files, no printing, no globals.
 
-Shape suffixes: B images, C channels, H x W pixels, F features, L labels.
+Shape suffixes: B images, C channels, H x W pixels, F features, L labels, S steps.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,22 @@ from training.distributed import ProcessGroup
 from training.errors import DivergenceError
 from training.progress import StepMetrics
 
+# Steps whose figures come from a GPU at once: it runs out of work when they are asked for, and a
+# training that diverged goes on until they are. From a CPU they come after every step.
+FETCHED_TOGETHER: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A step whose figures are still on the device."""
+
+    figures_3: Tensor  # this process's share of loss, correct images and gradient norm
+    images: int  # over all processes
+    learning_rate: float
+
 
 class TrainStep:
-    """Takes steps: forward, backward, check, clip, update."""
+    """Takes steps: forward, backward, clip, update; and says later what they did."""
 
     def __init__(
         self,
@@ -31,21 +46,26 @@ class TrainStep:
         self._optimizer = optimizer
         self.scheduler = scheduler
         self._processes = processes
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._max_gradient_norm = max_gradient_norm
         self._precision = precision
+        self._taken: list[_Taken] = []  # since figures were fetched
+        self._fetched_together = FETCHED_TOGETHER if processes.device.type == "cuda" else 1
         # Gradients of float16 fall below its smallest number unless the loss is scaled up.
         self.scaler = torch.amp.GradScaler(
             processes.device.type, enabled=precision == torch.float16
         )
 
-    def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> StepMetrics:
+    @property
+    def is_due(self) -> bool:
+        """Whether ``fetch`` should be called before the next step."""
+        return len(self._taken) >= self._fetched_together
+
+    def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
         """Take one step on this process's inputs and labels.
 
-        ``model`` gives loss and logits, as ``training.fit.objective.Learner``, in training mode.
-
-        Raises:
-            DivergenceError: loss or gradient not finite; the parameters are as they were before the
-                call (the running means of batch normalisation have seen the batch).
+        ``model`` gives loss and logits, as ``training.fit.objective.TrainableModel``, in training
+        mode.
         """
         inputs, labels = batch
         learning_rate = float(self.scheduler.get_last_lr()[0])
@@ -57,37 +77,45 @@ class TrainStep:
             loss, logits_BL = model(inputs, labels)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self._optimizer)
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        gradient_norm = nn.utils.clip_grad_norm_(parameters, self._max_gradient_norm)
-
-        mean_loss, correct, images = self._processes.all_reduce(
-            torch.stack(
-                [
-                    loss.detach().double() / self._processes.size,
-                    _correct(logits_BL, labels).double(),
-                    torch.tensor(float(len(labels)), device=loss.device).double(),
-                ]
-            )
-        ).tolist()
-        metrics = StepMetrics(
-            int(images), mean_loss, int(correct), gradient_norm.item(), learning_rate
-        )
-        self._refuse_divergence(metrics)
-
+        gradient_norm = nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self.scheduler.step()
+
+        share = 1 / self._processes.size
+        figures_3 = torch.stack(
+            [loss.detach() * share, _correct(logits_BL, labels), gradient_norm * share]
+        )
+        images = len(labels) * self._processes.size
+        self._taken.append(_Taken(figures_3, images, learning_rate))
+
+    def fetch(self) -> list[StepMetrics]:
+        """Wait for the steps that were taken since the last call; return what they did, in order.
+
+        Raises:
+            DivergenceError: a loss or gradient was not finite; the parameters are spoilt.
+        """
+        if not self._taken:
+            return []
+        figures_S3 = self._processes.all_reduce(torch.stack([one.figures_3 for one in self._taken]))
+        metrics = [
+            StepMetrics(taken.images, loss, round(correct), norm, taken.learning_rate)
+            for taken, (loss, correct, norm) in zip(self._taken, figures_S3.tolist(), strict=True)
+        ]
+        self._taken.clear()
+        for step in metrics:
+            self._refuse_divergence(step)
         return metrics
 
-    def _refuse_divergence(self, metrics: StepMetrics) -> None:
+    def _refuse_divergence(self, step: StepMetrics) -> None:
         # With scaled float16, an endless gradient only means that the scale was too high: the
         # scaler passes over the step and lowers it.
-        checked = metrics.loss if self.scaler.is_enabled() else metrics.loss + metrics.gradient_norm
-        if not torch.isfinite(torch.tensor(checked)):
+        checked = step.loss if self.scaler.is_enabled() else step.loss + step.gradient_norm
+        if not math.isfinite(checked):
             raise DivergenceError(
-                f"the training diverged: loss {metrics.loss}, gradient norm "
-                f"{metrics.gradient_norm} at learning rate {metrics.learning_rate:.3g}; finite "
-                "numbers were expected, try a lower rate"
+                f"the training diverged: loss {step.loss}, gradient norm {step.gradient_norm} at "
+                f"learning rate {step.learning_rate:.3g}; finite numbers were expected, try a "
+                "lower rate"
             )
 
 
@@ -105,4 +133,4 @@ def refuse_non_finite(values: Iterable[float], what: str) -> None:
 
 def _correct(logits_BL: Tensor, labels: Tensor) -> Tensor:
     labels_B = labels.argmax(dim=1) if labels.ndim > 1 else labels
-    return (logits_BL.detach().argmax(dim=1) == labels_B).sum()
+    return (logits_BL.detach().argmax(dim=1) == labels_B).sum(dtype=torch.float32)

@@ -26,11 +26,12 @@ from training.fit.initialization.named_tensors import (
     unprefixed,
     update_state,
 )
+from training.fit.initialization.whitening import whiten
 from training.fit.objective import TrainableModel
 from training.fit.optimizer import DTYPES, build_optimizer, build_scheduler
 from training.fit.preflight import check_data
 from training.fit.train_step import TrainStep, refuse_non_finite
-from training.fit.weight_average import averaged_copy
+from training.fit.weight_average import WeightAverage
 from training.progress import EpochMetrics, Progress, StepMetrics, ignore
 from training.recipes.recipe import Recipe
 from training.statistics.calibration import choose_temperature
@@ -41,8 +42,7 @@ from vision.networks.network import Network
 class Trainer:
     """A network, what optimises it, and where it stands. Deterministic: no clock decides anything.
 
-    The weights and dropout draw from torch's global generator, which the caller seeds; the order of
-    images and the augmentations draw from a generator of its own.
+    Weights and dropout draw from torch's global generator, which the caller seeds.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Trainer:
 
         Args:
             recipe: the set-up, its precision chosen.
-            network: new, or with pretrained weights; it is moved to the world's device.
+            network: new, or with pretrained weights; it is moved to the processes' device.
             images: what to learn from.
             validation: what to hold against it; None: the share of the images the recipe says.
-            world: the processes that train together.
+            processes: those that train together.
             progress: told of images that a frozen backbone has embedded, of steps and epochs.
 
         Raises:
@@ -74,10 +74,12 @@ class Trainer:
         self.history: list[EpochMetrics] = []
         self.network = network.to(processes.device).to(memory_format=torch.channels_last)
         synchronize_batch_norm(self.network, processes)
-        self._generator = torch.Generator().manual_seed(recipe.seed)
+        self._generator = torch.Generator(processes.device).manual_seed(recipe.seed)
         if validation is None and recipe.validation:
             images, validation = images.split_validation(recipe.validation)
         check_data(recipe, self.network, images, size=processes.size)
+        if recipe.weights is None:
+            whiten(self.network, images, recipe.preprocessing)
         make = partial(
             make_batches,
             self.network,
@@ -103,7 +105,7 @@ class Trainer:
         )
         self._frozen_tensors = self._model.frozen_tensors(recipe)
         decay = recipe.average
-        self._average = averaged_copy(self.network, decay, self._frozen_tensors) if decay else None
+        self._average = WeightAverage(self.network, decay, self._frozen_tensors) if decay else None
         self._best_weights: dict[str, Tensor] = {}  # without the fixed ones
         self._wrapped_model: nn.Module = self._parallel()
 
@@ -144,10 +146,12 @@ class Trainer:
         steps: list[StepMetrics] = []
         self._model.train()
         for batch in self._batches.shuffled(epoch, self._generator):
-            steps.append(self._stepper.step(self._wrapped_model, batch))
+            self._stepper.step(self._wrapped_model, batch)
             if self._average is not None:
-                self._average.update_parameters(self.network)
-            self.progress(steps[-1])
+                self._average.update()
+            if self._stepper.is_due:
+                steps += self._fetch_steps()
+        steps += self._fetch_steps()
         validation_loss, validation_accuracy = self._validate()
         refuse_non_finite([validation_loss or 0.0], "the loss on held-out images")
         metrics = EpochMetrics(
@@ -161,10 +165,16 @@ class Trainer:
         )
         self.history.append(metrics)
         if self.recipe.keep_best and self._best_epoch == metrics.epoch:
-            self._best_weights = {
-                name: tensor.clone() for name, tensor in self._changing(self._measured).items()
-            }
+            changing = self._changing(self._measured)
+            self._best_weights = {name: tensor.clone() for name, tensor in changing.items()}
         return metrics
+
+    def _fetch_steps(self) -> list[StepMetrics]:
+        """Wait for the steps that were taken, and tell what they did."""
+        steps = self._stepper.fetch()
+        for step in steps:
+            self.progress(step)
+        return steps
 
     def temperature(self) -> float:
         """Return what to divide the kept weights' logits by; 1 when that is not known to help.
@@ -190,7 +200,7 @@ class Trainer:
             **optimizer_tensors(self._optimizer),
         }
         if self._average is not None:
-            tensors |= prefixed("average", self._changing(self._average, below="module."))
+            tensors |= prefixed("average", self._changing(self._average.network))
         if self.processes.device.type == "cuda":
             tensors["cuda_generator"] = torch.cuda.get_rng_state(self.processes.device)
         state = {
@@ -198,6 +208,8 @@ class Trainer:
             "optimizer_groups": self._optimizer.state_dict()["param_groups"],
             "scheduler": self._stepper.scheduler.state_dict(),
             "scaler": self._stepper.scaler.state_dict(),
+            "average_updates": self._average.updates if self._average else 0,
+            "device": self.processes.device.type,
             "fixed_sha256": self._frozen_sha256,
         }
         return Checkpoint(run_identity, state, tensors)
@@ -206,8 +218,15 @@ class Trainer:
         """Stand where the training stood that made ``checkpoint``.
 
         Raises:
-            CheckpointError: that training's network had other weights where it does not learn.
+            CheckpointError: that training's network had other weights where it does not learn, or
+                it ran on another kind of device, whose random numbers are others.
         """
+        began_on = checkpoint.state["device"]
+        if began_on != self.processes.device.type:
+            raise CheckpointError(
+                f"this training began on {began_on} and draws its random numbers there: go on with "
+                f"--device {began_on}, or remove its folder and begin again"
+            )
         if checkpoint.state["fixed_sha256"] != self._frozen_sha256:
             raise CheckpointError(
                 "the part of the network that does not learn has other weights now than when this "
@@ -217,11 +236,10 @@ class Trainer:
         self.history = [EpochMetrics(**epoch) for epoch in checkpoint.state["history"]]
         update_state(self._model, unprefixed("learner", tensors))
         if self._average is not None:
-            update_state(self._average, unprefixed("average", tensors))
-        self._best_weights = {
-            name: tensor.to(self.processes.device)
-            for name, tensor in unprefixed("best", tensors).items()
-        }
+            update_state(self._average.network, unprefixed("average", tensors))
+            self._average.updates = checkpoint.state["average_updates"]
+        device, best = self.processes.device, unprefixed("best", tensors)
+        self._best_weights = {name: tensor.to(device) for name, tensor in best.items()}
         load_optimizer(self._optimizer, tensors, checkpoint.state["optimizer_groups"])
         self._stepper.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self._stepper.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -233,10 +251,7 @@ class Trainer:
     @property
     def _measured(self) -> Network:
         """The network that is validated and kept: the average, where there is one."""
-        if self._average is None:
-            return self.network
-        assert isinstance(self._average.module, Network)
-        return self._average.module
+        return self.network if self._average is None else self._average.network
 
     @property
     def _best_epoch(self) -> int:
@@ -252,9 +267,8 @@ class Trainer:
     def _changing(self, module: nn.Module, *, below: str = "") -> dict[str, Tensor]:
         """Return the state of ``module``, in which the network's names begin with ``below``."""
         state = module.state_dict().items()
-        return {
-            name: t for name, t in state if name.removeprefix(below) not in self._frozen_tensors
-        }
+        frozen = self._frozen_tensors
+        return {name: t for name, t in state if name.removeprefix(below) not in frozen}
 
     def _parallel(self) -> nn.Module:
         """Return what steps call: the model, compiled or shared out if that is wanted."""
@@ -281,6 +295,6 @@ class Trainer:
         logits, labels = [], []
         for inputs, labels_B in self._held_out.in_order():
             _, logits_BL = network.head(inputs) if self.recipe.frozen else network(inputs)
-            logits.append(logits_BL.float().cpu())
-            labels.append(labels_B.cpu())
-        return torch.cat(logits), torch.cat(labels)
+            logits.append(logits_BL.float())
+            labels.append(labels_B)
+        return torch.cat(logits).cpu(), torch.cat(labels).cpu()

@@ -4,38 +4,57 @@ Polyak averaging with exponential forgetting, as in Tan & Le 2019 (arXiv:1905.11
 """
 
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from copy import deepcopy
+from typing import Final
 
+import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from vision.networks.network import Network
-
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 FORGETTING: Final = 10  # after n steps, at most n / (n + 10) of the average is kept
 
 
-def averaged_copy(
-    network: Network, decay: float, frozen_tensors: Mapping[str, Tensor]
-) -> AveragedModel:
-    """Return the average of the network's weights and running means, a copy at first.
+class WeightAverage:
+    """The average of a network's weights and running means, a copy at first.
 
-    Its decay per update grows from 0.1 to ``decay``, so that the random start is forgotten.
-    ``frozen_tensors`` are the network's tensors that never change, by name: the average has no
-    copy of them.
+    Its decay per update grows from 0.1 to the one asked for, so that the random start is forgotten.
+    torch's own ``AveragedModel`` asks the device at each update how many there were.
     """
 
-    def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
-        reached = (1 + float(steps)) / (FORGETTING + float(steps))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - min(decay, reached))
-            else:
-                mean.copy_(value)  # a counter
+    def __init__(
+        self, network: Network, decay: float, frozen_tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Begin with a copy of ``network``, whose tensors must stay the ones they are.
 
-    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    for name, tensor in frozen_tensors.items():
-        module, _, own = name.rpartition(".")
-        setattr(average.module.get_submodule(module), own, tensor)
-    return average
+        Args:
+            network: the one that learns.
+            decay: share of the average that an update keeps, in (0, 1).
+            frozen_tensors: the network's tensors that never change, by name: the average has no
+                copy of them.
+        """
+        self.network = deepcopy(network)
+        self.updates = 0
+        self._decay = decay
+        for name, tensor in frozen_tensors.items():
+            module, _, own = name.rpartition(".")
+            setattr(self.network.get_submodule(module), own, tensor)
+        learning = network.state_dict(keep_vars=True)
+        pairs = [
+            (tensor, learning[name])
+            for name, tensor in self.network.state_dict(keep_vars=True).items()
+            if name not in frozen_tensors
+        ]
+        self._numbers = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the network as it is now."""
+        reached = (1 + self.updates) / (FORGETTING + self.updates)
+        kept = min(self._decay, reached) if self.updates else 0.0
+        means, values = zip(*self._numbers, strict=True)
+        torch._foreach_lerp_(means, values, 1 - kept)
+        for mean, value in self._counters:
+            mean.copy_(value)
+        self.updates += 1

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
-from training.recipes.built_in import VGG19, cnn_gray, published_weights, weights_preprocessing
+from training.recipes.built_in import VGG19, published_weights, weights_preprocessing
+from training.recipes.from_scratch import cnn_gray
 from training.recipes.recipe import MOST_SEEDS, PACKAGED, Recipe
 from vision.image.preprocessing import Fit, Preprocessing
 from vision.model.manifest import Architecture

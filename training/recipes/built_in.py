@@ -1,119 +1,24 @@
-"""The set-ups that come with the product, each a function that returns a complete recipe."""
+"""The set-ups that come with the product by name, and those that begin with published weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from training.data.images.load import FASHION_MNIST
+from training.recipes.from_scratch import (
+    cnn,
+    cnn_best,
+    cnn_fast,
+    cnn_photos,
+    deck_cnn,
+    vgg19_scratch,
+)
 from training.recipes.recipe import PACKAGED, Augmentation, FineTuning, Recipe
 from vision.image.preprocessing import Preprocessing
 
 VGG19: Final = "torchvision:vgg19"
 TIMM: Final = "timm:"
 TIMM_WEIGHTS: Final = "pretrained"
-
-
-def deck_cnn() -> Recipe:
-    """Return the lecture's set-up, as published in D. Sarkar's "CNN Essentials" (2020).
-
-    Adam at its defaults, batches of 32, pixels divided by 255 and nothing else, a tenth of the
-    training images held out, stop after two epochs without a lower validation loss and keep the
-    weights of the best one. Published test accuracy on Fashion-MNIST: 90.44 %.
-    """
-    return Recipe(
-        name="deck-cnn",
-        network="deck-cnn",
-        width=256,
-        preprocessing=Preprocessing(size=28, channels=1, mean=(0.0,), std=(1.0,)),
-        epochs=100,
-        batch_size=32,
-        optimizer="adam",
-        learning_rate=1e-3,
-        schedule="constant",
-        warm_up=0.5,
-        max_gradient_norm=1e6,
-        precision="fp32",
-        validation=0.1,
-        patience=2,
-        keep_best=True,
-    )
-
-
-def cnn() -> Recipe:
-    """Return our set-up for Fashion-MNIST: a fixed number of epochs on nearly all training images.
-
-    A fiftieth is held out, for the temperature. No image is mirrored: all shoes of Fashion-MNIST
-    look the same way, and mirroring cost half a point of accuracy here.
-    """
-    return Recipe(
-        name="cnn",
-        network="cnn",
-        width=128,
-        preprocessing=Preprocessing(size=28, channels=1, mean=(0.2860,), std=(0.3530,)),
-        epochs=12,
-        batch_size=128,
-        optimizer="sgd",
-        learning_rate=0.1,
-        schedule="one-cycle",
-        warm_up=0.25,
-        momentum=0.9,
-        weight_decay=1e-3,
-        label_smoothing=0.05,
-        metric_loss="supervised-contrastive",
-        metric_weight=0.5,
-        augmentation=Augmentation(shift=1),
-        validation=0.02,
-    )
-
-
-def cnn_photos() -> Recipe:
-    """Return our set-up for a folder of colour photographs, some hundred or thousand of them."""
-    return replace(
-        cnn(),
-        name="cnn-photos",
-        preprocessing=Preprocessing(
-            size=64, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-        ),
-        epochs=30,
-        batch_size=64,
-        learning_rate=0.05,
-        class_balance=0.5,
-        augmentation=Augmentation(flip=True, shift=6),
-        validation=0.05,
-    )
-
-
-def cnn_gray(side: int, *, bits: int) -> Recipe:
-    """Return our set-up for small gray pictures of ``side`` pixels, some hundred or more."""
-    return replace(
-        cnn_photos(),
-        name="cnn-gray",
-        preprocessing=replace(cnn().preprocessing, size=side, fit="pad", bits=bits),
-        epochs=12,
-        class_balance=0.0,
-        augmentation=Augmentation(shift=side // 14),
-    )
-
-
-def cnn_best() -> Recipe:
-    """Return our set-up for the highest accuracy on Fashion-MNIST from random weights, on a GPU.
-
-    A wide residual network (Zagoruyko & Komodakis 2016) with cutmix (Yun et al. 2019) and random
-    erasing (Zhong et al. 2020); without a loss on the vectors, which needs one label per image.
-    """
-    return replace(
-        cnn(),
-        name="cnn-best",
-        network="wide-resnet",
-        width=256,
-        epochs=120,
-        batch_size=128,
-        warm_up=0.1,
-        metric_loss="none",
-        average=0.999,
-        compile=True,
-        augmentation=Augmentation(shift=3, erase=0.25, cutmix=1.0),
-    )
 
 
 def backbone_frozen(backbone: str, weights: str | None = None) -> Recipe:
@@ -201,7 +106,9 @@ OWN_RECIPES: Final[dict[str, Callable[[], Recipe]]] = {
     "deck-cnn": deck_cnn,
     "cnn": cnn,
     "cnn-photos": cnn_photos,
+    "cnn-fast": cnn_fast,
     "cnn-best": cnn_best,
+    "vgg19-scratch": vgg19_scratch,
     "vgg19-frozen": vgg19_frozen,
     "vgg19-finetune": vgg19_finetune,
 }

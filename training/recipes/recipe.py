@@ -117,6 +117,7 @@ class Recipe:
     batch_size: int  # images, over all processes; fewer when there are fewer
     optimizer: Literal["adam", "adamw", "sgd"]  # sgd: with Nesterov's momentum
     learning_rate: float  # per step; the highest of the schedule
+    bias_rate: float = 1.0  # of the features' biases, as a multiple of the others' rate
     schedule: Literal["constant", "one-cycle", "cosine"]
     warm_up: float  # share of all steps in which the rate rises, in (0, 1)
     momentum: float = 0.0  # of sgd, in [0, 1)
@@ -143,7 +144,7 @@ class Recipe:
 
     def _refuse_beyond_range(self) -> None:
         at_least_1 = ("epochs", "batch_size", "width")
-        above_0 = ("learning_rate", "max_gradient_norm")
+        above_0 = ("learning_rate", "bias_rate", "max_gradient_norm")
         shares = ("momentum", "label_smoothing", "validation", "average")
         from_0_on = ("weight_decay", "patience", "seed", "metric_weight", "views")
         for names, holds, range_ in (

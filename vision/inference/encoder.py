@@ -3,9 +3,9 @@
 Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, D vector width, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,20 @@ class ImageEncoder(Protocol):
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run the network before the first request, so that it pays for nothing."""
+        ...
+
+
+@runtime_checkable
+class PipelinedEncoder(ImageEncoder, Protocol):
+    """An encoder that takes a batch while it computes the one before."""
+
+    def start(self, pixels_BCHW: NDArray[np.uint8]) -> Callable[[], Encoding]:
+        """Begin with at most ``batch_size`` images; return what waits for the answer.
+
+        At most two batches are under way, and they are finished in the order in which they were
+        begun. The pixels stay as they are until then. After an error, which may come from either
+        function, the next batch may be begun.
+        """
         ...
 
 

@@ -19,6 +19,8 @@ from vision.model.manifest import EMBEDDING_LAYER, Architecture, Reduction
 from vision.networks.backbone import build_backbone
 from vision.networks.heads import ItemAndKind, make_classifier
 from vision.networks.model_zoo import CHANNELS, LIBRARIES
+from vision.networks.whitened_cnn import SMALLEST as WHITENED_SMALLEST
+from vision.networks.whitened_cnn import WhitenedCnn
 from vision.networks.wide_resnet import SMALLEST as WIDE_SMALLEST
 from vision.networks.wide_resnet import WideResNet
 
@@ -165,7 +167,15 @@ def _projection(features: int, width: int) -> nn.Module:
 
 def _wide_resnet(architecture: Architecture, preprocessing: Preprocessing) -> Network:
     """Return WRN-28-10 (``vision.networks.wide_resnet``): 36.5 million parameters, for a GPU."""
-    features = WideResNet(preprocessing.channels)
+    return _projected(WideResNet(preprocessing.channels), architecture)
+
+
+def _whitened_cnn(architecture: Architecture, preprocessing: Preprocessing) -> Network:
+    """Return ``vision.networks.whitened_cnn``: 0.51 million parameters for gray images."""
+    return _projected(WhitenedCnn(preprocessing.channels), architecture)
+
+
+def _projected(features: WideResNet | WhitenedCnn, architecture: Architecture) -> Network:
     return Network(
         features,
         _projection(features.width, architecture.width),
@@ -281,5 +291,6 @@ class _MeanPool(nn.Module):
 _BUILDERS: Final[dict[str, tuple[int, Callable[[Architecture, Preprocessing], Network]]]] = {
     "deck-cnn": (DECK_SMALLEST, _deck_cnn),
     "cnn": (CNN_SMALLEST, _cnn),
+    "whitened-cnn": (WHITENED_SMALLEST, _whitened_cnn),
     "wide-resnet": (WIDE_SMALLEST, _wide_resnet),
 }

@@ -19,7 +19,7 @@ from tests.support.commands.run_command import lookalike
 from tests.support.images.pngs import picture
 from training.data.dataset import load_dataset
 from training.data.images.load import FASHION_MNIST
-from training.recipes.built_in import cnn
+from training.recipes.from_scratch import cnn
 from training.train import train
 
 CLASSES = ("coat", "hat", "shoe")

@@ -15,7 +15,7 @@ from training.data.source_preview import SourcePreview, preview_source
 from training.heads.cross_validation import ValidationFigures
 from training.heads.model_choice import is_better_at_classes
 from training.recipes.auto_recipe import LITE0, LITE2, AutoRecipe, FromScratch, auto_recipe
-from training.recipes.built_in import cnn_gray
+from training.recipes.from_scratch import cnn_gray
 from vision.inference.torch_encoder import TorchEncoder
 from vision.model.manifest import read_manifest
 

@@ -44,7 +44,7 @@ from training.data.images.load import load_images
 from training.data.images.pixel_buffer import pixel_array, put_in_order
 from training.errors import DataError
 from training.progress import ignore
-from training.recipes.built_in import cnn
+from training.recipes.from_scratch import cnn
 from vision.image.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=12, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)

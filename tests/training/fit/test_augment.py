@@ -126,7 +126,7 @@ def test_mixing_keeps_the_share_of_each_label_and_leaves_the_global_generator_al
     before = torch.nn.functional.one_hot(labels, 3).float()[:, :, None, None].expand(-1, -1, 16, 16)
     state = torch.get_rng_state()
     for settings_ in (Augmentation(mixup=0.8), Augmentation(cutmix=1.0)):
-        mixed, shares = mix(before, labels, settings_, num_labels=3, generator=generator(2))
+        mixed, shares = mix(before, labels, 3, settings_, generator(2))
         assert shares.sum(dim=1) == pytest.approx(torch.ones(8))
         assert mixed.mean(dim=(2, 3)).numpy() == pytest.approx(shares.numpy(), abs=1e-5)
         assert not torch.equal(mixed, before)

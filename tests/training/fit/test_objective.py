@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support.learners import SMALL, small_trainable_model
 from training.errors import RecipeError
 from training.fit.objective import balanced_weights, layer_groups
-from training.fit.weight_average import averaged_copy
+from training.fit.weight_average import WeightAverage
 from training.recipes.recipe import FineTuning, MetricLoss
 from vision.networks.network import Network
 
@@ -152,13 +152,13 @@ def test_more_groups_than_layers_are_refused() -> None:
 
 def test_a_moving_average_is_that_of_a_slow_loop() -> None:
     network: Network = small_trainable_model(SMALL).network
-    average = averaged_copy(network, 0.9, {})
+    average = WeightAverage(network, 0.9, {})
     weight = network.classifier.weight
     slow = None
     for step in range(30):
         with torch.no_grad():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(step)))
-        average.update_parameters(network)
+        average.update()
         decay = min(0.9, (1 + step) / (10 + step))
         slow = weight.clone() if slow is None else decay * slow + (1 - decay) * weight
-    assert torch.allclose(average.module.classifier.weight, slow, atol=1e-5)
+    assert torch.allclose(average.network.classifier.weight, slow, atol=1e-5)

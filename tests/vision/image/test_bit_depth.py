@@ -12,7 +12,7 @@ from PIL import Image
 from cli.training.bit_depth import with_bit_depth
 from tests.support.images.pngs import encoded, picture
 from tests.support.images.tiffs import tiff
-from training.recipes.built_in import cnn_photos
+from training.recipes.from_scratch import cnn_photos
 from vision.image.bit_depth import depth_of, is_deep_colour, is_deep_gray, largest_sample
 from vision.image.decode import decode_image
 from vision.image.preprocessing import Preprocessing

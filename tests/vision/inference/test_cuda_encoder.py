@@ -1,8 +1,10 @@
 """The encoder for GPUs: its bookkeeping on any machine, its answers on one that has a GPU."""
 
+import gc
 import logging
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -227,6 +229,23 @@ def test_only_what_the_first_batches_need_is_recorded_before_them() -> None:
     ours._graphs.record_first(LARGEST)
 
     assert ours.recorded == {1, 8, 32}
+
+
+def test_the_thread_of_the_graphs_stays_as_long_as_the_encoder() -> None:
+    """What cuDNN keeps for a thread may be what its graphs run."""
+
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "graphs"}
+
+    before = threads()
+    ours = encoder()
+    (made,) = threads() - before
+    assert made.is_alive()
+
+    del ours
+    gc.collect()
+    made.join(timeout=10)
+    assert not made.is_alive()
 
 
 @pytest.mark.parametrize(("largest", "recorded"), [(1, {1}), (5, {1, 2, 4, 8}), (500, set(SIZES))])

@@ -50,6 +50,8 @@ def test_our_network_is_small() -> None:
         ("cnn", 128, 28, 1, 10),
         ("cnn", 16, 13, 3, 2),
         ("cnn", 64, 65, 3, 101),
+        ("whitened-cnn", 128, 28, 1, 10),
+        ("whitened-cnn", 16, 10, 3, 2),
     ],
 )
 def test_vectors_are_of_unit_length_and_logits_one_per_label(
@@ -93,13 +95,14 @@ def test_an_image_keeps_its_vector_whatever_else_is_in_the_batch(name: str) -> N
             128,
             28,
             EMBEDDING_LAYER,
-            "known are cnn, deck-cnn, wide-resnet, torchvision:NAME",
+            "known are cnn, deck-cnn, whitened-cnn, wide-resnet, torchvision:NAME",
         ),
         ("deck-cnn", 128, 28, EMBEDDING_LAYER, "deck-cnn has width 256, not 128"),
         ("deck-cnn", 256, 9, EMBEDDING_LAYER, "at least 10 pixels, not 9"),
         ("cnn", 128, 12, EMBEDDING_LAYER, "at least 13 pixels, not 12"),
         ("cnn", 0, 28, EMBEDDING_LAYER, "width of at least 1"),
         ("wide-resnet", 128, 15, EMBEDDING_LAYER, "at least 16 pixels, not 15"),
+        ("whitened-cnn", 128, 9, EMBEDDING_LAYER, "at least 10 pixels, not 9"),
         ("cnn", 128, 28, "fc9", "has the embedding layer 'embedding', not 'fc9'"),
     ],
 )

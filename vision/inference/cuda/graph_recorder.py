@@ -62,7 +62,8 @@ class GraphRecorder:
         self._streams = streams
         self._fixed = fixed
         self._lane = lane
-        self._thread: threading.Thread | None = None
+        self._is_recorded = threading.Event()
+        self._is_recorded.set()  # nothing was begun
         self._is_stopping = False
 
     def plan(self, most: int) -> BatchPlan:
@@ -90,19 +91,27 @@ class GraphRecorder:
         """Record the rest up to ``largest`` images in a thread, unless nothing can be recorded.
 
         ``on_choice`` is told whether ReLUs are fused, where ``choose`` asks to find that out.
+        The thread stays as long as this recorder: cuDNN's plans, which are the thread's, may own
+        the kernels in its graphs.
         """
         if not self.replays:
             return
+        self._is_recorded.clear()
         work = partial(self._record_rest, padded(largest), choose, on_choice)
-        self._thread = threading.Thread(target=work, name="graphs", daemon=True)
+        may_end = threading.Event()
+        weakref.finalize(self, may_end.set)
         # A thread that is inside of CUDA when the interpreter goes would take the process with it.
         atexit.register(_stop, weakref.ref(self))
-        self._thread.start()
+        threading.Thread(
+            target=_record_and_stay,
+            args=([work], self._is_recorded, may_end),
+            name="graphs",
+            daemon=True,
+        ).start()
 
     def wait(self) -> None:
         """Come back when everything is recorded."""
-        if self._thread is not None:
-            self._thread.join()
+        self._is_recorded.wait()
 
     def stop(self) -> None:
         """Record nothing after what is being recorded now, and wait for that."""
@@ -205,6 +214,17 @@ class GraphRecorder:
         if not all(bool(answer.isfinite().all()) for answer in answers):
             return 0.0
         return float((ours.vectors_BD * theirs.vectors_BD).sum(dim=1).min())
+
+
+def _record_and_stay(
+    work: list[Callable[[], None]], is_recorded: threading.Event, may_end: threading.Event
+) -> None:
+    """Do the one piece of ``work``, say so, and keep the thread without keeping the work."""
+    try:
+        work.pop()()
+    finally:
+        is_recorded.set()
+    may_end.wait()
 
 
 def _stop(recorder: "weakref.ref[GraphRecorder]") -> None:

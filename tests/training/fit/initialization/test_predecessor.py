@@ -20,7 +20,8 @@ from training.data.images.labelled_images import LabelledImages
 from training.data.images.training_record import TRAINING_RECORD_NAME
 from training.errors import WeightsError
 from training.evaluation.evaluate import evaluate_model
-from training.recipes.built_in import backbone_finetune, backbone_frozen, cnn_best
+from training.recipes.built_in import backbone_finetune, backbone_frozen
+from training.recipes.from_scratch import cnn_best
 from training.recipes.recipe import Recipe
 from training.train import train
 from vision.errors import ModelFolderError
