@@ -4,13 +4,14 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from files.version import VERSION
 from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import complete_document
@@ -34,7 +35,7 @@ def create_router() -> Router:
         )
     ]
     routes = [route for router in routers for route in router.routes]
-    pages = page_routes(_document(routers))
+    pages = page_routes(cache(partial(_document, routers)))
     return Router([route for route in (*routes, *pages) if isinstance(route, APIRoute)])
 
 
@@ -42,7 +43,7 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     """Return the OpenAPI document of the routes."""
     application = FastAPI(
         title="Lookalike",
-        version="1",
+        version=VERSION,
         description="Visual search you train yourself: classify an image, find what looks like it.",
     )
     for router in routers:
