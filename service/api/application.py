@@ -17,6 +17,7 @@ from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import complete_document
 from service.api.pages import page_routes
 from service.encoding.network import open_network
+from service.errors import StoppingError
 from service.inference.engine import Engine
 from service.request.router import Router
 from service.request.worker_context import WorkerContext
@@ -80,6 +81,8 @@ async def load(
     except (VisionError, VectorIndexError) as error:
         worker.loading.fail(str(error), folders=[model_folder, worker.settings.gallery])
         on_failed(str(error))
+    except StoppingError:  # told to end before there was a network
+        logger.info("stopped while loading")
     except Exception:
         logger.exception("an unexpected error")
         worker.loading.fail("an unexpected error; the log has it", folders=[])
@@ -94,6 +97,7 @@ def _leave_alone_what_stays() -> None:
 
 async def unload(worker: WorkerContext, loading: "asyncio.Task[None]") -> None:
     """Finish what was begun and close what ``load`` opened."""
+    worker.is_stopping = True  # loading, which may wait for another process, sees it
     await loading
     engine, worker.engine = worker.engine, None  # so that nobody looks at a closed gallery
     if engine is not None:
