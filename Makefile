@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Of the container targets: the model that is packed; docker, podman or buildah, by default what is
+# installed; another base image than the Containerfile's.
+MODEL = $(DEMO)/model
+CONTAINER :=
+BASE :=
 # Threads that wait for one another do not spin: other processes have work for the cores. Hundreds of
 # processes import the same modules: what Python has compiled is kept, whatever is set around here.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
@@ -14,7 +19,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-b
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento chart bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
+.PHONY: help demo test test-slow test-durability test-load test-hostile test-fuzz test-schema check format install lock audit sbom bento chart container container-gpu container-check container-pin bench-serving bench-training bench-index bench-gallery bench-search bench-gpu bench-runtimes clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 17
@@ -89,12 +94,31 @@ build/audit/installed: requirements-audit.lock
 audit: install build/audit/installed ## known vulnerabilities of all that is locked; red if any was not looked up
 	$(BIN)/python -m scripts.audit --pip-audit build/audit/bin/pip-audit
 
-sbom: build/audit/installed ## build/sbom.json: what the container installs, as CycloneDX
-	build/audit/bin/cyclonedx-py requirements requirements.lock --output-file build/sbom.json
+sbom: build/audit/installed ## build/sbom-cpu.json, build/sbom-gpu.json: all that the images hold, as CycloneDX
+	build/audit/bin/python -m scripts.container.sbom --engine "$(CONTAINER)"
 
 bento: install ## a bento of the demo's model
-	$(BIN)/lookalike pack $(DEMO)/model
+	$(BIN)/lookalike pack $(MODEL)
 	$(BIN)/bentoml build
+
+container: install ## the image lookalike:cpu, with the demo's model or MODEL=folder, which has an export
+	$(BIN)/python -m scripts.container.build cpu --model $(MODEL) --engine "$(CONTAINER)" --base "$(BASE)"
+
+container-gpu: install ## the image lookalike:gpu, with torch and CUDA
+	$(BIN)/python -m scripts.container.build gpu --model $(MODEL) --engine "$(CONTAINER)" --base "$(BASE)"
+
+# Where neither docker nor a registry is at hand, podman runs and debootstrap makes the base; a runtime
+# that refuses two kinds of control groups side by side gets one of them, in a mount namespace of its own.
+container-check: install build/audit/installed ## builds lookalike:cpu, runs it and tests it
+	@docker info >/dev/null 2>&1 || scripts/system-packages buildah podman crun debootstrap
+	$(MAKE) container BASE=$$($(BIN)/python -m scripts.container.debian_base $(CONTAINER))
+	CONTAINER=$(CONTAINER) $(if $(wildcard /sys/fs/cgroup/unified),unshare --mount) $(BIN)/python -m pytest -m container -rA
+
+container-pin: ## the digest that the base image has today, into container/Containerfile
+	@scripts/system-packages skopeo
+	@name=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' container/Containerfile) \
+	&& digest=$$(skopeo inspect --format '{{.Digest}}' docker://$$name) \
+	&& sed -i "s|^ARG BASE=.*|ARG BASE=$$name@$$digest|" container/Containerfile && grep '^ARG BASE' container/Containerfile
 
 bench-serving: install ## requests per second beside other servers, which it installs; needs `make demo` once
 	@scripts/system-packages wrk default-jre-headless
@@ -124,8 +148,9 @@ bench-search: install ## searches beside other libraries, which it installs
 		$(BIN)/python -m benchmarks.search --set $$what --cache build/sets || exit 1; done
 	$(BIN)/python -m benchmarks.search --filtered --rows 200000 --cache build/sets
 
-bench-gpu: install ## images per second on a GPU: torch in float32 beside the encoder that serves
-	$(BIN)/python -m benchmarks.gpu
+bench-gpu: install ## all that wants a GPU, in ten minutes: encoder, server, start, training
+	@scripts/system-packages wrk dataset-fashion-mnist
+	$(BIN)/python -m benchmarks.gpu_run --out build/gpu-run
 
 clean: ## everything that the other targets made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it; typer's code for Ctrl-C
@@ -97,10 +98,18 @@ def _known_message(error: BaseException) -> str | None:
         # Of a file that no floor takes care of, or of the output, which has no name.
         reason = error.strerror or os.strerror(error.errno)
         return f"{error.filename or 'reading or writing failed'}: {reason}"
+    if isinstance(error, ModuleNotFoundError) and _is_left_out(error.name or ""):
+        return f"this command needs {error.name}, which is not installed here"
     message = str(error).lower()
     if isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY):
         return "there is not enough memory for this"
     return None
+
+
+def _is_left_out(module: str) -> bool:
+    """Return whether a whole package is missing that is not ours: the images leave some out."""
+    ours = {path.name for path in Path(__file__).parents[1].iterdir()}
+    return bool(module) and "." not in module and module not in ours
 
 
 def _report_bug(error: BaseException) -> None:

@@ -18,18 +18,21 @@ _IN_MEMORY: Final = frozenset(("tmpfs", "ramfs"))
 # Files and variables by which Docker, Podman, systemd, Kubernetes and BentoML's images can be told.
 _MARKS: Final = (".dockerenv", "run/.containerenv", "run/systemd/container")
 _VARIABLES: Final = ("container", "KUBERNETES_SERVICE_HOST", "BENTOML_CONTAINERIZED")
+# An engine mounts this where the image names a volume and nobody else did.
+_UNNAMED_VOLUME: Final = re.compile(r"/volumes/[0-9a-f]{64}/_data$")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # of a mount point, see proc(5)
 
 
 class Mount(NamedTuple):
-    """Where a file system is mounted, and its kind as the kernel calls it."""
+    """Where a file system is mounted, its kind as the kernel calls it, and which folder of it."""
 
     point: str
     kind: str
+    folder: str = "/"
 
 
 def mount_of(path: Path, root: Path = ROOT) -> Mount:
-    """Return what ``path`` lies on; nothing known: two empty texts.
+    """Return what ``path`` lies on; nothing known: empty texts.
 
     Args:
         path: that is there, or will be.
@@ -43,9 +46,12 @@ def mount_of(path: Path, root: Path = ROOT) -> Mount:
         return best
     for line in lines.splitlines():
         before, _, after = line.partition(" - ")
-        point = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])
+        folder, point = (
+            _ESCAPED.sub(lambda found: chr(int(found[1], 8)), field)
+            for field in before.split(" ")[3:5]
+        )
         if real.is_relative_to(point) and len(point) >= len(best.point):  # of several, the last
-            best = Mount(point, after.split(" ")[0].removeprefix("fuse."))
+            best = Mount(point, after.split(" ")[0].removeprefix("fuse."), folder)
     return best
 
 
@@ -61,12 +67,17 @@ def storage_warning(folder: Path, root: Path = ROOT) -> str | None:
         folder: that is there, or will be.
         root: where the kernel's files lie, another one in tests.
     """
-    point, kind = mount_of(folder, root)
+    point, kind, mounted = mount_of(folder, root)
     in_container = is_container(root)
     if point == "/" and (in_container or kind in _LAYERED):
         return (
             f"{folder} lies inside the container and goes with it, with all that is stored there: "
             "mount a volume, and keep it on that"
+        )
+    if _UNNAMED_VOLUME.search(mounted):
+        return (
+            f"{folder} lies on a volume without a name, which goes with the container, with all "
+            "that is stored there: mount a volume that has one"
         )
     if kind in _IN_MEMORY and in_container:
         return (

@@ -48,7 +48,8 @@ class ResourceLimits:
     def __str__(self) -> str:
         """Say what was found, for a log."""
         quota = "no CPU quota" if self.cpu_quota is None else f"a CPU quota of {self.cpu_quota:g}"
-        said = f"{self.cores} cores ({self.processors} processors, {quota})"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        said = f"{cores} ({self.processors} processors, {quota})"
         if self.memory_bytes is None:
             return f"{said}, memory unknown"
         limit = "no limit" if self.cgroup_bytes is None else "the limit"

@@ -16,6 +16,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from files.processes import end_with_parent
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
+from service.server.worker_count import has_encoder_process
 from service.telemetry.shared_metrics import remove_shared_folder
 
 if TYPE_CHECKING:
@@ -59,7 +60,12 @@ class Lookalike:
 
         settings = ServiceSettings.from_environment()
         atexit.register(configure_logging(settings.log_level).flush)
-        adapt_supervisor(SERVER_ID, model_folder(settings))
+        model, beside = model_folder(settings), None
+        if has_encoder_process(settings):
+            from service.encoding.supervision import encoder_process  # noqa: PLC0415
+
+            beside = partial(encoder_process, model, SERVER_ID)
+        adapt_supervisor(SERVER_ID, model, beside)
 
     def __init__(self) -> None:
         """Log as this service does from here on: before BentoML says how it starts."""
@@ -73,6 +79,7 @@ class Lookalike:
         from service.worker import Worker, end_failed_start  # noqa: PLC0415
 
         settings = ServiceSettings.from_environment()
+        encoder_socket = os.environ.get("LOOKALIKE_ENCODER_SOCKET")
         try:
             self._worker = await Worker.start(
                 settings,
@@ -81,6 +88,7 @@ class Lookalike:
                 server_id=SERVER_ID,
                 index=bentoml.server_context.worker_index or 1,
                 size=settings.workers or 1,  # in a worker the supervisor has said it
+                encoder_socket=None if encoder_socket is None else Path(encoder_socket),
             )
         except ServiceConfigError as error:
             end_failed_start(SERVER_ID, self._log, str(error))

@@ -49,8 +49,8 @@ class ServiceSettings(BaseSettings):
     workers: int | None = Field(
         None,
         ge=1,
-        description="Worker processes; by default one per core for an exported network, otherwise "
-        "one.",
+        description="Worker processes; by default one per core for an exported network, one per "
+        "core but one on a GPU, otherwise one.",
     )
     api_keys_file: Path | None = Field(
         None, description="TOML file of API keys; without it everybody may do everything."
@@ -131,8 +131,8 @@ class ServiceSettings(BaseSettings):
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="Largest batch of the network, images; by default 16 with an export, "
-        "otherwise 32.",
+        description="Largest batch of the network, images; by default 16 with an export, 32 with "
+        "torch on a CPU, on a GPU up to 256 by what was measured.",
     )
     device: str = Field("auto", description="Where to compute: auto, cpu, cuda or cuda:N.")
     runtime: RuntimeName = Field("auto", description=RUNTIME_HELP)

@@ -34,6 +34,7 @@ RequestError                     the caller's
     ├── TimedOutError            the work took too long and was given up
     ├── JobInterruptedError      the process that ran the job ended before the job did
     └── NotReadyError            still loading, or the wanted seq is not reached yet
+        ├── NetworkLostError     the process with the network has ended
         ├── StoppingError        the service was told to stop
         └── StuckError           work of the service does not end; it needs a restart
 ServiceConfigError               ours: a setting or a file of the service cannot be used
@@ -196,6 +197,10 @@ class NotReadyError(RetryableError):
     ) -> None:
         super().__init__(sentence, retry_after_s=retry_after_s)
         self.checks = checks  # what a probe is told: a name, and "ok" or why not
+
+
+class NetworkLostError(NotReadyError):
+    """The process with the network has ended; another is on its way."""
 
 
 class StoppingError(NotReadyError):

@@ -173,6 +173,7 @@ def _engine_gauges(engine: Engine) -> MetricsSnapshot:
             ("costly",): [float(engine.costly.limit)],
         },
         "lookalike_images_in_progress": _total(engine.batcher.under_way),
+        "lookalike_encoders": _total(not engine.network.is_apart),
         "lookalike_jobs_running": {(kind,): [float(running[kind])] for kind in get_args(JobKind)},
     }
 

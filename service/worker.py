@@ -80,6 +80,7 @@ class Worker:
         server_id: str,
         index: int,
         size: int,
+        encoder_socket: Path | None,
     ) -> Self:
         """Load the model and the gallery; come back once requests can be answered.
 
@@ -92,6 +93,7 @@ class Worker:
             server_id: the same for all workers of a server.
             index: of this one among them, from 1.
             size: how many there are to be.
+            encoder_socket: of the process that computes for all; None: each does for itself.
 
         Raises:
             ServiceConfigError: the key file cannot be used.
@@ -131,7 +133,13 @@ class Worker:
         _announce_stop(context, drain_s=settings.drain_s)
         failures: list[str] = []
         loading = asyncio.create_task(
-            load(context, model_folder, on_loaded=ready_workers.add, on_failed=failures.append)
+            load(
+                context,
+                model_folder,
+                encoder_socket,
+                on_loaded=ready_workers.add,
+                on_failed=failures.append,
+            )
         )
         await listener.hold(
             ready_workers,

@@ -26,6 +26,8 @@ LONG = (
     "project/test_commands",
     "service/lifecycle/test_life",
     "service/server/test_workers",
+    "service/server/test_worker_replacement",
+    "service/lifecycle/test_kills",
     "service/server/test_connection",
     "cli/test_export_model",
     "cli/up/test_up",

@@ -11,7 +11,9 @@ VisionError
 ├── CropError                    a crop box outside the image, or empty
 ├── ModelFolderError             a model folder is missing, damaged, too new, or in the way
 ├── ExportError                  a model cannot be exported, or not well enough
-└── DeviceError                  the device asked for is not there
+├── DeviceError                  the device asked for is not there, or too small for the model
+├── DeviceMemoryError            the device has no memory left for an image
+└── DeviceLostError              the device no longer answers this process, which has to end
 """
 
 
@@ -60,4 +62,12 @@ class ExportError(VisionError):
 
 
 class DeviceError(VisionError):
-    """The device asked for is not available."""
+    """The device asked for is not available, or has no room for the model."""
+
+
+class DeviceMemoryError(VisionError):
+    """The device has no memory left for even one image; later it may have."""
+
+
+class DeviceLostError(VisionError):
+    """The device failed in a way that this process cannot recover from: it has to be replaced."""

@@ -106,6 +106,10 @@ DeviceOption = Annotated[
 ]
 RuntimeOption = Annotated[RuntimeName, typer.Option("--runtime", help=RUNTIME_HELP)]
 ServeOption = Annotated[bool, typer.Option(help="Start the server at the end.")]
-HostOption = Annotated[str, typer.Option("--host", help="IP address to listen on.")]
-PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP port.")]
+HostOption = Annotated[
+    str, typer.Option("--host", envvar="LOOKALIKE_HOST", help="IP address to listen on.")
+]
+PortOption = Annotated[
+    int, typer.Option("--port", envvar="LOOKALIKE_PORT", min=1, max=65535, help="TCP port.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import complete_document
 from service.api.pages import page_routes
+from service.encoding.network import open_network
 from service.inference.engine import Engine
 from service.request.router import Router
 from service.request.worker_context import WorkerContext
@@ -51,6 +53,7 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
 async def load(
     worker: WorkerContext,
     model_folder: Path,
+    encoder_socket: Path | None = None,
     *,
     on_loaded: Callable[[], None],
     on_failed: Callable[[str], None],
@@ -60,7 +63,14 @@ async def load(
         worker.engine = await Engine.start(
             worker.settings,
             model_folder,
-            on_batch=worker.metrics.count_batch,
+            open_network=partial(
+                open_network,
+                model_folder,
+                worker.settings,
+                encoder_socket,
+                on_batch=worker.metrics.count_batch,
+                gives_up=lambda: worker.is_stopping,
+            ),
             loading=worker.loading,
             watchdog=worker.watchdog,
         )

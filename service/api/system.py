@@ -71,6 +71,7 @@ async def readyz(request: RequestContext) -> Response:
         is_stopping=worker.is_stopping,
         is_read_only=is_read_only,
         has_trouble=gallery is not None and gallery.maintenance_error is not None,
+        network_reason=worker.network_reason(),
         server=server,
     )
     reason = worker.unready_reason() or (None if server.has_started else server.reason)

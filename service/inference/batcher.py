@@ -1,4 +1,4 @@
-"""Encoded images in, vectors out: one thread for the network, decoders beside it, greedy batches.
+"""Encoded images in, vectors out: threads for the network, decoders beside them, greedy batches.
 
     one light image ───────────► waiting ──decoded by the network thread──┐
                                    ▲   │                                  ├──► batch ──► event loop
@@ -6,7 +6,10 @@
     heavy ────► turns ──► threads of their own ──► ready ─────────────────┘
 
 A batch is whatever waited while the network was busy: it grows under load and costs no wait when
-idle. An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
+idle. A network in this process has one lane and one thread; to one in another process there are
+two, so that one batch is decoded while the other is computed.
+
+An image is decoded, and refused if broken, before it joins a batch, so it never spoils one.
 Results return to the event loop once per batch.
 
 In a worker of one core the network's thread decodes everything but heavy images, which would make
@@ -20,22 +23,20 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
+from service.encoding.lane import Lane
+from service.encoding.priority_queue import PriorityQueue
 from service.inference.fair_queue import FairQueue
 from service.inference.image_job import EncodeCall, ImageJob, Outcome, results_of
-from service.inference.priority_queue import PriorityQueue
 from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
 from service.inference.worker_thread import WorkerThread
 from service.telemetry.watchdog import Watchdog
 from vision.formats.decoding_cost import decoding_cost
-from vision.inference.encoder import Encoding
 
 
 class Batcher:
-    """Decoding threads and one network thread behind two queues.
+    """Decoding threads and network threads behind two queues.
 
     Made and called on one event loop. The number of callers is bounded by whoever admits requests.
     """
@@ -44,21 +45,18 @@ class Batcher:
         self,
         *,
         decode: Callable[[Task, bool], DecodedImage],
-        encode: Callable[[NDArray[np.uint8]], Encoding],
+        lanes: Sequence[Lane],
         watchdog: Watchdog,
         decode_threads: int,
         heavy_threads: int,
         decodes_itself: bool,
         is_quick: bool,
         max_batch: int,
-        on_batch: Callable[[int], None],
     ) -> None:
         # Told whether to raise HeavyImage rather than take long; if not, it only waits for others.
         self._decode = decode
-        self._encode = encode
         self._watchdog = watchdog
         self._max_batch = max_batch
-        self._on_batch = on_batch  # told the size of every batch
         # Up to so many images of a batch the network's thread decodes by itself.
         self._own_decodes = max_batch if decodes_itself else 1
         self._is_quick = is_quick
@@ -71,7 +69,11 @@ class Batcher:
         self._bulk_under_way = 0
         self._ready: PriorityQueue[ImageJob] = PriorityQueue()
         self._thread = threading.get_ident()
-        self._network = WorkerThread("network", self._run_batch)
+        self._networks = [  # a thread for each lane to the network
+            WorkerThread(f"network-{number}", partial(self._run_batch, lane))
+            for number, lane in enumerate(lanes)
+        ]
+        self._first_lane = lanes[0]
         self._decoders = [  # of light images
             WorkerThread(f"decode-{number}", self._decode_light)
             for number in range(0 if decodes_itself else decode_threads)
@@ -120,14 +122,14 @@ class Batcher:
 
     @property
     def _threads(self) -> tuple[WorkerThread, ...]:
-        return (*self._decoders, *self._heavy_decoders, self._network)
+        return (*self._decoders, *self._heavy_decoders, *self._networks)
 
     def _submit(self, job: ImageJob) -> None:
         self._under_way += 1
         self._waiting.put(job, is_bulk=job.is_bulk)
         if self._is_quick and self._under_way == 1:
             self._loop.call_soon(self._run_alone)
-        elif not self._network.wake():
+        elif not _wake_one(self._networks):
             _wake_one(self._decoders)
 
     def _submit_bulk(self) -> None:
@@ -155,9 +157,9 @@ class Batcher:
     def _run_alone(self) -> None:
         """Do a lone job here and now, unless others have come; the thread sleeps meanwhile."""
         if self._under_way == 1:
-            self._run_batch()
+            self._run_batch(self._first_lane)
         else:
-            self._network.wake()
+            _wake_one(self._networks)
 
     def _decode_light(self) -> bool:
         return self._decode_one(self._waiting.pop(), light_only=True)
@@ -170,7 +172,7 @@ class Batcher:
             return False
         if self._decoded(job, light_only=light_only):
             self._ready.put(job, is_bulk=job.is_bulk)
-            self._network.wake()
+            _wake_one(self._networks)
         return True
 
     def _decoded(self, job: ImageJob, *, light_only: bool) -> bool:
@@ -192,20 +194,19 @@ class Batcher:
         job.decode_ms = _ms_since(started)
         return True
 
-    def _run_batch(self) -> bool:
+    def _run_batch(self, lane: Lane) -> bool:
         jobs = self._next_batch()
         if not jobs:
             return False
-        started = time.perf_counter()
         results: list[Outcome]
         try:
             with self._watchdog.track("network"):
-                encoding = self._encode(np.stack([job.pixels_CHW for job in jobs]))
+                is_bulk = all(job.is_bulk for job in jobs)
+                batch = lane([job.pixels_CHW for job in jobs], is_bulk=is_bulk)
         except Exception as error:
             results = [(job, error) for job in jobs]
         else:
-            self._on_batch(len(jobs))
-            results = results_of(jobs, encoding, started, _ms_since(started))
+            results = results_of(jobs, batch, ended=time.perf_counter())
         self._hand_over(results)
         return True
 
@@ -247,8 +248,8 @@ class Batcher:
                 call.future.set_result([result for result in call.results if result is not None])
 
 
-def _wake_one(threads: list[WorkerThread]) -> None:
-    any(thread.wake() for thread in threads)
+def _wake_one(threads: list[WorkerThread]) -> bool:
+    return any(thread.wake() for thread in threads)
 
 
 def _ms_since(started: float) -> float:

@@ -17,6 +17,7 @@ from files.resource_limits import usable_cores
 from index.decoding.file_decoder_pool import MAX_PROCESSES
 from index.gallery import Gallery
 from service.config import ServiceSettings
+from service.encoding.network import Network
 from service.http.admission import Admission, MemoryLimiter
 from service.inference.batcher import Batcher
 from service.inference.decoder import PictureDecoder
@@ -36,7 +37,6 @@ from vision.formats.detect import formats_called
 from vision.image.decode import harden_pillow
 from vision.image.limits import ImageLimits
 from vision.inference.encoder import ImageEncoder
-from vision.inference.open_encoder import open_encoder
 from vision.model.open_set import OpenSetDetector, read_detector
 
 logger = logging.getLogger("lookalike.service")
@@ -64,7 +64,7 @@ class Engine:
         self,
         *,
         settings: ServiceSettings,
-        encoder: ImageEncoder,
+        network: Network,
         references: OpenSetDetector | None,
         gallery: Gallery,
         batcher: Batcher,
@@ -72,9 +72,10 @@ class Engine:
         watchdog: Watchdog,
     ) -> None:
         self.settings = settings
-        self.manifest = manifest = encoder.manifest
-        self.device = encoder.device_name
-        self.runtime = encoder.runtime
+        self.network = network
+        self.manifest = manifest = network.encoder.manifest
+        self.device = network.encoder.device_name
+        self.runtime = network.encoder.runtime
         self.references = references
         self.gallery = gallery
         self.batcher = batcher
@@ -95,7 +96,7 @@ class Engine:
         settings: ServiceSettings,
         model_folder: Path,
         *,
-        on_batch: Callable[[int], None],
+        open_network: Callable[[], Network],
         loading: Loading,
         watchdog: Watchdog,
     ) -> Self:
@@ -104,16 +105,18 @@ class Engine:
         Args:
             settings: of the service.
             model_folder: of the model to serve.
-            on_batch: told the size of every batch, on the network's thread.
+            open_network: loads the network, or finds the process that has it.
             loading: told what begins.
             watchdog: told what the threads are at.
 
         Raises:
             ModelFolderError, DeviceError, GalleryFolderError: one of them cannot be used.
         """
+        harden_pillow()
         loop = asyncio.get_running_loop()
         own_cores = max(1, usable_cores() // worker_count(settings))
-        encoder = await loop.run_in_executor(None, _load_encoder, model_folder, settings)
+        network = await loop.run_in_executor(None, open_network)
+        encoder = network.encoder
         manifest = encoder.manifest
         references = await loop.run_in_executor(None, read_detector, model_folder, manifest)
         request_s = await loop.run_in_executor(None, _time_one, encoder)
@@ -140,18 +143,17 @@ class Engine:
         )
         batcher = Batcher(
             decode=ImageDecoder(manifest.preprocessing, limits, gallery, decoders).decode,
-            encode=encoder.encode,
+            lanes=network.lanes,
             watchdog=watchdog,
             decode_threads=own_cores,
             heavy_threads=min(max(own_cores, LEAST_DECODERS), MAX_PROCESSES),
             decodes_itself=own_cores == 1,
-            is_quick=request_s < QUICK_S,
+            is_quick=request_s < QUICK_S and not network.is_apart,
             max_batch=settings.max_batch or encoder.batch_size,
-            on_batch=on_batch,
         )
         engine = cls(
             settings=settings,
-            encoder=encoder,
+            network=network,
             references=references,
             gallery=gallery,
             batcher=batcher,
@@ -221,6 +223,7 @@ class Engine:
     async def close(self) -> None:
         """Finish what was begun, but for jobs, which are stopped; then close the gallery."""
         await self.batcher.close()
+        self.network.close()
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
@@ -230,18 +233,6 @@ class Engine:
         self._writers.shutdown()
         self.jobs.close()
         self.gallery.close()
-
-
-def _load_encoder(model_folder: Path, settings: ServiceSettings) -> ImageEncoder:
-    harden_pillow()
-    encoder = open_encoder(
-        model_folder,
-        device=settings.device,
-        runtime=settings.runtime,
-        threads=max(1, usable_cores() // worker_count(settings) // 2),
-    )
-    encoder.warm_up((1, settings.max_batch or encoder.batch_size))
-    return encoder
 
 
 def _time_one(encoder: ImageEncoder) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding.lane import EncodedBatch
 from service.inference.task import DecodedImage, Encoded, Task
-from vision.inference.encoder import Encoding
 
 
 @dataclass(slots=True)
@@ -45,21 +45,21 @@ class EncodeCall:
 Outcome = tuple[ImageJob, Encoded | Exception | None]  # None: its caller went away
 
 
-def results_of(
-    jobs: list[ImageJob], encoding: Encoding, started: float, encode_ms: float
-) -> list[Outcome]:
-    """Return what the network said of each of ``jobs``, one batch that began at ``started``."""
+def results_of(jobs: list[ImageJob], batch: EncodedBatch, *, ended: float) -> list[Outcome]:
+    """Return what the network said of each of ``jobs`` in a batch, which came back at ``ended``."""
+    vectors_BD, probabilities_BL = batch.encoding
+    encode_ms = batch.seconds * 1000
     results: list[Outcome] = []
     for row, job in enumerate(jobs):
-        waited_ms = (started - job.submitted) * 1000 - job.decode_ms
+        waited_ms = (ended - job.submitted) * 1000 - job.decode_ms - encode_ms
         encoded = Encoded(
-            vector_D=encoding.vectors_BD[row],
-            probabilities_L=encoding.probabilities_BL[row],
+            vector_D=vectors_BD[row],
+            probabilities_L=probabilities_BL[row],
             thumbnail=job.decoded.thumbnail if job.decoded else None,
             queue_ms=max(0.0, waited_ms),
             decode_ms=job.decode_ms,
             encode_ms=encode_ms,
-            batch_images=len(jobs),
+            batch_images=batch.images,
         )
         results.append((job, encoded))
     return results

@@ -73,7 +73,11 @@ class WorkerContext:
         """Return why no search should be sent here, a sentence; ``None``: it answers them."""
         if self.is_stopping:
             return STOPPING
-        return self.loading.reason or self.stuck_reason()
+        return self.loading.reason or self.network_reason() or self.stuck_reason()
+
+    def network_reason(self) -> str | None:
+        """Return why the network cannot be reached, a sentence; ``None``: it can."""
+        return None if self.engine is None else self.engine.network.unavailable_reason
 
     def stuck_reason(self) -> str | None:
         """Return which work on images does not end, a sentence; ``None``: none is known."""

@@ -14,9 +14,10 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bentoml._internal.utils import circus
+from tornado import gen
 
 from files.filesystem import storage_warning
 from files.resource_limits import limit_threads, resource_limits
@@ -31,6 +32,7 @@ from service.telemetry.shared_metrics import shared_folder
 logger = logging.getLogger("lookalike.service")
 
 CHECK_S: Final = 1
+ENCODER_SOCKET: Final = "LOOKALIKE_ENCODER_SOCKET"  # the variable that tells workers where it is
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
 # Classic BPF on the TCP header (bpf(4)): code, jump if so, jump if not, value.
 _NO_SYN: Final = (
@@ -41,11 +43,20 @@ _NO_SYN: Final = (
 )
 
 
+class EncoderProcess(NamedTuple):
+    """What runs beside the workers, and computes for them."""
+
+    watcher: Any  # circus's
+    listener: Any  # a CircusSocket: where workers connect
+
+
 class _Arbiter(circus.Arbiter):
     """BentoML's supervisor, whose commands come from its own process only: by signals."""
 
     server_id: str  # of the server that it supervises
     model: Path | None  # folder of the model that it serves
+    # Makes what runs beside so many workers; None: nothing does.
+    beside: Callable[[int], EncoderProcess] | None = None
 
     def __init__(
         self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
@@ -72,7 +83,22 @@ class _Arbiter(circus.Arbiter):
             options["sockets"] = [
                 UnixListener(settings.unix_socket, one) for one in options["sockets"]
             ]
+        self._add_encoder_process(watchers, options.setdefault("sockets", []))
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
+
+    def _add_encoder_process(self, watchers: list[Any], sockets: list[Any]) -> None:
+        """Have one process compute for all workers, and tell them where it is; if there is one."""
+        process = None
+        if self.beside is not None:
+            process = self.beside(sum(watcher.numprocesses for watcher in watchers))
+        for watcher in watchers:
+            watcher.env.pop(ENCODER_SOCKET, None)
+            if process is not None:
+                watcher.env[ENCODER_SOCKET] = process.listener.path
+        if process is not None:
+            limit_threads(process.watcher.env)
+            watchers.append(process.watcher)
+            sockets.append(process.listener)
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
         """Supervise until told to stop, or until no worker can be had: then exit with 1."""
@@ -85,13 +111,16 @@ class _Arbiter(circus.Arbiter):
         if self._stopping:
             return None
         self.reap_processes()
-        may_start = [one.look() for one in self._replacements]
+        held = [one.watcher for one in self._replacements if not one.look()]
         reasons = [one.reason_to_end() for one in self._replacements]
         self._why_it_ended = next((one for one in reasons if one is not None), None)
         if self._why_it_ended is not None:
             logger.error("%s", self._why_it_ended)
             return self.stop()
-        return super().manage_watchers() if all(may_start) else None
+        if not held:
+            return super().manage_watchers()
+        others = [one for one in self.iter_watchers() if one not in held]
+        return gen.multi([one.manage_processes() for one in others])
 
     def reload(self, graceful: bool = True, sequential: bool = False) -> None:
         """On SIGHUP, replace all workers, one after another; BentoML would at once."""
@@ -127,12 +156,17 @@ def refuse_connections(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
 
 
-def adapt_supervisor(server_id: str, model: Path | None) -> None:
+def adapt_supervisor(
+    server_id: str,
+    model: Path | None,
+    beside: Callable[[int], EncoderProcess] | None = None,
+) -> None:
     """Have BentoML make our supervisor when it makes one in this process.
 
     Args:
         server_id: the same in all processes of the server.
         model: folder of the model that is served.
+        beside: makes the process that computes for so many workers; None: they do it themselves.
     """
-    _Arbiter.server_id, _Arbiter.model = server_id, model
+    _Arbiter.server_id, _Arbiter.model, _Arbiter.beside = server_id, model, beside
     circus.Arbiter = _Arbiter  # type: ignore[misc] # BentoML offers no other way

@@ -30,7 +30,7 @@ class WorkerReplacement:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look after ``watcher``, which has not started yet."""
-        self._watcher = watcher
+        self.watcher = watcher
         self._ready_workers = ready_workers
         self._clock = clock
         self._size: int = watcher.numprocesses
@@ -51,12 +51,12 @@ class WorkerReplacement:
             return
         logger.info("all workers are replaced, one after another")
         self._is_replacing = True
-        self._old = {*self._watcher.processes}
-        self._watcher.numprocesses = self._size + 1
+        self._old = {*self.watcher.processes}
+        self.watcher.numprocesses = self._size + 1
 
     def look(self) -> bool:
         """Note what has become of the workers; return whether missing ones may be started now."""
-        present = {*self._watcher.processes}
+        present = {*self.watcher.processes}
         ready = self._ready_workers.pids()
         if ready - self._were_ready:
             self._failures = 0
@@ -107,7 +107,7 @@ class WorkerReplacement:
             self._retire(pid)
         if self._old:
             return
-        self._watcher.numprocesses = self._size
+        self.watcher.numprocesses = self._size
         for pid in self._in_order(serving - self._retired)[: -self._size]:
             self._retire(pid)
         if self._is_replacing and not self._retired:
@@ -116,7 +116,7 @@ class WorkerReplacement:
 
     def _retire(self, pid: int) -> None:
         """Have a worker finish what it has, and end; circus is not to wait for it."""
-        process = self._watcher.processes[pid]
+        process = self.watcher.processes[pid]
         process.send_signal(signal.SIGHUP)
         process.stopping = True  # or circus would tell it again, and do nothing else until it ends
         process.started = 0.0  # the oldest to circus, also where the clock was set back since
@@ -125,4 +125,4 @@ class WorkerReplacement:
 
     def _in_order(self, pids: set[int]) -> list[int]:
         """Return workers in the order in which they were started."""
-        return [pid for pid in self._watcher.processes if pid in pids]
+        return [pid for pid in self.watcher.processes if pid in pids]

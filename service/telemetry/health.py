@@ -127,6 +127,7 @@ def checks(
     is_stopping: bool,
     is_read_only: bool = False,
     has_trouble: bool = False,
+    network_reason: str | None = None,
     server: ServerReadiness = ServerReadiness(),
 ) -> dict[str, str]:
     """Return the checks of ``/readyz``: for each ``ok``, or a sentence that says why not.
@@ -137,13 +138,14 @@ def checks(
         is_stopping: it was told to end.
         is_read_only: its gallery takes no writes any more.
         has_trouble: the last look after the search structure failed.
+        network_reason: why the network cannot be reached; None: it can.
         server: of all its workers.
     """
     writing = READ_ONLY if is_read_only else stuck_reason(watchdog, "write")
     return {
         **loading.checks(),
         "decoding": stuck_reason(watchdog, "decode") or OK,
-        "network": stuck_reason(watchdog, "network") or OK,
+        "network": network_reason or stuck_reason(watchdog, "network") or OK,
         "writing": writing or OK,
         "upkeep": _UPKEEP if has_trouble else OK,
         "workers": server.reason or OK,

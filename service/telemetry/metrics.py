@@ -74,6 +74,24 @@ _ALL: Final = (
     MetricSpec(
         "lookalike_batch_images", "Images that the network took at once.", bounds=BATCH_BOUNDS
     ),
+    MetricSpec(
+        "lookalike_encoder_busy_seconds_total",
+        "Time in which networks had a batch to compute, summed over all that there are.",
+    ),
+    MetricSpec(
+        "lookalike_encoders",
+        "Processes with a network that is ready: each worker, or one for all of them.",
+    ),
+    MetricSpec(
+        "lookalike_encoder_start_timestamp_seconds",
+        "When the process with the network of all workers had loaded it; Unix time.",
+        over_workers="max",
+    ),
+    MetricSpec(
+        "lookalike_encoder_resident_bytes",
+        "Memory of the process with the network of all workers that is in RAM.",
+        over_workers="max",
+    ),
     MetricSpec("lookalike_received_bytes_total", "Bytes of request bodies."),
     MetricSpec("lookalike_sent_bytes_total", "Bytes of answers, without their headers."),
     MetricSpec("lookalike_requests_in_progress", "Requests begun and not answered."),

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
@@ -38,7 +38,7 @@ logger = logging.getLogger("lookalike.service")
 class SharedMetrics:
     """The folder through which the workers of one server share their metrics."""
 
-    def __init__(self, server_id: str, worker: int) -> None:
+    def __init__(self, server_id: str, worker: int | Literal["encoder"]) -> None:
         self._folder = shared_folder(server_id)
         self._file = self._folder / f"worker-{worker}.json"
         self._failed = False

@@ -41,12 +41,13 @@ class WorkerMetrics:
         self._seconds = self._metrics["lookalike_request_seconds"]
         self._stages = self._metrics["lookalike_stage_seconds"]
         self._batches = self._metrics["lookalike_batch_images"]
-        self._images, self._received, self._sent = (
+        self._images, self._received, self._sent, self._busy = (
             self._metrics[name].setdefault(NO_LABELS, [0.0])  # shown from the start
             for name in (
                 "lookalike_images_total",
                 "lookalike_received_bytes_total",
                 "lookalike_sent_bytes_total",
+                "lookalike_encoder_busy_seconds_total",
             )
         )
         self.in_progress = 0  # requests; changed by the gateway
@@ -68,8 +69,9 @@ class WorkerMetrics:
         for code in record.refusals:
             _add(self._refusals, (code,))
 
-    def count_batch(self, images: int) -> None:
-        """Count one batch of the network; on its thread."""
+    def count_batch(self, images: int, busy_s: float) -> None:
+        """Count one batch of the network, which was busy for so long; on its thread."""
+        self._busy[0] += busy_s
         _observe(self._batches, NO_LABELS, BATCH_BOUNDS, images)
 
     def snapshot(self) -> MetricsSnapshot:

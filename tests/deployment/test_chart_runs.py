@@ -85,11 +85,14 @@ def test_a_backup_is_made_while_others_write_and_old_ones_go(
     left = sorted(path.name for path in tmp_path.iterdir())
     assert [left[0], left[-1]] == [old[-1].name, "by-hand"]
     assert len(left) == 3
-    (init,) = server(render("full-values"))["spec"]["template"]["spec"]["initContainers"]
-    restored = tmp_path / "restored"
-    for _ in range(2):  # the second time it is there, and stays as it is
-        run_container(init, tmp_path, GALLERY=str(restored), BACKUP=left[1])
+    for values in ("full-values", "readers-values"):
+        (init,) = server(render(values))["spec"]["template"]["spec"]["initContainers"]
+        restored = tmp_path / values
+        for _ in range(2):  # the second time it is there, and stays as it is
+            run_container(init, tmp_path, GALLERY=str(restored), BACKUP=left[1])
         assert STORED <= read_binding(restored).count <= STORED + 1
+        # Readers could not build one.
+        assert (restored / "snapshots").is_dir() == (values == "readers-values")
 
 
 def adapter_query(matchers: str) -> str:

@@ -12,17 +12,11 @@ import yaml
 
 from service.config import PREFIX, ServiceSettings
 from service.security.api_keys import KeyRing
+from tests.support.deployment.compose import DEPLOY, FILES, environment, read
 from tests.support.paths import ROOT
 from tests.support.server.servers import clean_environment
 
-DEPLOY: Final = ROOT / "deploy"
-FILES: Final = ("compose.yaml", "compose.gpu.yaml")
 IGNORED: Final = ("secrets",)  # what prepare.sh makes
-IN_IMAGE_ONLY: Final = {"LOOKALIKE_HOST", "LOOKALIKE_PORT"}  # of `lookalike serve`, no settings
-
-
-def read(name: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((DEPLOY / name).read_text()))
 
 
 COMPOSE: Final = read("compose.yaml")
@@ -78,21 +72,13 @@ def test_what_is_named_is_declared_and_used() -> None:
         assert [one for one in mounts if one.startswith(f"{volume}:")], volume
 
 
-def environments() -> dict[str, str]:
-    """Return what is set for the service, over all files."""
-    told: dict[str, str] = {}
-    for name in FILES:
-        told |= read(name)["services"]["lookalike"].get("environment", {})
-    return told
-
-
 def test_every_variable_is_a_setting_with_a_value_that_can_be_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields} | IN_IMAGE_ONLY
-    assert set(environments()) <= known
-    for name, value in environments().items():
-        monkeypatch.setenv(name, re.sub(r"\$\{[^}]*\}", "search.shop.example", value))
+    told = environment(*FILES, site="search.shop.example")
+    assert set(told) <= {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
 
     settings = ServiceSettings.from_environment()
 
@@ -121,7 +107,7 @@ def test_addresses_and_ports_agree() -> None:
     assert sorted(inside) == sorted(re.findall(r"listen (\d+)", nginx))
     assert set(SERVICES["nginx"]["networks"]) & set(SERVICES["lookalike"]["networks"])
     address = SERVICES["nginx"]["networks"]["service"]["ipv4_address"]
-    assert environments()["LOOKALIKE_TRUSTED_PROXIES"] == address
+    assert environment("compose.yaml", site="")["LOOKALIKE_TRUSTED_PROXIES"] == address
     paths = [mount.split(":")[1] for mount in SERVICES["nginx"]["volumes"]]
     files = {f"/etc/nginx/{path.name}" for path in (DEPLOY / "nginx").iterdir()}
     assert set(paths) == files | {"/etc/nginx/tls"}
@@ -146,14 +132,14 @@ def test_grafana_finds_the_dashboard_and_its_numbers_and_lets_nobody_in() -> Non
         "datasources"
     ]
     mounts = SERVICES["grafana"]["volumes"]
-    environment = SERVICES["grafana"]["environment"]
+    told = SERVICES["grafana"]["environment"]
 
     assert f"./grafana/dashboards:{provider['options']['path']}:ro" in mounts
     assert "./grafana/provisioning:/etc/grafana/provisioning:ro" in mounts
     assert source["url"] == "http://prometheus:9090"
-    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
-    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
-    assert environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    assert told["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert told["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert told["GF_USERS_ALLOW_SIGN_UP"] == "false"
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +155,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = clean_environment(LOOKALIKE=f"{sys.executable} -m cli.main")
+    told = clean_environment(LOOKALIKE=f"{sys.executable} -m cli.main")
     command = ["sh", str(script), *(arguments or ("search.shop.example",))]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=told, check=False)
 
 
 def test_prepare_makes_all_that_is_mounted(prepared: Path) -> None:

@@ -17,6 +17,7 @@ DISK = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 OVERLAY = "700 690 0:50 / / ro,relatime master:1 - overlay overlay rw,lowerdir=/a:/b\n"
 PROC = "701 700 0:51 / /proc rw - proc proc rw\n"
 VOLUME = "710 700 254:0 /var/volumes/x /data rw,relatime - ext4 /dev/vda rw\n"
+UNNAMED = VOLUME.replace("/var/volumes/x", f"/var/lib/docker/volumes/{'0af' * 21}b/_data")
 MEMORY = "711 700 0:60 / /data rw,nosuid - tmpfs tmpfs rw,size=1024k\n"
 SHARE = "712 700 0:61 / /data/my\\040share rw - nfs4 nas:/share rw\n"
 
@@ -44,6 +45,7 @@ def shown(root: Path, *mounts: str, marks: tuple[str, ...] = ()) -> Path:
         ((OVERLAY, PROC), (), "inside the container"),
         ((OVERLAY, PROC, VOLUME), (), None),
         ((OVERLAY, PROC, VOLUME), (".dockerenv",), None),
+        ((OVERLAY, PROC, UNNAMED), (), "a volume without a name"),
         ((OVERLAY, MEMORY), ("run/.containerenv",), "in memory (tmpfs)"),
         ((DISK,), (".dockerenv",), "inside the container"),  # a driver without layers
         ((DISK, SHARE), (), "another machine (nfs4)"),
@@ -62,8 +64,9 @@ def test_a_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     assert mount_of(Path("/proc/self")).kind == "proc"
     root = shown(tmp_path, DISK, VOLUME, MEMORY, SHARE)
     assert mount_of(Path("/data/x"), root) == Mount("/data", "tmpfs"), "the last one mounted there"
-    assert mount_of(Path("/data/my share/x"), root) == Mount("/data/my share", "nfs4")
+    assert mount_of(Path("/data/my share/x"), root) == Mount("/data/my share", "nfs4", "/")
     assert mount_of(Path("/database"), root) == Mount("/", "ext4")
+    assert mount_of(Path("/data"), shown(tmp_path, VOLUME)).folder == "/var/volumes/x"
 
 
 def test_a_real_overlay_as_root_is_told_and_a_volume_on_it_is_not(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def home(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vision",
         "dataset",
         "index",
+        "training",
         "service",
+        "cli",
         "bentofile.yaml",
         "requirements.lock",
         "README.md",
@@ -107,7 +109,7 @@ def test_the_bento_serves_the_same_answers(
         process.wait(timeout=40)
 
 
-def test_the_bento_holds_what_serving_needs_and_nothing_else(home: Path) -> None:
+def test_the_bento_holds_the_service_and_its_commands(home: Path) -> None:
     (source,) = home.glob("bentos/lookalike/*/src")
 
     assert {path.name for path in source.iterdir() if path.is_dir()} == {
@@ -115,7 +117,9 @@ def test_the_bento_holds_what_serving_needs_and_nothing_else(home: Path) -> None
         "vision",
         "dataset",
         "index",
+        "training",
         "service",
+        "cli",
     }
     assert (source / "service" / "page" / "index.html").is_file()
 

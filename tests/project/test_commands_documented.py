@@ -232,7 +232,7 @@ def reader_in(
     """
     for part in ("photos",) if long else ("photos", "models", "galleries"):
         shutil.copytree(photo_folder / part, folder / part)
-    for part in ("files", "vision", "dataset", "index", "service"):
+    for part in ("files", "vision", "dataset", "index", "training", "service", "cli"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("bentofile.yaml", "bentofile-cpu.yaml", "README.md"):
         shutil.copy(ROOT / part, folder)

@@ -27,7 +27,7 @@ EXCEPTIONS = {
             "service.http.admission.MEMORY_S",
             "service.http.admission.LONE_SHARE",
         ),
-        *("service.http.admission.PATIENCE", "service.inference.priority_queue.BULK_TURN"),
+        *("service.http.admission.PATIENCE", "service.encoding.priority_queue.BULK_TURN"),
         *(
             "service.inference.engine.COST_PIXELS",
             "service.inference.engine.COST_ITEMS",
@@ -39,6 +39,8 @@ EXCEPTIONS = {
             "service.inference.engine.QUICK_S",
         ),
         *("service.inference.engine.WRITERS", "service.api.search.MANY_HITS"),
+        *("service.encoding.client.LANES", "service.encoding.server.PIPELINED"),
+        *("service.encoding.program.LEAST_IMAGES", "service.encoding.program.AHEAD"),
         *(
             "index.store.group_commit.MAX_REQUESTS",
             "index.store.group_commit.MAX_ITEMS",
@@ -79,6 +81,8 @@ EXCEPTIONS = {
             "index.search.autotune.ROUND_S",
         ),
         *("index.decoding.decoder_process.START_S", "index.decoding.decoder_process.STALL_S"),
+        *("service.encoding.client.LOOK_S", "service.encoding.client.AGAIN_S"),
+        *("service.encoding.client.RETRY_S", "service.encoding.program.PERIOD_S"),
     },
     "of what the server says, logs and traces": {
         *(
@@ -92,9 +96,11 @@ EXCEPTIONS = {
         ),
         "service.jobs.records.STAMP_CHARACTERS",
         *("service.telemetry.json_log.QUEUE_LINES", "service.telemetry.tracing.MAX_STAGES"),
+        *("service.encoding.messages.MOST_BYTES", "service.encoding.messages.MOST_LETTERS"),
     },
     "of the processes that the server starts": {
         *("service.server.worker_count.MOST_WORKERS", "service.worker.HEAPS"),
+        *("service.server.worker_count.MOST_FRONTS", "service.encoding.server.FAILURES"),
         *("service.server.worker_count.WORKER_BYTES", "service.worker.START_FAILED"),
         *(
             "service.server.worker_replacement.FIRST_WAIT_S",

@@ -135,14 +135,16 @@ def test_the_container_for_cpus_holds_no_torch() -> None:
     }
 
 
-def test_the_bentos_differ_in_their_lock_alone() -> None:
+def test_the_bentos_differ_in_their_name_and_lock_alone() -> None:
     whole, cpu = (
         (ROOT / name).read_text().partition("\nservice:")[2]
         for name in ("bentofile.yaml", "bentofile-cpu.yaml")
     )
 
-    assert cpu != whole
-    assert cpu == whole.replace('"requirements.lock"', '"requirements-cpu.lock"')
+    assert cpu == whole.replace('"lookalike"', '"lookalike-cpu"').replace(
+        '"requirements.lock"', '"requirements-cpu.lock"'
+    )
+    assert cpu.count("-cpu") == 2
 
 
 def test_a_lock_for_another_python_only_is_a_fault() -> None:

@@ -4,64 +4,96 @@ Shape suffixes: B images, C channels, H x W pixels, D vector width, L labels.
 """
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vision.errors import DeviceError
-from vision.inference.cuda_streams import CudaStreams, Event, Streams
+from vision.errors import DeviceError, DeviceLostError
+from vision.inference.cuda.batch_plan import most_in_memory, most_in_time
+from vision.inference.cuda.buffers import BatchBuffers, InFlight
+from vision.inference.cuda.computation import Computation
+from vision.inference.cuda.failures import MemoryLimit, is_out_of_memory
+from vision.inference.cuda.graph_recorder import GraphRecorder
+from vision.inference.cuda.remembered_choice import GpuChoice, RememberedChoice, ShortPrecision
+from vision.inference.cuda.streams import CudaStreams, Event, Streams
 from vision.inference.encoder import Encoding, Runtime
 from vision.inference.torch_encoder import pick_device
 from vision.model.manifest import Manifest
+from vision.networks.fusion import with_folded_normalisation, with_fused_relu
 from vision.networks.network import Network
-from vision.networks.normalization import Normalization
-from vision.networks.precision import fastest_precision, run_network
+from vision.networks.precision import fastest_precision, in_precision
 from vision.networks.saved_model import load_model
 
 logger = logging.getLogger("lookalike.vision")
-SIZES: Final = (1, 2, 4, 8, 16, 32)  # batches that are recorded as graphs
-LARGEST: Final = SIZES[-1]  # more images than this go in turns
-TURNS: Final = 2  # under way at once: one is copied while the other is computed
-SHORT: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-WARM_UPS: Final = 3  # libraries choose their algorithms in the first runs; a graph keeps the choice
+UNDER_WAY: Final = 2  # batches at once: one is copied while the other is computed
+SHORT: Final[dict[torch.dtype, ShortPrecision]] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+DTYPES: Final = {short: dtype for dtype, short in SHORT.items()}
 
 
 class CudaEncoder:
     """A trained network on one GPU.
 
     A batch passes through memory that is there once and for all: pinned memory of the host, which
-    the GPU copies by itself, and the input and output of the graphs. It is padded to the next size
-    that was recorded; what the rows after its own hold is never looked at. Answers are copies.
-    Before ``warm_up``, or where recording fails, the same work is launched piece by piece.
+    the GPU copies by itself, and the input and output of the graphs. It is computed in turns of
+    sizes that were recorded, as is quickest; the last one is padded, and what its padding holds is
+    never looked at. Answers are copies. Before ``warm_up``, or where recording fails, the same work
+    is launched piece by piece. Where memory runs out, turns are smaller, and larger ones are tried
+    again later.
 
     Not for several threads at once: give it one lane. A process has its own context on the GPU
     (0.3 to 0.5 GB), its own weights and its own graphs; ``warm_up`` logs the size of the last two.
     """
 
-    batch_size: Final = LARGEST
-
     def __init__(
-        self, manifest: Manifest, network: Network, precision: torch.dtype, streams: Streams
+        self,
+        manifest: Manifest,
+        network: Network,
+        precision: torch.dtype,
+        streams: Streams,
+        *,
+        remembered: RememberedChoice | None = None,
+        is_chosen: bool = False,
     ) -> None:
-        """Take a network in evaluation mode on the device of ``streams``."""
+        """Take a network in evaluation mode on the device of ``streams``.
+
+        Args:
+            manifest: of the model.
+            network: its features in ``precision``.
+            precision: what they are computed in.
+            streams: where work is sent.
+            remembered: where to keep what is found out to be quickest.
+            is_chosen: whether ``network`` is that already.
+        """
         self.manifest = manifest
         self._device = streams.device
         self.device_name = str(self._device)
-        self.runtime = Runtime(name="torch", precision=SHORT[precision])
-        self._precision = precision
-        self._network = network
+        self._precision = SHORT[precision]
+        self.runtime = Runtime(name="torch", precision=self._precision)
+        self.batch_size = most_in_memory(int(np.prod(manifest.preprocessing.batch_shape(1))))
         self._streams = streams
-        self._normalise = Normalization(manifest.preprocessing, self._device)
-        self._fixed = _Batch.empty(manifest, self._device)  # what graphs read and write
-        self._turns = [_InFlight.empty(manifest, self._device) for _ in range(TURNS)]
-        self._replays: dict[int, Callable[[], object]] = {}  # by number of images
+        self._remembered = remembered
+        self._is_chosen = is_chosen
+        self._compute = Computation(manifest, precision, self._device)
+        self._fixed = BatchBuffers.empty(manifest, self.batch_size, self._device)
+        self._places = deque(
+            InFlight.empty(manifest, self.batch_size, self._device) for _ in range(UNDER_WAY)
+        )
+        self._lane = threading.Lock()  # of launches on the fixed memory, also by the graphs' thread
+        self._graphs = GraphRecorder(self._compute, network, streams, self._fixed, self._lane)
+        self._memory = MemoryLimit()
+        self._tried = 0  # images in the turn that was begun last
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cuda") -> Self:
@@ -69,148 +101,200 @@ class CudaEncoder:
 
         Raises:
             ModelFolderError: the folder is missing, damaged, changed or of another version.
-            DeviceError: there is no such GPU here.
+            DeviceError: there is no such GPU here, or it has no room for the model.
         """
         chosen = pick_device(device)
         if chosen.type != "cuda":
             raise DeviceError(f"device {device!r} is not a GPU")
-        manifest, network = load_model(folder)
-        network = network.eval().to(chosen).to(memory_format=torch.channels_last)
-        capability = torch.cuda.get_device_capability(chosen)
-        network, precision = fastest_precision(network, manifest.preprocessing, capability)
-        torch.cuda.synchronize(chosen)  # the streams do not wait for what was done outside of them
-        return cls(manifest, network, precision, CudaStreams(chosen))
+        try:
+            with ThreadPoolExecutor(1) as beside:  # the context takes as long as the model does
+                woken = beside.submit(_wake, chosen)
+                manifest, network = load_model(folder)
+                woken.result()
+            return cls._of_network(manifest, network, chosen)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise DeviceError(
+                    f"{device} has no room for the model in {folder}; what is on that GPU already?"
+                ) from error
+            raise
 
-    @torch.inference_mode()
+    @classmethod
+    def _of_network(cls, manifest: Manifest, network: Network, device: torch.device) -> Self:
+        network = network.eval().to(device).to(memory_format=torch.channels_last)
+        capability = torch.cuda.get_device_capability(device)
+        remembered = RememberedChoice(
+            manifest.fingerprint,
+            torch.cuda.get_device_name(device),
+            str(capability),
+            torch.__version__,
+            str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        )
+        choice = remembered.read()
+        if choice is None:
+            network, precision = fastest_precision(network, manifest.preprocessing, capability)
+        else:
+            network, precision = _as_chosen(network, choice)
+        torch.cuda.synchronize(device)  # the streams do not wait for what was done outside of them
+        return cls(
+            manifest,
+            network,
+            precision,
+            CudaStreams(device),
+            remembered=remembered,
+            is_chosen=choice is not None,
+        )
+
     def encode(self, pixels_BCHW: NDArray[np.uint8]) -> Encoding:
         """Return vectors (B, D) and probabilities (B, L) of pixels (B, C, H, W), B at least 1.
 
         A row depends on its own image only. Batches of other sizes take other algorithms, so two
         vectors of one image may differ in the last bits of ``precision``.
+
+        Raises:
+            DeviceMemoryError: there is no memory left for even one image; later there may be.
+            DeviceLostError: the GPU does not answer this process any more, which has to end.
         """
-        count = len(pixels_BCHW)
-        vectors_BD = np.empty((count, self.manifest.architecture.width), np.float32)
-        probabilities_BL = np.empty((count, len(self.manifest.labels)), np.float32)
-        under_way: deque[tuple[slice, _Batch, Event]] = deque()
+        under_way: deque[Callable[[], Encoding]] = deque()
+        parts: list[Encoding] = []
+        for start in range(0, len(pixels_BCHW), self.batch_size):
+            if len(under_way) == UNDER_WAY:
+                parts.append(under_way.popleft()())
+            under_way.append(self.start(pixels_BCHW[start : start + self.batch_size]))
+        parts.extend(finish() for finish in under_way)
+        if len(parts) == 1:
+            return parts[0]
+        return Encoding(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-        def collect() -> None:
-            rows, host, end = under_way.popleft()
-            end.synchronize()
-            length = rows.stop - rows.start
-            vectors_BD[rows] = host.vectors_BD[:length].numpy()
-            probabilities_BL[rows] = host.probabilities_BL[:length].numpy()
+    @torch.inference_mode()
+    def start(self, pixels_BCHW: NDArray[np.uint8]) -> Callable[[], Encoding]:
+        """Begin with a batch of at most ``batch_size`` images; return what waits for its answer.
 
-        for number, start in enumerate(range(0, count, LARGEST)):
-            if len(under_way) == TURNS:
-                collect()
-            rows = slice(start, min(start + LARGEST, count))
-            turn = self._turns[number % TURNS]
-            under_way.append((rows, turn.host, self._start(turn, pixels_BCHW[rows])))
-        while under_way:
-            collect()
-        return Encoding(vectors_BD, probabilities_BL)
+        At most two are under way at once, and they are finished in the order in which they were
+        begun. The pixels must stay as they are until then: should memory run out, they are read
+        again. Both calls raise what ``encode`` raises.
+        """
+        self._places.rotate()
+        place = self._places[0]
+        end: Event | None = None
+        try:
+            end = self._launch(place, pixels_BCHW)
+        except RuntimeError as error:
+            self._survive(error)
+        return partial(self._finish, place, pixels_BCHW, end)
+
+    @torch.inference_mode()
+    def _finish(
+        self, place: InFlight, pixels_BCHW: NDArray[np.uint8], end: Event | None
+    ) -> Encoding:
+        while True:  # each failure for want of memory halves what is tried, or raises
+            try:
+                if end is None:
+                    end = self._launch(place, pixels_BCHW)
+                end.synchronize()
+            except RuntimeError as error:
+                self._survive(error)
+                end = None
+                continue
+            count = len(pixels_BCHW)
+            return Encoding(
+                place.host.vectors_BD[:count].numpy().copy(),
+                place.host.probabilities_BL[:count].numpy().copy(),
+            )
 
     @torch.inference_mode()
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Record a graph for every size that batches up to the largest of these are padded to."""
-        largest = padded(min(max(batch_sizes), LARGEST))
-        with _search_for_algorithms():
-            try:
-                for size in reversed([size for size in SIZES if size <= largest]):
-                    work = partial(self._compute, size)
-                    for _ in range(WARM_UPS):
-                        self._streams.run("compute", work).synchronize()
-                    self._replays[size] = self._streams.capture(work)
-            except RuntimeError as error:
-                self._replays.clear()
-                logger.warning("no CUDA graphs, operations are launched one by one: %s", error)
-        for size in (1, largest):
-            self.encode(np.zeros((size, *self._fixed.pixels_BCHW.shape[1:]), np.uint8))
+        """Record graphs for batches up to the largest of these: some now, the others in a thread.
+
+        From now on ``batch_size`` is what a batch should have by the time that images take.
+        """
+        wanted = min(max(batch_sizes), self.batch_size)
+        self._graphs.record_first(wanted)
+        self.batch_size = most_in_time(self._graphs.seconds, self.batch_size)
+        wanted = min(wanted, self.batch_size)
+        for size in (1, wanted):
+            self.encode(np.zeros(self.manifest.preprocessing.batch_shape(size), np.uint8))
         if self._device.type == "cuda":
             mebibytes = torch.cuda.memory_reserved(self._device) / 2**20
             logger.info("%s in %s: %d MiB", self._device, self.runtime.precision, mebibytes)
+        self._graphs.start_rest(wanted, choose=not self._is_chosen, on_choice=self._remember)
 
-    def _start(self, turn: "_InFlight", pixels_BCHW: NDArray[np.uint8]) -> Event:
-        """Send up to ``LARGEST`` images on their way; return the end of that work."""
+    @property
+    def recorded(self) -> set[int]:
+        """Sizes of which there is a graph."""
+        return set(self._graphs.replays)
+
+    def finish_warm_up(self) -> None:
+        """Come back when all graphs are recorded; to serve, there is no need to wait for them."""
+        self._graphs.wait()
+
+    def _remember(self, fuses_relu: bool) -> None:
+        self._is_chosen = True
+        if self._remembered is not None:
+            self._remembered.write(GpuChoice(precision=self._precision, fuses_relu=fuses_relu))
+
+    def _launch(self, place: InFlight, pixels_BCHW: NDArray[np.uint8]) -> Event:
+        """Send a batch on its way through ``place``; return the end of that work."""
         count = len(pixels_BCHW)
-        turn.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
+        place.host.pixels_BCHW[:count].numpy()[...] = pixels_BCHW
         run = self._streams.run
-        uploaded = run("upload", partial(turn.upload, count))
-        computed = run("compute", partial(self._run, turn.device, count), after=uploaded)
-        return run("download", partial(turn.download, count), after=computed)
+        uploaded = run("upload", partial(place.upload, count))
+        computed = run("compute", partial(self._run, place.device, count), after=uploaded)
+        return run("download", partial(place.download, count), after=computed)
 
-    def _run(self, batch: "_Batch", count: int) -> None:
-        """Compute a batch that lies on the device, and put the answer there."""
-        self._fixed.pixels_BCHW[:count].copy_(batch.pixels_BCHW[:count])
-        replay = self._replays.get(padded(count))
-        if replay is None:
-            self._compute(count)
+    def _run(self, batch: BatchBuffers, count: int) -> None:
+        """Compute a batch that lies on the device, turn by turn, and put the answers there."""
+        plan = self._graphs.plan(self._memory.most(self.batch_size))
+        begun = 0
+        while begun < count:
+            self._tried = size = plan.turn(count - begun)
+            rows = slice(begun, min(begun + size, count))
+            length = rows.stop - rows.start
+            with self._lane:
+                self._fixed.pixels_BCHW[:length].copy_(batch.pixels_BCHW[rows])
+                replay = self._graphs.replays.get(size)
+                if replay is None:
+                    self._compute(self._graphs.network, self._fixed, length)
+                else:
+                    replay()
+                batch.vectors_BD[rows].copy_(self._fixed.vectors_BD[:length])
+                batch.probabilities_BL[rows].copy_(self._fixed.probabilities_BL[:length])
+            begun = rows.stop
+
+    def _survive(self, error: RuntimeError) -> None:
+        """See to it that what is left of a batch can be tried again, or say why it cannot.
+
+        Raises:
+            DeviceMemoryError, DeviceLostError: as ``encode``.
+            RuntimeError: ``error``, where it is none of these.
+        """
+        if is_out_of_memory(error):
+            self._streams.free_memory()
+            smaller = self._memory.halve(self._tried)
+            logger.warning(
+                "the GPU has no memory for %d images at once: going on with %d",
+                self._tried,
+                smaller,
+            )
+        elif self._streams.is_lost():
+            raise DeviceLostError(
+                f"{self.device_name} does not answer any more: {error}"
+            ) from error
         else:
-            replay()
-        batch.vectors_BD[:count].copy_(self._fixed.vectors_BD[:count])
-        batch.probabilities_BL[:count].copy_(self._fixed.probabilities_BL[:count])
-
-    def _compute(self, count: int) -> None:
-        """Fill the first rows of the fixed answer from those of the fixed input."""
-        normalised_BCHW = self._normalise(self._fixed.pixels_BCHW[:count])
-        vectors_BD, logits_BL = run_network(self._network, normalised_BCHW, self._precision)
-        self._fixed.vectors_BD[:count] = vectors_BD
-        self._fixed.probabilities_BL[:count] = torch.softmax(
-            logits_BL / self.manifest.temperature, dim=1
-        )
+            raise error
 
 
-def padded(count: int) -> int:
-    """Return the recorded size for ``count`` images, 1 to ``LARGEST``."""
-    return next(size for size in SIZES if size >= count)
+def _as_chosen(network: Network, choice: GpuChoice) -> tuple[Network, torch.dtype]:
+    """Return the network as it was found to be quickest, and its precision."""
+    precision = DTYPES[choice.precision]
+    if precision is not torch.float32:
+        network = in_precision(with_folded_normalisation(network), precision)
+    return with_fused_relu(network) if choice.fuses_relu else network, precision
 
 
-class _Batch(NamedTuple):
-    """Room for ``LARGEST`` images and their answers."""
-
-    pixels_BCHW: torch.Tensor  # uint8
-    vectors_BD: torch.Tensor  # float32
-    probabilities_BL: torch.Tensor  # float32
-
-    @classmethod
-    def empty(cls, manifest: Manifest, device: torch.device, *, pinned: bool = False) -> Self:
-        def room(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-            return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
-
-        return cls(
-            room(manifest.preprocessing.batch_shape(LARGEST), torch.uint8),
-            room((LARGEST, manifest.architecture.width), torch.float32),
-            room((LARGEST, len(manifest.labels)), torch.float32),
-        )
-
-
-class _InFlight(NamedTuple):
-    """What belongs to one batch under way: the same on the host and on the device."""
-
-    host: _Batch
-    device: _Batch
-
-    @classmethod
-    def empty(cls, manifest: Manifest, device: torch.device) -> Self:
-        host = _Batch.empty(manifest, torch.device("cpu"), pinned=device.type == "cuda")
-        return cls(host, _Batch.empty(manifest, device))
-
-    def upload(self, count: int) -> None:
-        self.device.pixels_BCHW[:count].copy_(self.host.pixels_BCHW[:count], non_blocking=True)
-
-    def download(self, count: int) -> None:
-        self.host.vectors_BD[:count].copy_(self.device.vectors_BD[:count], non_blocking=True)
-        self.host.probabilities_BL[:count].copy_(
-            self.device.probabilities_BL[:count], non_blocking=True
-        )
-
-
-@contextmanager
-def _search_for_algorithms() -> Iterator[None]:
-    """Let cuDNN measure its algorithms for every shape that is new, and keep the quickest."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def _wake(device: torch.device) -> None:
+    """Make this process's context on the GPU and load the libraries that networks use."""
+    images_BCHW = torch.zeros(1, 8, 8, 8, device=device)
+    weights_FCHW = torch.zeros(8, 8, 3, 3, device=device)
+    maps_BFHW = torch.nn.functional.conv2d(images_BCHW, weights_FCHW)
+    (maps_BFHW.flatten(1) @ maps_BFHW.flatten(1).T).item()

@@ -3,9 +3,9 @@
 Shape suffixes: N images, B of them in a batch, C channels, H x W pixels, D vector width, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,20 @@ class ImageEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class PipelinedEncoder(ImageEncoder, Protocol):
+    """An encoder that takes a batch while it computes the one before."""
+
+    def start(self, pixels_BCHW: NDArray[np.uint8]) -> Callable[[], Encoding]:
+        """Begin with at most ``batch_size`` images; return what waits for the answer.
+
+        At most two batches are under way, and they are finished in the order in which they were
+        begun. The pixels stay as they are until then. After an error, which may come from either
+        function, the next batch may be begun.
+        """
+        ...
+
+
 def encode_all(
     encoder: ImageEncoder, images_NCHW: NDArray[np.uint8], *, batch: int | None = None
 ) -> Encoding:
@@ -83,7 +97,7 @@ def encode_all(
     """
     if batch is None:
         batch = encoder.batch_size
-        if encoder.runtime.name == "torch":  # its batch size is what serving gains from
+        if encoder.runtime.name == "torch" and encoder.device_name == "cpu":  # that is for serving
             batch = images_at_once(encoder.manifest.preprocessing.size)
     parts = [
         encoder.encode(np.ascontiguousarray(images_NCHW[start : start + batch]))

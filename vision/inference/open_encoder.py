@@ -51,5 +51,16 @@ def takes_export(folder: Path, *, device: str, runtime: RuntimeName) -> bool:
         raise DeviceError(f"the runtime openvino is for the CPU, not for {device!r}")
     if runtime != "auto":
         return runtime == RUNTIME
-    on_cpu = device == "cpu" or (device == "auto" and not NVIDIA.exists())
-    return on_cpu and has_export(folder, RUNTIME)
+    return not _is_gpu(device) and has_export(folder, RUNTIME)
+
+
+def wants_gpu(*, device: str, runtime: RuntimeName) -> bool:
+    """Say whether ``open_encoder`` would compute on a GPU, if the one that seems to be here works.
+
+    Imports no torch, so it looks for a driver alone.
+    """
+    return runtime != RUNTIME and _is_gpu(device)
+
+
+def _is_gpu(device: str) -> bool:
+    return device.startswith("cuda") or (device == "auto" and NVIDIA.exists())

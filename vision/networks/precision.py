@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from vision.image.preprocessing import Preprocessing
+from vision.networks.fusion import with_folded_normalisation
 from vision.networks.network import Network
 from vision.networks.normalization import Normalization
 
@@ -31,7 +32,8 @@ def fastest_precision(
 ) -> tuple[Network, torch.dtype]:
     """Return the network for a GPU of this compute capability, and the precision of its features.
 
-    That is float32, and ``network`` itself, if fewer bits would change its vectors too much.
+    That is float32, and ``network`` itself, if fewer bits would change its vectors too much. In
+    fewer bits batch normalisation is folded into the convolutions.
     """
     precision = gpu_precision(capability)
     if precision is torch.float32:
@@ -40,7 +42,7 @@ def fastest_precision(
     shape = preprocessing.batch_shape(PROBES)
     noise_BCHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     normalise = Normalization(preprocessing, device)
-    other = in_precision(network, precision)
+    other = in_precision(with_folded_normalisation(network), precision)
     cosine = lowest_cosine(
         network, other, normalise(torch.from_numpy(noise_BCHW).to(device)), precision
     )

@@ -16,7 +16,7 @@ import pytest
 from index import errors as index_errors
 from index.gallery import Gallery
 from service import errors as service_errors
-from service.http.problem_details import MEDIA_TYPE, PROBLEMS, find_problem
+from service.http.problem_details import MEDIA_TYPE, PROBLEMS, find_problem, problem_response
 from tests.service.test_cases import TABLE
 from tests.support.fakes import new_item
 from tests.support.images.pngs import png
@@ -246,6 +246,20 @@ def test_every_code_of_the_table_was_driven_over_http() -> None:
     for _, code in PROBLEMS.values():
         if code not in ("disk_full", "read_only", "storage_failed"):
             assert f'"{code}"' in source, code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (vision_errors.DeviceMemoryError("no memory"), "out_of_memory"),
+        (vision_errors.DeviceLostError("no answer"), "device_lost"),
+    ],
+)
+def test_a_gpu_that_fails_is_a_matter_of_trying_again(error: Exception, code: str) -> None:
+    answer = problem_response(error, request_id="r")
+
+    assert (answer.status_code, json.loads(answer.body)["code"]) == (503, code)
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_an_error_nobody_foresaw_tells_nothing() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from service.encoding.lane import OwnNetwork
 from service.inference.batcher import Batcher
 from service.inference.task import DecodedImage, Encoded, HeavyImage, Task
 from service.telemetry.watchdog import Watchdog
@@ -43,16 +44,22 @@ class SlowEncoder:
 def batcher(**changes: object) -> Batcher:
     settings: dict[str, object] = {
         "decode": decode,
-        "encode": encode,
         "watchdog": Watchdog(),
         "decode_threads": 2,
         "heavy_threads": 1,
         "decodes_itself": False,
         "is_quick": False,
         "max_batch": 8,
-        "on_batch": lambda _: None,
+        "lanes": [own_network()],
     }
     return Batcher(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def own_network(
+    encode: Callable[[np.ndarray], Encoding] = encode,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> OwnNetwork:
+    return OwnNetwork(encode, lambda images, _: on_batch(images))
 
 
 def heavy_until(gate: threading.Event) -> Callable[[Task, bool], DecodedImage]:
@@ -94,7 +101,7 @@ def test_batches_form_while_the_network_is_busy_and_are_bounded() -> None:
     sizes: list[int] = []
 
     async def scenario() -> None:
-        work = batcher(encode=encoder, on_batch=sizes.append)
+        work = batcher(lanes=[own_network(encoder, sizes.append)])
         waiting = [asyncio.create_task(one(work, b"a")) for _ in range(30)]
         await asyncio.sleep(0.2)
         encoder.allowed.set()
@@ -151,7 +158,7 @@ def test_a_network_that_fails_fails_its_batch_and_serves_the_next() -> None:
         return encode(pixels_BCHW)
 
     async def scenario() -> int:
-        work = batcher(encode=fail_once)
+        work = batcher(lanes=[own_network(fail_once)])
         with pytest.raises(RuntimeError, match="out of memory"):
             await one(work, b"a")
         answer = await one(work, b"b")
@@ -191,7 +198,7 @@ def test_a_caller_who_went_away_is_not_encoded_for() -> None:
     encoder = SlowEncoder()
 
     async def scenario() -> None:
-        work = batcher(encode=encoder)
+        work = batcher(lanes=[own_network(encoder)])
         stays = asyncio.create_task(one(work, b"a"))
         await asyncio.sleep(0.05)  # the network has it
         leave = [asyncio.create_task(one(work, b"b")) for _ in range(5)]
@@ -212,7 +219,7 @@ def test_closing_finishes_what_was_begun() -> None:
     encoder = SlowEncoder()
 
     async def scenario() -> list[int]:
-        work = batcher(encode=encoder)
+        work = batcher(lanes=[own_network(encoder)])
         waiting = [asyncio.create_task(one(work, bytes([n]))) for n in range(20)]
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(work.close())
@@ -231,7 +238,7 @@ def test_the_times_of_the_stages_are_told() -> None:
         return encode(pixels_BCHW)
 
     async def scenario() -> Encoded:
-        work = batcher(encode=slow)
+        work = batcher(lanes=[own_network(slow)])
         answer = await one(work, b"a")
         await work.close()
         return answer
@@ -254,14 +261,17 @@ def test_a_worker_of_one_core_decodes_a_whole_batch_in_the_networks_thread() -> 
 
     async def scenario() -> list[int]:
         work = batcher(
-            decode=noting_decode, decodes_itself=True, decode_threads=1, on_batch=sizes.append
+            decode=noting_decode,
+            decodes_itself=True,
+            decode_threads=1,
+            lanes=[own_network(on_batch=sizes.append)],
         )
         answers = await asyncio.gather(*(one(work, bytes([n])) for n in range(20)))
         await work.close()
         return [value(answer) for answer in answers]
 
     assert asyncio.run(scenario()) == list(range(20))
-    assert threads == {"network"}
+    assert threads == {"network-0"}
     assert sum(sizes) == 20
     assert len(sizes) < 10
 
@@ -310,7 +320,7 @@ def test_a_large_call_leaves_room_for_others() -> None:
     done: list[str] = []
 
     async def scenario() -> None:
-        work = batcher(encode=encoder)
+        work = batcher(lanes=[own_network(encoder)])
 
         async def note(name: str, count: int) -> None:
             await work.encode([Task(data=b"a", is_cheap=True)] * count, caller="")
@@ -333,7 +343,7 @@ def test_large_calls_have_two_batches_together_and_take_turns() -> None:
         return decode(task, light_only)
 
     async def scenario() -> int:
-        work = batcher(encode=encoder, decode=noting_decode)
+        work = batcher(lanes=[own_network(encoder)], decode=noting_decode)
         large = [
             asyncio.create_task(
                 work.encode([Task(data=bytes([n]), is_cheap=True)] * 300, caller="")
@@ -389,11 +399,11 @@ def test_a_lone_image_of_a_quick_network_takes_no_thread_and_company_does() -> N
         return encode(pixels_BCHW)
 
     async def scenario() -> list[int]:
-        work = batcher(encode=noting_encode, is_quick=True)
+        work = batcher(lanes=[own_network(noting_encode)], is_quick=True)
         alone = [await one(work, bytes([n])) for n in range(3)]
         assert threads == ["MainThread"] * 3
         together = await asyncio.gather(*(one(work, bytes([n])) for n in range(3, 50)))
-        assert set(threads[3:]) == {"network"}
+        assert set(threads[3:]) == {"network-0"}
         await work.close()
         return [value(answer) for answer in (*alone, *together)]
 

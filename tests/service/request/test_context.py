@@ -11,6 +11,7 @@ import pytest
 from index.errors import UnknownIdError
 from service.api.application import create_router
 from service.config import ServiceSettings
+from service.encoding.lane import OwnNetwork
 from service.inference.batcher import Batcher
 from service.inference.engine import Engine
 from service.inference.task import DecodedImage, Task
@@ -31,14 +32,13 @@ class EncodingEngine:
             decode=lambda task, light_only: DecodedImage(
                 pixels_CHW=np.zeros((1, 1, 1), np.uint8), thumbnail=None
             ),
-            encode=self._encode,
+            lanes=[OwnNetwork(self._encode, lambda *_: None)],
             watchdog=Watchdog(),
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
             is_quick=False,
             max_batch=8,
-            on_batch=lambda _: None,
         )
 
     def _encode(self, pixels_BCHW: Any) -> Encoding:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.api.application import create_router
 from service.config import ServiceSettings
+from service.encoding.lane import OwnNetwork
 from service.inference.batcher import Batcher
 from service.inference.task import Task
 from service.request.gateway import Gateway
@@ -145,14 +146,13 @@ def test_livez_asks_for_a_restart_while_the_network_is_stuck_and_only_then() -> 
     async def probe() -> list[httpx.Response]:
         batcher = Batcher(
             decode=lambda task, light_only: _decoded(encoder, task),
-            encode=encode,
+            lanes=[OwnNetwork(encode, context.metrics.count_batch)],
             watchdog=context.watchdog,
             decode_threads=1,
             heavy_threads=1,
             decodes_itself=False,
             is_quick=False,
             max_batch=2,
-            on_batch=context.metrics.count_batch,
         )
         transport = httpx.ASGITransport(Gateway(context))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:

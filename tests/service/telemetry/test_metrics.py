@@ -86,7 +86,7 @@ def test_histograms_are_those_of_the_prometheus_client(seconds: list[float]) -> 
 def test_metrics_survive_being_written_and_read(server_id: str) -> None:
     metrics = WorkerMetrics()
     count(metrics)
-    metrics.count_batch(7)
+    metrics.count_batch(7, 0.25)
     written = snapshot(metrics, gallery_items=3.0)
 
     SharedMetrics(server_id, 1).write(written)
@@ -99,12 +99,12 @@ def test_metrics_survive_being_written_and_read(server_id: str) -> None:
 def test_a_worker_in_the_place_of_another_goes_on_counting(server_id: str) -> None:
     first = WorkerMetrics()
     count(first)
-    first.count_batch(4)
+    first.count_batch(4, 0.5)
     SharedMetrics(server_id, 1).write(first.snapshot())
 
     second = WorkerMetrics(SharedMetrics(server_id, 1).predecessor())
     count(second)
-    second.count_batch(4)
+    second.count_batch(4, 0.5)
 
     text = prometheus_text([snapshot(second)]).decode()
     labels = {"method": "GET", "route": "/v1/gallery", "status": "200"}

@@ -65,6 +65,10 @@ class LoopDisk:
         finally:
             os.close(descriptor)
 
+    def become_read_only(self) -> None:
+        """From now on it can only be read, as the kernel decides of a disk that fails."""
+        subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
+
     def restart(self) -> None:
         """Mount it again, as after a power cut; nobody may use it any more."""
         deadline = time.monotonic() + 30

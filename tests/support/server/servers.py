@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,11 @@ def _of_this_process() -> Iterator[int]:
 _ports = _of_this_process()
 
 
-def serve_command(model: Path, gallery: Path, port: int, *options: str) -> list[str]:
-    command = [sys.executable, "-m", "cli.main", "serve", "--model", str(model)]
+def serve_command(
+    model: Path, gallery: Path, port: int, *options: str, program: Sequence[str] = ("cli.main",)
+) -> list[str]:
+    """Return the command of a server; ``program`` is run in place of `lookalike`."""
+    command = [sys.executable, "-m", *program, "serve", "--model", str(model)]
     return [*command, "--gallery", str(gallery), "--port", str(port), *options]
 
 
@@ -114,7 +117,12 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running_server(
-    model: Path, gallery: Path, log: Path, *options: str, wait: bool = True
+    model: Path,
+    gallery: Path,
+    log: Path,
+    *options: str,
+    wait: bool = True,
+    program: Sequence[str] = ("cli.main",),
 ) -> Iterator[Server]:
     """Start `lookalike serve`, wait until it is ready, and stop it after the block.
 
@@ -125,7 +133,7 @@ def running_server(
         options = ("--create", *options)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            serve_command(model, gallery, port, *options),
+            serve_command(model, gallery, port, *options, program=program),
             stdout=output,
             stderr=subprocess.STDOUT,
             env=clean_environment(),

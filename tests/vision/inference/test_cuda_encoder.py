@@ -1,8 +1,10 @@
 """The encoder for GPUs: its bookkeeping on any machine, its answers on one that has a GPU."""
 
+import gc
 import logging
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +20,9 @@ from torch import nn
 from tests.support.models import manifest, write_model
 from tests.support.server.servers import ROOT
 from vision.errors import DeviceError
-from vision.inference.cuda_encoder import LARGEST, SIZES, CudaEncoder, padded
-from vision.inference.cuda_streams import Event, StreamName
+from vision.inference.cuda.batch_plan import SIZES
+from vision.inference.cuda.streams import STREAM_NAMES, Event, StreamName
+from vision.inference.cuda_encoder import CudaEncoder
 from vision.inference.open_encoder import open_encoder
 from vision.inference.torch_encoder import TorchEncoder
 from vision.networks.network import Network, build_network
@@ -33,6 +36,8 @@ from vision.networks.precision import (
 )
 
 CPU = torch.device("cpu")
+LARGEST = SIZES[-1]
+COUNTS = (*range(1, 18), 31, 32, 33, 64, 65, 100, LARGEST, LARGEST + 1, 300)
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -63,8 +68,10 @@ class LateStreams:
     captures: bool = True
     replayed: list[int] = field(default_factory=list)
     waiting: dict[StreamName, deque[LateEvent]] = field(
-        default_factory=lambda: {"upload": deque(), "compute": deque(), "download": deque()}
+        default_factory=lambda: {name: deque() for name in STREAM_NAMES}
     )
+    took_s: Callable[[int], float] = lambda size: 0.001 + size * 1e-5
+    sizes: dict[Callable[[], object], int] = field(default_factory=dict)
 
     def run(
         self, name: StreamName, work: Callable[[], object], *, after: Event | None = None
@@ -78,13 +85,23 @@ class LateStreams:
         if not self.captures:
             raise RuntimeError("operation not permitted when stream is capturing")
         assert isinstance(work, partial)
-        (size,) = work.args
+        size = work.args[-1]
 
         def replay() -> None:
             self.replayed.append(size)
             work()
 
+        self.sizes[replay] = size
         return replay
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        return self.took_s(self.sizes[work])
+
+    def free_memory(self) -> None:
+        pass
+
+    def is_lost(self) -> bool:
+        return False
 
 
 def network() -> Network:
@@ -97,6 +114,7 @@ def encoder(streams: LateStreams | None = None, *, warm: bool = True) -> CudaEnc
     made = CudaEncoder(manifest(), network(), torch.float32, streams or LateStreams())
     if warm:
         made.warm_up((1, LARGEST))
+        made.finish_warm_up()
     return made
 
 
@@ -114,9 +132,9 @@ def cosines(ours_BD: NDArray[np.float32], theirs_BD: NDArray[np.float32]) -> NDA
 
 @pytest.mark.parametrize("warm", [False, True], ids=["piece by piece", "graphs"])
 def test_answers_are_those_of_the_plain_encoder_for_every_batch_size(warm: bool) -> None:
-    ours, expected = encoder(warm=warm), plain().encode(pixels(100))
-    for count in (*range(1, LARGEST + 2), 64, 65, 100):
-        answer = ours.encode(pixels(100)[:count])
+    ours, expected = encoder(warm=warm), plain().encode(pixels(300))
+    for count in COUNTS:
+        answer = ours.encode(pixels(300)[:count])
         assert answer.vectors_BD.shape == (count, 256)
         np.testing.assert_allclose(answer.vectors_BD, expected.vectors_BD[:count], atol=1e-5)
         np.testing.assert_allclose(
@@ -143,7 +161,21 @@ def test_an_answer_stays_when_the_next_batches_use_the_same_memory() -> None:
     np.testing.assert_array_equal(first.probabilities_BL, kept[1])
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 17, 31])
+def test_a_batch_begins_while_the_one_before_is_under_way() -> None:
+    ours = encoder()
+    batches = [pixels(count, count) for count in (3, 256, 40, 1)]
+    under_way = deque([ours.start(batches[0])])
+    answers = []
+    for batch in batches[1:]:
+        under_way.append(ours.start(batch))
+        answers.append(under_way.popleft()())
+    answers.append(under_way.popleft()())
+
+    for batch, answer in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(answer.vectors_BD, plain().encode(batch).vectors_BD, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 17, 130])
 def test_what_an_earlier_batch_left_in_the_padding_changes_nothing(count: int) -> None:
     fresh, used = encoder(), encoder()
     used.encode(pixels(LARGEST, seed=9))
@@ -155,11 +187,9 @@ def test_what_an_earlier_batch_left_in_the_padding_changes_nothing(count: int) -
 
 @pytest.mark.parametrize(
     ("count", "sizes"),
-    [(1, [1]), (2, [2]), (3, [4]), (9, [16]), (32, [32]), (33, [32, 1]), (70, [32, 32, 8])],
+    [(1, [1]), (3, [4]), (33, [64]), (200, [256]), (256, [256]), (257, [256, 1]), (300, [256, 64])],
 )
-def test_batches_are_padded_to_the_next_size_and_cut_at_the_largest(
-    count: int, sizes: list[int]
-) -> None:
+def test_where_a_launch_costs_most_batches_are_padded(count: int, sizes: list[int]) -> None:
     streams = LateStreams()
     ours = encoder(streams)
     streams.replayed.clear()
@@ -168,9 +198,54 @@ def test_batches_are_padded_to_the_next_size_and_cut_at_the_largest(
     assert streams.replayed == sizes
 
 
-def test_padding_is_the_least_there_is() -> None:
-    for count in range(1, LARGEST + 1):
-        assert padded(count) == min(size for size in SIZES if size >= count)
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(33, [32, 1]), (70, [64, 4, 2]), (96, [64, 32]), (100, [64, 32, 4])]
+)
+def test_where_images_cost_most_batches_are_cut(count: int, sizes: list[int]) -> None:
+    streams = LateStreams(took_s=lambda size: 1e-6 + size * 1e-4)
+    ours = encoder(streams)
+    streams.replayed.clear()
+    ours.encode(pixels(count))
+
+    assert streams.replayed == sizes
+
+
+def test_batches_that_would_take_too_long_are_not_wanted() -> None:
+    streams = LateStreams(took_s=lambda size: size * 1e-3)
+    ours = encoder(streams)
+
+    assert ours.batch_size == 32
+    assert max(ours.recorded) == 32
+
+
+def test_sizes_that_gain_nothing_are_not_recorded() -> None:
+    ours = encoder(LateStreams(took_s=lambda size: max(16, size) * 1e-5))
+
+    assert ours.recorded == {1, 2, 4, 8, 16, 32, 64}  # 64 was tried
+
+
+def test_only_what_the_first_batches_need_is_recorded_before_them() -> None:
+    ours = encoder(warm=False)
+    ours._graphs.record_first(LARGEST)
+
+    assert ours.recorded == {1, 8, 32}
+
+
+def test_the_thread_of_the_graphs_stays_as_long_as_the_encoder() -> None:
+    """What cuDNN keeps for a thread may be what its graphs run."""
+
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "graphs"}
+
+    before = threads()
+    ours = encoder()
+    (made,) = threads() - before
+    assert made.is_alive()
+
+    del ours
+    gc.collect()
+    made.join(timeout=10)
+    assert not made.is_alive()
 
 
 @pytest.mark.parametrize(("largest", "recorded"), [(1, {1}), (5, {1, 2, 4, 8}), (500, set(SIZES))])
@@ -178,11 +253,9 @@ def test_only_sizes_that_can_come_are_recorded(largest: int, recorded: set[int])
     streams = LateStreams()
     ours = encoder(streams, warm=False)
     ours.warm_up((1, largest))
-    streams.replayed.clear()
-    for size in SIZES:
-        ours.encode(pixels(size))
+    ours.finish_warm_up()
 
-    assert set(streams.replayed) == recorded
+    assert ours.recorded == recorded
 
 
 def test_where_recording_fails_batches_are_launched_piece_by_piece(
@@ -239,6 +312,8 @@ def test_fewer_bits_are_for_the_features_alone() -> None:
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_fewer_bits_keep_the_vectors_and_unit_length(precision: torch.dtype) -> None:
     half = CudaEncoder(manifest(), in_precision(network(), precision), precision, LateStreams())
+    half.warm_up((16,))
+    half.finish_warm_up()
     ours, theirs = half.encode(pixels(16)), plain().encode(pixels(16))
 
     assert ours.vectors_BD.dtype == np.float32
@@ -285,11 +360,13 @@ def test_a_gpu_gives_the_vectors_of_float32(
     tmp_path: Path, warm: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_model(tmp_path / "model")
-    ours, theirs = CudaEncoder.load(tmp_path / "model"), TorchEncoder.load(tmp_path / "model")
+    ours = CudaEncoder.load(tmp_path / "model")
+    theirs = TorchEncoder.load(tmp_path / "model", device="cuda")
     if warm:
         ours.warm_up((1, LARGEST))
-    assert "no CUDA graphs" not in caplog.text
-    for count in range(1, LARGEST + 2):
+        ours.finish_warm_up()
+    assert "CUDA graphs" not in caplog.text
+    for count in COUNTS:
         mine, other = ours.encode(pixels(count, count)), theirs.encode(pixels(count, count))
         assert cosines(mine.vectors_BD, other.vectors_BD).min() > MIN_COSINE
         np.testing.assert_allclose(mine.probabilities_BL, other.probabilities_BL, atol=0.01)
@@ -311,6 +388,7 @@ def test_graphs_on_a_gpu_answer_as_what_they_recorded(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     recorded, piecewise = (CudaEncoder.load(tmp_path / "model") for _ in range(2))
     recorded.warm_up((1, LARGEST))
+    recorded.finish_warm_up()
     for count in (*SIZES, 100):
         np.testing.assert_allclose(
             recorded.encode(pixels(count)).vectors_BD,
@@ -327,7 +405,8 @@ def test_on_a_gpu_neither_neighbours_nor_padding_nor_later_batches_change_a_row(
     write_model(tmp_path / "model")
     ours = CudaEncoder.load(tmp_path / "model")
     ours.warm_up((1, LARGEST))
-    for count in (1, 3, 20, 32, 90):
+    ours.finish_warm_up()
+    for count in (1, 3, 20, 32, 90, 200):
         alike = [np.concatenate([pixels(1), pixels(count, seed)[1:]]) for seed in (1, 2)]
         first = ours.encode(alike[0]).vectors_BD
         kept = first.copy()

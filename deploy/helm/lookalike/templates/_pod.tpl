@@ -65,11 +65,15 @@ spec:
       args:
         - |
           [ -e "$GALLERY/gallery.sqlite" ] || lookalike index restore "/backups/$BACKUP" "$GALLERY"
+          {{- if $reads }}
+          # A server that writes builds the search structure by itself; one that reads could only scan.
+          [ -e "$GALLERY/snapshots" ] || lookalike index rebuild "$GALLERY"
+          {{- end }}
       env:
         - {name: GALLERY, value: {{ include "lookalike.gallery" . | quote }}}
         - {name: BACKUP, value: {{ .Values.gallery.restoreFrom | quote }}}
       resources:
-        {{- toYaml .Values.backup.resources | nindent 8 }}
+        {{- toYaml .Values.resources | nindent 8 }}
       securityContext:
         {{- include "lookalike.containerSecurity" . | nindent 8 }}
       volumeMounts:

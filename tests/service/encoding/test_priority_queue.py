@@ -1,6 +1,6 @@
 """What came alone goes before bulk, which has its turns."""
 
-from service.inference.priority_queue import PriorityQueue
+from service.encoding.priority_queue import PriorityQueue
 
 
 def emptied(queue: PriorityQueue[str]) -> str:

@@ -1,0 +1,1 @@
+"""The images: what they are made of, and how they run."""
