@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from typing import Annotated
 
 import typer
 
@@ -22,6 +23,7 @@ from cli.search import search
 from cli.serve import ServeCommand, serve
 from cli.training.train import train
 from cli.up.command import up
+from files.version import VERSION
 
 app = typer.Typer(
     name="lookalike",
@@ -30,6 +32,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lookalike {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 app.command()(up)
 app.command()(demo)
 app.command()(train)

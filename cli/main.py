@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 FAILED = 1
+MISUSED = 2  # the command or a setting; typer's code for options
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it; typer's code for Ctrl-C
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, of GPU and CPU
 STREAMS = 3  # standard input, output and error
@@ -80,7 +81,9 @@ def _report_error(error: BaseException) -> int:
         _print_error(sentence)
     if isinstance(error, OSError):
         _discard_output()  # it may be what failed, and would fail again when Python ends
-    return FAILED
+    from service.errors import SettingError  # noqa: PLC0415
+
+    return MISUSED if isinstance(error, SettingError) else FAILED
 
 
 def _known_message(error: BaseException) -> str | None:

@@ -38,7 +38,19 @@ def pack(
             shutil.copyfile(model / name, stored.path_of(name))
         if has_export(model, RUNTIME):
             write_export(Path(stored.path), read_export(model, manifest, RUNTIME))
+        _let_everybody_read(Path(stored.path))  # the service may run as another user
     if as_json:
         print_json({"tag": str(stored.tag), "fingerprint": manifest.fingerprint})
     else:
         print_info(f"Packed as {stored.tag}. Now: bentoml build")
+    if not has_export(model, RUNTIME):
+        print_info(
+            f"It has no export, so only what has torch can serve it: bentofile-cpu.yaml needs "
+            f"`lookalike export {model}` first, and then to pack it again."
+        )
+
+
+def _let_everybody_read(folder: Path) -> None:
+    """Have ``folder`` and all in it be read by every user, and changed by its owner alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)

@@ -4,6 +4,7 @@ The process that supervises the workers imports this module too, so nothing heav
 """
 
 import atexit
+import logging
 import os
 import uuid
 from functools import partial
@@ -14,10 +15,11 @@ import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
 from files.processes import end_with_parent
+from index.errors import VectorIndexError
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError
-from service.server.worker_count import has_encoder_process
 from service.telemetry.shared_metrics import remove_shared_folder
+from vision.errors import VisionError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -43,7 +45,7 @@ PACKED_MODEL: Final = "lookalike-model"  # its name in BentoML's model store
 
 @bentoml.service(
     name="lookalike",
-    workers=ServiceSettings.from_environment().workers or 1,  # the supervisor may count them
+    workers=1,  # the supervisor counts them
     # Ours, in service/telemetry, do the same for less and by route template.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -55,16 +57,24 @@ class Lookalike:
     @bentoml.on_deployment
     def supervise() -> None:
         """Prepare the process that supervises the workers, before it opens anything."""
-        from service.server.bento_supervisor import adapt_supervisor  # noqa: PLC0415
+        from service.preflight import check_start  # noqa: PLC0415
+        from service.server.bento_supervisor import adapt_supervisor, refuse_start  # noqa: PLC0415
+        from service.server.worker_count import has_encoder_process  # noqa: PLC0415
         from service.telemetry.json_log import configure_logging  # noqa: PLC0415
 
-        settings = ServiceSettings.from_environment()
-        atexit.register(configure_logging(settings.log_level).flush)
-        model, beside = model_folder(settings), None
-        if has_encoder_process(settings):
-            from service.encoding.supervision import encoder_process  # noqa: PLC0415
+        atexit.register(configure_logging("info").flush)
+        beside = None
+        try:
+            settings = ServiceSettings.from_environment()
+            logging.getLogger("lookalike").setLevel(settings.log_level.upper())
+            model = model_folder(settings)
+            check_start(settings, model)
+            if has_encoder_process(settings):
+                from service.encoding.supervision import encoder_process  # noqa: PLC0415
 
-            beside = partial(encoder_process, model, SERVER_ID)
+                beside = partial(encoder_process, model, SERVER_ID)
+        except (ServiceConfigError, VisionError, VectorIndexError, OSError) as error:
+            refuse_start(error)
         adapt_supervisor(SERVER_ID, model, beside)
 
     def __init__(self) -> None:

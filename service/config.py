@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.errors import ServiceConfigError
+from service.errors import SettingError
 from vision.formats.detect import FORMATS, formats_called
 from vision.inference.runtime_name import RUNTIME_HELP, RuntimeName
 
@@ -186,11 +186,11 @@ class ServiceSettings(BaseSettings):
         """Return the settings of this process's environment.
 
         Raises:
-            ServiceConfigError: a variable has a value out of range.
+            SettingError: a variable has a value out of range.
         """
         try:
             return cls()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = PREFIX + str(first["loc"][0]).upper()
-            raise ServiceConfigError(f"{name} cannot be used: {first['msg']}") from error
+            raise SettingError(f"{name} cannot be used: {first['msg']}") from error

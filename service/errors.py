@@ -38,6 +38,7 @@ RequestError                     the caller's
         ├── StoppingError        the service was told to stop
         └── StuckError           work of the service does not end; it needs a restart
 ServiceConfigError               ours: a setting or a file of the service cannot be used
+└── SettingError                 a setting has a value that it cannot have
 """
 
 
@@ -213,3 +214,7 @@ class StuckError(NotReadyError):
 
 class ServiceConfigError(Exception):
     """A setting or a file of the service cannot be used."""
+
+
+class SettingError(ServiceConfigError):
+    """A setting has a value that it cannot have."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, get_args
 
+from files.version import VERSION
 from index.errors import VectorIndexError
 from index.gallery import Gallery
 from service.inference.engine import Engine
@@ -109,6 +110,7 @@ class MetricsReporter:
         authorizer = self._context.authorizer
         keys = None if authorizer is None else authorizer.keys
         return {
+            "lookalike_build_info": {(VERSION,): [1.0]},
             "lookalike_requests_in_progress": _total(self._context.metrics.in_progress),
             "lookalike_workers_expected": _total(self._context.server_readiness().size),
             "lookalike_key_file_failing": {} if keys is None else _total(keys.is_failing),

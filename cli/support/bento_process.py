@@ -1,36 +1,35 @@
-"""The server's process: settings in, what can be wrong checked, BentoML's command out."""
+"""The server's process: settings in, what can be wrong checked, then BentoML's server in it."""
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from cli.support.console import print_info, stderr
-from cli.support.preflight import check_port, check_settings
-from service.config import PREFIX
-from service.server.worker_count import worker_count
-from vision.model.manifest import read_manifest
+from files.module_command import ROOT, module_command, module_environment
+from service.config import PREFIX, ServiceSettings
+from service.errors import ServiceConfigError
+from service.preflight import check_start
+from service.security.listening_address import check_port
 
 SERVICE: Final = "service.app:Lookalike"
 GRACE_S: Final = 30  # for requests in flight, after the signal to stop
 
 
 def start_server(settings: Mapping[str, object], *, host: str, port: int) -> None:
-    """Replace this process by the server, after checking all that can be checked quickly.
+    """Serve until stopped, after checking all that can be checked quickly.
 
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
-    from files.module_command import module_environment  # noqa: PLC0415
-
-    command = server_command(settings, host=host, port=port)
+    prepare_server(settings, host=host, port=port)
     if stderr.is_terminal:  # a file holds the server's own lines alone
         path = settings.get("unix_socket")
         place = f"at http://{browser_host(host)}:{port}/" if path is None else f"behind {path}"
         print_info(f"Starting. The page will be {place} in a few seconds.")
-    sys.stdout.flush()  # what was printed would go with this process
-    os.execve(command[0], command, module_environment())  # its workers inherit that
+    run_server(host, port)
 
 
 def server_command(settings: Mapping[str, object], *, host: str, port: int) -> list[str]:
@@ -39,29 +38,59 @@ def server_command(settings: Mapping[str, object], *, host: str, port: int) -> l
     Raises:
         VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
     """
-    from service.inference.open_gallery import make_gallery  # noqa: PLC0415
+    prepare_server(settings, host=host, port=port)
+    return module_command("cli.support.bento_process", host, str(port))
 
+
+def prepare_server(settings: Mapping[str, object], *, host: str, port: int) -> None:
+    """Put the settings into this process's environment, and check them with what they name.
+
+    Raises:
+        VisionError, VectorIndexError, ServiceConfigError: something cannot be used.
+    """
     for name, value in settings.items():
         if value is not None:
             os.environ[PREFIX + name.upper()] = str(value)
-    checked = check_settings()
-    os.environ[f"{PREFIX}WORKERS"] = str(worker_count(checked))
+    checked = ServiceSettings.from_environment()
+    if checked.model is None:
+        raise ServiceConfigError("no model folder was named")
     if checked.unix_socket is None:
         check_port(host, port)
     else:
         from service.server.unix_socket import check_path  # noqa: PLC0415 - circus takes long
 
         check_path(checked.unix_socket)
-    if checked.model is not None:
-        make_gallery(checked, read_manifest(checked.model), model_folder=checked.model)
-    os.environ[f"{PREFIX}CREATE"] = "false"  # a worker that starts later makes no second one
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    root = Path(__file__).resolve().parents[2]
-    return [
-        *(sys.executable, "-P", "-m", "bentoml", "serve", SERVICE),
-        *("--working-dir", str(root), "--host", host, "--port", str(port)),
-        *("--timeout-graceful-shutdown", str(GRACE_S)),
-    ]
+    check_start(checked, checked.model)
+
+
+def run_server(host: str, port: int) -> None:
+    """Be BentoML's server, with settings from the environment, until it was stopped."""
+    environment = module_environment()  # workers inherit it
+    os.environ.clear()
+    os.environ.update(environment, BENTOML_DO_NOT_TRACK="True")
+    _find_home()
+    from _bentoml_impl.loader import load  # noqa: PLC0415 - a second
+    from _bentoml_impl.server import serve_http  # noqa: PLC0415
+
+    load(SERVICE, str(ROOT)).inject_config()
+
+    serve_http(
+        SERVICE,
+        working_dir=str(ROOT),
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def _find_home() -> None:
+    """Have BentoML keep its own files among the temporary ones where it may write nowhere else."""
+    if "BENTOML_HOME" in os.environ:
+        return
+    home = Path(os.path.expanduser("~")) / "bentoml"
+    if not any(os.access(one, os.W_OK | os.X_OK) for one in (home, home.parent)):
+        place = Path(tempfile.gettempdir()) / f"lookalike-bentoml-{os.getuid()}"
+        os.environ["BENTOML_HOME"] = str(place)
 
 
 def browser_host(host: str) -> str:
@@ -69,3 +98,7 @@ def browser_host(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    run_server(sys.argv[1], int(sys.argv[2]))

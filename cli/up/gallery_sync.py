@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from cli.support.crash_report import installed_version
 from cli.support.gallery_filling import add_images, set_thumbnail_side
 from cli.support.image_source import ImageSource, open_image_source
 from cli.up.inventory import Inventory
 from cli.up.workspace import State, Workspace
 from dataset.listing import ListedFile, Listing
 from files.resource_limits import usable_cores
+from files.version import VERSION
 from index.decoding.file_decoder import UNREADABLE
 from index.items.source_entries import id_of_path, image_entries
 from index.store.schema import DATABASE_NAME
@@ -70,7 +70,7 @@ class GallerySync:
         self.state = state
         self._workspace = workspace
         self._device = device
-        self._program = installed_version("lookalike") or "0"
+        self._program = VERSION
         self._thumbnail = thumbnail  # longest side of pictures to be kept, pixels
         self._fingerprint = read_manifest(workspace.model).fingerprint
         self._gallery: Gallery | None = None

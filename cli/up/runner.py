@@ -30,9 +30,9 @@ def run_up(options: UpOptions) -> None:
     Raises:
         Errors of all floors, a sentence each; what was finished is kept.
     """
-    from cli.support.preflight import check_port  # noqa: PLC0415 - keeps `--help` quick
-    from cli.up.outlook import print_plan, suggest_retraining  # noqa: PLC0415
+    from cli.up.outlook import print_plan, suggest_retraining  # noqa: PLC0415 - keeps `--help` quick
     from cli.up.server import exec_server, page_url  # noqa: PLC0415
+    from service.security.listening_address import check_port  # noqa: PLC0415
 
     if options.serve and not options.plan:
         check_port(options.host, options.port)  # now, and not after five minutes

@@ -4,18 +4,20 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from files.version import VERSION
 from index.errors import VectorIndexError
 from service.api import edits, facets, inference, items, jobs, search, system
 from service.api.openapi import complete_document
 from service.api.pages import page_routes
 from service.encoding.network import open_network
+from service.errors import StoppingError
 from service.inference.engine import Engine
 from service.request.router import Router
 from service.request.worker_context import WorkerContext
@@ -34,7 +36,7 @@ def create_router() -> Router:
         )
     ]
     routes = [route for router in routers for route in router.routes]
-    pages = page_routes(_document(routers))
+    pages = page_routes(cache(partial(_document, routers)))
     return Router([route for route in (*routes, *pages) if isinstance(route, APIRoute)])
 
 
@@ -42,7 +44,7 @@ def _document(routers: list[APIRouter]) -> dict[str, Any]:
     """Return the OpenAPI document of the routes."""
     application = FastAPI(
         title="Lookalike",
-        version="1",
+        version=VERSION,
         description="Visual search you train yourself: classify an image, find what looks like it.",
     )
     for router in routers:
@@ -79,6 +81,8 @@ async def load(
     except (VisionError, VectorIndexError) as error:
         worker.loading.fail(str(error), folders=[model_folder, worker.settings.gallery])
         on_failed(str(error))
+    except StoppingError:  # told to end before there was a network
+        logger.info("stopped while loading")
     except Exception:
         logger.exception("an unexpected error")
         worker.loading.fail("an unexpected error; the log has it", folders=[])
@@ -93,6 +97,7 @@ def _leave_alone_what_stays() -> None:
 
 async def unload(worker: WorkerContext, loading: "asyncio.Task[None]") -> None:
     """Finish what was begun and close what ``load`` opened."""
+    worker.is_stopping = True  # loading, which may wait for another process, sees it
     await loading
     engine, worker.engine = worker.engine, None  # so that nobody looks at a closed gallery
     if engine is not None:

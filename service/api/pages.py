@@ -8,8 +8,9 @@ import asyncio
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Final, Self
@@ -89,25 +90,27 @@ class Asset:
         return Response(body, media_type=self.media_type, headers=headers)
 
 
-def page_routes(document: dict[str, Any]) -> list[BaseRoute]:
-    """Return the routes of the page, the API browser, their files, and the OpenAPI document."""
+def page_routes(document: Callable[[], dict[str, Any]]) -> list[BaseRoute]:
+    """Return the routes of the page, the API browser, their files, and the OpenAPI document.
+
+    What few ask for is made when somebody does: 0.2 s that no worker's start waits for.
+    """
     router = APIRouter()
     folder = files("service") / "page"
     swagger = files("fastapi_swagger") / "resources"
     for file in sorted(folder.iterdir(), key=lambda found: found.name):
         if _suffix(file) in MEDIA_TYPES and _suffix(file) != "html":
-            _add(router, f"/page/{file.name}", Asset.of(file.read_bytes(), _suffix(file)))
+            _add(router, f"/page/{file.name}", file)
     for name in SWAGGER_FILES:
-        file = swagger / name
-        _add(router, f"/docs/{name}", Asset.of(file.read_bytes(), _suffix(file)))
-    _add(router, "/docs", Asset.of((folder / "docs.html").read_bytes(), "html", DOCS_POLICY))
-    _add(router, "/", Asset.of((folder / "index.html").read_bytes(), "html", PAGE_POLICY))
+        _add(router, f"/docs/{name}", swagger / name)
+    _add(router, "/docs", folder / "docs.html", DOCS_POLICY)
+    _add(router, "/", folder / "index.html", PAGE_POLICY)
 
     @lru_cache(maxsize=FOLDERS_KEPT)
     def document_under(path: str) -> Asset:
         servers = {"servers": [{"url": path}]} if path else {}
         return Asset.of(
-            json.dumps({**document, **servers}).encode(), "json", cache_control="no-store"
+            json.dumps({**document(), **servers}).encode(), "json", cache_control="no-store"
         )
 
     async def answer_document(request: RequestContext) -> Response:
@@ -119,9 +122,15 @@ def page_routes(document: dict[str, Any]) -> list[BaseRoute]:
     return router.routes
 
 
-def _add(router: APIRouter, path: str, asset: Asset) -> None:
+def _add(router: APIRouter, path: str, file: Traversable, policy: str = API_CONTENT_POLICY) -> None:
+    content = file.read_bytes()  # now: what is served later is of the same version
+
+    @cache
+    def asset() -> Asset:
+        return Asset.of(content, _suffix(file), policy)
+
     async def answer(request: RequestContext) -> Response:
-        return asset.answer(request)
+        return (await asyncio.to_thread(asset)).answer(request)
 
     router.add_api_route(path, answer, methods=["GET", "HEAD"])
 

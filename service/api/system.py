@@ -7,6 +7,7 @@ from functools import partial
 from fastapi import APIRouter, Response
 
 from files.filesystem import storage_warning
+from files.version import VERSION
 from service.api.openapi import problem_responses
 from service.errors import NotReadyError, StoppingError, StuckError
 from service.request.context import RequestContext, json_response
@@ -25,6 +26,7 @@ async def get_model(request: RequestContext) -> Response:
     return json_response(
         ModelAnswer(
             request_id=request.id,
+            version=VERSION,
             name=manifest.name,
             fingerprint=manifest.fingerprint,
             labels=list(manifest.labels),

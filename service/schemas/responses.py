@@ -168,8 +168,9 @@ class RuntimeInfo(BaseModel):
 
 
 class ModelAnswer(Answer):
-    """The loaded model."""
+    """The loaded model, and the version of the service."""
 
+    version: str = Field(description="of the service, such as 1.2.0")
     name: str
     fingerprint: str
     labels: list[str] = Field(description="classes; empty: it has learnt none")

@@ -14,17 +14,20 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from bentoml._internal.utils import circus
+from circus.sockets import CircusSocket  # type: ignore[import-untyped]
 from tornado import gen
 
 from files.filesystem import storage_warning
 from files.resource_limits import limit_threads, resource_limits
+from files.version import VERSION
 from service.config import ServiceSettings
-from service.errors import ServiceConfigError
+from service.errors import ServiceConfigError, SettingError
+from service.security.listening_address import check_port, choose_host, warn_if_open
 from service.server.ready_workers import ReadyWorkers
-from service.server.unix_socket import UnixListener
+from service.server.unix_socket import UnixListener, check_path
 from service.server.worker_count import worker_count
 from service.server.worker_replacement import WorkerReplacement
 from service.telemetry.shared_metrics import shared_folder
@@ -32,6 +35,7 @@ from service.telemetry.shared_metrics import shared_folder
 logger = logging.getLogger("lookalike.service")
 
 CHECK_S: Final = 1
+AGAIN_S: Final = 0.1  # until a stop is tried once more
 ENCODER_SOCKET: Final = "LOOKALIKE_ENCODER_SOCKET"  # the variable that tells workers where it is
 _SO_ATTACH_FILTER: Final = 26  # of socket(7)
 # Classic BPF on the TCP header (bpf(4)): code, jump if so, jump if not, value.
@@ -62,8 +66,8 @@ class _Arbiter(circus.Arbiter):
         self, watchers: list[Any], endpoint: str, pubsub_endpoint: str, **options: Any
     ) -> None:
         if options.get("plugins"):
-            raise ServiceConfigError(
-                "--reload needs a control port, which this service never opens"
+            refuse_start(
+                SettingError("--reload needs a control port, which this service never opens")
             )
         options["check_delay"] = CHECK_S
         settings = ServiceSettings.from_environment()
@@ -75,14 +79,14 @@ class _Arbiter(circus.Arbiter):
             watcher.env["LOOKALIKE_WORKERS"] = str(watcher.numprocesses)
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
+        self._why_it_ended: str | None = None
+        try:
+            options["sockets"] = [_listener(one, settings) for one in options["sockets"]]
+        except ServiceConfigError as error:
+            refuse_start(error)
         logger.info("this server may use %s", resource_limits())
         if (warning := storage_warning(settings.gallery)) is not None:
             logger.warning("%s", warning)
-        self._why_it_ended: str | None = None
-        if settings.unix_socket is not None:
-            options["sockets"] = [
-                UnixListener(settings.unix_socket, one) for one in options["sockets"]
-            ]
         self._add_encoder_process(watchers, options.setdefault("sockets", []))
         super().__init__(watchers, "inproc://control", "inproc://events", **options)
 
@@ -102,7 +106,11 @@ class _Arbiter(circus.Arbiter):
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
         """Supervise until told to stop, or until no worker can be had: then exit with 1."""
-        super().start(cb)
+        try:
+            super().start(cb)
+        except RuntimeError:  # circus could start no process at all, and has logged why
+            logger.error("the service ends: no worker can be started; the lines above say why")  # noqa: TRY400
+            raise SystemExit(1) from None
         if self._why_it_ended is not None:
             raise SystemExit(1)
 
@@ -128,7 +136,15 @@ class _Arbiter(circus.Arbiter):
             one.replace_all()
 
     def stop(self) -> Any:
-        """Stop the workers, and let nobody connect whom none of them would accept any more."""
+        """Stop the workers, and let nobody connect whom none of them would accept any more.
+
+        While circus starts workers it refuses to stop, and forgets that it was told to.
+        """
+        if self._stopping:
+            return None
+        if self._exclusive_running_command is not None:
+            self.loop.call_later(AGAIN_S, self.stop)
+            return None
         self.loop.call_later(ServiceSettings.from_environment().drain_s, self._shut)
         return super().stop()
 
@@ -137,6 +153,35 @@ class _Arbiter(circus.Arbiter):
             with contextlib.suppress(OSError):  # not TCP, or not Linux
                 refuse_connections(listener)
             listener.close()  # the workers have it open still, and the path of a Unix socket goes
+
+
+def _listener(address: CircusSocket, settings: ServiceSettings) -> CircusSocket:
+    """Return what to listen on in place of ``address``, which BentoML's server would listen on.
+
+    Raises:
+        ServiceConfigError: nothing can listen there.
+    """
+    if settings.unix_socket is not None:
+        check_path(settings.unix_socket)
+        logger.info("lookalike %s starts, behind %s", VERSION, settings.unix_socket)
+        return UnixListener(settings.unix_socket, address)
+    address.host = choose_host(address.host)
+    check_port(address.host, address.port)
+    logger.info("lookalike %s starts, on %s port %d", VERSION, address.host, address.port)
+    warn_if_open(address.host, has_keys=settings.api_keys_file is not None)
+    return address
+
+
+def refuse_start(error: Exception) -> NoReturn:
+    """End this process, which cannot start, and say why.
+
+    The exit code is 2 for the value of a setting, as of a command that is used wrongly, and else 1.
+    """
+    sentence = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        sentence = f"{error.filename}: {error.strerror}"
+    logger.error("the service cannot start: %s", sentence)
+    raise SystemExit(2 if isinstance(error, SettingError) else 1)
 
 
 def refuse_connections(listener: socket.socket) -> None:

@@ -22,8 +22,8 @@ QUEUE_LINES: Final = 8192  # two seconds of the busiest worker
 # interpreter away from requests. What is worth a warning is written at once.
 DELAY_S: Final = 0.05
 FLUSH_S: Final = 2.0  # at shutdown, for whoever reads our standard error to catch up
-# Loggers of libraries with handlers of their own, which would block on a full pipe.
-_LIBRARIES: Final = ("bentoml", "uvicorn", "uvicorn.error", "circus")
+# Loggers with handlers of their own, which would block on a full pipe: a command's, libraries'.
+_OTHERS: Final = ("lookalike", "bentoml", "uvicorn", "uvicorn.error", "circus")
 
 
 class LogQueue:
@@ -122,7 +122,7 @@ def configure_logging(level: str) -> LogQueue:
     """
     queue = LogQueue(sys.stderr.fileno())
     handler = LogHandler(queue)
-    for name in (None, *_LIBRARIES):
+    for name in (None, *_OTHERS):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name is None else []
         logger.setLevel(logging.WARNING)

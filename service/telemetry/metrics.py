@@ -44,6 +44,12 @@ class MetricSpec:
 
 _ALL: Final = (
     MetricSpec(
+        "lookalike_build_info",
+        "1, with the version of the service in the label.",
+        labels=("version",),
+        over_workers="max",
+    ),
+    MetricSpec(
         "lookalike_requests_total",
         "Requests answered; status 499: the client went away first.",
         labels=("method", "route", "status"),

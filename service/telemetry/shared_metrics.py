@@ -5,6 +5,7 @@ is in that one's file; so counters never go backwards. Whoever adds up sees only
 written a moment before, so nothing is ever shown that a later reader misses.
 """
 
+import contextlib
 import json
 import logging
 import operator
@@ -79,7 +80,8 @@ def shared_folder(server_id: str) -> Path:
 
 def remove_shared_folder(server_id: str) -> None:
     """Remove the folder, at the end of the server."""
-    shutil.rmtree(shared_folder(server_id), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # there is no folder for temporary files at all
+        shutil.rmtree(shared_folder(server_id), ignore_errors=True)
 
 
 def _read(path: Path) -> MetricsSnapshot:

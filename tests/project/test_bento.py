@@ -144,5 +144,7 @@ def test_an_export_is_packed_with_its_model(model: Path, tmp_path: Path) -> None
     run("cli.main", "pack", str(exported), home=tmp_path / "home")
 
     (packed,) = (tmp_path / "home" / "models" / "lookalike-model").glob("*/runtimes")
+    for path in (packed.parent, *packed.parent.rglob("*")):
+        assert path.stat().st_mode & 0o004, "the service may run as another user"
     manifest = read_manifest(exported)
     assert read_export(packed.parent, manifest, RUNTIME) == read_export(exported, manifest, RUNTIME)

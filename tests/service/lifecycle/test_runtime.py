@@ -71,8 +71,10 @@ os.environ |= {{
     "LOOKALIKE_CREATE": "true",
 }}
 import cli.commands
-from cli.support.preflight import check_settings
-check_settings()
+from service.config import ServiceSettings
+from service.preflight import check_settings
+settings = ServiceSettings.from_environment()
+check_settings(settings, settings.model)
 import service.app, service.api.application
 print(sorted({{"torch", "torchvision", "timm", "scipy", "sklearn"}} & set(sys.modules)))
 """
