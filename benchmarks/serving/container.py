@@ -1,6 +1,6 @@
 """An image in figures: sizes, seconds from its start to ready, memory when it waits.
 
-``python -m benchmarks.container --starts 5 -- --cgroups=disabled`` runs lookalike:cpu as
+``python -m benchmarks.serving.container --starts 5 -- --cgroups=disabled`` runs lookalike:cpu as
 docs/container.md does, with what stands behind ``--`` as further options of the engine. It wants a
 quiet machine.
 """
