@@ -104,6 +104,11 @@ EXCEPTIONS = {
         *("service.server.worker_count.MOST_FRONTS", "service.encoding.server.FAILURES"),
         *("service.server.worker_count.WORKER_BYTES", "service.worker.START_FAILED"),
         *(
+            "vision.inference.cuda.batch_plan.HELD_BYTES",
+            "vision.inference.cuda.batch_plan.TURN_S",
+            "vision.inference.cuda.failures.RETRY_S",
+        ),
+        *(
             "service.server.worker_replacement.FIRST_WAIT_S",
             "service.server.worker_replacement.LONGEST_WAIT_S",
             "service.server.worker_replacement.MOST_FAILURES",
