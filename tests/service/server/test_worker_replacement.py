@@ -304,7 +304,9 @@ def test_a_server_whose_workers_cannot_start_any_more_ends_with_the_reason(
     assert contained.process.wait(timeout=REPLACED_S) == 1
     lines = [json.loads(line) for line in contained.log.read_text().splitlines()]
     assert lines[-1]["level"] == "error"
-    assert lines[-1]["message"] == (
-        f"the service ends: its workers could not start {MOST_FAILURES} times: "
+    counts = (MOST_FAILURES, MOST_FAILURES + 1)  # two may fail within the same second
+    assert lines[-1]["message"] in [
+        f"the service ends: its workers could not start {count} times: "
         f"{model} is not a model folder: no manifest.json"
-    )
+        for count in counts
+    ]
