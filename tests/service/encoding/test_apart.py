@@ -1,7 +1,7 @@
 """A whole server whose network is in a process of its own, as on a GPU, and whatever may end in it.
 
-The real network, on the CPU, by way of ``benchmarks.serving.front.apart``; a stand-in for what a GPU
-may do.
+The real network, on the CPU, by way of ``benchmarks.serving.front.apart``; a stand-in for what a
+GPU may do.
 """
 
 import os
