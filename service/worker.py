@@ -13,8 +13,8 @@ from typing import Final, NoReturn, Self
 
 from service.api.application import create_router, load, unload
 from service.config import ServiceSettings
-from service.metrics_reporter import MetricsReporter
 from service.request.gateway import Gateway
+from service.request.metrics_reporter import MetricsReporter
 from service.request.worker_context import WorkerContext
 from service.security.allowed_hosts import AllowedHosts
 from service.security.api_keys import KeyFile

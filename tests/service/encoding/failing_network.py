@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.serving.stand_in import StandInEncoder
+from benchmarks.serving.front.stand_in import StandInEncoder
 from service.config import ServiceSettings
 from service.encoding.program import run
 from vision.errors import DeviceLostError, DeviceMemoryError

@@ -1,7 +1,7 @@
 """A whole server whose network is in a process of its own, as on a GPU, and whatever may end in it.
 
-The real network, on the CPU, by way of ``benchmarks.serving.apart``; a stand-in for what a GPU may
-do.
+The real network, on the CPU, by way of ``benchmarks.serving.front.apart``; a stand-in for what a
+GPU may do.
 """
 
 import os
@@ -34,8 +34,8 @@ from tests.support.server.servers import (
     wait_until_ready,
 )
 
-REAL = ("benchmarks.serving.apart", "service.encoding.program")
-FAILING = ("benchmarks.serving.apart", "tests.service.encoding.failing_network")
+REAL = ("benchmarks.serving.front.apart", "service.encoding.program")
+FAILING = ("benchmarks.serving.front.apart", "tests.service.encoding.failing_network")
 WITHIN_S = 60.0
 
 

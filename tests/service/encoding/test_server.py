@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.serving.stand_in import StandInEncoder, one_hot
+from benchmarks.serving.front.stand_in import StandInEncoder, one_hot
 from service.encoding.client import EncoderClient
 from service.encoding.messages import MEMORY, MOST_BYTES, Greeting, Request
 from service.encoding.server import EncoderServer, NetworkFailedError

@@ -1,6 +1,6 @@
 """`lookalike serve` with the network in a process of its own on a machine without a GPU.
 
-    python -m benchmarks.serving.apart benchmarks.serving.stand_in serve --model …
+    python -m benchmarks.serving.front.apart benchmarks.serving.front.stand_in serve --model …
 
 The first argument is the module that is run in place of ``service.encoding.program``, which itself
 is one; the others are those of `lookalike`. The supervisor runs in this process, which decides as

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving.front --model demo/model --gallery demo/gallery
 
-The stand-in (``benchmarks/serving/stand_in.py``) takes 5.6 ms for 32 images and does nothing
+The stand-in (``benchmarks/serving/front/stand_in.py``) takes 5.6 ms for 32 images and does nothing
 meanwhile, so all that the cores do is HTTP, decoding, and passing pixels on; wrk shares them. It
 could do 5,714 images a second. ``busy`` is the share of the time in which it had a batch, by the
 server's own metric. What the cores would have to spare is shown by the processor time of an image.
@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 
 from benchmarks.machine import commit, describe_machine, spread
+from benchmarks.serving.front.stand_in import IMAGE_S
 from benchmarks.serving.load import Upload, put_under_load
 from benchmarks.serving.pictures import small
 from benchmarks.serving.servers import Server, free_port, running
-from benchmarks.serving.stand_in import IMAGE_S
 from files.resource_limits import usable_cores
 
 KINDS = {  # what is sent: the path, images a request, connections
@@ -61,7 +61,12 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running(
             [
-                *(sys.executable, "-m", "benchmarks.serving.apart", "benchmarks.serving.stand_in"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "benchmarks.serving.front.apart",
+                    "benchmarks.serving.front.stand_in",
+                ),
                 *("serve", "--model", str(given.model), "--gallery", str(given.gallery)),
                 *("--workers", str(given.workers), "--port", str(port := free_port())),
                 *("--log-level", "warning"),

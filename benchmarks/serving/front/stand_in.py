@@ -4,7 +4,7 @@ A batch of 32 images of VGG-19 took 5.6 ms on an H200, and one image 0.88 ms. So
 device takes max(0.88 ms, n x 5.6 / 32 ms) for n images, one batch after the other; a batch may be
 sent to it while it is at the one before, as with CUDA's streams. What it says of an image follows
 from the sum of its pixels, so that an answer shows whose it is. It is no part of the product: only
-``benchmarks.serving.apart`` starts a server with it.
+``benchmarks.serving.front.apart`` starts a server with it.
 
 Shape suffixes: B images, C channels, H x W pixels.
 """
