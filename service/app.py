@@ -57,7 +57,7 @@ class Lookalike:
     @bentoml.on_deployment
     def supervise() -> None:
         """Prepare the process that supervises the workers, before it opens anything."""
-        from service.preflight import check_start  # noqa: PLC0415
+        from service.inference.preflight import check_start  # noqa: PLC0415
         from service.server.bento_supervisor import adapt_supervisor, refuse_start  # noqa: PLC0415
         from service.server.worker_count import has_encoder_process  # noqa: PLC0415
         from service.telemetry.json_log import configure_logging  # noqa: PLC0415

@@ -136,10 +136,10 @@ def matmul_rate(side: int, device: str, *, rounds: int = 5) -> float:
 def measure_layouts(results: Results, folder: Path, *, dry: bool) -> None:
     """Compare VGG-19's features in bf16 as torch launches them, by the layout of their memory."""
     del folder
-    device, batch = ("cpu", 1) if dry else ("cuda", 128)
+    device, batch, side = ("cpu", 1, 32) if dry else ("cuda", 128, MODELS[VGG][1].size)
     torch.backends.cudnn.benchmark = True
     features = build_network(*MODELS[VGG]).eval().features.to(device).bfloat16()
-    pixels_BCHW = torch.randn(MODELS[VGG][1].batch_shape(batch), device=device).bfloat16()
+    pixels_BCHW = torch.randn(batch, 3, side, side, device=device).bfloat16()
     for layout in (torch.channels_last, torch.contiguous_format):
         network = features.to(memory_format=layout)
         laid_BCHW = pixels_BCHW.contiguous(memory_format=layout)

@@ -12,7 +12,7 @@ from cli.support.console import print_info, stderr
 from files.module_command import ROOT, module_command, module_environment
 from service.config import PREFIX, ServiceSettings
 from service.errors import ServiceConfigError
-from service.preflight import check_start
+from service.inference.preflight import check_start
 from service.security.listening_address import check_port
 
 SERVICE: Final = "service.app:Lookalike"

@@ -67,6 +67,7 @@ EXCEPTIONS = {
         ),
         *(
             "service.server.bento_supervisor.CHECK_S",
+            "service.server.bento_supervisor.AGAIN_S",
             "service.metrics_reporter.PERIOD_S",
             "service.worker.SETTLE_S",
         ),

@@ -72,7 +72,7 @@ os.environ |= {{
 }}
 import cli.commands
 from service.config import ServiceSettings
-from service.preflight import check_settings
+from service.inference.preflight import check_settings
 settings = ServiceSettings.from_environment()
 check_settings(settings, settings.model)
 import service.app, service.api.application

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from files.filesystem import storage_warning
+from files.processes import started_ticks
 from service.server.worker_replacement import (
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
@@ -23,6 +24,7 @@ from service.server.worker_replacement import (
     WorkerReplacement,
 )
 from tests.service.server.test_workers import start_lanes
+from tests.support.server.jobs import wait_for
 from tests.support.server.load_generator import Reply, run
 from tests.support.server.servers import Server, running_bento_server
 
@@ -239,6 +241,7 @@ def wait_until_replaced(server: Server, gone: set[int]) -> None:
 def test_a_killed_worker_is_replaced_in_a_container(contained: Server) -> None:
     victim = contained.workers()[0]
     os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: started_ticks(victim) is None)
     told = httpx.get(f"{contained.url}/readyz")
     assert told.status_code == 200
     assert told.json()["checks"]["workers"].startswith("1 of 2 workers can answer")
@@ -301,7 +304,9 @@ def test_a_server_whose_workers_cannot_start_any_more_ends_with_the_reason(
     assert contained.process.wait(timeout=REPLACED_S) == 1
     lines = [json.loads(line) for line in contained.log.read_text().splitlines()]
     assert lines[-1]["level"] == "error"
-    assert lines[-1]["message"] == (
-        f"the service ends: its workers could not start {MOST_FAILURES} times: "
+    counts = (MOST_FAILURES, MOST_FAILURES + 1)  # two may fail within the same second
+    assert lines[-1]["message"] in [
+        f"the service ends: its workers could not start {count} times: "
         f"{model} is not a model folder: no manifest.json"
-    )
+        for count in counts
+    ]

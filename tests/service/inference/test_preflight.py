@@ -1,6 +1,6 @@
 """A start that cannot succeed, by BentoML's own command as in a container: one sentence, not 0.
 
-What `lookalike serve` refuses, and in which words, is in server/test_refusals.py.
+What `lookalike serve` refuses, and in which words, is in ../server/test_refusals.py.
 """
 
 import json
@@ -141,7 +141,7 @@ import os, sys
 from pathlib import Path
 from service.app import ServiceConfigError
 from service.config import ServiceSettings
-from service.preflight import check_start
+from service.inference.preflight import check_start
 os.setgid(10001)
 os.setuid(10001)
 settings = ServiceSettings.from_environment()
