@@ -111,7 +111,8 @@ container-gpu: install ## the image lookalike:gpu, with torch and CUDA
 # that refuses two kinds of control groups side by side gets one of them, in a mount namespace of its own.
 container-check: install build/audit/installed ## builds lookalike:cpu, runs it and tests it
 	@docker info >/dev/null 2>&1 || scripts/system-packages buildah podman crun debootstrap
-	$(MAKE) container BASE=$$($(BIN)/python -m scripts.container.debian_base $(CONTAINER))
+	BUILDAH_ISOLATION=chroot $(MAKE) container BASE=$$($(BIN)/python -m scripts.container.debian_base $(CONTAINER))
+	$(MAKE) sbom
 	CONTAINER=$(CONTAINER) $(if $(wildcard /sys/fs/cgroup/unified),unshare --mount sh -c 'umount /sys/fs/cgroup/unified && exec "$$@"' sh) $(BIN)/python -m pytest -m container -rA
 
 container-pin: ## the digest that the base image has today, into container/Containerfile

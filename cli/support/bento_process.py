@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from service.inference.preflight import check_start
 from service.security.listening_address import check_port
 
 SERVICE: Final = "service.app:Lookalike"
-GRACE_S: Final = 30  # for requests in flight, after the signal to stop
+GRACE_S: Final = 5  # beyond the time that a request in flight may take, after the signal to stop
 
 
 def start_server(settings: Mapping[str, object], *, host: str, port: int) -> None:
@@ -73,13 +74,13 @@ def run_server(host: str, port: int) -> None:
     from _bentoml_impl.server import serve_http  # noqa: PLC0415
 
     load(SERVICE, str(ROOT)).inject_config()
-
+    request_s = ServiceSettings.from_environment().request_timeout_s
     serve_http(
         SERVICE,
         working_dir=str(ROOT),
         host=host,
         port=port,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=ceil(request_s) + GRACE_S,
     )
 
 
