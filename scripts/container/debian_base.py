@@ -16,20 +16,23 @@ from scripts.locks import ROOT
 
 NAME: Final = "localhost/debian:bookworm-slim"
 SUITE: Final = "bookworm"
-MIRROR: Final = "http://deb.debian.org/debian"
 # What the slim images of Debian leave out, and what no image keeps.
 LEFT_OUT: Final = ("usr/share/man", "usr/share/info", "usr/share/locale")
 FORGOTTEN: Final = ("var/cache/apt", "var/lib/apt/lists", "var/log/apt")
 
 
 def mirror() -> str:
-    """Return the mirror that this machine's own sources name, else Debian's."""
+    """Return the mirror that this machine's own sources name.
+
+    Raises:
+        ContainerError: they name none.
+    """
     for source in sorted(Path("/etc/apt").glob("sources.list*/**/*")):
         if source.is_file() and (
             found := re.search(r"https?://\S+/debian(?=\s|$)", source.read_text())
         ):
             return found[0]
-    return MIRROR
+    raise ContainerError("this machine's apt sources name no mirror of Debian")
 
 
 def find_base(engine: str, work: Path) -> str:
@@ -49,7 +52,7 @@ def make_base(engine: str, work: Path) -> str:
     """Return the name of the image, which is made unless there is one already.
 
     Raises:
-        ContainerError: debootstrap or the engine failed.
+        ContainerError: there is no mirror, or debootstrap or the engine failed.
     """
     if run(engine, "images", "--quiet", NAME):
         return NAME
