@@ -62,7 +62,10 @@ class WorkerContext:
         fitting = fit_memory(
             settings.max_bodies_bytes, share=BODIES_SHARE, workers=worker_count(settings)
         )
-        self.bodies = BodyMemoryBudget(max(fitting, settings.max_body_bytes))
+        one = min(
+            settings.max_body_bytes, settings.max_bodies_bytes
+        )  # fits, however little there is
+        self.bodies = BodyMemoryBudget(max(fitting, one))
 
     @property
     def retry_after_s(self) -> int:

@@ -81,14 +81,16 @@ class _Arbiter(circus.Arbiter):
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
         self._why_it_ended: str | None = None
         try:
-            options["sockets"] = [_listener(one, settings) for one in options["sockets"]]
+            sockets = [_listener(one, settings) for one in options.pop("sockets", ())]
         except ServiceConfigError as error:
             refuse_start(error)
         logger.info("this server may use %s", resource_limits())
         if (warning := storage_warning(settings.gallery)) is not None:
             logger.warning("%s", warning)
-        self._add_encoder_process(watchers, options.setdefault("sockets", []))
-        super().__init__(watchers, "inproc://control", "inproc://events", **options)
+        self._add_encoder_process(watchers, sockets)
+        super().__init__(
+            watchers, "inproc://control", "inproc://events", sockets=sockets, **options
+        )
 
     def _add_encoder_process(self, watchers: list[Any], sockets: list[Any]) -> None:
         """Have one process compute for all workers, and tell them where it is; if there is one."""

@@ -258,12 +258,13 @@ def test_no_request_is_sent_twice(tmp_path: Path) -> None:
     """By itself nginx sends again what it may have sent on a connection that was just closed."""
     service = Faithless()
     service.start()
-    with deployed_nginx(tmp_path / "n", service.address) as proxied, proxied.client() as client:
-        codes = []
+    codes = []
+    with deployed_nginx(tmp_path / "n", service.address) as proxied:
         for method in ("GET", "DELETE", "PUT", "POST"):
-            codes.append(client.get(f"/{method}/before").status_code)
             content = png(1) if method in ("PUT", "POST") else None
-            codes.append(client.request(method, f"/{method}", content=content).status_code)
+            with proxied.client() as client:  # nginx may hang up after a 502
+                codes.append(client.get(f"/{method}/before").status_code)
+                codes.append(client.request(method, f"/{method}", content=content).status_code)
     service.close()
 
     assert codes == [200, 502] * 4

@@ -72,7 +72,7 @@ WRONG = {
     "serve --model MODEL --gallery text.txt": (1, "text.txt"),
     "serve --model text.txt --gallery GALLERY": (1, "text.txt"),
     "serve --model demo/model --gallery GALLERY": (1, "holds vectors of model"),
-    "serve --model MODEL --gallery GALLERY --host nonsense": (1, "cannot listen on nonsense"),
+    "serve --model MODEL --gallery GALLERY --host nonsense": (2, "cannot listen on nonsense"),
     "serve --model MODEL --gallery GALLERY --api-keys-file text.txt": (1, "text.txt"),
     "new-key shop --expires yesterday": (2, "'yesterday'"),
 }

@@ -51,7 +51,8 @@ def takes_export(folder: Path, *, device: str, runtime: RuntimeName) -> bool:
         raise DeviceError(f"the runtime openvino is for the CPU, not for {device!r}")
     if runtime != "auto":
         return runtime == RUNTIME
-    return not _is_gpu(device) and has_export(folder, RUNTIME)
+    on_cpu = device in ("auto", "cpu") and not _is_gpu(device)
+    return on_cpu and has_export(folder, RUNTIME)
 
 
 def wants_gpu(*, device: str, runtime: RuntimeName) -> bool:

@@ -39,6 +39,7 @@ OUR_FAULT: set[type[Exception]] = {
     index_errors.LogCutError,
     index_errors.GenerationError,
     service_errors.RequestError,
+    service_errors.SettingError,
     service_errors.RetryableError,
     service_errors.ServiceConfigError,
 }
