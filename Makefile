@@ -109,7 +109,7 @@ container-gpu: install ## the image lookalike:gpu, with torch and CUDA
 
 # Where neither docker nor a registry is at hand, podman runs and debootstrap makes the base; a runtime
 # that refuses two kinds of control groups side by side gets one of them, in a mount namespace of its own.
-container-check: install build/audit/installed ## builds lookalike:cpu, runs it and tests it
+container-check: install build/audit/installed build/helm/helm ## builds lookalike:cpu, runs it and tests it
 	@docker info >/dev/null 2>&1 || scripts/system-packages buildah podman crun debootstrap
 	BUILDAH_ISOLATION=chroot $(MAKE) container BASE=$$($(BIN)/python -m scripts.container.debian_base $(CONTAINER))
 	$(MAKE) sbom

@@ -2,4 +2,5 @@
 
 from typing import Final
 
-VERSION: Final = "0.6.0"  # pyproject.toml's
+# pyproject.toml's; `python -m scripts.release prepare` writes both.
+VERSION: Final = "0.6.0"

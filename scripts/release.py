@@ -14,6 +14,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PYPROJECT: Final = Path("pyproject.toml")
+CODE: Final = Path("files/version.py")
 CHART: Final = Path("deploy/helm/lookalike/Chart.yaml")
 CHANGELOG: Final = Path("CHANGELOG.md")
 UNRELEASED: Final = "Unreleased"
@@ -51,6 +52,9 @@ def faults(root: Path, *, tag: str | None = None) -> list[str]:
         found.append(f"{PYPROJECT}: {now!r} is no version such as 1.2.3 or 1.2.3-rc.1")
     if released[:1] != [now]:
         found.append(f"{CHANGELOG}: its newest version is {released[:1]}, not {now}")
+    served = re.findall(r'^VERSION: Final = "(.*)"$', (root / CODE).read_text("utf-8"), re.MULTILINE)
+    if served != [now]:
+        found.append(f"{CODE}: it says {', '.join(served) or 'nothing'}, not {now}")
     chart = (root / CHART).read_text("utf-8")
     for field in ("version", "appVersion"):
         stated = re.findall(rf'^{field}: "?([^"\n]+?)"?$', chart, re.MULTILINE)
@@ -82,6 +86,7 @@ def prepare(root: Path, new: str) -> None:
         raise ReleaseError(f"{CHANGELOG} has nothing under {UNRELEASED}: what would be released?")
     for path, pattern, replacement in (
         (PYPROJECT, r'^version = ".*"$', f'version = "{new}"'),
+        (CODE, r'^VERSION: Final = ".*"$', f'VERSION: Final = "{new}"'),
         (CHART, r"^version: .*$", f"version: {new}"),
         (CHART, r"^appVersion: .*$", f'appVersion: "{new}"'),
         (CHANGELOG, rf"^## {UNRELEASED}$", f"## {new}"),

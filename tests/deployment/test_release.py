@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import CHANGELOG, CHART, PYPROJECT, ReleaseError, faults, prepare, version
+from scripts.release import CHANGELOG, CHART, CODE, PYPROJECT, ReleaseError, faults, prepare, version
 from tests.support.paths import ROOT
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What a release changes, at 1.2.3 with something new since."""
-    for path in (PYPROJECT, CHART):
+    for path in (PYPROJECT, CODE, CHART):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / CHANGELOG).write_text("# Changelog\n\n## Unreleased\n\n- A first version.\n")
@@ -49,6 +49,7 @@ def test_a_release_is_written_everywhere(checkout: Path) -> None:
     [
         (PYPROJECT, '"1.2.3"', '"1.2.4"', "CHANGELOG.md: its newest version is ['1.2.3']"),
         (PYPROJECT, '"1.2.3"', '"1.2"', "'1.2' is no version"),
+        (CODE, '"1.2.3"', '"1.2.2"', "version.py: it says 1.2.2, not 1.2.3"),
         (CHART, "\nversion: 1.2.3", "\nversion: 1.2.2", "version is 1.2.2, not 1.2.3"),
         (CHART, '"1.2.3"', '"1.2.2"', "appVersion is 1.2.2, not 1.2.3"),
         (CHART, "\nappVersion", "\nappVersions", "appVersion is missing, not 1.2.3"),
@@ -82,7 +83,7 @@ def test_a_tag_needs_its_version_and_a_changelog_that_is_done(checkout: Path) ->
     ],
 )
 def test_a_wrong_version_changes_nothing(checkout: Path, new: str, said: str) -> None:
-    before = {path: (checkout / path).read_text() for path in (PYPROJECT, CHART, CHANGELOG)}
+    before = {path: (checkout / path).read_text() for path in (PYPROJECT, CODE, CHART, CHANGELOG)}
 
     with pytest.raises(ReleaseError, match=said):
         prepare(checkout, new)

@@ -28,7 +28,8 @@ class DeviceRows:
         elif device.type == "cuda":
             room = torch.cuda.get_device_properties(device).total_memory // ROOM_SHARE
             if (of_bytes or rows_N.nbytes) <= room:
-                self._rows_N = self.part(slice(None))
+                whole_N = np.require(rows_N, requirements=["C", "W"])
+                self._rows_N = torch.from_numpy(whole_N).to(device)  # once; not pinned, it is large
 
     def part(self, part: slice) -> Tensor:
         """Return some rows in order, on the device."""
