@@ -52,7 +52,9 @@ def faults(root: Path, *, tag: str | None = None) -> list[str]:
         found.append(f"{PYPROJECT}: {now!r} is no version such as 1.2.3 or 1.2.3-rc.1")
     if released[:1] != [now]:
         found.append(f"{CHANGELOG}: its newest version is {released[:1]}, not {now}")
-    served = re.findall(r'^VERSION: Final = "(.*)"$', (root / CODE).read_text("utf-8"), re.MULTILINE)
+    served = re.findall(
+        r'^VERSION: Final = "(.*)"$', (root / CODE).read_text("utf-8"), re.MULTILINE
+    )
     if served != [now]:
         found.append(f"{CODE}: it says {', '.join(served) or 'nothing'}, not {now}")
     chart = (root / CHART).read_text("utf-8")

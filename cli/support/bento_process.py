@@ -12,7 +12,7 @@ from cli.support.console import print_info, stderr
 from files.module_command import ROOT, module_command, module_environment
 from service.config import PREFIX, ServiceSettings
 from service.errors import ServiceConfigError
-from service.inference.preflight import check_start
+from service.inference.preflight import check_settings
 from service.security.listening_address import check_port
 
 SERVICE: Final = "service.app:Lookalike"
@@ -61,7 +61,7 @@ def prepare_server(settings: Mapping[str, object], *, host: str, port: int) -> N
         from service.server.unix_socket import check_path  # noqa: PLC0415 - circus takes long
 
         check_path(checked.unix_socket)
-    check_start(checked, checked.model)
+    check_settings(checked, checked.model)
 
 
 def run_server(host: str, port: int) -> None:

@@ -27,7 +27,7 @@ _checked: set[Path] = set()  # models of the servers that this process may start
 
 
 def check_start(settings: ServiceSettings, model: Path) -> None:
-    """Check all that can be found out quickly, once a process; make the gallery if it may be new.
+    """Check all that can be found out quickly, and make the gallery if it may be new.
 
     Workers that start later make no second one.
 
@@ -44,16 +44,18 @@ def check_start(settings: ServiceSettings, model: Path) -> None:
             model, or is not there and may not be made.
         OSError: something cannot be read.
     """
-    if model in _checked:
-        return
     check_settings(settings, model)
     make_gallery(settings, read_manifest(model), model_folder=model)
     os.environ[f"{PREFIX}CREATE"] = "false"
-    _checked.add(model)
 
 
 def check_settings(settings: ServiceSettings, model: Path) -> None:
-    """Check the settings with the files that they name, as ``check_start``; make nothing."""
+    """Check the settings with the files that they name, once a process; make nothing.
+
+    Raises: as ``check_start``.
+    """
+    if model in _checked:
+        return
     _check_temporary_folder()
     check_tracing(settings)
     if settings.api_keys_file is not None:
@@ -72,9 +74,10 @@ def check_settings(settings: ServiceSettings, model: Path) -> None:
     if takes_export(model, device=settings.device, runtime=settings.runtime):
         read_export(model, manifest, RUNTIME)
     else:
-        _check_torch(settings.device, model)
+        _check_torch(settings, model)
         read_weights(model, manifest)
     check_gallery(settings, manifest)
+    _checked.add(model)
 
 
 def _check_temporary_folder() -> None:
@@ -88,15 +91,19 @@ def _check_temporary_folder() -> None:
         ) from error
 
 
-def _check_torch(device: str, model: Path) -> None:
+def _check_torch(settings: ServiceSettings, model: Path) -> None:
     """Check that torch is there, and a driver where a GPU is asked for; imports nothing."""
+    device = settings.device
     if importlib.util.find_spec("torch") is None:
+        if device not in ("auto", "cpu"):
+            why = f"the device {device!r} needs torch, which is not installed here: use the image "
+            raise ServiceConfigError(why + "for GPUs, or the device cpu")
+        if settings.runtime != "auto":
+            why = f"the runtime {settings.runtime!r} was asked for, and it is not installed here: "
+            raise ServiceConfigError(why + "use the runtime auto, or the image for GPUs")
         raise ServiceConfigError(
             f"{model} has no export for the CPU that could serve here, and torch is not installed: "
             "run `lookalike export` on the model where it is, and serve or pack that"
-            if device in ("auto", "cpu")
-            else f"the device {device!r} needs torch, which is not installed here: use the image "
-            "for GPUs, or the device cpu"
         )
     kind = device.partition(":")[0]
     if kind not in ("auto", "cpu", "cuda"):

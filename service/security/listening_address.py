@@ -19,11 +19,13 @@ logger = logging.getLogger("lookalike.service")
 def choose_host(host: str) -> str:
     """Return where to listen of ``host``, which BentoML's server was given or chose by itself.
 
-    BentoML listens on all interfaces where nobody named one: by ``--host``, the variable
-    ``BENTOML_HOST``, or its own configuration.
+    BentoML listens on all interfaces where nobody named one by ``--host`` or by the variable
+    ``BENTOML_HOST``.
     """
     context = click.get_current_context(silent=True)
-    was_named = context is not None and context.get_parameter_source("host") in _NAMED
+    if context is None:  # our own command, which always names one
+        return host
+    was_named = context.get_parameter_source("host") in _NAMED
     return LOOPBACK if host == BENTOML_DEFAULT and not was_named else host
 
 

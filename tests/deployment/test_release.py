@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import CHANGELOG, CHART, CODE, PYPROJECT, ReleaseError, faults, prepare, version
+from scripts.release import (
+    CHANGELOG,
+    CHART,
+    CODE,
+    PYPROJECT,
+    ReleaseError,
+    faults,
+    prepare,
+    version,
+)
 from tests.support.paths import ROOT
 
 

@@ -3,6 +3,7 @@
 The export is for the CPU; torch, which takes seconds to import, comes in only where it is used.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Final
 
@@ -64,4 +65,7 @@ def wants_gpu(*, device: str, runtime: RuntimeName) -> bool:
 
 
 def _is_gpu(device: str) -> bool:
-    return device.startswith("cuda") or (device == "auto" and NVIDIA.exists())
+    """Say whether the device is a GPU; ``auto`` is one where a driver and torch are."""
+    if device != "auto":
+        return device.startswith("cuda")
+    return NVIDIA.exists() and importlib.util.find_spec("torch") is not None

@@ -1,5 +1,6 @@
 """What keeps a server from starting: one clear sentence, an exit code, and nothing lost."""
 
+import json
 import os
 import shutil
 import socket
@@ -114,7 +115,8 @@ def test_a_new_gallery_is_made_when_asked_for_and_told_of(model: Path, tmp_path:
         (worker,) = server.workers()
         environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
         assert b"LOOKALIKE_CREATE=false" in environment, "a later worker would make a second one"
-    assert f"made the new gallery {tmp_path / 'new'}" in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]  # nothing else is there
+    assert f"made the new gallery {tmp_path / 'new'}" in [line.get("message") for line in lines]
     assert (tmp_path / "new" / "gallery.sqlite").exists()
 
 

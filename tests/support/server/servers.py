@@ -123,6 +123,7 @@ def running_server(
     *options: str,
     wait: bool = True,
     program: Sequence[str] = ("cli.main",),
+    **environment: str,
 ) -> Iterator[Server]:
     """Start `lookalike serve`, wait until it is ready, and stop it after the block.
 
@@ -136,7 +137,7 @@ def running_server(
             serve_command(model, gallery, port, *options, program=program),
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=clean_environment(),
+            env=clean_environment(**environment),
             cwd=log.parent,
             start_new_session=True,
         )
