@@ -135,7 +135,17 @@ def build_image(kind: str, context: Path, *, engine: str, base: str, said: dict[
 def _revision() -> str:
     """Return the commit of this checkout, marked where it has changes; empty outside of git."""
     try:
-        return run("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40")
+        return run(
+            "git",
+            "-C",
+            str(ROOT),
+            "describe",
+            "--always",
+            "--exclude",
+            "*",
+            "--dirty",
+            "--abbrev=40",
+        )
     except (ContainerError, OSError):
         return ""
 

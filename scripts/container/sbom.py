@@ -125,7 +125,7 @@ def describe(engine: str, image: str) -> str:
             raise ContainerError(f"the files of {image} could not be read")
     finally:
         process.kill()
-        run(engine, "rm", name)
+        run(engine, "rm", "--volumes", name)
     return bill(found, labels)
 
 

@@ -257,6 +257,7 @@ class FineTuner:
                 "images": self._images.fingerprint,
                 "learnt_from": len(self._positions),
                 "seed": self._seed,
+                "device": self._device.type,  # another kind would draw other numbers
             },
         }
 

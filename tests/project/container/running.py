@@ -1,4 +1,4 @@
-"""Containers of an image, run as the README says, by docker or podman."""
+"""Containers of an image, run as docs/container.md says, by docker or podman."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from scripts.container.engine import pick_engine
 IMAGE = os.environ.get("IMAGE", "lookalike:cpu")
 START_S = 180.0  # on the busiest machine
 GRACE_S = 60  # as docs/container.md says
-# What the README recommends beside a volume: nothing may be written, gained or called.
+# What it recommends beside a volume: nothing may be written, gained or called.
 HARDENED = (
     *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"),
     *("--security-opt", "no-new-privileges", "--network", "none"),

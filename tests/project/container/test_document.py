@@ -36,6 +36,13 @@ def typed(line: str, name: str, volume: str) -> list[str]:
     return [verb, *(PODMAN if verb == "run" and engine() == "podman" else ()), *rest]
 
 
+def test_the_readme_says_the_same() -> None:
+    lines = [one for one in command_lines(ROOT / "README.md") if one.startswith("docker ")]
+
+    assert lines
+    assert set(lines) <= set(LINES)
+
+
 def test_every_line_works_in_order() -> None:
     name = f"lookalike-check-{uuid.uuid4().hex}"
     start, stop, *others = LINES
