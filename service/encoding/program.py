@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from vision.inference.open_encoder import open_encoder
 
 PERIOD_S: Final = 1.0  # between two reports
 LEAST_IMAGES: Final = 16  # that a worker may send at once
+REFUSING_S: Final = 10.0  # that those who connect are told why it cannot be loaded, before it ends
 AHEAD: Final = 4  # batches that all workers together may have under way, computed or waiting
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 logger = logging.getLogger("lookalike.service")
@@ -56,7 +58,7 @@ def main(descriptor: int, model_folder: Path) -> int:
 def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSettings) -> int:
     """Load an encoder and serve at a socket that listens; return the exit status.
 
-    Should it not load, those who connect are told why.
+    Should it not load, those who connect are told why; then it ends, for another to try again.
     """
     end_with_parent(int(os.environ["LOOKALIKE_SUPERVISOR"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the supervisor says when to end
@@ -74,6 +76,8 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
         else:
             logger.exception("the network cannot be loaded")
         _refuse(listener, failure(error))
+        log.flush()
+        return 1
     gc.collect()
     gc.freeze()  # to walk what stays would hold everybody up
     reports = _Reports(os.environ["LOOKALIKE_SERVER_ID"])
@@ -109,16 +113,15 @@ def _greeting(encoder: ImageEncoder, most: int, *, workers: int) -> Greeting:
     )
 
 
-def _refuse(listener: socket.socket, reason: bytes) -> NoReturn:
-    """Tell everybody who connects why there is no network, until this process is ended."""
-    listener.setblocking(True)
-    while True:
-        connection, _ = listener.accept()
-        with connection:
-            try:
+def _refuse(listener: socket.socket, reason: bytes) -> None:
+    """Tell everybody who connects why there is no network, until it is time to try again."""
+    ends = time.monotonic() + REFUSING_S
+    while (left := ends - time.monotonic()) > 0:
+        listener.settimeout(left)
+        with suppress(OSError):  # nobody came, or he has gone
+            connection, _ = listener.accept()
+            with connection:
                 connection.send(reason)
-            except OSError:
-                continue
 
 
 class _Reports:

@@ -84,6 +84,7 @@ EXCEPTIONS = {
         *("index.decoding.decoder_process.START_S", "index.decoding.decoder_process.STALL_S"),
         *("service.encoding.client.LOOK_S", "service.encoding.client.AGAIN_S"),
         *("service.encoding.client.RETRY_S", "service.encoding.program.PERIOD_S"),
+        "service.encoding.program.REFUSING_S",
     },
     "of what the server says, logs and traces": {
         *(
