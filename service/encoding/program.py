@@ -26,9 +26,10 @@ from service.config import ServiceSettings
 from service.encoding.client import LANES
 from service.encoding.messages import Greeting, failure
 from service.encoding.server import EncoderServer, NetworkFailedError
+from service.server.ready_workers import ENCODER, ReadyWorkers
 from service.telemetry.json_log import configure_logging
 from service.telemetry.metrics import NO_LABELS
-from service.telemetry.shared_metrics import SharedMetrics
+from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.worker_metrics import WorkerMetrics
 from vision.errors import VisionError
 from vision.inference.encoder import ImageEncoder
@@ -64,6 +65,8 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the supervisor says when to end
     log = configure_logging(settings.log_level)
     listener = socket.socket(fileno=descriptor)
+    server_id = os.environ["LOOKALIKE_SERVER_ID"]
+    told = ReadyWorkers(shared_folder(server_id) / ENCODER, size=1)  # to the supervisor
     try:
         encoder = load()
         encoder.warm_up((1, settings.max_batch or encoder.batch_size))
@@ -75,12 +78,14 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
             logger.error("the network cannot be loaded: %s", error)  # noqa: TRY400 - a sentence
         else:
             logger.exception("the network cannot be loaded")
+        told.fail(str(error) or type(error).__name__)
         _refuse(listener, failure(error))
         log.flush()
         return 1
+    told.add()
     gc.collect()
     gc.freeze()  # to walk what stays would hold everybody up
-    reports = _Reports(os.environ["LOOKALIKE_SERVER_ID"])
+    reports = _Reports(server_id)
     server = EncoderServer(
         listener, encoder, most=most, greeting=greeting, on_batch=reports.metrics.count_batch
     )
