@@ -136,6 +136,7 @@ class _Reports:
         self._shared = SharedMetrics(server_id, "encoder")
         self.metrics = WorkerMetrics(self._shared.predecessor())
         self._started = time.time()
+        self._lock = threading.Lock()  # one file, and two threads that share
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
@@ -147,9 +148,9 @@ class _Reports:
             "lookalike_encoder_start_timestamp_seconds": self._started,
             "lookalike_encoder_resident_bytes": float(pages * _PAGE_BYTES),
         }
-        self._shared.write(
-            self.metrics.snapshot() | {name: {NO_LABELS: [value]} for name, value in gauges.items()}
-        )
+        ours = {name: {NO_LABELS: [value]} for name, value in gauges.items()}
+        with self._lock:
+            self._shared.write(self.metrics.snapshot() | ours)
 
     def _run(self) -> None:
         while True:

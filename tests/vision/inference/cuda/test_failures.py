@@ -135,6 +135,19 @@ def raise_illegal(*_: object) -> None:
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
+def test_a_plan_is_made_once_until_more_is_measured() -> None:
+    ours = encoder_of(Greedy())
+    ours.warm_up((1, 8))
+    ours.finish_warm_up()
+    graphs = ours._graphs
+    plan = graphs.plan(8)
+    assert graphs.plan(8) is plan
+    assert graphs.plan(4) is not plan
+    plan = graphs.plan(8)
+    graphs.seconds = {**graphs.seconds, 8: 0.1}
+    assert graphs.plan(8) is not plan
+
+
 def test_the_smaller_size_is_remembered_and_larger_ones_are_tried_again_later(
     now: list[float],
 ) -> None:
