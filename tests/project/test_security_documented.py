@@ -104,6 +104,7 @@ EXCEPTIONS = {
         *("service.server.worker_count.MOST_WORKERS", "service.worker.HEAPS"),
         *("service.server.worker_count.MOST_FRONTS", "service.encoding.server.FAILURES"),
         *("service.server.worker_count.WORKER_BYTES", "service.worker.START_FAILED"),
+        "service.server.worker_count.ENCODER_BYTES",
         *(
             "vision.inference.cuda.batch_plan.HELD_BYTES",
             "vision.inference.cuda.batch_plan.TURN_S",
