@@ -100,18 +100,28 @@ class EncoderClient:
             logger.warning("%s; requests are answered 503 until then", LOST)
             for lane in self.lanes:
                 lane.lose()
+            if not self._connect_again():
+                return
+            self.unavailable_reason = None
+            logger.info("the process with the network is there again")
+
+    def _connect_again(self) -> bool:
+        """Connect all lanes, however often that fails; return whether it was not given up."""
+        while True:
             try:
                 for lane in self.lanes:
                     self._connect(lane)
             except StoppingError:
-                return
-            except Exception as error:  # another model, or one that cannot be loaded any more
+                return False
+            except Exception as error:  # another model, or one that cannot be loaded just now
+                for lane in self.lanes:
+                    lane.lose()
                 reason = hide_folders(str(error), [self._model_folder])
                 self.unavailable_reason = f"the network cannot be used any more: {reason}"
-                logger.exception("the network cannot be used any more; restart the service")
-                return
-            self.unavailable_reason = None
-            logger.info("the process with the network is there again")
+                logger.exception("the network cannot be used; next try in %d s", RETRY_S)
+                select.select([self._woken], [], [], RETRY_S)  # or until it is closed
+            else:
+                return True
 
     def _connect(self, lane: "RemoteLane") -> None:
         while True:
@@ -169,6 +179,11 @@ class RemoteLane:
         """The open file of the socket."""
         return -1 if self._end is None else self._end[0].fileno()
 
+    @property
+    def most(self) -> int:
+        """How many images there is room for, in the memory that was agreed on last."""
+        return self.greeting.images
+
     def connect(
         self, connection: socket.socket, greeting: Greeting, pixels: tuple[int, ...]
     ) -> None:
@@ -190,16 +205,19 @@ class RemoteLane:
         self._end = connection, memory
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], *, is_bulk: bool) -> EncodedBatch:
-        """Encode images (C, H, W), as many as fit.
+        """Encode images (C, H, W), at most ``most``.
 
         Raises:
-            NetworkLostError: the process ended meanwhile, or its successor is not ready yet.
+            NetworkLostError: the process ended meanwhile, and its successor is not ready yet or
+                takes fewer images than there are.
             Whatever the encoder raises, if it is an error of ``vision``; otherwise RuntimeError.
         """
         end = self._end  # whoever notices its loss puts None there
         if end is None:
             raise NetworkLostError(LOST, retry_after_s=RETRY_S)
         connection, memory = end
+        if len(images) > len(memory.pixels_BCHW):  # it was connected anew since ``most`` was asked
+            raise NetworkLostError(LOST, retry_after_s=RETRY_S)
         for row, pixels_CHW in enumerate(images):
             memory.pixels_BCHW[row] = pixels_CHW
         try:

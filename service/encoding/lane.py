@@ -3,9 +3,10 @@
 Shape suffixes: B images, C channels, H x W pixels.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,11 @@ class EncodedBatch(NamedTuple):
 class Lane(Protocol):
     """A way to a network, for one batch at a time; the calling thread waits."""
 
+    @property
+    def most(self) -> int:
+        """How many images a batch may have now; another network behind the lane may take fewer."""
+        ...
+
     def __call__(self, images: Sequence[NDArray[np.uint8]], *, is_bulk: bool) -> EncodedBatch:
         """Encode images (C, H, W), at least one; ``is_bulk``: others go before them."""
         ...
@@ -31,6 +37,8 @@ class Lane(Protocol):
 
 class OwnNetwork:
     """The lane to a network in this very process."""
+
+    most: Final = sys.maxsize  # no limit: the encoder cuts what is too large for it
 
     def __init__(
         self,

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 
@@ -25,9 +26,10 @@ from service.config import ServiceSettings
 from service.encoding.client import LANES
 from service.encoding.messages import Greeting, failure
 from service.encoding.server import EncoderServer, NetworkFailedError
+from service.server.ready_workers import ENCODER, ReadyWorkers
 from service.telemetry.json_log import configure_logging
 from service.telemetry.metrics import NO_LABELS
-from service.telemetry.shared_metrics import SharedMetrics
+from service.telemetry.shared_metrics import SharedMetrics, shared_folder
 from service.telemetry.worker_metrics import WorkerMetrics
 from vision.errors import VisionError
 from vision.inference.encoder import ImageEncoder
@@ -35,6 +37,7 @@ from vision.inference.open_encoder import open_encoder
 
 PERIOD_S: Final = 1.0  # between two reports
 LEAST_IMAGES: Final = 16  # that a worker may send at once
+REFUSING_S: Final = 10.0  # that those who connect are told why it cannot be loaded, before it ends
 AHEAD: Final = 4  # batches that all workers together may have under way, computed or waiting
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 logger = logging.getLogger("lookalike.service")
@@ -56,12 +59,14 @@ def main(descriptor: int, model_folder: Path) -> int:
 def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSettings) -> int:
     """Load an encoder and serve at a socket that listens; return the exit status.
 
-    Should it not load, those who connect are told why.
+    Should it not load, those who connect are told why; then it ends, for another to try again.
     """
     end_with_parent(int(os.environ["LOOKALIKE_SUPERVISOR"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the supervisor says when to end
     log = configure_logging(settings.log_level)
     listener = socket.socket(fileno=descriptor)
+    server_id = os.environ["LOOKALIKE_SERVER_ID"]
+    told = ReadyWorkers(shared_folder(server_id) / ENCODER, size=1)  # to the supervisor
     try:
         encoder = load()
         encoder.warm_up((1, settings.max_batch or encoder.batch_size))
@@ -73,10 +78,14 @@ def run(descriptor: int, load: Callable[[], ImageEncoder], settings: ServiceSett
             logger.error("the network cannot be loaded: %s", error)  # noqa: TRY400 - a sentence
         else:
             logger.exception("the network cannot be loaded")
+        told.fail(str(error) or type(error).__name__)
         _refuse(listener, failure(error))
+        log.flush()
+        return 1
+    told.add()
     gc.collect()
     gc.freeze()  # to walk what stays would hold everybody up
-    reports = _Reports(os.environ["LOOKALIKE_SERVER_ID"])
+    reports = _Reports(server_id)
     server = EncoderServer(
         listener, encoder, most=most, greeting=greeting, on_batch=reports.metrics.count_batch
     )
@@ -109,16 +118,15 @@ def _greeting(encoder: ImageEncoder, most: int, *, workers: int) -> Greeting:
     )
 
 
-def _refuse(listener: socket.socket, reason: bytes) -> NoReturn:
-    """Tell everybody who connects why there is no network, until this process is ended."""
-    listener.setblocking(True)
-    while True:
-        connection, _ = listener.accept()
-        with connection:
-            try:
+def _refuse(listener: socket.socket, reason: bytes) -> None:
+    """Tell everybody who connects why there is no network, until it is time to try again."""
+    ends = time.monotonic() + REFUSING_S
+    while (left := ends - time.monotonic()) > 0:
+        listener.settimeout(left)
+        with suppress(OSError):  # nobody came, or he has gone
+            connection, _ = listener.accept()
+            with connection:
                 connection.send(reason)
-            except OSError:
-                continue
 
 
 class _Reports:
@@ -128,6 +136,7 @@ class _Reports:
         self._shared = SharedMetrics(server_id, "encoder")
         self.metrics = WorkerMetrics(self._shared.predecessor())
         self._started = time.time()
+        self._lock = threading.Lock()  # one file, and two threads that share
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
@@ -139,9 +148,9 @@ class _Reports:
             "lookalike_encoder_start_timestamp_seconds": self._started,
             "lookalike_encoder_resident_bytes": float(pages * _PAGE_BYTES),
         }
-        self._shared.write(
-            self.metrics.snapshot() | {name: {NO_LABELS: [value]} for name, value in gauges.items()}
-        )
+        ours = {name: {NO_LABELS: [value]} for name, value in gauges.items()}
+        with self._lock:
+            self._shared.write(self.metrics.snapshot() | ours)
 
     def _run(self) -> None:
         while True:

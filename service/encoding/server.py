@@ -234,13 +234,13 @@ class EncoderServer:
             self._fail(batch, error)
         else:
             self._under_way.append(batch)
+            self._rooms.rotate()  # not before: the other room may be under way
 
     def _gathered(self, pieces: list[_Piece], images: int) -> NDArray[np.uint8]:
         if len(pieces) == 1:
             return pieces[0].pixels_BCHW  # they stay as they are until they are answered
-        self._rooms.rotate()
         pixels_BCHW: NDArray[np.uint8] = np.concatenate(
-            [piece.pixels_BCHW for piece in pieces], out=self._rooms[0][:images]
+            [piece.pixels_BCHW for piece in pieces], out=self._rooms[-1][:images]
         )
         return pixels_BCHW
 

@@ -195,7 +195,7 @@ class Batcher:
         return True
 
     def _run_batch(self, lane: Lane) -> bool:
-        jobs = self._next_batch()
+        jobs = self._next_batch(min(self._max_batch, lane.most))
         if not jobs:
             return False
         results: list[Outcome]
@@ -210,13 +210,13 @@ class Batcher:
         self._hand_over(results)
         return True
 
-    def _next_batch(self) -> list[ImageJob]:
-        """Return what is ready, or else what this thread decodes now; at most ``max_batch``."""
+    def _next_batch(self, most: int) -> list[ImageJob]:
+        """Return what is ready, or else what this thread decodes now; at most ``most``."""
         jobs: list[ImageJob] = []
-        while len(jobs) < self._max_batch and (job := self._ready.pop()) is not None:
+        while len(jobs) < most and (job := self._ready.pop()) is not None:
             if not self._is_abandoned(job):
                 jobs.append(job)
-        while len(jobs) < self._own_decodes and (job := self._waiting.pop()) is not None:
+        while len(jobs) < min(most, self._own_decodes) and (job := self._waiting.pop()) is not None:
             if self._decoded(job, light_only=True):
                 jobs.append(job)
         return jobs

@@ -26,7 +26,7 @@ from files.version import VERSION
 from service.config import ServiceSettings
 from service.errors import ServiceConfigError, SettingError
 from service.security.listening_address import check_port, choose_host, warn_if_open
-from service.server.ready_workers import ReadyWorkers
+from service.server.ready_workers import ENCODER, ReadyWorkers
 from service.server.unix_socket import UnixListener, check_path
 from service.server.worker_count import worker_count
 from service.server.worker_replacement import WorkerReplacement
@@ -79,6 +79,7 @@ class _Arbiter(circus.Arbiter):
             watcher.env["LOOKALIKE_WORKERS"] = str(watcher.numprocesses)
             limit_threads(watcher.env)
             self._replacements.append(WorkerReplacement(watcher, ready_workers))
+        self._worker_replacements = [*self._replacements]  # without the process beside them
         self._why_it_ended: str | None = None
         try:
             sockets = [_listener(one, settings) for one in options.pop("sockets", ())]
@@ -103,6 +104,10 @@ class _Arbiter(circus.Arbiter):
                 watcher.env[ENCODER_SOCKET] = process.listener.path
         if process is not None:
             limit_threads(process.watcher.env)
+            ready = ReadyWorkers(shared_folder(self.server_id) / ENCODER, size=1)
+            self._replacements.append(
+                WorkerReplacement(process.watcher, ready, who="the process with the network")
+            )
             watchers.append(process.watcher)
             sockets.append(process.listener)
 
@@ -134,7 +139,7 @@ class _Arbiter(circus.Arbiter):
 
     def reload(self, graceful: bool = True, sequential: bool = False) -> None:
         """On SIGHUP, replace all workers, one after another; BentoML would at once."""
-        for one in self._replacements:
+        for one in self._worker_replacements:
             one.replace_all()
 
     def stop(self) -> Any:

@@ -7,10 +7,13 @@ starts to once it can answer. While none can, one of them answers probes: whoeve
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from files.locks import take_lock
 from files.processes import is_alive, started_ticks
 from service.telemetry.health import ServerReadiness
+
+ENCODER: Final = "encoder"  # folder in that of the server: of the process with the network
 
 
 class ReadyWorkers:

@@ -12,6 +12,7 @@ MOST_FRONTS: Final = 16  # before a GPU, which many more small images could be s
 # What a worker may need: the network and its libraries, the bodies and the images that it may hold
 # at once (``max_bodies_bytes``, ``decode_memory_bytes``); a large gallery needs more.
 WORKER_BYTES: Final = 2**29
+ENCODER_BYTES: Final = 3 * 2**30  # what the process with the network may need beside them
 
 
 def worker_count(settings: ServiceSettings, model: Path | None = None) -> int:
@@ -32,7 +33,7 @@ def worker_count(settings: ServiceSettings, model: Path | None = None) -> int:
     if settings.workers is not None:
         return settings.workers
     if has_encoder_process(settings):
-        return _as_many(usable_cores() - 1, MOST_FRONTS)
+        return _as_many(usable_cores() - 1, MOST_FRONTS, beside_bytes=ENCODER_BYTES)
     # The supervising process needs it only where nobody counted before.
     from vision.inference.open_encoder import takes_export  # noqa: PLC0415
 
@@ -42,10 +43,10 @@ def worker_count(settings: ServiceSettings, model: Path | None = None) -> int:
     return _as_many(usable_cores(), MOST_WORKERS)
 
 
-def _as_many(cores: int, most: int) -> int:
-    """Return a worker for each of the cores, as far as there is memory, at least one."""
+def _as_many(cores: int, most: int, *, beside_bytes: int = 0) -> int:
+    """Return a worker for each of the cores, as far as other needs leave memory, at least one."""
     memory_bytes = usable_memory_bytes()
-    fit = most if memory_bytes is None else memory_bytes // WORKER_BYTES
+    fit = most if memory_bytes is None else (memory_bytes - beside_bytes) // WORKER_BYTES
     return max(1, min(cores, most, fit))
 
 

@@ -27,10 +27,12 @@ class WorkerReplacement:
         watcher: Any,
         ready_workers: ReadyWorkers,
         *,
+        who: str = "its workers",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look after ``watcher``, which has not started yet."""
+        """Look after ``watcher``, which has not started yet; ``who``: what it starts."""
         self.watcher = watcher
+        self._who = who
         self._ready_workers = ready_workers
         self._clock = clock
         self._size: int = watcher.numprocesses
@@ -82,7 +84,7 @@ class WorkerReplacement:
         if self._failures < MOST_FAILURES:
             return None
         why = sentence or "they ended before they could answer; the log says more"
-        return f"the service ends: its workers could not start {self._failures} times: {why}"
+        return f"the service ends: {self._who} could not start {self._failures} times: {why}"
 
     def _note_start(self, *, pid: int, **_: Any) -> bool:
         self._running.add(pid)
@@ -93,7 +95,7 @@ class WorkerReplacement:
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (self._failures - 1))
         self._resumes = self._clock() + wait_s
         if self.reason_to_end() is None:
-            logger.error("a worker could not start; the next try is in %.0f s", wait_s)
+            logger.error("%s could not start; the next try is in %.0f s", self._who, wait_s)
 
     def _go_on_replacing(self, ready: set[int], *, has_failed: bool) -> None:
         """Tell old workers to end, as many as there are more that can answer than there need be."""

@@ -17,7 +17,7 @@ REQUEST_BOUNDS: Final = (
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 STAGE_BOUNDS: Final = (0.00025, 0.0005, *REQUEST_BOUNDS)
-BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ EXCEPTIONS = {
         *("index.decoding.decoder_process.START_S", "index.decoding.decoder_process.STALL_S"),
         *("service.encoding.client.LOOK_S", "service.encoding.client.AGAIN_S"),
         *("service.encoding.client.RETRY_S", "service.encoding.program.PERIOD_S"),
+        "service.encoding.program.REFUSING_S",
     },
     "of what the server says, logs and traces": {
         *(
@@ -103,6 +104,7 @@ EXCEPTIONS = {
         *("service.server.worker_count.MOST_WORKERS", "service.worker.HEAPS"),
         *("service.server.worker_count.MOST_FRONTS", "service.encoding.server.FAILURES"),
         *("service.server.worker_count.WORKER_BYTES", "service.worker.START_FAILED"),
+        "service.server.worker_count.ENCODER_BYTES",
         *(
             "vision.inference.cuda.batch_plan.HELD_BYTES",
             "vision.inference.cuda.batch_plan.TURN_S",

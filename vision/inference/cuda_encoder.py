@@ -174,13 +174,13 @@ class CudaEncoder:
         begun. The pixels must stay as they are until then: should memory run out, they are read
         again. Both calls raise what ``encode`` raises.
         """
-        self._places.rotate()
-        place = self._places[0]
+        place = self._places[-1]
         end: Event | None = None
         try:
             end = self._launch(place, pixels_BCHW)
         except RuntimeError as error:
             self._survive(error)
+        self._places.rotate()  # not where that raised: the other place may be under way
         return partial(self._finish, place, pixels_BCHW, end)
 
     @torch.inference_mode()

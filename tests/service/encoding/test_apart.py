@@ -236,6 +236,26 @@ def test_a_network_that_cannot_be_loaded_again_is_told_and_the_server_stops(
         assert server.stop() == 0
 
 
+def test_a_network_that_ends_while_it_loads_ends_the_server_with_the_reason(
+    model: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(model, tmp_path / "model"))
+    options = ("--workers", "1", "--device", "cpu")
+    with running_server(
+        own, tmp_path / "gallery", tmp_path / "log.txt", *options, program=REAL
+    ) as server:
+        killed: set[int] = set()
+        deadline = time.monotonic() + WITHIN_S
+        while server.process.poll() is None:
+            assert time.monotonic() < deadline, server.log.read_text()
+            for pid in {*networks_of(server)} - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.02)
+        assert server.process.returncode == 1
+        assert "the process with the network could not start 5 times" in server.log.read_text()
+
+
 def _reason(server: Server) -> str:
     try:
         return str(httpx.get(f"{server.url}/readyz").json().get("detail"))

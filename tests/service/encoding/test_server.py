@@ -6,6 +6,7 @@ them in processes of their own.
 Shape suffixes: B images, C channels, H x W pixels.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -18,11 +19,15 @@ import numpy as np
 import pytest
 
 from benchmarks.serving.front.stand_in import StandInEncoder, one_hot
+from service.encoding import client, program
 from service.encoding.client import EncoderClient
-from service.encoding.messages import MEMORY, MOST_BYTES, Greeting, Request
+from service.encoding.messages import MEMORY, MOST_BYTES, Greeting, Request, failure
 from service.encoding.server import EncoderServer, NetworkFailedError
 from service.encoding.shared_batch import BatchShape, SharedBatch
 from service.errors import NetworkLostError, StoppingError
+from service.inference.batcher import Batcher
+from service.inference.task import DecodedImage, Task
+from service.telemetry.watchdog import Watchdog
 from vision.errors import DeviceLostError, DeviceMemoryError, ModelFolderError
 from vision.inference.encoder import Encoding, Runtime
 
@@ -53,7 +58,14 @@ class GatedEncoder(StandInEncoder):
 class Running:
     """A server on a thread, and how it ended."""
 
-    def __init__(self, folder: Path, encoder: StandInEncoder, *, most: int = 32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: StandInEncoder,
+        *,
+        most: int = 32,
+        lane_images: int = LANE_IMAGES,
+    ) -> None:
         self.path = folder / "encoder.sock"
         self.path.unlink(missing_ok=True)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -62,7 +74,7 @@ class Running:
         manifest = encoder.manifest
         self.counted: list[tuple[int, float]] = []
         self.shape = BatchShape(
-            LANE_IMAGES,
+            lane_images,
             manifest.preprocessing.batch_shape(1)[1:],
             manifest.architecture.width,
             len(manifest.labels),
@@ -75,7 +87,7 @@ class Running:
                 fingerprint=manifest.fingerprint,
                 device="stand-in",
                 runtime=Runtime(name="stand-in", precision="fp32"),
-                images=LANE_IMAGES,
+                images=lane_images,
                 width=self.shape.width,
                 labels=self.shape.labels,
             ),
@@ -209,6 +221,47 @@ def test_what_waited_while_the_network_was_busy_is_one_batch_and_singles_go_firs
         assert all(busy_s > 0 for _, busy_s in running.counted)
 
 
+def test_no_batch_is_larger_than_the_memory_of_a_lane(model: Path, tmp_path: Path) -> None:
+    """Also where the network of the next process takes fewer images at once."""
+    encoder = GatedEncoder(model)
+    encoder.error = DeviceLostError("the GPU no longer answers")
+    shape = encoder.manifest.preprocessing.batch_shape(1)[1:]
+
+    def decoded(task: Task, light_only: bool) -> DecodedImage:
+        return DecodedImage(pixels_CHW=np.full(shape, task.data[0], np.uint8), thumbnail=None)
+
+    async def ask(worker: EncoderClient) -> list[object]:
+        batcher = Batcher(
+            decode=decoded,
+            lanes=worker.lanes,
+            watchdog=Watchdog(),
+            decode_threads=1,
+            heavy_threads=1,
+            decodes_itself=True,
+            is_quick=False,
+            max_batch=64,
+        )
+        tasks = [Task(data=bytes([n]), is_cheap=True) for n in range(50)]
+        answers = await batcher.encode(tasks, caller="")
+        await batcher.close()
+        return [isinstance(one, Exception) and one for one in answers]
+
+    running = Running(tmp_path, encoder, lane_images=16)
+    worker = EncoderClient(running.path, model, gives_up=lambda: False)
+    with pytest.raises(DeviceLostError):
+        worker.lanes[0](pictures(encoder, [1]), is_bulk=False)
+    encoder.error = None
+    until(lambda: worker.unavailable_reason is not None)
+    later = Running(tmp_path, encoder, lane_images=4)
+    until(lambda: worker.unavailable_reason is None)
+    assert [lane.most for lane in worker.lanes] == [4, 4]
+    assert asyncio.run(ask(worker)) == [False] * 50
+    with pytest.raises(NetworkLostError):  # it asked how many before the process was replaced
+        worker.lanes[0](pictures(encoder, [1] * 5), is_bulk=False)
+    worker.close()
+    later.end()
+
+
 def test_the_next_batch_is_begun_while_the_one_before_is_computed(
     model: Path, tmp_path: Path
 ) -> None:
@@ -279,6 +332,34 @@ def test_a_network_past_use_is_given_up_and_the_next_one_found(
     encoder.error = None
     later = Running(tmp_path, encoder)
     until(lambda: worker.unavailable_reason is None)
+    for lane in worker.lanes:
+        assert is_answer(lane(images, is_bulk=False).encoding, images)
+    worker.close()
+    later.end()
+
+
+def test_a_network_that_could_not_be_loaded_once_is_found_later(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "REFUSING_S", 1.0)
+    monkeypatch.setattr(client, "RETRY_S", 0.1)
+    encoder = GatedEncoder(model)
+    encoder.error = DeviceLostError("the GPU no longer answers")
+    running = Running(tmp_path, encoder)
+    worker = EncoderClient(running.path, model, gives_up=lambda: False)
+    with pytest.raises(DeviceLostError):
+        worker.lanes[0](pictures(encoder, [1]), is_bulk=False)
+    until(lambda: running.error is not None)
+    running.path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(running.path))
+        listener.listen()
+        program._refuse(listener, failure(ModelFolderError("no weights")))  # ends by itself
+    assert "no weights" in str(worker.unavailable_reason)
+    encoder.error = None
+    later = Running(tmp_path, encoder)
+    until(lambda: worker.unavailable_reason is None)
+    images = pictures(encoder, [1, 2])
     for lane in worker.lanes:
         assert is_answer(lane(images, is_bulk=False).encoding, images)
     worker.close()

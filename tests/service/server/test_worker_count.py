@@ -51,3 +51,12 @@ def test_on_a_cpu_each_worker_computes_by_itself(
 def test_what_cannot_be_is_refused(model: Path) -> None:
     with pytest.raises(DeviceError):
         worker_count(settings(model=model, device="cuda", runtime="openvino"))
+
+
+@pytest.mark.parametrize(("gibibytes", "count"), [(2, 1), (4, 2), (6, 6), (64, 15)])
+def test_before_a_gpu_the_process_with_the_network_has_room_beside_the_workers(
+    gibibytes: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "usable_cores", lambda: 16)
+    monkeypatch.setattr(module, "usable_memory_bytes", lambda: gibibytes * 2**30)
+    assert worker_count(settings(device="cuda")) == count

@@ -58,6 +58,7 @@ class GraphRecorder:
         self.network = network
         self.replays: dict[int, Callable[[], object]] = {}  # by number of images
         self.seconds: dict[int, float] = {}  # that each takes
+        self._planned: tuple[dict[int, float], int, BatchPlan] | None = None  # the last plan
         self._compute = compute
         self._streams = streams
         self._fixed = fixed
@@ -68,7 +69,10 @@ class GraphRecorder:
 
     def plan(self, most: int) -> BatchPlan:
         """Return how batches are cut into turns of at most ``most`` images."""
-        return BatchPlan(self.seconds, most=most)
+        seconds = self.seconds
+        if self._planned is None or self._planned[0] is not seconds or self._planned[1] != most:
+            self._planned = seconds, most, BatchPlan(seconds, most=most)
+        return self._planned[2]
 
     @torch.inference_mode()
     def record_first(self, largest: int) -> None:
@@ -84,7 +88,7 @@ class GraphRecorder:
                 logger.warning("the GPU has no memory for more CUDA graphs: %s", error)
                 return
             self.replays.clear()
-            self.seconds.clear()
+            self.seconds = {}
             logger.warning("no CUDA graphs, operations are launched one by one: %s", error)
 
     def start_rest(self, largest: int, *, choose: bool, on_choice: Callable[[bool], None]) -> None:
@@ -125,9 +129,9 @@ class GraphRecorder:
                 compared = min(top, FIRST[-1])
                 self._take(compared, self._record(self.network, compared))
                 fuses_relu = choose and self._choose_relu(compared)
-                if choose:
+                if choose and fuses_relu is not None:
                     on_choice(fuses_relu)
-                again = fuses_relu  # what was recorded was another network
+                again = bool(fuses_relu)  # what was recorded was another network
                 self._record_all([n for n in REST if n <= top and (again or n != compared)])
         except RuntimeError as error:  # what was recorded before serves
             if not is_out_of_memory(error):
@@ -164,8 +168,12 @@ class GraphRecorder:
             self.seconds = {**self.seconds, size: self._streams.seconds(replay)}
             self.replays[size] = replay
 
-    def _choose_relu(self, size: int) -> bool:
-        """Use convolutions that do the ReLU behind them, if they are right and quicker here."""
+    def _choose_relu(self, size: int) -> bool | None:
+        """Use convolutions that do the ReLU behind them, if they are right and quicker here.
+
+        Returns:
+            Whether they are; ``None``: there was no memory to find out.
+        """
         variant = with_fused_relu(self.network)
         if variant is self.network:
             return False
@@ -174,7 +182,7 @@ class GraphRecorder:
             replay = self._record(variant, size)
         except RuntimeError as error:
             logger.warning("ReLUs stay apart from convolutions: %s", error)
-            return False
+            return None if is_out_of_memory(error) else False
         with self._lane:
             took_s = self._streams.seconds(replay)
             is_better = cosine >= MIN_COSINE and took_s < QUICKER * self.seconds[size]

@@ -116,6 +116,38 @@ def test_batches_of_a_pipeline_fail_and_go_on_in_their_order() -> None:
         np.testing.assert_allclose(answer.vectors_BD, expected_BD, atol=1e-5)
 
 
+def test_a_batch_that_cannot_begin_leaves_the_one_under_way_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = encoder_of(Greedy())
+    first, third = pixels(4, 0), pixels(4, 2)
+    under_way = ours.start(first)
+    with monkeypatch.context() as failing:
+        failing.setattr(ours, "_run", raise_illegal)
+        with pytest.raises(RuntimeError, match="illegal"):
+            ours.start(pixels(4, 1))
+    after = ours.start(third)
+    for finish, batch in ((under_way, first), (after, third)):
+        np.testing.assert_allclose(finish().vectors_BD, plain().encode(batch).vectors_BD, atol=1e-5)
+
+
+def raise_illegal(*_: object) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_plan_is_made_once_until_more_is_measured() -> None:
+    ours = encoder_of(Greedy())
+    ours.warm_up((1, 8))
+    ours.finish_warm_up()
+    graphs = ours._graphs
+    plan = graphs.plan(8)
+    assert graphs.plan(8) is plan
+    assert graphs.plan(4) is not plan
+    plan = graphs.plan(8)
+    graphs.seconds = {**graphs.seconds, 8: 0.1}
+    assert graphs.plan(8) is not plan
+
+
 def test_the_smaller_size_is_remembered_and_larger_ones_are_tried_again_later(
     now: list[float],
 ) -> None:
