@@ -253,12 +253,9 @@ class FineTuner:
     def _subject(self) -> dict[str, Any]:
         return {
             "recipe": {"extractor": str(self._extractor), **asdict(self._tuning)},
-            "data": {
-                "images": self._images.fingerprint,
-                "learnt_from": len(self._positions),
-                "seed": self._seed,
-                "device": self._device.type,  # another kind would draw other numbers
-            },
+            "data": {"images": self._images.fingerprint, "learnt_from": len(self._positions)},
+            # Another kind of device would draw other numbers.
+            "random": {"seed": self._seed, "device": self._device.type},
         }
 
     def _checkpoint(self, done: int, epochs: int, seconds: float, average: FusedLite) -> Checkpoint:
