@@ -4,8 +4,9 @@
     python -m benchmarks.sizing --model models/photos --items 0 10000 --rounds 3
 
 Every row is a server of its own, with one worker for each core that it may use; wrk has the cores
-that are left, or shares them where none is. The galleries are made of random vectors of the
-model's width with thumbnails of a made picture; real vectors are easier to search.
+that are left, or shares them where none is. The galleries are made of vectors of the model's width
+around a thousand centres, as those of real images lie around kinds, with thumbnails of a made
+picture.
 """
 
 import argparse
@@ -35,6 +36,8 @@ from vision.model.manifest import read_manifest
 
 WARM_UP_S = 2.0
 AT_ONCE = 1000  # items of a transaction
+CENTRES = 1000
+SPREAD = 0.6  # of the vectors around them, as a share of their length
 MEGABYTE = 2**20
 
 
@@ -93,17 +96,20 @@ def main() -> None:
 
 
 def make_gallery(folder: Path, model: Path, items: int) -> None:
-    """Make a gallery of ``items`` random vectors with thumbnails, and its search structure."""
+    """Make a gallery of ``items`` vectors with thumbnails, and its search structure."""
     manifest = read_manifest(model)
     width, parts = manifest.architecture.width, Parts.of(manifest.architecture)
     rng = np.random.default_rng(0)
+    centres_ND = unit_rows(rng.standard_normal((CENTRES, width)))
     thumbnail = make_thumbnail(Image.open(io.BytesIO(photo(0))))
     with Gallery.create(
         folder, model_name=manifest.name, fingerprint=manifest.fingerprint, width=width
     ) as gallery:
         for first in range(0, items, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, items))
-            vectors_ND = unit_rows(rng.standard_normal((len(numbers), width)))
+            noise_ND = unit_rows(rng.standard_normal((len(numbers), width)))
+            near_ND = centres_ND[rng.integers(CENTRES, size=len(numbers))]
+            vectors_ND = unit_rows(near_ND + SPREAD * noise_ND)
             if parts is not None:
                 split, share = parts.item_width, parts.kind_share
                 vectors_ND[:, :split] = unit_rows(vectors_ND[:, :split]) * (1 - share) ** 0.5
