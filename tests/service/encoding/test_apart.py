@@ -239,10 +239,9 @@ def test_a_network_that_cannot_be_loaded_again_is_told_and_the_server_stops(
 def test_a_network_that_ends_while_it_loads_ends_the_server_with_the_reason(
     model: Path, tmp_path: Path
 ) -> None:
-    own = Path(shutil.copytree(model, tmp_path / "model"))
     options = ("--workers", "1", "--device", "cpu")
     with running_server(
-        own, tmp_path / "gallery", tmp_path / "log.txt", *options, program=REAL
+        model, tmp_path / "gallery", tmp_path / "log.txt", *options, program=REAL
     ) as server:
         killed: set[int] = set()
         deadline = time.monotonic() + WITHIN_S

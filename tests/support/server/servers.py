@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +132,38 @@ def running_server(
     port = free_port()
     if not gallery.exists():
         options = ("--create", *options)
+    command = serve_command(model, gallery, port, *options, program=program)
+    with _running(command, port, log, cwd=log.parent, wait=wait, environment=environment) as server:
+        yield server
+
+
+@contextmanager
+def running_bento_server(log: Path, *, wait: bool = True, **environment: str) -> Iterator[Server]:
+    """Start the service by BentoML's own command, wait until it is ready, and stop it after."""
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Lookalike", f"--port={port}"]
+    with _running(command, port, log, cwd=ROOT, wait=wait, environment=environment) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    *,
+    cwd: Path,
+    wait: bool,
+    environment: Mapping[str, str],
+) -> Iterator[Server]:
+    """Run a server; all its processes are gone after the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            serve_command(model, gallery, port, *options, program=program),
+            command,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=clean_environment(**environment),
-            cwd=log.parent,
+            cwd=cwd,
             start_new_session=True,
         )
         server = Server(f"http://127.0.0.1:{port}", process, log)
@@ -151,32 +176,6 @@ def running_server(
                 left = children(process.pid)
                 server.stop()
                 assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
-
-
-@contextmanager
-def running_bento_server(log: Path, *, wait: bool = True, **environment: str) -> Iterator[Server]:
-    """Start the service by BentoML's own command, wait until it is ready, and stop it after."""
-    port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "bentoml", "serve", "service.app:Lookalike"),
-                f"--port={port}",
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=clean_environment(**environment),
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        if wait:
-            wait_until_ready(server)
-        yield server
-    finally:
-        if process.poll() is None:
-            server.stop()
 
 
 @contextmanager
